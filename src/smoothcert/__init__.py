@@ -1,0 +1,39 @@
+"""smoothcert: certified adversarial robustness by randomized smoothing.
+
+>>> from smoothcert import SmoothedClassifier
+
+The heavy parts (torch) load on first use, so that `import smoothcert` stays quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from smoothcert.version import __version__
+
+if TYPE_CHECKING:
+    from smoothcert.data import load_data
+    from smoothcert.errors import SmoothcertError
+    from smoothcert.models import build_model
+    from smoothcert.smoothing import SmoothedClassifier
+    from smoothcert.stats import Certificate, ClassCounts, Prediction
+
+_HOMES = {
+    "SmoothedClassifier": "smoothing",
+    "Certificate": "stats",
+    "ClassCounts": "stats",
+    "Prediction": "stats",
+    "SmoothcertError": "errors",
+    "build_model": "models",
+    "load_data": "data",
+}
+
+__all__ = [
+    "Certificate", "ClassCounts", "Prediction", "SmoothcertError", "SmoothedClassifier", "__version__", "build_model",
+    "load_data",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'smoothcert' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"smoothcert.{_HOMES[name]}"), name)

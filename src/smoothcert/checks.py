@@ -1,0 +1,66 @@
+"""Checks of plain values that say what was got and what was expected. Nothing here imports torch."""
+
+import difflib
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+from smoothcert.errors import InputError, UnknownNameError
+
+
+def check_positive(name: str, value: Any) -> float:
+    """Return `value` as a float, or raise InputError unless it is a finite number above zero."""
+    number = _number(name, value, "a number above 0")
+    if not (math.isfinite(number) and number > 0):
+        raise InputError(f"{name} must be a finite number above 0, got {value!r}")
+    return number
+
+
+def check_probability(name: str, value: Any) -> float:
+    """Return `value` as a float, or raise InputError unless it lies strictly between 0 and 1."""
+    number = _number(name, value, "a number strictly between 0 and 1")
+    if not 0 < number < 1:
+        raise InputError(f"{name} must lie strictly between 0 and 1, got {value!r}")
+    return number
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """Return `value` as an int, or raise InputError unless it is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if value < least:
+        raise InputError(f"{name} must be at least {least}, got {value}")
+    return int(value)
+
+
+def check_seed(value: Any) -> int:
+    """Return a run seed: a whole number in [0, 2^128), the range that keys every noise stream."""
+    seed = check_count("seed", value, least=0)
+    if seed >= 1 << 128:
+        raise InputError(f"seed must be below 2^128, got {value}")
+    return seed
+
+
+def check_known(kind: str, name: Any, known: Iterable[str]) -> str:
+    """Return `name` if it is one of `known`, or raise UnknownNameError with the closest known one."""
+    names = list(known)
+    if name in names:
+        return name
+    raise UnknownNameError(f"unknown {kind} {name!r}{suggestion(str(name), names)}; known: {', '.join(names)}")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """A clause that names the closest known name, or nothing where none is close.
+
+    >>> suggestion("mnits", ["digits", "mnist"])
+    ' (did you mean "mnist"?)'
+    """
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f' (did you mean "{close[0]}"?)' if close else ""
+
+
+def _number(name: str, value: Any, expected: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InputError(f"{name} must be {expected}, got {value!r}")
+    return float(value)

@@ -1,0 +1,25 @@
+"""`smoothcert certify`."""
+
+import json
+
+import typer
+
+from smoothcert.cli.options import configured
+from smoothcert.cli.progress import shown
+from smoothcert.runs.config import CertifyConfig
+
+
+@configured(CertifyConfig, positional="model")
+def certify(config: CertifyConfig, as_json: bool, quiet: bool) -> None:
+    """Certify the images of a data set into a store; the same command resumes an interrupted run."""
+    from smoothcert.report.results import Result, default_radii
+    from smoothcert.report.tables import render, summary
+    from smoothcert.runs.certify import certify as run
+
+    with shown("images", quiet) as progress:
+        result = Result.of(run(config, progress))
+    radii = config.radii or default_radii([result])
+    if as_json:
+        typer.echo(json.dumps({"store": str(config.out), **summary(result, radii, rho=0.05)}))
+    else:
+        typer.echo(render([result], radii, rho=0.05, style="text"))

@@ -1,0 +1,32 @@
+"""Errors as a person should see them, and the exit codes: 0 done, 1 failed, 2 usage."""
+
+import functools
+import signal
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import typer
+
+from smoothcert.errors import SmoothcertError
+
+
+def reported(command: Callable[..., None]) -> Callable[..., None]:
+    """Print our own errors and interruptions in plain words and set the exit code; let bugs show their traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            command(*args, **kwargs)
+        except SmoothcertError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            typer.echo("interrupted: what was finished is kept; the same command goes on from there", err=True)
+            raise typer.Exit(1) from None
+
+    return wrapped
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt

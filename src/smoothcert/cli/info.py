@@ -1,0 +1,22 @@
+"""`smoothcert info`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smoothcert.cli.errors import reported
+from smoothcert.cli.options import JsonFlag
+from smoothcert.cli.output import Out, emit
+
+Folder = Annotated[Path, typer.Argument(metavar="PATH", help="A store or a model directory.")]
+
+
+@reported
+def info(path: Folder, out: Out = None, as_json: JsonFlag = False) -> None:
+    """Say what a store or a model directory is: identity, origin, progress."""
+    from smoothcert.report.describe import described, outline
+
+    facts = described(path)
+    emit(json.dumps(facts, indent=2) if as_json else outline(facts), out)

@@ -1,0 +1,44 @@
+"""`smoothcert`: the verbs. Each imports what it needs when it is called, so that --help stays quick."""
+
+from typing import Annotated
+
+import typer
+
+from smoothcert.cli.certify import certify
+from smoothcert.cli.demo import demo
+from smoothcert.cli.info import info
+from smoothcert.cli.predict import predict
+from smoothcert.cli.recertify import recertify
+from smoothcert.cli.table import table
+from smoothcert.cli.train import train
+from smoothcert.version import __version__
+
+app = typer.Typer(
+    name="smoothcert", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Train classifiers that certify well, and prove how robust they are (randomized smoothing). "
+         "Exit codes: 0 done, 1 failed, 2 usage.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"smoothcert {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]
+    = False,
+) -> None:
+    pass
+
+
+for verb in (train, certify, predict, table, recertify, info, demo):
+    app.command()(verb)
+
+
+def main() -> None:
+    """The entry point of the command `smoothcert`."""
+    app()

@@ -1,0 +1,30 @@
+"""What verbs that print share: where to, and lists of numbers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smoothcert.errors import InputError
+
+Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write there instead of printing.")]
+
+
+def emit(content: str, out: Path | None) -> None:
+    """Print, or write a file whole."""
+    from smoothcert.runs.files import make_folder, write_text
+
+    if out is None:
+        typer.echo(content)
+    else:
+        make_folder(out.parent)
+        write_text(out, content + "\n")
+        typer.echo(f"wrote {out}", err=True)
+
+
+def number_list(name: str, text: str | None) -> list[float]:
+    """'0.5,1' -> [0.5, 1.0]; nothing for None."""
+    try:
+        return [float(part) for part in (text or "").split(",") if part.strip()]
+    except ValueError:
+        raise InputError(f"{name} must be numbers separated by commas, such as 0.5,1,1.5, got {text!r}") from None

@@ -1,0 +1,58 @@
+"""Progress on standard error: a bar in a terminal, a line now and then elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from smoothcert.runs.progress import Progress as Told
+from smoothcert.runs.progress import silent
+
+_LINE_EVERY = 15.0
+
+
+@contextmanager
+def shown(unit: str, quiet: bool) -> Iterator[Told]:
+    """A callable for a run to tell its progress to; `unit` is what it counts."""
+    console = Console(stderr=True)
+    if quiet:
+        yield silent
+    elif console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), _Rate(unit),
+                   TimeRemainingColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("starting", total=None)
+
+            def told(done: int, total: int, words: str) -> None:
+                bar.update(task, completed=done, total=total, description=words)
+
+            yield told
+    else:
+        yield _lines(console, unit)
+
+
+def _lines(console: Console, unit: str) -> Told:
+    started = last = time.monotonic()
+
+    def told(done: int, total: int, words: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _LINE_EVERY or (done == total and now - started >= _LINE_EVERY):
+            last = now
+            console.print(f"{done} of {total} {unit}  {words}", highlight=False, soft_wrap=True)
+
+    return told
+
+
+class _Rate(ProgressColumn):
+    """Units a second."""
+
+    def __init__(self, unit: str):
+        super().__init__()
+        self._unit = unit.rstrip("s")
+
+    def render(self, task) -> Text:
+        return Text("" if not task.speed else f"{task.speed:.3g} {self._unit}s/s")

@@ -1,0 +1,47 @@
+"""`smoothcert recertify`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smoothcert.cli.errors import reported
+from smoothcert.cli.options import JsonFlag
+from smoothcert.cli.output import number_list
+from smoothcert.cli.table import Format, Radii, Rho
+
+StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A store of `smoothcert certify`.")]
+Alpha = Annotated[float | None, typer.Option(help="Failure probability of each certificate (default: as stored).")]
+Method = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="two-sided, cohen or t-certify (default: as stored).")
+]
+Margin = Annotated[
+    float | None, typer.Option(help="tau: the radius within which the class keeps probability 1/2 + tau.")
+]
+OutStore = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="PATH", help="Keep the result as a store of its own.")
+]
+
+
+@reported
+def recertify(
+    store: StorePath, alpha: Alpha = None, method: Method = None, margin: Margin = None, radii: Radii = None,
+    style: Format = "text", rho: Rho = 0.05, out: OutStore = None, as_json: JsonFlag = False,
+) -> None:
+    """Recompute certificates from stored counts, at another alpha, method or margin; needs no model."""
+    from smoothcert.report.results import Result, default_radii
+    from smoothcert.report.tables import render, summary
+    from smoothcert.runs.recertify import recertify as run
+    from smoothcert.runs.recertify import write_recertified
+    from smoothcert.runs.store import read_store
+
+    stored = read_store(store)
+    answers, procedure = run(stored, alpha, method, margin)
+    name = out.name if out else None
+    result = Result.build(stored, name, procedure, answers.prediction, answers.radius)
+    grid = number_list("radii", radii) or default_radii([result])
+    shown = json.dumps(summary(result, grid, rho)) if as_json else render([result], grid, rho, style)
+    if out:
+        write_recertified(out, stored, answers, procedure)
+    typer.echo(shown)

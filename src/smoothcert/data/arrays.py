@@ -1,0 +1,113 @@
+"""Images that are already arrays: tensors in memory, lists in a parquet file, the digits."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from smoothcert.checks import check_count
+from smoothcert.data.base import ImageData, resolve_classes
+from smoothcert.data.preprocess import Preprocess
+from smoothcert.errors import DataError, InputError
+
+
+class ArraySource:
+    """The PixelSource of a (N, C, H, W) array: whole numbers in 0..levels, or floats in [0, 1].
+
+    Raises DataError naming the first image with a value outside that range (or NaN).
+    """
+
+    def __init__(self, values: np.ndarray, where: Callable[[int], str], *, levels: int = 255,
+                 preprocess: Preprocess | None = None):
+        self._values = _checked_pixels(values, levels, where)
+        self._preprocess = preprocess or Preprocess()
+        self.where: Callable[[int], str] = where
+        self.levels = levels
+        self.preprocessing = str(self._preprocess)
+        channels, height, width = values.shape[1:]
+        self.shape: tuple[int, int, int] = (channels, *self._preprocess.output_size((height, width), where(0)))
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
+        """(B, C, H, W) uint8 or float32."""
+        chosen = self._values[indices]
+        if self._preprocess == Preprocess() or len(indices) == 0:
+            return chosen.reshape(len(indices), *self.shape)
+        return np.stack([self._preprocess.apply_array(image) for image in chosen])
+
+    def stored(self, index: int) -> bytes:
+        """The pixels of one image in row-major order, one byte or one little-endian float32 each."""
+        image = self._values[index]
+        return image.astype(image.dtype.newbyteorder("<")).tobytes()
+
+
+def from_tensors(images: Any, labels: Any, *, num_classes: int | None = None, name: str = "tensors",
+                 levels: int = 255) -> ImageData:
+    """Tensors or arrays as ImageData; they are not copied where they are float32 or uint8 already.
+
+    images: (N, C, H, W), floats in [0, 1] or whole numbers in 0..levels; labels: (N,) whole numbers;
+    levels: L such that L * x is an integer for every clean pixel x.
+    Raises InputError for a wrong shape or type, DataError for values out of range.
+
+    >>> data = from_tensors(np.zeros((4, 1, 2, 2), dtype=np.uint8), [0, 1, 2, 1])
+    >>> data.num_classes, data.shape
+    (3, (1, 2, 2))
+    """
+    check_count("levels", levels)
+    pixels, classes = _to_numpy("images", images), _to_numpy("labels", labels)
+    if pixels.ndim != 4 or 0 in pixels.shape[1:]:
+        raise InputError(f"images must have shape (N, C, H, W), got {pixels.shape}")
+    if pixels.dtype.kind not in "fiu":
+        raise InputError(f"images must be floats in [0, 1] or whole numbers in 0..{levels}, got {pixels.dtype}")
+    if classes.ndim != 1 or classes.dtype.kind not in "iu":
+        raise DataError(f"labels must be whole numbers of shape (N,), got {classes.dtype} of shape {classes.shape}")
+    if len(classes) != len(pixels):
+        raise InputError(f"there are {len(pixels)} images and {len(classes)} labels")
+    classes = classes.astype(np.int64)
+    source = ArraySource(pixels, _row, levels=levels)
+    return ImageData(name, "all", classes, resolve_classes(classes, None, num_classes, _row), source,
+                     f"{len(classes)} images given as arrays")
+
+
+def channels_first(values: np.ndarray, where: str) -> np.ndarray:
+    """(N, H, W), (N, H, W, C) or (N, C, H, W) to (N, C, H, W), with C one of 1 and 3.
+
+    Where both ends could be the channels, the last axis is taken: the usual layout of stored arrays.
+    """
+    if values.ndim == 3:
+        return values[:, None]
+    if values.ndim == 4 and values.shape[3] in (1, 3):
+        return values.transpose(0, 3, 1, 2)
+    if values.ndim == 4 and values.shape[1] in (1, 3):
+        return values
+    raise DataError(f"{where}: an image of shape {values.shape[1:]} is none of (H, W), (H, W, C) and (C, H, W) "
+                    "with 1 or 3 channels")
+
+
+def _checked_pixels(values: np.ndarray, levels: int, where: Callable[[int], str]) -> np.ndarray:
+    """`values` as uint8 (from whole numbers) or float32 (from floats), all in range."""
+    if len(values) == 0:
+        raise DataError("the data set holds no images")
+    is_float = values.dtype.kind == "f"
+    top = 1 if is_float else min(levels, 255)
+    inside = (values >= 0) & (values <= top)
+    if not inside.all():
+        place = np.unravel_index(int(np.argmin(inside)), values.shape)
+        expected = "in [0, 1]; divide 8-bit values by 255" if is_float else f"whole numbers in 0..{top}"
+        raise DataError(f"{where(int(place[0]))} has a pixel of value {values[place]}; pixels must be {expected}")
+    return np.ascontiguousarray(values, dtype=np.float32 if is_float else np.uint8)
+
+
+def _to_numpy(name: str, values: Any) -> np.ndarray:
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} cannot be read as an array ({error})") from error
+
+
+def _row(index: int) -> str:
+    return f"row {index}"

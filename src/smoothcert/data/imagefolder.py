@@ -1,0 +1,92 @@
+"""A folder of image files, one folder per class: PATH/SPLIT/CLASS/*.png, or PATH/CLASS/*.png without splits."""
+
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from smoothcert.data.base import ImageData, resolve_classes
+from smoothcert.data.encoded import EncodedSource, Survey, survey
+from smoothcert.data.preprocess import IMAGENET, Preprocess
+from smoothcert.errors import DataError, FileError, InputError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
+SPLIT_FOLDERS = {"test": ("test", "val", "validation")}
+"""The folders that may hold a split, the first found taken; a split not named here has its own name only."""
+_KNOWN_SPLITS = ("train", "test", "val", "validation")
+
+
+class FileBlobs:
+    """Encoded images, each in a file of its own."""
+
+    def __init__(self, paths: list[Path]):
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def open(self, index: int) -> BinaryIO:
+        """The image's file. Raises FileError where it cannot be opened."""
+        try:
+            return self._paths[index].open("rb")
+        except OSError as error:
+            raise FileError(f"{self._paths[index]} cannot be read: {error}") from error
+
+    def where(self, index: int) -> str:
+        """The image's path."""
+        return str(self._paths[index])
+
+
+def load_imagefolder(path: Path, split: str, preprocess: Preprocess, num_classes: int | None) -> ImageData:
+    """The images of one split, classes and files in the order of their names, decoded when asked for.
+
+    Without a preprocessing of its own, a set whose images share one size of at most 224 x 224 is used as it
+    is, any other gets ImageNet's (shorter side to 256, centre crop 224).
+    Raises FileError for a missing folder, InputError for a split that is not there, DataError for the rest.
+    """
+    root = _split_folder(path, split)
+    classes = sorted(_folders(root))
+    files = [(file, label) for label, folder in enumerate(classes) for file in _images(root / folder)]
+    if not files:
+        raise DataError(f"{root} holds no images; imagefolder:PATH expects PATH/SPLIT/CLASS/*.png "
+                        f"(classes found: {', '.join(classes) or 'none'})")
+    blobs = FileBlobs([file for file, _ in files])
+    labels = np.array([label for _, label in files], dtype=np.int64)
+    names = resolve_classes(labels, classes, num_classes, blobs.where)
+    found = survey(blobs)
+    source = EncodedSource(blobs, found, _choose(preprocess, found))
+    divided = "" if root != path else "; the folder is not divided into splits"
+    return ImageData(f"imagefolder:{path.resolve().name}", split, labels, names, source,
+                     f"{len(files)} images, stored as {'/'.join(found.formats)}; "
+                     f"preprocessing: {source.preprocessing}{divided}")
+
+
+def _split_folder(path: Path, split: str) -> Path:
+    """The folder that holds the class folders of `split`: PATH itself where PATH is not divided into splits."""
+    if not path.is_dir():
+        raise FileError(f"{path} is not a folder; imagefolder:PATH expects PATH/SPLIT/CLASS/*.png")
+    folders = _folders(path)
+    for name in SPLIT_FOLDERS.get(split, (split,)):
+        if name in folders:
+            return path / name
+    splits = [name for name in _KNOWN_SPLITS if name in folders]
+    if splits:
+        raise InputError(f"{path} has no split {split!r}; the splits found: {', '.join(splits)}")
+    return path
+
+
+def _folders(path: Path) -> set[str]:
+    return {entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir()
+                  if entry.suffix.lower() in SUFFIXES and not entry.name.startswith("."))
+
+
+def _choose(preprocess: Preprocess, found: Survey) -> Preprocess:
+    """`preprocess` where it does anything; else ImageNet's, unless all images share one size of at most 224."""
+    if preprocess != Preprocess():
+        return preprocess
+    small = len(found.sizes) == 1 and max(next(iter(found.sizes))) <= (IMAGENET.crop or 0)
+    return preprocess if small else IMAGENET

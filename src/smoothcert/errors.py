@@ -1,0 +1,58 @@
+"""Every error that smoothcert raises on purpose.
+
+A message says what was got, what was expected and what to do. `exit_code` is what the command line
+returns for it: 2 where the request itself was wrong, 1 where the request was fine and the work failed.
+"""
+
+
+class SmoothcertError(Exception):
+    """The base of all errors raised on purpose; catch this to catch them all."""
+
+    exit_code = 1
+
+
+class InputError(SmoothcertError, ValueError):
+    """An argument has a value, shape or type that cannot be used."""
+
+    exit_code = 2
+
+
+class UnknownNameError(InputError):
+    """A name that is not registered; the message gives the closest known one."""
+
+
+class ConfigError(InputError):
+    """One or more mistakes in a configuration, all reported at once in `problems`."""
+
+    def __init__(self, problems: list[str], source: str = "the configuration"):
+        self.problems = list(problems)
+        noun = "mistake" if len(self.problems) == 1 else "mistakes"
+        super().__init__("\n".join([f"{len(self.problems)} {noun} in {source}:", *(f"  - {p}" for p in self.problems)]))
+
+
+class ModelError(SmoothcertError):
+    """A base classifier that does not keep its contract: (N, C, H, W) images in, (N, K) logits out."""
+
+
+class DataError(SmoothcertError):
+    """A data set whose content cannot be used (labels outside the classes, mixed image sizes, ...)."""
+
+
+class FileError(SmoothcertError):
+    """A file or folder that is missing, unreadable or corrupt; the message names it."""
+
+
+class StoreError(SmoothcertError):
+    """A store of records that cannot be written or read."""
+
+
+class IdentityError(StoreError):
+    """A store or model directory that belongs to a different run; the message names the differing fields."""
+
+
+class MissingExtraError(SmoothcertError):
+    """An optional dependency is needed and absent; the message gives the command that installs it."""
+
+    def __init__(self, package: str, extra: str, purpose: str):
+        super().__init__(f"{purpose} needs the package {package}, which is not installed: "
+                         f"pip install 'smoothcert[{extra}]'")

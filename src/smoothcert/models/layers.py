@@ -1,0 +1,115 @@
+"""The parts that networks share: normalisation inside the model, activations, and checks of shapes."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smoothcert.checks import check_count, check_known
+from smoothcert.errors import InputError
+
+Shape = tuple[int, int, int]
+"""(C, H, W) of one image."""
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
+"""Activations by name; elu and silu are smooth, as the inner maximisation of WRM asks for."""
+
+
+class Centre(nn.Module):
+    """x - mean, channel by channel: (N, C, H, W) -> (N, C, H, W).
+
+    The layer of the models of Salman et al. 2019 and Feng et al. 2020. Raises InputError for another C.
+    """
+
+    mean: Tensor
+
+    def __init__(self, mean: Sequence[float]):
+        super().__init__()
+        self.register_buffer("mean", _channel_values("mean", mean))
+
+    def forward(self, images: Tensor) -> Tensor:
+        _check_channels(images, self.mean)
+        return images - self.mean
+
+
+class Normalise(nn.Module):
+    """(x - mean) / std, channel by channel: (N, C, H, W) -> (N, C, H, W).
+
+    It stands inside the model, after the noise, so that sigma and radii are in pixel units (Cohen et al. 2019).
+    Raises InputError for another C, for a std that is not above 0, or for differing lengths.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.register_buffer("mean", _channel_values("mean", mean))
+        self.register_buffer("std", _channel_values("std", std))
+        if self.mean.shape != self.std.shape:
+            raise InputError(f"mean has {self.mean.shape[1]} channel(s) and std has {self.std.shape[1]}")
+        if not bool((self.std > 0).all()):
+            raise InputError(f"std must be above 0 in every channel, got {list(std)}")
+
+    def forward(self, images: Tensor) -> Tensor:
+        _check_channels(images, self.mean)
+        return (images - self.mean) / self.std
+
+
+def with_normalisation(
+    network: nn.Module, channels: int, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> nn.Module:
+    """The network behind `Normalise` (mean and std given), behind `Centre` (mean alone), or itself (neither).
+
+    Raises InputError where std comes without mean, or where there is not one value for each of the channels.
+    """
+    if mean is None:
+        if std is not None:
+            raise InputError("std is given without mean; give both (or mean alone, to subtract it only)")
+        return network
+    layer = Centre(mean) if std is None else Normalise(mean, std)
+    if layer.mean.shape[1] != channels:
+        raise InputError(f"mean has {layer.mean.shape[1]} value(s), but the images have {channels} channel(s)")
+    return nn.Sequential(OrderedDict(normalise=layer, network=network))
+
+
+def activation_layer(name: Any) -> nn.Module:
+    """A new activation by name. Raises UnknownNameError."""
+    return ACTIVATIONS[check_known("activation", name, ACTIVATIONS)]()
+
+
+def check_shape(shape: Any) -> Shape:
+    """Return an image shape as (C, H, W) whole numbers of at least 1, or raise InputError."""
+    if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) != 3:
+        raise InputError(f"input_shape must be (C, H, W), such as (3, 32, 32), got {shape!r}")
+    channels, height, width = (check_count(f"input_shape[{i}]", size) for i, size in enumerate(shape))
+    return channels, height, width
+
+
+def check_least_size(network: str, shape: Shape, least: int) -> None:
+    """Raise InputError unless images are at least `least` pixels high and wide."""
+    if min(shape[1:]) < least:
+        raise InputError(
+            f"{network} takes images of at least {least}x{least} pixels, got {shape[1]}x{shape[2]}; enlarge them, or "
+            f"use linear, mlp or cnn"
+        )
+
+
+def _channel_values(name: str, values: Any) -> Tensor:
+    """One finite number a channel as a (1, C, 1, 1) tensor."""
+    try:
+        tensor = torch.as_tensor(values, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} must hold one number a channel, got {values!r}") from error
+    if tensor.ndim != 1 or len(tensor) == 0 or not bool(tensor.isfinite().all()):
+        raise InputError(f"{name} must hold one finite number a channel, got {values!r}")
+    return tensor.detach().clone().reshape(1, -1, 1, 1)
+
+
+def _check_channels(images: Tensor, values: Tensor) -> None:
+    if images.ndim != 4 or images.shape[1] != values.shape[1]:
+        raise InputError(
+            f"the model normalises images (N, {values.shape[1]}, H, W), got a tensor of shape {tuple(images.shape)}"
+        )

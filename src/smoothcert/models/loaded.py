@@ -1,0 +1,44 @@
+"""LoadedModel: a model from outside the package, with what identifies it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from smoothcert.errors import FileError, ModelError
+from smoothcert.models.layers import Shape
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A user's model, ready for use.
+
+    model: a torch module in eval mode, an object with `predict_proba`, or another callable (N, C, H, W) -> (N, K).
+    spec: what it was loaded from, as the user wrote it.
+    kind: "factory", "onnx", "pt2", "hf", "timm" or "torchvision".
+    content: bytes whose SHA-256 identifies the code or the file. They say all about an "onnx" or "pt2" model; a
+        torch module from elsewhere has weights beside, and any other callable from a factory may hold any state.
+    input_shape: (C, H, W) where the model itself says what it takes, else None.
+    """
+
+    model: Callable[..., Any] | Any
+    spec: str
+    kind: str
+    content: bytes = field(repr=False)
+    input_shape: Shape | None = None
+
+
+def read_model_file(path: Path) -> bytes:
+    """The bytes of a file. Raises FileError, naming it, where it is missing or unreadable."""
+    if not path.is_file():
+        raise FileError(f"there is no model file {path}")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FileError(f"the model file {path} cannot be read: {error}") from error
+
+
+def check_input_shape(spec: str, takes: Shape | None, images: Shape | None) -> None:
+    """Raise ModelError where a model says what it takes and the images, where known, have another shape."""
+    if takes and images and takes != images:
+        raise ModelError(f"{spec} takes images of shape {takes} (C, H, W), but the images have shape {images}")

@@ -1,0 +1,73 @@
+"""The networks that are known by name."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from smoothcert.checks import check_count, check_known, suggestion
+from smoothcert.errors import InputError
+from smoothcert.models.convolutional import cnn, cnn3, lenet
+from smoothcert.models.dense import linear, mlp
+from smoothcert.models.layers import check_shape, with_normalisation
+from smoothcert.models.resnet import resnet20, resnet110
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "linear": linear,
+    "mlp": mlp,
+    "cnn": cnn,
+    "lenet": lenet,
+    "cnn3": cnn3,
+    "resnet20": resnet20,
+    "resnet110": resnet110,
+}
+"""Builders by name: (input_shape, num_classes, *, options) -> network; the keyword-only arguments are the options."""
+
+
+def build_model(
+    name: str, input_shape: Sequence[int], num_classes: int, *, mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None, **options: Any,
+) -> nn.Module:
+    """A new network by name, with random weights and its normalisation inside.
+
+    Args:
+        name: one of `model_names()`.
+        input_shape: (C, H, W) of one image, in [0, 1].
+        num_classes: K >= 2.
+        mean, std: one number a channel; both give a `Normalise` layer, mean alone a `Centre` layer, neither none.
+        options: the network's own; `model_options(name)` lists them.
+    Returns:
+        A module (N, C, H, W) float32 -> (N, K) logits, in train mode. Weights come from torch's global generator.
+    Raises:
+        UnknownNameError: no such network. InputError: an option that the network does not have, a bad value, or
+        images too small for the network.
+
+    >>> build_model("mlp", (1, 8, 8), 10, hidden=(32,))[1]
+    Linear(in_features=64, out_features=32, bias=True)
+    """
+    builder = MODELS[check_known("model", name, MODELS)]
+    shape = check_shape(input_shape)
+    check_count("num_classes", num_classes, least=2)
+    known = model_options(name)
+    for option in options:
+        if option not in known:
+            raise InputError(f"{name} has no option {option!r}{suggestion(option, known)}; its options: "
+                             f"{', '.join(known)}")
+    return with_normalisation(builder(shape, num_classes, **options), shape[0], mean, std)
+
+
+def model_names() -> tuple[str, ...]:
+    """The names that `build_model` knows."""
+    return tuple(MODELS)
+
+
+def model_options(name: str) -> dict[str, Any]:
+    """A network's options and their defaults, the common ones last. Raises UnknownNameError.
+
+    >>> model_options("cnn")
+    {'width': 32, 'mean': None, 'std': None}
+    """
+    parameters = inspect.signature(MODELS[check_known("model", name, MODELS)]).parameters.values()
+    own = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return {**own, "mean": None, "std": None}

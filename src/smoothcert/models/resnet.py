@@ -1,0 +1,72 @@
+"""Residual networks for small images (He et al. 2016, section 4.2), as the certified-robustness literature has them."""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from smoothcert.models.layers import Shape, check_least_size
+
+
+class BasicBlock(nn.Module):
+    """relu(shortcut(x) + BN(conv(relu(BN(conv(x)))))): (N, inputs, H, W) -> (N, outputs, H/stride, W/stride).
+
+    The shortcut is the identity, or a 1x1 convolution with BatchNorm where the shape changes.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False),
+                                          nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.norm1(self.conv1(x)))
+        y = self.norm2(self.conv2(y))
+        return functional.relu(y + self.shortcut(x))
+
+
+class CifarResNet(nn.Module):
+    """A ResNet of depth 6n + 2: three stages of n basic blocks, 16, 32 and 64 wide: (N, C, H, W) -> (N, K).
+
+    The mean over all positions comes before the dense layer. Convolutions start from He's normal distribution
+    (fan-out). Raises InputError below 8x8 pixels.
+
+    Differs from He et al.: a projection where the shape changes (their option B), as in Cohen et al. 2019.
+    """
+
+    def __init__(self, input_shape: Shape, num_classes: int, blocks: int):
+        super().__init__()
+        check_least_size("a CIFAR ResNet", input_shape, 8)
+        self.conv = nn.Conv2d(input_shape[0], 16, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+        self.stage1 = _stage(16, 16, blocks, stride=1)
+        self.stage2 = _stage(16, 32, blocks, stride=2)
+        self.stage3 = _stage(32, 64, blocks, stride=2)
+        self.dense = nn.Linear(64, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = functional.relu(self.norm(self.conv(images)))
+        x = self.stage3(self.stage2(self.stage1(x)))
+        return self.dense(x.mean(dim=(2, 3)))
+
+
+def resnet20(input_shape: Shape, num_classes: int) -> nn.Module:
+    """CifarResNet of depth 20 (3 blocks a stage), 0.27 million parameters."""
+    return CifarResNet(input_shape, num_classes, blocks=3)
+
+
+def resnet110(input_shape: Shape, num_classes: int) -> nn.Module:
+    """CifarResNet of depth 110 (18 blocks a stage), 1.73 million parameters: Cohen et al.'s CIFAR-10 network."""
+    return CifarResNet(input_shape, num_classes, blocks=18)
+
+
+def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
+    rest = [BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)]
+    return nn.Sequential(BasicBlock(inputs, outputs, stride), *rest)

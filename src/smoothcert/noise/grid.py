@@ -1,0 +1,96 @@
+"""`grid`, the default: Gaussian noise on a fixed grid, so that a noisy copy tells nothing of its centre but the sum.
+
+With L levels per unit (255 for 8-bit images) and h = 1 / (L 2^e), e = 12, an image of whole levels is x = i h with
+i = 2^e round(L x). Draw t = round(sigma Z / h) and form y = (t + i) h: |t + i| < 2^24, so the float32 sum is exact and
+y depends on t + i alone. This is the base classifier f(Q(.)), Q = rounding to the grid, smoothed with continuous
+noise, so every theorem holds unchanged. A sigma too large for 2^24 takes a smaller e.
+
+An image off the grid (|L x - round(L x)| >= 2^-12 for some pixel, or beyond the range) is never snapped: it is
+certified as given, with y = Q(x + sigma Z) computed in floats, and flagged.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from smoothcert.errors import InputError
+from smoothcert.noise.protocol import Centre
+from smoothcert.noise.streams import FORMAT, NormalStream
+from smoothcert.stats import ProbabilityBounds, gaussian_radius
+
+_EXACT = 2**24
+_FINEST = 12
+_TAIL = 10.0  # float32 ziggurat normals end before 9 sigma; past the range the sum would only be rounded
+
+
+@dataclass(frozen=True)
+class GridNoise:
+    """N(0, sigma^2 I) rounded to steps of h = 1 / (levels 2^exponent).
+
+    Args:
+        sigma: noise level, in units of the image.
+        levels: L, the number of levels per unit that the images were quantised to.
+        reach: largest |pixel| that images may hold, max(|low|, |high|) of their bounds.
+    Raises:
+        InputError: sigma so large, or levels so many, that no grid of float32 integers holds the noise.
+    """
+
+    kind = "grid"
+    norm = "l2"
+    sigma: float
+    levels: int = 255
+    reach: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.exponent < 0:
+            raise InputError(
+                f"sigma = {self.sigma} with {self.levels} levels is too large for grid noise (float32 holds integers "
+                f'to 2^24): use noise="gaussian", or give sigma in units of the image'
+            )
+
+    @property
+    def exponent(self) -> int:
+        """e: the largest of at most 12 for which |t + i| stays below 2^24 out to 10 sigma."""
+        widest = self.levels * (_TAIL * self.sigma + self.reach)
+        return min(_FINEST, int(np.floor(np.log2(_EXACT / widest))))
+
+    @property
+    def step(self) -> np.float32:
+        """h, in units of the image."""
+        return np.float32(1 / self._per_unit)
+
+    @property
+    def _per_unit(self) -> float:
+        return float(self.levels * 2**self.exponent)
+
+    def centre(self, image: np.ndarray) -> Centre:
+        flat = np.ravel(image).astype(np.float32, copy=False)
+        scaled = flat.astype(np.float64) * self.levels
+        whole = np.rint(scaled)
+        exact = np.abs(scaled - whole) < 2.0**-_FINEST
+        if exact.all() and np.abs(flat).max(initial=0) <= self.reach:
+            return Centre((whole * 2**self.exponent).astype(np.float32))
+        return Centre(flat, off_grid=True)
+
+    def sample(self, centre: Centre, stream: NormalStream, out: np.ndarray) -> None:
+        stream.fill(out)
+        if centre.off_grid:
+            out *= np.float32(self.sigma)
+            out += centre.values
+            out *= np.float32(self._per_unit)
+            np.rint(out, out=out)
+        else:
+            out *= np.float32(self.sigma * self._per_unit)
+            np.rint(out, out=out)
+            out += centre.values
+        out *= self.step
+
+    def radius(self, bounds: ProbabilityBounds, margin: float | None = None) -> np.ndarray:
+        return gaussian_radius(bounds, self.sigma, margin)
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind, "format": FORMAT, "sigma": self.sigma,
+            "levels": self.levels, "exponent": self.exponent, "reach": self.reach,
+        }

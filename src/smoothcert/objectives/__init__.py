@@ -1,0 +1,40 @@
+"""Training objectives by name: one paper a file."""
+
+import dataclasses
+from typing import Any
+
+from smoothcert.checks import check_known, check_positive, suggestion
+from smoothcert.errors import InputError
+from smoothcert.objectives.clean import Clean
+from smoothcert.objectives.gaussian import Gaussian, add_noise
+from smoothcert.objectives.protocol import Loss, Objective, Step
+
+OBJECTIVES: dict[str, Any] = {"gaussian": Gaussian, "clean": Clean}
+"""Objectives by name; the fields of each dataclass are its options."""
+
+
+def build_objective(name: str, sigma: float | None = None, **options: Any) -> Objective:
+    """An objective by name.
+
+    Args:
+        name: a key of `OBJECTIVES`.
+        sigma: the run's noise level; needed by every objective with a field `sigma`.
+        options: the objective's other fields.
+    Raises:
+        InputError: an unknown name, an option it does not have (another objective's, say), or no sigma.
+    """
+    kind = OBJECTIVES[check_known("objective", name, OBJECTIVES)]
+    fields = [f.name for f in dataclasses.fields(kind)]
+    takes = [f for f in fields if f != "sigma"]
+    for option in options:
+        if option not in takes:
+            known = f"its options are {', '.join(takes)}" if takes else "it has no options"
+            raise InputError(f"objective {name!r} has no option {option!r}{suggestion(option, takes)}: {known}")
+    if "sigma" not in fields:
+        return kind(**options)
+    if sigma is None:
+        raise InputError(f"objective {name!r} needs the noise level sigma")
+    return kind(sigma=check_positive("sigma", sigma), **options)
+
+
+__all__ = ["OBJECTIVES", "Loss", "Objective", "Step", "add_noise", "build_objective"]

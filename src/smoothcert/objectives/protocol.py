@@ -1,0 +1,53 @@
+"""What an objective is: a batch and a model in, a loss and its named parts out. It owns no optimiser and no loop."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Model = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training stands, and the randomness of this step.
+
+    Attributes:
+        generator: draws every random number of the step, on the images' device.
+        epoch: epochs done so far, with its fraction (2.5 is half way through the third), for warm-ups.
+    """
+
+    generator: torch.Generator
+    epoch: float
+
+
+@dataclass(frozen=True)
+class Loss:
+    """`total` is minimised; `parts` are scalars worth plotting, by name."""
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """One paper's training objective. To add one: a file with a frozen dataclass, and a row in `OBJECTIVES`.
+
+    The dataclass's fields are the objective's options; a field `sigma` receives the run's noise level.
+    """
+
+    def split(self, images: Tensor, labels: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+        """The parts of a batch (B, C, H, W), (B,) that get one optimiser step each; usually the batch itself."""
+        ...
+
+    def loss(self, model: Model, images: Tensor, labels: Tensor, step: Step) -> Loss:
+        """The loss of clean images (B, C, H, W) in [0, 1] with labels (B,), the model in train mode."""
+        ...
+
+
+class WholeBatch:
+    """The usual `split`: one optimiser step a batch."""
+
+    def split(self, images: Tensor, labels: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+        return ((images, labels),)

@@ -1,0 +1,1 @@
+"""Evidence for people: tables and pictures from stored records. Nothing here imports torch."""

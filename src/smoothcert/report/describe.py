@@ -1,0 +1,53 @@
+"""What a folder on disk is, in plain facts."""
+
+from pathlib import Path
+from typing import Any
+
+from smoothcert.errors import FileError
+from smoothcert.report.predictions import prediction_summary
+from smoothcert.report.results import Result
+from smoothcert.runs.files import read_json
+from smoothcert.runs.store import is_store, read_store
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """The facts of a store or a model directory; a store is checked against its hashes on the way.
+
+    Raises:
+        FileError: it is neither.
+    """
+    if is_store(folder):
+        return _store(folder)
+    if (folder / "model.json").is_file():
+        return {"path": str(folder), "is": "model directory", **read_json(folder / "model.json")}
+    if not folder.exists():
+        raise FileError(f"there is no {folder}")
+    raise FileError(f"{folder} is neither a store (manifest.json) nor a model directory (model.json)")
+
+
+def outline(facts: dict[str, Any], indent: int = 0) -> str:
+    """Facts as indented lines."""
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{' ' * indent}{name}:", outline(value, indent + 2)]
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            lines.append(f"{' ' * indent}{name}: {shown}")
+    return "\n".join(lines)
+
+
+def _store(folder: Path) -> dict[str, Any]:
+    store = read_store(folder)
+    facts: dict[str, Any] = {
+        "path": str(folder), "is": f"{store.kind} store",
+        "records": f"{store.records.num_rows} of {store.identity['images']['count']}", "complete": store.complete,
+    }
+    if store.records.num_rows:
+        facts["off_grid_images"] = int(store.column("off_grid").sum())
+        if store.kind == "certify":
+            result = Result.of(store)
+            facts |= {"acr": result.acr, "abstained": int(result.abstained.sum())}
+        else:
+            facts |= {name: prediction_summary(store)[name] for name in ("accuracy", "abstained")}
+    return {**facts, "identity": store.identity, "provenance": store.provenance}

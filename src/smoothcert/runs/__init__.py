@@ -1,0 +1,1 @@
+"""Runs: configuration, training, certification, and what they leave on disk."""

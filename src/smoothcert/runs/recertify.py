@@ -1,0 +1,69 @@
+"""Certificates recomputed from stored counts: another alpha, method or margin, no model and no torch."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smoothcert.errors import StoreError
+from smoothcert.noise import Noise, build_noise
+from smoothcert.runs.provenance import provenance
+from smoothcert.runs.records import Record
+from smoothcert.runs.store import Store, write_store
+from smoothcert.stats import CertifiedCounts, certify_counts
+
+
+def recertify(
+    store: Store, alpha: float | None = None, method: str | None = None, margin: float | None = None
+) -> tuple[CertifiedCounts, dict[str, Any]]:
+    """Certify the images of a `certify` store again from their counts.
+
+    What is None stays as stored (a margin: is dropped). Choose alpha without looking at the counts: a certificate's
+    failure probability holds for an alpha fixed beforehand.
+
+    Returns:
+        The answers, and the procedure as a store's identity has it.
+    Raises:
+        StoreError: a store of another kind, or without records. InputError: values that no procedure takes.
+    """
+    if store.kind != "certify":
+        raise StoreError(f"{store.folder} is a {store.kind} store: only certify stores can be certified again")
+    if not store.records.num_rows:
+        raise StoreError(f"{store.folder} has no records yet")
+    stored = store.identity["procedure"]
+    procedure = {**stored, "alpha": stored["alpha"] if alpha is None else alpha,
+                 "method": method or stored["method"], "margin": margin}
+    answers = certify_counts(store.counts("select"), store.counts("estimate"), noise_of(store).sigma,
+                             procedure["alpha"], procedure["method"], procedure["margin"])
+    return answers, procedure
+
+
+def write_recertified(folder: Path, store: Store, answers: CertifiedCounts, procedure: dict[str, Any]) -> None:
+    """Keep recomputed certificates as a store of their own, with the counts they come from."""
+    if not store.complete:
+        raise StoreError(f"{store.folder} is not complete: finish its run first, or leave out -o to look at what is "
+                         f"there")
+    origin = hashlib.sha256(json.dumps(store.identity, sort_keys=True).encode()).hexdigest()
+    records = [
+        _replaced(Record.from_row(row), int(prediction), float(radius))
+        for row, prediction, radius in zip(store.records.to_pylist(), answers.prediction, answers.radius, strict=True)
+    ]
+    write_store(folder, {**store.identity, "procedure": procedure, "recertified_from": origin},
+                {**store.provenance, "recertified_with": provenance()["versions"]}, records)
+
+
+def noise_of(store: Store) -> Noise:
+    """The noise that a store's counts were drawn with."""
+    told = store.identity["noise"]
+    return build_noise(told["kind"], told["sigma"], told.get("levels", 255), told.get("reach", 1.0))
+
+
+def correct(store: Store, answers: CertifiedCounts) -> np.ndarray:
+    """(M,) bool: the recomputed answer is the label."""
+    return answers.prediction == store.column("label")
+
+
+def _replaced(record: Record, prediction: int, radius: float) -> Record:
+    return Record(record.index, record.label, prediction, {"radius": radius}, record.off_grid, record.tallies)

@@ -1,0 +1,116 @@
+"""Records: what is known of each image after sampling, and their form in parquet and in the journal."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from smoothcert.errors import StoreError
+
+VALUES = {"certify": ("radius",), "predict": ("p_value",)}
+"""What each kind of store keeps beside the prediction, float64."""
+
+_TALLY = pa.struct([
+    ("stage", pa.string()), ("n", pa.int64()), ("classes", pa.list_(pa.int32())), ("counts", pa.list_(pa.int64())),
+])
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The votes of one stage (or one look of it), sparse: classes with at least one vote, and their counts."""
+
+    stage: str
+    n: int
+    classes: list[int]
+    counts: list[int]
+
+    @classmethod
+    def of(cls, stage: str, counts: Any) -> Self:
+        dense = np.asarray(counts)
+        classes = np.flatnonzero(dense)
+        return cls(stage, int(dense.sum()), classes.tolist(), dense[classes].tolist())
+
+    def dense(self, num_classes: int) -> np.ndarray:
+        """int64 (K,). Raises StoreError where the tally contradicts itself."""
+        full = np.zeros(num_classes, dtype=np.int64)
+        if len(self.classes) != len(self.counts) or any(not 0 <= c < num_classes for c in self.classes):
+            raise StoreError(f"a tally of stage {self.stage} names classes {self.classes} of {num_classes}")
+        full[self.classes] = self.counts
+        if full.sum() != self.n or (full < 0).any():
+            raise StoreError(f"a tally of stage {self.stage} adds up to {full.sum()}, not to its n = {self.n}")
+        return full
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image: its index and label, the answer (-1 = abstain) with its `values`, and the tallies behind it."""
+
+    index: int
+    label: int
+    prediction: int
+    values: dict[str, float]
+    off_grid: bool
+    tallies: list[Tally] = field(default_factory=list)
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "index": self.index, "label": self.label, "prediction": self.prediction, **self.values,
+            "off_grid": self.off_grid, "tallies": [vars(tally) for tally in self.tallies],
+        }
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Self:
+        rest = dict(row)
+        tallies = [Tally(**tally) for tally in rest.pop("tallies")]
+        fixed = {name: rest.pop(name) for name in ("index", "label", "prediction", "off_grid")}
+        return cls(values=rest, tallies=tallies, **fixed)
+
+
+def schema(kind: str) -> pa.Schema:
+    """Columns of a shard: index, label, prediction, the kind's values, off_grid, tallies."""
+    return pa.schema([
+        ("index", pa.int64()), ("label", pa.int64()), ("prediction", pa.int64()),
+        *((name, pa.float64()) for name in VALUES[kind]),
+        ("off_grid", pa.bool_()), ("tallies", pa.list_(_TALLY)),
+    ])
+
+
+def write_shard(path: Path, kind: str, records: list[Record]) -> None:
+    """One parquet file, the same bytes for the same records."""
+    table = pa.Table.from_pylist([record.row() for record in records], schema=schema(kind))
+    pq.write_table(table, path, compression="zstd")
+
+
+def read_shard(path: Path, kind: str) -> pa.Table:
+    """The table of a shard, or StoreError where it is corrupt or of other columns."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"the shard {path} is missing or corrupt: {error}") from None
+    if not table.schema.equals(schema(kind)):
+        raise StoreError(f"the shard {path} has other columns than a {kind} store: {table.schema.names}")
+    return table
+
+
+def dense_counts(tallies: pa.ChunkedArray, stage: str, num_classes: int) -> np.ndarray:
+    """Counts (M, K) int64 of the one tally of `stage` in each record of a table's `tallies` column."""
+    flat = tallies.combine_chunks()
+    owner = np.repeat(np.arange(len(flat)), np.diff(flat.offsets.to_numpy()))
+    every = flat.flatten()
+    wanted = np.flatnonzero(np.asarray(every.field("stage").to_pylist(), dtype=object) == stage)
+    if not np.array_equal(owner[wanted], np.arange(len(flat))):
+        raise StoreError(f"the records do not hold exactly one tally of stage {stage} each")
+    chosen = every.take(pa.array(wanted))
+    classes, counts = chosen.field("classes"), chosen.field("counts")
+    lengths = np.diff(classes.offsets.to_numpy())
+    columns, votes = classes.flatten().to_numpy(), counts.flatten().to_numpy()
+    if len(columns) != len(votes) or (len(columns) and not 0 <= columns.min() <= columns.max() < num_classes):
+        raise StoreError(f"the tallies of stage {stage} name classes outside [0, {num_classes})")
+    dense = np.zeros((len(flat), num_classes), dtype=np.int64)
+    dense[np.repeat(np.arange(len(flat)), lengths), columns] = votes
+    if not np.array_equal(dense.sum(axis=1), chosen.field("n").to_numpy()):
+        raise StoreError(f"the tallies of stage {stage} do not add up to their n")
+    return dense

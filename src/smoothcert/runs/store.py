@@ -1,0 +1,285 @@
+"""A store: a folder of records that grows whole shard by whole shard, survives any kill, and can be proved complete.
+
+    manifest.json        identity (compared on resume), provenance (not compared), finished shards with their SHA-256
+    shard-00000.parquet  records of images in the order of the run, `SHARD` of them a file
+    journal.jsonl        finished images of the open shard, a checksum a line, appended
+    times.jsonl          seconds an image; no part of the results
+
+A shard is written, then named in the manifest, then its lines leave the journal: whatever is killed in between,
+the next run finds a state it can go on from, and ends with the same bytes as a run that was never interrupted.
+"""
+
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import pyarrow as pa
+
+from smoothcert.errors import FileError, IdentityError, StoreError
+from smoothcert.runs.files import (
+    claim_folder,
+    explained,
+    locked,
+    read_json,
+    sha256,
+    write_json,
+    write_text,
+    write_whole,
+)
+from smoothcert.runs.records import Record, Tally, dense_counts, read_shard, schema, write_shard
+
+VERSION = 1
+SHARD = 256
+
+
+class StoreWriter:
+    """Adds records to an open store, by position in the run's list of images. Made by `open_store`."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]):
+        self._folder, self._manifest = folder, manifest
+        self._total: int = manifest["identity"]["images"]["count"]
+        self._kind: str = manifest["identity"]["kind"]
+        finished = {shard["name"] for shard in manifest["shards"]}
+        self._finished = {k for k in range(self._shards) if shard_name(k) in finished}
+        journal = read_journal(folder / "journal.jsonl")
+        self._open = {p: r for p, r in journal.items() if p // SHARD not in self._finished and p < self._total}
+        self._journal: TextIO | None = None
+
+    @property
+    def _shards(self) -> int:
+        return -(-self._total // SHARD)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self._manifest["identity"]
+
+    def pending(self) -> list[int]:
+        """Positions that have no record yet, in order."""
+        return [p for p in range(self._total) if p // SHARD not in self._finished and p not in self._open]
+
+    def add(self, position: int, record: Record, seconds: float | None = None) -> None:
+        """Keep a finished image; it survives whatever happens after this returns."""
+        try:
+            if self._journal is None:
+                self._journal = self._clean_journal()
+            self._journal.write(_line(position, record))
+            self._journal.flush()
+        except OSError as error:
+            raise explained(error, self._folder / "journal.jsonl") from error
+        self._open[position] = record
+        if seconds is not None:
+            self._note_time(record.index, seconds)
+        self._close_shard(position // SHARD)
+
+    def finish(self) -> None:
+        """Close shards that a killed run left full but unwritten, and refuse to be complete while a record misses."""
+        for k in range(self._shards):
+            self._close_shard(k)
+        if missing := self.pending():
+            raise StoreError(f"{len(missing)} of {self._total} images have no record in {self._folder}")
+        self.release()
+        (self._folder / "journal.jsonl").unlink(missing_ok=True)
+        self._manifest["complete"] = True
+        write_json(self._folder / "manifest.json", self._manifest)
+
+    def release(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def _close_shard(self, k: int) -> None:
+        positions = range(k * SHARD, min((k + 1) * SHARD, self._total))
+        if k in self._finished or not all(p in self._open for p in positions):
+            return
+        path = self._folder / shard_name(k)
+        write_whole(path, lambda temporary: write_shard(temporary, self._kind, [self._open[p] for p in positions]))
+        self._manifest["shards"].append({"name": path.name, "records": len(positions), "sha256": sha256(path)})
+        self._manifest["shards"].sort(key=lambda shard: shard["name"])
+        write_json(self._folder / "manifest.json", self._manifest)
+        self._finished.add(k)
+        for p in positions:
+            del self._open[p]
+        self.release()
+
+    def _clean_journal(self) -> TextIO:
+        """Rewrite the journal without damaged or finished lines, and open it for appending."""
+        path = self._folder / "journal.jsonl"
+        write_text(path, "".join(_line(p, record) for p, record in sorted(self._open.items())))
+        return open(path, "a", encoding="utf-8")
+
+    def _note_time(self, index: int, seconds: float) -> None:
+        try:
+            with open(self._folder / "times.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps({"index": index, "seconds": round(seconds, 4)}) + "\n")
+        except OSError as error:
+            raise explained(error, self._folder / "times.jsonl") from error
+
+
+@contextmanager
+def open_store(folder: Path, identity: dict[str, Any], provenance: dict[str, Any]) -> Iterator[StoreWriter]:
+    """Create a store, or go on with one of the same identity; no other process may write meanwhile.
+
+    Raises:
+        IdentityError: the folder holds another run; the differing fields are named.
+        StoreError: the folder holds something else, or another run is writing to it.
+    """
+    claim_folder(folder, "manifest.json")
+    with locked(folder):
+        path = folder / "manifest.json"
+        if path.exists():
+            manifest = read_manifest(folder)
+            check_identity(folder, manifest["identity"], identity)
+            _check_shards(folder, manifest)
+        else:
+            manifest = {"version": VERSION, "identity": identity, "provenance": provenance, "shards": [],
+                        "complete": False}
+            write_json(path, manifest)
+        writer = StoreWriter(folder, manifest)
+        try:
+            yield writer
+        finally:
+            writer.release()
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store read from disk: what it is, where it came from, and its records in order.
+
+    `records` has the columns of `records.schema(kind)`; an unfinished store has the records finished so far.
+    """
+
+    folder: Path
+    identity: dict[str, Any]
+    provenance: dict[str, Any]
+    complete: bool
+    records: pa.Table
+
+    @property
+    def kind(self) -> str:
+        return self.identity["kind"]
+
+    @property
+    def num_classes(self) -> int:
+        return self.identity["num_classes"]
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """(M,) bool: the answer is the label; False where abstained."""
+        return self.column("prediction") == self.column("label")
+
+    def column(self, name: str) -> np.ndarray:
+        return self.records.column(name).to_numpy()
+
+    def counts(self, stage: str) -> np.ndarray:
+        """(M, K) int64 votes of one stage."""
+        return dense_counts(self.records.column("tallies"), stage, self.num_classes)
+
+
+def read_store(folder: Path) -> Store:
+    """Read a store, checking every shard against the manifest.
+
+    Raises:
+        FileError: no such folder or manifest. StoreError: a missing, changed or corrupt shard, named.
+    """
+    manifest = read_manifest(folder)
+    _check_shards(folder, manifest)
+    identity = manifest["identity"]
+    tables = [read_shard(folder / shard["name"], identity["kind"]) for shard in manifest["shards"]]
+    finished = {shard["name"] for shard in manifest["shards"]}
+    waiting = [record.row() for position, record in sorted(read_journal(folder / "journal.jsonl").items())
+               if shard_name(position // SHARD) not in finished]
+    tables.append(pa.Table.from_pylist(waiting, schema=schema(identity["kind"])))
+    return Store(folder, identity, manifest["provenance"], manifest["complete"], pa.concat_tables(tables))
+
+
+def write_store(folder: Path, identity: dict[str, Any], provenance: dict[str, Any], records: list[Record]) -> None:
+    """Write a whole store at once; the same call again changes nothing."""
+    with open_store(folder, identity, provenance) as store:
+        for position in store.pending():
+            store.add(position, records[position])
+        store.finish()
+
+
+def is_store(folder: Path) -> bool:
+    return (folder / "manifest.json").is_file()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a store, or FileError / StoreError for what is none."""
+    if not folder.exists():
+        raise FileError(f"there is no store {folder}")
+    if not is_store(folder):
+        raise FileError(f"{folder} is no store: it has no manifest.json")
+    manifest = read_json(folder / "manifest.json")
+    fields = {"version", "identity", "provenance", "shards", "complete"}
+    if not isinstance(manifest, dict) or not fields <= set(manifest):
+        raise StoreError(f"{folder / 'manifest.json'} is not the manifest of a store")
+    if manifest["version"] != VERSION:
+        raise StoreError(f"{folder} has store version {manifest['version']}; this smoothcert reads version {VERSION}")
+    if [shard["name"] for shard in manifest["shards"] if not re.fullmatch(r"shard-\d{5,}\.parquet", shard["name"])]:
+        raise StoreError(f"{folder / 'manifest.json'} names shards that are none of a store's")
+    return manifest
+
+
+def check_identity(folder: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise IdentityError, naming every differing field, unless the two are equal."""
+    before, now = _flatten(stored), _flatten(wanted)
+    fields = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if fields:
+        lines = [f"  - {name}: stored {before.get(name)!r}, asked {now.get(name)!r}" for name in fields]
+        hint = ("\n`smoothcert recertify` recomputes a finished store at another alpha, method or margin."
+                if all(name.startswith("procedure.") for name in fields) else "")
+        raise IdentityError(f"{folder} holds another run, which differs in:\n" + "\n".join(lines)
+                            + f"\nGive the same options to resume it, or another -o.{hint}")
+
+
+def read_journal(path: Path) -> dict[int, Record]:
+    """Records by position; lines that are torn or damaged are left out, to be done again."""
+    records: dict[int, Record] = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            checksum, _, body = line.partition(" ")
+            if checksum == _checksum(body):
+                entry = json.loads(body)
+                records[entry["position"]] = Record.from_row(entry["record"])
+    return records
+
+
+def shard_name(k: int) -> str:
+    return f"shard-{k:05d}.parquet"
+
+
+def _check_shards(folder: Path, manifest: dict[str, Any]) -> None:
+    for shard in manifest["shards"]:
+        path = folder / shard["name"]
+        if not path.is_file():
+            raise StoreError(f"the shard {path} is missing")
+        if sha256(path) != shard["sha256"]:
+            raise StoreError(f"the shard {path} has changed since it was written (its SHA-256 differs from the "
+                             f"manifest's): restore it, or certify again into another folder")
+
+
+def _line(position: int, record: Record) -> str:
+    body = json.dumps({"position": position, "record": record.row()})
+    return f"{_checksum(body)} {body}\n"
+
+
+def _checksum(body: str) -> str:
+    return f"{zlib.crc32(body.encode()):08x}"
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+__all__ = ["SHARD", "Record", "Store", "StoreWriter", "Tally", "is_store", "open_store", "read_store", "write_store"]

@@ -1,0 +1,197 @@
+"""SmoothedClassifier: the thin face that users hold."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smoothcert.checks import check_count, check_positive, check_probability, check_seed
+from smoothcert.errors import InputError
+from smoothcert.noise import Centre, NormalStream, build_noise, fresh_seed, image_key
+from smoothcert.smoothing.protocols import Denoiser, base_classifier, check_ready, device_of, evaluation
+from smoothcert.smoothing.sampling import Sampler
+from smoothcert.stats import Certificate, Prediction, certify_counts, predict_counts
+
+
+class SmoothedClassifier:
+    """g(x) = the class that the base classifier gives most often to x + N(0, sigma^2 I) (Cohen et al. 2019, eq. 1).
+
+    Args:
+        model: base classifier, (N, C, H, W) float32 -> (N, K) logits, normalisation inside; or an object with
+            `predict_proba`. Networks with BatchNorm or dropout must be in eval mode.
+        sigma: noise level, in units of the images.
+        num_classes: K >= 2.
+        seed: run seed in [0, 2^128); None draws one (kept in `.seed`). Same seed, same image: same noise.
+        noise: "grid" (default; nothing of the image leaks through rounding) or "gaussian" (as in the literature).
+        denoiser: callable (y, sigma) -> estimate of the same shape, placed between noise and model.
+        bounds: (low, high) that every pixel must keep, or None to lift the check (for teaching and tests).
+        levels: levels per unit the images were quantised to, for grid noise: 255 for 8-bit images.
+        device: where the model runs; None means where its parameters are.
+    Raises:
+        InputError: values outside these. ModelError: a model that cannot serve as a base classifier.
+
+    >>> linear = lambda x: torch.stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], dim=1)
+    >>> g = SmoothedClassifier(linear, sigma=0.5, num_classes=2, seed=0)
+    >>> g.certify(torch.ones(1, 4, 4), n0=100, n=1000).prediction
+    0
+    """
+
+    def __init__(
+        self, model: Any, sigma: float, num_classes: int, seed: int | None = None, noise: str = "grid",
+        denoiser: Denoiser | None = None, bounds: tuple[float, float] | None = (0, 1), levels: int = 255,
+        device: torch.device | str | None = None,
+    ):
+        self.num_classes = check_count("num_classes", num_classes, least=2)
+        self.sigma = check_positive("sigma", sigma)
+        self.bounds = _check_bounds(bounds)
+        reach = max(map(abs, self.bounds)) if self.bounds else 1.0
+        self.noise = build_noise(noise, self.sigma, check_count("levels", levels), reach)
+        self.seed = fresh_seed() if seed is None else check_seed(seed)
+        self.model = base_classifier(model, self.num_classes)
+        self.denoiser = denoiser
+        self.device = torch.device(device) if device is not None else device_of(self.model)
+
+    def predict(
+        self, x: Any, n: int = 1000, alpha: float = 0.001, *,
+        index: int | Sequence[int] | None = None, batch_size: int | None = None,
+    ) -> Any:
+        """PREDICT (Cohen et al. 2019): the smoothed class of each image, or None where it abstains.
+
+        Args:
+            x: one image (C, H, W) or several (N, C, H, W), floats in `bounds`.
+            n: samples an image.
+            alpha: probability of returning another class than g's.
+            index: the images' indices in their data set, which key the noise; None keys it by the images' bytes.
+            batch_size: images per forward pass; never changes results.
+        Returns:
+            A Prediction for one image, a list of them for several.
+        """
+        check_probability("alpha", alpha)
+        check_count("n", n)
+        images, keys, single = self._images(x, index)
+        results = []
+        for sampler, centre, key in self._samplers(images, keys, batch_size):
+            counts = sampler.count(centre, key, "predict", n)
+            answer = predict_counts(counts, alpha)
+            results.append(Prediction(_class_or_none(answer.prediction), float(answer.p_value), counts, alpha))
+        return results[0] if single else results
+
+    def certify(
+        self, x: Any, n0: int = 100, n: int = 100_000, alpha: float = 0.001, method: str = "two-sided",
+        margin: float | None = None, *, index: int | Sequence[int] | None = None, batch_size: int | None = None,
+    ) -> Any:
+        """CERTIFY: the class chosen from n0 samples, and the l2 radius proved from n fresh ones.
+
+        Args:
+            x, index, batch_size: as for `predict`.
+            n0: samples that choose the class, then thrown away.
+            n: samples that bound its probability.
+            alpha: failure probability of each certificate.
+            method: "two-sided" (default), "cohen" or "t-certify"; see `smoothcert.stats.certify_counts`.
+            margin: tau, to ask for the radius within which the class keeps probability 1/2 + tau.
+        Returns:
+            A Certificate for one image, a list of them for several.
+        """
+        check_count("n0", n0)
+        check_count("n", n)
+        certify_counts([1, 0], [1, 0], self.sigma, alpha, method, margin)  # refuse bad arguments before any sampling
+        images, keys, single = self._images(x, index)
+        results = []
+        for sampler, centre, key in self._samplers(images, keys, batch_size):
+            selection = sampler.count(centre, key, "select", n0)
+            estimation = sampler.count(centre, key, "estimate", n)
+            answer = certify_counts(selection, estimation, self.sigma, alpha, method, margin)
+            results.append(Certificate(
+                _class_or_none(answer.prediction), float(answer.radius), selection, estimation, self.sigma, alpha,
+                method, margin, centre.off_grid,
+            ))
+        return results[0] if single else results
+
+    def soft(self, x: Tensor, m: int = 64, *, index: int | Sequence[int] | None = None) -> Tensor:
+        """G(x) = the mean over m noisy copies of softmax(logits): differentiable in x and the model's parameters.
+
+        Args:
+            x: images (N, C, H, W), or one (C, H, W), on any device.
+            m: noisy copies an image; all N m of them pass at once, since their graph is kept. The noise is that of
+                stage "attack": fixed by the seed and the image (or its index), and independent of certification's.
+        Returns:
+            (N, K) probabilities: an estimate, not a bound.
+        """
+        check_count("m", m)
+        check_ready(self.model)
+        images, keys, _ = self._images(x, index)
+        x = torch.as_tensor(x).to(self.device, torch.float32)
+        x = x.unsqueeze(0) if x.ndim == 3 else x
+        shifts = np.stack([self._shifts(image, key, m) for image, key in zip(images, keys, strict=True)])
+        noisy = (x.unsqueeze(1) + torch.from_numpy(shifts).to(self.device)).flatten(0, 1)
+        logits = self._sampler(images.shape[1:], None).logits(noisy)
+        return logits.softmax(dim=1).unflatten(0, (len(x), m)).mean(dim=1)
+
+    def _shifts(self, image: np.ndarray, key: int, m: int) -> np.ndarray:
+        """y - x for m noisy copies: adding it to x keeps the gradient that rounding to a grid would stop."""
+        noisy = np.empty((m, image.size), dtype=np.float32)
+        self.noise.sample(self.noise.centre(image), NormalStream(self.seed, key, "attack", image.size), noisy)
+        return noisy.reshape(m, *image.shape) - image
+
+    def _samplers(
+        self, images: np.ndarray, keys: list[int], batch_size: int | None
+    ) -> Iterator[tuple[Sampler, Centre, int]]:
+        check_ready(self.model)
+        sampler = self._sampler(images.shape[1:], batch_size)
+        with evaluation(self.model):
+            for image, key in zip(images, keys, strict=True):
+                yield sampler, self.noise.centre(image), key
+
+    def _sampler(self, shape: tuple[int, ...], batch_size: int | None) -> Sampler:
+        c, h, w = shape
+        return Sampler(self.model, self.noise, self.num_classes, (c, h, w), self.seed, self.denoiser, batch_size,
+                       self.device)
+
+    def _images(self, x: Any, index: int | Sequence[int] | None) -> tuple[np.ndarray, list[int], bool]:
+        """Checked float32 images (N, C, H, W) on the host, their noise keys, and whether x was a single image."""
+        images = check_images(x, self.bounds)
+        single = images.ndim == 3
+        images = images[None] if single else images
+        if index is None:
+            return images, [image_key(image) for image in images], single
+        keys = [index] if isinstance(index, int | np.integer) else list(index)
+        if len(keys) != len(images):
+            raise InputError(f"index must name each of the {len(images)} image(s), got {len(keys)} of them")
+        return images, [check_count("index", key, least=0) for key in keys], single
+
+
+def check_images(x: Any, bounds: tuple[float, float] | None) -> np.ndarray:
+    """Return images as float32 (C, H, W) or (N, C, H, W) on the host, or raise InputError for anything else."""
+    if isinstance(x, Tensor):
+        x = (x.detach().float() if x.is_floating_point() else x.detach()).cpu().numpy()
+    array = np.asarray(x)
+    if array.ndim not in (3, 4):
+        raise InputError(f"images must have shape (C, H, W) or (N, C, H, W), got shape {array.shape}")
+    if array.size == 0:
+        raise InputError(f"there are no pixels in images of shape {array.shape}")
+    if array.dtype.kind != "f":
+        raise InputError(f"images must be floating point in {bounds or 'units of sigma'}, got dtype {array.dtype}: "
+                         f"divide 8-bit images by 255")
+    if not np.isfinite(array).all():
+        raise InputError("images must be finite, got NaN or infinite pixels")
+    if bounds and (array.min() < bounds[0] or array.max() > bounds[1]):
+        raise InputError(
+            f"pixels must lie in [{bounds[0]}, {bounds[1]}], got values from {array.min():.4g} to {array.max():.4g}: "
+            f"undo any normalisation (it belongs inside the model), or pass other bounds"
+        )
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _check_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+    if bounds is None:
+        return None
+    low, high = bounds
+    if not low < high:
+        raise InputError(f"bounds must be (low, high) with low < high, or None, got {bounds!r}")
+    return float(low), float(high)
+
+
+def _class_or_none(prediction: Any) -> int | None:
+    return None if prediction < 0 else int(prediction)

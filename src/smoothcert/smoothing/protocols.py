@@ -1,0 +1,134 @@
+"""What a base classifier and a denoiser are, and the door at which a user's own is made to fit or refused."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smoothcert.errors import InputError, ModelError
+
+BaseClassifier = Callable[[Tensor], Tensor]
+"""Any callable from float32 images (N, C, H, W) to logits (N, K); normalisation happens inside it."""
+
+
+class Denoiser(Protocol):
+    """An estimate of the clean image from a noisy one: (y (N, C, H, W), sigma) -> tensor of the same shape."""
+
+    def __call__(self, y: Tensor, sigma: float) -> Tensor: ...
+
+
+class PredictProba:
+    """A scikit-learn style classifier as a base classifier: probabilities of flattened images serve as logits.
+
+    `classes_`, where there, must hold integers in [0, num_classes): column j votes for class classes_[j].
+    """
+
+    batch_invariant = True  # NumPy estimators judge a row alone: no close call depends on its batch
+
+    def __init__(self, predict_proba: Callable[[np.ndarray], Any], classes: Any, num_classes: int):
+        self._predict_proba = predict_proba
+        self._num_classes = num_classes
+        self._columns = None if classes is None else _check_columns(np.asarray(classes), num_classes)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        probabilities = np.asarray(self._predict_proba(images.reshape(len(images), -1).cpu().numpy()))
+        if self._columns is not None and probabilities.shape == (len(images), len(self._columns)):
+            full = np.zeros((len(images), self._num_classes), dtype=probabilities.dtype)
+            full[:, self._columns] = probabilities
+            probabilities = full
+        return torch.from_numpy(np.ascontiguousarray(probabilities)).to(images.device)
+
+
+def base_classifier(model: Any, num_classes: int) -> Any:
+    """Make a model a base classifier, or raise ModelError.
+
+    Taken: a torch module or any callable that returns logits as a tensor or an array; an object with
+    `predict_proba`, or that bound method itself.
+    """
+    owner: Any = getattr(model, "__self__", None) if getattr(model, "__name__", "") == "predict_proba" else model
+    if not isinstance(model, nn.Module) and hasattr(owner, "predict_proba"):
+        return PredictProba(owner.predict_proba, getattr(owner, "classes_", None), num_classes)
+    if not callable(model):
+        raise ModelError(
+            f"a base classifier must be a callable from images (N, C, H, W) to logits (N, {num_classes}), or have "
+            f"predict_proba; got {type(model).__name__}"
+        )
+    return model
+
+
+def check_ready(model: Any) -> None:
+    """Raise ModelError if a network is left in train mode where that changes or randomises its answers."""
+    if not isinstance(model, nn.Module):
+        return
+    for name, module in model.named_modules():
+        if module.training and _depends_on_mode(module):
+            raise ModelError(
+                f"the network is in train mode and its layer {name or 'itself'} ({type(module).__name__}) then gives "
+                f"other answers than in use: call model.eval() first"
+            )
+
+
+def check_logits(logits: Any, batch: int, num_classes: int) -> Tensor:
+    """Return logits (batch, num_classes) as a tensor, or raise ModelError for another shape or type."""
+    if isinstance(logits, np.ndarray):
+        logits = torch.from_numpy(np.ascontiguousarray(logits))
+    if not isinstance(logits, Tensor):
+        raise ModelError(f"the base classifier must return a tensor of logits, got {type(logits).__name__}")
+    if tuple(logits.shape) != (batch, num_classes):
+        raise ModelError(
+            f"the base classifier must return logits of shape ({batch}, {num_classes}) for {batch} images and "
+            f"num_classes = {num_classes}, got {tuple(logits.shape)}"
+        )
+    return logits
+
+
+def check_finite(all_ordered: bool) -> None:
+    """Raise ModelError unless every logit could be compared (none was NaN)."""
+    if not all_ordered:
+        raise ModelError(
+            "the base classifier returned NaN logits: check its weights and its input scale (float32 images in their "
+            "bounds plus Gaussian noise, normalisation inside the model)"
+        )
+
+
+@contextmanager
+def evaluation(model: Any) -> Iterator[None]:
+    """Put a network in eval mode, and give every submodule its own mode back on the way out."""
+    modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
+    try:
+        if isinstance(model, nn.Module):
+            model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def device_of(model: Any) -> torch.device:
+    """The device of a module's first parameter or buffer; the CPU where it has none."""
+    if isinstance(model, nn.Module):
+        for tensor in (*model.parameters(), *model.buffers()):
+            return tensor.device
+    return torch.device("cpu")
+
+
+def _depends_on_mode(module: nn.Module) -> bool:
+    if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd | nn.RReLU):
+        return True
+    if isinstance(module, nn.modules.instancenorm._InstanceNorm):
+        return module.track_running_stats
+    if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
+        return module.dropout > 0
+    return any(word in type(module).__name__.lower() for word in ("dropout", "droppath", "stochasticdepth"))
+
+
+def _check_columns(classes: np.ndarray, num_classes: int) -> np.ndarray:
+    if classes.ndim != 1 or classes.dtype.kind not in "iu" or not np.all((classes >= 0) & (classes < num_classes)):
+        raise InputError(
+            f"the classifier's classes_ must be whole numbers in [0, {num_classes}) so that they name the classes, "
+            f"got {classes!r}"
+        )
+    return classes

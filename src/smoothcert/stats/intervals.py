@@ -1,0 +1,138 @@
+"""What the certificates of m images say of a whole data set: certified accuracy, its intervals, and ACR.
+
+Each per-image certificate fails with probability at most alpha, independently (noise streams are separate per
+image), so of C claims some few may be false. C counts images that are right and certified at radius >= r.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from smoothcert.checks import check_probability
+from smoothcert.errors import InputError
+from smoothcert.stats import binomial
+
+
+@dataclass(frozen=True)
+class CertifiedAccuracy:
+    """Certified accuracy at each radius, and lower bounds that hold with probability 1 - rho at one radius
+    chosen beforehand (`all_radii`: at all radii at once). All but `claimed` and `m` are fractions, shape (R,).
+
+    Attributes:
+        radii: the radii asked for.
+        claimed: C(r), the number of images claimed right and robust at r.
+        m: the number of images.
+        accuracy: C(r) / m, the figure the literature prints.
+        test_set: exact bound on the truly robust share of this very test set.
+        bernstein: the looser bound of Cohen et al. 2019, appendix D, for the same share.
+        population: bound on the probability that a new image is right and robust at r.
+        all_radii: bound on the share of this test set, at every radius at once.
+    """
+
+    radii: np.ndarray
+    claimed: np.ndarray
+    m: int
+    accuracy: np.ndarray
+    test_set: np.ndarray
+    bernstein: np.ndarray
+    population: np.ndarray
+    all_radii: np.ndarray
+
+
+def certified_accuracy(
+    radius: npt.ArrayLike, correct: npt.ArrayLike, radii: npt.ArrayLike, alpha: float = 0.001, rho: float = 0.05
+) -> CertifiedAccuracy:
+    """Certified accuracy of a data set at `radii`, with its lower bounds.
+
+    Args:
+        radius: certified radius of each image, (M,), 0 where abstained.
+        correct: whether each image's certified class is its label, (M,) bool; False where abstained.
+        radii: radii to report, (R,), in the units of `radius`.
+        alpha: failure probability of each certificate.
+        rho: failure probability of each bound.
+    Raises:
+        InputError: empty or mismatched arrays, negative or NaN radii, alpha or rho outside (0, 1).
+
+    >>> a = certified_accuracy([1.2, 0.4, 0.0, 2.0], [True, True, False, False], [0.0, 1.0])
+    >>> a.accuracy.tolist()
+    [0.5, 0.25]
+    """
+    radius, correct = _check_results(radius, correct)
+    alpha, rho = check_probability("alpha", alpha), check_probability("rho", rho)
+    grid = np.atleast_1d(np.asarray(radii, dtype=np.float64))
+    if grid.ndim != 1 or grid.size == 0 or not np.all(np.isfinite(grid) & (grid >= 0)):
+        raise InputError(f"radii must be finite numbers of at least 0, got {radii!r}")
+    m = len(radius)
+    sorted_radii = np.sort(radius[correct])
+    claimed = len(sorted_radii) - np.searchsorted(sorted_radii, grid, side="left")
+    return CertifiedAccuracy(
+        radii=grid, claimed=claimed, m=m, accuracy=claimed / m,
+        test_set=truly_robust(claimed, m, alpha, rho) / m,
+        bernstein=bernstein_bound(claimed, m, alpha, rho),
+        population=population_bound(claimed, m, alpha, rho),
+        all_radii=np.maximum(claimed - false_claims(m, alpha, rho), 0) / m,
+    )
+
+
+def truly_robust(claimed: npt.ArrayLike, m: int, alpha: float, rho: float) -> np.ndarray:
+    """T_L = min {T : P(Bin(m - T, alpha) >= C - T) > rho}: at least so many of the C claims are true.
+
+    The probability grows with T (one image fewer that may fail, one false claim fewer needed), so T is bisected.
+    """
+    claimed = np.asarray(claimed, dtype=np.int64)
+    low, high = np.full_like(claimed, -1), claimed.copy()  # at T = C the probability is 1 > rho
+    while np.any(high - low > 1):
+        middle = (low + high) // 2
+        enough = binomial.tail(claimed - middle, m - middle, alpha) * (1 + binomial.SAFETY) > rho
+        step = high - low > 1
+        low, high = np.where(step & ~enough, middle, low), np.where(step & enough, middle, high)
+    return high
+
+
+def bernstein_bound(claimed: npt.ArrayLike, m: int, alpha: float, rho: float) -> np.ndarray:
+    """Cohen et al. 2019, appendix D: C/m - alpha - sqrt(2 alpha (1 - alpha) ln(1/rho) / m) - ln(1/rho) / (3m)."""
+    log = np.log(1 / rho)
+    bound = np.asarray(claimed) / m - alpha - np.sqrt(2 * alpha * (1 - alpha) * log / m) - log / (3 * m)
+    return np.maximum(bound * (1 - binomial.SAFETY), 0.0)
+
+
+def population_bound(claimed: npt.ArrayLike, m: int, alpha: float, rho: float) -> np.ndarray:
+    """(CP_lo(C, m, rho) - alpha) / (1 - alpha), clipped at 0; there is no upper limit."""
+    lower = np.asarray(binomial.clopper_pearson(claimed, m, rho))
+    return np.maximum((lower - alpha) / (1 - alpha) * (1 - binomial.SAFETY), 0.0)
+
+
+def false_claims(m: int, alpha: float, rho: float) -> int:
+    """q = min {q : P(Bin(m, alpha) > q) <= rho}: no more false claims than this, at any radius."""
+    low, high = -1, m
+    while high - low > 1:
+        middle = (low + high) // 2
+        if binomial.tail(middle + 1, m, alpha) * (1 + binomial.SAFETY) <= rho:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def average_certified_radius(radius: npt.ArrayLike, correct: npt.ArrayLike) -> float:
+    """ACR (Zhai et al. 2020): the mean over all images of the radius, counting 0 for wrong or abstained ones.
+
+    >>> average_certified_radius([1.0, 3.0, 0.5, 0.0], [True, False, True, False])
+    0.375
+    """
+    radius, correct = _check_results(radius, correct)
+    return float(np.mean(np.where(correct, radius, 0.0)))
+
+
+def _check_results(radius: npt.ArrayLike, correct: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    radius, correct = np.asarray(radius, dtype=np.float64), np.asarray(correct)
+    if radius.ndim != 1 or radius.shape != correct.shape:
+        raise InputError(f"radius and correct must both have shape (M,), got {radius.shape} and {correct.shape}")
+    if radius.size == 0:
+        raise InputError("there are no images: radius and correct are empty")
+    if correct.dtype != np.bool_ and not np.all(np.isin(correct, (0, 1))):
+        raise InputError("correct must hold true or false for each image")
+    if not np.all(radius >= 0):
+        raise InputError("radius must not be negative or NaN: use 0 where the certificate abstains")
+    return radius, correct.astype(bool)

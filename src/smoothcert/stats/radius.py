@@ -1,0 +1,171 @@
+"""From bounds on class probabilities to a certified radius: pure functions, float64, vectorised.
+
+Symbols: p_a <= P(f(x + e) = c_A), a lower bound; p_b >= max over c != c_A of P(f(x + e) = c), an upper bound;
+e ~ N(0, sigma^2 I); R in the units of sigma. Where a complement 1 - p matters it travels beside p, so that
+nothing is lost near 1. Every radius is rounded toward zero: it is never above the value of its formula.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from smoothcert.checks import check_count, check_positive, check_probability
+from smoothcert.errors import InputError
+from smoothcert.stats.binomial import SAFETY
+
+
+@dataclass(frozen=True)
+class ProbabilityBounds:
+    """Bounds that hold jointly with the stated confidence; arrays of one shape, complements included."""
+
+    p_a: np.ndarray
+    q_a: np.ndarray
+    p_b: np.ndarray
+    q_b: np.ndarray
+
+
+def z_lower(p: npt.ArrayLike, q: npt.ArrayLike) -> np.ndarray:
+    """A lower bound of Phi^-1(p), with q = 1 - p to full precision: never above the true value."""
+    p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
+    z = np.where(p < 0.5, special.ndtri(p * (1 - SAFETY)), -special.ndtri(np.minimum(q * (1 + SAFETY), 1.0)))
+    with np.errstate(invalid="ignore"):  # at p = 0 or 1 the quantile is infinite and needs no step
+        return np.where(np.isfinite(z), z - np.abs(z) * 2.0**-46, z)
+
+
+def z_upper(p: npt.ArrayLike, q: npt.ArrayLike) -> np.ndarray:
+    """An upper bound of Phi^-1(p), with q = 1 - p to full precision: never below the true value."""
+    return -z_lower(q, p)
+
+
+def gaussian_radius(bounds: ProbabilityBounds, sigma: float, margin: float | None = None) -> np.ndarray:
+    """The l2 radius R = sigma/2 (Phi^-1 p_a - Phi^-1 p_b) of Cohen et al. 2019, Theorem 1; 0 where it is not positive.
+
+    With `margin` tau in [0, 1/2) it is instead the radius inside which the probability of c_A stays at or above
+    1/2 + tau, sigma (Phi^-1 p_a - Phi^-1(1/2 + tau)): PREDICT with enough samples then need not abstain there.
+    """
+    sigma = check_positive("sigma", sigma)
+    if margin is None:
+        gap = (z_lower(bounds.p_a, bounds.q_a) - z_upper(bounds.p_b, bounds.q_b)) / 2
+    else:
+        tau = check_margin(margin)
+        gap = z_lower(bounds.p_a, bounds.q_a) - z_upper(0.5 + tau, 0.5 - tau)
+    return _toward_zero(sigma * gap)
+
+
+def check_margin(margin: float) -> float:
+    """Return `margin`, or raise InputError unless it lies in [0, 1/2)."""
+    if not 0 <= margin < 0.5:
+        raise InputError(f"margin must lie in [0, 0.5): a class cannot keep more than all votes, got {margin!r}")
+    return float(margin)
+
+
+def cohen_radius(p_a: npt.ArrayLike, p_b: npt.ArrayLike | None = None, sigma: float = 1.0) -> np.ndarray | np.float64:
+    """Cohen et al. 2019, eq. 3: sigma/2 (Phi^-1 p_a - Phi^-1 p_b); p_b = None means 1 - p_a (one-sided).
+
+    >>> round(float(cohen_radius(0.9, 0.1)), 3)
+    1.282
+    """
+    p_a, p_b = _check_pair(p_a, p_b)
+    return gaussian_radius(ProbabilityBounds(p_a, 1 - p_a, p_b, 1 - p_b), sigma)[()]
+
+
+def lecuyer_radius(p_a: npt.ArrayLike, p_b: npt.ArrayLike | None = None, sigma: float = 1.0) -> np.ndarray | np.float64:
+    """Lecuyer et al. 2019 (differential privacy), as restated in Cohen et al. 2019, appendix I.
+
+    sup over 0 < b <= min(1, ln(p_a / p_b) / 2) of sigma b / sqrt(2 ln(1.25 (1 + e^b) / (p_a - e^(2b) p_b))).
+    Every b gives a valid radius, so the numerical supremum errs to the safe side.
+
+    >>> round(float(lecuyer_radius(0.9, 0.1)), 3)
+    0.39
+    """
+    p_a, p_b = _check_pair(p_a, p_b)
+    with np.errstate(divide="ignore"):
+        ratio = np.log(p_a) - np.log(p_b)
+    top = np.minimum(1.0, ratio / 2)
+
+    def value(share: np.ndarray) -> np.ndarray:
+        b = share * top
+        with np.errstate(divide="ignore", invalid="ignore"):
+            room = np.where(np.isinf(ratio), p_a, -p_a * np.expm1(2 * b - ratio)) * (1 - 2.0**-40)
+            radius = b / np.sqrt(2 * np.log(1.25 * (1 + np.exp(b)) / room))
+        return np.where((room > 0) & np.isfinite(radius), radius, 0.0)
+
+    best = _supremum(value, np.linspace(1e-6, 1.0, 257)[:-1], p_a.shape)
+    return _toward_zero(np.where(ratio > 0, check_positive("sigma", sigma) * best * (1 - 2.0**-40), 0.0))[()]
+
+
+def li_radius(p_a: npt.ArrayLike, p_b: npt.ArrayLike | None = None, sigma: float = 1.0) -> np.ndarray | np.float64:
+    """Li et al. 2018 (Renyi divergence), as restated in Cohen et al. 2019, appendix I.
+
+    sup over a > 0 of sigma sqrt(-(2/a) ln(1 - p_a - p_b + 2 M_(1-a)(p_a, p_b))), M_s the power mean of order s
+    (a = 1 is its limit, the geometric mean). Every a gives a valid radius, so the numerical supremum is safe.
+
+    >>> round(float(li_radius(0.9, 0.1)), 3)
+    1.032
+    """
+    p_a, p_b = _check_pair(p_a, p_b)
+    with np.errstate(divide="ignore"):
+        log_a, log_b = np.log(p_a), np.log(p_b)
+
+    def value(log_order: np.ndarray) -> np.ndarray:
+        a = np.exp(log_order)
+        s = np.where(np.abs(1 - a) < 1e-9, 1e-9, 1 - a)
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            mean = np.exp((np.logaddexp(s * log_a, s * log_b) - np.log(2.0)) / s)
+        mean = np.where(np.isneginf(log_b) & (s < 0), 0.0, mean)
+        deficit = (p_a + p_b - 2 * mean) - 2.0**-46 * (p_a + p_b)  # the step covers the rounding of the difference
+        with np.errstate(divide="ignore", invalid="ignore"):
+            radius = np.sqrt(-(2 / a) * np.log1p(-deficit))
+        return np.where(np.isfinite(radius) & (deficit > 0), radius, 0.0)
+
+    best = _supremum(value, np.linspace(np.log(1e-3), np.log(1e3), 257), p_a.shape)
+    return _toward_zero(np.where(p_a > p_b, check_positive("sigma", sigma) * best * (1 - 2.0**-40), 0.0))[()]
+
+
+def linf_radius(r2: npt.ArrayLike, dimension: int) -> np.ndarray | np.float64:
+    """The l_inf ball inscribed in an l2 ball of radius r2 in R^d: r2 / sqrt(d) (Salman et al. 2019, section 4)."""
+    d = check_count("dimension", dimension)
+    return np.nextafter(np.asarray(r2, dtype=np.float64) / np.sqrt(d), 0.0)[()]
+
+
+def max_radius(n: npt.ArrayLike, alpha: float, sigma: float = 1.0) -> np.ndarray | np.float64:
+    """r_max: the one-sided radius when all n samples agree, sigma Phi^-1(alpha^(1/n)); no run can certify more.
+
+    >>> round(float(max_radius(100_000, 0.001)), 3)
+    3.811
+    """
+    log_p = np.log(check_probability("alpha", alpha)) / np.asarray(n, dtype=np.float64)
+    if not np.all(np.asarray(n) >= 1):
+        raise InputError(f"n must be at least 1, got {n}")
+    p, q = np.exp(log_p), -np.expm1(log_p)
+    return gaussian_radius(ProbabilityBounds(p, q, q, p), sigma)[()]
+
+
+def _supremum(value, grid: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """max of `value` over a grid, then over a golden-section refinement around the best grid point."""
+    axis = grid.reshape(-1, *([1] * len(shape)))
+    best_at = np.argmax(value(axis), axis=0)
+    low, high = grid[np.maximum(best_at - 1, 0)], grid[np.minimum(best_at + 1, len(grid) - 1)]
+    best, golden = value(grid[best_at]), (np.sqrt(5) - 1) / 2
+    for _ in range(60):
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        v_left, v_right = value(left), value(right)
+        best = np.maximum(best, np.maximum(v_left, v_right))
+        low, high = np.where(v_left < v_right, left, low), np.where(v_left < v_right, high, right)
+    return best
+
+
+def _check_pair(p_a: npt.ArrayLike, p_b: npt.ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
+    p_a = np.asarray(p_a, dtype=np.float64)
+    p_b = 1 - p_a if p_b is None else np.asarray(p_b, dtype=np.float64)
+    if not (np.all((p_a >= 0) & (p_a <= 1)) and np.all((p_b >= 0) & (p_b <= 1))):
+        raise InputError(f"p_a and p_b must be probabilities in [0, 1], got {p_a} and {p_b}")
+    p_a, p_b = np.broadcast_arrays(p_a, p_b)
+    return p_a, p_b
+
+
+def _toward_zero(radius: np.ndarray) -> np.ndarray:
+    """One float toward zero, and 0 for what is not positive."""
+    return np.where(radius > 0, np.nextafter(radius, 0.0), 0.0)
