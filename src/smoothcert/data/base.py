@@ -10,7 +10,6 @@ import numpy as np
 from smoothcert.checks import check_count
 from smoothcert.errors import DataError, InputError
 
-
 IMPLIED_CLASSES_LIMIT = 100_000
 """A larger label than this is taken for an identifier, not for a class, unless the number of classes is given."""
 

@@ -1,5 +1,6 @@
 """Networks without convolutions: linear and mlp."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -29,6 +30,6 @@ def mlp(
         raise InputError(f"hidden must be a sequence of layer sizes, such as (256, 128), got {hidden!r}")
     sizes = [math.prod(input_shape), *(check_count(f"hidden[{i}]", size) for i, size in enumerate(hidden))]
     layers: list[nn.Module] = [nn.Flatten()]
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in itertools.pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), activation_layer(activation)]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], num_classes))

@@ -35,8 +35,8 @@ def load_factory(
         module = _import_file(path) if path else _import_module(target)
         if not hasattr(module, attribute):
             names = _own_names(module)
-            raise UnknownNameError(f"{target} has no attribute {attribute!r}{suggestion(attribute, names)}; it defines: "
-                                   f"{', '.join(names) or 'nothing that can be called'}")
+            raise UnknownNameError(f"{target} has no attribute {attribute!r}{suggestion(attribute, names)}; it "
+                                   f"defines: {', '.join(names) or 'nothing that can be called'}")
         maker = getattr(module, attribute)
         model = maker if _is_model(maker) else _call(spec, maker, num_classes, input_shape)
     if isinstance(model, nn.Module):
@@ -87,7 +87,7 @@ def _import_module(name: str) -> ModuleType:
 def _import_file(path: Path) -> ModuleType:
     """Run a file as a module under a name of its own, made from its path and content."""
     content = read_model_file(path)
-    name = f"_smoothcert_model_{hashlib.sha256(bytes(path) + b'\0' + content).hexdigest()[:16]}"
+    name = "_smoothcert_model_" + hashlib.sha256(bytes(path) + content).hexdigest()[:16]
     module_spec = importlib.util.spec_from_file_location(name, path)
     if module_spec is None or module_spec.loader is None:
         raise ModelError(f"{path} cannot be imported as a Python file")
@@ -109,9 +109,8 @@ def _importable(folder: Path) -> Iterator[None]:
     the earlier one keeps it.
     """
     for path in folder.glob("*"):
-        left = sys.modules.get(path.stem) if path.suffix == ".py" or (path / "__init__.py").is_file() else None
-        if left is not None and _root(left) not in (None, str(folder), *sys.path):
-            del sys.modules[path.stem]
+        if path.suffix == ".py" or (path / "__init__.py").is_file():
+            _make_way(path.stem, folder)
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
     try:
@@ -119,6 +118,15 @@ def _importable(folder: Path) -> Iterator[None]:
     finally:
         if str(folder) in sys.path:
             sys.path.remove(str(folder))
+
+
+def _make_way(name: str, folder: Path) -> None:
+    """Forget a top-level module that came from a folder which is no longer on the import path."""
+    left = sys.modules.get(name)
+    if name == "__main__" or left is None or _root(left) in (None, str(folder), *sys.path):
+        return
+    for loaded in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:
+        del sys.modules[loaded]
 
 
 def _root(module: ModuleType) -> str | None:

@@ -92,8 +92,8 @@ def check_least_size(network: str, shape: Shape, least: int) -> None:
     """Raise InputError unless images are at least `least` pixels high and wide."""
     if min(shape[1:]) < least:
         raise InputError(
-            f"{network} takes images of at least {least}x{least} pixels, got {shape[1]}x{shape[2]}; enlarge them, or "
-            f"use linear, mlp or cnn"
+            f"{network} takes images of at least {least}x{least} pixels, got {shape[1]}x{shape[2]}; enlarge them "
+            f"or take a network for smaller ones"
         )
 
 

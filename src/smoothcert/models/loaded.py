@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smoothcert.errors import FileError, ModelError
+from smoothcert.errors import FileError
 from smoothcert.models.layers import Shape
 
 
@@ -18,7 +18,7 @@ class LoadedModel:
     kind: "factory", "onnx", "pt2", "hf", "timm" or "torchvision".
     content: bytes whose SHA-256 identifies the code or the file. They say all about an "onnx" or "pt2" model; a
         torch module from elsewhere has weights beside, and any other callable from a factory may hold any state.
-    input_shape: (C, H, W) where the model itself says what it takes, else None.
+    input_shape: (C, H, W) where the file fixes it; None where the model takes others or does not say.
     """
 
     model: Callable[..., Any] | Any
@@ -36,9 +36,3 @@ def read_model_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise FileError(f"the model file {path} cannot be read: {error}") from error
-
-
-def check_input_shape(spec: str, takes: Shape | None, images: Shape | None) -> None:
-    """Raise ModelError where a model says what it takes and the images, where known, have another shape."""
-    if takes and images and takes != images:
-        raise ModelError(f"{spec} takes images of shape {takes} (C, H, W), but the images have shape {images}")

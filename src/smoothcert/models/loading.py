@@ -21,7 +21,7 @@ MODEL_FORMS = (
 )
 """The accepted forms of a model spec, each with an example."""
 
-_FACTORY = re.compile(r"(?P<target>.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<attribute>[^\W\d]\w*)")
+_FACTORY = re.compile(r"(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")
 
 
 def load_model(spec: str, *, num_classes: int | None = None, input_shape: Any = None) -> LoadedModel:
@@ -50,9 +50,8 @@ def load_model(spec: str, *, num_classes: int | None = None, input_shape: Any = 
     if kind == "factory":
         from smoothcert.models.factory import load_factory
 
-        match = _FACTORY.fullmatch(spec)
-        assert match is not None  # _kind says so
-        return load_factory(spec, match["target"], match["attribute"], num_classes, shape)
+        target, _, attribute = spec.rpartition(":")
+        return load_factory(spec, target, attribute, num_classes, shape)
     if kind in HUBS:
         from smoothcert.models.hub import load_from_hub
 

@@ -46,7 +46,7 @@ class Sampler:
         self._num_classes, self._shape, self._seed = num_classes, shape, seed
         self._dimension = int(np.prod(shape))
         self._device = device or device_of(model)
-        self._batch = check_count("batch_size", batch_size) if batch_size else default_batch(self._dimension)
+        self._batch = default_batch(self._dimension) if batch_size is None else check_count("batch_size", batch_size)
         self._buffer = np.empty((0, self._dimension), dtype=np.float32)
         self._judges_alone = not getattr(model, "batch_invariant", False)
 

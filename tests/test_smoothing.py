@@ -1,0 +1,299 @@
+"""The sampler and SmoothedClassifier: same key, same votes; the contract at the door; the theorem on linear models."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from smoothcert import SmoothedClassifier
+from smoothcert.errors import InputError, ModelError
+from smoothcert.noise import NormalStream, build_noise, image_key
+from smoothcert.smoothing import Sampler
+from smoothcert.stats import ClassCounts
+
+
+def on_grid(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape).astype(np.float32) / 255)
+
+
+def network(classes: int = 10, inputs: int = 64, seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(inputs, 32), nn.ReLU(), nn.Linear(32, classes)).eval()
+
+
+X = on_grid(4, 1, 8, 8)
+
+
+def test_counts_are_those_of_the_documented_recipe():
+    g = SmoothedClassifier(network(), sigma=0.5, num_classes=10, seed=7)
+    found = g.certify(X[0], n0=20, n=250, index=3)
+    for stage, n, counts in (("select", 20, found.selection), ("estimate", 250, found.estimation)):
+        normals = np.empty((n, 64), dtype=np.float32)
+        NormalStream(7, 3, stage, 64).fill(normals)
+        steps = np.rint(normals * np.float32(0.5 * 255 * 4096)) + np.rint(X[0].numpy().ravel() * 255) * 4096
+        noisy = torch.from_numpy((steps * np.float32(1 / (255 * 4096))).astype(np.float32)).view(n, 1, 8, 8)
+        votes = network()(noisy).argmax(dim=1)
+        assert counts == ClassCounts(torch.bincount(votes, minlength=10).numpy())
+
+
+@pytest.mark.parametrize("kind", ["grid", "gaussian"])
+def test_counts_do_not_depend_on_batches_order_or_company(kind):
+    g = SmoothedClassifier(network(), sigma=0.5, num_classes=10, seed=1, noise=kind)
+    reference = [c.estimation for c in g.certify(X, n0=10, n=1003)]
+    for batch in (1, 7, 64, 1000):
+        assert [c.estimation for c in g.certify(X, n0=10, n=1003, batch_size=batch)] == reference
+    order = [2, 0, 3, 1]
+    assert [c.estimation for c in g.certify(X[order], n0=10, n=1003)] == [reference[i] for i in order]
+    assert g.certify(X[1], n0=10, n=1003).estimation == reference[1]
+
+
+def test_a_close_call_gets_the_answer_of_a_batch_of_one():
+    """A network that judges near-ties differently in company: only re-judging alone makes batch sizes agree."""
+
+    def company_sensitive(images: torch.Tensor) -> torch.Tensor:
+        gap = images.mean(dim=(1, 2, 3)) * 1e-7 + (5e-6 if len(images) > 1 else -5e-6)
+        return torch.stack([1 + gap, torch.ones_like(gap)], dim=1)
+
+    g = SmoothedClassifier(company_sensitive, sigma=0.5, num_classes=2, seed=0)
+    answers = {g.certify(X[0], n0=10, n=200, batch_size=b).estimation for b in (1, 7, 200)}
+    assert len(answers) == 1
+    assert answers.pop()[0] < 200
+
+
+def test_the_key_is_the_index_or_the_bytes():
+    g = SmoothedClassifier(network(), sigma=0.5, num_classes=10, seed=1)
+    assert g.predict(X[0], index=5).counts != g.predict(X[0], index=6).counts
+    assert g.predict(X[:2], index=[5, 6])[1].counts == g.predict(X[1], index=6).counts
+    assert g.predict(X[0]).counts == g.predict(X[0].clone()).counts
+    assert image_key(X[0].numpy()) != image_key(X[1].numpy())
+    other = SmoothedClassifier(network(), sigma=0.5, num_classes=10, seed=2)
+    assert g.predict(X[0]).counts != other.predict(X[0]).counts
+
+
+def test_stages_use_fresh_noise():
+    g = SmoothedClassifier(network(), sigma=0.5, num_classes=10, seed=1)
+    c = g.certify(X[0], n0=1000, n=1000)
+    assert c.selection != c.estimation != g.predict(X[0], n=1000).counts
+
+
+def test_the_seed_is_drawn_and_kept_where_none_is_given():
+    a, b = (SmoothedClassifier(network(), sigma=0.5, num_classes=10) for _ in range(2))
+    assert a.seed != b.seed
+    again = SmoothedClassifier(network(), sigma=0.5, num_classes=10, seed=a.seed)
+    assert a.predict(X[0]).counts == again.predict(X[0]).counts
+
+
+def test_global_generators_are_left_alone():
+    torch.manual_seed(3)
+    np.random.seed(3)  # noqa: NPY002 - the global state is what is tested
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    g = SmoothedClassifier(network(), sigma=0.5, num_classes=10)
+    g.certify(X[0], n=100)
+    g.soft(X, m=3)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
+
+
+class TestLinear:
+    """Base classifier sign(<w, x> + b): the smoothed one is equal to it, its exact radius is the margin."""
+
+    SIGMA = 0.5
+
+    def classifier(self, w: torch.Tensor, b: float) -> SmoothedClassifier:
+        def logits(images: torch.Tensor) -> torch.Tensor:
+            score = images.flatten(1).double() @ w + b
+            return torch.stack([score, -score], dim=1)
+
+        return SmoothedClassifier(logits, self.SIGMA, 2, seed=11, bounds=None)
+
+    @pytest.mark.parametrize("method", ["cohen", "two-sided"])
+    def test_exceedances_follow_their_binomial_law(self, method):
+        alpha, cases, exceeded = 0.05, 300, 0
+        rng = np.random.default_rng(5)
+        for case in range(cases):
+            w = torch.from_numpy(rng.standard_normal(12))
+            margin = self.SIGMA * rng.uniform(0.1, 2.0)
+            x = torch.from_numpy(rng.random((3, 2, 2)).astype(np.float32))
+            b = margin * w.norm() - x.flatten().double() @ w
+            found = self.classifier(w, float(b)).certify(x, n0=20, n=200, alpha=alpha, method=method, index=case)
+            exceeded += found.prediction == 1 or found.radius > margin
+        assert stats.binom.sf(exceeded - 1, cases, alpha) > 1e-3
+        assert exceeded > 0, "a bound that never fails at alpha = .05 is not tight"
+
+    def test_the_radius_tends_to_the_margin(self):
+        w = torch.ones(4, dtype=torch.float64)
+        for pa in (0.7, 0.9, 0.99):
+            margin = self.SIGMA * stats.norm.ppf(pa)
+            b = margin * w.norm() - 2.0
+            found = self.classifier(w, float(b)).certify(torch.full((1, 2, 2), 0.5), n=200_000, alpha=1e-3)
+            assert 0.97 * margin < found.radius <= margin
+
+
+def test_soft_is_the_mean_softmax_and_its_gradient_is_right():
+    model = network().double()
+    g = SmoothedClassifier(lambda x: model(x.double()), sigma=0.3, num_classes=10, seed=1)
+    x = X.clone().requires_grad_()
+    g.soft(x, m=5)[0, 2].backward()
+    assert x.grad is not None
+    assert not x.grad[1:].any()
+
+    noise, noisy = build_noise("grid", 0.3), np.empty((5, 64), dtype=np.float32)
+    noise.sample(noise.centre(X[0].numpy()), NormalStream(1, image_key(X[0].numpy()), "attack", 64), noisy)
+    shift = torch.from_numpy(noisy - X[0].numpy().ravel()).double().view(5, 1, 8, 8)
+
+    def value(image: torch.Tensor) -> torch.Tensor:
+        return model(image.double() + shift).softmax(dim=1).mean(dim=0)[2]
+
+    assert torch.allclose(g.soft(X[:1], m=5)[0, 2], value(X[0]), atol=1e-6)
+    direction = torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    step = 1e-5
+    slope = (value(X[0].double() + step * direction) - value(X[0].double() - step * direction)) / (2 * step)
+    assert math.isclose(float((x.grad[0].double() * direction).sum()), float(slope.detach()), rel_tol=1e-3)
+
+
+def test_a_denoiser_stands_between_noise_and_model():
+    seen = []
+
+    def blank(y: torch.Tensor, sigma: float) -> torch.Tensor:
+        seen.append(sigma)
+        return torch.zeros_like(y)
+
+    g = SmoothedClassifier(network(), sigma=0.4, num_classes=10, seed=0, denoiser=blank)
+    constant = int(network()(torch.zeros(1, 1, 8, 8)).argmax())
+    assert g.predict(X[0], n=100).counts[constant] == 100
+    assert set(seen) == {0.4}
+    wrong = SmoothedClassifier(network(), sigma=0.4, num_classes=10, denoiser=lambda y, s: y[:, :, :4])
+    with pytest.raises(ModelError, match="denoiser must return"):
+        wrong.predict(X[0], n=10)
+
+
+def test_memory_does_not_grow_with_n():
+    class Largest(nn.Module):
+        rows = 0
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            self.rows = max(self.rows, len(images))
+            return torch.stack([images.mean((1, 2, 3)), -images.mean((1, 2, 3))], dim=1)
+
+    model = Largest()
+    sampler = Sampler(model, build_noise("grid", 0.5), 2, (1, 8, 8), 0, batch_size=32)
+    sampler.count(sampler._noise.centre(X[0].numpy()), 0, "estimate", 5000)
+    assert model.rows == 32
+    assert len(sampler._buffer) == 32
+
+
+def test_off_grid_images_are_flagged():
+    g = SmoothedClassifier(network(), sigma=0.5, num_classes=10)
+    assert g.certify(X[0] * 0.999, n=100).off_grid
+    assert not g.certify(X[0], n=100).off_grid
+    digits = SmoothedClassifier(network(), sigma=0.5, num_classes=10, levels=16)
+    assert not digits.certify(torch.full((1, 8, 8), 3 / 16), n=100).off_grid
+
+
+def test_modes_and_gradients_are_put_back():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).train()
+    SmoothedClassifier(model, sigma=0.5, num_classes=10).predict(X[0], n=10)
+    assert model.training
+    assert model[1].training
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(1), nn.Dropout(0.1), nn.Dropout2d(0.5)])
+def test_a_network_in_train_mode_is_refused(layer):
+    model = nn.Sequential(layer, nn.Flatten(), nn.Linear(64, 10))
+    g = SmoothedClassifier(model, sigma=0.5, num_classes=10)
+    for call in (g.predict, g.certify, g.soft):
+        with pytest.raises(ModelError, match=r"train mode.*eval\(\)"):
+            call(X)
+    model.eval()
+    assert len(g.predict(X, n=10)) == 4
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"sigma": 0}, "sigma"), ({"sigma": -1.0}, "sigma"), ({"sigma": math.nan}, "sigma"), ({"sigma": math.inf}, "sigma"),
+    ({"sigma": "big"}, "sigma"), ({"num_classes": 1}, "num_classes"), ({"num_classes": 2.5}, "num_classes"),
+    ({"noise": "gausian"}, 'did you mean "gaussian"'), ({"seed": -1}, "seed"), ({"seed": 1 << 128}, "seed"),
+    ({"bounds": (1, 0)}, "bounds"), ({"levels": 0}, "levels"), ({"sigma": 1e6}, "too large for grid"),
+])
+def test_bad_construction(options, words):
+    with pytest.raises(InputError, match=words):
+        SmoothedClassifier(network(), **{"sigma": 0.5, "num_classes": 10, **options})
+
+
+@pytest.mark.parametrize(("x", "words"), [
+    (X[0, 0], "shape"), (X[None], "shape"), ((X * 255).to(torch.uint8), "8-bit"), (X * 2, r"lie in \[0.0, 1.0\]"),
+    (X - 0.5, "normalisation"), (X * math.nan, "finite"), (torch.zeros(0, 1, 8, 8), "no pixels"),
+    (torch.zeros(1, 0, 8), "no pixels"),
+])
+def test_bad_images(x, words):
+    g = SmoothedClassifier(network(), sigma=0.5, num_classes=10)
+    for call in (g.predict, g.certify, g.soft):
+        with pytest.raises(InputError, match=words):
+            call(x)
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"n": 0}, "n must"), ({"n0": 0}, "n0 must"), ({"n": 10.5}, "n must"), ({"alpha": 0}, "alpha"),
+    ({"alpha": 1.0}, "alpha"), ({"alpha": math.nan}, "alpha"), ({"method": "two_sided"}, 'did you mean "two-sided"'),
+    ({"margin": 0.5}, "margin"), ({"margin": -0.1}, "margin"), ({"batch_size": -3}, "batch_size"),
+    ({"batch_size": 0}, "batch_size"),
+    ({"index": [1, 2]}, "index"), ({"index": -1}, "index"),
+])
+def test_bad_arguments(options, words):
+    g = SmoothedClassifier(network(), sigma=0.5, num_classes=10)
+    with pytest.raises(InputError, match=words):
+        g.certify(X[0], **options)
+
+
+@pytest.mark.parametrize(("model", "words"), [
+    (lambda x: x.flatten(1)[:, :7], r"\(\d+, 10\)"), (lambda x: x.flatten(1)[:1, :10], "shape"),
+    (lambda x: x.mean((1, 2, 3)), "shape"), (lambda x: "a", "got str"),
+    (lambda x: torch.full((len(x), 10), math.nan), "NaN"),
+])
+def test_bad_logits(model, words):
+    with pytest.raises(ModelError, match=words):
+        SmoothedClassifier(model, sigma=0.5, num_classes=10).predict(X[0], n=10)
+
+
+def test_not_a_classifier():
+    with pytest.raises(ModelError, match="callable"):
+        SmoothedClassifier("resnet", sigma=0.5, num_classes=10)
+
+
+def test_log_probabilities_of_zero_are_fine():
+    def certain(images: torch.Tensor) -> torch.Tensor:
+        logits = torch.full((len(images), 3), -math.inf)
+        logits[:, 1] = 0.0
+        return logits
+
+    assert SmoothedClassifier(certain, sigma=0.5, num_classes=3).predict(X[0], n=50).counts == ClassCounts([0, 50, 0])
+
+
+class TestPredictProba:
+    def fitted(self, labels):
+        from sklearn.linear_model import LogisticRegression
+
+        rng = np.random.default_rng(0)
+        return LogisticRegression().fit(rng.random((len(labels), 64)), labels)
+
+    def test_estimator_and_its_method_agree_with_votes_by_hand(self):
+        estimator = self.fitted(np.arange(60) % 10)
+        whole = SmoothedClassifier(estimator, sigma=0.5, num_classes=10, seed=1).predict(X[0], n=200)
+        method = SmoothedClassifier(estimator.predict_proba, sigma=0.5, num_classes=10, seed=1).predict(X[0], n=200)
+        assert whole.counts == method.counts
+        noise, noisy = build_noise("grid", 0.5), np.empty((200, 64), dtype=np.float32)
+        noise.sample(noise.centre(X[0].numpy()), NormalStream(1, image_key(X[0].numpy()), "predict", 64), noisy)
+        assert whole.counts == ClassCounts(np.bincount(estimator.predict(noisy), minlength=10))
+
+    def test_columns_follow_the_estimators_classes(self):
+        estimator = self.fitted(np.where(np.arange(60) % 2, 7, 3))
+        counts = SmoothedClassifier(estimator, sigma=0.5, num_classes=10, seed=1).predict(X[0], n=100).counts
+        assert counts[3] + counts[7] == 100
+
+    def test_classes_that_are_no_indices_are_refused(self):
+        with pytest.raises(InputError, match="classes_"):
+            SmoothedClassifier(self.fitted(np.where(np.arange(60) % 2, "a", "b")), sigma=0.5, num_classes=2)
