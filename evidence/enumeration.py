@@ -39,7 +39,7 @@ def exact_tail(k, n, p):
 
 
 def exact_lower_limit(k, n, alpha, near):
-    """The p with P(Bin(n, p) >= k) = alpha, by Newton's method from `near`; each step squares the error."""
+    """The p with P(Bin(n, p) >= k) = alpha, by Newton's method on the logarithm; a step squares the error."""
     with mpmath.workprec(_BITS):
         if k == 0:
             return mpmath.mpf(0)
@@ -48,7 +48,7 @@ def exact_lower_limit(k, n, alpha, near):
         p = mpmath.mpf(near)
         for _ in range(8):
             value, slope = exact_tail(k, n, p)
-            step = (value - mpmath.mpf(alpha)) / slope
+            step = value * mpmath.log(value / mpmath.mpf(alpha)) / slope
             p -= step
             if abs(step) <= mpmath.mpf(10) ** -20 * min(p, 1 - p):
                 return p

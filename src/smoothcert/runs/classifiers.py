@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from smoothcert.errors import FileError, ModelError
-from smoothcert.models import load_model
+from smoothcert.models import MODEL_FORMS, is_model_spec, load_model
 from smoothcert.runs.modeldir import ModelCard, is_model_dir, module_hash, read_card, read_network
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
 
@@ -24,9 +24,15 @@ class Classifier:
 
 
 def model_card(spec: str) -> ModelCard | None:
-    """The card of a model folder, None for any other way to name a model."""
+    """The card of a model folder, None for any other way to name a model.
+
+    Raises:
+        FileError: neither; the message lists the ways.
+    """
     folder = Path(spec)
     if not folder.is_dir():
+        if not is_model_spec(spec):
+            raise FileError(f"there is no model folder {spec}; a model may also be given as {', '.join(MODEL_FORMS)}")
         return None
     if not is_model_dir(folder):
         raise FileError(f"{folder} is no model folder: it has no model.json")

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from smoothcert.errors import FileError, ModelError
+from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.models import build_model, load_model, model_names
 from smoothcert.runs.files import explained, make_folder, read_json, write_json, write_whole
 
@@ -83,6 +83,8 @@ def build_network(
     """A network by name or by a user's factory. Initial weights come from torch's global generator."""
     if model in model_names():
         return build_model(model, input_shape=input_shape, num_classes=num_classes, **options)
+    if options:
+        raise InputError(f"model_option goes to named models ({', '.join(model_names())}); {model} takes none")
     network = load_model(model, num_classes=num_classes, input_shape=input_shape).model
     if not isinstance(network, nn.Module):
         raise ModelError(f"only torch networks can be trained; {model} gave {type(network).__name__}")

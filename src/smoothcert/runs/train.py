@@ -141,7 +141,7 @@ class Loop:
         batches = [order[i : i + config.batch_size].tolist() for i in range(0, len(order), config.batch_size)]
         if self.ranks.world > 1 and len(batches[-1]) < self.ranks.world:
             batches.pop()
-        peak, sums, seen = peak_rate(config), {}, 0
+        peak, rate, sums, seen = peak_rate(config), 0.0, {}, 0
         trainee.parallel.train()
         for number, (images, labels) in enumerate(self._batches(batches)):
             images = augment(images, augmentation(config), generator)

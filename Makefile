@@ -1,0 +1,38 @@
+# `make demo` and `make test` set everything up by themselves, in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(VENV)/.run-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+DEV := $(RUN)-dev
+
+.PHONY: demo test lint evidence bench clean
+
+demo: $(RUN)
+	$(BIN)/smoothcert demo -o demo
+
+test: $(DEV)
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+# What is claimed, at full cost, into docs/results/; a part alone: make evidence PART=coverage
+evidence: $(DEV)
+	$(BIN)/python evidence/run.py $(PART)
+
+bench: $(DEV)
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) demo build dist evidence-work
+
+$(RUN):
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(DEV): $(RUN)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@

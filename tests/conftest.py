@@ -1,0 +1,22 @@
+"""One thread a test process: two of them run side by side, and results must not depend on it."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with the MNIST and CIFAR-10 parquet files, where there is one."""
+    folder = Path(os.environ.get("SMOOTHCERT_DATA_DIR") or Path(__file__).parents[2] / "shared" / "data")
+    if not (folder / "mnist" / "test.parquet").is_file():
+        pytest.skip("needs the MNIST and CIFAR-10 parquet files: set SMOOTHCERT_DATA_DIR")
+    return folder

@@ -1,0 +1,257 @@
+"""The certification run: images of a data set to a finished store, whatever interrupts it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from smoothcert import SmoothedClassifier
+from smoothcert.data import load_data
+from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
+from smoothcert.runs.certify import certify, index_summary, predict
+from smoothcert.runs.config import CertifyConfig, PredictConfig, TrainConfig
+from smoothcert.runs.modeldir import read_network
+from smoothcert.runs.store import read_store
+from smoothcert.runs.train import train
+
+CLI = Path(sys.executable).parent / "smoothcert"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "m"
+    train(TrainConfig.checked({"data": "digits", "model": "linear", "sigma": 0.25, "epochs": 8, "out": folder}))
+    return folder
+
+
+def config(model: Path, out: Path, **options) -> CertifyConfig:
+    return CertifyConfig.checked({"model": str(model), "n": 500, "max_images": 6, "seed": 0, "out": out, **options})
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.parquet"))}
+
+
+def test_a_store_holds_what_the_smoothed_classifier_says(model, tmp_path):
+    store = certify(config(model, tmp_path / "s", start=5, every=50, max_images=4, n=1000))
+    assert store.complete
+    assert store.column("index").tolist() == [5, 55, 105, 155]
+    data, (network, card) = load_data("digits"), read_network(model)
+    g = SmoothedClassifier(network, card.sigma, 10, seed=0, levels=16)
+    for row, index in enumerate((5, 55, 105, 155)):
+        found = g.certify(data.image(index), n=1000, index=index)
+        assert np.array_equal(store.counts("estimate")[row], found.estimation)
+        assert np.array_equal(store.counts("select")[row], found.selection)
+        assert store.column("radius")[row] == found.radius
+        assert store.column("prediction")[row] == (-1 if found.prediction is None else found.prediction)
+        assert store.column("label")[row] == data.labels[index]
+    assert not store.column("off_grid").any()
+
+
+def test_predict_stores_agree_with_the_smoothed_classifier(model, tmp_path):
+    told = PredictConfig.checked({"model": str(model), "n": 200, "indices": [9, 3], "seed": 1, "out": tmp_path / "p"})
+    store = predict(told)
+    network, card = read_network(model)
+    g = SmoothedClassifier(network, card.sigma, 10, seed=1, levels=16)
+    for row, index in enumerate((9, 3)):
+        found = g.predict(load_data("digits").image(index), n=200, index=index)
+        assert store.column("p_value")[row] == found.p_value
+        assert np.array_equal(store.counts("predict")[row], found.counts)
+
+
+def test_results_do_not_depend_on_batch_size_threads_or_selection(model, tmp_path):
+    whole = certify(config(model, tmp_path / "a"))
+    batched = certify(config(model, tmp_path / "b", batch_size=7, threads=2))
+    torch.set_num_threads(1)
+    assert shards(tmp_path / "a") == shards(tmp_path / "b")
+    alone = certify(config(model, tmp_path / "c", max_images=None, indices=[4, 2]))
+    assert np.array_equal(alone.counts("estimate"), whole.counts("estimate")[[4, 2]])
+    assert batched.identity == whole.identity
+
+
+def test_stopped_anywhere_the_same_call_finishes(model, tmp_path):
+    certify(config(model, tmp_path / "whole", max_images=20))
+
+    class Stopped(BaseException):
+        pass
+
+    for stop in (0, 3, 11, 19):
+        def progress(done, total, words, stop=stop):
+            if done == stop:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            certify(config(model, tmp_path / "part", max_images=20), progress)
+    told = []
+    certify(config(model, tmp_path / "part", max_images=20), lambda done, total, words: told.append(done))
+    assert told[0] == 19, "only the image in flight is done again"
+    assert shards(tmp_path / "part") == shards(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_sigkill_and_the_same_command_again(model, tmp_path):
+    command = [str(CLI), "certify", str(model), "--n", "5000", "--every", "2", "--seed", "0", "--quiet", "-o"]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    rng = np.random.default_rng(0)
+    kills = 0
+    while kills < 3:
+        child = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
+        started = time.monotonic()
+        while not (tmp_path / "killed" / "journal.jsonl").exists() and time.monotonic() - started < 60:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.02, 0.2))
+        if child.poll() is not None:
+            break
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        kills += 1
+        read_store(tmp_path / "killed")
+    subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True)
+    assert shards(tmp_path / "killed") == shards(tmp_path / "whole")
+    times = [json.loads(line) for line in (tmp_path / "killed" / "times.jsonl").read_text().splitlines()]
+    assert len(times) <= 180 + kills, "only images in flight were done again"
+
+
+def test_interrupting_is_no_crash(model, tmp_path):
+    command = [str(CLI), "certify", str(model), "--n", "200000", "--quiet", "-o", str(tmp_path / "s")]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "s" / "journal.jsonl").exists():
+        time.sleep(0.02)
+    child.send_signal(signal.SIGTERM)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert "same command" in said
+    assert "Traceback" not in said
+    assert not read_store(tmp_path / "s").complete
+
+
+def test_a_drawn_seed_is_recorded_and_taken_up_again(model, tmp_path):
+    first = certify(config(model, tmp_path / "s", seed=None))
+    assert certify(config(model, tmp_path / "s", seed=None)).identity["seed"] == first.identity["seed"]
+    assert certify(config(model, tmp_path / "t", seed=None)).identity["seed"] != first.identity["seed"]
+
+
+@pytest.mark.parametrize(("change", "field"), [
+    ({"sigma": 0.5}, "noise.sigma"), ({"n": 600}, "procedure.n"), ({"seed": 3}, "seed"), ({"n0": 50}, "procedure.n0"),
+    ({"noise": "gaussian"}, "noise.kind"), ({"start": 1}, "images.start"), ({"split": "train"}, "data.split"),
+    ({"method": "cohen"}, "procedure.method"), ({"alpha": 0.01}, "procedure.alpha"), ({"margin": 0.1}, "margin"),
+])
+def test_another_run_in_the_same_folder_is_refused(model, tmp_path, change, field):
+    certify(config(model, tmp_path / "s"))
+    before = shards(tmp_path / "s")
+    with pytest.raises(IdentityError, match=field):
+        certify(config(model, tmp_path / "s", **change))
+    assert shards(tmp_path / "s") == before
+
+
+def test_another_model_in_the_same_folder_is_refused(model, tmp_path):
+    certify(config(model, tmp_path / "s"))
+    train(TrainConfig.checked({"data": "digits", "model": "linear", "sigma": 0.25, "epochs": 1, "out": tmp_path / "o"}))
+    with pytest.raises(IdentityError, match=r"model\.sha256"):
+        certify(config(tmp_path / "o", tmp_path / "s"))
+
+
+def test_the_models_own_data_and_sigma_are_the_defaults(model, tmp_path):
+    store = certify(config(model, tmp_path / "s"))
+    assert store.identity["data"]["name"] == "digits"
+    assert store.identity["noise"]["sigma"] == 0.25
+    assert store.identity["noise"]["levels"] == 16
+
+
+@pytest.mark.parametrize(("options", "kind", "words"), [
+    ({"sigma": 0}, ConfigError, "sigma"), ({"alpha": 1.5}, ConfigError, "alpha"), ({"n": 0}, ConfigError, "n:"),
+    ({"method": "cohn"}, ConfigError, "cohen"), ({"noise": "gausian"}, ConfigError, "gaussian"),
+    ({"start": 400}, InputError, "359"), ({"indices": [1, 1]}, SmoothcertError, "twice|duplicate|more than once"),
+    ({"indices": [1000]}, SmoothcertError, "359"), ({"split": "tset"}, SmoothcertError, "test"),
+    ({"data": "mnits"}, InputError, "mnist"), ({"model": "no/such/dir"}, SmoothcertError, "no model folder no/such/dir"),
+    ({"data": "parquet:/no/such.parquet"}, SmoothcertError, "such.parquet"),
+    ({"indices": [1], "start": 3}, SmoothcertError, "indices"), ({"num_classes": 1}, ConfigError, "num_classes"),
+])
+def test_bad_requests_leave_nothing_behind(model, tmp_path, options, kind, words):
+    with pytest.raises(kind, match=words):
+        certify(config(options.pop("model", model), tmp_path / "s", **{"max_images": None, **options}))
+    assert not (tmp_path / "s").exists()
+
+
+def test_all_mistakes_come_together():
+    with pytest.raises(ConfigError) as caught:
+        CertifyConfig.checked({"model": "m", "out": "s", "sigma": -1, "alpha": 2, "n": 0, "metod": "cohen"})
+    assert len(caught.value.problems) == 4
+    assert 'did you mean "method"' in str(caught.value)
+
+
+def _factory(tmp_path: Path, body: str) -> str:
+    (tmp_path / "mine.py").write_text("import torch\nfrom torch import nn\n" + body)
+    return f"{tmp_path / 'mine.py'}:make"
+
+
+@pytest.mark.parametrize(("body", "words"), [
+    ("def make(): return nn.Flatten()", r"\(16, 10\)"),
+    ("def make(): return nn.Sequential(nn.Conv2d(3, 1, 1), nn.Flatten())", "cannot take"),
+    ("def make(): return lambda x: torch.full((len(x), 10), float('nan'))", "NaN"),
+    ("def make(): return lambda x: 'cat'", "str"),
+])
+def test_models_that_break_the_contract_are_refused_at_the_door(tmp_path, body, words):
+    with pytest.raises(ModelError, match=words):
+        certify(config(Path(_factory(tmp_path, body)), tmp_path / "s", sigma=0.5, data="digits"))
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_nan_weight_is_noticed(model, tmp_path):
+    network, _ = read_network(model)
+    with torch.no_grad():
+        next(network.parameters())[0, 0] = float("nan")
+    with pytest.raises(ModelError, match="NaN"):
+        SmoothedClassifier(network, 0.5, 10).certify(load_data("digits").image(0), n=100)
+
+
+def test_a_user_file_needs_a_sigma(tmp_path):
+    body = "def make(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))"
+    with pytest.raises(InputError, match="sigma"):
+        certify(config(Path(_factory(tmp_path, body)), tmp_path / "s", data="digits"))
+
+
+def test_a_callable_is_identified_by_its_answers_or_its_id(tmp_path):
+    body = "def make():\n    w = torch.arange(640.).reshape(64, 10).sin()\n    return lambda x: x.flatten(1) @ w"
+    spec = Path(_factory(tmp_path, body))
+    store = certify(config(spec, tmp_path / "a", sigma=0.5, data="digits"))
+    assert store.identity["model"]["by"] == "probe"
+    certify(config(spec, tmp_path / "a", sigma=0.5, data="digits"))
+    named = certify(config(spec, tmp_path / "b", sigma=0.5, data="digits", model_id="sines-1"))
+    assert named.identity["model"] == {"by": "id", "id": "sines-1"}
+
+
+def test_one_image_and_one_sample(model, tmp_path):
+    store = certify(config(model, tmp_path / "s", n=1, n0=1, max_images=1))
+    assert store.records.num_rows == 1
+    assert store.column("prediction").tolist() == [-1]
+
+
+@pytest.mark.parametrize(("indices", "expected"), [
+    ([5], {"count": 1, "start": 5, "every": 1}), ([0, 50, 100], {"count": 3, "start": 0, "every": 50}),
+    ([3, 1], {"count": 2, "indices": [3, 1]}), ([0, 1, 3], {"count": 3, "indices": [0, 1, 3]}),
+])
+def test_which_images_in_brief(indices, expected):
+    assert index_summary(np.array(indices)) == expected
+
+
+def test_mnist_from_the_hub_layout(data_dir, tmp_path):
+    data = load_data("mnist", data_dir=data_dir)
+    body = "def make(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))"
+    store = certify(config(Path(_factory(tmp_path, body)), tmp_path / "s", sigma=0.5, data="mnist", data_dir=data_dir,
+                           every=50, max_images=3, n=100))
+    assert store.column("label").tolist() == data.labels[[0, 50, 100]].tolist()
+    assert not store.column("off_grid").any()
+
+
+def test_a_store_of_another_kind_is_refused(model, tmp_path):
+    certify(config(model, tmp_path / "s"))
+    with pytest.raises((IdentityError, StoreError), match="kind"):
+        predict(PredictConfig.checked({"model": str(model), "n": 200, "max_images": 6, "out": tmp_path / "s"}))

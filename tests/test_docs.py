@@ -1,0 +1,167 @@
+"""The documentation runs: its Python and its commands, its links, and its list of options.
+
+A page is one namespace and one empty folder; its blocks run in order. `<!-- not run: REASON -->` before a block skips
+it; `<!-- exit: N -->` before a block of commands expects that exit code, and every line shown under a command to be
+printed. Elsewhere what is shown under a command is an example, and only the exit code 0 is checked. A Python block
+with `>>>` runs as a doctest.
+"""
+
+import doctest
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+
+from smoothcert.cli.main import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+FENCE = re.compile(r"^(?:<!-- (?P<note>[^\n]*) -->\n+)?```(?P<kind>[a-z]*)\n(?P<body>.*?)^```$", re.M | re.S)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its text, the line it starts on, and the note in the comment before it."""
+
+    kind: str
+    body: str
+    line: int
+    note: str
+
+    @property
+    def runs(self) -> bool:
+        return self.kind in ("python", "console", "bash") and not self.note.startswith("not run:")
+
+    @property
+    def expected_exit(self) -> int:
+        return int(self.note.removeprefix("exit:")) if self.note.startswith("exit:") else 0
+
+
+def blocks(text: str) -> list[Block]:
+    return [Block(m["kind"], m["body"], text[: m.start("body")].count("\n") + 1, m["note"] or "")
+            for m in FENCE.finditer(text)]
+
+
+def commands(block: Block) -> Iterator[tuple[str, list[str]]]:
+    """The commands of a block, each with the lines shown under it; a backslash at the end goes on with the next."""
+    if block.kind == "bash":
+        yield block.body, []
+        return
+    for part in re.split(r"^\$ ", block.body.replace("\\\n", " "), flags=re.M)[1:]:
+        command, *shown = part.splitlines()
+        yield command, [line.strip() for line in shown if line.strip()]
+
+
+def run_commands(page: Path, block: Block, folder: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "MPLBACKEND": "Agg",
+                   "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for command, shown in commands(block):
+        done = subprocess.run(["bash", "-e", "-c", command], cwd=folder, env=environment, capture_output=True,
+                              text=True, timeout=120, check=False)
+        printed = done.stdout + done.stderr
+        where = f"{page.name}, block at line {block.line}: $ {command}\n{printed}"
+        assert done.returncode == block.expected_exit, f"exit code {done.returncode} in {where}"
+        if block.note.startswith("exit:"):
+            missing = [line for line in shown if line not in printed]
+            assert not missing, f"not printed: {missing} in {where}"
+
+
+def run_python(page: Path, block: Block, names: dict) -> None:
+    if ">>> " not in block.body:
+        code = "\n" * block.line + block.body  # so that a traceback names the page's own lines
+        exec(compile(code, str(page), "exec"), names)
+        return
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    test = doctest.DocTestParser().get_doctest(block.body, names, page.name, str(page), block.line)
+    test.globs = names
+    runner = doctest.DocTestRunner(optionflags=flags)
+    printed: list[str] = []
+    result = runner.run(test, out=printed.append, clear_globs=False)
+    assert result.failed == 0, "".join(printed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    modules = set(sys.modules)
+    names: dict = {"__name__": "__main__"}
+    try:
+        with torch.random.fork_rng():
+            for block in blocks(page.read_text(encoding="utf-8")):
+                if block.runs and block.kind == "python":
+                    run_python(page, block, names)
+                elif block.runs:
+                    run_commands(page, block, tmp_path)
+    finally:
+        for name in set(sys.modules) - modules:
+            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
+                del sys.modules[name]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_says_its_language_and_its_note_is_known(page):
+    text = page.read_text(encoding="utf-8")
+    found = blocks(text)
+    assert len(re.findall(r"^```", text, re.M)) == 2 * len(found), "a fence is not closed, or not at a line's start"
+    for block in found:
+        assert block.kind in ("python", "console", "bash", "yaml", "text", "json"), f"line {block.line}: {block.kind!r}"
+        assert re.fullmatch(r"|not run: .+|exit: [12]", block.note), f"line {block.line}: {block.note!r}"
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page):
+    for target in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        path = (page.parent / file).resolve() if file else page
+        if path == ROOT / "docs" / "results":
+            continue  # made by `make evidence`
+        assert path.exists(), f"{page.name} links to {target}, and there is no {path}"
+        if anchor:
+            assert anchor in anchors(path), f"{page.name} links to {target}; headings there: {sorted(anchors(path))}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that a page's headings get, as repository hosts make them."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_command_line_page_names_every_option_and_no_other():
+    text = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    group = typer.main.get_command(app)
+    verbs = group.commands  # type: ignore[attr-defined]
+    options = {option for command in (group, *verbs.values()) for parameter in command.params
+               for option in parameter.opts if option.startswith("--")} | {"--help"}
+    assert set(OPTION.findall(text)) == options
+    assert {verb for verb in verbs if f"smoothcert {verb}" in text} == set(verbs)
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("```python\nassert 1 == 2\n```\n", None),
+    ("```python\n>>> 1 + 1\n3\n```\n", "Expected"),
+    ("```console\n$ exit 3\n```\n", "exit code 3"),
+    ("```console\n$ false; true\n```\n", "exit code 1"),
+    ("<!-- exit: 1 -->\n```console\n$ true\n```\n", "exit code 0"),
+    ("<!-- exit: 1 -->\n```console\n$ echo this; exit 1\nthat\n```\n", "not printed"),
+])
+def test_a_broken_example_is_noticed(tmp_path, text, words):
+    (block,) = blocks(text)
+    run = (lambda: run_python(Path("page.md"), block, {})) if block.kind == "python" else (
+        lambda: run_commands(Path("page.md"), block, tmp_path))
+    with pytest.raises(AssertionError, match=words):
+        run()
