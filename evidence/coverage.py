@@ -11,24 +11,18 @@ from enumeration import failure_probability, near_jumps, return_probability, sim
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "coverage.md"
 TRIALS = (5, 10, 20, 30, 50, 75, 100)
 ALPHAS = (0.001, 0.01, 0.05, 0.2)
-TENTHS = tuple(t / 10 for t in range(1, 11))
-METHODS = {  # claim in units of alpha; the levels at which its bounds on p_A and on p_B jump
-    "cohen": (1, (1.0,), (1.0,)),
-    "two-sided": (1, (0.9,), (0.1,)),
-    "t-certify": (2, TENTHS, (0.1, 0.3, 0.5, 0.7, 0.9)),
-}
-MOST = 15_000
-"""Points beside jumps, at most, for each (method, n, alpha): evenly thinned beyond."""
+CLAIMS = {"cohen": 1, "two-sided": 1, "t-certify": 2}
+"""Failure probability that each method may have, in units of alpha."""
 
 HEADER = """# Exact coverage of the certification procedures
 
 Written by `evidence/coverage.py`; no simulation is involved. Three classes with probabilities p, n estimation samples,
-a fixed selected class (every one in turn): the failure probability is the exact sum of the probabilities of all
-outcomes whose certified radius exceeds the true one (for a class that is not on top: of all that certify it at all).
-The points p are a regular grid of the simplex and, because failure jumps where a bound passes p, points a hair (1e-9)
-beside the jumps of the bounds on both classes. n in {trials}; alpha in {alphas}.
+the first of them selected: the failure probability is the exact sum of the probabilities of all outcomes whose
+certified radius exceeds the true one (where another class is on top: of all that certify it at all). The points p are
+a regular grid of the simplex, in which the selected class is on top or not, and, because failure jumps where the true
+radius passes one that some outcome is given, points a hair (1e-9) below such radii. n in {trials}; alpha in {alphas}.
 
-| procedure | claim | largest failure / alpha | n | alpha | p of the classes | points |
+| procedure | claim | largest failure / alpha | n | alpha | p, the selected class first | points |
 |---|---|---|---|---|---|---|
 """
 
@@ -40,26 +34,27 @@ failure probability is proved to be at most 2 alpha; run at alpha / 2 it is soun
 
 
 def worst_certificate(method: str) -> tuple[float, int, float, np.ndarray, int]:
-    """(largest failure / alpha, n, alpha, p with the selected class first, number of points)."""
-    _, shares, others = METHODS[method]
+    """(largest failure / alpha, n, alpha, p, its first class selected, number of points)."""
     best, points = (-1.0, 0, 0.0, np.zeros(3)), 0
+    regular = simplex(40)
     for n in TRIALS:
         for alpha in ALPHAS:
-            jumps = near_jumps(n, alpha, shares, others)
-            p = np.concatenate([simplex(40), jumps[:: -(-len(jumps) // MOST)]])
-            for selected in range(3):
-                ratio = failure_probability(p, n, alpha, method, selected) / alpha
+            for p in (regular, near_jumps(n, alpha, method, radii=1000, shapes=15)):
+                if not len(p):
+                    continue
+                ratio = failure_probability(p, n, alpha, method) / alpha
                 points += len(p)
                 at = int(np.argmax(ratio))
                 if ratio[at] > best[0] * (1 + 1e-9):
-                    best = (float(ratio[at]), n, alpha, np.roll(p[at], -selected))
+                    best = (float(ratio[at]), n, alpha, p[at])
     return (*best, points)
 
 
 def worst_prediction() -> tuple[float, int, float, np.ndarray, int]:
     """The same for PREDICT."""
     shares = np.linspace(1 / 3, 0.5, 200)
-    ties = np.concatenate([np.stack([shares + gap, shares, 1 - 2 * shares - gap], axis=1) for gap in (0.0, 1e-12, 1e-6)])
+    gaps = (0.0, 1e-12, 1e-6)
+    ties = np.concatenate([np.stack([shares + gap, shares, 1 - 2 * shares - gap], axis=1) for gap in gaps])
     p = np.concatenate([simplex(60), ties[ties[:, 2] >= 0], np.full((1, 3), 1 / 3)])
     is_top = p == p.max(axis=1, keepdims=True)
     is_the_top = is_top & (is_top.sum(axis=1) == 1)[:, None]
@@ -83,7 +78,7 @@ def row(name: str, claim: int, worst: tuple[float, int, float, np.ndarray, int])
 
 def main() -> None:
     text = HEADER.format(trials=set_of(TRIALS), alphas=set_of(ALPHAS))
-    text += "".join(row(method, METHODS[method][0], worst_certificate(method)) for method in METHODS)
+    text += "".join(row(method, claim, worst_certificate(method)) for method, claim in CLAIMS.items())
     text += row("predict", 1, worst_prediction()) + FOOTER
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(text, encoding="utf-8")

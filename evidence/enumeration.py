@@ -11,7 +11,7 @@ import mpmath
 import numpy as np
 from scipy import special
 
-from smoothcert.stats import certify_counts, clopper_pearson, predict_counts
+from smoothcert.stats import certify_counts, predict_counts
 
 _BITS = 320
 
@@ -121,19 +121,28 @@ def simplex(steps):
     return np.stack([first, second, steps - first - second], axis=1)[keep] / steps
 
 
-def near_jumps(n, alpha, shares, others, step=1e-9):
-    """Points where failure peaks: it jumps where a bound passes p, so p is set a hair inside of every possible bound.
+def near_jumps(n, alpha, method, radii, shapes):
+    """Points where failure peaks. It jumps where the true radius passes a radius that some outcome is given, so the
+    true radius is set a hair (1e-9) below such values; (P, 3), the selected class first.
 
-    p_0 just below CP_lo(k, n, share * alpha) and p_1 all of the rest, half of it, or just above
-    CP_up(j, n, other * alpha), for every k, j, share in `shares` and other in `others`.
+    `radii` such values are taken (evenly thinned, the ends kept), each at `shapes` points of its level curve, from
+    p_2 = 0 to p_2 = p_1.
     """
-    k = np.arange(1, n + 1)
-    p_a = np.unique(np.concatenate([clopper_pearson(k, n, share * alpha) for share in shares])) * (1 - step)
-    points = [np.stack([p_a, fraction * (1 - p_a)], axis=1) for fraction in (1.0, 0.5)]
-    if others:
-        limits = [clopper_pearson(np.arange(n), n, other * alpha, "upper") for other in others]
-        p_b = np.unique(np.concatenate(limits)) * (1 + step)
-        points.append(np.stack([part.ravel() for part in np.meshgrid(p_a, p_b, indexing="ij")], axis=1))
-    points = np.concatenate(points)
-    points = points[points.sum(axis=1) <= 1]
-    return np.column_stack([points, np.maximum(1 - points.sum(axis=1), 0)])
+    counts, _ = outcomes(n)
+    selection = np.zeros_like(counts)
+    selection[:, 0] = 1
+    radius = np.unique(certify_counts(selection, counts, 1.0, alpha, method).radius)
+    radius = radius[radius > 0]
+    if not radius.size:
+        return np.zeros((0, 3))
+    radius = radius[np.unique(np.linspace(0, len(radius) - 1, radii).round().astype(int))]
+    low, high = np.full(len(radius), -40.0), -radius  # z_1 = Phi^-1 p_1 at p_2 = 0 is -R
+    for _ in range(80):  # bisection: p_0 + 2 p_1 = 1
+        middle = (low + high) / 2
+        above = special.ndtr(middle + 2 * radius) + 2 * special.ndtr(middle) > 1
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    z_b = np.linspace(-radius, high, shapes)
+    p_a, p_b = (special.ndtr(z).ravel() for z in (z_b + 2 * radius, z_b))
+    p_a = p_a * (1 - 1e-9)
+    p_b = np.where(np.arange(p_b.size) < len(radius), 1 - p_a, p_b)  # the first shape has p_2 = 0 in full
+    return np.column_stack([p_a, p_b, np.maximum(1 - p_a - p_b, 0)])

@@ -160,7 +160,8 @@ def test_tail_against_rationals():
 
 
 def test_tail_against_long_digits_at_large_n():
-    for k, n, p in ((100, 10**5, 5e-4), (50_500, 10**5, 0.5), (10**7 // 3, 10**7, 0.333), (10**10 - 3, 10**10, 1 - 1e-9)):
+    for k, n, p in ((100, 10**5, 5e-4), (50_500, 10**5, 0.5), (10**7 // 3, 10**7, 0.333),
+                    (10**10 - 3, 10**10, 1 - 1e-9)):
         truth = float(exact.exact_tail(k, n, p)[0])
         assert float(tail(k, n, p)) == pytest.approx(truth, rel=1e-9)
 

@@ -168,9 +168,10 @@ def test_the_models_own_data_and_sigma_are_the_defaults(model, tmp_path):
 @pytest.mark.parametrize(("options", "kind", "words"), [
     ({"sigma": 0}, ConfigError, "sigma"), ({"alpha": 1.5}, ConfigError, "alpha"), ({"n": 0}, ConfigError, "n:"),
     ({"method": "cohn"}, ConfigError, "cohen"), ({"noise": "gausian"}, ConfigError, "gaussian"),
-    ({"start": 400}, InputError, "359"), ({"indices": [1, 1]}, SmoothcertError, "twice|duplicate|more than once"),
+    ({"start": 400}, InputError, "359"), ({"indices": [1, 1]}, SmoothcertError, "named twice"),
     ({"indices": [1000]}, SmoothcertError, "359"), ({"split": "tset"}, SmoothcertError, "test"),
-    ({"data": "mnits"}, InputError, "mnist"), ({"model": "no/such/dir"}, SmoothcertError, "no model folder no/such/dir"),
+    ({"data": "mnits"}, InputError, "mnist"),
+    ({"model": "no/such/dir"}, SmoothcertError, "no model folder no/such/dir"),
     ({"data": "parquet:/no/such.parquet"}, SmoothcertError, "such.parquet"),
     ({"indices": [1], "start": 3}, SmoothcertError, "indices"), ({"num_classes": 1}, ConfigError, "num_classes"),
 ])

@@ -18,8 +18,6 @@ _SPEC.loader.exec_module(exact)
 TRIALS, ALPHAS = (10, 30, 60, 100), (0.001, 0.01, 0.05, 0.2)
 CLAIMS = {"cohen": 1, "two-sided": 1, "t-certify": 2}
 """Failure probability that each method may have, in units of alpha."""
-SHARES = {"cohen": ((1.0,), ()), "two-sided": ((0.9,), (0.1,)), "t-certify": ((0.3, 0.7, 1.0), ())}
-"""The levels at which each method's bounds jump."""
 ROUNDING = 1 + 1e-10
 
 
@@ -37,12 +35,7 @@ CASES = [(method, n, alpha) for method in CLAIMS for n in TRIALS for alpha in AL
 
 @pytest.mark.parametrize(("method", "n", "alpha"), CASES)
 def test_certificates_fail_with_at_most_the_claimed_probability(method, n, alpha):
-    shares, others = SHARES[method]
-    jumps = exact.near_jumps(n, alpha, shares, ())
-    if others:  # a thinned product of the jumps of both bounds
-        both = exact.near_jumps(n, alpha, shares, others)
-        jumps = np.concatenate([jumps, both[:: max(1, len(both) // 400)]])
-    p = np.concatenate([plain_grid(), jumps])
+    p = np.concatenate([plain_grid(), exact.near_jumps(n, alpha, method, radii=120, shapes=5)])
     for selected in (0, 1) if n < 60 else (0,):  # 0 is the top class of half of these points, 1 mostly not
         assert exact.failure_probability(p, n, alpha, method, selected).max() <= CLAIMS[method] * alpha * ROUNDING
 
@@ -52,7 +45,7 @@ def test_the_grid_finds_the_worst_case(alpha):
     """The check above has teeth: Cohen's bound is met with equality (all but 1e-6) at the jumps, so a method that
     was wrong by a hair would be seen."""
     for n in (30, 100):
-        jumps = exact.near_jumps(n, alpha, (1.0,), ())
+        jumps = exact.near_jumps(n, alpha, "cohen", radii=60, shapes=1)
         worst = exact.failure_probability(jumps, n, alpha, "cohen").max()
         assert worst >= alpha * (1 - 1e-6)
 
@@ -60,7 +53,7 @@ def test_the_grid_finds_the_worst_case(alpha):
 def test_a_false_claim_is_seen():
     """The enumeration refutes what is false: Cohen's procedure run at 1.01 alpha fails with more than alpha."""
     alpha, n = 0.05, 30
-    jumps = exact.near_jumps(n, 1.01 * alpha, (1.0,), ())
+    jumps = exact.near_jumps(n, 1.01 * alpha, "cohen", radii=60, shapes=1)
     assert exact.failure_probability(jumps, n, 1.01 * alpha, "cohen").max() > alpha
 
 

@@ -1,9 +1,9 @@
 """The documentation runs: its Python and its commands, its links, and its list of options.
 
-A page is one namespace and one empty folder; its blocks run in order. `<!-- not run: REASON -->` before a block skips
-it; `<!-- exit: N -->` before a block of commands expects that exit code, and every line shown under a command to be
-printed. Elsewhere what is shown under a command is an example, and only the exit code 0 is checked. A Python block
-with `>>>` runs as a doctest.
+A page is one namespace and one empty folder; its blocks run in order. A comment before a block says what else to do:
+`<!-- not run: REASON -->` skips it; `<!-- file: NAME -->` saves it under that name; `<!-- exit: N -->` expects that exit
+code of its commands, and every line shown under a command to be printed. Elsewhere what is shown under a command is an
+example, and only its exit code, 0, is checked. A Python block with `>>>` runs as a doctest.
 """
 
 import doctest
@@ -100,7 +100,9 @@ def test_the_page_runs(page, tmp_path, monkeypatch):
     try:
         with torch.random.fork_rng():
             for block in blocks(page.read_text(encoding="utf-8")):
-                if block.runs and block.kind == "python":
+                if block.note.startswith("file: "):
+                    (tmp_path / block.note.removeprefix("file: ")).write_text(block.body, encoding="utf-8")
+                elif block.runs and block.kind == "python":
                     run_python(page, block, names)
                 elif block.runs:
                     run_commands(page, block, tmp_path)
@@ -117,7 +119,7 @@ def test_every_block_says_its_language_and_its_note_is_known(page):
     assert len(re.findall(r"^```", text, re.M)) == 2 * len(found), "a fence is not closed, or not at a line's start"
     for block in found:
         assert block.kind in ("python", "console", "bash", "yaml", "text", "json"), f"line {block.line}: {block.kind!r}"
-        assert re.fullmatch(r"|not run: .+|exit: [12]", block.note), f"line {block.line}: {block.note!r}"
+        assert re.fullmatch(r"|not run: .+|exit: [12]|file: [\w.]+", block.note), f"line {block.line}: {block.note!r}"
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)

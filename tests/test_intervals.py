@@ -96,9 +96,9 @@ def test_coverage_of_the_population_bound(m, alpha, rho):
 
 
 def test_all_radii_holds_at_all_radii_at_once():
-    """2,000 data sets of 150 images with true radii known, certificates that overshoot with probability alpha."""
+    """500 data sets of 150 images with true radii known, certificates that overshoot with probability alpha."""
     rng = np.random.default_rng(11)
-    m, alpha, rho, runs, grid = 150, 0.02, 0.1, 2000, np.linspace(0.01, 3, 60)
+    m, alpha, rho, runs, grid = 150, 0.02, 0.1, 500, np.linspace(0.01, 3, 60)
     broken = single = 0
     for _ in range(runs):
         truth = rng.exponential(0.7, m)
@@ -117,8 +117,9 @@ def test_all_radii_is_met_in_the_worst_case():
     rng = np.random.default_rng(12)
     m, alpha, rho, runs = 100, 0.05, 0.1, 4000
     failures = rng.binomial(m, alpha, runs)
-    broken = [np.any(certified_accuracy(np.where(np.arange(m) < f, 9.0, 0.0), np.arange(m) < f, [0.5, 1], alpha, rho)
-                     .all_radii > 0) for f in failures]
+    claims = [np.arange(m) < f for f in range(failures.max() + 1)]
+    is_broken = np.array([np.any(certified_accuracy(9.0 * c, c, [0.5, 1], alpha, rho).all_radii > 0) for c in claims])
+    broken = is_broken[failures]
     q = false_claims(m, alpha, rho)
     assert np.mean(broken) == np.mean(failures > q)
     assert stats.binom.sf(q, m, alpha) <= rho < stats.binom.sf(q - 1, m, alpha)

@@ -70,10 +70,11 @@ def test_every_value_is_a_whole_number_of_steps(sigma, levels):
     steps = y.astype(np.float64) * fineness(noise)
     whole = np.rint(steps)
     assert np.abs(whole).max() < 2**24
-    assert np.all(np.abs(steps - whole) <= np.abs(whole) * 2.0**-23)
-    assert np.array_equal(whole.astype(np.float32) * noise.step, y)
+    candidates = [(whole + shift).astype(np.float32) * noise.step for shift in (-1, 0, 1)]  # 2^24 (2^-24 + 2^-25) = 1.5
+    assert np.all(np.any([candidate == y for candidate in candidates], axis=0))
     small = np.abs(whole) < 2**12
     assert np.all(np.abs(steps - whole)[small] < 1e-3)
+    assert small.any()
     assert len(np.unique(whole)) > 1000
 
 
@@ -96,13 +97,13 @@ def test_values_depend_on_the_sum_alone(sigma, levels):
 
 def test_plain_noise_leaks_its_centre_and_grid_noise_does_not():
     """"Is y 2^23 an integer" tells plain noise around 0 from plain noise around 1 (29 % against 81 %), but on the grid,
-    among values of equal size, it holds as often for either centre."""
+    among values of one binade, it holds as often for either centre."""
     shares = {}
     for name, noise in (("gaussian", GaussianNoise(0.5)), ("grid", GridNoise(0.5))):
         for centre in (0.0, 1.0):
-            y = sample(noise, np.full(1000, centre, np.float32), stream(image=int(centre), dimension=1000), 300)
+            y = sample(noise, np.full(1000, centre, np.float32), stream(image=int(centre), dimension=1000), 1000)
             if name == "grid":
-                y = y[(y > 0.25) & (y < 0.75)]
+                y = y[(y > 0.3) & (y < 0.5)]
             shares[name, centre] = np.mean(np.mod(y.astype(np.float64) * 2**23, 1) == 0)
     assert shares["gaussian", 0.0] == pytest.approx(0.29, abs=0.01)
     assert shares["gaussian", 1.0] == pytest.approx(0.81, abs=0.01)
@@ -136,7 +137,7 @@ def test_noise_is_never_clipped():
         assert y.max() > 3
 
 
-@pytest.mark.parametrize("off", [0.5 / 255 + 0.1, 1e-4, np.float32(0.3333), 1.5, -0.25])
+@pytest.mark.parametrize("off", [0.3 / 255 + 0.1, 1e-4, np.float32(0.3333), 1.5, -0.25])
 def test_an_image_off_the_grid_is_flagged_and_never_snapped(off):
     noise, image = GridNoise(0.25), levels_image(size=6)
     image[3] = off
@@ -177,7 +178,7 @@ def test_the_grid_grows_coarser_only_when_it_must():
     exponents = [GridNoise(sigma).exponent for sigma in (1, 2, 4, 8, 100, 1000, 6000)]
     assert exponents[0] == 12
     assert exponents[-1] == 0
-    assert all(a >= b for a, b in zip(exponents, exponents[1:], strict=False))
+    assert exponents == sorted(exponents, reverse=True)
     for sigma in (1.4, 1.6, 3.0, 17.0, 900.0):
         noise = GridNoise(sigma)
         widest = 255 * (10 * sigma + 1)
@@ -289,7 +290,7 @@ def test_every_part_of_the_key_matters():
 def test_stages_and_images_share_no_values():
     """No stretch of one stream turns up in another: float32 triples in a row are all distinct."""
     parts = [read(200, stage=stage, image=image).ravel() for stage in STAGES for image in (0, 1)]
-    triples = {part[i : i + 3].tobytes() for part in parts for i in range(0, len(part) - 2)}
+    triples = {part[i : i + 3].tobytes() for part in parts for i in range(len(part) - 2)}
     assert len(triples) == len(parts) * (len(parts[0]) - 2)
 
 

@@ -53,7 +53,8 @@ def test_published_check_values():
 
 def test_cohen_is_never_above_the_formula_and_within_1e_12_of_it():
     rng = np.random.default_rng(1)
-    p_a = np.concatenate([rng.uniform(0, 1, 200), 1 - 10 ** rng.uniform(-15, -1, 100), 0.5 + 10 ** rng.uniform(-12, -1, 100)])
+    near_one, near_half = 1 - 10 ** rng.uniform(-15, -1, 100), 0.5 + 10 ** rng.uniform(-12, -1, 100)
+    p_a = np.concatenate([rng.uniform(0, 1, 200), near_one, near_half])
     p_b = np.concatenate([p_a[:200] * rng.uniform(0, 1, 200), 1 - p_a[200:]])
     sigma = 0.37
     radius = cohen_radius(p_a, p_b, sigma)
