@@ -6,7 +6,6 @@ import torch
 from smoothcert import SmoothedClassifier, build_model, load_data
 from smoothcert.smoothing import Sampler
 
-
 COLUMNS = ("batch 1", "batch 7", "batch 1000", "1 thread", "shuffled order", "alone", "close calls judged alone")
 
 

@@ -36,8 +36,7 @@ def work(tmp_path_factory) -> Path:
 
 def test_help_is_quick_and_loads_no_torch():
     command = [sys.executable, "-X", "importtime", "-c", "from smoothcert.cli.main import main; main()", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "certify" in done.stdout
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
     assert not loaded & {"torch", "matplotlib", "scipy", "pyarrow", "sklearn", "plotly"}

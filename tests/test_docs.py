@@ -1,9 +1,9 @@
 """The documentation runs: its Python and its commands, its links, and its list of options.
 
 A page is one namespace and one empty folder; its blocks run in order. A comment before a block says what else to do:
-`<!-- not run: REASON -->` skips it; `<!-- file: NAME -->` saves it under that name; `<!-- exit: N -->` expects that exit
-code of its commands, and every line shown under a command to be printed. Elsewhere what is shown under a command is an
-example, and only its exit code, 0, is checked. A Python block with `>>>` runs as a doctest.
+`<!-- not run: REASON -->` skips it; `<!-- file: NAME -->` saves it under that name; `<!-- exit: N -->` expects that
+exit code of its commands, and every line shown under a command to be printed. Elsewhere what is shown under a command
+is an example, and only its exit code, 0, is checked. A Python block with `>>>` runs as a doctest.
 """
 
 import doctest

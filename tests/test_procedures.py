@@ -1,5 +1,9 @@
 """From counts to predictions and certificates: the published table, definitions, symmetries, and refusals."""
 
+import importlib.util
+from math import comb
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +13,11 @@ from scipy import optimize, special, stats
 from smoothcert.errors import InputError, UnknownNameError
 from smoothcert.stats import ABSTAIN, METHODS, ClassCounts, certify_counts, clopper_pearson, predict_counts
 from smoothcert.stats.radius import z_lower
+
+_SPEC = importlib.util.spec_from_file_location(
+    "enumeration", Path(__file__).parents[1] / "evidence" / "enumeration.py")
+exact = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(exact)
 
 N, ALPHA, CLASSES = 100_000, 0.001, 10
 
@@ -219,10 +228,19 @@ def test_predict_p_value_is_the_exact_two_sided_test_and_never_below_it():
         assert got == pytest.approx(truth, rel=1e-12, abs=0)
         assert got >= truth * (1 - 1e-15) if truth < 1 else got == 1
         if a + b < 1000:  # in rationals: 2 P(Bin(a + b, 1/2) >= max) as whole numbers over a power of two
-            from math import comb
             ways = 2 * sum(comb(a + b, j) for j in range(max(a, b), a + b + 1))
             numerator, denominator = got.as_integer_ratio()
             assert numerator * 2 ** (a + b) >= min(ways, 2 ** (a + b)) * denominator
+
+
+def test_predict_p_value_is_never_below_the_exact_one_at_large_n():
+    rng = np.random.default_rng(6)
+    for n in (1000, 30_001, 10**5, 10**6, 8 * 10**6):
+        for z in rng.uniform(0.3, 7, 12):
+            votes = int(n / 2 + z * np.sqrt(n) / 2) + 1
+            got = float(predict_counts([n - votes, votes]).p_value)
+            truth = 2 * exact.exact_tail(votes, n, 0.5)[0]
+            assert truth <= got <= truth * (1 + max(1e-12, 1e-14 * n**0.5)), (votes, n)
 
 
 def test_predict_returns_the_top_class_exactly_when_the_p_value_is_at_most_alpha():

@@ -84,7 +84,7 @@ def test_merging():
     with pytest.raises(InputError, match="same images"):
         merged([a, a])
     with pytest.raises(InputError, match="alpha"):
-        merged([a, result([0.2], [False], "b", [1], alpha=0.01)])
+        merged([a, result([0.2], [False], "b", [1], setting={"alpha": 0.01})])
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.12, 0.5, 1.0, 3.0, 60.0])

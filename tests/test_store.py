@@ -74,10 +74,9 @@ def test_records_may_come_in_any_order(tmp_path):
     assert shards(tmp_path / "a") == shards(tmp_path / "b")
 
 
-def _write_slowly(folder, count, ready):
-    with open_store(folder, identity(count), PROVENANCE) as store:
+def _write_slowly(folder, written, ready):
+    with open_store(folder, identity(len(written)), PROVENANCE) as store:
         ready.put(store.pending())
-        written = records(count)
         for position in store.pending():
             store.add(position, written[position], seconds=0.1)
         store.finish()
@@ -86,12 +85,13 @@ def _write_slowly(folder, count, ready):
 def test_sigkill_at_random_moments_loses_nothing(tmp_path, monkeypatch):
     """Killed again and again while writing; what was added before a kill is never pending again."""
     count = 400
+    written = records(count)
     context = multiprocessing.get_context("fork")
     rng = np.random.default_rng(2)
     kills, left = 0, count
     while True:
         ready = context.Queue()
-        child = context.Process(target=_write_slowly, args=(tmp_path / "s", count, ready))
+        child = context.Process(target=_write_slowly, args=(tmp_path / "s", written, ready))
         child.start()
         pending = ready.get(timeout=60)
         assert len(pending) <= left
@@ -104,7 +104,7 @@ def test_sigkill_at_random_moments_loses_nothing(tmp_path, monkeypatch):
         if child.exitcode == 0:
             break
     assert kills >= 3
-    write_store(tmp_path / "whole", identity(count), PROVENANCE, records(count))
+    write_store(tmp_path / "whole", identity(count), PROVENANCE, written)
     assert shards(tmp_path / "s") == shards(tmp_path / "whole")
     manifests = [json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("s", "whole")]
     assert manifests[0] == manifests[1]

@@ -10,6 +10,7 @@ from smoothcert.cli.errors import reported
 from smoothcert.cli.options import JsonFlag
 from smoothcert.cli.output import number_list
 from smoothcert.cli.table import Format, Radii, Rho
+from smoothcert.errors import InputError
 
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A store of `smoothcert certify`.")]
 Alpha = Annotated[float | None, typer.Option(help="Failure probability of each certificate (default: as stored).")]
@@ -17,8 +18,10 @@ Method = Annotated[
     str | None, typer.Option(metavar="TEXT", help="two-sided, cohen or t-certify (default: as stored).")
 ]
 Margin = Annotated[
-    float | None, typer.Option(help="tau: the radius within which the class keeps probability 1/2 + tau.")
+    float | None,
+    typer.Option(help="tau: the radius within which the class keeps probability 1/2 + tau (default: as stored)."),
 ]
+NoMargin = Annotated[bool, typer.Option("--no-margin", help="Drop the stored margin: plain radii.")]
 OutStore = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="PATH", help="Keep the result as a store of its own.")
 ]
@@ -26,8 +29,8 @@ OutStore = Annotated[
 
 @reported
 def recertify(
-    store: StorePath, alpha: Alpha = None, method: Method = None, margin: Margin = None, radii: Radii = None,
-    style: Format = "text", rho: Rho = 0.05, out: OutStore = None, as_json: JsonFlag = False,
+    store: StorePath, alpha: Alpha = None, method: Method = None, margin: Margin = None, no_margin: NoMargin = False,
+    radii: Radii = None, style: Format = "text", rho: Rho = 0.05, out: OutStore = None, as_json: JsonFlag = False,
 ) -> None:
     """Recompute certificates from stored counts, at another alpha, method or margin; needs no model."""
     from smoothcert.report.results import Result, default_radii
@@ -36,8 +39,10 @@ def recertify(
     from smoothcert.runs.recertify import write_recertified
     from smoothcert.runs.store import read_store
 
+    if no_margin and margin is not None:
+        raise InputError("give either --margin or --no-margin")
     stored = read_store(store)
-    answers, procedure = run(stored, alpha, method, margin)
+    answers, procedure = run(stored, alpha, method, None if no_margin else "stored" if margin is None else margin)
     name = out.name if out else None
     result = Result.build(stored, name, procedure, answers.prediction, answers.radius)
     grid = number_list("radii", radii) or default_radii([result])

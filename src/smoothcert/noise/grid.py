@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from smoothcert.checks import check_count, check_positive
 from smoothcert.errors import InputError
 from smoothcert.noise.protocol import Centre
 from smoothcert.noise.streams import FORMAT, NormalStream
@@ -43,7 +44,10 @@ class GridNoise:
     reach: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.exponent < 0:
+        check_positive("sigma", self.sigma)
+        check_count("levels", self.levels)
+        check_positive("reach", self.reach)
+        if self.levels * (_TAIL * self.sigma + self.reach) > _EXACT:
             raise InputError(
                 f"sigma = {self.sigma} with {self.levels} levels is too large for grid noise (float32 holds integers "
                 f'to 2^24): use noise="gaussian", or give sigma in units of the image'

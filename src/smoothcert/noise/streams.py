@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from smoothcert.checks import check_known, check_seed
+from smoothcert.checks import check_count, check_known, check_seed
 from smoothcert.errors import InputError
 
 FORMAT: Final = "sfc64-v1"
@@ -26,7 +26,7 @@ STAGES: Final = {"select": 0, "estimate": 1, "pilot": 2, "predict": 3, "attack":
 
 
 def fresh_seed() -> int:
-    """A run seed from the operating system's entropy: 64 bits, so that it survives JSON readers of any language."""
+    """A run seed from the operating system's entropy: 63 bits, so that it fits a signed integer of any language."""
     return secrets.randbits(63)
 
 
@@ -52,6 +52,7 @@ class NormalStream:
             raise InputError(f"an image's key must not be negative, got {image}")
         self._key = (int(image), STAGES[check_known("stage", stage, STAGES)])
         self._dimension = dimension
+        start = check_count("start", start, least=0)
         self._position = start - start % BLOCK
         self._generator: np.random.Generator | None = None
         if start % BLOCK:

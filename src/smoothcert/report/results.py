@@ -1,6 +1,6 @@
 """What a report is made of: the per-image answers of one run, with what they mean."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -17,7 +17,8 @@ class Result:
     Attributes:
         name: how it is called in tables and legends.
         index, radius, correct, abstained: (M,) per image; radius is 0 where abstained.
-        sigma, alpha, method, n: what they were certified with.
+        sigma, alpha, method, n, margin: what they were certified with.
+        setting: the store's identity without what tells its images apart; runs can be merged where it is equal.
         complete: whether the run has finished.
     """
 
@@ -30,6 +31,8 @@ class Result:
     alpha: float
     method: str
     n: int
+    margin: float | None = None
+    setting: dict[str, Any] = field(default_factory=dict)
     complete: bool = True
 
     @classmethod
@@ -52,7 +55,7 @@ class Result:
         label = store.column("label")
         return cls(name, store.column("index"), np.asarray(radius), prediction == label, prediction < 0,
                    store.identity["noise"]["sigma"], procedure["alpha"], procedure["method"], procedure["n"],
-                   store.complete)
+                   procedure["margin"], _setting({**store.identity, "procedure": procedure}), store.complete)
 
     @property
     def images(self) -> int:
@@ -76,7 +79,8 @@ def merged(results: list[Result]) -> Result:
     """
     first = results[0]
     for other in results[1:]:
-        differing = [name for name in ("sigma", "alpha", "method", "n") if getattr(other, name) != getattr(first, name)]
+        differing = [name for name in {**first.setting, **other.setting}
+                     if first.setting.get(name) != other.setting.get(name)]
         if differing:
             raise InputError(f"{other.name} cannot be merged with {first.name}: they differ in {', '.join(differing)}")
     index = np.concatenate([r.index for r in results])
@@ -86,6 +90,13 @@ def merged(results: list[Result]) -> Result:
     fields = {field: np.concatenate([getattr(r, field) for r in results])[order]
               for field in ("index", "radius", "correct", "abstained")}
     return replace(first, name="+".join(r.name for r in results), complete=all(r.complete for r in results), **fields)
+
+
+def _setting(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity without the images it names, and without the seed, which independent streams may share or not."""
+    data = {name: value for name, value in identity["data"].items() if name != "sha256"}
+    return {name: value for name, value in {**identity, "data": data}.items()
+            if name not in ("images", "seed", "recertified_from")}
 
 
 def default_radii(results: list[Result], most: int = 12) -> list[float]:

@@ -29,8 +29,9 @@ def summary(result: Result, radii: Sequence[float], rho: float) -> dict[str, Any
     at = result.at(radii, rho)
     return {
         "name": result.name, "images": result.images, "complete": result.complete, "sigma": result.sigma,
-        "method": result.method, "alpha": result.alpha, "n": result.n, "rho": rho, "acr": result.acr,
-        "abstained": int(result.abstained.sum()), "radii": at.radii.tolist(), "claimed": at.claimed.tolist(),
+        "method": result.method, "alpha": result.alpha, "n": result.n, "margin": result.margin, "rho": rho,
+        "acr": result.acr, "abstained": int(result.abstained.sum()), "radii": at.radii.tolist(),
+        "claimed": at.claimed.tolist(),
         **{field: getattr(at, field).tolist() for field, _ in BOUNDS},
     }
 
@@ -52,7 +53,7 @@ def markdown(results: Sequence[Result], radii: Sequence[float], rho: float) -> s
     head = ["run", "images", "sigma", "method", "alpha", "ACR", "abstained", "%", *(f"{r:g}" for r in radii)]
     lines = [f"| {' | '.join(head)} |", f"|{'|'.join('---' for _ in head)}|"]
     for result in results:
-        facts = [result.name, str(result.images), f"{result.sigma:g}", result.method, f"{result.alpha:g}",
+        facts = [result.name, str(result.images), f"{result.sigma:g}", _method(result), f"{result.alpha:g}",
                  _down(result.acr, 3), _share(result)]
         for number, row in enumerate(_percentages(result, radii, rho, BOUNDS)):
             cells = [*(facts if number == 0 else [""] * len(facts)), *row]
@@ -64,11 +65,11 @@ def tidy(results: Sequence[Result], radii: Sequence[float], rho: float) -> str:
     """CSV, one line for each run and radius, fractions in full precision."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["run", "images", "sigma", "method", "alpha", "n", "acr", "abstained", "rho", "radius", "claimed",
-                     *(field for field, _ in BOUNDS)])
+    writer.writerow(["run", "images", "sigma", "method", "alpha", "n", "margin", "acr", "abstained", "rho", "radius",
+                     "claimed", *(field for field, _ in BOUNDS)])
     for result in results:
-        facts = [result.name, result.images, result.sigma, result.method, result.alpha, result.n, result.acr,
-                 int(result.abstained.sum()), rho]
+        facts = [result.name, result.images, result.sigma, result.method, result.alpha, result.n, result.margin,
+                 result.acr, int(result.abstained.sum()), rho]
         at = result.at(radii, rho)
         for i, radius in enumerate(at.radii):
             writer.writerow([*facts, radius, at.claimed[i], *(getattr(at, field)[i] for field, _ in BOUNDS)])
@@ -101,13 +102,18 @@ def _percentages(
 
 def _facts(result: Result) -> str:
     unfinished = "" if result.complete else "  (UNFINISHED: the run has images left)"
-    return (f"{result.name}: {result.images} images, sigma {result.sigma:g}, {result.method}, alpha {result.alpha:g}, "
-            f"n {result.n:,}{unfinished}\nACR {_down(result.acr, 3)}, abstained {_share(result)}")
+    return (f"{result.name}: {result.images} images, sigma {result.sigma:g}, {_method(result)}, "
+            f"alpha {result.alpha:g}, n {result.n:,}{unfinished}\n"
+            f"ACR {_down(result.acr, 3)}, abstained {_share(result)}")
 
 
 def _legend(rho: float) -> str:
     return (f"Percent, rounded down; certified accuracy = right class and radius >= r. Lower bounds hold with "
             f"probability {1 - rho:g} at one radius chosen beforehand; ACR = average certified radius.")
+
+
+def _method(result: Result) -> str:
+    return result.method if result.margin is None else f"{result.method} with margin {result.margin:g}"
 
 
 def _share(result: Result) -> str:

@@ -6,6 +6,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from smoothcert.runs.provenance import provenance
 from smoothcert.runs.records import Record, Tally
 from smoothcert.runs.store import Store, StoreWriter, is_store, open_store, read_manifest, read_store
 from smoothcert.smoothing import Sampler, evaluation
-from smoothcert.stats import ClassCounts, certify_counts, predict_counts
+from smoothcert.stats import ClassCounts, certify_with, predict_counts
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,11 @@ class Procedure:
 def certify(config: CertifyConfig, progress: Progress = silent) -> Store:
     """Certify the images of a data set, or what is left of them; the finished store."""
 
-    def procedure(sigma: float) -> Procedure:
+    def procedure(noise: Noise) -> Procedure:
+        radius_of = partial(noise.radius, margin=config.margin)
+
         def judge(counts: list[ClassCounts]) -> tuple[int, dict[str, float]]:
-            answer = certify_counts(counts[0], counts[1], sigma, config.alpha, config.method, config.margin)
+            answer = certify_with(radius_of, counts[0], counts[1], config.alpha, config.method)
             return int(answer.prediction), {"radius": float(answer.radius)}
 
         identity = {"method": config.method, "alpha": config.alpha, "n0": config.n0, "n": config.n,
@@ -62,7 +65,7 @@ def certify(config: CertifyConfig, progress: Progress = silent) -> Store:
 def predict(config: PredictConfig, progress: Progress = silent) -> Store:
     """Predict the images of a data set with the smoothed classifier, or what is left of them; the finished store."""
 
-    def procedure(sigma: float) -> Procedure:
+    def procedure(noise: Noise) -> Procedure:
         def judge(counts: list[ClassCounts]) -> tuple[int, dict[str, float]]:
             answer = predict_counts(counts[0], config.alpha)
             return int(answer.prediction), {"p_value": float(answer.p_value)}
@@ -73,7 +76,7 @@ def predict(config: PredictConfig, progress: Progress = silent) -> Store:
     return _run(config, procedure, progress)
 
 
-def _run(config: SamplingConfig, procedure_for: Callable[[float], Procedure], progress: Progress) -> Store:
+def _run(config: SamplingConfig, procedure_for: Callable[[Noise], Procedure], progress: Progress) -> Store:
     if config.threads:
         torch.set_num_threads(config.threads)
     card = model_card(config.model)
@@ -81,7 +84,7 @@ def _run(config: SamplingConfig, procedure_for: Callable[[float], Procedure], pr
     indices = select_indices(len(data), start=config.start, every=config.every, max_images=config.max_images,
                              indices=config.indices)
     noise = build_noise(config.noise, _sigma(config, card), data.levels)
-    procedure = procedure_for(noise.sigma)
+    procedure = procedure_for(noise)
     device = pick_device(config.device)
     classifier = open_classifier(config.model, data.shape, data.num_classes, weights=config.weights,
                                  trust=config.trust, model_id=config.model_id, device=device)

@@ -87,10 +87,8 @@ class Config(BaseModel):
 
 
 class DataConfig(Config):
-    """Where images come from."""
+    """How images are found and made ready."""
 
-    data: str | None = Field(None, description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH "
-                                               "(default: the model's training data, else digits)")
     data_dir: Path | None = Field(None, description="folder with the data sets' parquet files "
                                                     "(or set the environment variable SMOOTHCERT_DATA_DIR)")
     resize: Count | None = Field(None, description="resize the shorter side to this many pixels, before the noise")
@@ -109,6 +107,8 @@ class MachineConfig(Config):
 class SamplingConfig(DataConfig, MachineConfig):
     """What `certify` and `predict` share: which images, which noise, which store."""
 
+    data: str | None = Field(None, description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH "
+                                               "(default: the model's training data, else digits)")
     model: str = Field(description="model directory, package.module:factory, file.py:factory, FILE.pt2, FILE.onnx, "
                                    "hf:NAME, timm:NAME or torchvision:NAME")
     weights: Literal["best", "last"] = Field("best", description="which weights of a model directory: best or last")
@@ -151,6 +151,7 @@ class PredictConfig(SamplingConfig):
 class TrainConfig(DataConfig, MachineConfig):
     """Options of `smoothcert train`."""
 
+    data: str = Field("digits", description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH")
     model: str = Field("cnn", description="linear, mlp, cnn, lenet, cnn3, resnet20 or resnet110; or file.py:factory, "
                                           "package.module:factory, hf:NAME, timm:NAME, torchvision:NAME")
     model_option: Options = Field(default_factory=dict, description="option of the model, KEY=VALUE (repeatable), such "

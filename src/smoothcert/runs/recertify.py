@@ -2,26 +2,26 @@
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal
 
 from smoothcert.errors import StoreError
 from smoothcert.noise import Noise, build_noise
 from smoothcert.runs.provenance import provenance
 from smoothcert.runs.records import Record
 from smoothcert.runs.store import Store, write_store
-from smoothcert.stats import CertifiedCounts, certify_counts
+from smoothcert.stats import CertifiedCounts, certify_with
 
 
 def recertify(
-    store: Store, alpha: float | None = None, method: str | None = None, margin: float | None = None
+    store: Store, alpha: float | None = None, method: str | None = None,
+    margin: float | Literal["stored"] | None = "stored",
 ) -> tuple[CertifiedCounts, dict[str, Any]]:
     """Certify the images of a `certify` store again from their counts.
 
-    What is None stays as stored (a margin: is dropped). Choose alpha without looking at the counts: a certificate's
-    failure probability holds for an alpha fixed beforehand.
+    An alpha or method of None and a margin of "stored" stay as they were; a margin of None drops it. Choose alpha
+    without looking at the counts: a certificate's failure probability holds for an alpha fixed beforehand.
 
     Returns:
         The answers, and the procedure as a store's identity has it.
@@ -34,9 +34,10 @@ def recertify(
         raise StoreError(f"{store.folder} has no records yet")
     stored = store.identity["procedure"]
     procedure = {**stored, "alpha": stored["alpha"] if alpha is None else alpha,
-                 "method": method or stored["method"], "margin": margin}
-    answers = certify_counts(store.counts("select"), store.counts("estimate"), noise_of(store).sigma,
-                             procedure["alpha"], procedure["method"], procedure["margin"])
+                 "method": method or stored["method"],
+                 "margin": stored["margin"] if margin == "stored" else margin}
+    answers = certify_with(partial(noise_of(store).radius, margin=procedure["margin"]), store.counts("select"),
+                           store.counts("estimate"), procedure["alpha"], procedure["method"])
     return answers, procedure
 
 
@@ -58,11 +59,6 @@ def noise_of(store: Store) -> Noise:
     """The noise that a store's counts were drawn with."""
     told = store.identity["noise"]
     return build_noise(told["kind"], told["sigma"], told.get("levels", 255), told.get("reach", 1.0))
-
-
-def correct(store: Store, answers: CertifiedCounts) -> np.ndarray:
-    """(M,) bool: the recomputed answer is the label."""
-    return answers.prediction == store.column("label")
 
 
 def _replaced(record: Record, prediction: int, radius: float) -> Record:

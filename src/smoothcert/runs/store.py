@@ -235,7 +235,7 @@ def check_identity(folder: Path, stored: dict[str, Any], wanted: dict[str, Any])
     if fields:
         lines = [f"  - {name}: stored {before.get(name)!r}, asked {now.get(name)!r}" for name in fields]
         hint = ("\n`smoothcert recertify` recomputes a finished store at another alpha, method or margin."
-                if all(name.startswith("procedure.") for name in fields) else "")
+                if set(fields) <= {f"procedure.{name}" for name in ("alpha", "method", "margin")} else "")
         raise IdentityError(f"{folder} holds another run, which differs in:\n" + "\n".join(lines)
                             + f"\nGive the same options to resume it, or another -o.{hint}")
 

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from smoothcert.data import ImageData, channel_statistics, load_data, select_indices
 from smoothcert.data.augment import augment
@@ -25,7 +24,6 @@ from smoothcert.runs.distributed import Ranks, joined, pick_device
 from smoothcert.runs.files import claim_folder, explained, locked, write_text
 from smoothcert.runs.modeldir import (
     ModelCard,
-    build_network,
     checkpoints,
     is_model_dir,
     read_card,
@@ -37,39 +35,9 @@ from smoothcert.runs.modeldir import (
 from smoothcert.runs.progress import Progress, silent
 from smoothcert.runs.schedule import learning_rate
 from smoothcert.runs.store import check_identity
+from smoothcert.runs.trainee import Trainee, derived_seed, new_trainee, peak_rate, seeded
 
 _MACHINE = {"device", "threads", "out", "data_dir"}
-
-
-@dataclass
-class Trainee:
-    """What training changes."""
-
-    network: nn.Module
-    parallel: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    average: AveragedModel | None
-    steps: int = 0
-
-    @property
-    def result(self) -> nn.Module:
-        """The network that is validated and saved: the moving average where one is kept."""
-        return self.average.module if self.average else self.network
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "steps": self.steps,
-            "network": self.network.state_dict(), "average": self.average.state_dict() if self.average else None,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.steps = state["steps"]
-        if self.average:
-            self.average.load_state_dict(state["average"])
 
 
 def train(config: TrainConfig, progress: Progress = silent) -> ModelCard:
@@ -84,13 +52,13 @@ def train(config: TrainConfig, progress: Progress = silent) -> ModelCard:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
-    data = load_data(config.data or "digits", "train", data_dir=config.data_dir, resize=config.resize,
+    data = load_data(config.data, "train", data_dir=config.data_dir, resize=config.resize,
                      crop=config.crop, num_classes=config.num_classes)
     objective = _objective(config)
     fit, held_out = split_indices(data, config)
     with joined(device) as ranks:
         card = _card(config, data, fit, held_out, ranks)
-        trainee = _trainee(config, card, device, ranks)
+        trainee = new_trainee(config, card, device, ranks)
         if ranks.is_main:
             claim_folder(config.out, "model.json")
         ranks.wait()
@@ -245,26 +213,6 @@ def augmentation(config: TrainConfig) -> str:
     return config.augment
 
 
-def peak_rate(config: TrainConfig) -> float:
-    return config.lr or (0.1 if config.optimizer == "sgd" else 0.001)
-
-
-@contextmanager
-def seeded(seed: int, *purpose: Any) -> Iterator[torch.Generator]:
-    """A generator for a purpose; torch's global one, which layers' initial weights and dropout draw from, is seeded
-    alike inside and put back on the way out."""
-    derived = derived_seed(seed, *purpose)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(derived)
-        yield torch.Generator().manual_seed(derived)
-
-
-def derived_seed(seed: int, *purpose: Any) -> int:
-    """63 bits for one purpose of a run; other purposes get unrelated ones."""
-    words = [int.from_bytes(str(p).encode(), "big") for p in purpose]
-    return int(np.random.SeedSequence(seed, spawn_key=tuple(words)).generate_state(1, np.uint64)[0] >> 1)
-
-
 def _objective(config: TrainConfig) -> Objective:
     try:
         return build_objective(config.objective, config.sigma, **config.objective_option)
@@ -281,29 +229,10 @@ def _card(config: TrainConfig, data: ImageData, fit: np.ndarray, held_out: np.nd
     return ModelCard(
         model=config.model, options=options, input_shape=data.shape, num_classes=data.num_classes,
         class_names=data.class_names, levels=data.levels, sigma=config.sigma,
-        data={"data": config.data or "digits", "resize": config.resize, "crop": config.crop},
+        data={"data": config.data, "resize": config.resize, "crop": config.crop},
         identity={"kind": "train", "settings": settings, "processes": ranks.world,
                   "data": {"fit": data.fingerprint(fit), "held_out": data.fingerprint(held_out)}},
     )
-
-
-def _trainee(config: TrainConfig, card: ModelCard, device: torch.device, ranks: Ranks) -> Trainee:
-    with seeded(config.seed, "initial weights"):
-        network = build_network(card.model, card.options, card.input_shape, card.num_classes).to(device)
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    if not parameters:
-        raise ModelError(f"the network {config.model} has no parameters to train")
-    rate = peak_rate(config)
-    optimizer = {
-        "sgd": lambda: torch.optim.SGD(parameters, rate, config.momentum, weight_decay=config.weight_decay,
-                                       nesterov=config.momentum > 0),
-        "adam": lambda: torch.optim.Adam(parameters, rate, weight_decay=config.weight_decay),
-        "adamw": lambda: torch.optim.AdamW(parameters, rate, weight_decay=config.weight_decay),
-    }[config.optimizer]()
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True) \
-        if config.ema else None
-    scaler = torch.amp.GradScaler(device.type, enabled=config.autocast == "fp16")
-    return Trainee(network, ranks.wrap(network), optimizer, scaler, average)
 
 
 def _resume(folder: Path, card: ModelCard, trainee: Trainee, ranks: Ranks) -> ModelCard:

@@ -1,6 +1,7 @@
 """SmoothedClassifier: the thin face that users hold."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from smoothcert.errors import InputError
 from smoothcert.noise import Centre, NormalStream, build_noise, fresh_seed, image_key
 from smoothcert.smoothing.protocols import Denoiser, base_classifier, check_ready, device_of, evaluation
 from smoothcert.smoothing.sampling import Sampler
-from smoothcert.stats import Certificate, Prediction, certify_counts, predict_counts
+from smoothcert.stats import Certificate, Prediction, certify_with, predict_counts
 
 
 class SmoothedClassifier:
@@ -96,13 +97,14 @@ class SmoothedClassifier:
         """
         check_count("n0", n0)
         check_count("n", n)
-        certify_counts([1, 0], [1, 0], self.sigma, alpha, method, margin)  # refuse bad arguments before any sampling
+        radius_of = partial(self.noise.radius, margin=margin)
+        certify_with(radius_of, [1, 0], [1, 0], alpha, method)  # refuse bad arguments before any sampling
         images, keys, single = self._images(x, index)
         results = []
         for sampler, centre, key in self._samplers(images, keys, batch_size):
             selection = sampler.count(centre, key, "select", n0)
             estimation = sampler.count(centre, key, "estimate", n)
-            answer = certify_counts(selection, estimation, self.sigma, alpha, method, margin)
+            answer = certify_with(radius_of, selection, estimation, alpha, method)
             results.append(Certificate(
                 _class_or_none(answer.prediction), float(answer.radius), selection, estimation, self.sigma, alpha,
                 method, margin, centre.off_grid,

@@ -11,6 +11,7 @@ from smoothcert.stats.procedures import (
     PredictedCounts,
     Prediction,
     certify_counts,
+    certify_with,
     predict_counts,
 )
 from smoothcert.stats.radius import (
@@ -36,6 +37,7 @@ __all__ = [
     "average_certified_radius",
     "certified_accuracy",
     "certify_counts",
+    "certify_with",
     "clopper_pearson",
     "cohen_radius",
     "gaussian_radius",

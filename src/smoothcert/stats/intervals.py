@@ -12,6 +12,7 @@ import numpy.typing as npt
 from smoothcert.checks import check_probability
 from smoothcert.errors import InputError
 from smoothcert.stats import binomial
+from smoothcert.stats.tails import tail
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def truly_robust(claimed: npt.ArrayLike, m: int, alpha: float, rho: float) -> np
     low, high = np.full_like(claimed, -1), claimed.copy()  # at T = C the probability is 1 > rho
     while np.any(high - low > 1):
         middle = (low + high) // 2
-        enough = binomial.tail(claimed - middle, m - middle, alpha) * (1 + binomial.SAFETY) > rho
+        enough = tail(claimed - middle, m - middle, alpha) * (1 + binomial.SAFETY) > rho
         step = high - low > 1
         low, high = np.where(step & ~enough, middle, low), np.where(step & enough, middle, high)
     return high
@@ -108,7 +109,7 @@ def false_claims(m: int, alpha: float, rho: float) -> int:
     low, high = -1, m
     while high - low > 1:
         middle = (low + high) // 2
-        if binomial.tail(middle + 1, m, alpha) * (1 + binomial.SAFETY) <= rho:
+        if tail(middle + 1, m, alpha) * (1 + binomial.SAFETY) <= rho:
             high = middle
         else:
             low = middle

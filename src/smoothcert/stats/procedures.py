@@ -15,9 +15,10 @@ from scipy import special
 
 from smoothcert.checks import check_known, check_probability
 from smoothcert.errors import InputError
-from smoothcert.stats.binomial import SAFETY, lower_limit, tail, upper_limit
+from smoothcert.stats.binomial import SAFETY, lower_limit, upper_limit
 from smoothcert.stats.counts import ClassCounts, check_counts
 from smoothcert.stats.radius import ProbabilityBounds, gaussian_radius, z_lower, z_upper
+from smoothcert.stats.tails import tail
 
 ABSTAIN = -1
 """Abstention in integer arrays and files; in objects it is None."""
@@ -86,7 +87,8 @@ def predict_counts(counts: npt.ArrayLike, alpha: float = 0.001) -> PredictedCoun
     alpha = check_probability("alpha", alpha)
     counts = check_counts("counts", counts, least_total=1)
     second, first = np.moveaxis(np.partition(counts, -2, axis=-1)[..., -2:], -1, 0)
-    p_value = np.minimum(2 * tail(first, first + second, 0.5) * (1 + SAFETY), 1.0)
+    guard = SAFETY + 2.0**-49 * np.sqrt(first + second)  # the error of `tail` grows like this
+    p_value = np.minimum(2 * tail(first, first + second, 0.5) * (1 + guard), 1.0)
     prediction = np.where(p_value <= alpha, counts.argmax(axis=-1), ABSTAIN)
     return PredictedCounts(prediction[()], p_value[()])
 
@@ -103,15 +105,24 @@ def certify_counts(
         sigma: noise level; radii are in its units.
         alpha: failure probability of each certificate ("t-certify": see `t_certify_bounds`).
         method: "two-sided" (default), "cohen" or "t-certify".
-        margin: tau in [0, 1/2): report instead the radius within which the class keeps probability 1/2 + tau.
+        margin: tau in [0, 1/2): report instead the radius within which the class keeps probability 1/2 + tau (from
+            the method's own p_a, so never more than its plain radius).
     Returns:
         Arrays of shape () or (M,); a class is returned exactly where the radius is positive.
     Raises:
         InputError: shapes, types or values outside these.
 
     >>> certify_counts([1, 99], [1000, 99000], sigma=0.5, method="cohen").radius.round(3)
-    np.float64(1.158)
+    np.float64(1.145)
     """
+    return certify_with(lambda bounds: gaussian_radius(bounds, sigma, margin), selection, estimation, alpha, method)
+
+
+def certify_with(
+    radius_of: Callable[[ProbabilityBounds], np.ndarray], selection: npt.ArrayLike, estimation: npt.ArrayLike,
+    alpha: float = 0.001, method: str = "two-sided",
+) -> CertifiedCounts:
+    """`certify_counts` for a noise of any kind: `radius_of` turns bounds (M,) into certified radii (M,)."""
     alpha = check_probability("alpha", alpha)
     check_known("method", method, METHODS)
     selection = check_counts("selection", selection, least_total=1)
@@ -123,8 +134,8 @@ def certify_counts(
     chosen = np.atleast_1d(selection.argmax(axis=-1))
     n_a = estimation[np.arange(len(chosen)), chosen]
     is_rival = np.arange(estimation.shape[1]) != chosen[:, None]
-    rivals = estimation[is_rival].reshape(len(chosen), -1)
-    radius = gaussian_radius(METHODS[method](n_a, rivals, estimation.sum(axis=1), alpha), sigma, margin)
+    rivals = estimation[is_rival].reshape(len(chosen), estimation.shape[1] - 1)
+    radius = radius_of(METHODS[method](n_a, rivals, estimation.sum(axis=1), alpha))
     prediction = np.where(radius > 0, chosen, ABSTAIN)
     return CertifiedCounts(prediction.reshape(shape)[()], radius.reshape(shape)[()])
 
@@ -200,7 +211,8 @@ def _joint_upper_limit(rivals: np.ndarray, n: np.ndarray, delta: float) -> tuple
     log_excess = partial(_log_excess, np.searchsorted(active, rows[keep]), terms[keep], times[keep], n[active], delta)
     low, high = upper_limit(largest[active], n[active], delta)[0] * (1 - 1e-12), p[active] * (1 + 1e-12)
     root = _illinois(log_excess, low, np.minimum(high, 1.0))
-    p[active] = np.minimum(root * (1 + 1e-11), p[active])
+    guard = 1e-11 + 1e-16 * n[active]  # beyond the secant's tolerance and the error of `betaincc` with few votes
+    p[active] = np.minimum(root * (1 + guard), p[active])
     q[active] = np.maximum(1 - p[active], q[active])
     return p, q
 
@@ -223,12 +235,15 @@ def _illinois(function: Callable[[np.ndarray], np.ndarray], low: np.ndarray, hig
     """Roots of a decreasing function, elementwise, to 1e-12 in its value: the secant with a kept bracket."""
     f_low, f_high = function(low), function(high)
     root, kept = high, np.zeros(len(low))  # which end the last step kept: -1 low, +1 high
+    done = np.zeros(len(low), bool)  # a settled root stays, so that no element sees its neighbours
     for _ in range(100):
         with np.errstate(invalid="ignore", divide="ignore"):
-            root = high - f_high * (high - low) / (f_high - f_low)
-        root = np.where(np.isfinite(root), np.clip(root, low, high), (low + high) / 2)
+            secant = high - f_high * (high - low) / (f_high - f_low)
+        inside = np.where(np.isfinite(secant), np.clip(secant, low, high), (low + high) / 2)
+        root = np.where(done, root, inside)
         f_root = function(root)
-        if np.all((np.abs(f_root) <= 1e-12) | (high - low <= 1e-13 * high)):
+        done |= (np.abs(f_root) <= 1e-12) | (high - low <= 1e-13 * high)
+        if np.all(done):
             break
         above = f_root > 0
         f_low = np.where(above, f_root, np.where(kept < 0, f_low / 2, f_low))

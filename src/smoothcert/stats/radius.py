@@ -5,6 +5,7 @@ e ~ N(0, sigma^2 I); R in the units of sigma. Where a complement 1 - p matters i
 nothing is lost near 1. Every radius is rounded toward zero: it is never above the value of its formula.
 """
 
+import numbers
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +48,8 @@ def gaussian_radius(bounds: ProbabilityBounds, sigma: float, margin: float | Non
     """
     sigma = check_positive("sigma", sigma)
     if margin is None:
-        gap = (z_lower(bounds.p_a, bounds.q_a) - z_upper(bounds.p_b, bounds.q_b)) / 2
+        with np.errstate(invalid="ignore"):  # p_a = p_b = 0 or 1 is inf - inf: no radius
+            gap = (z_lower(bounds.p_a, bounds.q_a) - z_upper(bounds.p_b, bounds.q_b)) / 2
     else:
         tau = check_margin(margin)
         gap = z_lower(bounds.p_a, bounds.q_a) - z_upper(0.5 + tau, 0.5 - tau)
@@ -56,7 +58,7 @@ def gaussian_radius(bounds: ProbabilityBounds, sigma: float, margin: float | Non
 
 def check_margin(margin: float) -> float:
     """Return `margin`, or raise InputError unless it lies in [0, 1/2)."""
-    if not 0 <= margin < 0.5:
+    if isinstance(margin, bool) or not isinstance(margin, numbers.Real) or not 0 <= margin < 0.5:
         raise InputError(f"margin must lie in [0, 0.5): a class cannot keep more than all votes, got {margin!r}")
     return float(margin)
 
@@ -81,8 +83,8 @@ def lecuyer_radius(p_a: npt.ArrayLike, p_b: npt.ArrayLike | None = None, sigma: 
     0.39
     """
     p_a, p_b = _check_pair(p_a, p_b)
-    with np.errstate(divide="ignore"):
-        ratio = np.log(p_a) - np.log(p_b)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(p_a > p_b, np.log(p_a) - np.log(p_b), -1.0)
     top = np.minimum(1.0, ratio / 2)
 
     def value(share: np.ndarray) -> np.ndarray:
@@ -92,7 +94,7 @@ def lecuyer_radius(p_a: npt.ArrayLike, p_b: npt.ArrayLike | None = None, sigma: 
             radius = b / np.sqrt(2 * np.log(1.25 * (1 + np.exp(b)) / room))
         return np.where((room > 0) & np.isfinite(radius), radius, 0.0)
 
-    best = _supremum(value, np.linspace(1e-6, 1.0, 257)[:-1], p_a.shape)
+    best = _supremum(value, np.linspace(1e-6, 1.0, 257), p_a.shape)
     return _toward_zero(np.where(ratio > 0, check_positive("sigma", sigma) * best * (1 - 2.0**-40), 0.0))[()]
 
 
@@ -127,7 +129,7 @@ def li_radius(p_a: npt.ArrayLike, p_b: npt.ArrayLike | None = None, sigma: float
 def linf_radius(r2: npt.ArrayLike, dimension: int) -> np.ndarray | np.float64:
     """The l_inf ball inscribed in an l2 ball of radius r2 in R^d: r2 / sqrt(d) (Salman et al. 2019, section 4)."""
     d = check_count("dimension", dimension)
-    return np.nextafter(np.asarray(r2, dtype=np.float64) / np.sqrt(d), 0.0)[()]
+    return (np.asarray(r2, dtype=np.float64) / np.sqrt(d) * (1 - 2.0**-51))[()]
 
 
 def max_radius(n: npt.ArrayLike, alpha: float, sigma: float = 1.0) -> np.ndarray | np.float64:
@@ -136,9 +138,9 @@ def max_radius(n: npt.ArrayLike, alpha: float, sigma: float = 1.0) -> np.ndarray
     >>> round(float(max_radius(100_000, 0.001)), 3)
     3.811
     """
-    log_p = np.log(check_probability("alpha", alpha)) / np.asarray(n, dtype=np.float64)
     if not np.all(np.asarray(n) >= 1):
         raise InputError(f"n must be at least 1, got {n}")
+    log_p = np.log(check_probability("alpha", alpha)) / np.asarray(n, dtype=np.float64)
     p, q = np.exp(log_p), -np.expm1(log_p)
     return gaussian_radius(ProbabilityBounds(p, q, q, p), sigma)[()]
 
