@@ -32,8 +32,9 @@ def demo(out: OutFolder = Path("demo"), quiet: Quiet = False) -> None:
     typer.echo(f"   held-out accuracy under that noise: {card.best['validation_accuracy']:.1%}\n")
     typer.echo("2. certify the test images: 5,000 noisy copies each, votes counted, radii proved")
     with shown("images", quiet) as progress:
-        result = Result.of(certify(CertifyConfig.checked(
-            {"model": str(model), "n": 5000, "seed": 0, "threads": 1, "out": store}), progress))
+        done = certify(CertifyConfig.checked(
+            {"model": str(model), "n": 5000, "seed": 0, "threads": 1, "out": store}), progress)
+    result = Result.of(done, "digits, small CNN")
     typer.echo(render([result], [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], rho=0.05, style="text"))
     files = [out / "curve.png", out / "curve.svg"]
     plot_curves([certified_curve(result)], files, title="Certified accuracy of the smoothed classifier, digits")

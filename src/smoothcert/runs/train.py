@@ -43,7 +43,7 @@ _MACHINE = {"device", "threads", "out", "data_dir"}
 def train(config: TrainConfig, progress: Progress = silent) -> ModelCard:
     """Train a base classifier and leave a model folder; the same call resumes where a killed one stopped.
 
-    Weights are a function of the configuration, the data and the number of processes alone.
+    Weights are a function of the configuration, the data, the number of processes and, in the last bits, of threads.
 
     Raises:
         ConfigError, InputError, DataError, ...: before anything is written.
