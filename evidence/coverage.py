@@ -1,14 +1,8 @@
-"""Exact failure probabilities of every certification procedure on a fine grid: writes docs/results/coverage.md.
-
-Run with `python evidence/coverage.py`. Deterministic; a few minutes on one core.
-"""
-
-from pathlib import Path
+"""Exact failure probabilities of every certification procedure on a fine grid; deterministic."""
 
 import numpy as np
 from enumeration import failure_probability, near_jumps, return_probability, simplex
 
-RESULT = Path(__file__).parents[1] / "docs" / "results" / "coverage.md"
 TRIALS = (5, 10, 20, 30, 50, 75, 100)
 ALPHAS = (0.001, 0.01, 0.05, 0.2)
 CLAIMS = {"cohen": 1, "two-sided": 1, "t-certify": 2}
@@ -16,7 +10,7 @@ CLAIMS = {"cohen": 1, "two-sided": 1, "t-certify": 2}
 
 HEADER = """# Exact coverage of the certification procedures
 
-Written by `evidence/coverage.py`; no simulation is involved. Three classes with probabilities p, n estimation samples,
+No simulation is involved. Three classes with probabilities p, n estimation samples,
 the first of them selected: the failure probability is the exact sum of the probabilities of all outcomes whose
 certified radius exceeds the true one (where another class is on top: of all that certify it at all). The points p are
 a regular grid of the simplex, in which the selected class is on top or not, and, because failure jumps where the true
@@ -76,18 +70,12 @@ def row(name: str, claim: int, worst: tuple[float, int, float, np.ndarray, int])
     return f"| {name} | <= {claim} | {up:.4f} | {n} | {alpha} | {where} | {points:,} |\n"
 
 
-def main() -> None:
+def main() -> str:
     text = HEADER.format(trials=set_of(TRIALS), alphas=set_of(ALPHAS))
     text += "".join(row(method, claim, worst_certificate(method)) for method, claim in CLAIMS.items())
-    text += row("predict", 1, worst_prediction()) + FOOTER
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(text, encoding="utf-8")
-    print(text)
+    return text + row("predict", 1, worst_prediction()) + FOOTER
 
 
 def set_of(values: tuple) -> str:
     return "{" + ", ".join(str(value) for value in values) + "}"
 
-
-if __name__ == "__main__":
-    main()

@@ -18,7 +18,7 @@ from smoothcert.errors import ConfigError, FileError, IdentityError, InputError,
 from smoothcert.objectives import OBJECTIVES, Step, build_objective
 from smoothcert.runs.config import TrainConfig
 from smoothcert.runs.modeldir import module_hash, read_card, read_network, read_weights
-from smoothcert.runs.schedule import learning_rate
+from smoothcert.runs.schedule import learning_rate, momentum
 from smoothcert.runs.train import split_indices, train
 
 
@@ -165,10 +165,11 @@ def test_schedules_at_known_points(schedule, expected):
 
 def test_onecycle_is_torchs():
     told = config(Path("unused"), epochs=10)
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    reference = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=100, cycle_momentum=False)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9)
+    reference = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=100)
     for step in range(100):
-        assert learning_rate(told, 0.1, step, 10) == pytest.approx(optimizer.param_groups[0]["lr"], rel=0.05, abs=1e-5)
+        assert learning_rate(told, 0.1, step, 10) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
+        assert momentum(told, step, 10) == pytest.approx(optimizer.param_groups[0]["momentum"], rel=1e-9)
         optimizer.step()
         if step < 99:
             reference.step()

@@ -167,7 +167,8 @@ class TrainConfig(DataConfig, MachineConfig):
     batch_size: Count = Field(256, description="images a step, on all processes together")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="sgd (Nesterov momentum), adam or adamw")
     lr: Sigma | None = Field(None, description="peak learning rate (default: 0.1 for sgd, 0.001 for adam and adamw)")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum of sgd")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.9, description="momentum of sgd, beta_1 of adam; onecycle moves it")
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="weight decay")
     schedule: Literal["onecycle", "cosine", "step", "constant"] = Field(
         "onecycle", description="learning rate over time: onecycle, cosine, step or constant")

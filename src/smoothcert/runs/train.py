@@ -33,7 +33,7 @@ from smoothcert.runs.modeldir import (
     write_weights,
 )
 from smoothcert.runs.progress import Progress, silent
-from smoothcert.runs.schedule import learning_rate
+from smoothcert.runs.schedule import learning_rate, momentum
 from smoothcert.runs.store import check_identity
 from smoothcert.runs.trainee import Trainee, derived_seed, new_trainee, peak_rate, seeded
 
@@ -114,8 +114,7 @@ class Loop:
         for number, (images, labels) in enumerate(self._batches(batches)):
             images = augment(images, augmentation(config), generator)
             rate = learning_rate(config, peak, trainee.steps, len(batches))
-            for group in trainee.optimizer.param_groups:
-                group["lr"] = rate
+            trainee.steer(rate, momentum(config, trainee.steps, len(batches)))
             for x, y in self.objective.split(images, labels):
                 parts = self._step(x, y, Step(generator, epoch + number / len(batches)))
                 for name, value in parts.items():

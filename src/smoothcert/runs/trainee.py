@@ -32,6 +32,15 @@ class Trainee:
         """The network that is validated and saved: the moving average where one is kept."""
         return self.average.module if self.average else self.network
 
+    def steer(self, rate: float, momentum: float) -> None:
+        """Set the learning rate and the momentum of the next step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+            if "betas" in group:
+                group["betas"] = (momentum, group["betas"][1])
+            else:
+                group["momentum"] = momentum
+
     def state(self) -> dict[str, Any]:
         return {
             "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "steps": self.steps,
