@@ -6,16 +6,18 @@ import torch
 from smoothcert import SmoothedClassifier, build_model, load_data
 from smoothcert.smoothing import Sampler
 
+SAMPLES = 3000
 COLUMNS = ("batch 1", "batch 7", "batch 1000", "1 thread", "shuffled order", "alone", "close calls judged alone")
 
 
 def counts(g: SmoothedClassifier, x: np.ndarray, index: list[int], batch: int | None) -> np.ndarray:
-    return np.stack([c.estimation for c in g.certify(x, n0=100, n=10_000, index=index, batch_size=batch)])
+    return np.stack([c.estimation for c in g.certify(x, n0=100, n=SAMPLES, index=index, batch_size=batch)])
 
 
 def main() -> str:
     lines = ["# Counts do not depend on how they are computed\n",
-             "Random networks (nearly untrained, so that many votes are close), grid noise sigma 0.5, n = 10,000, 8 "
+             "Random networks (untrained, so that many votes are close), grid noise sigma 0.5, "
+             f"n = {SAMPLES:,}, 8 "
              "test digits: images whose counts differ from those at batch size 64.\n",
              f"| network | {' | '.join(COLUMNS)} |", f"|{'---|' * (len(COLUMNS) + 1)}"]
     data = load_data("digits")
@@ -55,5 +57,5 @@ def close_share(model: torch.nn.Module, data, index: list[int]) -> float:
     g = SmoothedClassifier(model, 0.5, data.num_classes, seed=1, levels=data.levels)
     sampler = Sampler(counted, g.noise, data.num_classes, data.shape, 1, batch_size=100)
     for i in index:
-        sampler.count(g.noise.centre(data.image(i)), i, "estimate", 10_000)
+        sampler.count(g.noise.centre(data.image(i)), i, "estimate", SAMPLES)
     return calls["alone"] / calls["whole"]

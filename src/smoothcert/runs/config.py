@@ -156,8 +156,9 @@ class TrainConfig(DataConfig, MachineConfig):
                                           "package.module:factory, hf:NAME, timm:NAME, torchvision:NAME")
     model_option: Options = Field(default_factory=dict, description="option of the model, KEY=VALUE (repeatable), such "
                                                                     "as activation=elu")
-    normalise: Literal["standard", "centre", "none"] = Field(
-        "standard", description="layer in front of the network: standard ((x - mean) / std), centre (x - mean) or none")
+    normalise: Literal["auto", "standard", "centre", "none"] = Field(
+        "auto", description="layer in front of the network: standard ((x - mean) / std), centre (x - mean) or none; auto "
+                            "is standard for colour and none for grey images, as in the literature")
     objective: ObjectiveName = Field("gaussian", description="training objective: gaussian or clean")
     objective_option: Options = Field(default_factory=dict, description="option of the objective, KEY=VALUE "
                                                                         "(repeatable)")

@@ -212,6 +212,13 @@ def augmentation(config: TrainConfig) -> str:
     return config.augment
 
 
+def normalisation(config: TrainConfig, data: ImageData) -> str:
+    """What `normalise: auto` means for the data set: CIFAR-10 and ImageNet recipes standardise, MNIST ones do not."""
+    if config.normalise == "auto":
+        return "standard" if data.shape[0] == 3 else "none"
+    return config.normalise
+
+
 def _objective(config: TrainConfig) -> Objective:
     try:
         return build_objective(config.objective, config.sigma, **config.objective_option)
@@ -221,9 +228,10 @@ def _objective(config: TrainConfig) -> Objective:
 
 def _card(config: TrainConfig, data: ImageData, fit: np.ndarray, held_out: np.ndarray, ranks: Ranks) -> ModelCard:
     options = dict(config.model_option)
-    if config.model in model_names() and config.normalise != "none":
+    layer = normalisation(config, data)
+    if config.model in model_names() and layer != "none":
         mean, std = channel_statistics(data)
-        options |= {"mean": list(mean)} | ({"std": list(std)} if config.normalise == "standard" else {})
+        options |= {"mean": list(mean)} | ({"std": list(std)} if layer == "standard" else {})
     settings = {name: value for name, value in config.model_dump(mode="json").items() if name not in _MACHINE}
     return ModelCard(
         model=config.model, options=options, input_shape=data.shape, num_classes=data.num_classes,
