@@ -28,7 +28,7 @@ def demo(out: OutFolder = Path("demo"), quiet: Quiet = False) -> None:
     with shown("steps", quiet) as progress:
         card = train(TrainConfig.checked(
             {"data": "digits", "model": "cnn", "model_option": {"width": 16}, "sigma": 0.25, "epochs": 30,
-             "batch_size": 64, "threads": 1, "out": model}), progress)
+             "batch_size": 64, "normalise": "standard", "threads": 1, "out": model}), progress)
     typer.echo(f"   held-out accuracy under that noise: {card.best['validation_accuracy']:.1%}\n")
     typer.echo("2. certify the test images: 5,000 noisy copies each, votes counted, radii proved")
     with shown("images", quiet) as progress:

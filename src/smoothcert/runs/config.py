@@ -157,8 +157,8 @@ class TrainConfig(DataConfig, MachineConfig):
     model_option: Options = Field(default_factory=dict, description="option of the model, KEY=VALUE (repeatable), such "
                                                                     "as activation=elu")
     normalise: Literal["auto", "standard", "centre", "none"] = Field(
-        "auto", description="layer in front of the network: standard ((x - mean) / std), centre (x - mean) or none; auto "
-                            "is standard for colour and none for grey images, as in the literature")
+        "auto", description="layer in front of the network: standard ((x - mean) / std), centre (x - mean) or none; "
+                            "auto is standard for colour and none for grey images, as in the literature")
     objective: ObjectiveName = Field("gaussian", description="training objective: gaussian or clean")
     objective_option: Options = Field(default_factory=dict, description="option of the objective, KEY=VALUE "
                                                                         "(repeatable)")
