@@ -33,16 +33,6 @@ class Tally:
         classes = np.flatnonzero(dense)
         return cls(stage, int(dense.sum()), classes.tolist(), dense[classes].tolist())
 
-    def dense(self, num_classes: int) -> np.ndarray:
-        """int64 (K,). Raises StoreError where the tally contradicts itself."""
-        full = np.zeros(num_classes, dtype=np.int64)
-        if len(self.classes) != len(self.counts) or any(not 0 <= c < num_classes for c in self.classes):
-            raise StoreError(f"a tally of stage {self.stage} names classes {self.classes} of {num_classes}")
-        full[self.classes] = self.counts
-        if full.sum() != self.n or (full < 0).any():
-            raise StoreError(f"a tally of stage {self.stage} adds up to {full.sum()}, not to its n = {self.n}")
-        return full
-
 
 @dataclass(frozen=True)
 class Record:

@@ -56,10 +56,6 @@ class StoreWriter:
     def _shards(self) -> int:
         return -(-self._total // SHARD)
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        return self._manifest["identity"]
-
     def pending(self) -> list[int]:
         """Positions that have no record yet, in order."""
         return [p for p in range(self._total) if p // SHARD not in self._finished and p not in self._open]
