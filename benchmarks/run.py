@@ -1,8 +1,6 @@
 """`make bench`: speed as ratios over the plain reference in the same run, and memory; writes benchmarks/RESULTS.md."""
 
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -16,6 +14,7 @@ from reference import plain_counts
 
 from smoothcert.models import build_model
 from smoothcert.noise import NormalStream, build_noise
+from smoothcert.runs.provenance import machine_line
 from smoothcert.smoothing import Sampler
 
 HERE = Path(__file__).parent
@@ -98,14 +97,8 @@ def timed(call) -> float:
     return time.perf_counter() - started
 
 
-def machine() -> str:
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")), platform.processor())
-    return f"{cpu}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
-
-
 def main() -> None:
-    lines = ["# Benchmarks\n", f"Latest run: {date.today().isoformat()}, {machine()}. `make bench` repeats it.\n",
+    lines = ["# Benchmarks\n", f"Latest run: {date.today().isoformat()}, {machine_line()}. `make bench` repeats it.\n",
              *speed(), *noise_cost(), *memory()]
     (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))

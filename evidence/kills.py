@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from machine import fresh
+from workplace import fresh
 
 CLI = str(Path(sys.executable).parent / "smoothcert")
 

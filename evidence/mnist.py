@@ -6,7 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-from machine import data_dir, fresh, machine
+from workplace import data_dir, fresh
+
+from smoothcert.runs.provenance import machine_line
 
 CLI = str(Path(sys.executable).parent / "smoothcert")
 GOALS = {0.5: 94, 1.0: 84, 1.5: 49}
@@ -27,7 +29,7 @@ def main() -> str:
         [CLI, "table", str(work / "S"), "--radii", "0.5,1,1.5", "--json"], check=True, capture_output=True, text=True,
     ).stdout)[0]
     lines = ["# MNIST, LeNet, Gaussian augmentation, sigma 0.5\n",
-             f"{machine()}\n",
+             f"{machine_line()}\n",
              f"`smoothcert {' '.join(train[:-1])} M`: {seconds[0]:.0f} s (goal: at most 300 s).",
              f"`smoothcert {' '.join(['certify', 'M', *certify[2:-1]])} S`: {seconds[1]:.0f} s.\n",
              "| radius | certified accuracy, % | goal |", "|---|---|---|"]

@@ -1,20 +1,10 @@
-"""What figures were measured on, and the folder for what they leave behind."""
+"""Where evidence works: its folder, and the data it needs."""
 
 import os
-import platform
 import shutil
 from pathlib import Path
 
-import torch
-
 WORK = Path(__file__).parents[1] / "evidence-work"
-
-
-def machine() -> str:
-    """Processor, cores and versions, in one line."""
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-             if line.startswith("model name")] if Path("/proc/cpuinfo").exists() else [platform.processor()]
-    return f"{names[0]}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
 
 
 def fresh(name: str) -> Path:
