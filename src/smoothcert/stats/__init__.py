@@ -2,7 +2,20 @@
 
 from smoothcert.stats.binomial import clopper_pearson
 from smoothcert.stats.counts import ClassCounts
+from smoothcert.stats.curve import default_pilot
+from smoothcert.stats.histories import Answers, Draw, History, Look, Plan
 from smoothcert.stats.intervals import CertifiedAccuracy, average_certified_radius, certified_accuracy
+from smoothcert.stats.plans import (
+    CurveCertify,
+    FixedCertify,
+    FixedPredict,
+    RadiiCertify,
+    SequentialPredict,
+    certify_plan,
+    plan_from,
+    predict_plan,
+    reread,
+)
 from smoothcert.stats.procedures import (
     ABSTAIN,
     METHODS,
@@ -27,23 +40,38 @@ from smoothcert.stats.radius import (
 __all__ = [
     "ABSTAIN",
     "METHODS",
+    "Answers",
     "Certificate",
     "CertifiedAccuracy",
     "CertifiedCounts",
     "ClassCounts",
+    "CurveCertify",
+    "Draw",
+    "FixedCertify",
+    "FixedPredict",
+    "History",
+    "Look",
+    "Plan",
     "PredictedCounts",
     "Prediction",
     "ProbabilityBounds",
+    "RadiiCertify",
+    "SequentialPredict",
     "average_certified_radius",
     "certified_accuracy",
     "certify_counts",
+    "certify_plan",
     "certify_with",
     "clopper_pearson",
     "cohen_radius",
+    "default_pilot",
     "gaussian_radius",
     "lecuyer_radius",
     "li_radius",
     "linf_radius",
     "max_radius",
+    "plan_from",
     "predict_counts",
+    "predict_plan",
+    "reread",
 ]

@@ -39,18 +39,25 @@ class Certificate:
     """No perturbation of l2 norm below `radius` changes `prediction`, except with probability `alpha`.
 
     `prediction` is None and `radius` 0.0 where the procedure abstains. `radius` is in the units of `sigma`, rounded
-    down. `off_grid` says that the image was no point of the noise's grid (see `smoothcert.noise.grid`).
+    down. `looks` are the cumulative counts at each look of a sequential procedure, or the one of a fixed one; empty
+    where the pilot or the selection already settled it. `off_grid` says that the image was no point of the noise's
+    grid (see `smoothcert.noise.grid`).
     """
 
     prediction: int | None
     radius: float
     selection: ClassCounts
-    estimation: ClassCounts
+    looks: tuple[ClassCounts, ...]
     sigma: float
     alpha: float
     method: str
     margin: float | None = None
     off_grid: bool = False
+
+    @property
+    def estimation(self) -> ClassCounts:
+        """All counts that bound the radius: those of the last look."""
+        return self.looks[-1] if self.looks else ClassCounts(np.zeros(self.selection.num_classes, dtype=np.int64))
 
 
 @dataclass(frozen=True)

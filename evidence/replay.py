@@ -1,0 +1,110 @@
+"""Sequential plans replayed on published per-image logs: binomial votes with each image's logged p_A.
+
+The logs hold a radius per image, from n = 100,000 samples at alpha = .001, one-sided: it is inverted to the share of
+votes that gave it. Rivals are not logged, so all that is replayed is one-sided. Images that were abstained from have
+no logged p_A; they are given .45.
+"""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy import special
+
+from smoothcert.stats import RadiiCertify, SequentialPredict, certify_counts, gaussian_radius
+from smoothcert.stats.curve import curve_sizes
+from smoothcert.stats.predict_plans import LAST_SHARE
+from smoothcert.stats.procedures import predict_counts
+from smoothcert.stats.sequential import Seen, spending_shares
+
+N, ALPHA, ABSTAINED = 100_000, 0.001, 0.45
+NETWORKS = {"cifar10": "resnet110", "imagenet": "resnet50"}
+SIGMAS = (0.25, 0.5, 1.0)
+RADII = {"cifar10": (0.25, 0.5, 0.75, 1.0, 1.25, 1.5), "imagenet": (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)}
+"""Radii of the paper's tables."""
+
+
+def logs_dir() -> Path | None:
+    """Where the logs are, laid out as their authors published them, or None where they are not told."""
+    told = os.environ.get("SMOOTHCERT_LOGS_DIR")
+    return Path(told) if told else None
+
+
+def populations(folder: Path) -> dict[tuple[str, float], np.ndarray]:
+    """p_A of every image, by data set and sigma (those trained and certified at the same one)."""
+    found = {}
+    for data, network in NETWORKS.items():
+        for sigma in SIGMAS:
+            path = folder / "certify" / data / network / f"noise_{sigma:.2f}" / "test" / f"sigma_{sigma:.2f}.tsv"
+            predicted, radius = np.loadtxt(path, skiprows=1, usecols=(2, 3), unpack=True)
+            found[data, sigma] = np.where(predicted >= 0, votes_share(radius / sigma), ABSTAINED)
+    return found
+
+
+def votes_share(z: np.ndarray) -> np.ndarray:
+    """N_A / N of the count (as a real number) whose lower limit is Phi(z)."""
+    low, high = np.zeros_like(z), np.full_like(z, N)
+    for _ in range(60):
+        k = (low + high) / 2
+        below = special.betainc(k, N - k + 1, special.ndtr(z)) > ALPHA
+        low, high = np.where(below, k, low), np.where(below, high, k)
+    return low / N
+
+
+def vote_paths(p: np.ndarray, looks, rng: np.random.Generator) -> np.ndarray:
+    """Cumulative votes for c_A at every look, (M, looks)."""
+    return rng.binomial(np.diff(looks, prepend=0), p[:, None]).cumsum(axis=1)
+
+
+def radii_replay(p: np.ndarray, sigma: float, radii, times: int, rng) -> tuple[float, np.ndarray, np.ndarray]:
+    """(mean samples, claimed share of images at each radius, the same for CERTIFY on the same votes)."""
+    radius_of = partial(gaussian_radius, sigma=sigma)
+    plan = RadiiCertify(100, N, tuple(radii), ALPHA, "cohen", None, radius_of)
+    looks, targets = np.array(plan.bounds.looks), np.array(plan.radii)
+    p = np.tile(p, times)
+    votes = vote_paths(p, looks, rng)
+    samples, claimed = np.zeros(len(p)), np.zeros((len(p), len(targets)), dtype=bool)
+    alive = np.arange(len(p))
+    for k in range(len(looks)):
+        m, taken = len(alive), votes[alive, :k + 1]
+        seen = Seen(m, np.repeat(np.arange(m), k + 1), np.tile(np.arange(k + 1), m), taken.ravel(),
+                    (looks[:k + 1] - taken).ravel())
+        proved, hoped = (radius_of(bounds) for bounds in plan.bounds.proved_and_hoped(seen))
+        claimed[alive] = (proved[:, None] >= targets) & (proved > 0)[:, None]
+        samples[alive] = looks[k]
+        alive = alive[((hoped[:, None] >= targets) & (hoped > 0)[:, None] & ~claimed[alive]).any(axis=1)]
+    radius = sigma * certified(votes[:, -1], np.full(len(p), N))[:, None]
+    return float(samples.mean()), claimed.mean(axis=0), ((radius >= targets) & (radius > 0)).mean(axis=0)
+
+
+def curve_replay(p: np.ndarray, loss: float, times: int, rng) -> tuple[float, float, float]:
+    """(mean samples, pilot included; share of the mean radius lost; abstentions beyond those of CERTIFY, a share)."""
+    n0, radius_of = 1000, partial(gaussian_radius, sigma=1.0)
+    p = np.tile(p, times)
+    pilot = rng.binomial(n0, p)
+    n = curve_sizes(pilot, n0 - pilot, n0, N, loss, ALPHA, "cohen", radius_of)
+    part = rng.binomial(n, p)
+    radius = np.where(n > 0, certified(part, np.maximum(n, 1)), 0.0)
+    fixed = certified(part + rng.binomial(N - n, p), np.full(len(p), N))
+    lost = 1 - radius.mean() / fixed.mean()
+    return float((n0 + n).mean()), float(lost), float((fixed > 0).mean() - (radius > 0).mean())
+
+
+def certified(votes: np.ndarray, trials: np.ndarray) -> np.ndarray:
+    """Radii of CERTIFY, sigma = 1."""
+    return certify_counts(np.tile([1, 0], (len(votes), 1)), np.column_stack([votes, trials - votes]), 1.0, ALPHA,
+                          "cohen").radius
+
+
+def predict_replay(p: np.ndarray, n_max: int, times: int, rng) -> tuple[float, float, float]:
+    """(mean samples, abstention, abstention of PREDICT with n_max samples), all rivals taken for one."""
+    plan = SequentialPredict(n_max, ALPHA)
+    p = np.tile(p, times)
+    votes = vote_paths(p, plan.looks, rng)
+    counts = np.stack([votes, np.array(plan.looks) - votes], axis=-1)
+    p_value = predict_counts(counts.reshape(-1, 2), ALPHA).p_value.reshape(votes.shape)
+    rejects = p_value <= ALPHA * np.array(spending_shares(len(plan.looks), LAST_SHARE))
+    stop = np.where(rejects.any(axis=1), rejects.argmax(axis=1), len(plan.looks) - 1)
+    return (float(np.array(plan.looks)[stop].mean()), float(1 - rejects.any(axis=1).mean()),
+            float((p_value[:, -1] > ALPHA).mean()))

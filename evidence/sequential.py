@@ -1,0 +1,218 @@
+"""Sequential procedures: exact and simulated failure, samples saved on published logs."""
+
+from functools import partial
+
+import numpy as np
+from enumeration import simplex
+from lookwise import (
+    certificate_failure,
+    jumps,
+    path_failure,
+    path_points,
+    path_radii,
+    paths,
+    prediction_failure,
+    radii_by_look,
+    stops_by_look,
+)
+from replay import ABSTAINED, RADII, N, curve_replay, logs_dir, populations, predict_replay, radii_replay
+from scipy import special, stats
+
+from smoothcert.stats import CurveCertify, Look, RadiiCertify, SequentialPredict, gaussian_radius
+from smoothcert.stats.certify_plans import FUTILITY, LAST_SHARE
+from smoothcert.stats.sequential import RunningBounds, doubling_looks, spending_shares
+
+ALPHAS = (0.001, 0.05, 0.3)
+SIMULATED = 20_000
+
+
+def main() -> str:
+    return "\n".join([
+        "# Sequential procedures\n",
+        "Failure probabilities are in units of alpha, rounded up: at most 1 is claimed.\n",
+        *exact_fixed_radii(), *exact_three_classes(), *exact_predict(), *simulated(), *replayed(),
+    ]) + "\n"
+
+
+def exact_fixed_radii() -> list[str]:
+    """Two classes, dynamic programming over the looks."""
+    lines = ["## Fixed radii, two classes, exact\n",
+             "The count's law is carried from look to look exactly. Adversary: stops as soon as the certificate is "
+             "false. Largest failure over probabilities p a hair below each one that some count at some look would "
+             "certify (up to 300 of them), and 1/2.\n",
+             "| method | n_max | looks | alpha | adversary | at p | the plan's own stop, radius .5 sigma |",
+             "|---|---|---|---|---|---|---|"]
+    for method in ("cohen", "two-sided"):
+        for n_max in (100, 400, 1600):
+            for alpha in ALPHAS:
+                plan = RadiiCertify(100, n_max, (0.5,), alpha, method, None, partial(gaussian_radius, sigma=1.0))
+                radii, stops = radii_by_look(plan), stops_by_look(plan)
+                p = jumps(1.0, radii)
+                p = p[np.unique(np.linspace(0, len(p) - 1, 300).astype(int))]
+                free = np.array([certificate_failure(plan, 1.0, at, radii)[0] for at in p]) / alpha
+                own = max(certificate_failure(plan, 1.0, at, radii, stops)[0] for at in p) / alpha
+                lines.append(f"| {method} | {n_max} | {len(plan.bounds.looks)} | {alpha} | {up(free.max())} | "
+                             f"{p[free.argmax()]:.5f} | {up(own)} |")
+    return [*lines, ""]
+
+
+def exact_three_classes() -> list[str]:
+    """Two-sided, all paths of counts."""
+    lines = ["## Fixed radii, two-sided, three classes, exact\n",
+             "All paths of counts over the looks of small designs; the radius only grows along a path, so its end is "
+             "the worst stop.\n",
+             "| looks | paths | alpha | largest failure | at p | points |", "|---|---|---|---|---|---|"]
+    for looks in ((5, 20), (4, 8, 16), (6, 12, 24), (3, 6, 9, 18)):
+        counts, log_orders = paths(looks)
+        for alpha in ALPHAS[1:]:
+            radius = path_radii(running(looks, alpha, "two-sided"), counts)
+            p = np.concatenate([simplex(20), path_points(radius, 60, 6)])
+            failure = path_failure(p, counts, log_orders, radius) / alpha
+            at = ", ".join(f"{value:.4f}" for value in p[failure.argmax()])
+            lines.append(f"| {', '.join(map(str, looks))} | {len(counts):,} | {alpha} | {up(failure.max())} | {at} | "
+                         f"{len(p)} |")
+    return [*lines, ""]
+
+
+def exact_predict() -> list[str]:
+    lines = ["## PREDICT, two classes, exact\n",
+             "Failure at a tie counts any answer; beside it, the answer that is not the top class.\n",
+             "| n_max | looks | alpha | at a tie | p = .5 + 1e-9 | p = .51 | mean samples at .51 |",
+             "|---|---|---|---|---|---|---|"]
+    for n_max in (24, 100, 1000, 4000):
+        for alpha in ALPHAS:
+            plan = SequentialPredict(n_max, alpha)
+            (tie, _), (beside, _), (off, samples) = (prediction_failure(plan, p) for p in (0.5, 0.5 + 1e-9, 0.51))
+            lines.append(f"| {n_max} | {len(plan.looks)} | {alpha} | {up(tie / alpha)} | {up(beside / alpha)} | "
+                         f"{up(off / alpha)} | {samples:.0f} |")
+    return [*lines, ""]
+
+
+def simulated() -> list[str]:
+    """Coverage at the default sizes."""
+    alpha, rng = 0.05, np.random.default_rng(11)
+    looks = doubling_looks(N)
+    lines = [f"## Default sizes, alpha = {alpha}, {SIMULATED:,} simulated images\n",
+             "Fixed radii: all 11 looks up to 100,000 are taken, the worst for failure. Full curve: a pilot of 1,000, "
+             "loss .01. The rest is split .9 and .1. P: probability of so many failures or more at exactly alpha "
+             "(t-certify: at 2 alpha).\n",
+             "| design | method | p_A | failures / alpha | P |", "|---|---|---|---|---|"]
+    for method in ("cohen", "two-sided"):
+        for p_a in (0.501, float(special.ndtr(1.0)), 0.99):
+            p = np.array([p_a, 0.9 * (1 - p_a), 0.1 * (1 - p_a)])
+            steps = rng.multinomial(np.diff(looks, prepend=0), p, size=(SIMULATED, len(looks)))
+            radius = path_radii(running(looks, alpha, method), steps.cumsum(axis=1))
+            lines.append(f"| fixed radii | {method} | {p_a:.4f} | {failures(radius > truth(p, method), alpha)} |")
+    for method in ("cohen", "two-sided", "t-certify"):
+        plan = CurveCertify(1000, 0.01, N, alpha, method, None, partial(gaussian_radius, sigma=1.0))
+        for p_a in (0.501, float(special.ndtr(1.0)), 0.99):
+            p = np.array([p_a, 0.9 * (1 - p_a), 0.1 * (1 - p_a)])
+            size = SIMULATED // (10 if method == "t-certify" else 1)
+            histories = [[Look("pilot", pilot)] for pilot in rng.multinomial(plan.n0, p, size=size)]
+            for history, draw in zip(histories, plan.next(histories), strict=True):
+                if draw is not None:
+                    history.append(Look(draw.stage, rng.multinomial(draw.n, p)))
+            answers = plan.judge(histories)
+            false = (answers.values["radius"] > truth(p, method)) | (answers.prediction > 0)
+            level = 2 * alpha if method == "t-certify" else alpha
+            lines.append(f"| full curve | {method} | {p_a:.4f} | {failures(false, alpha, level)} |")
+    return [*lines, ""]
+
+
+def replayed() -> list[str]:
+    folder = logs_dir()
+    if folder is None:
+        return ["## Samples saved on the published logs\n", "Skipped: set SMOOTHCERT_LOGS_DIR to the published logs."]
+    rng, found = np.random.default_rng(12), populations(folder)
+    return [
+        "## Samples saved on the published logs of Cohen et al. 2019\n",
+        f"Binomial votes with each image's logged p_A (abstained: .45), {len(found)} populations, one-sided, alpha = "
+        f".001, n_max = {N:,}; samples of the selection are left out, those of the pilot are not. Expected: what was "
+        "computed for these logs when the procedures were designed, over 22 pairs and other radii in part.\n",
+        *replayed_radii(found, rng), *replayed_curve(found, rng), *replayed_predict(found, rng), *hardest(found, rng),
+    ]
+
+
+def replayed_radii(found, rng) -> list[str]:
+    lines = ["| population | pairs | mean samples | fewer by | worst loss of certified accuracy, points | whole grid "
+             "0, .25, .5, ...: mean samples | fewer by |", "|---|---|---|---|---|---|---|"]
+    each, every, losses = [], [], []
+    for (data, sigma), p in found.items():
+        reach = sigma * float(special.ndtri(0.0008 ** (1 / N)))
+        one = [radii_replay(p, sigma, (r,), 20, rng) for r in RADII[data] if r < reach]
+        grid = radii_replay(p, sigma, np.arange(0, reach, 0.25), 10, rng)
+        loss = [100 * float((fixed - claimed).max()) for _, claimed, fixed in one]
+        mean = float(np.mean([samples for samples, *_ in one]))
+        lines.append(f"| {data}, sigma {sigma:g} | {len(one)} | {mean:,.0f} | {N / mean:.1f} | {max(loss):.3f} | "
+                     f"{grid[0]:,.0f} | {N / grid[0]:.1f} |")
+        each += [samples for samples, *_ in one]
+        every.append(grid[0])
+        losses += loss
+    one, grid = float(np.mean(each)), float(np.mean(every))
+    return [*lines,
+            f"| all | {len(each)} | {one:,.0f} | {N / one:.1f} | {max(losses):.3f} | {grid:,.0f} | {N / grid:.1f} |",
+            "| expected | 22 | 3,205 | 31 | .05 | 25,800 | 3.9 |", ""]
+
+
+def replayed_curve(found, rng) -> list[str]:
+    lines = ["Full curve, pilot 1,000, loss .01:\n",
+             "| population | mean samples | fewer by | mean radius lost, % | more abstentions, points |",
+             "|---|---|---|---|---|"]
+    results = {name: curve_replay(p, 0.01, 10, rng) for name, p in found.items()}
+    for (data, sigma), (samples, lost, drop) in results.items():
+        lines.append(f"| {data}, sigma {sigma:g} | {samples:,.0f} | {N / samples:.2f} | {100 * lost:.2f} | "
+                     f"{100 * drop:.2f} |")
+    mean = float(np.mean([samples for samples, *_ in results.values()]))
+    worst = [max(result[i] for result in results.values()) for i in (1, 2)]
+    return [*lines, f"| all | {mean:,.0f} | {N / mean:.2f} | at most {100 * worst[0]:.2f} | at most "
+            f"{100 * worst[1]:.2f} |",
+            "| expected | | 1.8 | at most 1 | |", ""]
+
+
+def replayed_predict(found, rng) -> list[str]:
+    expected = {1000: "2 to 6", 10_000: "6 to 23", 100_000: "21 to 186"}
+    lines = ["PREDICT, all rivals taken for one class. All images, those without a logged p_A at .45; and those with "
+             "one alone. Abstention: how much above that with n_max samples, at most (expected .007):\n",
+             "| n_max | all: fewer samples by | expected | abstention | logged: fewer samples by | abstention |",
+             "|---|---|---|---|---|---|"]
+    for n_max, told in expected.items():
+        cells = []
+        for least in (0.0, ABSTAINED):
+            results = [predict_replay(p[p > least], n_max, 10, rng) for p in found.values()]
+            fewer = [n_max / samples for samples, *_ in results]
+            cells.append(f"{min(fewer):.1f} to {max(fewer):.1f}")
+            cells.append(f"{max(abstained - fixed for _, abstained, fixed in results):+.4f}")
+        lines.append(f"| {n_max:,} | {cells[0]} | {told} | {' | '.join(cells[1:])} |")
+    return lines
+
+
+def hardest(found, rng) -> list[str]:
+    """What hangs on the guess for the images that were abstained from: they might lie at 1/2 and need every sample."""
+    grid, curve = [], []
+    for (_, sigma), p in found.items():
+        p = np.where(p == ABSTAINED, 0.5, p)
+        reach = sigma * float(special.ndtri(0.0008 ** (1 / N)))
+        grid.append(radii_replay(p, sigma, np.arange(0, reach, 0.25), 3, rng)[0])
+        curve.append(curve_replay(p, 0.01, 3, rng)[0])
+    wide, full = float(np.mean(grid)), float(np.mean(curve))
+    return [f"\nWith the abstained at .5, the hardest value: whole grid {wide:,.0f} samples ({N / wide:.1f} times "
+            f"fewer), full curve {full:,.0f} ({N / full:.2f} times)."]
+
+
+def running(looks, alpha: float, method: str) -> RunningBounds:
+    alphas = tuple(alpha * share for share in spending_shares(len(looks), LAST_SHARE))
+    return RunningBounds(looks, alphas, (FUTILITY / len(looks),) * len(looks), method)
+
+
+def truth(p: np.ndarray, method: str) -> float:
+    rival = 1 - p[0] if method == "cohen" else p[1]
+    return float(special.ndtri(p[0]) - special.ndtri(rival)) / 2
+
+
+def failures(false: np.ndarray, alpha: float, level: float | None = None) -> str:
+    count, size = int(false.sum()), len(false)
+    return f"{count / size / alpha:.3f} | {stats.binom.sf(count - 1, size, level or alpha):.2f}"
+
+
+def up(ratio: float) -> str:
+    return f"{np.ceil(ratio * 1e4 - 1e-5) / 1e4:.4f}"

@@ -1,0 +1,506 @@
+"""Plans: what they draw, when they stop, what the counts mean, and how they are rebuilt and read again."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from smoothcert.errors import InputError, UnknownNameError
+from smoothcert.noise import build_noise
+from smoothcert.stats import (
+    ABSTAIN,
+    METHODS,
+    CurveCertify,
+    Draw,
+    FixedCertify,
+    FixedPredict,
+    Look,
+    RadiiCertify,
+    SequentialPredict,
+    certify_counts,
+    certify_plan,
+    clopper_pearson,
+    default_pilot,
+    gaussian_radius,
+    plan_from,
+    predict_counts,
+    predict_plan,
+    reread,
+)
+from smoothcert.stats.curve import curve_sizes
+
+SIGMA = 0.5
+NOISE = build_noise("gaussian", SIGMA)
+
+
+def radius_of(margin=None):
+    return partial(NOISE.radius, margin=margin)
+
+
+def radii_plan(radii=(0.5,), n_max=10_000, alpha=0.001, method="cohen", margin=None, n0=100):
+    return RadiiCertify(n0, n_max, radii, alpha, method, margin, radius_of(margin))
+
+
+def curve_plan(n_max=100_000, loss=0.01, method="cohen", alpha=0.001, margin=None, n0=1000):
+    return CurveCertify(n0, loss, n_max, alpha, method, margin, radius_of(margin))
+
+
+def drive(plan, p, seed=0):
+    """Take images of class probabilities p (M, K) through a plan; their histories."""
+    rng = np.random.default_rng(seed)
+    histories = [[] for _ in p]
+    active = list(range(len(p)))
+    while active:
+        draws = plan.next([histories[i] for i in active])
+        for i, draw in zip(active, draws, strict=True):
+            if draw is not None:
+                same = [look.counts for look in histories[i] if look.stage == draw.stage]
+                counts = rng.multinomial(draw.n, p[i])
+                histories[i].append(Look(draw.stage, counts + same[-1] if same else counts))
+        active = [i for i, draw in zip(active, draws, strict=True) if draw is not None]
+    return histories
+
+
+def samples(history):
+    return sum({look.stage: int(look.counts.sum()) for look in history}.values())
+
+
+def population(m, classes=4, seed=5):
+    rng = np.random.default_rng(seed)
+    p_a = rng.uniform(0.35, 1, m)
+    return np.column_stack([p_a, (1 - p_a)[:, None] * rng.dirichlet(np.ones(classes - 1), m)])
+
+
+def looks(stage, *counts):
+    return [Look(stage, np.array(c)) for c in counts]
+
+
+ALL = [
+    FixedCertify(50, 500, 0.01, "t-certify", None, radius_of()),
+    FixedCertify(50, 500, 0.01, "two-sided", 0.1, radius_of(0.1)),
+    radii_plan((0.0, 0.25, 0.5), 1000),
+    radii_plan((0.3,), 1000, method="two-sided", margin=0.05),
+    curve_plan(2000, 0.05, n0=100),
+    curve_plan(2000, 0.05, "t-certify", n0=100),
+    FixedPredict(200, 0.01),
+    SequentialPredict(500, 0.01),
+]
+
+
+class TestEveryPlan:
+    @pytest.mark.parametrize("plan", ALL)
+    def test_rebuilt_from_its_identity(self, plan):
+        told = json.loads(json.dumps(plan.identity(), sort_keys=True))
+        again = plan_from(plan.kind, told, None if plan.kind == "predict" else plan.radius_of)
+        assert again == plan
+        assert again.identity() == told
+        assert reread(again) == plan
+
+    @pytest.mark.parametrize("plan", ALL)
+    def test_answers_do_not_depend_on_company(self, plan):
+        histories = drive(plan, population(12))
+        together = plan.judge(histories)
+        assert plan.next(histories) == [None] * 12
+        for i, history in enumerate(histories):
+            alone = plan.judge([history])
+            assert alone.prediction[0] == together.prediction[i]
+            for name, column in together.values.items():
+                assert column[i] == alone.values[name][0]
+            for cut in range(len(history)):
+                assert plan.next([history[:cut], *histories])[0] == plan.next([history[:cut]])[0] is not None
+
+    @pytest.mark.parametrize("plan", ALL)
+    def test_most_is_the_most(self, plan):
+        p = np.concatenate([population(20), [[0.5, 0.5, 0, 0], [0.62, 0.38, 0, 0], [0.85, 0.15, 0, 0]]])
+        drawn = [samples(history) for history in drive(plan, p)]
+        assert max(drawn) <= plan.most()
+        assert max(drawn) >= 0.9 * plan.most()
+
+    @pytest.mark.parametrize("plan", ALL)
+    def test_no_images(self, plan):
+        assert plan.next([]) == []
+        assert plan.judge([]).prediction.shape == (0,)
+
+    @pytest.mark.parametrize("plan", ALL)
+    def test_looks_of_another_plan_are_refused(self, plan):
+        other = looks("walk", [60, 40])
+        for history in ([], other, [*drive(plan, population(1))[0], *other]):
+            with pytest.raises(InputError, match="an image needs a look of stage"):
+                plan.judge([history])
+
+    def test_types_of_the_answers(self):
+        for plan in ALL:
+            answers = plan.judge(drive(plan, population(3)))
+            assert answers.prediction.dtype == np.int64
+            assert list(answers.values) == (["radius"] if plan.kind == "certify" else ["p_value"])
+            assert all(column.dtype == np.float64 for column in answers.values.values())
+
+
+class TestFixed:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_certify_is_certify_counts(self, method):
+        plan = FixedCertify(100, 1000, 0.01, method, None, radius_of())
+        histories = drive(plan, population(30))
+        assert [[(look.stage, look.counts.sum()) for look in h] for h in histories] == [
+            [("select", 100), ("estimate", 1000)]] * 30
+        answers = plan.judge(histories)
+        selection, estimation = (np.array([h[i].counts for h in histories]) for i in (0, 1))
+        expected = certify_counts(selection, estimation, SIGMA, 0.01, method)
+        assert np.array_equal(answers.prediction, expected.prediction)
+        assert np.array_equal(answers.values["radius"], expected.radius)
+        assert 0 < np.sum(answers.prediction == ABSTAIN) < 30
+
+    def test_predict_is_predict_counts(self):
+        plan = FixedPredict(100, 0.01)
+        histories = drive(plan, population(30))
+        expected = predict_counts(np.array([h[0].counts for h in histories]), 0.01)
+        answers = plan.judge(histories)
+        assert np.array_equal(answers.prediction, expected.prediction)
+        assert np.array_equal(answers.values["p_value"], expected.p_value)
+
+    def test_identities_of_stores_written_before_there_were_plans(self):
+        certify = {"method": "two-sided", "alpha": 0.001, "n0": 100, "n": 100_000, "margin": None}
+        assert FixedCertify(100, 100_000, 0.001, "two-sided", None, radius_of()).identity() == certify
+        assert FixedPredict(1000, 0.001).identity() == {"method": "predict", "alpha": 0.001, "n": 1000}
+
+
+class TestRadii:
+    def test_draws_follow_the_looks(self):
+        plan = radii_plan((0.5,), 1000)
+        undecided = [Look("select", np.array([60, 40]))]
+        assert plan.next([[]]) == [Draw("select", 100)]
+        drawn = []
+        for n in (100, 200, 400, 800, 1000):  # .84 is the probability of radius .5 at sigma .5
+            drawn += plan.next([undecided])
+            undecided.append(Look("estimate", np.array([round(0.85 * n), n - round(0.85 * n)])))
+        assert drawn == [Draw("estimate", n) for n in (100, 100, 200, 400, 200)]
+        assert plan.next([undecided]) == [None]
+
+    @pytest.mark.parametrize("method", ["cohen", "two-sided"])
+    def test_stops_when_every_radius_is_decided(self, method):
+        plan = radii_plan((0.0, 0.5, 0.9), 10_000, method=method)
+        histories = drive(plan, population(60, 3))
+        claimed, open_ = plan.decided(histories)
+        radius = plan.judge(histories).values["radius"]
+        full = np.array([samples(h) == plan.most() for h in histories])
+        assert 0 < full.sum() < 60
+        assert not np.any(open_[~full])
+        assert np.array_equal(claimed, (radius[:, None] >= plan.radii) & (radius > 0)[:, None])  # what judge reports
+        for history in histories:
+            for cut in range(2, len(history)):
+                assert plan.decided([history[:cut]])[1].any()  # it was not decided any earlier
+
+    def test_radius_zero_asks_for_any_certificate(self):
+        plan = radii_plan((0.0,), 10_000)
+        histories = drive(plan, np.array([[0.9, 0.1], [0.5, 0.5], [0.3, 0.7]]))
+        hopeless = [Look("select", np.array([60, 40])), Look("estimate", np.array([30, 70]))]
+        claimed, open_ = plan.decided([*histories, hopeless])
+        assert claimed[:, 0].tolist() == [True, False, True, False]
+        assert not open_[3, 0]
+        assert plan.judge(histories).prediction.tolist() == [0, ABSTAIN, 1]
+
+    def test_early_looks_are_kept_where_they_are_better(self):
+        """The radius is that of the best look, not of the last."""
+        plan = radii_plan((0.7,), 10_000)
+        good, bad = np.array([100, 0]), np.array([140, 60])
+        start = looks("select", [90, 10])
+        both = plan.judge([[*start, *looks("estimate", good, bad)]]).values["radius"]
+        assert both == plan.judge([[*start, *looks("estimate", good)]]).values["radius"]
+        assert both > plan.judge([[*start, *looks("estimate", bad)]]).values["radius"]
+
+    def test_the_levels_of_the_looks(self):
+        """From the definition: 5 looks at n_max = 1000, so .05 alpha each and .8 alpha for the last."""
+        plan, start = radii_plan((0.7,), 1000, alpha=0.01), looks("select", [90, 10])
+        radius = plan.judge([[*start, *looks("estimate", [195, 5])], [*start, *looks("estimate", [990, 10])]])
+        p = [clopper_pearson(195, 200, 0.01 * 0.05), clopper_pearson(990, 1000, 0.01 * 0.8)]
+        assert radius.values["radius"] == pytest.approx(SIGMA * special.ndtri(p), rel=1e-11)
+
+    def test_radii_out_of_reach_are_dropped(self):
+        """Unanimous votes at the last look certify radii up to sigma Phi^-1((.8 alpha)^(1/n_max)), and no more."""
+        reach = SIGMA * float(special.ndtri((0.8 * 0.001) ** (1 / 1000)))
+        easy = np.array([[0.97, 0.03]])
+        both, one = radii_plan((0.3, reach + 1e-9), 1000), radii_plan((0.3,), 1000)
+        assert [samples(h) for h in drive(both, easy)] == [samples(h) for h in drive(one, easy)] == [200]
+        unanimous = looks("select", [100, 0]) + looks("estimate", [1000, 0])
+        within = radii_plan((reach - 1e-9,), 1000)
+        assert within.decided([unanimous])[0].tolist() == [[True]]
+        assert samples(drive(within, np.array([[1.0, 0.0]]))[0]) == 1100
+
+    def test_where_no_radius_is_in_reach_nothing_follows_the_selection(self):
+        plan = radii_plan((2.0, 3.0), 1000)
+        assert plan.most() == 100
+        histories = drive(plan, np.array([[1.0, 0.0]]))
+        assert [look.stage for look in histories[0]] == ["select"]
+        answers = plan.judge(histories)
+        assert (answers.prediction.tolist(), answers.values["radius"].tolist()) == ([ABSTAIN], [0.0])
+
+    def test_samples_are_saved(self):
+        """Radii well off the truth are decided from a few hundred samples, and a near one takes nearly all."""
+        truth = SIGMA * special.ndtri(np.array([0.99, 0.8, 0.6, 0.45]))
+        p = np.column_stack([special.ndtr(truth / SIGMA), special.ndtr(-truth / SIGMA)])
+        far = [samples(h) for h in drive(radii_plan((0.35,), 100_000), np.repeat(p[:1], 50, axis=0))]
+        assert np.mean(far) < 500
+        given_up = [samples(h) for h in drive(radii_plan((0.9,), 100_000), np.repeat(p[2:], 50, axis=0))]
+        assert np.mean(given_up) < 500
+        near = [samples(h) for h in drive(radii_plan((float(truth[1]) - 0.003,), 100_000), np.repeat(p[1:2], 50, 0))]
+        assert np.mean(near) > 30_000
+
+    def test_little_power_is_lost(self):
+        """A radius that the fixed procedure certifies nearly always is claimed nearly always: beta = .01 is all that
+        giving up may cost, and .8 alpha at the last look costs little."""
+        n, p_a = 10_000, 0.861
+        histories = drive(radii_plan((0.5,), n), np.repeat([[p_a, 1 - p_a]], 1000, axis=0), seed=2)
+        claimed = radii_plan((0.5,), n).decided(histories)[0].mean()
+        least = np.argmax(certify_counts(np.tile([1, 0], (n, 1)), np.column_stack([np.arange(n), n - np.arange(n)]),
+                                         SIGMA, 0.001, "cohen").radius >= 0.5)
+        fixed = stats.binom.sf(least - 1, n, p_a)
+        assert fixed > 0.99
+        assert claimed > fixed - 0.02
+
+    @pytest.mark.parametrize("method", ["cohen", "two-sided"])
+    def test_read_again(self, method):
+        plan = radii_plan((0.25, 0.5), 1000, 0.01, method)
+        histories = drive(plan, population(40))
+        before = plan.judge(histories).values["radius"]
+        assert np.array_equal(reread(plan, alpha=0.01).judge(histories).values["radius"], before)
+        stricter = reread(plan, alpha=1e-4).judge(histories).values["radius"]
+        assert np.all((stricter < before) | (before == 0))
+        assert before.max() > 0
+        with_margin = reread(plan, margin=0.1)
+        assert with_margin.identity()["margin"] == 0.1
+        smaller = with_margin.judge(histories).values["radius"]
+        assert np.all((smaller < before) | (before == 0))
+        assert np.array_equal(reread(with_margin, margin=None).judge(histories).values["radius"], before)
+        other = reread(plan, method="two-sided" if method == "cohen" else "cohen")
+        assert other.judge(histories).values["radius"] == pytest.approx(
+            radii_plan((0.25, 0.5), 1000, 0.01, other.method).judge(histories).values["radius"], abs=0)
+
+    def test_a_margin_is_the_noise_s_own(self):
+        plan = radii_plan((0.2,), 1000, margin=0.1)
+        history = looks("select", [9, 1]) + looks("estimate", [95, 5])
+        p = clopper_pearson(95, 100, 0.001 * 0.2 / 4)
+        assert plan.judge([history]).values["radius"] == pytest.approx(
+            SIGMA * (special.ndtri(p) - special.ndtri(0.6)), rel=1e-10)
+
+    def test_refusals(self):
+        with pytest.raises(InputError, match="t-certify has no sequential form"):
+            radii_plan(method="t-certify")
+        with pytest.raises(InputError, match="t-certify has no sequential form"):
+            reread(radii_plan(), method="t-certify")
+        for radii in ((), (-0.1,), (np.inf,), ("far",), (float("nan"),)):
+            with pytest.raises(InputError, match="radii must be"):
+                radii_plan(radii)
+        assert radii_plan((0.5, 0.25, 0.5)).radii == (0.25, 0.5)
+        start = looks("select", [9, 1])
+        with pytest.raises(InputError, match="a look at 150 samples is none of this plan's"):
+            radii_plan().judge([[*start, *looks("estimate", [100, 50])]])
+        with pytest.raises(InputError, match="in order"):
+            radii_plan().judge([[*start, *looks("estimate", [150, 50], [80, 20])]])
+
+
+class TestCurve:
+    def sizes(self, n_a, rival=None, pilot=1000, n_max=100_000, loss=0.01, method="cohen", alpha=0.001):
+        n_a = np.atleast_1d(n_a)
+        rival = pilot - n_a if rival is None else np.atleast_1d(rival)
+        return curve_sizes(n_a, rival, pilot, n_max, loss, alpha, method, partial(gaussian_radius, sigma=1.0))
+
+    def test_a_pilot_then_one_fresh_draw(self):
+        plan = curve_plan()
+        assert plan.next([[]]) == [Draw("pilot", 1000)]
+        draw, = plan.next([looks("pilot", [900, 100])])
+        assert draw is not None
+        assert draw.stage == "estimate"
+        assert draw.n == self.sizes(900)[0]
+        assert 30_000 < draw.n < 50_000
+        assert plan.next([looks("pilot", [900, 100]) + looks("estimate", [draw.n, 0])]) == [None]
+
+    def test_the_pilot_chooses_and_no_more(self):
+        """Same class and n, another pilot: the same answer, which is the fixed procedure's on the fresh counts."""
+        plan, fresh = curve_plan(), looks("estimate", [45_000, 5_000])
+        answers = plan.judge([looks("pilot", pilot) + fresh for pilot in ([990, 10], [600, 400], [10, 990])])
+        expected = certify_counts([1, 0], [45_000, 5_000], SIGMA, 0.001, "cohen")
+        assert answers.prediction.tolist() == [0, 0, ABSTAIN]
+        assert answers.values["radius"].tolist() == [expected.radius, expected.radius, 0]
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_hopeless_pilots_abstain_without_samples(self, method):
+        plan = curve_plan(method=method)
+        hopeless, undecided = looks("pilot", [350, 340, 310]), looks("pilot", [500, 495, 5])
+        if method == "two-sided":  # one-sided, 35 % is hopeless; two-sided it is not where the rivals may be lower
+            hopeless = looks("pilot", [500, 500])
+            assert plan.next([hopeless])[0] is not None
+        else:
+            assert plan.next([hopeless]) == [None]
+            answers = plan.judge([hopeless])
+            assert (answers.prediction.tolist(), answers.values["radius"].tolist()) == ([ABSTAIN], [0.0])
+        assert plan.next([undecided]) == [Draw("estimate", 100_000)]  # a radius near 0 takes every sample
+
+    @pytest.mark.parametrize("n_a", [540, 560, 750, 970, 990, 1000])
+    def test_one_sided_size_is_the_largest_need_over_the_interval(self, n_a):
+        """From the definition, over fine grids of n and of p."""
+        n_max, loss, alpha = 100_000, 0.01, 0.001
+        p = np.linspace(*(float(clopper_pearson(n_a, 1000, 0.005, side)) for side in ("lower", "upper")), 21)[:, None]
+        n = np.unique(np.append(np.geomspace(100, n_max, 1000).round(), n_max))
+        k = np.floor(n * p + 1e-9)
+        radius = np.maximum(special.ndtri(special.betaincinv(k, n - k + 1, alpha)), 0)
+        reached = (radius >= (1 - loss) * radius[:, -1:]) & ((radius[:, -1:] > 0) | (n == n_max))
+        assert self.sizes(n_a)[0] == pytest.approx(n[reached.argmax(axis=1)].max(), rel=0.03)
+
+    @pytest.mark.parametrize("n_a", [520, 700, 900, 990, 1000])
+    def test_two_sided_size_covers_the_whole_rectangle(self, n_a):
+        """R at expected counts, and its need, on a grid of (p_A, p_B): nowhere more than 8 % above the size."""
+        n_max, loss, alpha, pilot = 100_000, 0.01, 0.001, 1000
+
+        def radius(n, p_a, p_b):
+            k_a = np.floor(n * p_a + 1e-9)
+            k_b = np.minimum(np.ceil(n * p_b - 1e-9), n - k_a)
+            q = 1 - stats.beta.ppf(0.9 * alpha, k_a, n - k_a + 1)
+            other = np.where(k_b < n, stats.beta.isf(0.1 * alpha, k_b + 1, np.maximum(n - k_b, 1)), 1.0)
+            return np.maximum(-special.ndtri(q) - special.ndtri(np.minimum(other, q)), 0) / 2
+
+        for share in (0.0, 0.2, 0.6, 1.0):
+            rival = round((pilot - n_a) * share)
+            size = self.sizes(n_a, rival, method="two-sided")[0]
+            (low_a, high_a), (low_b, high_b) = (
+                [float(clopper_pearson(k, pilot, 0.005, side)) for side in ("lower", "upper")] for k in (n_a, rival))
+            p_a, p_b = (a.ravel() for a in np.meshgrid(np.linspace(low_a, high_a, 13), np.linspace(low_b, high_b, 13)))
+            p_a, p_b = p_a[p_a + p_b <= 1], p_b[p_a + p_b <= 1]
+            at_most = radius(n_max, p_a, p_b)
+            if radius(n_max, low_a, min(high_b, 1 - low_a)) <= 0:
+                assert size == n_max
+                continue
+            short = radius(np.minimum(np.ceil(1.08 * size), n_max), p_a, p_b) < (1 - loss) * at_most
+            assert not short.any()
+            assert size < n_max
+
+    @pytest.mark.parametrize("method", ["cohen", "two-sided"])
+    @pytest.mark.parametrize("p_a", [0.7, 0.9, 0.995, 1.0])
+    def test_the_radius_lost_is_within_what_was_allowed(self, p_a, method):
+        p = np.array([p_a, 0.6 * (1 - p_a), 0.4 * (1 - p_a)])
+        pilot = np.floor(1000 * p + 1e-9).astype(int)
+        n = int(curve_plan(method=method).next([looks("pilot", pilot)])[0].n)  # type: ignore[union-attr]
+
+        def radius(n):
+            counts = np.floor(n * p + 1e-9).astype(int)
+            counts[2] += n - counts.sum()
+            return float(certify_counts([1, 0, 0], counts, 1.0, 0.001, method).radius)
+
+        assert n < 90_000
+        assert radius(n) >= 0.99 * radius(100_000) * (1 - 0.001)
+        assert radius(n // 2) < 0.99 * radius(100_000)
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_false_certificates_are_rare_enough(self, method):
+        alpha, size = 0.05, 1500
+        plan = CurveCertify(50, 0.1, 1000, alpha, method, None, radius_of())
+        for p in ([0.6, 0.4], [0.93, 0.05, 0.02]):
+            answers = plan.judge(drive(plan, np.repeat([p], size, axis=0), seed=4))
+            rival = p[1] if len(p) > 2 and method != "cohen" else 1 - p[0]
+            truth = SIGMA * (special.ndtri(p[0]) - special.ndtri(rival)) / 2
+            false = int(((answers.values["radius"] > truth) | (answers.prediction > 0)).sum())
+            level = 2 * alpha if method == "t-certify" else alpha
+            assert stats.binom.sf(false - 1, size, level) > 1e-4
+            assert false > 0.1 * alpha * size
+
+    def test_read_again_at_another_alpha_and_method(self):
+        """n and the class are fixed given the pilot, so every fixed-n procedure may follow."""
+        plan = curve_plan(2000, 0.05, n0=100)
+        histories = drive(plan, population(30))
+        before = plan.judge(histories).values["radius"]
+        for method in METHODS:
+            after = reread(plan, alpha=1e-5, method=method).judge(histories).values["radius"]
+            for i, history in enumerate(histories):
+                expected = certify_counts(history[0].counts, history[1].counts, SIGMA, 1e-5, method).radius \
+                    if len(history) == 2 else 0.0
+                assert after[i] == expected
+        assert np.array_equal(reread(plan, alpha=0.001).judge(histories).values["radius"], before)
+
+    @pytest.mark.parametrize(("n_max", "expected"), [(100_000, 1000), (5000, 500), (300, 100), (60, 60)])
+    def test_default_pilot(self, n_max, expected):
+        assert default_pilot(n_max) == expected
+
+
+class TestSequentialPredict:
+    def test_returns_at_the_first_rejection(self):
+        plan = SequentialPredict(100, 0.01)  # looks 16, 24, 36, 54, 81, 100; .3 / 5 of alpha at each but the last
+        level = 0.01 * 0.3 / 5
+        assert 2 * stats.binom.sf(14, 16, 0.5) < level < 2 * stats.binom.sf(13, 16, 0.5)
+        assert plan.next([[]]) == [Draw("predict", 16)]
+        assert plan.next([looks("predict", [15, 1]), looks("predict", [14, 2])]) == [None, Draw("predict", 8)]
+        answers = plan.judge([looks("predict", [0, 16]), looks("predict", [14, 2])])
+        assert answers.prediction.tolist() == [1, ABSTAIN]
+        assert answers.values["p_value"] == pytest.approx([2.0**-15 / 0.06, 2 * 137 / 2.0**16 / 0.06], rel=1e-9)
+        exhausted = looks("predict", [8, 8], [12, 12], [18, 18], [27, 27], [41, 40], [51, 49])
+        assert plan.next([exhausted]) == [None]
+        assert plan.judge([exhausted]).values["p_value"].tolist() == [1.0]
+
+    def test_the_p_value_says_at_which_alpha_there_is_an_answer(self):
+        plan = SequentialPredict(500, 0.01)
+        histories = drive(plan, population(60, 2))
+        answers = plan.judge(histories)
+        assert np.array_equal(answers.prediction == ABSTAIN, answers.values["p_value"] > 0.01)
+        for alpha in (1e-6, 1e-3, 0.2):
+            again = reread(plan, alpha=alpha).judge(histories)
+            assert np.array_equal(again.values["p_value"], answers.values["p_value"])
+            assert np.array_equal(again.prediction == ABSTAIN, again.values["p_value"] > alpha)
+        assert len({samples(h) for h in histories}) > 4
+
+    def test_a_look_that_once_answered_is_not_outvoted(self):
+        """At a larger alpha an early look answers; later ones, which might say otherwise, do not count."""
+        plan = SequentialPredict(24, 0.5)
+        history = looks("predict", [13, 3], [13, 11])
+        assert plan.judge([history]).prediction.tolist() == [0]
+        swapped = looks("predict", [15, 1], [15, 9])
+        assert plan.judge([swapped]).prediction.tolist() == plan.judge([swapped[:1]]).prediction.tolist() == [0]
+
+    def test_one_look_is_the_fixed_test(self):
+        counts = [np.array([12, 3]), np.array([14, 1])]
+        answers = SequentialPredict(15, 0.01).judge([looks("predict", c) for c in counts])
+        assert answers.values["p_value"].tolist() == predict_counts(np.array(counts), 0.01).p_value.tolist()
+
+    def test_margins_and_methods_are_refused(self):
+        for plan in (SequentialPredict(100, 0.01), FixedPredict(100, 0.01)):
+            with pytest.raises(InputError, match="only alpha"):
+                reread(plan, method="cohen")
+            with pytest.raises(InputError, match="only alpha"):
+                reread(plan, margin=None)
+
+
+class TestFromOptions:
+    def test_designs(self):
+        assert certify_plan(radius_of()) == FixedCertify(100, 100_000, 0.001, "two-sided", None, radius_of())
+        assert certify_plan(radius_of(), radii=[0.5, 0.25], n_max=1000, method="cohen") == radii_plan(
+            (0.25, 0.5), 1000)
+        assert certify_plan(radius_of(), curve_loss=0.01, n_max=100_000, method="cohen") == curve_plan()
+        assert predict_plan() == FixedPredict(1000, 0.001)
+        assert predict_plan(n_max=5000, alpha=0.01) == SequentialPredict(5000, 0.01)
+
+    @pytest.mark.parametrize("options", [
+        {"n": 10, "n_max": 10, "radii": [1]}, {"radii": [1]}, {"curve_loss": 0.1}, {"n_max": 10},
+        {"n_max": 10, "radii": [1], "curve_loss": 0.1}, {"n": 0}, {"n0": 0}, {"alpha": 1.0}, {"method": "best"},
+        {"margin": 0.5}, {"n_max": 10, "curve_loss": 1.0},
+    ])
+    def test_what_names_no_design_is_refused(self, options):
+        with pytest.raises(InputError):
+            certify_plan(radius_of(), **options)
+
+    def test_predict_takes_one_number(self):
+        with pytest.raises(InputError, match="give one of them"):
+            predict_plan(n=10, n_max=10)
+
+    def test_identities_that_cannot_be_rebuilt_are_refused(self):
+        radii = radii_plan().identity()
+        with pytest.raises(InputError, match=r"another version of the design radii: spending '0.5/0.5'"):
+            plan_from("certify", {**radii, "spending": "0.5/0.5"}, radius_of())
+        with pytest.raises(InputError, match="another version of the design fixed: colour"):
+            plan_from("predict", {**FixedPredict(10, 0.1).identity(), "colour": "red"})
+        with pytest.raises(InputError, match="needs n_max"):
+            plan_from("certify", {k: v for k, v in radii.items() if k != "n_max"}, radius_of())
+        with pytest.raises(UnknownNameError, match="curve"):
+            plan_from("certify", {**radii, "design": "curves"}, radius_of())
+        with pytest.raises(UnknownNameError, match="predict"):
+            plan_from("predicts", radii, radius_of())
+        with pytest.raises(InputError, match="radius_of"):
+            plan_from("certify", radii)
