@@ -4,10 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 from smoothcert.checks import check_known, check_positive
+from smoothcert.noise.binomial import BINOMIAL_FORMAT, binomial
+from smoothcert.noise.boxmuller import box_muller
 from smoothcert.noise.gaussian import GaussianNoise
 from smoothcert.noise.grid import GridNoise
-from smoothcert.noise.protocol import Centre, Noise
-from smoothcert.noise.streams import BLOCK, FORMAT, STAGES, NormalStream, fresh_seed, image_key
+from smoothcert.noise.keys import STAGES, fresh_seed, image_key
+from smoothcert.noise.philox import PhiloxStream, philox4x32, row_key
+from smoothcert.noise.protocol import Centre, Noise, sample
+from smoothcert.noise.sfc64 import BoxMullerStream, Sfc64Stream
+from smoothcert.noise.streams import FORMATS, SMALL_SPACE_FORMAT, Stream, open_stream
 
 NOISES: dict[str, Callable[[float, int, float], Noise]] = {
     "grid": GridNoise,
@@ -22,16 +27,26 @@ def build_noise(kind: str, sigma: Any, levels: int = 255, reach: float = 1.0) ->
 
 
 __all__ = [
-    "BLOCK",
-    "FORMAT",
+    "BINOMIAL_FORMAT",
+    "FORMATS",
     "NOISES",
+    "SMALL_SPACE_FORMAT",
     "STAGES",
+    "BoxMullerStream",
     "Centre",
     "GaussianNoise",
     "GridNoise",
     "Noise",
-    "NormalStream",
+    "PhiloxStream",
+    "Sfc64Stream",
+    "Stream",
+    "binomial",
+    "box_muller",
     "build_noise",
     "fresh_seed",
     "image_key",
+    "open_stream",
+    "philox4x32",
+    "row_key",
+    "sample",
 ]

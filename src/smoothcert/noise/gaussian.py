@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from smoothcert.noise.protocol import Centre
-from smoothcert.noise.streams import FORMAT, NormalStream
 from smoothcert.stats import ProbabilityBounds, gaussian_radius
 
 
@@ -25,13 +24,12 @@ class GaussianNoise:
     def centre(self, image: np.ndarray) -> Centre:
         return Centre(np.ravel(image).astype(np.float32, copy=False))
 
-    def sample(self, centre: Centre, stream: NormalStream, out: np.ndarray) -> None:
-        stream.fill(out)
-        out *= np.float32(self.sigma)
-        out += centre.values
+    def place(self, out: Any, values: Any, fraction: Any = None) -> None:
+        out *= float(np.float32(self.sigma))
+        out += values
 
     def radius(self, bounds: ProbabilityBounds, margin: float | None = None) -> np.ndarray:
         return gaussian_radius(bounds, self.sigma, margin)
 
     def identity(self) -> dict[str, Any]:
-        return {"kind": self.kind, "format": FORMAT, "sigma": self.sigma}
+        return {"kind": self.kind, "sigma": self.sigma}

@@ -5,8 +5,9 @@ i = 2^e round(L x). Draw t = round(sigma Z / h) and form y = (t + i) h: |t + i| 
 y depends on t + i alone. This is the base classifier f(Q(.)), Q = rounding to the grid, smoothed with continuous
 noise, so every theorem holds unchanged. A sigma too large for 2^24 takes a smaller e.
 
-An image off the grid (|L x - round(L x)| >= 2^-12 for some pixel, or beyond the range) is never snapped: it is
-certified as given, with y = Q(x + sigma Z) computed in floats, and flagged.
+An image off the grid (|L x - round(L x)| >= 2^-12 for some pixel, or beyond the range) is never snapped: with
+x = (i + f) h, i whole and |f| <= 1/2, it is certified as given, y = Q(x + sigma Z) = (round(sigma Z / h + f) + i) h,
+and flagged. Pixels beyond 2^24 h alone lose digits: there float32 no longer holds every i.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ import numpy as np
 from smoothcert.checks import check_count, check_positive
 from smoothcert.errors import InputError
 from smoothcert.noise.protocol import Centre
-from smoothcert.noise.streams import FORMAT, NormalStream
 from smoothcert.stats import ProbabilityBounds, gaussian_radius
 
 _EXACT = 2**24
@@ -70,31 +70,31 @@ class GridNoise:
 
     def centre(self, image: np.ndarray) -> Centre:
         flat = np.ravel(image).astype(np.float32, copy=False)
-        scaled = flat.astype(np.float64) * self.levels
-        whole = np.rint(scaled)
-        exact = np.abs(scaled - whole) < 2.0**-_FINEST
+        levels = flat.astype(np.float64) * self.levels
+        whole = np.rint(levels)
+        exact = np.abs(levels - whole) < 2.0**-_FINEST
         if exact.all() and np.abs(flat).max(initial=0) <= self.reach:
             return Centre((whole * 2**self.exponent).astype(np.float32))
-        return Centre(flat, off_grid=True)
+        steps = levels * 2**self.exponent
+        values = np.rint(steps).astype(np.float32)
+        return Centre(values, (steps - values).astype(np.float32), off_grid=True)
 
-    def sample(self, centre: Centre, stream: NormalStream, out: np.ndarray) -> None:
-        stream.fill(out)
-        if centre.off_grid:
-            out *= np.float32(self.sigma)
-            out += centre.values
-            out *= np.float32(self._per_unit)
-            np.rint(out, out=out)
+    def place(self, out: Any, values: Any, fraction: Any = None) -> None:
+        out *= float(np.float32(self.sigma * self._per_unit))
+        if fraction is not None:
+            out += fraction
+        if hasattr(out, "round_"):
+            out.round_()
         else:
-            out *= np.float32(self.sigma * self._per_unit)
             np.rint(out, out=out)
-            out += centre.values
-        out *= self.step
+        out += values
+        out *= float(self.step)
 
     def radius(self, bounds: ProbabilityBounds, margin: float | None = None) -> np.ndarray:
         return gaussian_radius(bounds, self.sigma, margin)
 
     def identity(self) -> dict[str, Any]:
         return {
-            "kind": self.kind, "format": FORMAT, "sigma": self.sigma,
+            "kind": self.kind, "sigma": self.sigma,
             "levels": self.levels, "exponent": self.exponent, "reach": self.reach,
         }

@@ -1,11 +1,11 @@
-"""What a noise is: a centre made once per image, samples around it, and the radius its theorem gives."""
+"""What a noise is: a centre made once per image, noisy copies around it, and the radius its theorem gives."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from smoothcert.noise.streams import NormalStream
+from smoothcert.noise.streams import Stream
 from smoothcert.stats import ProbabilityBounds
 
 
@@ -13,10 +13,12 @@ from smoothcert.stats import ProbabilityBounds
 class Centre:
     """An image made ready for a noise: `values` float32 (d,), flat in CHW order, in the noise's own units.
 
+    `fraction`, float32 (d,), is what a grid noise adds before it rounds, or None where there is nothing to add.
     `off_grid` marks an image that a grid noise could not take exactly (see `smoothcert.noise.grid`).
     """
 
     values: np.ndarray
+    fraction: np.ndarray | None = None
     off_grid: bool = False
 
 
@@ -42,8 +44,13 @@ class Noise(Protocol):
         """Prepare a float32 image, any shape."""
         ...
 
-    def sample(self, centre: Centre, stream: NormalStream, out: np.ndarray) -> None:
-        """Fill `out`, float32 (m, d), with the next m noisy copies: never clipped, no other memory of that size."""
+    def place(self, out: Any, values: Any, fraction: Any = None) -> None:
+        """Turn standard normals into noisy copies, in place: never clipped, no other memory of that size.
+
+        Args:
+            out: float32 (m, d), a NumPy array or a torch tensor on any device.
+            values, fraction: a centre's, (d,) or one a row (m, d), of the same kind and on the same device as `out`.
+        """
         ...
 
     def radius(self, bounds: ProbabilityBounds, margin: float | None = None) -> np.ndarray:
@@ -53,3 +60,9 @@ class Noise(Protocol):
     def identity(self) -> dict[str, Any]:
         """Everything that determines the samples, given a stream: part of a store's identity."""
         ...
+
+
+def sample(noise: Noise, centre: Centre, stream: Stream, out: np.ndarray) -> None:
+    """Fill `out`, float32 (m, d), with the next m noisy copies around `centre`."""
+    stream.fill(out)
+    noise.place(out, centre.values, centre.fraction)

@@ -1,0 +1,39 @@
+"""What noise is a function of: (run seed, image, stage), and the position within that stream.
+
+Nothing else enters: not the batch size, not the order of images, not what was drawn before.
+"""
+
+import hashlib
+import secrets
+from typing import Any, Final
+
+import numpy as np
+
+from smoothcert.checks import check_known, check_seed
+from smoothcert.errors import InputError
+
+STAGES: Final = {"select": 0, "estimate": 1, "pilot": 2, "predict": 3, "attack": 4, "walk": 5}
+"""What noise is drawn for; the streams of two stages are disjoint."""
+
+
+def fresh_seed() -> int:
+    """A run seed from the operating system's entropy: 63 bits, so that it fits a signed integer of any language."""
+    return secrets.randbits(63)
+
+
+def image_key(image: np.ndarray) -> int:
+    """The key of an image that has no index: SHA-256 of its float32 bytes, so that two images never share noise."""
+    return int.from_bytes(hashlib.sha256(np.ascontiguousarray(image, dtype=np.float32).tobytes()).digest(), "big")
+
+
+def stream_key(seed: Any, image: int, stage: str) -> tuple[int, tuple[int, int]]:
+    """The checked run seed and spawn key (image, number of the stage) of a stream's SeedSequence.
+
+    Args:
+        seed: run seed, in [0, 2^128).
+        image: index of the image in its data set (below 2^32), or `image_key` of its bytes.
+        stage: a name from `STAGES`.
+    """
+    if image < 0:
+        raise InputError(f"an image's key must not be negative, got {image}")
+    return check_seed(seed), (int(image), STAGES[check_known("stage", stage, STAGES)])

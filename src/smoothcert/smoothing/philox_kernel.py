@@ -1,0 +1,95 @@
+"""`philox-v1` on a GPU: a Triton kernel of which `smoothcert.noise.philox` and `smoothcert.noise.ieee` are the twin.
+
+The same integers, and the same IEEE operations on floats in the same order, with no multiply and add fused: normals
+equal to the twin's, whatever the batch and however images are mixed in it. Import this module where Triton is
+installed and its kernel is about to be used, not before: torch brings Triton on Linux with CUDA.
+"""
+
+from typing import Any, cast
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from smoothcert.errors import InputError
+from smoothcert.noise.ieee import LN, LN2, ROOT_HALF, SIN
+
+_TILE = 256  # quads a program: enough work for four warps at two quads a thread
+_WIDEST = 32  # of them in one row, so that rows a little longer than a power of two waste little
+
+_LN0, _LN1, _LN2, _LN3 = (tl.constexpr(value) for value in LN)
+_SIN0, _SIN1, _SIN2, _SIN3 = (tl.constexpr(value) for value in SIN)
+_TWO_LN2 = tl.constexpr(LN2)
+_ROOT_HALF = tl.constexpr(ROOT_HALF)
+_ORIGIN = tl.constexpr(ROOT_HALF + (40 << 23))
+
+
+def fill_normals(out: Tensor, keys: Tensor, positions: Tensor) -> None:
+    """Write the `philox-v1` normals of one sample a row.
+
+    Args:
+        out: (m, d) float32, contiguous, on a GPU.
+        keys: (m, 3) integers, the words of each row's `smoothcert.noise.row_key(seed, image, stage)`.
+        positions: (m,) int64, each row's position in its stream.
+    """
+    rows, values = out.shape
+    if out.dtype != torch.float32 or not out.is_contiguous():
+        raise InputError(f"normals go to a contiguous float32 tensor, got {out.dtype} with strides {out.stride()}")
+    if keys.shape != (rows, 3) or positions.shape != (rows,):
+        raise InputError(f"{rows} rows need keys ({rows}, 3) and positions ({rows},), got {tuple(keys.shape)} and "
+                         f"{tuple(positions.shape)}")
+    if out.numel() == 0:
+        return
+    quads = triton.cdiv(values, 4)
+    wide = min(triton.next_power_of_2(quads), _WIDEST)
+    grid = triton.cdiv(rows, _TILE // wide), triton.cdiv(quads, wide)
+    with torch.cuda.device_of(out):
+        launch = cast(Any, _fill)[grid]
+        launch(out, keys.contiguous(), positions.contiguous(), rows, values, ROWS=_TILE // wide, QUADS=wide,
+               enable_fp_fusion=False)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _fill(out, keys, positions, rows, values, ROWS: tl.constexpr, QUADS: tl.constexpr):
+    """Values of ROWS samples in QUADS quads each; see `smoothcert.noise.philox` for counter and key."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    there = row < rows
+    position = tl.load(positions + row, mask=there, other=0)[:, None]
+    k0 = tl.load(keys + row * 3, mask=there, other=0).to(tl.uint32)[:, None]
+    k1 = tl.load(keys + row * 3 + 1, mask=there, other=0).to(tl.uint32)[:, None]
+    c3 = tl.load(keys + row * 3 + 2, mask=there, other=0).to(tl.uint32)[:, None]
+    c0 = (tl.program_id(1) * QUADS + tl.arange(0, QUADS)).to(tl.uint32)[None, :]
+    c1 = position.to(tl.uint32)
+    c2 = (position >> 32).to(tl.uint32)
+    for _ in tl.static_range(10):
+        high0, low0 = tl.umulhi(c0, 0xD2511F53), c0 * 0xD2511F53
+        high1, low1 = tl.umulhi(c2, 0xCD9E8D57), c2 * 0xCD9E8D57
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0 += 0x9E3779B9
+        k1 += 0xBB67AE85
+    z0, z1 = _normals(c0, c1)
+    z2, z3 = _normals(c2, c3)
+    normals = tl.reshape(tl.join(tl.join(z0, z2), tl.join(z1, z3)), (ROWS, 4 * QUADS))
+    column = tl.program_id(1) * (4 * QUADS) + tl.arange(0, 4 * QUADS)
+    target = out + row.to(tl.int64)[:, None] * values + column[None, :]
+    tl.store(target, normals, mask=there[:, None] & (column < values)[None, :])
+
+
+@triton.jit
+def _normals(high, low):
+    """r cos(theta) and r sin(theta) of the 64-bit words high 2^32 + low: `smoothcert.noise.ieee`, step by step."""
+    x = ((high.to(tl.int64) << 8) | (low >> 24).to(tl.int64)).to(tl.float32) + 0.5
+    bits = x.to(tl.int32, bitcast=True) - _ORIGIN
+    m = ((bits & 0x7FFFFF) + _ROOT_HALF).to(tl.float32, bitcast=True)
+    s = tl.div_rn(m - 1.0, m + 1.0)
+    q = s * s
+    logarithm = s * (((q * _LN3 + _LN2) * q + _LN1) * q + _LN0)
+    radius = tl.sqrt_rn((bits >> 23).to(tl.float32) * _TWO_LN2 + logarithm)
+    y = ((low & 0x7FFFFE) | 0x3F800001).to(tl.float32, bitcast=True) - 1.5
+    q = y * y
+    short = y * (((q * _SIN3 + _SIN2) * q + _SIN1) * q + _SIN0)
+    long = tl.sqrt_rn(1.0 - short * short)
+    long = (long.to(tl.uint32, bitcast=True) ^ (low << 31)).to(tl.float32, bitcast=True)
+    swapped = (low & 0x800000) != 0
+    return radius * tl.where(swapped, short, long), radius * tl.where(swapped, long, short)
