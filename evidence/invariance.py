@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from smoothcert import SmoothedClassifier, build_model, load_data
-from smoothcert.smoothing import Sampler
+from smoothcert.smoothing import Sampling, Segment, open_voter
 
 SAMPLES = 3000
 COLUMNS = ("batch 1", "batch 7", "batch 1000", "1 thread", "shuffled order", "alone", "close calls judged alone")
@@ -47,7 +47,7 @@ def main() -> str:
 
 
 def close_share(model: torch.nn.Module, data, index: list[int]) -> float:
-    """Share of samples that the sampler judges again, alone."""
+    """Share of samples that the voter judges again, alone."""
     calls = {"whole": 0, "alone": 0}
 
     def counted(images: torch.Tensor) -> torch.Tensor:
@@ -55,7 +55,8 @@ def close_share(model: torch.nn.Module, data, index: list[int]) -> float:
         return model(images)
 
     g = SmoothedClassifier(model, 0.5, data.num_classes, seed=1, levels=data.levels)
-    sampler = Sampler(counted, g.noise, data.num_classes, data.shape, 1, batch_size=100)
+    how = Sampling(engine="plain", batch_size=100)
+    voter = open_voter(counted, g.noise, data.num_classes, data.shape, 1, how=how).voter
     for i in index:
-        sampler.count(g.noise.centre(data.image(i)), i, "estimate", SAMPLES)
+        voter.count([Segment(voter.subject(data.image(i), i), "estimate", 0, SAMPLES)])
     return calls["alone"] / calls["whole"]

@@ -10,8 +10,8 @@ from torch import nn
 
 from smoothcert import SmoothedClassifier
 from smoothcert.errors import InputError, ModelError
-from smoothcert.noise import NOISES, NormalStream, build_noise, image_key
-from smoothcert.smoothing import Sampler
+from smoothcert.noise import NOISES, Sfc64Stream, build_noise, image_key, sample
+from smoothcert.smoothing import Sampling, Segment, open_voter
 from smoothcert.stats import ClassCounts
 
 
@@ -33,7 +33,7 @@ def test_counts_are_those_of_the_documented_recipe():
     found = g.certify(X[0], n0=20, n=250, index=3)
     for stage, n, counts in (("select", 20, found.selection), ("estimate", 250, found.estimation)):
         normals = np.empty((n, 64), dtype=np.float32)
-        NormalStream(7, 3, stage, 64).fill(normals)
+        Sfc64Stream(7, 3, stage, 64).fill(normals)
         steps = np.rint(normals * np.float32(0.5 * 255 * 4096)) + np.rint(X[0].numpy().ravel() * 255) * 4096
         noisy = torch.from_numpy((steps * np.float32(1 / (255 * 4096))).astype(np.float32)).view(n, 1, 8, 8)
         votes = network()(noisy).argmax(dim=1)
@@ -142,7 +142,7 @@ def test_soft_is_the_mean_softmax_and_its_gradient_is_right():
     assert not x.grad[1:].any()
 
     noise, noisy = build_noise("grid", 0.3), np.empty((5, 64), dtype=np.float32)
-    noise.sample(noise.centre(X[0].numpy()), NormalStream(1, image_key(X[0].numpy()), "attack", 64), noisy)
+    sample(noise, noise.centre(X[0].numpy()), Sfc64Stream(1, image_key(X[0].numpy()), "attack", 64), noisy)
     shift = torch.from_numpy(noisy - X[0].numpy().ravel()).double().view(5, 1, 8, 8)
 
     def value(image: torch.Tensor) -> torch.Tensor:
@@ -180,10 +180,11 @@ def test_memory_does_not_grow_with_n():
             return torch.stack([images.mean((1, 2, 3)), -images.mean((1, 2, 3))], dim=1)
 
     model = Largest()
-    sampler = Sampler(model, build_noise("grid", 0.5), 2, (1, 8, 8), 0, batch_size=32)
-    sampler.count(sampler._noise.centre(X[0].numpy()), 0, "estimate", 5000)
+    how = Sampling(engine="plain", batch_size=32)
+    voter = open_voter(model, build_noise("grid", 0.5), 2, (1, 8, 8), seed=0, how=how).voter
+    assert voter.count([Segment(voter.subject(X[0].numpy(), 0), "estimate", 0, 5000)]).sum() == 5000
     assert model.rows == 32
-    assert len(sampler._buffer) == 32
+    assert len(voter._rows._rows) == 32
 
 
 def test_off_grid_images_are_flagged():
@@ -286,7 +287,7 @@ class TestPredictProba:
         method = SmoothedClassifier(estimator.predict_proba, sigma=0.5, num_classes=10, seed=1).predict(X[0], n=200)
         assert whole.counts == method.counts
         noise, noisy = build_noise("grid", 0.5), np.empty((200, 64), dtype=np.float32)
-        noise.sample(noise.centre(X[0].numpy()), NormalStream(1, image_key(X[0].numpy()), "predict", 64), noisy)
+        sample(noise, noise.centre(X[0].numpy()), Sfc64Stream(1, image_key(X[0].numpy()), "predict", 64), noisy)
         assert whole.counts == ClassCounts(np.bincount(estimator.predict(noisy), minlength=10))
 
     def test_columns_follow_the_estimators_classes(self):

@@ -1,19 +1,28 @@
 """SmoothedClassifier: the thin face that users hold."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from smoothcert.checks import check_count, check_positive, check_probability, check_seed
+from smoothcert.checks import check_count, check_positive, check_seed
 from smoothcert.errors import InputError
-from smoothcert.noise import Centre, NormalStream, build_noise, fresh_seed, image_key
-from smoothcert.smoothing.protocols import Denoiser, base_classifier, check_ready, device_of, evaluation
-from smoothcert.smoothing.sampling import Sampler
-from smoothcert.stats import Certificate, Prediction, certify_with, predict_counts
+from smoothcert.noise import build_noise, fresh_seed, image_key, open_stream, sample
+from smoothcert.smoothing.packing import Finished, run_plan
+from smoothcert.smoothing.protocols import (
+    Denoiser,
+    base_classifier,
+    check_logits,
+    check_ready,
+    device_of,
+    evaluation,
+)
+from smoothcert.smoothing.sampling import OpenVoter, Sampling, behind, open_voter
+from smoothcert.stats import Certificate, ClassCounts, Plan, Prediction, certify_plan, predict_plan
 
 
 class SmoothedClassifier:
@@ -30,6 +39,7 @@ class SmoothedClassifier:
         bounds: (low, high) that every pixel must keep, or None to lift the check (for teaching and tests).
         levels: levels per unit the images were quantised to, for grid noise: 255 for 8-bit images.
         device: where the model runs; None means where its parameters are.
+        engine, space, precision, noise_format: how votes are computed; see `smoothcert.smoothing.Sampling`.
     Raises:
         InputError: values outside these. ModelError: a model that cannot serve as a base classifier.
 
@@ -42,7 +52,8 @@ class SmoothedClassifier:
     def __init__(
         self, model: Any, sigma: float, num_classes: int, seed: int | None = None, noise: str = "grid",
         denoiser: Denoiser | None = None, bounds: tuple[float, float] | None = (0, 1), levels: int = 255,
-        device: torch.device | str | None = None,
+        device: torch.device | str | None = None, *, engine: str = "auto", space: str = "auto",
+        precision: str = "float32", noise_format: str = "auto",
     ):
         self.num_classes = check_count("num_classes", num_classes, least=2)
         self.sigma = check_positive("sigma", sigma)
@@ -53,63 +64,64 @@ class SmoothedClassifier:
         self.model = base_classifier(model, self.num_classes)
         self.denoiser = denoiser
         self.device = torch.device(device) if device is not None else device_of(self.model)
+        self._how = partial(Sampling, engine, space, precision, noise_format, device=self.device)
+        self._opened: dict[Any, OpenVoter] = {}
 
     def predict(
-        self, x: Any, n: int = 1000, alpha: float = 0.001, *,
+        self, x: Any, n: int | None = None, alpha: float = 0.001, *, n_max: int | None = None,
         index: int | Sequence[int] | None = None, batch_size: int | None = None,
     ) -> Any:
         """PREDICT (Cohen et al. 2019): the smoothed class of each image, or None where it abstains.
 
         Args:
             x: one image (C, H, W) or several (N, C, H, W), floats in `bounds`.
-            n: samples an image.
+            n: samples an image; 1,000 unless `n_max` is given.
             alpha: probability of returning another class than g's.
+            n_max: instead of n, stop as soon as the answer is sure, after at most so many samples
+                (see `smoothcert.stats.SequentialPredict`).
             index: the images' indices in their data set, which key the noise; None keys it by the images' bytes.
-            batch_size: images per forward pass; never changes results.
+            batch_size: samples per forward pass; never changes results.
         Returns:
             A Prediction for one image, a list of them for several.
         """
-        check_probability("alpha", alpha)
-        check_count("n", n)
-        images, keys, single = self._images(x, index)
-        results = []
-        for sampler, centre, key in self._samplers(images, keys, batch_size):
-            counts = sampler.count(centre, key, "predict", n)
-            answer = predict_counts(counts, alpha)
-            results.append(Prediction(_class_or_none(answer.prediction), float(answer.p_value), counts, alpha))
-        return results[0] if single else results
+        plan = predict_plan(alpha, n, n_max)
+        results = [
+            Prediction(_class_or_none(done.prediction), done.values["p_value"], ClassCounts(done.history[-1].counts),
+                       alpha)
+            for done in self._run(plan, x, index, batch_size)
+        ]
+        return results[0] if _is_single(x) else results
 
     def certify(
-        self, x: Any, n0: int = 100, n: int = 100_000, alpha: float = 0.001, method: str = "two-sided",
-        margin: float | None = None, *, index: int | Sequence[int] | None = None, batch_size: int | None = None,
+        self, x: Any, n0: int | None = None, n: int | None = None, alpha: float = 0.001, method: str = "two-sided",
+        margin: float | None = None, *, radii: Sequence[float] | None = None, curve_loss: float | None = None,
+        n_max: int | None = None, index: int | Sequence[int] | None = None, batch_size: int | None = None,
     ) -> Any:
-        """CERTIFY: the class chosen from n0 samples, and the l2 radius proved from n fresh ones.
+        """CERTIFY: the class chosen from n0 samples, and the l2 radius proved from fresh ones.
+
+        Three designs, of which one is chosen: a fixed number of samples (`n`, the default, 100,000); `radii` with
+        `n_max`, which decides for each radius of a list whether it is certified and stops when all are decided; or
+        `curve_loss` with `n_max`, which sizes n for each image by a pilot so that at most this share of the radius
+        that n_max samples would give is lost.
 
         Args:
             x, index, batch_size: as for `predict`.
-            n0: samples that choose the class, then thrown away.
-            n: samples that bound its probability.
+            n0: samples that choose the class, then thrown away: 100, or 1,000 as a pilot for `curve_loss`.
             alpha: failure probability of each certificate.
             method: "two-sided" (default), "cohen" or "t-certify"; see `smoothcert.stats.certify_counts`.
             margin: tau, to ask for the radius within which the class keeps probability 1/2 + tau.
         Returns:
             A Certificate for one image, a list of them for several.
         """
-        check_count("n0", n0)
-        check_count("n", n)
-        radius_of = partial(self.noise.radius, margin=margin)
-        certify_with(radius_of, [1, 0], [1, 0], alpha, method)  # refuse bad arguments before any sampling
-        images, keys, single = self._images(x, index)
-        results = []
-        for sampler, centre, key in self._samplers(images, keys, batch_size):
-            selection = sampler.count(centre, key, "select", n0)
-            estimation = sampler.count(centre, key, "estimate", n)
-            answer = certify_with(radius_of, selection, estimation, alpha, method)
-            results.append(Certificate(
-                _class_or_none(answer.prediction), float(answer.radius), selection, estimation, self.sigma, alpha,
-                method, margin, centre.off_grid,
-            ))
-        return results[0] if single else results
+        plan = certify_plan(partial(self.noise.radius, margin=margin), n0=n0, n=n, radii=radii, curve_loss=curve_loss,
+                            n_max=n_max, alpha=alpha, method=method, margin=margin)
+        results = [self._certificate(done, alpha, method, margin) for done in self._run(plan, x, index, batch_size)]
+        return results[0] if _is_single(x) else results
+
+    def _certificate(self, done: Finished, alpha: float, method: str, margin: float | None) -> Certificate:
+        selection, *looks = (ClassCounts(look.counts) for look in done.history)
+        return Certificate(_class_or_none(done.prediction), done.values["radius"], selection, tuple(looks), self.sigma,
+                           alpha, method, margin, done.off_grid)
 
     def soft(self, x: Tensor, m: int = 64, *, index: int | Sequence[int] | None = None) -> Tensor:
         """G(x) = the mean over m noisy copies of softmax(logits): differentiable in x and the model's parameters.
@@ -128,28 +140,35 @@ class SmoothedClassifier:
         x = x.unsqueeze(0) if x.ndim == 3 else x
         shifts = np.stack([self._shifts(image, key, m) for image, key in zip(images, keys, strict=True)])
         noisy = (x.unsqueeze(1) + torch.from_numpy(shifts).to(self.device)).flatten(0, 1)
-        logits = self._sampler(images.shape[1:], None).logits(noisy)
+        logits = check_logits(behind(self.denoiser, self.sigma, self.model)(noisy), len(noisy), self.num_classes)
         return logits.softmax(dim=1).unflatten(0, (len(x), m)).mean(dim=1)
 
     def _shifts(self, image: np.ndarray, key: int, m: int) -> np.ndarray:
         """y - x for m noisy copies: adding it to x keeps the gradient that rounding to a grid would stop."""
         noisy = np.empty((m, image.size), dtype=np.float32)
-        self.noise.sample(self.noise.centre(image), NormalStream(self.seed, key, "attack", image.size), noisy)
+        stream = open_stream("sfc64-v1", self.seed, key, "attack", image.size)
+        sample(self.noise, self.noise.centre(image), stream, noisy)
         return noisy.reshape(m, *image.shape) - image
 
-    def _samplers(
-        self, images: np.ndarray, keys: list[int], batch_size: int | None
-    ) -> Iterator[tuple[Sampler, Centre, int]]:
+    def _run(
+        self, plan: Plan, x: Any, index: int | Sequence[int] | None, batch_size: int | None
+    ) -> Iterator[Finished]:
+        images, keys, _ = self._images(x, index)
         check_ready(self.model)
-        sampler = self._sampler(images.shape[1:], batch_size)
         with evaluation(self.model):
-            for image, key in zip(images, keys, strict=True):
-                yield sampler, self.noise.centre(image), key
+            voter = self._voter(images.shape[1:], batch_size, plan.most() * len(images)).voter
+            done = run_plan(plan, voter, zip(range(len(images)), images, keys, strict=True), self.num_classes)
+            yield from sorted(done, key=lambda finished: finished.tag)
 
-    def _sampler(self, shape: tuple[int, ...], batch_size: int | None) -> Sampler:
+    def _voter(self, shape: tuple[int, ...], batch_size: int | None, samples: int) -> OpenVoter:
+        """The voter for images of this shape, kept as long as the network's weights stay what they are."""
         c, h, w = shape
-        return Sampler(self.model, self.noise, self.num_classes, (c, h, w), self.seed, self.denoiser, batch_size,
-                       self.device)
+        key = (_content(self.model), shape, batch_size)
+        if key not in self._opened:
+            how = self._how(batch_size=batch_size, samples=samples)
+            self._opened = {key: open_voter(self.model, self.noise, self.num_classes, (c, h, w), self.seed,
+                                            self.denoiser, how)}
+        return self._opened[key]
 
     def _images(self, x: Any, index: int | Sequence[int] | None) -> tuple[np.ndarray, list[int], bool]:
         """Checked float32 images (N, C, H, W) on the host, their noise keys, and whether x was a single image."""
@@ -193,6 +212,22 @@ def _check_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | N
     if not low < high:
         raise InputError(f"bounds must be (low, high) with low < high, or None, got {bounds!r}")
     return float(low), float(high)
+
+
+def _is_single(x: Any) -> bool:
+    return np.ndim(x) == 3
+
+
+def _content(model: Any) -> str:
+    """A hash of a network's weights; other models are told apart by themselves."""
+    if not isinstance(model, nn.Module):
+        return str(id(model))
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.ndim else
+                      str(tensor.item()).encode())
+    return digest.hexdigest()
 
 
 def _class_or_none(prediction: Any) -> int | None:

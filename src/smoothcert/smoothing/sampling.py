@@ -1,95 +1,134 @@
-"""The hot loop: a base classifier, an image and a noise stream in, votes out.
+"""From a model and a noise to a voter: which space is sampled, which engine runs, which format the noise has."""
 
-One compute batch of memory, whatever n and however many images: noisy copies are drawn straight into a buffer that
-every batch reuses, votes are counted on the device, and the host waits once per stage.
-"""
-
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcert.checks import check_count
+from smoothcert.checks import check_count, check_known
 from smoothcert.errors import ModelError
-from smoothcert.noise import Centre, Noise, NormalStream
-from smoothcert.smoothing.protocols import BaseClassifier, Denoiser, check_finite, check_logits, device_of
-from smoothcert.stats import ClassCounts
+from smoothcert.noise import FORMATS, SMALL_SPACE_FORMAT, Noise
+from smoothcert.smoothing.engines import ENGINES, PRECISIONS, open_engine, reduced
+from smoothcert.smoothing.protocols import BaseClassifier, Denoiser, device_of
+from smoothcert.smoothing.rows import DeviceRows, HostRows, Placement, Rows
+from smoothcert.smoothing.spaces import Space, find_space
+from smoothcert.smoothing.voters import BinaryVoter, LogitVoter, NetworkVoter, Voter
 
-CLOSE_CALL = 1e-4
-"""A vote whose two top logits differ by less than this share of the largest is judged again, alone.
-
-Floating-point sums depend on the batch they are computed in, by about 1e-6 of a logit. A sample judged alone always
-gives the same answer, so results are equal whatever the batch size.
-"""
+ENGINE_NAMES = ("auto", *ENGINES)
+SPACES = ("auto", "pixels")
+NOISE_FORMATS = ("auto", "sfc64-v1", "philox-v1")
 
 
-class Sampler:
-    """Counts the votes of a base classifier over noisy copies of images of one shape.
+@dataclass(frozen=True)
+class Sampling:
+    """How votes are obtained; everything of it but `samples` and `device` may be left alone.
+
+    Attributes:
+        engine: "auto", or a name from `smoothcert.smoothing.engines.ENGINES`.
+        space: "auto" samples where the noise has the fewest dimensions; "pixels" never leaves the image.
+        precision: "float32"; "tf32" and "bf16" make another base classifier, and are certified as such.
+        noise_format: "auto" is sfc64-v1 on a CPU and philox-v1 on a GPU; either runs on both.
+        batch_size: samples a forward pass; None picks one. Never changes results in float32.
+        device: where the model runs; None means where its parameters are.
+        samples: how many samples the run may take, where known: lets `auto` engines weigh their start-up.
+    """
+
+    engine: str = "auto"
+    space: str = "auto"
+    precision: str = "float32"
+    noise_format: str = "auto"
+    batch_size: int | None = None
+    device: torch.device | None = None
+    samples: int | None = None
+
+
+@dataclass(frozen=True)
+class OpenVoter:
+    """A voter with what was resolved for it: the part of a store's identity that sampling owns."""
+
+    voter: Voter
+    space: str
+    engine: str
+    batch: int | None
+
+    def identity(self, precision: str, device: torch.device) -> dict[str, Any]:
+        """Space, engine, precision and kind of device; in reduced precision the batch too: it shapes the answers."""
+        batch = {} if precision == "float32" else {"batch_size": self.batch}
+        return {"space": self.space, "engine": self.engine, "precision": precision, "device": device.type, **batch}
+
+
+def open_voter(
+    model: BaseClassifier, noise: Noise, num_classes: int, shape: tuple[int, int, int], seed: int,
+    denoiser: Denoiser | None = None, how: Sampling | None = None,
+) -> OpenVoter:
+    """Choose space and engine, and make the voter.
 
     Args:
         model: base classifier, ready for use (see `protocols.check_ready`).
-        noise: what is added.
-        num_classes: K.
         shape: (C, H, W) of the images.
         seed: run seed of every stream.
         denoiser: placed between noise and model, or None.
-        batch_size: images per forward pass; None picks one that stays in the processor's cache. Never changes results.
-        device: where the model runs; None means where its parameters are.
+    Raises:
+        InputError: unknown names, or a precision that the engine or the device does not have.
     """
+    how = how or Sampling()
+    check_known("engine", how.engine, ENGINE_NAMES)
+    check_known("space", how.space, SPACES)
+    check_known("noise_format", how.noise_format, NOISE_FORMATS)
+    check_known("precision", how.precision, PRECISIONS)
+    space = _space(model, noise, num_classes, shape, denoiser, how)
+    if space is not None and space.name == "binary":
+        return OpenVoter(BinaryVoter(space, noise, seed), "binary", "exact", None)
+    if space is not None and space.head is None:
+        return OpenVoter(LogitVoter(space, noise.sigma, seed), "logits", "exact", None)
+    return _network_voter(model, noise, num_classes, shape, seed, denoiser, how, space)
 
-    def __init__(
-        self, model: BaseClassifier, noise: Noise, num_classes: int, shape: tuple[int, int, int], seed: int,
-        denoiser: Denoiser | None = None, batch_size: int | None = None, device: torch.device | None = None,
-    ):
-        self._model, self._noise, self._denoiser = model, noise, denoiser
-        self._num_classes, self._shape, self._seed = num_classes, shape, seed
-        self._dimension = int(np.prod(shape))
-        self._device = device or device_of(model)
-        self._batch = default_batch(self._dimension) if batch_size is None else check_count("batch_size", batch_size)
-        self._buffer = np.empty((0, self._dimension), dtype=np.float32)
-        self._judges_alone = not getattr(model, "batch_invariant", False)
 
-    def count(self, centre: Centre, key: int, stage: str, n: int, start: int = 0) -> ClassCounts:
-        """Votes of samples start ... start + n - 1 of (key, stage): the same whatever the batch size.
+def _network_voter(
+    model: BaseClassifier, noise: Noise, num_classes: int, shape: tuple[int, int, int], seed: int,
+    denoiser: Denoiser | None, how: Sampling, space: Space | None,
+) -> OpenVoter:
+    device = how.device or device_of(model)
+    placement = Placement(noise, space, shape)
+    network = model if space is None else space.head
+    size = default_batch(placement.shape, device) if how.batch_size is None else how.batch_size
+    batch = check_count("batch_size", size)
+    engine = open_engine(how.engine, network, shape=placement.shape, batch=batch, device=device,
+                         precision=how.precision, samples=how.samples)
+    plain = reduced(network, how.precision)
+    referee = how.precision == "float32" and not getattr(model, "batch_invariant", False)
+    voter = NetworkVoter(_rows(placement, seed, device, how), behind(denoiser, noise.sigma, engine.run),
+                         behind(denoiser, noise.sigma, plain), num_classes, engine.batch or batch, device, referee)
+    return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch)
 
-        Args:
-            centre: the image as `noise.centre` prepares it.
-            key: the image's index in its data set, or `image_key` of its bytes.
-            stage: a name from `smoothcert.noise.STAGES`.
-        """
-        stream = NormalStream(self._seed, key, stage, self._dimension, start)
-        counts = torch.zeros(self._num_classes, dtype=torch.int64, device=self._device)
-        ordered = torch.ones((), dtype=torch.bool, device=self._device)
-        if len(self._buffer) < min(n, self._batch):
-            self._buffer = np.empty((min(n, self._batch), self._dimension), dtype=np.float32)
-        with torch.no_grad():
-            for done in range(0, n, self._batch):
-                rows = self._buffer[: min(self._batch, n - done)]
-                self._noise.sample(centre, stream, rows)
-                noisy = torch.from_numpy(rows).view(-1, *self._shape).to(self._device)
-                votes, comparable = self._vote(noisy)
-                counts += torch.bincount(votes, minlength=self._num_classes)
-                ordered &= comparable
-        check_finite(bool(ordered))
-        return ClassCounts(counts.cpu().numpy())
 
-    def logits(self, noisy: Tensor) -> Tensor:
-        """The base classifier behind its denoiser: (N, C, H, W) -> checked logits (N, K)."""
-        if self._denoiser is not None:
-            noisy = denoise(self._denoiser, noisy, self._noise.sigma)
-        return check_logits(self._model(noisy), len(noisy), self._num_classes)
+def _space(
+    model: BaseClassifier, noise: Noise, num_classes: int, shape: tuple[int, int, int], denoiser: Denoiser | None,
+    how: Sampling,
+) -> Space | None:
+    """The smallest exact space, or None for pixels: on a grid, and behind a denoiser, the noise is no Gaussian."""
+    if how.space == "pixels" or noise.kind != "gaussian" or denoiser is not None or how.precision != "float32":
+        return None
+    if how.noise_format != "auto":
+        return None
+    return find_space(model, shape, num_classes)
 
-    def _vote(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
-        """Votes (N,) and whether every logit could be compared; close calls are judged one at a time."""
-        logits = self.logits(noisy)
-        votes = logits.argmax(dim=1)
-        if self._judges_alone and len(noisy) > 1:
-            first, second = logits.topk(2, dim=1).values.unbind(dim=1)
-            scale = logits.abs().nan_to_num(posinf=0.0).amax(dim=1)
-            for row in (first - second <= CLOSE_CALL * scale).nonzero().flatten().tolist():
-                votes[row] = self.logits(noisy[row : row + 1]).argmax()
-        return votes, ~logits.isnan().any()
+
+def _rows(placement: Placement, seed: int, device: torch.device, how: Sampling) -> Rows:
+    wanted = how.noise_format
+    if wanted == "auto":
+        on_gpu = device.type == "cuda"
+        wanted = "philox-v1" if on_gpu else "sfc64-v1" if placement.in_place else SMALL_SPACE_FORMAT
+    if wanted == "philox-v1" and device.type == "cuda":
+        return DeviceRows(placement, seed, device)
+    return HostRows(placement, seed, check_known("noise_format", wanted, FORMATS), device)
+
+
+def behind(denoiser: Denoiser | None, sigma: float, run: Any) -> Any:
+    """A forward pass with the denoiser in front of it."""
+    return run if denoiser is None else lambda noisy: run(denoise(denoiser, noisy, sigma))
 
 
 def denoise(denoiser: Denoiser, noisy: Tensor, sigma: float) -> Tensor:
@@ -101,6 +140,9 @@ def denoise(denoiser: Denoiser, noisy: Tensor, sigma: float) -> Tensor:
     return estimate
 
 
-def default_batch(dimension: int) -> int:
-    """Images per forward pass that keep a small network's activations in cache (measured: benchmarks/RESULTS.md)."""
-    return int(np.clip(100_000 // dimension, 16, 1000))
+def default_batch(shape: tuple[int, ...], device: torch.device) -> int:
+    """Samples a forward pass: on a CPU what keeps activations in cache (benchmarks/RESULTS.md), on a GPU a full one."""
+    values = int(np.prod(shape))
+    if device.type == "cuda":
+        return int(np.clip(2**24 // values, 64, 4096))
+    return int(np.clip(100_000 // values, 16, 1000))

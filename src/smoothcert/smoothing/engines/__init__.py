@@ -1,0 +1,10 @@
+"""Engines: ways to run a base classifier's forward pass, none of which changes its votes.
+
+To add one, write a `Builder` and add it to `ENGINES`; `open_engine` checks what it computes.
+"""
+
+from smoothcert.smoothing.engines.opening import ENGINES, open_engine
+from smoothcert.smoothing.engines.precision import PRECISIONS, reduced
+from smoothcert.smoothing.engines.protocol import Engine, EngineWarning
+
+__all__ = ["ENGINES", "PRECISIONS", "Engine", "EngineWarning", "open_engine", "reduced"]

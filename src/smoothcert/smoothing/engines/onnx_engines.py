@@ -1,0 +1,142 @@
+"""Other runtimes, fed by an ONNX export of the folded network for one fixed number of rows."""
+
+import logging
+import warnings
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smoothcert.errors import InputError, MissingExtraError
+from smoothcert.smoothing.engines.fingerprint import fingerprint
+from smoothcert.smoothing.engines.folding import fold
+from smoothcert.smoothing.engines.protocol import Refused, Run, refusing
+
+PACKAGES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
+"""What each engine imports."""
+
+_EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
+_exports: weakref.WeakKeyDictionary[nn.Module, tuple[str, bytes]] = weakref.WeakKeyDictionary()
+
+
+def onnxruntime(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
+    """ONNX Runtime on a CPU, or on a GPU through its CUDA provider, TF32 off."""
+    runtime = _needed("onnxruntime", precision)
+    provider: Any = "CPUExecutionProvider"
+    if device.type == "cuda":
+        provider = ("CUDAExecutionProvider", {"device_id": str(device.index or 0), "use_tf32": "0"})
+        if provider[0] not in runtime.get_available_providers():
+            raise Refused("the installed onnxruntime has no CUDA provider (onnxruntime-gpu has)")
+    elif device.type != "cpu":
+        raise Refused(f"it does not run on a device of type {device.type}")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    content = exported(model, shape, batch)
+    with refusing("onnxruntime cannot load the network"):
+        session = runtime.InferenceSession(content, options, providers=[provider])
+        return filled_up(_session_run(session, device), shape, batch, device)
+
+
+def openvino(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
+    """OpenVINO on a CPU, in full float32.
+
+    Reads the ONNX export: openvino's converter of torch modules would report its use to its makers.
+    """
+    runtime = _needed("openvino", precision)
+    if device.type != "cpu":
+        raise Refused(f"it runs on CPUs, the model is on {device}")
+    content = exported(model, shape, batch)
+    options = {
+        "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
+        "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": "NO",  # pinned processes would share one core
+    }
+    with refusing("openvino cannot load the network"):
+        core = runtime.Core()
+        request = core.compile_model(core.read_model(content), "CPU", options).create_infer_request()
+
+    def run(rows: Tensor) -> Tensor:
+        request.set_input_tensor(0, runtime.Tensor(rows.numpy(), shared_memory=True))
+        request.infer()
+        return torch.from_numpy(request.get_output_tensor(0).data.copy())
+
+    return filled_up(run, shape, batch, device)
+
+
+def exported(model: nn.Module, shape: tuple[int, ...], batch: int) -> bytes:
+    """The folded network as ONNX, for exactly `batch` rows; the last export of a network is kept while it lives.
+
+    Raises Refused where the network cannot be exported.
+    """
+    key = f"{fingerprint(model)} {shape} {batch}"
+    if key != _exports.get(model, ("", b""))[0]:
+        with refusing("the network cannot be exported to ONNX"), _quiet(), torch.no_grad():
+            program: Any = torch.onnx.export(fold(model).cpu(), (torch.zeros(batch, *shape),), dynamo=True,
+                                             verbose=False)
+            _exports[model] = key, program.model_proto.SerializeToString()
+    return _exports[model][1]
+
+
+def filled_up(run: Run, shape: tuple[int, ...], batch: int, device: torch.device) -> Run:
+    """A pass over exactly `batch` contiguous rows as one over 1 ... batch of them, in any layout.
+
+    What fills up a short batch are rows of earlier ones: no row's logits depend on another's.
+    """
+    buffer = torch.zeros(batch, *shape, device=device)
+
+    def run_some(rows: Tensor) -> Tensor:
+        if len(rows) == batch:
+            return run(rows.detach().to(torch.float32).contiguous())
+        buffer[: len(rows)].copy_(rows.detach())
+        return run(buffer)[: len(rows)]
+
+    return run_some
+
+
+def _session_run(session: Any, device: torch.device) -> Run:
+    """A session that reads the rows where they lie and writes logits into one buffer, of which a copy is returned."""
+    binding, where = session.io_binding(), (device.type, device.index or 0, np.float32)
+    rows_in, logits_out = session.get_inputs()[0].name, session.get_outputs()[0]
+    logits = torch.empty(logits_out.shape, device=device)
+    binding.bind_output(logits_out.name, *where, logits_out.shape, logits.data_ptr())
+
+    def run(rows: Tensor) -> Tensor:
+        binding.bind_input(rows_in, *where, tuple(rows.shape), rows.data_ptr())
+        if device.type == "cuda":  # the runtime has a stream of its own
+            torch.cuda.current_stream(device).synchronize()
+        session.run_with_iobinding(binding)
+        return logits.clone()
+
+    return run
+
+
+def _needed(engine: str, precision: str) -> Any:
+    """The runtime's module. Raises InputError for reduced precision, MissingExtraError where a package is absent."""
+    if precision != "float32":
+        raise InputError(f"engine {engine!r} runs float32 only, got precision {precision!r}: use engine 'eager', "
+                         f"'compile' or 'plain'")
+    try:
+        return [import_module(package) for package in PACKAGES[engine]][-1]
+    except ImportError as error:
+        raise MissingExtraError(error.name or engine, _EXTRAS[engine], f"the engine {engine}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks on packages that play no role here."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

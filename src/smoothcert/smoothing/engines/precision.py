@@ -1,0 +1,104 @@
+"""Reduced precision: another base classifier, made from the same weights."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smoothcert.checks import check_known
+from smoothcert.errors import InputError
+from smoothcert.smoothing.engines.protocol import Run
+from smoothcert.smoothing.protocols import device_of
+
+PRECISIONS = ("float32", "tf32", "bf16")
+
+
+def reduced(model: Any, precision: str) -> Run:
+    """The base classifier that a model is in a given precision.
+
+    It gives other logits than the model in float32, and now and then another vote, so it must be certified and
+    recorded as what it is. Under "float32" it is the model itself, with TF32 switched off where there is CUDA
+    (torch allows it in convolutions unless told otherwise).
+
+    Args:
+        model: base classifier.
+        precision: "float32"; "tf32" rounds the factors of CUDA's products and convolutions to 10 bits; "bf16" keeps
+            weights and activations in bfloat16 (7 bits); logits come back as float32.
+    Raises:
+        InputError: "tf32" without a CUDA device, or "bf16" for anything but a torch module.
+    """
+    check_known("precision", precision, PRECISIONS)
+    if precision == "bf16":
+        if not isinstance(model, nn.Module):
+            raise InputError(f"precision 'bf16' needs a torch module, whose weights can be converted; got "
+                             f"{type(model).__name__}: use precision 'float32'")
+        return Bfloat16(model)
+    if precision == "tf32" and device_of(model).type != "cuda":
+        raise InputError(f"precision 'tf32' needs a torch module on a CUDA device, got a {type(model).__name__} on "
+                         f"{device_of(model)}: use precision 'float32'")
+    return guarded(model, precision)
+
+
+class Bfloat16(nn.Module):
+    """A copy of a network, in eval mode, with weights, buffers and activations in bfloat16."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = copy.deepcopy(network).eval().to(torch.bfloat16)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.network(rows.to(torch.bfloat16)).to(torch.float32)
+
+
+def guarded(run: Run, precision: str) -> Run:
+    """A forward pass during which CUDA's use of TF32 is what the precision says; `run` itself without CUDA."""
+    if not torch.cuda.is_available():
+        return run
+
+    def run_guarded(rows: Tensor) -> Tensor:
+        with tf32(precision == "tf32"):
+            return run(rows)
+
+    return run_guarded
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Allow or forbid TF32 in CUDA's convolutions and matrix products, and put all settings back afterwards.
+
+    torch has two sets of switches: one for all convolutions and one for all products, which cannot be read once they
+    are mixed with the newer ones, and those, one an operation, from torch 2.9 on.
+    """
+    operations = _operations()
+    before = [operation.fp32_precision for operation in operations]
+    try:
+        coarse = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:
+        coarse = None
+    try:
+        if coarse:
+            _set(allowed, "high" if allowed else "highest")
+        for operation in operations:
+            operation.fp32_precision = "tf32" if allowed else "ieee"
+        yield
+    finally:
+        if coarse:
+            _set(*coarse)
+        for operation, value in zip(operations, before, strict=True):
+            operation.fp32_precision = value
+
+
+def _set(convolutions: bool, products: str) -> None:
+    torch.backends.cudnn.allow_tf32 = convolutions
+    torch.set_float32_matmul_precision(products)
+
+
+def _operations() -> list[Any]:
+    """The newer switches that the older ones change too; none before torch 2.9."""
+    backends: Any = torch.backends
+    if not hasattr(backends.cudnn, "conv"):
+        return []
+    return [backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul, backends.mkldnn.matmul]

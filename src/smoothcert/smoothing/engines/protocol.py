@@ -1,0 +1,56 @@
+"""What an engine is."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Run = Callable[[Tensor], Tensor]
+"""A forward pass: float32 rows (N, ...) -> logits (N, K)."""
+
+Builder = Callable[[Any, tuple[int, ...], int, torch.device, str], Run]
+"""(model, shape of one row, batch, device, precision) -> a pass over at most `batch` rows, at any time after.
+
+Raises Refused where it cannot serve, InputError for a precision it does not have, MissingExtraError for a package.
+"""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A way to run one model.
+
+    Attributes:
+        name: what it is called in `ENGINES`; never "auto".
+        run: float32 rows (N, ...) on the device -> float32 logits (N, K) there. Its threads are torch's, as many as
+            when it was opened. Not for several threads at once.
+        batch: the most rows `run` takes, and computes whatever it is given; None: any number.
+    """
+
+    name: str
+    run: Run
+    batch: int | None
+
+
+class EngineWarning(UserWarning):
+    """An engine that was asked for is not used, because it cannot run the model or gives it other votes."""
+
+
+class Refused(Exception):
+    """An engine that cannot run this model here; the message says why. Never reaches users: it becomes a warning."""
+
+
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Turn any error into Refused: compilers, runtimes and users' modules raise whatever they like."""
+    try:
+        yield
+    except Exception as error:
+        raise Refused(f"{what} ({first_line(error)})") from error
+
+
+def first_line(error: Exception) -> str:
+    """The type of an error and the first line of its message."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

@@ -1,0 +1,216 @@
+"""From runs of samples to votes: a network's, a linear model's in logit space, a binary linear model's by its law.
+
+To add a voter, write `subject` and `count`; the packing of images into rounds is `packing.run_plan`'s.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smoothcert.noise import BINOMIAL_FORMAT, BoxMullerStream, Noise, binomial, box_muller
+from smoothcert.smoothing.protocols import check_finite, check_logits
+from smoothcert.smoothing.rows import Rows, Segment, Subject, stream_at
+from smoothcert.smoothing.spaces import Space
+
+CLOSE_CALL = 1e-4
+"""A vote whose two top logits differ by less than this share of the largest is judged again by the plain model.
+
+Floating-point sums depend on the batch and on the engine they are computed in, by about 1e-6 of a logit. A sample
+judged alone always gives the same answer, so results are equal whatever the batch, the packing and the engine.
+"""
+
+_ROUND_BATCHES = 64  # batches between two synchronisations with a GPU
+_REFEREE_ROWS = 32  # close calls judged at once on a GPU, always in a batch of this size
+
+
+class Voter(Protocol):
+    """Counts the votes of a base classifier on noisy copies.
+
+    Attributes:
+        capacity: samples a round should hold to use the machine well; None: any number costs the same.
+        format: named format of the noise (see `smoothcert.noise.streams`).
+    """
+
+    capacity: int | None
+    format: str
+
+    def subject(self, image: np.ndarray, key: int) -> Subject:
+        """An image (C, H, W), float32, made ready."""
+        ...
+
+    def count(self, segments: Sequence[Segment]) -> np.ndarray:
+        """(len(segments), K) int64 votes; equal however samples are cut into segments and segments into calls."""
+        ...
+
+
+class NetworkVoter:
+    """Votes of a network, in compute batches that mix images, with one synchronisation a round.
+
+    Args:
+        rows: draws the noisy copies.
+        run: (N, ...) rows -> (N, K) logits, N <= batch; the engine.
+        plain: the same classifier as it is; judges close calls.
+        num_classes: K.
+        batch: rows a forward pass.
+        device: where `run` computes.
+        referee: whether close calls are judged again; not where the classifier judges every row alone anyway, nor in
+            reduced precision, where the batch is part of the classifier.
+    """
+
+    def __init__(
+        self, rows: Rows, run: Callable[[Tensor], Any], plain: Callable[[Tensor], Any], num_classes: int, batch: int,
+        device: torch.device, referee: bool,
+    ):
+        self._rows, self._run, self._plain, self._num_classes = rows, run, plain, num_classes
+        self._batch, self._device, self._referee = batch, device, referee
+        self.capacity: int | None = batch * (_ROUND_BATCHES if device.type == "cuda" else 1)
+        self.format = rows.format
+
+    def subject(self, image: np.ndarray, key: int) -> Subject:
+        return self._rows.subject(image, key)
+
+    def count(self, segments: Sequence[Segment]) -> np.ndarray:
+        total = sum(segment.n for segment in segments)
+        votes = torch.empty(total, dtype=torch.int64, device=self._device)
+        close = torch.zeros(total, dtype=torch.bool, device=self._device)
+        ordered = torch.ones((), dtype=torch.bool, device=self._device)
+        done = 0
+        with torch.no_grad():
+            for batch in batches(segments, self._batch):
+                logits = check_logits(self._run(self._rows.draw(batch)), sum(s.n for s in batch), self._num_classes)
+                part = slice(done, done := done + len(logits))
+                votes[part] = logits.argmax(dim=1)
+                ordered &= ~logits.isnan().any()
+                if self._referee:
+                    close[part] = _is_close(logits)
+            counts = self._tally(segments, votes, close)
+            return self._settled(counts, segments, close, ordered)
+
+    def _tally(self, segments: Sequence[Segment], votes: Tensor, close: Tensor) -> Tensor:
+        """(S, K) counts on the device, without close calls."""
+        lengths = torch.tensor([segment.n for segment in segments])
+        owner = torch.repeat_interleave(torch.arange(len(segments)), lengths).to(self._device, non_blocking=True)
+        counts = torch.zeros(len(segments) * self._num_classes, dtype=torch.int64, device=self._device)
+        return counts.index_add_(0, owner * self._num_classes + votes, (~close).to(torch.int64))
+
+    def _settled(self, counts: Tensor, segments: Sequence[Segment], close: Tensor, ordered: Tensor) -> np.ndarray:
+        """Counts on the host, close calls included: the one wait for the device."""
+        packed = torch.cat([counts, close.to(torch.int64), ordered.to(torch.int64).view(1)]).cpu().numpy()
+        table, flags = packed[: len(counts)].reshape(len(segments), -1), packed[len(counts) : -1]
+        check_finite(bool(packed[-1]))
+        ends = np.cumsum([segment.n for segment in segments])
+        again = [(int(np.searchsorted(ends, row, side="right")), row) for row in np.flatnonzero(flags).tolist()]
+        singles = [_single(segments[k], row - int(ends[k]) + segments[k].n) for k, row in again]
+        for (k, _), vote in zip(again, self._judged(singles), strict=True):
+            table[k, vote] += 1
+        return table
+
+    def _judged(self, singles: list[Segment]) -> list[int]:
+        """Votes of the plain model on single samples: alone on a CPU, in batches of one fixed size on a GPU."""
+        size = _REFEREE_ROWS if self._device.type == "cuda" else 1
+        votes: list[int] = []
+        for first in range(0, len(singles), size):
+            rows = self._rows.draw(singles[first : first + size])
+            filler = rows[:1].expand(size - len(rows), *rows.shape[1:])
+            logits = check_logits(self._plain(torch.cat([rows, filler])), size, self._num_classes)
+            check_finite(not bool(logits.isnan().any()))
+            votes += logits[: len(rows)].argmax(dim=1).tolist()
+        return votes
+
+
+class LogitVoter:
+    """Votes of a linear model, drawn as its Gaussian logits: W x + b + sigma L eta, K - 1 normals a sample.
+
+    Float32, with every vote that rounding could have changed computed again in float64.
+    """
+
+    capacity: int | None = 16_384
+    format = BoxMullerStream.format
+
+    def __init__(self, space: Space, sigma: float, seed: int):
+        self._space, self._seed, self._dimension = space, seed, space.dimension
+        half = -(-space.dimension // 2)
+        factor = np.zeros((space.shape[0], 2 * half))
+        factor[:, : space.dimension] = sigma * space.factor
+        self._cosines, self._sines = factor[:, :half], factor[:, half:]
+        self._cosines32, self._sines32 = self._cosines.astype(np.float32), self._sines.astype(np.float32)
+        self._spread = 8 * float(np.abs(factor).sum(axis=1).max())  # no |normal| of the format reaches 8
+
+    def subject(self, image: np.ndarray, key: int) -> Subject:
+        return Subject(key, np.asarray(self._space.centre(image), dtype=np.float64))
+
+    def count(self, segments: Sequence[Segment]) -> np.ndarray:
+        lengths = np.array([segment.n for segment in segments])
+        ends = np.cumsum(lengths)
+        words = np.concatenate([stream_at(segment, self._opened).words(segment.n) for segment in segments])
+        cosines, sines = box_muller(words)
+        centres = np.stack([segment.subject.values for segment in segments], axis=1)
+        logits = self._cosines32 @ cosines.T
+        logits += self._sines32 @ sines.T
+        for start, end, centre in zip(ends - lengths, ends, centres.T.astype(np.float32)[:, :, None], strict=True):
+            logits[:, start:end] += centre
+        slack = np.float32(1e-6 * (self._spread + np.abs(centres).max()))
+        top = logits.max(axis=0) - slack
+        near = logits >= top
+        table = np.stack([np.count_nonzero(near[:, end - n : end], axis=1)
+                          for n, end in zip(lengths, ends, strict=True)])
+        for k in np.flatnonzero(table.sum(axis=1) > lengths):
+            part = slice(ends[k] - lengths[k], ends[k])
+            for column in np.flatnonzero(np.count_nonzero(near[:, part], axis=0) > 1) + part.start:
+                table[k] -= near[:, column]
+                exact = self._cosines @ cosines[column] + self._sines @ sines[column] + centres[:, k]
+                table[k, exact.argmax()] += 1
+        return table
+
+    def _opened(self, key: int, stage: str, start: int) -> BoxMullerStream:
+        return BoxMullerStream(self._seed, key, stage, self._dimension, start)
+
+
+class BinaryVoter:
+    """Votes of a binary linear model: Bin(n, p), with p known exactly, drawn at once whatever n is."""
+
+    capacity: int | None = None
+    format = BINOMIAL_FORMAT
+
+    def __init__(self, space: Space, noise: Noise, seed: int):
+        self._space, self._noise, self._seed = space, noise, seed
+
+    def subject(self, image: np.ndarray, key: int) -> Subject:
+        return Subject(key, np.array(self._space.probabilities(image, self._noise.sigma)))
+
+    def count(self, segments: Sequence[Segment]) -> np.ndarray:
+        firsts = [binomial(self._seed, s.subject.key, s.stage, s.start, s.n, *s.subject.values) for s in segments]
+        return np.array([[first, s.n - first] for first, s in zip(firsts, segments, strict=True)], dtype=np.int64)
+
+
+def batches(segments: Sequence[Segment], size: int) -> list[list[Segment]]:
+    """Segments cut so that every batch but the last holds exactly `size` samples."""
+    cut: list[list[Segment]] = [[]]
+    room = size
+    for segment in segments:
+        start, left = segment.start, segment.n
+        while left:
+            take = min(left, room)
+            cut[-1].append(Segment(segment.subject, segment.stage, start, take))
+            start, left, room = start + take, left - take, room - take
+            if not room:
+                cut.append([])
+                room = size
+    return cut if cut[-1] else cut[:-1]
+
+
+def _is_close(logits: Tensor) -> Tensor:
+    """(N,) bool: the two top logits differ by less than CLOSE_CALL of the largest finite |logit|."""
+    first, second = logits.topk(2, dim=1).values.unbind(dim=1)
+    scale = logits.abs().nan_to_num(posinf=0.0).amax(dim=1)
+    return first - second <= CLOSE_CALL * scale
+
+
+def _single(segment: Segment, offset: int) -> Segment:
+    """One sample of a segment, on streams of its own, so that the open ones stay where they are."""
+    subject = segment.subject
+    return Segment(Subject(subject.key, subject.values, subject.fraction, subject.off_grid), segment.stage,
+                   segment.start + offset, 1)
