@@ -15,9 +15,10 @@ import torch
 from smoothcert import SmoothedClassifier
 from smoothcert.data import load_data
 from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
-from smoothcert.runs.certify import certify, index_summary, predict
+from smoothcert.runs.certify import certify, predict
 from smoothcert.runs.config import CertifyConfig, PredictConfig, TrainConfig
 from smoothcert.runs.modeldir import read_network
+from smoothcert.runs.prepare import index_summary
 from smoothcert.runs.store import read_store
 from smoothcert.runs.train import train
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
@@ -36,15 +37,26 @@ def shown(unit: str, quiet: bool) -> Iterator[Told]:
 
 def _lines(console: Console, unit: str) -> Told:
     started = last = time.monotonic()
+    first: int | None = None
 
     def told(done: int, total: int, words: str) -> None:
-        nonlocal last
+        nonlocal first, last
+        first = done if first is None else first  # what an earlier run did says nothing of this one's pace
         now = time.monotonic()
         if now - last >= _LINE_EVERY or (done == total and now - started >= _LINE_EVERY):
             last = now
-            console.print(f"{done} of {total} {unit}  {words}", highlight=False, soft_wrap=True)
+            pace = _pace(done - first, total - done, now - started, unit.rstrip("s"))
+            console.print(f"{done} of {total} {unit}  {words}{pace}", highlight=False, soft_wrap=True)
 
     return told
+
+
+def _pace(done: int, left: int, seconds: float, unit: str) -> str:
+    """Units a second, and the time that the rest will take at that rate."""
+    if not done or seconds <= 0:
+        return ""
+    rest = timedelta(seconds=round(left * seconds / done))
+    return f"  {done / seconds:.3g} {unit}s/s" + (f", {rest} left" if left else "")
 
 
 class _Rate(ProgressColumn):

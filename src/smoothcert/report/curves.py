@@ -22,4 +22,5 @@ def certified_curve(result: Result, rho: float = 0.05) -> Curve:
     steps = np.unique(result.radius[result.correct])
     radius = np.concatenate([[0.0], steps, np.nextafter(steps[-1:], np.inf)])
     at = result.at(radius, rho)
-    return Curve(result.name, radius, at.accuracy, at.test_set)
+    name = f"{result.name} (lower bound)" if result.is_lower_bound else result.name
+    return Curve(name, radius, at.accuracy, at.test_set)

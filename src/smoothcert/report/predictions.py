@@ -10,10 +10,11 @@ def prediction_summary(store: Store) -> dict[str, Any]:
     """Accuracy (an abstention counts as wrong) and abstention of the images predicted so far, as fractions."""
     if not store.records.num_rows:
         raise StoreError(f"{store.folder} has no records yet: let its run finish some images")
+    procedure = store.identity["procedure"]
     return {
         "store": str(store.folder), "images": store.records.num_rows, "complete": store.complete,
-        "sigma": store.identity["noise"]["sigma"], "alpha": store.identity["procedure"]["alpha"],
-        "n": store.identity["procedure"]["n"], "accuracy": float(store.correct.mean()),
+        "sigma": store.identity["noise"]["sigma"], "alpha": procedure["alpha"],
+        "n": procedure.get("n") or procedure["n_max"], "accuracy": float(store.correct.mean()),
         "abstained": float((store.column("prediction") < 0).mean()),
     }
 

@@ -17,7 +17,9 @@ class Result:
     Attributes:
         name: how it is called in tables and legends.
         index, radius, correct, abstained: (M,) per image; radius is 0 where abstained.
-        sigma, alpha, method, n, margin: what they were certified with.
+        sigma, alpha, method, n, margin: what they were certified with; n is the most samples an image could take.
+        decided: radii that a sequential run was asked to decide: its claims there are what n samples would give, and
+            everything between is a lower bound. None where every radius counts as it is.
         setting: the store's identity without what tells its images apart; runs can be merged where it is equal.
         complete: whether the run has finished.
     """
@@ -32,6 +34,7 @@ class Result:
     method: str
     n: int
     margin: float | None = None
+    decided: tuple[float, ...] | None = None
     setting: dict[str, Any] = field(default_factory=dict)
     complete: bool = True
 
@@ -54,8 +57,18 @@ class Result:
             raise StoreError(f"{store.folder} has no records yet: let its run finish some images")
         label = store.column("label")
         return cls(name, store.column("index"), np.asarray(radius), prediction == label, prediction < 0,
-                   store.identity["noise"]["sigma"], procedure["alpha"], procedure["method"], procedure["n"],
-                   procedure["margin"], _setting({**store.identity, "procedure": procedure}), store.complete)
+                   store.identity["noise"]["sigma"], procedure["alpha"], procedure["method"],
+                   procedure.get("n") or procedure["n_max"], procedure["margin"], _decided(procedure),
+                   _setting({**store.identity, "procedure": procedure}), store.complete)
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether its curve and its ACR are lower bounds of what the same samples without early stopping would give."""
+        return self.decided is not None
+
+    def is_decided(self, radius: float) -> bool:
+        """Whether the claims at `radius` are settled, rather than a lower bound."""
+        return self.decided is None or radius in self.decided
 
     @property
     def images(self) -> int:
@@ -92,6 +105,12 @@ def merged(results: list[Result]) -> Result:
     return replace(first, name="+".join(r.name for r in results), complete=all(r.complete for r in results), **fields)
 
 
+def _decided(procedure: dict[str, Any]) -> tuple[float, ...] | None:
+    if procedure.get("design") != "radii":
+        return None
+    return tuple(procedure["radii"]) if procedure.get("decided", True) else ()
+
+
 def _setting(identity: dict[str, Any]) -> dict[str, Any]:
     """An identity without the images it names, and without the seed, which independent streams may share or not."""
     data = {name: value for name, value in identity["data"].items() if name != "sha256"}
@@ -100,7 +119,9 @@ def _setting(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def default_radii(results: list[Result], most: int = 12) -> list[float]:
-    """0, step, 2 step, ... up to what the runs could certify, in at most `most` columns."""
+    """What the runs decided; else 0, step, 2 step, ... up to what they could certify, in at most `most` columns."""
+    if decided := sorted({radius for result in results for radius in result.decided or ()}):
+        return decided
     widest = max(float(max_radius(r.n, r.alpha, r.sigma)) for r in results)
     step = next(s for s in (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, widest) if widest / s < most)
     return [round(step * k, 10) for k in range(int(widest / step) + 1)]

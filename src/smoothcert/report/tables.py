@@ -30,6 +30,7 @@ def summary(result: Result, radii: Sequence[float], rho: float) -> dict[str, Any
     return {
         "name": result.name, "images": result.images, "complete": result.complete, "sigma": result.sigma,
         "method": result.method, "alpha": result.alpha, "n": result.n, "margin": result.margin, "rho": rho,
+        "lower_bound": result.is_lower_bound, "decided": result.decided,
         "acr": result.acr, "abstained": int(result.abstained.sum()), "radii": at.radii.tolist(),
         "claimed": at.claimed.tolist(),
         **{field: getattr(at, field).tolist() for field, _ in BOUNDS},
@@ -54,7 +55,7 @@ def markdown(results: Sequence[Result], radii: Sequence[float], rho: float) -> s
     lines = [f"| {' | '.join(head)} |", f"|{'|'.join('---' for _ in head)}|"]
     for result in results:
         facts = [result.name, str(result.images), f"{result.sigma:g}", _method(result), f"{result.alpha:g}",
-                 _down(result.acr, 3), _share(result)]
+                 _acr(result), _share(result)]
         for number, row in enumerate(_percentages(result, radii, rho, BOUNDS)):
             cells = [*(facts if number == 0 else [""] * len(facts)), *row]
             lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
@@ -65,14 +66,15 @@ def tidy(results: Sequence[Result], radii: Sequence[float], rho: float) -> str:
     """CSV, one line for each run and radius, fractions in full precision."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["run", "images", "sigma", "method", "alpha", "n", "margin", "acr", "abstained", "rho", "radius",
-                     "claimed", *(field for field, _ in BOUNDS)])
+    writer.writerow(["run", "images", "sigma", "method", "alpha", "n", "margin", "acr", "lower_bound", "abstained",
+                     "rho", "radius", "decided", "claimed", *(field for field, _ in BOUNDS)])
     for result in results:
         facts = [result.name, result.images, result.sigma, result.method, result.alpha, result.n, result.margin,
-                 result.acr, int(result.abstained.sum()), rho]
+                 result.acr, result.is_lower_bound, int(result.abstained.sum()), rho]
         at = result.at(radii, rho)
         for i, radius in enumerate(at.radii):
-            writer.writerow([*facts, radius, at.claimed[i], *(getattr(at, field)[i] for field, _ in BOUNDS)])
+            bounds = (getattr(at, field)[i] for field, _ in BOUNDS)
+            writer.writerow([*facts, radius, result.is_decided(radius), at.claimed[i], *bounds])
     return out.getvalue().rstrip("\n")
 
 
@@ -83,7 +85,7 @@ def latex(results: Sequence[Result], radii: Sequence[float], rho: float) -> str:
     lines = [f"% {_legend(rho)}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head + r" \\", r"\midrule"]
     for result in results:
         rows = _percentages(result, radii, rho, BOUNDS[:2])
-        facts = [_escaped(result.name), f"{result.sigma:g}", _down(result.acr, 3), _share(result).rstrip("%")]
+        facts = [_escaped(result.name), f"{result.sigma:g}", _acr(result, r"$\ge$ "), _share(result).rstrip("%")]
         lines += [" & ".join([*(facts if i == 0 else [""] * 4), *row]) + r" \\" for i, row in enumerate(rows)]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
@@ -97,14 +99,36 @@ def _percentages(
     result: Result, radii: Sequence[float], rho: float, bounds: Sequence[tuple[str, str]]
 ) -> list[list[str]]:
     at = result.at(radii, rho)
-    return [[words, *(_down(100 * value, 1) for value in getattr(at, field))] for field, words in bounds]
+    return [[words, *(_cell(result, field, radius, value)
+                      for radius, value in zip(at.radii, getattr(at, field), strict=True))] for field, words in bounds]
+
+
+def _cell(result: Result, field: str, radius: float, value: float) -> str:
+    """Percent, rounded down; certified accuracy that more samples could raise is marked."""
+    mark = ">=" if field == "accuracy" and not result.is_decided(radius) else ""
+    return mark + _down(100 * value, 1)
 
 
 def _facts(result: Result) -> str:
     unfinished = "" if result.complete else "  (UNFINISHED: the run has images left)"
     return (f"{result.name}: {result.images} images, sigma {result.sigma:g}, {_method(result)}, "
-            f"alpha {result.alpha:g}, n {result.n:,}{unfinished}\n"
-            f"ACR {_down(result.acr, 3)}, abstained {_share(result)}")
+            f"alpha {result.alpha:g}, n {_samples(result)}{unfinished}\n"
+            f"ACR {_acr(result)}, abstained {_share(result)}{_bounded(result)}")
+
+
+def _samples(result: Result) -> str:
+    return f"<= {result.n:,}" if "n_max" in result.setting.get("procedure", {}) else f"{result.n:,}"
+
+
+def _acr(result: Result, mark: str = ">= ") -> str:
+    return (mark if result.is_lower_bound else "") + _down(result.acr, 3)
+
+
+def _bounded(result: Result) -> str:
+    if not result.is_lower_bound:
+        return ""
+    where = f"decided at radius {', '.join(f'{r:g}' for r in result.decided or ())}" if result.decided else "undecided"
+    return f"\nsequential, {where}; the curve elsewhere and the ACR are a lower bound"
 
 
 def _legend(rho: float) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from smoothcert.checks import check_known, check_seed, suggestion
 from smoothcert.errors import ConfigError, FileError, InputError
@@ -49,6 +49,8 @@ Ints = Annotated[tuple[Whole, ...], BeforeValidator(_split)]
 Seed = Annotated[int, AfterValidator(check_seed)]
 Method = Annotated[str, _known("method", "smoothcert.stats", "METHODS")]
 NoiseKind = Annotated[str, _known("noise", "smoothcert.noise", "NOISES")]
+Engine = Annotated[str, _known("engine", "smoothcert.smoothing.sampling", "ENGINE_NAMES")]
+Samples = Annotated[int, Field(ge=1, le=10**10)]
 ObjectiveName = Annotated[str, _known("objective", "smoothcert.objectives", "OBJECTIVES")]
 
 
@@ -126,40 +128,79 @@ class SamplingConfig(DataConfig, MachineConfig):
     indices: Ints | None = Field(None, description="exactly these images, such as 3,14,15; excludes start, every and "
                                                    "max-images")
     seed: Seed | None = Field(None, description="run seed in [0, 2^128) (default: drawn, and recorded)")
-    batch_size: Count | None = Field(None, description="images per forward pass; never changes results (default: fits "
-                                                       "the cache)")
+    batch_size: Count | None = Field(None, description="samples per forward pass; never changes results in float32 "
+                                                       "(default: fits the cache)")
+    engine: Engine = Field("auto", description="how networks run: eager (folded), compile, onnxruntime, openvino, "
+                                               "plain (as they are), or auto, the fastest of a trial on long runs")
+    space: Literal["auto", "pixels"] = Field("auto", description="where noise is drawn: auto takes a smaller space "
+                                                                 "where the network has one (gaussian noise only), or "
+                                                                 "pixels")
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32", description="arithmetic of the network: float32, tf32 or bf16; a reduced one makes another base "
+                               "classifier, which is what is then certified")
+    noise_format: Literal["auto", "sfc64-v1", "philox-v1"] = Field(
+        "auto", description="named random numbers: auto is sfc64-v1 on a CPU and philox-v1 on a GPU; either runs on "
+                            "both, and auto alone allows smaller spaces")
+    workers: Count = Field(1, description="processes, one thread each (or one GPU each); never changes results")
     out: Path = Field(description="store directory; the same command resumes an interrupted run")
 
 
 class CertifyConfig(SamplingConfig):
     """Options of `smoothcert certify`."""
 
-    n0: Count = Field(100, description="samples that choose the class")
-    n: Annotated[int, Field(ge=1, le=10**10)] = Field(100_000, description="samples that bound its probability")
+    n0: Count | None = Field(None, description="samples that choose the class (default: 100, or 1000 for curve-loss, "
+                                               "where they are the pilot)")
+    n: Samples | None = Field(None, description="samples that bound its probability, fixed (default: 100000 unless "
+                                                "n-max is given)")
+    n_max: Samples | None = Field(None, description="sequential: at most this many samples; needs radii or curve-loss")
+    curve_loss: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="sequential: size n for each image so that at most this share of the radius at n-max is "
+                          "lost, such as 0.01")
+    radii: Floats | None = Field(None, description="radii to print, in pixel units, such as 0.5,1,1.5; with n-max: "
+                                                   "decide just these, and stop when all are decided")
     method: Method = Field("two-sided", description="procedure: two-sided, cohen or t-certify")
     margin: Annotated[float, Field(ge=0, lt=0.5)] | None = Field(
         None, description="tau: give the radius within which the class keeps probability 1/2 + tau")
-    radii: Floats | None = Field(None, description="radii to print, in pixel units, such as 0.5,1,1.5")
+
+    @model_validator(mode="after")
+    def _one_design(self) -> Self:
+        if self.n is not None and self.n_max is not None:
+            raise ValueError("n fixes the number of samples and n-max bounds a sequential run: give one of them")
+        if self.n_max is None and self.curve_loss is not None:
+            raise ValueError("curve-loss sizes n for each image up to n-max: give n-max, such as 100000, and no n")
+        if self.n_max is not None and (self.radii is None) == (self.curve_loss is None):
+            raise ValueError("n-max needs either radii (decide these) or curve-loss (a full curve): give one of them")
+        return self
 
 
 class PredictConfig(SamplingConfig):
     """Options of `smoothcert predict`."""
 
-    n: Annotated[int, Field(ge=1, le=10**10)] = Field(1000, description="samples an image")
+    n: Samples | None = Field(None, description="samples an image, fixed (default: 1000 unless n-max is given)")
+    n_max: Samples | None = Field(None, description="sequential: stop as soon as the answer is sure, after at most "
+                                                    "this many samples")
+
+    @model_validator(mode="after")
+    def _one_design(self) -> Self:
+        if self.n is not None and self.n_max is not None:
+            raise ValueError("n fixes the number of samples and n-max bounds a sequential run: give one of them")
+        return self
 
 
 class TrainConfig(DataConfig, MachineConfig):
     """Options of `smoothcert train`."""
 
     data: str = Field("digits", description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH")
-    model: str = Field("cnn", description="linear, mlp, cnn, lenet, cnn3, resnet20 or resnet110; or file.py:factory, "
-                                          "package.module:factory, hf:NAME, timm:NAME, torchvision:NAME")
+    model: str | None = Field(None, description="linear, mlp, cnn, lenet, cnn3, resnet20 or resnet110; or "
+                                                "file.py:factory, package.module:factory, hf:NAME, timm:NAME, "
+                                                "torchvision:NAME (default: that of init, else cnn)")
     model_option: Options = Field(default_factory=dict, description="option of the model, KEY=VALUE (repeatable), such "
                                                                     "as activation=elu")
     normalise: Literal["auto", "standard", "centre", "none"] = Field(
         "auto", description="layer in front of the network: standard ((x - mean) / std), centre (x - mean) or none; "
-                            "auto is standard for colour and none for grey images, as in the literature")
-    objective: ObjectiveName = Field("gaussian", description="training objective: gaussian or clean")
+                            "auto is init's, else standard for colour and none for grey images, as in the literature")
+    objective: ObjectiveName = Field("gaussian", description="training objective: gaussian, clean, smoothadv, adre, "
+                                                             "stability, trades, adversarial, macer or consistency")
     objective_option: Options = Field(default_factory=dict, description="option of the objective, KEY=VALUE "
                                                                         "(repeatable)")
     sigma: Sigma | None = Field(None, description="noise level of objective, validation and, by default, "
@@ -189,8 +230,37 @@ class TrainConfig(DataConfig, MachineConfig):
         0.04, description="share of the training images held out to choose the best epoch under noise")
     max_images: Count | None = Field(None, description="at most this many training images, evenly spaced (default: "
                                                        "all)")
+    init: Path | None = Field(None, description="fine-tune: start from the weights of this model directory, with a new "
+                                                "last layer where the number of classes differs")
+    new_head: bool = Field(False, description="with init: a new last layer in any case")
+    unlabelled: str | None = Field(None, description="self-training: images whose labels are not used, in the forms "
+                                                     "of data; of data itself, those that are left over")
+    unlabelled_split: str = Field("train", description="split of the unlabelled images")
+    max_unlabelled: Count | None = Field(None, description="at most this many unlabelled images, evenly spaced "
+                                                           "(default: all)")
+    pseudo_labels: str | None = Field(None, description="the model that labels the unlabelled images: a model "
+                                                        "directory, or any model that certify takes")
+    unlabelled_weight: Sigma = Field(1.0, description="weight of the pseudo-labelled images' mean loss beside the "
+                                                      "labelled ones'")
+    weights: Literal["best", "last"] = Field("best", description="which weights of the model directories of init and "
+                                                                 "pseudo-labels: best or last")
+    trust: bool = Field(False, description="run the Python code that those model directories name")
     seed: Seed = Field(0, description="run seed in [0, 2^128)")
     out: Path = Field(description="model directory; the same command resumes an interrupted run")
+
+    @model_validator(mode="after")
+    def _whole_requests(self) -> Self:
+        if self.new_head and self.init is None:
+            raise ValueError("new-head replaces the last layer of another model: give init, that model's directory")
+        if self.unlabelled is not None and self.pseudo_labels is None:
+            raise ValueError("unlabelled images need labels: give pseudo-labels, a model that labels them")
+        given = {"pseudo-labels": self.pseudo_labels is not None, "max-unlabelled": self.max_unlabelled is not None,
+                 "unlabelled-weight": "unlabelled_weight" in self.model_fields_set,
+                 "unlabelled-split": "unlabelled_split" in self.model_fields_set}
+        if self.unlabelled is None and any(given.values()):
+            raise ValueError(f"{' and '.join(name for name, is_given in given.items() if is_given)}: for unlabelled "
+                             f"images only; give unlabelled, the set that holds them")
+        return self
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

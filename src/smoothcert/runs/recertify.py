@@ -2,16 +2,17 @@
 
 import hashlib
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from smoothcert.errors import StoreError
 from smoothcert.noise import Noise, build_noise
 from smoothcert.runs.provenance import provenance
 from smoothcert.runs.records import Record
-from smoothcert.runs.store import Store, write_store
-from smoothcert.stats import CertifiedCounts, certify_with
+from smoothcert.runs.store import SHARD, Store, write_store
+from smoothcert.stats import CertifiedCounts, plan_from, reread
 
 
 def recertify(
@@ -21,7 +22,8 @@ def recertify(
     """Certify the images of a `certify` store again from their counts.
 
     An alpha or method of None and a margin of "stored" stay as they were; a margin of None drops it. Choose alpha
-    without looking at the counts: a certificate's failure probability holds for an alpha fixed beforehand.
+    without looking at the counts: a certificate's failure probability holds for an alpha fixed beforehand. The design
+    (fixed, radii or curve) stays: it is what the looks were taken by (see `smoothcert.stats.reread`).
 
     Returns:
         The answers, and the procedure as a store's identity has it.
@@ -33,12 +35,20 @@ def recertify(
     if not store.records.num_rows:
         raise StoreError(f"{store.folder} has no records yet")
     stored = store.identity["procedure"]
-    procedure = {**stored, "alpha": stored["alpha"] if alpha is None else alpha,
-                 "method": method or stored["method"],
-                 "margin": stored["margin"] if margin == "stored" else margin}
-    answers = certify_with(partial(noise_of(store).radius, margin=procedure["margin"]), store.counts("select"),
-                           store.counts("estimate"), procedure["alpha"], procedure["method"])
+    plan = plan_from("certify", _design(stored), noise_of(store).radius)
+    plan = reread(reread(plan, margin=stored["margin"]), alpha, method, margin)
+    parts = [plan.judge(store.histories(start, SHARD)) for start in range(0, store.records.num_rows, SHARD)]
+    answers = CertifiedCounts(np.concatenate([part.prediction for part in parts]),
+                              np.concatenate([part.values["radius"] for part in parts]))
+    procedure = plan.identity()
+    if procedure.get("design") == "radii" and procedure != _design(stored):
+        procedure["decided"] = False  # its looks stopped by other rules: what they claim is a lower bound everywhere
     return answers, procedure
+
+
+def _design(procedure: dict[str, Any]) -> dict[str, Any]:
+    """A stored procedure without what recertification noted in it."""
+    return {name: value for name, value in procedure.items() if name != "decided"}
 
 
 def write_recertified(folder: Path, store: Store, answers: CertifiedCounts, procedure: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smoothcert.errors import StoreError
+from smoothcert.stats import History, Look
 
 VALUES = {"certify": ("radius",), "predict": ("p_value",)}
 """What each kind of store keeps beside the prediction, float64."""
@@ -20,7 +21,7 @@ _TALLY = pa.struct([
 
 @dataclass(frozen=True)
 class Tally:
-    """The votes of one stage (or one look of it), sparse: classes with at least one vote, and their counts."""
+    """The votes at one look of a stage (all so far), sparse: classes with at least one vote, and their counts."""
 
     stage: str
     n: int
@@ -86,21 +87,35 @@ def read_shard(path: Path, kind: str) -> pa.Table:
 
 
 def dense_counts(tallies: pa.ChunkedArray, stage: str, num_classes: int) -> np.ndarray:
-    """Counts (M, K) int64 of the one tally of `stage` in each record of a table's `tallies` column."""
+    """Counts (M, K) int64 of the last look of `stage` in each record of a table's `tallies` column; 0 where none."""
+    owner, stages, counts = _dense(tallies, num_classes)
+    table = np.zeros((len(tallies), num_classes), dtype=np.int64)
+    wanted = stages == stage
+    table[owner[wanted]] = counts[wanted]  # in order, so that the last one stays
+    return table
+
+
+def histories(tallies: pa.ChunkedArray, num_classes: int) -> list[History]:
+    """The looks of each record of a table's `tallies` column."""
+    owner, stages, counts = _dense(tallies, num_classes)
+    found: list[History] = [[] for _ in range(len(tallies))]
+    for record, stage, votes in zip(owner, stages, counts, strict=True):
+        found[record].append(Look(stage, votes))
+    return found
+
+
+def _dense(tallies: pa.ChunkedArray, num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of every tally: its record (T,), its stage (T,) and its counts (T, K)."""
     flat = tallies.combine_chunks()
     owner = np.repeat(np.arange(len(flat)), np.diff(flat.offsets.to_numpy()))
     every = flat.flatten()
-    wanted = np.flatnonzero(np.asarray(every.field("stage").to_pylist(), dtype=object) == stage)
-    if not np.array_equal(owner[wanted], np.arange(len(flat))):
-        raise StoreError(f"the records do not hold exactly one tally of stage {stage} each")
-    chosen = every.take(pa.array(wanted))
-    classes, counts = chosen.field("classes"), chosen.field("counts")
+    classes, counts = every.field("classes"), every.field("counts")
     lengths = np.diff(classes.offsets.to_numpy())
     columns, votes = classes.flatten().to_numpy(), counts.flatten().to_numpy()
     if len(columns) != len(votes) or (len(columns) and not 0 <= columns.min() <= columns.max() < num_classes):
-        raise StoreError(f"the tallies of stage {stage} name classes outside [0, {num_classes})")
-    dense = np.zeros((len(flat), num_classes), dtype=np.int64)
-    dense[np.repeat(np.arange(len(flat)), lengths), columns] = votes
-    if not np.array_equal(dense.sum(axis=1), chosen.field("n").to_numpy()):
-        raise StoreError(f"the tallies of stage {stage} do not add up to their n")
-    return dense
+        raise StoreError(f"the tallies of these records name classes outside [0, {num_classes})")
+    dense = np.zeros((len(every), num_classes), dtype=np.int64)
+    dense[np.repeat(np.arange(len(every)), lengths), columns] = votes
+    if not np.array_equal(dense.sum(axis=1), every.field("n").to_numpy()):
+        raise StoreError("the tallies of these records do not add up to their n")
+    return owner, np.asarray(every.field("stage").to_pylist(), dtype=object), dense

@@ -33,7 +33,8 @@ from smoothcert.runs.files import (
     write_text,
     write_whole,
 )
-from smoothcert.runs.records import Record, Tally, dense_counts, read_shard, schema, write_shard
+from smoothcert.runs.records import Record, Tally, dense_counts, histories, read_shard, schema, write_shard
+from smoothcert.stats import History
 
 VERSION = 1
 SHARD = 256
@@ -51,6 +52,7 @@ class StoreWriter:
         journal = read_journal(folder / "journal.jsonl")
         self._open = {p: r for p, r in journal.items() if p // SHARD not in self._finished and p < self._total}
         self._journal: TextIO | None = None
+        self._times: TextIO | None = None
 
     @property
     def _shards(self) -> int:
@@ -86,9 +88,11 @@ class StoreWriter:
         write_json(self._folder / "manifest.json", self._manifest)
 
     def release(self) -> None:
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
+        """Close the files; the next record opens them again."""
+        for file in (self._journal, self._times):
+            if file is not None:
+                file.close()
+        self._journal = self._times = None
 
     def _close_shard(self, k: int) -> None:
         positions = range(k * SHARD, min((k + 1) * SHARD, self._total))
@@ -108,12 +112,13 @@ class StoreWriter:
         """Rewrite the journal without damaged or finished lines, and open it for appending."""
         path = self._folder / "journal.jsonl"
         write_text(path, "".join(_line(p, record) for p, record in sorted(self._open.items())))
-        return open(path, "a", encoding="utf-8")
+        return _appending(path)
 
     def _note_time(self, index: int, seconds: float) -> None:
         try:
-            with open(self._folder / "times.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps({"index": index, "seconds": round(seconds, 4)}) + "\n")
+            if self._times is None:
+                self._times = _appending(self._folder / "times.jsonl")
+            self._times.write(json.dumps({"index": index, "seconds": round(seconds, 6)}) + "\n")
         except OSError as error:
             raise explained(error, self._folder / "times.jsonl") from error
 
@@ -174,8 +179,15 @@ class Store:
         return self.records.column(name).to_numpy()
 
     def counts(self, stage: str) -> np.ndarray:
-        """(M, K) int64 votes of one stage."""
-        return dense_counts(self.records.column("tallies"), stage, self.num_classes)
+        """(M, K) int64 votes of one stage, at its last look."""
+        tallies = self.records.column("tallies")
+        parts = [dense_counts(tallies.slice(start, SHARD), stage, self.num_classes)
+                 for start in range(0, max(len(tallies), 1), SHARD)]
+        return np.concatenate(parts)
+
+    def histories(self, start: int = 0, length: int | None = None) -> list[History]:
+        """The looks of each record, or of `length` of them from `start`."""
+        return histories(self.records.column("tallies").slice(start, length), self.num_classes)
 
 
 def read_store(folder: Path) -> Store:
@@ -260,6 +272,10 @@ def _check_shards(folder: Path, manifest: dict[str, Any]) -> None:
         if sha256(path) != shard["sha256"]:
             raise StoreError(f"the shard {path} has changed since it was written (its SHA-256 differs from the "
                              f"manifest's): restore it, or certify again into another folder")
+
+
+def _appending(path: Path) -> TextIO:
+    return open(path, "a", encoding="utf-8")
 
 
 def _line(position: int, record: Record) -> str:

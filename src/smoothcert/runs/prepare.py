@@ -1,0 +1,118 @@
+"""What a sampling run works with, made from its options: images, noise, plan, votes, and the identity of it all."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from smoothcert.data import ImageData, load_data, select_indices
+from smoothcert.errors import InputError
+from smoothcert.noise import Noise, build_noise, fresh_seed
+from smoothcert.runs.classifiers import Classifier, model_card, open_classifier
+from smoothcert.runs.config import SamplingConfig
+from smoothcert.runs.distributed import pick_device
+from smoothcert.runs.modeldir import ModelCard
+from smoothcert.runs.records import Record, Tally
+from smoothcert.runs.store import is_store, read_manifest
+from smoothcert.smoothing import Sampling, evaluation, open_voter, run_plan
+from smoothcert.smoothing.voters import Voter
+from smoothcert.stats import Plan
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to sample; `config` has the seed and the engine that were resolved."""
+
+    config: SamplingConfig
+    data: ImageData
+    indices: np.ndarray
+    plan: Plan
+    voter: Voter
+    model: Any
+    identity: dict[str, Any]
+
+    @property
+    def shown_model(self) -> str:
+        """The model as it may be shown: without the folders that lead to it."""
+        path = Path(self.config.model)
+        return path.name if path.exists() else self.config.model
+
+    def sampled(self, positions: Iterable[int]) -> Iterator[tuple[int, Record, float]]:
+        """Records of the images at `positions` of the run's list, as they are done, with their seconds."""
+        images = ((p, self.data.image(int(self.indices[p])), int(self.indices[p])) for p in positions)
+        with evaluation(self.model):
+            for done in run_plan(self.plan, self.voter, images, self.data.num_classes):
+                index = int(self.indices[done.tag])
+                tallies = [Tally.of(look.stage, look.counts) for look in done.history]
+                yield done.tag, Record(index, int(self.data.labels[index]), done.prediction, done.values,
+                                       done.off_grid, tallies), done.seconds
+
+
+def prepare(config: SamplingConfig, plan_for: Callable[[Noise], Plan]) -> Prepared:
+    """Load and check everything that the options name."""
+    if config.threads or config.workers > 1:
+        torch.set_num_threads(config.threads or 1)
+    card = model_card(config.model)
+    data = _data(config, card)
+    indices = select_indices(len(data), start=config.start, every=config.every, max_images=config.max_images,
+                             indices=config.indices)
+    noise = build_noise(config.noise, _sigma(config, card), data.levels)
+    plan = plan_for(noise)
+    device = pick_device(config.device)
+    classifier = open_classifier(config.model, data.shape, data.num_classes, weights=config.weights,
+                                 trust=config.trust, model_id=config.model_id, device=device)
+    stored = read_manifest(config.out)["identity"] if is_store(config.out) else {}
+    seed = config.seed if config.seed is not None else int(stored["seed"]) if stored else fresh_seed()
+    engine = stored.get("engine", "auto") if config.engine == "auto" else config.engine
+    how = Sampling("plain" if engine == "exact" else engine, config.space, config.precision, config.noise_format,
+                   config.batch_size, device, plan.most() * len(indices))
+    opened = open_voter(classifier.model, noise, data.num_classes, data.shape, seed, None, how)
+    identity = {
+        **_identity(plan, classifier, data, indices, seed),
+        "noise": {**noise.identity(), "format": opened.voter.format},
+        **opened.identity(config.precision, device),
+    }
+    settled = config.model_copy(update={"seed": seed, "engine": opened.engine})
+    return Prepared(settled, data, indices, plan, opened.voter, classifier.model, identity)
+
+
+def _identity(plan: Plan, classifier: Classifier, data: ImageData, indices: np.ndarray, seed: int) -> dict[str, Any]:
+    return {
+        "kind": plan.kind,
+        "model": classifier.identity,
+        "num_classes": data.num_classes,
+        "data": {"name": data.name, "split": data.split, "shape": list(data.shape),
+                 "sha256": data.fingerprint(indices)},
+        "images": index_summary(indices),
+        "seed": seed,
+        "procedure": plan.identity(),
+    }
+
+
+def index_summary(indices: np.ndarray) -> dict[str, Any]:
+    """Which images, briefly: as a range where they are one, else listed up to 1,000, then left to the data's hash."""
+    count, start = len(indices), int(indices[0])
+    every = int(indices[1] - indices[0]) if count > 1 else 1
+    if every > 0 and np.array_equal(indices, start + every * np.arange(count)):
+        return {"count": count, "start": start, "every": every}
+    return {"count": count, "indices": indices.tolist() if count <= 1000 else "see the records"}
+
+
+def _data(config: SamplingConfig, card: ModelCard | None) -> ImageData:
+    """The data set asked for, else the one the model was trained on, with the same preprocessing, else digits."""
+    trained_on = card.data if card and config.data in (None, card.data["data"]) else {}
+    return load_data(
+        config.data or trained_on.get("data") or "digits", config.split, data_dir=config.data_dir,
+        resize=config.resize or trained_on.get("resize"), crop=config.crop or trained_on.get("crop"),
+        num_classes=config.num_classes or (card.num_classes if card else None),
+    )
+
+
+def _sigma(config: SamplingConfig, card: ModelCard | None) -> float:
+    sigma = config.sigma or (card.sigma if card else None)
+    if sigma is None:
+        raise InputError(f"sigma: the noise level is required, because {config.model} was not trained with one here")
+    return sigma

@@ -1,0 +1,164 @@
+"""Sampling by several processes on one machine: each pulls the next image when it has room, and hands back records.
+
+Results are equal to one process's, because noise and votes belong to the image. A worker that dies is replaced, and
+the images it held are given out again; a driver that dies takes its workers with it, since their pipes close.
+"""
+
+import multiprocessing as mp
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from smoothcert.errors import SmoothcertError
+from smoothcert.noise import Noise
+from smoothcert.runs.config import SamplingConfig
+from smoothcert.runs.prepare import Prepared, prepare
+from smoothcert.runs.records import Record
+from smoothcert.stats import Plan
+
+PlanFor = Callable[[Noise], Plan]
+
+_DEATHS = 3  # workers lost in a row without one image finished, before the run gives up
+
+
+def records_of(run: Prepared, plan_for: PlanFor, pending: Iterable[int]) -> Iterator[tuple[int, Record, float]]:
+    """(position, record, seconds) of every pending image, in the order they are done.
+
+    Raises:
+        SmoothcertError: a worker found an error, or workers die again and again.
+    """
+    if run.config.workers == 1:
+        yield from run.sampled(pending)
+    else:
+        yield from _Crew(run, plan_for, pending).work()
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    held: set[int] = field(default_factory=set)
+
+
+class _Crew:
+    """The driver's side: who holds which images."""
+
+    def __init__(self, run: Prepared, plan_for: PlanFor, pending: Iterable[int]):
+        self._run, self._plan_for = run, plan_for
+        self._waiting = deque(pending)
+        self._workers: dict[Connection, _Worker] = {}
+        self._deaths = 0
+
+    def work(self) -> Iterator[tuple[int, Record, float]]:
+        try:
+            for rank in range(min(self._run.config.workers, len(self._waiting))):
+                self._start(rank)
+            while self._workers:
+                ready = wait(list(self._workers))
+                for worker in [worker for pipe, worker in self._workers.items() if pipe in ready]:
+                    yield from self._hear(worker)
+        finally:
+            for worker in self._workers.values():
+                worker.process.terminate()
+                worker.process.join()
+
+    def _start(self, rank: int) -> None:
+        context = mp.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, name=f"smoothcert-{rank}", daemon=True,
+                                  args=(theirs, self._run.config, self._plan_for, self._run.identity, rank))
+        process.start()
+        theirs.close()
+        self._workers[ours] = _Worker(process, ours)
+
+    def _hear(self, worker: _Worker) -> Iterator[tuple[int, Record, float]]:
+        try:
+            word, content = worker.pipe.recv()
+        except (EOFError, OSError):
+            self._bury(worker)
+            return
+        if word == "next":
+            self._hand_out(worker)
+        elif word == "done":
+            worker.held.remove(content[0])
+            self._deaths = 0
+            yield content
+        elif word == "bye":
+            del self._workers[worker.pipe]
+            worker.process.join()
+        else:
+            raise content
+
+    def _hand_out(self, worker: _Worker) -> None:
+        position = self._waiting.popleft() if self._waiting else None
+        if position is not None:
+            worker.held.add(position)
+        try:
+            worker.pipe.send(position)
+        except OSError:
+            self._bury(worker)
+
+    def _bury(self, worker: _Worker) -> None:
+        """Take a dead worker's images back, and replace it."""
+        del self._workers[worker.pipe]
+        worker.process.join()
+        self._deaths += 1
+        if self._deaths >= _DEATHS * self._run.config.workers:
+            raise SmoothcertError(
+                f"workers keep dying (last exit code {worker.process.exitcode}) without finishing an image: is there "
+                f"enough memory for {self._run.config.workers} of them? What is finished is kept; the same command "
+                f"resumes, with fewer --workers if need be")
+        self._waiting.extendleft(sorted(worker.held, reverse=True))
+        if self._waiting:
+            self._start(int(worker.process.name.rpartition("-")[2]))
+
+
+def _serve(pipe: Connection, config: SamplingConfig, plan_for: PlanFor, identity: dict[str, Any], rank: int) -> None:
+    """A worker's life: prepare the same run, then images in and records out until there are no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver is told, and stops us
+    threading.Thread(target=_follow_driver, daemon=True).start()
+    os.environ["LOCAL_RANK"] = str(rank % max(_gpus(), 1))
+    try:
+        run = prepare(config, plan_for)
+        if run.identity != identity:
+            raise SmoothcertError("a worker prepared another run than its driver: did the model or the data change?")
+        for finished in run.sampled(_given(pipe)):
+            pipe.send(("done", finished))
+        pipe.send(("bye", None))
+    except (BrokenPipeError, EOFError, ConnectionResetError):
+        sys.exit(1)
+    except SmoothcertError as error:
+        pipe.send(("error", SmoothcertError(str(error))))
+    except Exception:
+        pipe.send(("error", SmoothcertError(f"a worker failed:\n{traceback.format_exc()}")))
+
+
+def _follow_driver() -> None:
+    """End with the driver, even in the middle of an image."""
+    driver = mp.parent_process()
+    if driver is not None:
+        wait([driver.sentinel])
+        os._exit(1)
+
+
+def _given(pipe: Connection) -> Iterator[int]:
+    while True:
+        pipe.send(("next", None))
+        position = pipe.recv()
+        if position is None:
+            return
+        yield position
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
