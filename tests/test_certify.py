@@ -15,10 +15,14 @@ import torch
 from smoothcert import SmoothedClassifier
 from smoothcert.data import load_data
 from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
+from smoothcert.report.curves import certified_curve
+from smoothcert.report.results import Result, default_radii
+from smoothcert.report.tables import render, summary
 from smoothcert.runs.certify import certify, predict
 from smoothcert.runs.config import CertifyConfig, PredictConfig, TrainConfig
 from smoothcert.runs.modeldir import read_network
 from smoothcert.runs.prepare import index_summary
+from smoothcert.runs.recertify import recertify, write_recertified
 from smoothcert.runs.store import read_store
 from smoothcert.runs.train import train
 
@@ -257,3 +261,126 @@ def test_a_store_of_another_kind_is_refused(model, tmp_path):
     certify(config(model, tmp_path / "s"))
     with pytest.raises((IdentityError, StoreError), match="kind"):
         predict(PredictConfig.checked({"model": str(model), "n": 200, "max_images": 6, "out": tmp_path / "s"}))
+
+
+@pytest.fixture(scope="module")
+def decided(model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("sequential") / "decided"
+    return certify(config(model, out, n=None, n_max=4000, radii="0.1,0.2", max_images=40))
+
+
+class TestSequentialStores:
+    """Stores of sequential runs: counts at every look, other alphas, and what their tables may say."""
+
+    def test_images_stop_at_different_looks(self, decided):
+        ends = {history[-1].counts.sum() for history in decided.histories()}
+        assert min(ends) < 800 < max(ends)
+        assert decided.identity["procedure"]["design"] == "radii"
+
+    def test_recertify_repeats_and_follows_alpha(self, decided):
+        same, procedure = recertify(decided)
+        assert np.array_equal(same.radius, decided.column("radius"))
+        assert np.array_equal(same.prediction, decided.column("prediction"))
+        assert procedure == decided.identity["procedure"]
+        stricter, procedure = recertify(decided, alpha=1e-5)
+        assert (stricter.radius <= same.radius).all()
+        assert (stricter.radius < same.radius).any()
+        assert procedure["decided"] is False
+        smaller, _ = recertify(decided, margin=0.1)
+        assert (smaller.radius <= same.radius).all()
+
+    def test_fixed_procedures_are_refused_on_looks(self, decided):
+        with pytest.raises(InputError, match="no sequential form"):
+            recertify(decided, method="t-certify")
+
+    def test_recertified_stores_can_be_recertified(self, decided, tmp_path):
+        answers, procedure = recertify(decided, alpha=1e-4)
+        write_recertified(tmp_path / "again", decided, answers, procedure)
+        back, _ = recertify(read_store(tmp_path / "again"), alpha=decided.identity["procedure"]["alpha"])
+        assert np.array_equal(back.radius, decided.column("radius"))
+
+    def test_tables_print_decided_radii_and_call_the_rest_a_lower_bound(self, decided):
+        result = Result.of(decided)
+        assert default_radii([result]) == [0.1, 0.2]
+        text = render([result], [0.1, 0.15], 0.05, "text")
+        assert "lower bound" in text
+        assert "ACR >= " in text
+        cells = next(line for line in text.splitlines() if line.startswith("certified accuracy")).split()[-2:]
+        assert not cells[0].startswith(">=")
+        assert cells[1].startswith(">=")
+        assert certified_curve(result).name.endswith("(lower bound)")
+        told = summary(result, [0.1], 0.05)
+        assert told["lower_bound"]
+        assert told["decided"] == (0.1, 0.2)
+        answers, procedure = recertify(decided, alpha=1e-5)
+        other = Result.build(decided, None, procedure, answers.prediction, answers.radius)
+        assert other.decided == ()
+        assert not other.is_decided(0.1)
+
+    def test_decided_accuracy_is_that_of_all_samples(self, model, decided, tmp_path):
+        """At decided radii early stopping loses nothing here but what spending alpha over looks costs."""
+        whole = certify(config(model, tmp_path / "whole", n=4000, max_images=40))
+        for radius in (0.1, 0.2):
+            stopped, full = (int((s.correct & (s.column("radius") >= radius)).sum()) for s in (decided, whole))
+            assert full - 2 <= stopped <= full
+
+    def test_curves_size_n_for_each_image(self, model, tmp_path):
+        store = certify(config(model, tmp_path / "curve", n=None, n_max=4000, curve_loss=0.1, max_images=40))
+        sizes = store.counts("estimate").sum(axis=1)
+        assert len(set(sizes)) > 3
+        assert Result.of(store).decided is None
+        whole = certify(config(model, tmp_path / "whole", n=4000, max_images=40))
+        certain = (store.column("radius") > 0) & (whole.column("radius") > 0.05)
+        assert (store.column("radius")[certain]).mean() > 0.85 * whole.column("radius")[certain].mean()
+        recertify(store, method="t-certify", alpha=0.01)
+
+    def test_sequential_predictions_agree_with_fixed_ones(self, model, tmp_path):
+        told = {"model": str(model), "max_images": 40, "seed": 0}
+        stopped = predict(PredictConfig.checked({**told, "n_max": 2000, "out": tmp_path / "p"}))
+        fixed = predict(PredictConfig.checked({**told, "n": 2000, "out": tmp_path / "f"}))
+        both = (stopped.column("prediction") >= 0) & (fixed.column("prediction") >= 0)
+        assert np.array_equal(stopped.column("prediction")[both], fixed.column("prediction")[both])
+        assert stopped.counts("predict").sum() < fixed.counts("predict").sum() / 3
+
+    @pytest.mark.parametrize(("options", "message"), [
+        ({"n": 100, "n_max": 200, "radii": "0.1"}, "give one of them"), ({"curve_loss": 0.1, "n": None}, "give n-max"),
+        ({"n": None, "n_max": 100}, "either radii"),
+        ({"n": None, "n_max": 100, "radii": "0.1", "curve_loss": 0.1}, "give one of them"),
+    ])
+    def test_designs_exclude_one_another(self, model, tmp_path, options, message):
+        with pytest.raises(ConfigError, match=message):
+            config(model, tmp_path / "s", **options)
+
+
+def test_a_resumed_run_takes_the_engine_it_began_with(model, tmp_path, monkeypatch):
+    first = config(model, tmp_path / "s", engine="plain", max_images=4)
+
+    class Stopped(BaseException):
+        pass
+
+    def stop(done, total, words):
+        if done == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        certify(first, stop)
+    assert certify(config(model, tmp_path / "s", max_images=4)).identity["engine"] == "plain"
+
+
+def test_linear_models_are_sampled_in_logit_space_and_resume(model, tmp_path):
+    for _ in range(2):
+        store = certify(config(model, tmp_path / "s", noise="gaussian", max_images=4))
+        assert (store.identity["space"], store.identity["engine"]) == ("logits", "exact")
+        assert store.identity["noise"]["format"] == "sfc64-bm-v1"
+    with pytest.raises(IdentityError, match="space"):
+        certify(config(model, tmp_path / "s", noise="gaussian", max_images=4, space="pixels"))
+
+
+def test_progress_tells_samples_and_what_stopping_early_saved(model, tmp_path):
+    told = []
+    certify(config(model, tmp_path / "s", n=None, n_max=4000, radii="0.1", max_images=5),
+            lambda done, total, words: told.append(words))
+    assert "saved by stopping early" in told[-1]
+    assert "samples" in told[-1]
+    certify(config(model, tmp_path / "f", n=1000, max_images=5), lambda done, total, words: told.append(words))
+    assert told[-1] == "5.5k samples"

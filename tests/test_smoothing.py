@@ -298,3 +298,50 @@ class TestPredictProba:
     def test_classes_that_are_no_indices_are_refused(self):
         with pytest.raises(InputError, match="classes_"):
             SmoothedClassifier(self.fitted(np.where(np.arange(60) % 2, "a", "b")), sigma=0.5, num_classes=2)
+
+
+class TestSequential:
+    """`radii`, `curve_loss` and `n_max` of the API; the procedures themselves are tested in test_plans.py."""
+
+    g = SmoothedClassifier(network(), sigma=0.5, num_classes=10, seed=3)
+
+    def test_radii_are_decided_from_prefixes_of_the_same_samples(self):
+        """What stops at n samples has the counts of the first n that a fixed run draws."""
+        for image, found in zip(X, self.g.certify(X, radii=[0.05, 0.1], n_max=4000), strict=True):
+            assert [look.n for look in found.looks] == [n for n in (100, 200, 400, 800, 1600, 3200, 4000)
+                                                        if n <= found.estimation.n]
+            for look in found.looks:
+                assert look == self.g.certify(image, n=look.n).estimation
+            fixed = self.g.certify(image, n=4000, method="two-sided")
+            assert found.selection == fixed.selection
+            assert (found.radius >= 0.05) == (fixed.radius >= 0.05) or abs(fixed.radius - 0.05) < 0.02
+
+    def test_a_curve_takes_fresh_samples_after_its_pilot(self):
+        for found in self.g.certify(X, curve_loss=0.05, n_max=4000):
+            assert found.selection.n == 400
+            assert len(found.looks) <= 1
+            assert found.estimation.n <= 4000
+            if found.looks:
+                assert found.estimation != found.selection
+
+    def test_a_prediction_stops_when_it_is_sure(self):
+        sure = SmoothedClassifier(lambda x: torch.eye(10)[torch.full((len(x),), 3)], sigma=0.5, num_classes=10, seed=0)
+        found = sure.predict(X, n_max=100_000)
+        assert [(p.prediction, p.counts.n) for p in found] == [(3, found[0].counts.n)] * 4
+        assert found[0].counts.n < 100
+
+    @pytest.mark.parametrize(("options", "message"), [
+        ({"n": 100, "n_max": 200, "radii": [0.1]}, "give one"),
+        ({"radii": [0.1]}, "n_max"), ({"curve_loss": 0.1}, "n_max"), ({"n_max": 100}, "radii"),
+        ({"n_max": 100, "radii": [0.1], "curve_loss": 0.1}, "one of them"),
+        ({"n_max": 100, "radii": []}, "radii"), ({"n_max": 100, "radii": [-1.0]}, "radii"),
+        ({"n_max": 100, "curve_loss": 1.5}, "loss"),
+        ({"n_max": 100, "radii": [0.1], "method": "t-certify"}, "sequential"),
+    ])
+    def test_designs_exclude_one_another(self, options, message):
+        with pytest.raises(InputError, match=message):
+            self.g.certify(X[0], **options)
+
+    def test_predict_takes_n_or_n_max(self):
+        with pytest.raises(InputError, match="give one"):
+            self.g.predict(X[0], n=100, n_max=100)
