@@ -37,6 +37,7 @@ class ModelCard:
         data: the data set as the command line takes it, with its preprocessing.
         sigma: noise level of the training, or None.
         identity: everything that determined the weights; compared on resume.
+        init: the model directory whose weights it started from, which of them, and the layers left fresh; or None.
         epochs_done, best_epoch, best: progress, and the validation figures of the best epoch.
         complete: whether training has ended.
     """
@@ -50,10 +51,16 @@ class ModelCard:
     data: dict[str, Any]
     sigma: float | None
     identity: dict[str, Any]
+    init: dict[str, Any] | None = None
     epochs_done: int = 0
     best_epoch: int = 0
     best: dict[str, float] = field(default_factory=dict)
     complete: bool = False
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """The fields that change from epoch to epoch."""
+        return {name: getattr(self, name) for name in ("epochs_done", "best_epoch", "best", "complete")}
 
 
 def is_model_dir(folder: Path) -> bool:
@@ -101,7 +108,7 @@ def read_network(folder: Path, weights: str = "best", trust: bool = False) -> tu
     if card.model not in model_names() and not trust:
         raise ModelError(f"{folder} was trained from {card.model}, and rebuilding it runs that code: read it, then "
                          f"pass --trust")
-    path = folder / "best.safetensors" if weights == "best" else last_checkpoint(folder) / "weights.safetensors"
+    path = weights_file(folder, weights)
     network = build_network(card.model, card.options, card.input_shape, card.num_classes)
     try:
         network.load_state_dict(read_weights(path))
@@ -109,6 +116,11 @@ def read_network(folder: Path, weights: str = "best", trust: bool = False) -> tu
         raise ModelError(f"{path} holds the weights of another network than {folder / 'model.json'} names: {error}"
                          ) from None
     return network.eval(), card
+
+
+def weights_file(folder: Path, weights: str) -> Path:
+    """Where the best or last weights of a model folder lie; FileError where no epoch was finished."""
+    return folder / "best.safetensors" if weights == "best" else last_checkpoint(folder) / "weights.safetensors"
 
 
 def write_weights(path: Path, network: nn.Module) -> None:

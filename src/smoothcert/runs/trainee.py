@@ -1,11 +1,8 @@
-"""What training changes: the network, its optimiser and average, and the randomness that made them."""
+"""What training changes: the network, its optimiser and average."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -13,18 +10,24 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from smoothcert.errors import ModelError
 from smoothcert.runs.config import TrainConfig
 from smoothcert.runs.distributed import Ranks
+from smoothcert.runs.initial import Initial
 from smoothcert.runs.modeldir import ModelCard, build_network
+from smoothcert.runs.seeds import seeded
 
 
 @dataclass
 class Trainee:
-    """All that changes from step to step; `state` and `restore` are its checkpoint."""
+    """All that changes from step to step; `state` and `restore` are its checkpoint.
+
+    `fresh` names the layers that did not get their weights from another model, where others did.
+    """
 
     network: nn.Module
     parallel: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: AveragedModel | None
+    fresh: tuple[str, ...] = ()
     steps: int = 0
 
     @property
@@ -56,13 +59,17 @@ class Trainee:
             self.average.load_state_dict(state["average"])
 
 
-def new_trainee(config: TrainConfig, card: ModelCard, device: torch.device, ranks: Ranks) -> Trainee:
-    """The network that `card` describes, with the initial weights of the run's seed, and its optimiser."""
+def new_trainee(
+    config: TrainConfig, card: ModelCard, device: torch.device, ranks: Ranks, initial: Initial | None = None
+) -> Trainee:
+    """The network that `card` describes, with the initial weights of the run's seed or of another model, and its
+    optimiser."""
     with seeded(config.seed, "initial weights"):
         network = build_network(card.model, card.options, card.input_shape, card.num_classes).to(device)
     parameters = [p for p in network.parameters() if p.requires_grad]
     if not parameters:
         raise ModelError(f"the network {config.model} has no parameters to train")
+    fresh = initial.give(network, card.num_classes) if initial else ()
     rate = peak_rate(config)
     optimizer = {
         "sgd": lambda: torch.optim.SGD(parameters, rate, config.momentum, weight_decay=config.weight_decay,
@@ -73,25 +80,9 @@ def new_trainee(config: TrainConfig, card: ModelCard, device: torch.device, rank
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True) \
         if config.ema else None
     scaler = torch.amp.GradScaler(device.type, enabled=config.autocast == "fp16")
-    return Trainee(network, ranks.wrap(network), optimizer, scaler, average)
+    return Trainee(network, ranks.wrap(network), optimizer, scaler, average, fresh)
 
 
 def peak_rate(config: TrainConfig) -> float:
     """The learning rate asked for, else the optimiser's usual one."""
     return config.lr or (0.1 if config.optimizer == "sgd" else 0.001)
-
-
-@contextmanager
-def seeded(seed: int, *purpose: Any) -> Iterator[torch.Generator]:
-    """A generator for a purpose; torch's global one, which layers' initial weights and dropout draw from, is seeded
-    alike inside and put back on the way out."""
-    derived = derived_seed(seed, *purpose)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(derived)
-        yield torch.Generator().manual_seed(derived)
-
-
-def derived_seed(seed: int, *purpose: Any) -> int:
-    """63 bits for one purpose of a run; other purposes get unrelated ones."""
-    words = [int.from_bytes(str(p).encode(), "big") for p in purpose]
-    return int(np.random.SeedSequence(seed, spawn_key=tuple(words)).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,133 @@
+"""Self-training: images without labels, labelled once by a model, trained on beside the labelled ones.
+
+As in Carmon et al. 2019 (robust self-training) and Salman et al. 2019: a model, often one trained without noise, labels
+the images by its argmax on them as they are, and training minimises
+
+    mean loss of a labelled batch + w * mean loss of a pseudo-labelled batch,
+
+both of the run's own objective and both of one size, so that an epoch takes as many unlabelled as labelled batches.
+One optimiser step takes both, as in Carmon et al., whose batches are half and half. Salman et al.'s code instead gives
+each batch a step of its own, labelled and pseudo-labelled ones in random order and the latter's loss times w.
+Batches of the two kinds pass through the network one after the other, so BatchNorm normalises each by itself.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from smoothcert.data import ImageData, load_data, select_indices
+from smoothcert.errors import FileError, InputError
+from smoothcert.runs.classifiers import Classifier, model_card, open_classifier
+from smoothcert.runs.config import TrainConfig
+from smoothcert.runs.distributed import Ranks
+from smoothcert.runs.files import write_whole
+from smoothcert.runs.progress import Progress
+from smoothcert.runs.seeds import seeded
+from smoothcert.runs.streams import Stream, read_ahead, spaced
+from smoothcert.smoothing import evaluation
+
+FILE = "pseudo-labels.npz"
+_BATCH = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Unlabelled:
+    """The images of a run without labels, the model that labels them, and the weight w of their loss."""
+
+    data: ImageData
+    indices: np.ndarray
+    teacher: Classifier
+    device: torch.device
+    weight: float
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of it determines the run's weights."""
+        return {"data": self.data.name, "split": self.data.split, "count": len(self.indices),
+                "sha256": self.data.fingerprint(self.indices), "labelled_by": self.teacher.identity,
+                "weight": self.weight}
+
+    def stream(self, folder: Path, ranks: Ranks, progress: Progress) -> Stream:
+        """The images with their labels: those kept in `folder`, else made now by the main process and kept there.
+
+        Raises FileError where the kept ones are corrupt.
+        """
+        path = folder / FILE
+        if ranks.is_main and not path.exists():
+            _keep(path, self.indices, self._labels(progress))
+        ranks.wait()
+        labels = np.full(len(self.data), -1, dtype=np.int64)
+        labels[self.indices] = _kept(path, self.indices)
+        return Stream("pseudo", self.data, labels, self.indices, self.weight)
+
+    def _labels(self, progress: Progress) -> np.ndarray:
+        """(M,) int64: the model's argmax on every image, clean."""
+        votes = []
+        with torch.no_grad(), evaluation(self.teacher.model):
+            for images in self._images():
+                logits = torch.as_tensor(self.teacher.model(images.to(self.device)))
+                votes.append(logits.argmax(dim=1).cpu().numpy())
+                progress(0, len(self.indices), f"pseudo-labels {sum(map(len, votes))} of {len(self.indices)}")
+        return np.concatenate(votes)
+
+    def _images(self) -> Iterator[torch.Tensor]:
+        batches = [self.indices[i : i + _BATCH] for i in range(0, len(self.indices), _BATCH)]
+        return read_ahead(batches, lambda indices: torch.from_numpy(self.data.batch(indices)))
+
+
+def open_unlabelled(
+    config: TrainConfig, data: ImageData, used: np.ndarray, device: torch.device
+) -> Unlabelled | None:
+    """What `unlabelled` names, or None where it names nothing.
+
+    Of the labelled data set itself, the images in `used` (trained on or held out) are left out.
+
+    Raises:
+        InputError: images of another shape than `data`, or none left. FileError, ModelError: the model that labels
+        them is missing, or takes other images or has other classes.
+    """
+    if config.unlabelled is None or config.pseudo_labels is None:
+        return None
+    pool = load_data(config.unlabelled, config.unlabelled_split, data_dir=config.data_dir, resize=config.resize,
+                     crop=config.crop, num_classes=config.num_classes)
+    if pool.shape != data.shape:
+        raise InputError(f"unlabelled: {config.unlabelled} has images of shape {pool.shape}, {config.data} of shape "
+                         f"{data.shape}: use --resize and --crop, which go for both")
+    indices = select_indices(len(pool))
+    if (config.unlabelled, config.unlabelled_split) == (config.data, "train"):
+        indices = np.setdiff1d(indices, used)
+    if not len(indices):
+        raise InputError(f"unlabelled: every image of {config.unlabelled} is trained on or held out: leave some over "
+                         f"with --max-images, or take another set or split")
+    indices = spaced(indices, config.max_unlabelled)
+    model_card(config.pseudo_labels)
+    with seeded(config.seed, "pseudo-labels"):
+        teacher = open_classifier(config.pseudo_labels, data.shape, data.num_classes, weights=config.weights,
+                                  trust=config.trust, device=device)
+    return Unlabelled(pool, indices, teacher, device, config.unlabelled_weight)
+
+
+def _keep(path: Path, indices: np.ndarray, labels: np.ndarray) -> None:
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, indices=indices, labels=labels)
+
+    write_whole(path, write)
+
+
+def _kept(path: Path, indices: np.ndarray) -> np.ndarray:
+    """The labels kept for `indices`; the archive's checksums find damage."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            if np.array_equal(kept["indices"], indices):
+                return kept["labels"]
+        raise ValueError("they belong to other images")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise FileError(f"the pseudo-labels {path} are missing or corrupt: {error}; delete the file to have them made "
+                        f"again") from None
