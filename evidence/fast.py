@@ -62,8 +62,8 @@ def spaces() -> str:
     """Two-sample tests of counts drawn in a small space against counts drawn in pixels."""
     shape, images = (1, 28, 28), np.random.default_rng(0).random((20, 1, 28, 28)).astype(np.float32)
     lines = ["## Smaller spaces\n",
-             "Chi-square tests of homogeneity, 20 images, n = 100,000 in each space; p-values are uniform if the law is "
-             "the same (Kolmogorov-Smirnov).\n", "| network | space | least p | KS p |", "|---|---|---|---|"]
+             "Chi-square tests of homogeneity, 20 images, n = 100,000 in each space; p-values are uniform if the law "
+             "is the same (Kolmogorov-Smirnov).\n", "| network | space | least p | KS p |", "|---|---|---|---|"]
     for name, classes in (("linear", 10), ("linear", 2), ("mlp", 10)):
         torch.manual_seed(0)
         model = build_model(name, shape, classes).eval()

@@ -219,7 +219,7 @@ def _is_single(x: Any) -> bool:
 
 
 def _content(model: Any) -> str:
-    """A hash of a network's weights; other models are told apart by themselves."""
+    """A hash of a network's weights and buffers; other models are told apart by themselves."""
     if not isinstance(model, nn.Module):
         return str(id(model))
     digest = hashlib.sha256()

@@ -1,6 +1,7 @@
 """From a model and a noise to a voter: which space is sampled, which engine runs, which format the noise has."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from smoothcert.smoothing.protocols import BaseClassifier, Denoiser, device_of
 from smoothcert.smoothing.rows import DeviceRows, HostRows, Placement, Rows
 from smoothcert.smoothing.spaces import Space, find_space
 from smoothcert.smoothing.voters import BinaryVoter, LogitVoter, NetworkVoter, Voter
+
+_WORTH_CHECKING = 10_000  # samples, below which the check of an engine costs more than it saves
 
 ENGINE_NAMES = ("auto", *ENGINES)
 SPACES = ("auto", "pixels")
@@ -95,7 +98,7 @@ def _network_voter(
     network = model if space is None else space.head
     size = default_batch(placement.shape, device) if how.batch_size is None else how.batch_size
     batch = check_count("batch_size", size)
-    engine = open_engine(how.engine, network, shape=placement.shape, batch=batch, device=device,
+    engine = open_engine(_engine(how), network, shape=placement.shape, batch=batch, device=device,
                          precision=how.precision, samples=how.samples)
     plain = reduced(network, how.precision)
     referee = how.precision == "float32" and not getattr(model, "batch_invariant", False)
@@ -116,12 +119,16 @@ def _space(
     return find_space(model, shape, num_classes)
 
 
+def _engine(how: Sampling) -> str:
+    return "plain" if how.engine == "auto" and (how.samples or 0) < _WORTH_CHECKING else how.engine
+
+
 def _rows(placement: Placement, seed: int, device: torch.device, how: Sampling) -> Rows:
     wanted = how.noise_format
     if wanted == "auto":
         on_gpu = device.type == "cuda"
         wanted = "philox-v1" if on_gpu else "sfc64-v1" if placement.in_place else SMALL_SPACE_FORMAT
-    if wanted == "philox-v1" and device.type == "cuda":
+    if wanted == "philox-v1" and device.type == "cuda" and find_spec("triton"):
         return DeviceRows(placement, seed, device)
     return HostRows(placement, seed, check_known("noise_format", wanted, FORMATS), device)
 
