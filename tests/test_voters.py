@@ -208,3 +208,15 @@ def test_a_classifier_in_training_is_opened_afresh():
     with torch.no_grad():
         model[3].bias[4] += 100.0
     assert g.predict(IMAGES[0], n=500).counts[4] == 500 != before[4]
+
+
+def test_logits_that_cancel_are_close_by_the_size_of_the_others():
+    """Two classes near zero in one row: an error of 1e-6 of the usual logit decides it, far above 1e-4 of the row's."""
+
+    def cancelling(rows):
+        logits = torch.tensor([[1.0, -1.0]]).repeat(len(rows), 1)
+        logits[::7] = torch.tensor([6e-6, 5e-6]) if len(rows) > 1 else torch.tensor([5e-6, 6e-6])
+        return logits
+
+    found = open_voter(cancelling, build_noise("gaussian", 0.5), 2, SHAPE, seed=3, how=Sampling(batch_size=14)).voter
+    assert found.count([Segment(found.subject(IMAGES[0], 0), "estimate", 0, 28)]).tolist() == [[24, 4]]

@@ -203,10 +203,14 @@ def batches(segments: Sequence[Segment], size: int) -> list[list[Segment]]:
 
 
 def _is_close(logits: Tensor) -> Tensor:
-    """(N,) bool: the two top logits differ by less than CLOSE_CALL of the largest finite |logit|."""
+    """(N,) bool: the two top logits differ by less than CLOSE_CALL of the largest finite |logit|.
+
+    That of the row, or of the batch's rows on average if that is more: where two logits cancel to almost nothing, as
+    those of two classes do, what was rounded is of the size that others have.
+    """
     first, second = logits.topk(2, dim=1).values.unbind(dim=1)
-    scale = logits.abs().nan_to_num(posinf=0.0).amax(dim=1)
-    return first - second <= CLOSE_CALL * scale
+    largest = logits.abs().nan_to_num(posinf=0.0).amax(dim=1)
+    return first - second <= CLOSE_CALL * torch.maximum(largest, largest.mean())
 
 
 def _single(segment: Segment, offset: int) -> Segment:

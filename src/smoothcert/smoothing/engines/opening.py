@@ -46,7 +46,8 @@ def open_engine(
     Args:
         name: from `ENGINES`, or "auto": eager for short runs, the fastest in a timed trial for long ones. The trial's
             outcome is kept in memory and in the user's cache folder; the check is made in any case.
-        model: base classifier on `device`, ready for use; never changed.
+        model: base classifier on `device`, ready for use; never changed. All engines but plain keep the weights that
+            it has now.
         shape: of one row, (C, H, W) or that of a latent space.
         batch: rows a call; engines other than plain and eager take no more, and compute as many for fewer.
         precision: see `reduced`; the engine runs that classifier.

@@ -1,0 +1,580 @@
+"""Engines: folding is exact, votes are the plain model's or the engine is refused, and auto chooses by time."""
+
+import copy
+import json
+import shutil
+import sys
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from smoothcert.errors import InputError, MissingExtraError, UnknownNameError
+from smoothcert.models import build_model
+from smoothcert.smoothing.engines import ENGINES, EngineWarning, open_engine, reduced, trial
+from smoothcert.smoothing.engines.check import fault
+from smoothcert.smoothing.engines.folding import fold
+from smoothcert.smoothing.engines.onnx_engines import PACKAGES
+from smoothcert.smoothing.engines.precision import tf32
+from smoothcert.smoothing.voters import CLOSE_CALL
+
+CPU = torch.device("cpu")
+SHAPES = {"cnn": (1, 28, 28), "lenet": (1, 28, 28), "resnet20": (3, 16, 16)}
+pytestmark = pytest.mark.filterwarnings("error::smoothcert.smoothing.engines.EngineWarning")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(trial, "_rankings", {})
+    return tmp_path / "cache" / "smoothcert" / "engines.json"
+
+
+def perturbed(model):
+    """The network with BatchNorm statistics and weights far from the identity."""
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+            module.running_mean.normal_(0, 0.2, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+            if module.affine:
+                module.weight.data.uniform_(0.5, 1.5, generator=generator)
+                module.bias.data.normal_(0, 0.2, generator=generator)
+    return model.eval()
+
+
+def patterns(shape, n, seed=5):
+    """Images (n, C, H, W) with large patterns, on which even an untrained network gives many classes."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(n, shape[0], 4, 4, generator=generator)
+    return 0.5 + functional.interpolate(2 * coarse, shape[1:]) + 0.25 * torch.randn(n, *shape, generator=generator)
+
+
+def network(name, **options):
+    torch.manual_seed(0)
+    model = perturbed(build_model(name, SHAPES[name], 10, **options))
+    dense = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    with torch.no_grad():
+        dense.bias -= model(patterns(SHAPES[name], 200, seed=6)).mean(dim=0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return {name: network(name) for name in SHAPES}
+
+
+def small():
+    """conv, BatchNorm, ReLU, dense on 1x6x6 images."""
+    torch.manual_seed(0)
+    return perturbed(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+                                   nn.Linear(144, 3)))
+
+
+SMALL = (1, 6, 6)
+
+
+def opened(name, model, shape=SMALL, batch=16, **options):
+    return open_engine(name, model, shape=shape, batch=batch, device=CPU, **options)
+
+
+def rows_of(shape, n, seed=5):
+    return 0.5 + 0.5 * torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+# Votes
+
+@pytest.mark.parametrize("engine", ["eager", *(pytest.param(name, marks=pytest.mark.slow) for name in PACKAGES)])
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_engine_gives_the_plain_models_votes(networks, name, engine):
+    for package in PACKAGES.get(engine, ()):
+        pytest.importorskip(package)
+    model = networks[name]
+    found = opened(engine, model, SHAPES[name], 64)
+    rows = patterns(SHAPES[name], 300)
+    with torch.inference_mode():
+        expected, got = model(rows), torch.cat([found.run(part) for part in rows.split(50)])
+    assert found.name == engine
+    assert found.batch == (None if engine == "eager" else 64)
+    assert got.dtype == torch.float32
+    assert fault(expected.double(), got.double(), "float32") is None
+    assert torch.equal(got.argmax(dim=1), expected.argmax(dim=1))
+    assert len(expected.argmax(dim=1).unique()) >= 5
+    assert not torch.equal(got, expected), "the engine must compute, not pass the plain model on"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++") and not shutil.which("c++"), reason="needs a C++ compiler")
+def test_compiled_networks_give_the_plain_models_votes_and_compile_once():
+    model = small()
+    rows = rows_of(SMALL, 40)
+    found = opened("compile", model)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        first = torch.cat([found.run(part) for part in rows.split(15)])
+        with torch.inference_mode():
+            second = torch.cat([found.run(part) for part in (rows + 0).split(16)])
+            expected = model(rows)
+    assert found.name == "compile"
+    assert torch.equal(first, second)
+    assert fault(expected.double(), first.double(), "float32") is None
+
+
+def test_a_compiler_that_fails_is_refused_with_a_warning(monkeypatch):
+    def broken(*_, **__):
+        def run(rows):
+            raise RuntimeError("no compiler\nlong story")
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.warns(EngineWarning, match=r"'compile' is not used.*no compiler\); falling back to 'eager'"):
+        assert opened("compile", small()).name == "eager"
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_rows_do_not_depend_on_how_many_are_run_at_once(engine, networks):
+    pytest.importorskip(engine)
+    run = opened(engine, networks["lenet"], SHAPES["lenet"], 64).run
+    rows = rows_of(SHAPES["lenet"], 64)
+    whole = run(rows)
+    run(torch.full_like(rows, 1e6))  # what an earlier batch leaves behind
+    for n in (1, 7, 63):
+        assert torch.equal(run(rows[:n]), whole[:n])
+    strided = rows.to(memory_format=torch.channels_last).double()
+    assert torch.equal(run(strided), whole)
+    assert torch.equal(run(rows.clone().requires_grad_()), whole)
+    assert torch.equal(whole, run(rows)), "a result must outlive the next call"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("engine", ["plain", "eager", "auto"])
+def test_latent_rows_of_any_shape_can_be_run(engine, precision):
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.ReLU(), nn.Linear(5, 3))
+    found = opened(engine, head, (5,), precision=precision)
+    rows = rows_of((5,), 16)
+    before = rows.clone()
+    torch.testing.assert_close(found.run(rows), head(rows).detach(), atol=0.05 if precision == "bf16" else 1e-6, rtol=0)
+    assert torch.equal(rows, before)
+
+
+# Folding
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        return functional.relu(y + x)
+
+
+class Branching(Residual):
+    """Control flow that no tracer can follow."""
+
+    def forward(self, x):
+        return super().forward(x) if float(x.sum()) < float("inf") else x
+
+
+def chain(kind):
+    torch.manual_seed(0)
+    return {
+        "conv1d": lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4)),
+        "conv2d": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.ReLU()),
+        "conv3d": lambda: nn.Sequential(nn.Conv3d(3, 4, 2), nn.BatchNorm3d(4, affine=False)),
+        "grouped": lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3, bias=False), nn.BatchNorm2d(6, eps=0.1)),
+        "dense": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4, bias=False), nn.BatchNorm1d(4)),
+        "block": lambda: nn.Sequential(Residual(), Residual()),
+        "opaque": lambda: nn.Sequential(Branching(), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)),
+    }[kind]()
+
+
+def double_rows(kind):
+    return rows_of({"conv1d": (3, 8), "conv3d": (3, 4, 4, 4)}.get(kind, (3, 8, 8)), 4).double()
+
+
+def norms(model):
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+@pytest.mark.parametrize(("kind", "left"), [("conv1d", 0), ("conv2d", 0), ("conv3d", 0), ("grouped", 0), ("dense", 0),
+                                            ("block", 0), ("opaque", 1)])
+def test_folding_is_exact(kind, left):
+    model = perturbed(chain(kind).double())
+    folded, rows = fold(model), double_rows(kind)
+    assert len(norms(model)) > len(norms(folded)) == left
+    torch.testing.assert_close(folded(rows), model(rows), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet20"])
+def test_folding_leaves_no_batchnorm_in_the_networks_known_by_name(name):
+    model = network(name, mean=[0.4] * SHAPES[name][0], std=[0.3] * SHAPES[name][0]).double()
+    rows = rows_of(SHAPES[name], 3).double()
+    folded = fold(model)
+    assert norms(model)
+    assert not norms(folded)
+    torch.testing.assert_close(folded(rows), model(rows), rtol=1e-11, atol=1e-11)
+
+
+def unfoldable(kind):
+    """Networks in which a BatchNorm that follows a convolution, or looks so, must stay, and where ReLU must copy."""
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = conv, norm
+
+        def forward(self, x):
+            y = self.conv(x)
+            return {"used twice": lambda: self.norm(y) + y, "called twice": lambda: self.norm(self.conv(y)),
+                    "relu between": lambda: self.norm(functional.relu(y)),
+                    "relu of a view": lambda: functional.relu(y.flatten(1)) + y.flatten(1),
+                    "relu of a shared value": lambda: functional.relu(y) + y,
+                    "relu of the input": lambda: functional.relu(x) + self.conv(x)}.get(kind, lambda: self.norm(y))()
+
+    if kind == "hook":
+        conv.register_forward_hook(lambda module, inputs, output: output * 2)
+    if kind == "subclass":
+        class Doubling(nn.BatchNorm2d):
+            def forward(self, input):
+                return 2 * super().forward(input)
+
+        norm = Doubling(3)
+    if kind == "no statistics":
+        norm = nn.BatchNorm2d(3, track_running_stats=False)
+    return Net()
+
+
+@pytest.mark.parametrize("kind", [
+    "used twice", "called twice", "relu between", "relu of a view", "relu of a shared value", "relu of the input",
+    "hook", "subclass", "no statistics",
+])
+def test_what_cannot_be_folded_stays_as_it_is(kind):
+    model = unfoldable(kind).double()
+    model = model.eval() if kind == "no statistics" else perturbed(model)
+    rows = rows_of((3, 8, 8), 4).double()
+    before = rows.clone()
+    torch.testing.assert_close(fold(model)(rows), model(rows), rtol=1e-12, atol=1e-12)
+    assert torch.equal(rows, before)
+
+
+def test_the_users_network_is_left_as_it_was(networks):
+    model = networks["cnn"]
+    model[2].train()
+    before = copy.deepcopy(model)
+    tensors = {name: (tensor, tensor.data_ptr(), tensor.stride()) for name, tensor in model.state_dict().items()}
+    for engine in ("plain", "eager", "onnxruntime", "openvino"):
+        if trial.versions(engine) is not None:
+            assert opened(engine, model, SHAPES["cnn"], 64).name == engine
+    for name, tensor in model.state_dict().items():
+        assert (tensor.data_ptr(), tensor.stride()) == tensors[name][1:]
+        assert torch.equal(tensor, before.state_dict()[name])
+    assert [type(module) for module in model.modules()] == [type(module) for module in before.modules()]
+    assert [module.training for module in model.modules()] == [module.training for module in before.modules()]
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert model(rows_of(SHAPES["cnn"], 2)).requires_grad
+    model.eval()
+
+
+# The check
+
+def test_votes_settled_by_the_plain_model_are_equal_in_all_engines_within_the_bound():
+    generator = torch.Generator().manual_seed(0)
+    plain = torch.randn(20_000, 4, generator=generator).double()
+    plain[:, 1] = plain[:, 0] + CLOSE_CALL * torch.randn(20_000, generator=generator).double()  # nearly all are close
+    scale = plain.abs().amax(dim=1)
+    for seed in range(3):
+        signs = torch.randint(0, 2, plain.shape, generator=generator.manual_seed(seed)) * 2.0 - 1
+        logits = plain + signs * (CLOSE_CALL / 4 * scale).unsqueeze(1)
+        first, second = logits.topk(2, dim=1).values.unbind(dim=1)
+        close = first - second <= CLOSE_CALL * logits.abs().amax(dim=1)
+        votes = torch.where(close, plain.argmax(dim=1), logits.argmax(dim=1))
+        assert torch.equal(votes, plain.argmax(dim=1))
+        assert not torch.equal(logits.argmax(dim=1), plain.argmax(dim=1))
+        assert 0 < close.sum() < len(close)
+
+
+def test_faults_are_told_apart():
+    plain = torch.tensor([[1.0, 2.0, -4.0], [3.0, 0.0, 1.0], [float("nan")] * 3, [1.0, float("-inf"), 2.0]]).double()
+    assert fault(plain, plain.clone(), "float32") is None
+    near = plain.clone()
+    near[0, 0] += 0.9 * CLOSE_CALL / 4 * 4
+    assert fault(plain, near, "float32") is None
+    near[0, 0] += 0.2 * CLOSE_CALL / 4 * 4
+    assert "but a logit does, by 2.7e-05 of its scale (2.5e-05" in str(fault(plain, near, "float32"))
+    assert fault(plain, near, "bf16") is None
+    flipped = plain.clone()
+    flipped[1] = plain[1].flip(0)
+    flipped[0, 1] = 0.0
+    assert "2 of 4 votes" in str(fault(plain, flipped, "float32"))
+    assert "3 of 4" not in str(fault(plain, flipped, "bf16"))
+    small = torch.tensor([[1.0, -1.0], [1.0, -1.0], [1e-6, -1e-6]]).double()
+    assert fault(small, small + 2e-5, "float32") is None
+    assert fault(small, -small, "float32") is not None
+    assert "2 of 3 votes" in str(fault(small, -small, "float32")), "the third is a close call on the scale of the rest"
+    lost = plain.clone()
+    lost[2] = 0.0
+    assert fault(plain, lost, "float32") is not None
+    assert "shape (4, 2)" in str(fault(plain, plain[:, :2], "float32"))
+    close = torch.tensor([[1.0, 1.0 - 2.0**-6]]).double()
+    assert fault(close, close.flip(1), "bf16") is None
+    assert "1 of 1 votes" in str(fault(close, close.flip(1), "tf32"))
+
+
+def wrong_engine(change):
+    def build(model, shape, batch, device, precision):
+        return lambda rows: change(model(rows))
+    return build
+
+
+def test_an_engine_with_other_votes_is_refused_and_falls_back(monkeypatch):
+    model = small()
+    monkeypatch.setitem(ENGINES, "wrong", wrong_engine(lambda logits: -logits))
+    with pytest.warns(EngineWarning, match=r"'wrong' is not used: 500 of 500 votes .*falling back to 'eager'") as seen:
+        assert opened("wrong", model).name == "eager"
+    assert len(seen) == 1
+    monkeypatch.setitem(ENGINES, "eager", wrong_engine(lambda logits: logits + 1))
+    with pytest.warns(EngineWarning) as seen:
+        found = opened("wrong", model)
+    assert [str(warning.message).rpartition(" ")[2] for warning in seen] == ["'eager'", "'plain'"]
+    rows = rows_of(SMALL, 4)
+    assert found.name == "plain"
+    assert torch.equal(found.run(rows), model(rows))
+
+
+@pytest.mark.parametrize(("error", "name"), [(1e-6, "wrong"), (1e-4, "eager")])
+def test_an_engine_must_be_exact_enough_for_equal_counts_even_where_no_vote_differs(monkeypatch, error, name):
+    monkeypatch.setitem(ENGINES, "wrong", wrong_engine(lambda logits: logits * (1 + error)))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert opened("wrong", small()).name == name
+    assert [("no vote" in str(warning.message)) for warning in seen] == [True] * (name == "eager")
+
+
+@pytest.mark.parametrize(("fails", "text"), [
+    (lambda logits: logits[:, :2], r"shape \(500, 2\)"),
+    (lambda logits: 1 / 0, "ZeroDivisionError: division by zero"),
+])
+def test_an_engine_that_fails_is_refused(monkeypatch, fails, text):
+    monkeypatch.setitem(ENGINES, "wrong", wrong_engine(fails))
+    with pytest.warns(EngineWarning, match=text):
+        assert opened("wrong", small()).name == "eager"
+
+
+class Wavering(nn.Module):
+    """A base classifier with randomness of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, rows):
+        return rows.flatten(1)[:, :3] + torch.randn(len(rows), 3, generator=self.generator)
+
+
+class Uncopyable(nn.Module):
+    def forward(self, rows):
+        return rows.flatten(1)[:, :3]
+
+    def __deepcopy__(self, memo):
+        raise TypeError("it holds a lock")
+
+
+@pytest.mark.parametrize(("model", "text"), [
+    (Wavering(), "change from call to call"), (lambda rows: rows.flatten(1)[:, :3], "no torch module"),
+    (nn.Flatten(0), r"does not return logits"), (nn.Linear(7, 3), "cannot run: .*RuntimeError"),
+])
+def test_some_models_only_run_plain(model, text):
+    with pytest.warns(EngineWarning, match=text):
+        assert opened("eager", model).name == "plain"
+    assert opened("auto", model, samples=10**9).name == "plain"
+
+
+def test_what_cannot_be_copied_runs_plain_and_says_so():
+    for name in ("eager", "auto"):
+        with pytest.warns(EngineWarning, match=r"'eager' is not used: .*copied \(TypeError: it holds a lock\)"):
+            assert opened(name, Uncopyable()).name == "plain"
+
+
+def test_names_are_checked_and_missing_packages_named(monkeypatch):
+    with pytest.raises(UnknownNameError, match=r"unknown engine 'egaer' \(did you mean \"eager\"\?\)"):
+        opened("egaer", small())
+    with pytest.raises(UnknownNameError, match="unknown precision 'fp8'"):
+        opened("eager", small(), precision="fp8")
+    with pytest.raises(InputError, match="batch must be at least 1"):
+        opened("eager", small(), batch=0)
+    for engine, package, extra in (("openvino", "openvino", "openvino"), ("onnxruntime", "onnxscript", "onnx")):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, package, None)
+            with pytest.raises(MissingExtraError, match=rf"needs the package {package}, .*smoothcert\[{extra}\]"):
+                opened(engine, small())
+            assert trial.versions(engine) is None
+
+
+# Precision
+
+def test_bfloat16_is_another_classifier_that_eager_runs():
+    model, rows = small(), rows_of(SMALL, 200)
+    classifier = reduced(model, "bf16")
+    found = opened("eager", model, precision="bf16")
+    with torch.inference_mode():
+        full, low, fast = model(rows), classifier(rows), found.run(rows)
+    scale = full.abs().amax(dim=1, keepdim=True)
+    assert found.name == "eager"
+    assert low.dtype == fast.dtype == torch.float32
+    assert 1e-4 < ((low - full).abs() / scale).max() < 0.1
+    assert not torch.equal(low, fast)
+    assert fault(low.double(), fast.double(), "bf16") is None
+    assert next(model.parameters()).dtype == torch.float32
+    assert reduced(model, "float32") is model or torch.cuda.is_available()
+
+
+def test_precisions_are_refused_where_they_do_not_exist():
+    with pytest.raises(InputError, match="'tf32' needs a torch module on a CUDA device, got a Sequential on cpu"):
+        reduced(small(), "tf32")
+    with pytest.raises(InputError, match="'tf32' needs"):
+        opened("auto", small(), precision="tf32")
+    with pytest.raises(InputError, match="'bf16' needs a torch module"):
+        reduced(lambda rows: rows, "bf16")
+    for engine in ("onnxruntime", "openvino"):
+        with pytest.raises(InputError, match=f"'{engine}' runs float32 only, got precision 'bf16'"):
+            opened(engine, small(), precision="bf16")
+
+
+def switches():
+    found = []
+    for read in (lambda: torch.backends.cudnn.allow_tf32, lambda: torch.backends.cuda.matmul.allow_tf32,
+                 torch.get_float32_matmul_precision, lambda: torch.backends.cudnn.conv.fp32_precision,
+                 lambda: torch.backends.cudnn.rnn.fp32_precision, lambda: torch.backends.cuda.matmul.fp32_precision,
+                 lambda: torch.backends.mkldnn.matmul.fp32_precision):
+        try:
+            found.append(read())
+        except (RuntimeError, AttributeError) as error:  # mixed switches; torch below 2.9
+            found.append(type(error))
+    return found
+
+
+@pytest.mark.parametrize("beforehand", ["as torch has it", "medium", "off", "mixed"])
+def test_tf32_switches_hold_inside_and_are_put_back(beforehand):
+    cudnn, finer = torch.backends.cudnn, hasattr(torch.backends.cudnn, "conv")
+    initial = cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    if beforehand == "mixed" and not finer:
+        pytest.skip("needs torch 2.9")
+    try:
+        if beforehand == "medium":
+            torch.set_float32_matmul_precision("medium")
+        if beforehand == "off":
+            cudnn.allow_tf32 = False
+        if beforehand == "mixed":
+            cudnn.conv.fp32_precision = "ieee"
+        before = switches()
+        for allowed in (True, False):
+            with pytest.raises(KeyError), tf32(allowed):
+                if finer:
+                    assert switches()[3:6] == ["tf32" if allowed else "ieee"] * 3
+                if beforehand != "mixed":
+                    assert switches()[:2] == [allowed, allowed]
+                raise KeyError
+            assert switches() == before
+    finally:
+        if beforehand == "mixed":
+            cudnn.conv.fp32_precision = "tf32"
+        cudnn.allow_tf32 = initial[0]
+        torch.set_float32_matmul_precision(initial[1])
+
+
+# Auto
+
+@pytest.fixture
+def three(monkeypatch):
+    """Eager and two more engines, of given speeds; what was timed is listed."""
+    times, timed = {"eager": 1.0, "fast": 0.25, "middling": 0.5, "compile": 9.0}, []
+
+    def seconds(runs, rows, rounds=5):
+        timed.append(sorted(runs))
+        return {name: times[name] for name in runs}
+
+    for name in list(ENGINES):
+        if name not in ("plain", "eager", "compile"):
+            monkeypatch.delitem(ENGINES, name)
+    for name in ("fast", "middling", "compile"):
+        monkeypatch.setitem(ENGINES, name, ENGINES["eager"])
+    monkeypatch.setattr(trial, "seconds", seconds)
+    return times, timed
+
+
+def test_auto_is_eager_for_short_runs_and_the_fastest_for_long_ones(three):
+    _, timed = three
+    all_three = ["eager", "fast", "middling"]
+    for samples, name, candidates in ((None, "eager", []), (59, "eager", []), (60, "fast", all_three),
+                                      (600, "fast", ["compile", *all_three])):
+        timed.clear()
+        found = opened("auto", small(), samples=samples)
+        assert found.name == name
+        assert found.batch == (None if name == "eager" else 16)
+        assert timed == [["eager"], *([candidates] if candidates else [])]
+
+
+def test_a_trial_is_remembered_for_equal_circumstances_only(three, cache, monkeypatch):
+    times, timed = three
+
+    def trials(model=None, **options):
+        timed.clear()
+        assert opened("auto", model or small(), samples=100, **options).name == "fast"
+        return len(timed) - 1
+
+    assert trials() == 1
+    assert trials() == 0
+    monkeypatch.setattr(trial, "_rankings", {})
+    assert trials() == 0, "the file must be read by another process"
+    assert list(json.loads(cache.read_text()).values()) == [["fast", "middling", "eager"]]
+    other = small()
+    other[0].weight.data[0, 0, 0, 0] += 1
+    assert trials(other) == 1
+    assert trials(batch=17) == 1
+    assert trials(precision="bf16") == 1
+    monkeypatch.setattr(trial, "_rankings", {})
+    cache.write_text("{broken")
+    assert trials() == 1
+    assert trials() == 0
+    assert len(json.loads(cache.read_text())) == 1
+    times["fast"] = 2.0
+    monkeypatch.setattr(trial, "_rankings", {})
+    cache.unlink()
+    assert opened("auto", small(), samples=100).name == "middling"
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(three, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert opened("auto", small(), samples=100).name == "fast"
+    assert opened("auto", small(), samples=100).name == "fast"
+
+
+def test_auto_takes_the_next_fastest_where_the_fastest_has_other_votes(three, monkeypatch):
+    monkeypatch.setitem(ENGINES, "fast", wrong_engine(lambda logits: -logits))
+    for _ in range(2):  # the second from the cache
+        with pytest.warns(EngineWarning, match=r"'fast' is not used: 500 of 500 votes.*falling back to 'middling'"):
+            assert opened("auto", small(), samples=100).name == "middling"
+
+
+def test_auto_does_without_what_cannot_start(three, monkeypatch):
+    monkeypatch.setitem(ENGINES, "fast", wrong_engine(lambda logits: 1 / 0))
+    assert opened("auto", small(), samples=100).name == "middling"
+
+
+def test_a_trial_measures_seconds_a_row_of_each_engine():
+    def busy(rounds):
+        def run(rows):
+            for _ in range(rounds):
+                torch.linalg.inv(torch.eye(60))
+            return rows
+        return run
+
+    rows = rows_of(SMALL, 4)
+    times = trial.seconds({"slow": busy(100), "quick": busy(1)}, rows)
+    assert 0 < 10 * times["quick"] < times["slow"]
