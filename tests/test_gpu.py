@@ -1,0 +1,69 @@
+"""The GPU path against its twin on the CPU; skipped where there is no GPU."""
+
+import numpy as np
+import pytest
+import torch
+
+from smoothcert.models import build_model
+from smoothcert.noise import build_noise, open_stream, row_key
+from smoothcert.smoothing import Sampling, Segment, open_voter
+from smoothcert.smoothing.rows import DeviceRows, HostRows, Placement
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+SHAPE = (3, 32, 32)
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, *SHAPE)).astype(np.float32) / np.float32(255)
+
+
+def network(name: str = "resnet20") -> torch.nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build_model(name, SHAPE, 10).eval()
+
+
+def counts(model, device: str, **how) -> np.ndarray:
+    voter = open_voter(model.to(device), build_noise("grid", 0.5), 10, SHAPE, seed=7,
+                       how=Sampling(noise_format="philox-v1", device=torch.device(device), **how)).voter
+    return voter.count([Segment(voter.subject(image, key), "estimate", 5, 700) for key, image in enumerate(IMAGES)])
+
+
+def test_the_kernel_is_its_twin():
+    from smoothcert.smoothing.philox_kernel import fill_normals
+
+    for dimension in (1, 9, 3072):
+        keys = np.stack([row_key(3, image, "estimate") for image in (0, 5, 2**40)]).astype(np.int64)
+        positions = np.array([0, 17, 2**33 + 1])
+        out = torch.empty(3, dimension, device="cuda")
+        fill_normals(out, torch.from_numpy(keys).cuda(), torch.from_numpy(positions).cuda())
+        for row, (image, position) in enumerate(zip((0, 5, 2**40), positions.tolist(), strict=True)):
+            twin = np.empty((1, dimension), np.float32)
+            open_stream("philox-v1", 3, image, "estimate", dimension, position).fill(twin)
+            assert np.array_equal(out[row].cpu().numpy(), twin[0])
+
+
+@pytest.mark.parametrize("kind", ["grid", "gaussian"])
+def test_rows_on_the_device_are_those_of_the_host(kind):
+    placement, device = Placement(build_noise(kind, 0.5), None, SHAPE), torch.device("cuda")
+    made = [DeviceRows(placement, 7, device), HostRows(placement, 7, "philox-v1", device)]
+    on_device, on_host = (rows.draw([Segment(rows.subject(image * scale, key), "estimate", 3, 20)
+                                     for key, (image, scale) in enumerate(zip(IMAGES, (1, 1, 0.999), strict=True))])
+                          for rows in made)
+    assert torch.equal(on_device, on_host)
+
+
+@pytest.mark.parametrize("engine", ["plain", "eager", "compile"])
+def test_counts_are_those_of_the_cpu(engine):
+    assert np.array_equal(counts(network(), "cuda", engine=engine), counts(network(), "cpu", engine="plain"))
+
+
+def test_counts_do_not_depend_on_the_batch():
+    whole = counts(network(), "cuda", engine="eager")
+    for batch in (7, 64, 1000):
+        assert np.array_equal(counts(network(), "cuda", engine="eager", batch_size=batch), whole)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_reduced_precision_is_another_classifier_and_a_near_one(precision):
+    found, full = (counts(network(), "cuda", engine="eager", precision=p) for p in (precision, "float32"))
+    assert np.array_equal(found, counts(network(), "cuda", engine="eager", precision=precision))
+    assert np.abs(found - full).sum() < 0.2 * full.sum()
