@@ -5,11 +5,21 @@ from typing import Any
 
 from smoothcert.checks import check_known, check_positive, suggestion
 from smoothcert.errors import InputError
+from smoothcert.objectives.adre import Adre
+from smoothcert.objectives.adversarial import Adversarial
 from smoothcert.objectives.clean import Clean
+from smoothcert.objectives.consistency import Consistency
 from smoothcert.objectives.gaussian import Gaussian, add_noise
+from smoothcert.objectives.macer import Macer
 from smoothcert.objectives.protocol import Loss, Objective, Step
+from smoothcert.objectives.smoothadv import SmoothAdv
+from smoothcert.objectives.stability import Stability
+from smoothcert.objectives.trades import Trades
 
-OBJECTIVES: dict[str, Any] = {"gaussian": Gaussian, "clean": Clean}
+OBJECTIVES: dict[str, Any] = {
+    "gaussian": Gaussian, "clean": Clean, "smoothadv": SmoothAdv, "adre": Adre, "stability": Stability,
+    "trades": Trades, "adversarial": Adversarial, "macer": Macer, "consistency": Consistency,
+}
 """Objectives by name; the fields of each dataclass are its options."""
 
 

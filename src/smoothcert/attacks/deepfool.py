@@ -1,0 +1,54 @@
+"""DeepFool (Moosavi-Dezfooli et al. 2016) on an undefended network, from Foolbox: the dashed "empirical upper bound"
+line of Cohen et al. 2019."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smoothcert.attacks.frozen import frozen
+from smoothcert.checks import check_count, check_positive
+from smoothcert.errors import MissingExtraError
+
+
+def deepfool(
+    model: Any, images: Tensor, labels: Tensor, *, steps: int = 50, candidates: int = 10, overshoot: float = 0.02,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> tuple[Tensor, Tensor]:
+    """Nearby misclassified images, by stepping to the linearised decision boundary: no noise, no bound on the norm.
+
+    Args:
+        model: (N, C, H, W) -> (N, K) differentiable logits.
+        images: (B, C, H, W) in `bounds`. labels: (B,).
+        candidates: of the likeliest classes, how many boundaries are tried.
+        overshoot: how far beyond the boundary each step goes, as a share of it.
+    Returns:
+        The perturbed images (B, C, H, W), and whether each is misclassified (B,); ||x' - x||_2 of those that are bounds
+        the network's robust radius from above.
+    Raises:
+        MissingExtraError: Foolbox is not installed.
+    """
+    try:
+        from foolbox.attacks.deepfool import L2DeepFoolAttack
+        from foolbox.models.pytorch import PyTorchModel
+    except ImportError as error:
+        raise MissingExtraError("foolbox", "attacks", "DeepFool") from error
+    check_positive("overshoot", overshoot)
+    rule = L2DeepFoolAttack(
+        steps=check_count("steps", steps), candidates=check_count("candidates", candidates, least=2),
+        overshoot=overshoot)
+    with frozen(model) as network:
+        target = PyTorchModel(_Wrapped(network).eval(), bounds=bounds, device=images.device)
+        _, found, fooled = rule(target, images.detach(), labels, epsilons=None)
+    return found.detach(), fooled.to(torch.bool)
+
+
+class _Wrapped(nn.Module):
+    """Any callable as the module that Foolbox asks for."""
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)

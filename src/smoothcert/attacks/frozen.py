@@ -1,0 +1,30 @@
+"""A network as an attack needs it: in eval mode, its parameters frozen, and put back afterwards."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from smoothcert.smoothing.protocols import evaluation
+
+
+@contextmanager
+def frozen(model: Any) -> Iterator[Any]:
+    """Yield the model in eval mode with frozen parameters; modes and `requires_grad` are restored on the way out.
+
+    BatchNorm statistics stay as they are, and no backward pass computes a gradient of a weight. A network wrapped for
+    several processes is unwrapped: they need not take the same number of steps. A plain callable is yielded as it is.
+    """
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        model = model.module
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    trained = [p for p in parameters if p.requires_grad]
+    with evaluation(model):
+        try:
+            for parameter in trained:
+                parameter.requires_grad_(False)
+            yield model
+        finally:
+            for parameter in trained:
+                parameter.requires_grad_(True)

@@ -1,0 +1,654 @@
+"""Attacks: closed forms on linear models, exact gradients, exact bounds, and a model left as it was found."""
+
+import math
+import sys
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+from torch import Tensor, nn
+
+from smoothcert.attacks import (
+    ATTACKS,
+    DDN,
+    PGD,
+    SURROGATES,
+    AdreSurrogate,
+    Stein,
+    attacked,
+    build_attack,
+    deepfool,
+    draw_noise,
+    l2_norms,
+    noisy_logits,
+    stein_gradient,
+)
+from smoothcert.attacks.frozen import frozen
+from smoothcert.attacks.problem import Problem
+from smoothcert.attacks.surrogates import normal_gap, smoothed, wrong
+from smoothcert.errors import InputError, MissingExtraError, ModelError
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.rand(shape, generator=generator(seed), dtype=dtype)
+
+
+def linear(w: Tensor, b: float = 0.0):
+    """logits (s, 0), s = <w, x> + b: class 0 where s > 0; its smoothed classifier is itself."""
+
+    def model(images: Tensor) -> Tensor:
+        s = images.flatten(1) @ w.flatten() + b
+        return torch.stack([s, torch.zeros_like(s)], dim=1)
+
+    return model
+
+
+def convolutional(seed: int = 0, classes: int = 3) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(),
+                             nn.Linear(16, classes))
+
+
+def smooth_network(seed: int = 0) -> nn.Module:
+    """float64 and smooth, for finite differences."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 3)).double().requires_grad_(False)
+
+
+def problem(model, images, labels, noise, **options) -> Problem:
+    eps = torch.ones(len(images), dtype=torch.float64)
+    return Problem(**{"model": model, "images": images, "labels": labels, "noise": noise, "eps": eps, "targeted": False,
+                      "bounds": (0.0, 1.0), "rows": 1000, "generator": generator(), **options})
+
+
+def central_difference(f, x: Tensor, h: float = 1e-5) -> Tensor:
+    """d f / d x for f: tensor -> float, entry by entry."""
+    result = torch.zeros_like(x)
+    for i in range(x.numel()):
+        step = torch.zeros_like(x).view(-1)
+        step[i] = h
+        step = step.view_as(x)
+        result.view(-1)[i] = (float(f(x + step)) - float(f(x - step))) / (2 * h)
+    return result
+
+
+W = torch.tensor([3.0, -1.0, 0.5, 2.0, -2.0, 1.0, 0.1, -0.4, 0.7]).view(1, 3, 3)
+MIDDLE = torch.full((1, 1, 3, 3), 0.5)
+ZERO = torch.zeros(1, dtype=torch.long)
+
+
+class TestClosedForms:
+    @pytest.mark.parametrize("steps", [1, 2, 7])
+    @pytest.mark.parametrize("surrogate", ["smoothed", "wrong"])
+    def test_pgd_on_a_linear_model_ends_at_the_far_point_of_the_ball(self, steps, surrogate):
+        noise = draw_noise(MIDDLE, 5, 0.5, generator())
+        found = attacked(PGD(0.3, steps, surrogate=surrogate), linear(W), MIDDLE, ZERO, noise, generator=generator())
+        assert torch.allclose(found - MIDDLE, -0.3 * W / W.norm(), atol=1e-5)
+        found = attacked(PGD(0.3, steps, surrogate=surrogate, norm="linf"), linear(W), MIDDLE, ZERO, noise,
+                         generator=generator())
+        assert torch.allclose(found - MIDDLE, -0.3 * W.sign(), atol=1e-5)
+
+    def test_pgd_changes_a_linear_classifier_outside_its_certified_radius_and_never_inside(self):
+        """g = sign(s) with radius |s| / ||w||: the theorem, met from both sides."""
+        model = linear(W, -float(W.sum()) / 2)
+        x = 0.3 + 0.4 * random(64, 1, 3, 3)
+        labels = model(x).argmax(dim=1)
+        radius = (model(x)[:, 0].abs() / W.norm()).double()
+        keep = (radius > 0.01) & (radius < 0.25)  # the box, and rounding, stay out of the way
+        x, labels, radius = x[keep], labels[keep], radius[keep]
+        assert len(x) > 8
+        for times, changed in ((0.999, False), (1.001, True)):
+            found = attacked(PGD(1.0, 10), model, x, labels, draw_noise(x, 4, 0.3, generator()), eps=times * radius,
+                             generator=generator())
+            assert ((model(found).argmax(dim=1) != labels) == changed).all()
+
+    def test_the_step_of_pgd_is_two_eps_over_steps(self):
+        seen = []
+
+        def model(images):
+            seen.append(images)
+            return linear(W)(images)
+
+        attacked(PGD(0.4, 8), model, MIDDLE, ZERO, generator=generator())
+        lengths = [float((x - MIDDLE).norm().detach()) for x in seen]
+        assert np.allclose(lengths, [0, 0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4], atol=1e-5)
+        seen.clear()
+        attacked(PGD(0.4, 3, step_size=0.05), model, MIDDLE, ZERO, generator=generator())
+        assert np.allclose([float((x - MIDDLE).norm().detach()) for x in seen], [0, 0.05, 0.1], atol=1e-5)
+
+    def test_ddn_finds_the_distance_to_a_linear_boundary(self):
+        model = linear(W, -float(W.sum()) / 2 + 0.5)  # s = .5 at the middle
+        exact = 0.5 / float(W.norm())
+        rule = DDN(eps=math.inf, steps=100, initial_norm=0.5)
+        found = attacked(rule, model, MIDDLE, ZERO, generator=generator())
+        assert model(found).argmax(dim=1) == 1
+        assert 1 <= float((found - MIDDLE).norm()) / exact < 1.06  # it moves in steps of 5%
+        found = attacked(DDN(eps=0.9 * exact, steps=100), model, MIDDLE, ZERO, generator=generator())
+        assert model(found).argmax(dim=1) == 0
+        assert float((found - MIDDLE).norm()) == pytest.approx(0.9 * exact, rel=1e-4)
+
+    def test_ddn_with_one_step_tests_the_last_iterate(self):
+        """The only iterate besides 0 is the last one: adversarial, it is found; not adversarial, it is the fallback."""
+        near, far = linear(W, -float(W.sum()) / 2 + 0.01), linear(W, 100.0)
+        for model, rule, size in (
+            (near, DDN(0.5, 1, gamma=0.1), 0.5),
+            (near, DDN(0.5, 1, gamma=0.1, zero_on_failure=True), 0.5),
+            (far, DDN(0.5, 1, gamma=0.1), 0.5),
+            (far, DDN(0.5, 1, gamma=0.1, zero_on_failure=True), 0.0),
+            (far, DDN(2.0, 1, gamma=0.1, initial_norm=0.2), 0.22),
+            (far, DDN(2.0, 2, gamma=0.1, initial_norm=0.2), 0.242),
+            (linear(W, -100.0), DDN(0.5, 5), 0.0),
+        ):
+            found = attacked(rule, model, MIDDLE, ZERO, generator=generator())
+            assert float((found - MIDDLE).norm()) == pytest.approx(size, abs=1e-4), rule
+
+    def test_the_test_gamma_of_ddn_could_shrink_eps_to_one_and_a_half_grey_levels_in_t_steps(self):
+        gamma = DDN(0.5, 20, gamma=None)._gamma(torch.tensor([0.5, 2.0], dtype=torch.float64))
+        assert torch.allclose(torch.tensor([0.5, 2.0]).double() * (1 - gamma) ** 20,
+                              torch.tensor([1.5 / 255, 1.5 / 255]).double())
+
+    def test_ddn_judges_by_the_vote_over_the_noisy_copies(self):
+        """Copies at +1, -.2 and -.2 of the boundary: the mean is right and the vote wrong, so delta = 0 is enough."""
+        model = linear(torch.tensor([1.0, 0.0, 0.0, 0.0]), -0.5)
+        x = torch.full((1, 1, 2, 2), 0.5)
+        noise = torch.zeros(1, 3, 1, 2, 2)
+        noise[0, :, 0, 0, 0] = torch.tensor([1.0, -0.2, -0.2])
+        assert torch.equal(attacked(DDN(0.5, 5), model, x, ZERO, noise, generator=generator()), x)
+        noise[0, :, 0, 0, 0] = torch.tensor([-1.0, 0.2, 0.2])
+        found = attacked(DDN(0.5, 30), model, x, ZERO, noise, generator=generator())
+        assert 0.2 <= float((found - x).norm()) < 0.22
+
+    @pytest.mark.parametrize("rule", [PGD(0.3, 5), DDN(0.3, 5), Stein(0.3, 10), Stein(0.3, 10, hard=True, sigma=0.3)])
+    def test_a_targeted_attack_moves_towards_its_class(self, rule):
+        centres = torch.tensor([[0.2, 0.2], [0.8, 0.2], [0.2, 0.8]])
+
+        def model(images):
+            return -8 * ((images.flatten(1)[:, None] - centres) ** 2).sum(dim=2)
+
+        x = torch.full((2, 1, 1, 2), 0.25)
+        target = torch.tensor([1, 2])
+        noise = draw_noise(x, 200, 0.3, generator())
+        found = attacked(rule, model, x, target, noise, targeted=True, generator=generator())
+        before, after = (noisy_logits(model, z, noise).softmax(-1).mean(1)[[0, 1], target] for z in (x, found))
+        assert (after > before + 0.02).all()
+
+
+class TestBounds:
+    @settings(max_examples=40, deadline=None)
+    @given(
+        rule=st.sampled_from(["pgd", "pgd linf", "pgd random start", "ddn", "ddn test", "stein", "stein hard linf"]),
+        eps=st.floats(1e-5, 4), steps=st.integers(1, 6), m=st.integers(1, 3), seed=st.integers(0, 10**6),
+        sparse=st.booleans(), targeted=st.booleans(),
+    )
+    def test_every_attack_stays_in_the_ball_and_the_box_exactly(self, rule, eps, steps, m, seed, sparse, targeted):
+        made = {
+            "pgd": lambda: PGD(eps, steps), "pgd linf": lambda: PGD(eps, steps, norm="linf"),
+            "pgd random start": lambda: PGD(eps, steps, start_std=0.5), "ddn": lambda: DDN(eps, steps),
+            "ddn test": lambda: DDN(eps, steps, gamma=None), "stein": lambda: Stein(eps, steps),
+            "stein hard linf": lambda: Stein(eps, steps, norm="linf", hard=True, sigma=0.1),
+        }[rule]()
+        x = random(3, 1, 4, 4, seed=seed)
+        x = x.round() if sparse else x
+        noise = draw_noise(x, m, 0.5, generator(seed))
+        found = attacked(made, convolutional(seed % 7), x, torch.arange(3), noise, targeted=targeted,
+                         generator=generator(seed))
+        assert found.min() >= 0
+        assert found.max() <= 1
+        moved = (found.double() - x.double()).flatten(1)
+        sizes = moved.abs().amax(dim=1) if "linf" in rule else moved.norm(dim=1)
+        assert (sizes <= eps).all()
+
+    @pytest.mark.parametrize("rule", [PGD(0.9, 5), PGD(0.9, 5, norm="linf"), DDN(0.9, 5), Stein(0.9, 5)])
+    def test_the_network_is_asked_only_inside_the_box(self, rule):
+        seen = []
+
+        def model(images):
+            seen.append(images.detach())
+            return linear(W)(images)
+
+        x = random(4, 1, 3, 3).round()
+        attacked(rule, model, x, torch.zeros(4, dtype=torch.long), generator=generator())
+        asked = torch.cat(seen)
+        assert asked.min() >= 0
+        assert asked.max() <= 1
+        assert len(asked) >= 20
+
+    def test_other_bounds_hold_exactly_too(self):
+        """x + (bound - x) need not round to the bound."""
+        low, high = (float(np.float32(bound)) for bound in (-0.9, 0.1))
+        x = (low + random(50, 1, 8, 8)).clamp(low, high)
+        found = attacked(PGD(9.0, 2, norm="linf"), linear(torch.ones(64)), x, torch.arange(50) % 2, bounds=(low, high),
+                         generator=generator())
+        assert found.min() == low
+        assert found.max() == high
+
+    def test_the_ball_is_used_up_to_a_hair(self):
+        """Rounding costs at most what float32 pixels must."""
+        x = 0.4 + 0.2 * random(2, 3, 32, 32)
+        found = attacked(PGD(0.25, 4), lambda y: torch.stack([y.sum((1, 2, 3)), y[:, 0, 0, 0]], 1), x,
+                         torch.zeros(2, dtype=torch.long), generator=generator())
+        norms = (found.double() - x.double()).flatten(1).norm(dim=1)
+        assert (norms <= 0.25).all()
+        assert (norms > 0.25 * (1 - 3e-5)).all()
+
+    def test_a_bound_for_each_image(self):
+        x = MIDDLE.expand(3, -1, -1, -1)
+        eps = torch.tensor([0.0, 0.1, 0.3])
+        found = attacked(PGD(9.0, 3), linear(W), x, torch.zeros(3, dtype=torch.long), eps=eps, generator=generator())
+        assert torch.allclose((found - x).flatten(1).norm(dim=1), eps, atol=1e-5)
+
+    @pytest.mark.parametrize("rule", [PGD(0.3, 3), Stein(0.3, 3, hard=True), PGD(0.3, 3, norm="linf")])
+    def test_without_a_gradient_the_direction_is_random_and_of_the_generator(self, rule):
+        def constant(images):
+            return images.flatten(1)[:, :2] * 0 + torch.tensor([1.0, 0.0])
+
+        x = MIDDLE.expand(2, -1, -1, -1)
+        labels, noise = torch.zeros(2, dtype=torch.long), torch.zeros(2, 4, 1, 3, 3)
+        one, again, other = (attacked(rule, constant, x, labels, noise, generator=generator(s)) for s in (1, 1, 2))
+        assert torch.equal(one, again)
+        assert not torch.equal(one, other)
+        assert (one - x).flatten(1).norm(dim=1).min() > 0.1
+        assert not torch.equal(one[0], one[1])
+
+    def test_tiny_gradients_are_followed_not_lost(self):
+        """Squares of 1e-30 underflow in float32; the direction must not."""
+        found = attacked(PGD(0.3, 1), lambda y: linear(W)(y) * 1e-30, MIDDLE, ZERO, generator=generator())
+        assert torch.allclose(found - MIDDLE, -0.3 * W / W.norm(), atol=1e-5)
+
+    def test_a_class_surer_than_float32_can_say_still_has_a_gradient(self):
+        """1 - F_y = 1e-11 rounds to 0 in float32, and -log F_y with it."""
+        found = attacked(PGD(0.3, 1), linear(W, 25.0 - float(W.sum()) / 2), MIDDLE, ZERO, generator=generator())
+        assert torch.allclose(found - MIDDLE, -0.3 * W / W.norm(), atol=1e-5)
+
+    def test_bounds_may_be_lifted(self):
+        x = 5 * torch.ones(1, 1, 3, 3)
+        found = attacked(PGD(2.0, 4), linear(W), x, ZERO, bounds=None, generator=generator())
+        assert torch.allclose(found - x, -2 * W / W.norm(), atol=1e-4)
+        assert float(l2_norms(found.double() - x.double())) <= 2
+
+
+class TestGradients:
+    NAMED = {**SURROGATES, "adre gap": AdreSurrogate(0.3, "gap"), "adre .3": AdreSurrogate(0.3)}  # noqa: RUF012
+
+    @pytest.mark.parametrize("name", NAMED)
+    def test_the_gradient_is_that_of_the_surrogate_whatever_the_chunks(self, name):
+        surrogate, model = self.NAMED[name], smooth_network()
+        x, labels = random(3, 1, 2, 2, dtype=torch.float64), torch.arange(3)
+        noise = draw_noise(x, 5, 0.7, generator())
+        exact = central_difference(lambda z: surrogate(noisy_logits(model, z, noise), labels).sum(), x)
+        zero = torch.zeros_like(x)
+        whole = problem(model, x, labels, noise).gradient(zero, surrogate)
+        assert torch.allclose(whole.gradient, exact, rtol=1e-6, atol=1e-9)
+        for rows in (1, 2, 3, 5, 7, 10, 100):
+            probe = problem(model, x, labels, noise, rows=rows).gradient(zero, surrogate)
+            assert torch.allclose(probe.gradient, whole.gradient, rtol=1e-12, atol=1e-14)
+            assert torch.allclose(probe.logits, whole.logits, rtol=1e-12, atol=1e-14)
+        wanted = problem(model, x, labels, noise, targeted=True).gradient(zero, surrogate)
+        assert torch.equal(wanted.gradient, -whole.gradient)
+
+    def test_no_pass_is_larger_than_asked_and_none_smaller_than_needed(self):
+        sizes = []
+
+        def model(images):
+            sizes.append(len(images))
+            return linear(W)(images)
+
+        x, labels = MIDDLE.expand(6, -1, -1, -1), torch.zeros(6, dtype=torch.long)
+        noise = draw_noise(x, 4, 0.5, generator())
+        for rows, expected in ((None, [24]), (24, [24]), (23, [20, 4]), (8, [8, 8, 8])):
+            attacked(PGD(0.1, 1), model, x, labels, noise, rows=rows, generator=generator())
+            assert sizes == expected
+            sizes.clear()
+        attacked(PGD(0.1, 1), model, x, labels, noise, rows=3, generator=generator())
+        assert sizes == [3, 1, 3, 1] * 6  # once for the logits, once to pull back
+
+    def test_smoothed_and_wrong_agree_at_m_1_and_only_there(self):
+        logits, labels = torch.randn(6, 1, 4, generator=generator()), torch.arange(6) % 4
+        assert torch.allclose(smoothed(logits, labels), wrong(logits, labels))
+        assert torch.allclose(smoothed(logits, labels), nn.functional.cross_entropy(logits[:, 0], labels,
+                                                                                     reduction="none"))
+        logits = torch.randn(6, 5, 4, generator=generator())
+        assert (smoothed(logits, labels) < wrong(logits, labels) - 1e-3).all()  # Jensen
+        probabilities = logits.softmax(-1)[torch.arange(6), :, labels]
+        assert torch.allclose(smoothed(logits, labels), -probabilities.mean(1).log(), atol=1e-6)
+        assert torch.allclose(wrong(logits, labels), -probabilities.log().mean(1), atol=1e-6)
+
+    def test_the_gap_has_a_gradient_where_it_is_finite_and_none_where_it_is_not(self):
+        first = torch.tensor([0.6, 1.0, 0.9999999, 0.9999999, 0.5], requires_grad=True)
+        second = torch.tensor([0.3, 1e-9, 1e-40, 0.0, 0.5], requires_grad=True)
+        gap, finite = normal_gap(first, second)
+        assert finite.tolist() == [True, False, False, False, True]
+        assert float(gap[0].detach()) == pytest.approx(norm.ppf(0.6) - norm.ppf(0.3), rel=1e-5)
+        for slopes, sign in zip(torch.autograd.grad(gap.sum(), (first, second)), (1, -1), strict=True):
+            assert slopes.isfinite().all()
+            assert ((sign * slopes > 0) == finite).all()
+
+    def test_adre_surrogate_by_hand(self):
+        logits = torch.tensor([[[0.7, 0.2, 0.1], [0.3, 0.5, 0.2]]]).log()  # G = (.5, .35, .15)
+        for label, loss in ((0, -math.log(0.5) + 0.3 * math.log(0.35)), (1, -math.log(0.35) + 0.3 * math.log(0.5))):
+            assert float(AdreSurrogate(0.3)(logits, torch.tensor([label]))) == pytest.approx(loss, rel=1e-6)
+        assert torch.equal(AdreSurrogate(0.0)(logits, ZERO), smoothed(logits, ZERO))
+
+    def test_through_a_denoiser_that_is_itself_a_gradient(self):
+        """x_hat(y) = y - sigma^2 grad phi(y) in front of the classifier: double backward, as for an energy model."""
+        classifier, energy = smooth_network(1), nn.Sequential(nn.Flatten(), nn.Linear(4, 6), nn.SiLU(), nn.Linear(6, 1))
+        energy = energy.double()
+
+        class Denoised(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.energy, self.classifier = energy, classifier
+
+            def forward(self, y):
+                with torch.enable_grad():
+                    z = y if y.requires_grad else y.detach().requires_grad_()
+                    (slope,) = torch.autograd.grad(self.energy(z).sum(), z, create_graph=y.requires_grad)
+                return self.classifier(y - 0.25 * slope)
+
+        model, x, labels = Denoised(), random(2, 1, 2, 2, dtype=torch.float64), torch.tensor([0, 2])
+        noise = draw_noise(x, 3, 0.5, generator())
+        exact = central_difference(lambda z: smoothed(noisy_logits(model, z, noise).detach(), labels).sum(), x)
+        for rows in (1000, 2):
+            probe = problem(model, x, labels, noise, rows=rows).gradient(torch.zeros_like(x), smoothed)
+            assert torch.allclose(probe.gradient, exact, rtol=1e-6, atol=1e-9)
+        attacked(PGD(0.5, 3), model, x, labels, noise, generator=generator())
+        assert all(p.grad is None and p.requires_grad for p in energy.parameters())
+
+
+class TestStein:
+    NODES, MASS = np.polynomial.hermite_e.hermegauss(40)
+
+    @pytest.mark.parametrize("m", [1, 2, 3])
+    def test_the_estimate_is_unbiased_by_quadrature(self, m):
+        """f(x) = x^2 + x: grad E f(x + e) = 2 x + 1. Every m-tuple of few nodes is a row, weighted: no sampling."""
+        sigma, x = 0.5, 0.3
+        nodes, mass = np.polynomial.hermite_e.hermegauss(5)
+        noise = torch.tensor(list(product(sigma * nodes, repeat=m))).view(-1, m, 1)
+        weights = torch.tensor(list(product(mass / mass.sum(), repeat=m))).prod(dim=1)
+        values = ((x + noise) ** 2 + x + noise)[..., 0]
+        expected = weights @ stein_gradient(values, noise, sigma)
+        assert float(expected) == pytest.approx(2 * x + 1, rel=1e-9)
+
+    def test_the_baseline_lowers_the_variance(self):
+        noise = torch.randn(4000, 4, 3, generator=generator(), dtype=torch.float64)
+        values = 5 + noise[..., 0]
+        plain = torch.einsum("bm,bmd->bd", values, noise) / 4
+        ours = stein_gradient(values, noise, 1.0)
+        assert torch.allclose(ours.mean(0), torch.tensor([1.0, 0, 0]).double(), atol=0.05)
+        assert ours.var(0).sum() < plain.var(0).sum() / 5
+
+    def test_on_a_linear_softmax_model_it_is_unbiased(self):
+        """G(x) = E sigmoid(x + e): its derivative to quadrature, the estimate averaged over weighted pairs of nodes."""
+        sigma, x = 0.8, -0.4
+        e, p = sigma * self.NODES, self.MASS / self.MASS.sum()
+        f = 1 / (1 + np.exp(-(x + e)))
+        exact = float((p * f * (1 - f)).sum())
+        noise = torch.tensor(list(product(e, repeat=2))).view(-1, 2, 1)
+        values = 1 / (1 + torch.exp(-(x + noise[..., 0])))
+        weights = torch.tensor(list(product(p, repeat=2))).prod(dim=1)
+        assert float(weights @ stein_gradient(values, noise, sigma)) == pytest.approx(exact, rel=1e-6)
+
+    @pytest.mark.parametrize("hard", [False, True])
+    @pytest.mark.parametrize("sigma", [None, 0.5])
+    def test_it_lowers_the_class_of_a_model_that_has_no_gradient(self, hard, sigma):
+        w = np.array([3.0, -1.0, 2.0, 1.0], dtype=np.float32)
+
+        def answers(images):
+            s = images.flatten(1).numpy() @ w - 2.0
+            return np.stack([s, -s], axis=1)
+
+        x, labels = torch.full((3, 1, 2, 2), 0.5), torch.zeros(3, dtype=torch.long)
+        noise = draw_noise(x, 300, 0.5, generator())
+        found = attacked(Stein(0.3, 20, hard=hard, sigma=sigma), answers, x, labels, noise, generator=generator())
+        moved = (found - x).flatten(1) @ torch.from_numpy(w)
+        assert (moved < -0.8 * 0.3 * np.linalg.norm(w)).all()
+        with pytest.raises(ModelError, match="stein"):
+            attacked(PGD(0.3, 2), lambda y: answers(y.detach()), x, labels, noise, generator=generator())
+
+    def test_fresh_noise_leaves_the_span_of_the_given_draws(self):
+        x = torch.full((1, 1, 4, 4), 0.5)
+        w = torch.ones(16)
+        noise = draw_noise(x, 2, 0.5, generator())
+        for sigma, inside in ((None, True), (0.5, False)):
+            found = attacked(Stein(0.1, 8, sigma=sigma), linear(w, -8.0), x, ZERO, noise, generator=generator(1))
+            basis = noise[0].flatten(1).T
+            delta = (found - x).flatten()
+            rest = delta - basis @ torch.linalg.lstsq(basis, delta[:, None]).solution[:, 0]
+            assert (float(rest.norm()) < 1e-4) == inside
+
+
+class TestTheModelIsLeftAlone:
+    @pytest.mark.parametrize("name", ATTACKS)
+    def test_modes_statistics_flags_and_gradients(self, name):
+        model = convolutional().train()
+        model[1].eval()
+        model[0].weight.requires_grad_(False)
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        modes = [m.training for m in model.modules()]
+        flags = [p.requires_grad for p in model.parameters()]
+        x = random(4, 1, 4, 4)
+        noise = draw_noise(x, 3, 0.5, generator())
+        state = torch.get_rng_state()
+        one, two = (attacked(build_attack(name, eps=0.5, steps=3), model, x, torch.arange(4) % 3, noise,
+                             generator=generator()) for _ in range(2))
+        assert torch.equal(one, two)  # dropout was off
+        assert torch.equal(state, torch.get_rng_state())
+        assert modes == [m.training for m in model.modules()]
+        assert flags == [p.requires_grad for p in model.parameters()]
+        assert all(p.grad is None for p in model.parameters())
+        assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+        assert not one.requires_grad
+
+    def test_after_an_error_too(self):
+        model = convolutional().train()
+        with pytest.raises(RuntimeError), frozen(model):
+            assert not model.training
+            assert not any(p.requires_grad for p in model.parameters())
+            raise RuntimeError
+        assert all(m.training for m in model.modules())
+        assert all(p.requires_grad for p in model.parameters())
+
+    def test_an_attack_works_where_gradients_are_switched_off(self):
+        with torch.no_grad():
+            found = attacked(PGD(0.3, 2), linear(W), MIDDLE, ZERO, generator=generator())
+        assert torch.allclose(found - MIDDLE, -0.3 * W / W.norm(), atol=1e-5)
+
+
+class TestTheLoop:
+    def test_the_same_noise_at_every_step(self):
+        seen = []
+
+        def model(images):
+            seen.append(images.unflatten(0, (2, 3)))
+            return linear(W)(images)
+
+        x = MIDDLE.expand(2, -1, -1, -1)
+        noise = draw_noise(x, 3, 0.5, generator())
+        attacked(PGD(0.3, 4), model, x, torch.zeros(2, dtype=torch.long), noise, generator=generator())
+        assert len(seen) == 4
+        for inputs in seen:
+            centres = inputs - noise
+            assert torch.allclose(centres, centres[:, :1].expand_as(centres), atol=1e-6)
+        assert not torch.allclose(seen[0], seen[1])
+
+    def test_finished_examples_leave_the_batch_and_keep_their_delta(self):
+        """Radii .0, .05 and .5 under steps of .04: they leave after 0 steps, after 2, and never."""
+        rows = []
+        model = linear(W)
+
+        def counting(images):
+            rows.append(len(images))
+            return model(images)
+
+        unit = W / W.norm()
+        offset = -float((W * 0.5).sum())
+        model = linear(W, offset)
+        x = torch.cat([MIDDLE - 0.01 * unit, MIDDLE + 0.05 * unit, MIDDLE + 0.5 * unit]).clamp(0, 1)
+        labels, rule = torch.zeros(3, dtype=torch.long), PGD(0.1, 5, stop=0.0)
+        found = attacked(rule, counting, x, labels, generator=generator())
+        assert rows == [3, 2, 2, 1, 1]
+        assert torch.equal(found[0], x[0])
+        assert float((found[1] - x[1]).norm()) == pytest.approx(0.08, abs=1e-4)
+        whole = attacked(PGD(0.1, 5), model, x, labels, generator=generator())
+        assert torch.equal(found[2], whole[2])
+
+    def test_stop_is_a_share_of_the_noisy_copies(self):
+        x = MIDDLE
+        noise = torch.zeros(1, 4, 1, 3, 3)
+        noise[0, 0] = 10 * W  # one copy of four that no small delta changes
+        offset = -float((W * 0.5).sum()) - 0.01
+        calls = []
+
+        def counting(images):
+            calls.append(len(images))
+            return linear(W, offset)(images)
+
+        for stop, steps in ((0.2, 5), (0.25, 1)):
+            calls.clear()
+            attacked(PGD(0.1, 5, stop=stop), counting, x, ZERO, noise, generator=generator())
+            assert len(calls) == steps
+        calls.clear()  # targeted at class 1: three of four copies are there
+        attacked(PGD(0.1, 5, stop=0.25), counting, x, ZERO + 1, noise, targeted=True, generator=generator())
+        assert len(calls) == 1
+
+    def test_all_finished_ends_it(self):
+        found = attacked(PGD(0.1, 5, stop=0.5), linear(W, -100.0), MIDDLE, ZERO, generator=generator())
+        assert torch.equal(found, MIDDLE)
+
+    def test_an_empty_batch(self):
+        found = attacked(PGD(0.1, 5), linear(W), MIDDLE[:0], ZERO[:0], generator=generator())
+        assert found.shape == (0, 1, 3, 3)
+
+    def test_more_noise_and_the_right_surrogate_lower_the_smoothed_probability_more(self):
+        """A ripple in u hides a slope in v from the base classifier's gradient; noise averages the ripple out."""
+
+        def model(images):
+            u, v = images.flatten(1).T
+            return torch.stack([0.2 * torch.sin(60 * u) + 4 * (v - 0.5), torch.zeros_like(u)], dim=1)
+
+        x, labels = 0.35 + 0.3 * random(40, 1, 1, 2), torch.zeros(40, dtype=torch.long)
+        noise, test = (draw_noise(x, m, 0.5, generator(s)) for m, s in ((256, 1), (4000, 2)))
+
+        def remaining(noise):
+            found = attacked(PGD(0.2, 2), model, x, labels, noise, generator=generator())
+            return float(noisy_logits(model, found, test).softmax(-1)[..., 0].mean())
+
+        assert remaining(noise) < remaining(None) - 0.02
+
+
+class TestAgainstFoolbox:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def trained(cls):
+        """An undefended network on digits, and test images that it gets right."""
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        images = torch.from_numpy((digits.images / 16).astype(np.float32)).unsqueeze(1)
+        labels = torch.from_numpy(digits.target)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+        optimizer = torch.optim.Adam(net.parameters(), 0.005)
+        for _ in range(150):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(images[:1500]), labels[:1500]).backward()
+            optimizer.step()
+        net.eval()
+        x, y = images[1500:1600], labels[1500:1600]
+        right = net(x).argmax(1) == y
+        assert right.float().mean() > 0.85
+        return net, x[right], y[right]
+
+    def test_ddn_is_as_close(self, trained):
+        fb = pytest.importorskip("foolbox")
+        net, x, y = trained
+        ours = attacked(DDN(math.inf, 50, initial_norm=1.0), net, x, y, generator=generator())
+        assert (net(ours).argmax(1) != y).all()
+        _, theirs, fooled = fb.attacks.DDNAttack(steps=50)(fb.PyTorchModel(net, (0, 1), device="cpu"), x, y,
+                                                           epsilons=None)
+        assert fooled.all()
+        assert l2_norms(ours - x).median() <= 1.02 * l2_norms(theirs - x).median()
+
+    def test_pgd_needs_no_larger_a_ball(self, trained):
+        fb = pytest.importorskip("foolbox")
+        net, x, y = trained
+        grid = np.geomspace(0.2, 2, 20)
+        rule = fb.attacks.L2ProjectedGradientDescentAttack(rel_stepsize=0.1, steps=20, random_start=False)
+        _, _, fooled = rule(fb.PyTorchModel(net, (0, 1), device="cpu"), x, y, epsilons=list(grid))
+        found = torch.stack([net(attacked(PGD(e, 20), net, x, y, generator=generator())).argmax(1) != y for e in grid])
+        least = [np.where(a.any(0), grid[a.float().argmax(0)], np.inf) for a in (found, fooled)]
+        assert np.median(least[0]) <= 1.02 * np.median(least[1])
+
+    def test_deepfool_is_exact_on_a_linear_model_and_close_on_a_network(self, trained, recwarn):
+        pytest.importorskip("foolbox")
+        model = linear(W, -float(W.sum()) / 2 + 0.5)
+        found, fooled = deepfool(model, MIDDLE, ZERO)
+        assert fooled.all()
+        assert float((found - MIDDLE).norm()) == pytest.approx(1.02 * 0.5 / float(W.norm()), rel=1e-3)
+        net, x, y = trained
+        net.train()
+        found, fooled = deepfool(net, x, y)
+        assert net.training
+        assert not [w for w in recwarn if "training mode" in str(w.message)]
+        assert torch.equal(fooled, net(found).argmax(1) != y)
+        assert fooled.float().mean() > 0.95
+        assert found.min() >= 0
+        assert found.max() <= 1
+
+    def test_deepfool_without_foolbox(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "foolbox", None)
+        monkeypatch.setitem(sys.modules, "foolbox.attacks.deepfool", None)
+        with pytest.raises(MissingExtraError, match=r"smoothcert\[attacks\]"):
+            deepfool(linear(W), MIDDLE, ZERO)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(("name", "options", "words"), [
+        ("pdg", {"eps": 1.0}, 'did you mean "pgd"'), ("pgd", {}, "needs eps"), ("pgd", {"eps": 0}, "eps"),
+        ("pgd", {"eps": -1.0}, "eps"), ("pgd", {"eps": math.inf}, "eps"), ("pgd", {"eps": "big"}, "eps"),
+        ("pgd", {"eps": 1.0, "steps": 0}, "steps"), ("pgd", {"eps": 1.0, "norm": "l1"}, "norm"),
+        ("pgd", {"eps": 1.0, "gamma": 0.05}, "no option 'gamma'"), ("pgd", {"eps": 1.0, "surrogate": "right"}, "wrong"),
+        ("pgd", {"eps": 1.0, "step_size": 0.0}, "step_size"), ("pgd", {"eps": 1.0, "stop": 1.0}, "stop"),
+        ("pgd", {"eps": 1.0, "start_std": -1.0}, "start_std"), ("ddn", {"eps": 1.0, "gamma": 1.0}, "gamma"),
+        ("ddn", {"eps": math.inf}, "initial_norm"), ("ddn", {"eps": 0.0}, "eps"),
+        ("ddn", {"eps": 1.0, "initial_norm": 0.0}, "initial_norm"), ("ddn", {"eps": 1.0, "steps": 0}, "steps"),
+        ("ddn", {"eps": 1.0, "zero_on_failure": "no"}, "zero_on_failure"), ("stein", {"eps": 1.0, "hard": 1}, "hard"),
+        ("stein", {"eps": 1.0, "sigma": 0.0}, "sigma"), ("ddn", {"eps": 1.0, "surrogate": "none"}, "surrogate"),
+    ])
+    def test_settings(self, name, options, words):
+        with pytest.raises(InputError, match=words):
+            build_attack(name, **options)
+
+    def test_adre_surrogate(self):
+        with pytest.raises(InputError, match="lam"):
+            AdreSurrogate(1.0)
+        with pytest.raises(InputError, match="regulariser"):
+            AdreSurrogate(0.1, "none")
+
+    @pytest.mark.parametrize(("changed", "words"), [
+        ({"images": torch.rand(2, 3, 3)}, "images must be floats"), ({"labels": torch.zeros(2)}, "labels"),
+        ({"images": torch.zeros(1, 1, 3, 3, dtype=torch.uint8)}, "images must be floats"),
+        ({"noise": torch.zeros(1, 1, 3, 3)}, "noise"), ({"noise": torch.zeros(1, 0, 1, 3, 3)}, "noise"),
+        ({"noise": torch.zeros(1, 2, 1, 3, 4)}, "noise"), ({"images": MIDDLE + 1}, "must lie in"),
+        ({"images": MIDDLE * torch.nan}, "must lie in"), ({"eps": torch.tensor([-1.0])}, "eps"),
+        ({"eps": torch.tensor(1.0)}, "eps"), ({"rows": 0}, "rows"),
+    ])
+    def test_arguments(self, changed, words):
+        arguments = {"images": MIDDLE, "labels": ZERO, "noise": None, "generator": generator(), **changed}
+        with pytest.raises(InputError, match=words):
+            attacked(PGD(0.3, 2), linear(W), **arguments)
+
+    def test_a_broken_network_is_named(self):
+        with pytest.raises(ModelError, match="not finite"):
+            attacked(PGD(0.3, 2), linear(W * torch.nan), MIDDLE, ZERO, generator=generator())
