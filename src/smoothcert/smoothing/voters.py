@@ -145,11 +145,10 @@ class LogitVoter:
     def count(self, segments: Sequence[Segment]) -> np.ndarray:
         lengths = np.array([segment.n for segment in segments])
         ends = np.cumsum(lengths)
-        words = np.concatenate([stream_at(segment, self._opened).words(segment.n) for segment in segments])
-        cosines, sines = box_muller(words)
+        cosines, sines = box_muller(self._words(segments, int(ends[-1])))
         centres = np.stack([segment.subject.values for segment in segments], axis=1)
-        logits = self._cosines32 @ cosines.T
-        logits += self._sines32 @ sines.T
+        logits = self._cosines32 @ cosines
+        logits += self._sines32 @ sines
         for start, end, centre in zip(ends - lengths, ends, centres.T.astype(np.float32)[:, :, None], strict=True):
             logits[:, start:end] += centre
         slack = np.float32(1e-6 * (self._spread + np.abs(centres).max()))
@@ -161,9 +160,18 @@ class LogitVoter:
             part = slice(ends[k] - lengths[k], ends[k])
             for column in np.flatnonzero(np.count_nonzero(near[:, part], axis=0) > 1) + part.start:
                 table[k] -= near[:, column]
-                exact = self._cosines @ cosines[column] + self._sines @ sines[column] + centres[:, k]
+                exact = self._cosines @ cosines[:, column] + self._sines @ sines[:, column] + centres[:, k]
                 table[k, exact.argmax()] += 1
         return table
+
+    def _words(self, segments: Sequence[Segment], total: int) -> np.ndarray:
+        """The words of all segments, (words a sample, total): samples side by side, as the products take them."""
+        words = np.empty((self._cosines.shape[1], total), dtype=np.uint64)
+        end = 0
+        for segment in segments:
+            part = slice(end, end := end + segment.n)
+            words[:, part] = stream_at(segment, self._opened).words(segment.n).T
+        return words
 
     def _opened(self, key: int, stage: str, start: int) -> BoxMullerStream:
         return BoxMullerStream(self._seed, key, stage, self._dimension, start)
