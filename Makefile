@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(VENV)/.run-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 DEV := $(RUN)-dev
+BENCH := $(RUN)-bench
 
 .PHONY: demo test lint evidence bench clean
 
@@ -22,8 +23,9 @@ lint: $(DEV)
 evidence: $(DEV)
 	$(BIN)/python evidence/run.py $(PART)
 
-bench: $(DEV)
-	$(BIN)/python benchmarks/run.py
+# Speed and memory, into benchmarks/RESULTS.md; parts alone: make bench PART="speed memory"
+bench: $(BENCH)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py $(PART)
 
 clean:
 	rm -rf $(VENV) demo build dist evidence-work
@@ -35,4 +37,8 @@ $(RUN):
 
 $(DEV): $(RUN)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(BENCH): $(DEV)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
 	touch $@

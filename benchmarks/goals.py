@@ -1,0 +1,63 @@
+"""The goals, and what was measured beside them."""
+
+from pages import Section, table, write_page
+
+COLUMNS = {"linear (logit space)": ("linear",), "MNIST CNN": ("cnn", "lenet"), "ResNet-20": ("resnet20",),
+           "ResNet-110": ("resnet110",)}
+ROWS = {
+    "samples/s, end to end, one thread": ("ratio", (70, 6, 3.3, 2.8)),
+    "time to certified accuracy at one radius, same alpha": ("radius", (1500, 150, 80, 70)),
+    "full curve, at most 1% radius loss": ("curve", (100, 9, 5.5, 4.5)),
+}
+GPU = {"ResNet-110, float32": ("resnet110 float32", 6), "ResNet-110, bf16": ("resnet110 bf16", 12),
+       "MNIST CNN, float32": ("cnn float32", 10)}
+
+
+OPENING = """# Benchmarks
+
+`make bench` measures all of this but the GPU's part in about ten minutes, `make bench PART="speed memory"` parts of it;
+sections of parts that were not run stay as they were. `python benchmarks/gpu.py` measures the GPU's, where there is
+one.
+"""
+
+
+def write_results(sections: dict[str, Section]) -> str:
+    """Write RESULTS.md: the goals, and all sections; its text."""
+    return write_page("\n".join([OPENING, *goal_lines(sections)]), sections)
+
+
+def goal_lines(sections: dict[str, Section]) -> list[str]:
+    """The table of goals: ratios over the plain reference, in one run, measured / goal."""
+    figures = {key: value for found in sections.values() for key, value in found.figures.items()}
+    rows = []
+    for title, (kind, goals) in ROWS.items():
+        cells = [_cell({name: figures.get(f"{name} {kind}") for name in names}, goal)
+                 for names, goal in zip(COLUMNS.values(), goals, strict=True)]
+        rows.append([title, *cells])
+    lines = ["## Goals: how many times faster than the plain reference at batch 1,000, measured (goal)", ""]
+    lines += table(["", *COLUMNS], rows)
+    lines += ["The MNIST CNN of the goals takes 8.5 MFLOP a sample; of this package's, `cnn` takes 17.6 and `lenet` "
+              "4.6, so both are given. Times of the ResNets are products, see below.", ""]
+    lines += [_memory(figures), ""]
+    if any(key in figures for key, _ in GPU.values()):
+        lines += ["GPU: " + "; ".join(f"{title} {_cell({'': figures.get(key)}, goal)}"
+                                      for title, (key, goal) in GPU.items()) + ".", ""]
+    return lines
+
+
+def _cell(measured: dict[str, float | None], goal: float) -> str:
+    told = [f"{name + ' ' if len(measured) > 1 else ''}{_number(value)}" for name, value in measured.items()
+            if value is not None]
+    reached = all(value is None or value >= goal for value in measured.values())
+    return f"{', '.join(told) or 'not measured'} ({_number(goal)}){'' if reached or not told else ' missed'}"
+
+
+def _memory(figures: dict[str, float]) -> str:
+    peaks = [value for key, value in figures.items() if key.startswith("MiB above ")]
+    if not peaks:
+        return "Memory above the model, MiB: not measured (400)."
+    return f"Memory above the model, MiB: at most {max(peaks):.0f} (400){'' if max(peaks) < 400 else ' missed'}."
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 20 else f"{value:.3g}"
