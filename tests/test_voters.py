@@ -85,6 +85,18 @@ def test_logit_votes_are_those_of_the_documented_recipe():
                               expected)
 
 
+def test_logit_votes_go_to_their_own_segments():
+    """More samples than are counted at once, in segments of all sizes, one image twice."""
+    found = opened(linear()).voter
+    subjects = [found.subject(image, key) for key, image in enumerate(IMAGES)]
+    sizes = ((0, 0, 30_000), (1, 0, 7), (0, 30_000, 5), (2, 0, 20_000), (1, 7, 16_384), (2, 20_000, 1))
+    segments = [Segment(subjects[k], "estimate", start, n) for k, start, n in sizes]
+    together = found.count(segments)
+    assert together.sum(axis=1).tolist() == [n for *_, n in sizes]
+    alone = [found.count([Segment(found.subject(IMAGES[k], k), "estimate", start, n)])[0] for k, start, n in sizes]
+    assert np.array_equal(together, alone)
+
+
 def test_logit_ties_go_to_the_lowest_class():
     """Two classes with the same row are equal in every sample: float32 may tell them apart, the referee does not."""
     model = linear()
