@@ -36,9 +36,7 @@ def goal_lines(sections: dict[str, Section]) -> list[str]:
         rows.append([title, *cells])
     lines = ["## Goals: how many times faster than the plain reference at batch 1,000, measured (goal)", ""]
     lines += table(["", *COLUMNS], rows)
-    lines += ["The MNIST CNN of the goals takes 8.5 MFLOP a sample; of this package's, `cnn` takes 17.6 and `lenet` "
-              "4.6, so both are given. Times of the ResNets are products, see below.", ""]
-    lines += [_memory(figures), ""]
+    lines += [_which_cnn(figures), "", _memory(figures), ""]
     if any(key in figures for key, _ in GPU.values()):
         lines += ["GPU: " + "; ".join(f"{title} {_cell({'': figures.get(key)}, goal)}"
                                       for title, (key, goal) in GPU.items()) + ".", ""]
@@ -52,11 +50,20 @@ def _cell(measured: dict[str, float | None], goal: float) -> str:
     return f"{', '.join(told) or 'not measured'} ({_number(goal)}){'' if reached or not told else ' missed'}"
 
 
+def _which_cnn(figures: dict[str, float]) -> str:
+    sizes = [f"`{name}` takes {figures[f'{name} MFLOP']:.3g}" for name in ("cnn", "lenet") if f"{name} MFLOP" in figures]
+    told = f": of this package's {' and '.join(sizes)}, so both are given" if sizes else ""
+    return f"The goals' MNIST CNN takes 8.5 MFLOP a sample{told}. Times of the ResNets are products, see below."
+
+
 def _memory(figures: dict[str, float]) -> str:
     peaks = [value for key, value in figures.items() if key.startswith("MiB above ")]
     if not peaks:
         return "Memory above the model, MiB: not measured (400)."
-    return f"Memory above the model, MiB: at most {max(peaks):.0f} (400){'' if max(peaks) < 400 else ' missed'}."
+    one, more_samples, more_images = (figures[f"MiB above linear, gaussian, auto, {n}, {images}"]
+                                      for n, images in ((1000, 1), (1_000_000, 1), (1000, 2000)))
+    return (f"Memory above the model, MiB: at most {max(peaks):.0f} (400){'' if max(peaks) < 400 else ' missed'}; "
+            f"{more_samples - one:+.0f} from n = 1,000 to 1,000,000, {more_images - one:+.0f} from 1 to 2,000 images.")
 
 
 def _number(value: float) -> str:

@@ -13,7 +13,7 @@ from smoothcert.runs.certify import certify
 from smoothcert.runs.config import CertifyConfig
 
 ROUNDS, WORKERS = 3, (1, 2)
-NETWORK, N, IMAGES = "lenet", 2000, 60
+NETWORK, N, IMAGES = "lenet", 1000, 60
 
 
 def main(figures: dict[str, float]) -> Section:

@@ -12,15 +12,13 @@ N0, N, ALPHA, BATCH = 100, 100_000, 0.001, 1000
 """The published constants."""
 
 
-def plain_counts(
-    model: nn.Module, image: torch.Tensor, sigma: float, n: int, num_classes: int, batch: int = BATCH
-) -> list[int]:
+def plain_counts(model: nn.Module, image: torch.Tensor, sigma: float, n: int, num_classes: int) -> list[int]:
     """Votes of n noisy copies of image (C, H, W), on its device."""
     counts = [0] * num_classes
     with torch.no_grad():
         remaining = n
         while remaining > 0:
-            size = min(batch, remaining)
+            size = min(BATCH, remaining)
             remaining -= size
             copies = image.repeat((size, 1, 1, 1))
             votes = model(copies + torch.randn_like(copies) * sigma).argmax(dim=1)

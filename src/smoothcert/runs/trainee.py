@@ -65,7 +65,8 @@ def new_trainee(
     """The network that `card` describes, with the initial weights of the run's seed or of another model, and its
     optimiser."""
     with seeded(config.seed, "initial weights"):
-        network = build_network(card.model, card.options, card.input_shape, card.num_classes).to(device)
+        network = build_network(card.model, card.options, card.input_shape, card.num_classes)
+    network.to(device, memory_format=torch.channels_last)  # convolutions and their gradients are faster so
     parameters = [p for p in network.parameters() if p.requires_grad]
     if not parameters:
         raise ModelError(f"the network {config.model} has no parameters to train")
