@@ -51,7 +51,8 @@ def _cell(measured: dict[str, float | None], goal: float) -> str:
 
 
 def _which_cnn(figures: dict[str, float]) -> str:
-    sizes = [f"`{name}` takes {figures[f'{name} MFLOP']:.3g}" for name in ("cnn", "lenet") if f"{name} MFLOP" in figures]
+    sizes = [f"`{name}` takes {figures[f'{name} MFLOP']:.3g}" for name in ("cnn", "lenet")
+             if f"{name} MFLOP" in figures]
     told = f": of this package's {' and '.join(sizes)}, so both are given" if sizes else ""
     return f"The goals' MNIST CNN takes 8.5 MFLOP a sample{told}. Times of the ResNets are products, see below."
 

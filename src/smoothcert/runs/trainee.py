@@ -66,7 +66,8 @@ def new_trainee(
     optimiser."""
     with seeded(config.seed, "initial weights"):
         network = build_network(card.model, card.options, card.input_shape, card.num_classes)
-    network.to(device, memory_format=torch.channels_last)  # convolutions and their gradients are faster so
+    network.to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions train faster so
     parameters = [p for p in network.parameters() if p.requires_grad]
     if not parameters:
         raise ModelError(f"the network {config.model} has no parameters to train")

@@ -1,0 +1,10 @@
+"""What each run takes: one class a verb, one field an option, its text the option's help.
+
+A YAML file and the command line fill the same fields (flags win), and all mistakes are reported together.
+"""
+
+from smoothcert.runs.config.base import Config, DataConfig, MachineConfig
+from smoothcert.runs.config.sampling import CertifyConfig, PredictConfig, SamplingConfig
+from smoothcert.runs.config.training import TrainConfig
+
+__all__ = ["CertifyConfig", "Config", "DataConfig", "MachineConfig", "PredictConfig", "SamplingConfig", "TrainConfig"]

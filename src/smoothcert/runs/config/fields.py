@@ -1,0 +1,49 @@
+"""Kinds of values that options take, checked as they are read."""
+
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from smoothcert.checks import check_known, check_seed
+
+
+def _split(value: Any) -> Any:
+    """'1,2,3' -> ['1', '2', '3'], so that lists can be given on a command line."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _pairs(value: Any) -> Any:
+    """['key=value', ...] -> {'key': value}, values read as YAML."""
+    if not isinstance(value, list | tuple):
+        return value
+    pairs = [str(item).partition("=") for item in value]
+    if not all(key and equals for key, equals, _ in pairs):
+        raise ValueError(f"give KEY=VALUE, got {list(value)}")
+    return {key: yaml.safe_load(text) for key, _, text in pairs}
+
+
+def _known(kind: str, home: str, registry: str) -> AfterValidator:
+    """A check that a name is registered; the registry is imported only when a name has to be checked."""
+
+    def check(name: str) -> str:
+        import importlib
+
+        return check_known(kind, name, getattr(importlib.import_module(home), registry))
+
+    return AfterValidator(check)
+
+
+Sigma = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Options = Annotated[dict[str, Any], BeforeValidator(_pairs)]
+Floats = Annotated[tuple[float, ...], BeforeValidator(_split)]
+Ints = Annotated[tuple[Whole, ...], BeforeValidator(_split)]
+Seed = Annotated[int, AfterValidator(check_seed)]
+Method = Annotated[str, _known("method", "smoothcert.stats", "METHODS")]
+NoiseKind = Annotated[str, _known("noise", "smoothcert.noise", "NOISES")]
+Engine = Annotated[str, _known("engine", "smoothcert.smoothing.sampling", "ENGINE_NAMES")]
+Samples = Annotated[int, Field(ge=1, le=10**10)]
+ObjectiveName = Annotated[str, _known("objective", "smoothcert.objectives", "OBJECTIVES")]

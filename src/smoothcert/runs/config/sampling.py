@@ -1,0 +1,102 @@
+"""Options of the runs that sample: `certify` and `predict`."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from smoothcert.runs.config.base import DataConfig, MachineConfig
+from smoothcert.runs.config.fields import (
+    Count,
+    Engine,
+    Floats,
+    Ints,
+    Method,
+    NoiseKind,
+    Probability,
+    Samples,
+    Seed,
+    Sigma,
+    Whole,
+)
+
+
+class SamplingConfig(DataConfig, MachineConfig):
+    """What `certify` and `predict` share: which images, which noise, which store."""
+
+    data: str | None = Field(None, description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH "
+                                               "(default: the model's training data, else digits)")
+    model: str = Field(description="model directory, package.module:factory, file.py:factory, FILE.pt2, FILE.onnx, "
+                                   "hf:NAME, timm:NAME or torchvision:NAME")
+    weights: Literal["best", "last"] = Field("best", description="which weights of a model directory: best or last")
+    model_id: str | None = Field(None, description="name that identifies a model which is no network and no file, "
+                                                   "so that its run can be resumed")
+    trust: bool = Field(False, description="run the Python code that a model directory names")
+    sigma: Sigma | None = Field(None, description="noise level, in pixel units of [0, 1] "
+                                                  "(default: the one the model was trained with)")
+    noise: NoiseKind = Field("grid", description="noise kind: grid (nothing leaks through rounding) or gaussian")
+    alpha: Probability = Field(0.001, description="failure probability of each answer")
+    split: str = Field("test", description="split of the data set")
+    start: Whole = Field(0, description="first image")
+    every: Count = Field(1, description="take every so-manieth image")
+    max_images: Count | None = Field(None, description="at most this many images (default: all)")
+    indices: Ints | None = Field(None, description="exactly these images, such as 3,14,15; excludes start, every and "
+                                                   "max-images")
+    seed: Seed | None = Field(None, description="run seed in [0, 2^128) (default: drawn, and recorded)")
+    batch_size: Count | None = Field(None, description="samples per forward pass; never changes results in float32 "
+                                                       "(default: fits the cache)")
+    engine: Engine = Field("auto", description="how networks run: eager (folded), compile, onnxruntime, openvino, "
+                                               "plain (as they are), or auto, the fastest of a trial on long runs")
+    space: Literal["auto", "pixels"] = Field("auto", description="where noise is drawn: auto takes a smaller space "
+                                                                 "where the network has one (gaussian noise only), or "
+                                                                 "pixels")
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32", description="arithmetic of the network: float32, tf32 or bf16; a reduced one makes another base "
+                               "classifier, which is what is then certified")
+    noise_format: Literal["auto", "sfc64-v1", "philox-v1"] = Field(
+        "auto", description="named random numbers: auto is sfc64-v1 on a CPU and philox-v1 on a GPU; either runs on "
+                            "both, and auto alone allows smaller spaces")
+    workers: Count = Field(1, description="processes, one thread each (or one GPU each); never changes results")
+    out: Path = Field(description="store directory; the same command resumes an interrupted run")
+
+
+class CertifyConfig(SamplingConfig):
+    """Options of `smoothcert certify`."""
+
+    n0: Count | None = Field(None, description="samples that choose the class (default: 100, or 1000 for curve-loss, "
+                                               "where they are the pilot)")
+    n: Samples | None = Field(None, description="samples that bound its probability, fixed (default: 100000 unless "
+                                                "n-max is given)")
+    n_max: Samples | None = Field(None, description="sequential: at most this many samples; needs radii or curve-loss")
+    curve_loss: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="sequential: size n for each image so that at most this share of the radius at n-max is "
+                          "lost, such as 0.01")
+    radii: Floats | None = Field(None, description="radii to print, in pixel units, such as 0.5,1,1.5; with n-max: "
+                                                   "decide just these, and stop when all are decided")
+    method: Method = Field("two-sided", description="procedure: two-sided, cohen or t-certify")
+    margin: Annotated[float, Field(ge=0, lt=0.5)] | None = Field(
+        None, description="tau: give the radius within which the class keeps probability 1/2 + tau")
+
+    @model_validator(mode="after")
+    def _one_design(self) -> Self:
+        if self.n is not None and self.n_max is not None:
+            raise ValueError("n fixes the number of samples and n-max bounds a sequential run: give one of them")
+        if self.n_max is None and self.curve_loss is not None:
+            raise ValueError("curve-loss sizes n for each image up to n-max: give n-max, such as 100000, and no n")
+        if self.n_max is not None and (self.radii is None) == (self.curve_loss is None):
+            raise ValueError("n-max needs either radii (decide these) or curve-loss (a full curve): give one of them")
+        return self
+
+
+class PredictConfig(SamplingConfig):
+    """Options of `smoothcert predict`."""
+
+    n: Samples | None = Field(None, description="samples an image, fixed (default: 1000 unless n-max is given)")
+    n_max: Samples | None = Field(None, description="sequential: stop as soon as the answer is sure, after at most "
+                                                    "this many samples")
+
+    @model_validator(mode="after")
+    def _one_design(self) -> Self:
+        if self.n is not None and self.n_max is not None:
+            raise ValueError("n fixes the number of samples and n-max bounds a sequential run: give one of them")
+        return self

@@ -1,0 +1,85 @@
+"""Options of `train`."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from smoothcert.runs.config.base import DataConfig, MachineConfig
+from smoothcert.runs.config.fields import Count, ObjectiveName, Options, Seed, Sigma
+
+
+class TrainConfig(DataConfig, MachineConfig):
+    """Options of `smoothcert train`."""
+
+    data: str = Field("digits", description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH")
+    model: str | None = Field(None, description="linear, mlp, cnn, lenet, cnn3, resnet20 or resnet110; or "
+                                                "file.py:factory, package.module:factory, hf:NAME, timm:NAME, "
+                                                "torchvision:NAME (default: that of init, else cnn)")
+    model_option: Options = Field(default_factory=dict, description="option of the model, KEY=VALUE (repeatable), such "
+                                                                    "as activation=elu")
+    normalise: Literal["auto", "standard", "centre", "none"] = Field(
+        "auto", description="layer in front of the network: standard ((x - mean) / std), centre (x - mean) or none; "
+                            "auto is init's, else standard for colour and none for grey images, as in the literature")
+    objective: ObjectiveName = Field("gaussian", description="training objective: gaussian, clean, smoothadv, adre, "
+                                                             "stability, trades, adversarial, macer or consistency")
+    objective_option: Options = Field(default_factory=dict, description="option of the objective, KEY=VALUE "
+                                                                        "(repeatable)")
+    sigma: Sigma | None = Field(None, description="noise level of objective, validation and, by default, "
+                                                  "certification, in pixel units of [0, 1]")
+    epochs: Count = Field(10, description="passes over the training images")
+    batch_size: Count = Field(256, description="images a step, on all processes together")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="sgd (Nesterov momentum), adam or adamw")
+    lr: Sigma | None = Field(None, description="peak learning rate (default: 0.1 for sgd, 0.001 for adam and adamw)")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.9, description="momentum of sgd, beta_1 of adam; onecycle moves it")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="weight decay")
+    schedule: Literal["onecycle", "cosine", "step", "constant"] = Field(
+        "onecycle", description="learning rate over time: onecycle, cosine, step or constant")
+    warmup: Annotated[float, Field(ge=0)] = Field(0.0, description="epochs of linear warm-up from 0 before the "
+                                                                   "schedule (onecycle brings its own)")
+    step_epochs: Count = Field(30, description="epochs between drops of the step schedule")
+    step_factor: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="factor of each drop")
+    clip_norm: Sigma | None = Field(None, description="clip the gradient's l2 norm to this (default: no clipping)")
+    autocast: Literal["none", "bf16", "fp16"] = Field("none", description="reduced precision in training: none, bf16 "
+                                                                          "or fp16")
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="keep and use an exponential moving average of the weights, with this decay a step")
+    augment: Literal["auto", "none", "crop", "flip", "crop-flip"] = Field(
+        "auto", description="augmentation before the noise: none, crop (pad 4), flip or crop-flip; auto is crop-flip "
+                            "for cifar10 and none elsewhere")
+    validation: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.04, description="share of the training images held out to choose the best epoch under noise")
+    max_images: Count | None = Field(None, description="at most this many training images, evenly spaced (default: "
+                                                       "all)")
+    init: Path | None = Field(None, description="fine-tune: start from the weights of this model directory, with a new "
+                                                "last layer where the number of classes differs")
+    new_head: bool = Field(False, description="with init: a new last layer in any case")
+    unlabelled: str | None = Field(None, description="self-training: images whose labels are not used, in the forms "
+                                                     "of data; of data itself, those that are left over")
+    unlabelled_split: str = Field("train", description="split of the unlabelled images")
+    max_unlabelled: Count | None = Field(None, description="at most this many unlabelled images, evenly spaced "
+                                                           "(default: all)")
+    pseudo_labels: str | None = Field(None, description="the model that labels the unlabelled images: a model "
+                                                        "directory, or any model that certify takes")
+    unlabelled_weight: Sigma = Field(1.0, description="weight of the pseudo-labelled images' mean loss beside the "
+                                                      "labelled ones'")
+    weights: Literal["best", "last"] = Field("best", description="which weights of the model directories of init and "
+                                                                 "pseudo-labels: best or last")
+    trust: bool = Field(False, description="run the Python code that those model directories name")
+    seed: Seed = Field(0, description="run seed in [0, 2^128)")
+    out: Path = Field(description="model directory; the same command resumes an interrupted run")
+
+    @model_validator(mode="after")
+    def _whole_requests(self) -> Self:
+        if self.new_head and self.init is None:
+            raise ValueError("new-head replaces the last layer of another model: give init, that model's directory")
+        if self.unlabelled is not None and self.pseudo_labels is None:
+            raise ValueError("unlabelled images need labels: give pseudo-labels, a model that labels them")
+        given = {"pseudo-labels": self.pseudo_labels is not None, "max-unlabelled": self.max_unlabelled is not None,
+                 "unlabelled-weight": "unlabelled_weight" in self.model_fields_set,
+                 "unlabelled-split": "unlabelled_split" in self.model_fields_set}
+        if self.unlabelled is None and any(given.values()):
+            raise ValueError(f"{' and '.join(name for name, is_given in given.items() if is_given)}: for unlabelled "
+                             f"images only; give unlabelled, the set that holds them")
+        return self
