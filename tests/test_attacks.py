@@ -559,11 +559,12 @@ class TestAgainstFoolbox:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-        optimizer = torch.optim.Adam(net.parameters(), 0.005)
         for _ in range(150):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(net(images[:1500]), labels[:1500]).backward()
-            optimizer.step()
+            loss = nn.functional.cross_entropy(net(images[:1500]), labels[:1500])
+            gradients = torch.autograd.grad(loss, list(net.parameters()))
+            with torch.no_grad():
+                for parameter, gradient in zip(net.parameters(), gradients, strict=True):
+                    parameter -= 0.5 * gradient
         net.eval()
         x, y = images[1500:1600], labels[1500:1600]
         right = net(x).argmax(1) == y
@@ -583,12 +584,12 @@ class TestAgainstFoolbox:
     def test_pgd_needs_no_larger_a_ball(self, trained):
         fb = pytest.importorskip("foolbox")
         net, x, y = trained
-        grid = np.geomspace(0.2, 2, 20)
+        grid = np.geomspace(0.3, 1.5, 12)
         rule = fb.attacks.L2ProjectedGradientDescentAttack(rel_stepsize=0.1, steps=20, random_start=False)
         _, _, fooled = rule(fb.PyTorchModel(net, (0, 1), device="cpu"), x, y, epsilons=list(grid))
         found = torch.stack([net(attacked(PGD(e, 20), net, x, y, generator=generator())).argmax(1) != y for e in grid])
         least = [np.where(a.any(0), grid[a.float().argmax(0)], np.inf) for a in (found, fooled)]
-        assert np.median(least[0]) <= 1.02 * np.median(least[1])
+        assert grid[0] < np.median(least[0]) <= 1.02 * np.median(least[1]) < np.inf
 
     def test_deepfool_is_exact_on_a_linear_model_and_close_on_a_network(self, trained, recwarn):
         pytest.importorskip("foolbox")

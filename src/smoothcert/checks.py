@@ -25,6 +25,34 @@ def check_probability(name: str, value: Any) -> float:
     return number
 
 
+def check_weight(name: str, value: Any) -> float:
+    """Return `value` as a float, or raise InputError unless it is a finite number of at least 0."""
+    number = _number(name, value, "a finite number of at least 0")
+    if not (math.isfinite(number) and number >= 0):
+        raise InputError(f"{name} must be a finite number of at least 0, got {value!r}")
+    return number
+
+
+def check_share(name: str, value: Any) -> float:
+    """Return `value` as a float, or raise InputError unless it lies in [0, 1)."""
+    number = _number(name, value, "a number in [0, 1)")
+    if not 0 <= number < 1:
+        raise InputError(f"{name} must lie in [0, 1), got {value!r}")
+    return number
+
+
+def check_optional_positive(name: str, value: Any) -> float | None:
+    """Return None or a finite number above 0, or raise InputError."""
+    return None if value is None else check_positive(name, value)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return `value`, or raise InputError unless it is true or false."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be true or false, got {value!r}")
+    return value
+
+
 def check_count(name: str, value: Any, least: int = 1) -> int:
     """Return `value` as an int, or raise InputError unless it is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):

@@ -10,9 +10,8 @@ from smoothcert.attacks.geometry import along, l2_norms
 from smoothcert.attacks.loop import State
 from smoothcert.attacks.pgd import named_surrogate
 from smoothcert.attacks.problem import Probe, Problem
-from smoothcert.attacks.settings import check_flag, check_optional_positive
 from smoothcert.attacks.surrogates import Surrogate
-from smoothcert.checks import check_count, check_positive, check_probability
+from smoothcert.checks import check_count, check_flag, check_optional_positive, check_positive, check_probability
 from smoothcert.errors import InputError
 
 

@@ -9,6 +9,11 @@ from torch import nn
 from smoothcert.smoothing.protocols import evaluation
 
 
+def unwrapped(model: Any) -> Any:
+    """The network itself, where it is wrapped for several processes."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
 @contextmanager
 def frozen(model: Any) -> Iterator[Any]:
     """Yield the model in eval mode with frozen parameters; modes and `requires_grad` are restored on the way out.
@@ -16,8 +21,7 @@ def frozen(model: Any) -> Iterator[Any]:
     BatchNorm statistics stay as they are, and no backward pass computes a gradient of a weight. A network wrapped for
     several processes is unwrapped: they need not take the same number of steps. A plain callable is yielded as it is.
     """
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        model = model.module
+    model = unwrapped(model)
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     trained = [p for p in parameters if p.requires_grad]
     with evaluation(model):

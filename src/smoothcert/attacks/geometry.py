@@ -66,7 +66,7 @@ NORMS: dict[str, Norm] = {"l2": Norm(l2_direction, into_l2_ball), "linf": Norm(l
 
 
 def _never_zero(gradient: Tensor, generator: torch.Generator) -> Tensor:
-    zero = gradient.flatten(1).eq(0).all(dim=1)
+    zero = ~gradient.flatten(1).any(dim=1)
     if not zero.any():
         return gradient
     random = torch.randn(gradient.shape, generator=generator, device=gradient.device, dtype=gradient.dtype)

@@ -8,9 +8,15 @@ from torch import Tensor
 from smoothcert.attacks.geometry import NORMS, along
 from smoothcert.attacks.loop import State
 from smoothcert.attacks.problem import Probe, Problem
-from smoothcert.attacks.settings import check_optional_positive, check_share, check_weight
 from smoothcert.attacks.surrogates import SURROGATES, Surrogate
-from smoothcert.checks import check_count, check_known, check_positive
+from smoothcert.checks import (
+    check_count,
+    check_known,
+    check_optional_positive,
+    check_positive,
+    check_share,
+    check_weight,
+)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from smoothcert.attacks.pgd import Projected
 from smoothcert.attacks.problem import Probe, Problem, draw_noise
-from smoothcert.attacks.settings import check_flag, check_optional_positive
+from smoothcert.checks import check_flag, check_optional_positive
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, nll_loss
 
-from smoothcert.attacks.settings import check_share
-from smoothcert.checks import check_known
+from smoothcert.checks import check_known, check_share
 
 Surrogate = Callable[[Tensor, Tensor], Tensor]
 """(logits (b, m, K), labels (b,)) -> (b,)."""

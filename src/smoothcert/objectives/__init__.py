@@ -9,16 +9,23 @@ from smoothcert.objectives.adre import Adre
 from smoothcert.objectives.adversarial import Adversarial
 from smoothcert.objectives.clean import Clean
 from smoothcert.objectives.consistency import Consistency
+from smoothcert.objectives.deen import Deen
+from smoothcert.objectives.denoise import Denoise
 from smoothcert.objectives.gaussian import Gaussian, add_noise
 from smoothcert.objectives.macer import Macer
+from smoothcert.objectives.nal import NAL
 from smoothcert.objectives.protocol import Loss, Objective, Step
 from smoothcert.objectives.smoothadv import SmoothAdv
 from smoothcert.objectives.stability import Stability
 from smoothcert.objectives.trades import Trades
+from smoothcert.objectives.wrm import WRM
+from smoothcert.objectives.xhat import Xhat
 
 OBJECTIVES: dict[str, Any] = {
     "gaussian": Gaussian, "clean": Clean, "smoothadv": SmoothAdv, "adre": Adre, "stability": Stability,
     "trades": Trades, "adversarial": Adversarial, "macer": Macer, "consistency": Consistency,
+    "nal": NAL, "wrm": WRM,
+    "deen": Deen, "denoise": Denoise, "xhat": Xhat,
 }
 """Objectives by name; the fields of each dataclass are its options."""
 

@@ -8,9 +8,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from smoothcert.attacks import PGD, AdreSurrogate, attacked, draw_noise, noisy_logits
-from smoothcert.attacks.settings import check_flag, check_optional_positive, check_share, check_weight
 from smoothcert.attacks.surrogates import REGULARISERS, log_mean_softmax
-from smoothcert.checks import check_count, check_known
+from smoothcert.checks import check_count, check_flag, check_known, check_optional_positive, check_share, check_weight
 from smoothcert.objectives.inner import strength, warmed
 from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
 

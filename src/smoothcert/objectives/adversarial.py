@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from smoothcert.attacks import PGD, attacked
-from smoothcert.attacks.settings import check_weight
+from smoothcert.checks import check_weight
 from smoothcert.objectives.inner import strength, warmed
 from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
 

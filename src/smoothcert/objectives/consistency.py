@@ -6,9 +6,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
 from smoothcert.attacks import draw_noise, noisy_logits
-from smoothcert.attacks.settings import check_weight
 from smoothcert.attacks.surrogates import log_mean_softmax
-from smoothcert.checks import check_count
+from smoothcert.checks import check_count, check_weight
 from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
 
 

@@ -6,9 +6,8 @@ from torch import Tensor
 from torch.nn.functional import nll_loss
 
 from smoothcert.attacks import draw_noise, noisy_logits
-from smoothcert.attacks.settings import check_weight
 from smoothcert.attacks.surrogates import log_mean_softmax, normal_gap
-from smoothcert.checks import check_count, check_positive
+from smoothcert.checks import check_count, check_positive, check_weight
 from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -35,7 +35,12 @@ class Objective(Protocol):
     """One paper's training objective. To add one: a file with a frozen dataclass, and a row in `OBJECTIVES`.
 
     The dataclass's fields are the objective's options; a field `sigma` receives the run's noise level.
+
+    Attributes:
+        trains: "classifier", images -> logits, or "denoiser", (images, sigma) -> images; labels are then not looked at.
     """
+
+    trains: ClassVar[str]
 
     def split(self, images: Tensor, labels: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
         """The parts of a batch (B, C, H, W), (B,) that get one optimiser step each; usually the batch itself."""
@@ -47,7 +52,9 @@ class Objective(Protocol):
 
 
 class WholeBatch:
-    """The usual `split`: one optimiser step a batch."""
+    """The usual: a classifier is trained, with one optimiser step a batch."""
+
+    trains: ClassVar[str] = "classifier"
 
     def split(self, images: Tensor, labels: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
         return ((images, labels),)

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from smoothcert.attacks import ATTACKS, attacked, build_attack, draw_noise, noisy_logits
-from smoothcert.attacks.settings import check_weight
-from smoothcert.checks import check_count, check_known
+from smoothcert.checks import check_count, check_known, check_weight
 from smoothcert.objectives.inner import strength, warmed
 from smoothcert.objectives.protocol import Loss, Model, Step
 
@@ -28,6 +28,8 @@ class SmoothAdv:
         attack: "pgd" or "ddn" (gamma .05).
         warmup: epochs over which eps grows linearly; the paper's 10 belong to its 150 epochs.
     """
+
+    trains: ClassVar[str] = "classifier"
 
     sigma: float
     m: int = 2

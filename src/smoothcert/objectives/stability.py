@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from smoothcert.attacks.settings import check_weight
+from smoothcert.checks import check_weight
 from smoothcert.objectives.gaussian import add_noise
 from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
 

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from smoothcert.attacks import PGD, attacked
 from smoothcert.attacks.frozen import frozen
-from smoothcert.attacks.settings import check_weight
+from smoothcert.checks import check_weight
 from smoothcert.objectives.inner import strength, warmed
 from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
 

@@ -1,0 +1,78 @@
+"""`deen`: deep energy estimator networks (Saremi & Hyvarinen 2019; Saremi & Srivastava 2020)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from smoothcert.attacks.frozen import unwrapped
+from smoothcert.checks import check_positive
+from smoothcert.denoise import EnergyEstimator
+from smoothcert.errors import InputError
+from smoothcert.objectives.gaussian import add_noise
+from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
+from smoothcert.smoothing.sampling import denoise
+
+
+@dataclass(frozen=True)
+class Deen(WholeBatch):
+    """Minimise E ||x - x_hat(x + e)||^2, x_hat(y) = y - sigma^2 grad phi(y), e ~ N(0, sigma^2 I) fresh at every step.
+
+    The model is an energy estimator; its parameters' gradients go through grad phi (double backward). The minimiser is
+    the least-squares estimator, and phi then the energy of the smoothed density. Labels are not looked at.
+
+    Attributes:
+        sigmas: for a sigma-conditioned energy, the noise levels of its batches, one drawn for each: a list, or a range
+            "low:high", uniform. None is the run's sigma throughout.
+    """
+
+    trains: ClassVar[str] = "denoiser"
+
+    sigma: float
+    sigmas: Sequence[float] | str | None = None
+
+    def __post_init__(self):
+        if self.sigmas is not None:
+            levels(self.sigmas)
+
+    def loss(self, model: Model, images: Tensor, labels: Tensor, step: Step) -> Loss:
+        if not isinstance(unwrapped(model), EnergyEstimator):
+            raise InputError(f"objective deen trains an energy (energy-residual or energy-scalar), got "
+                             f"{type(unwrapped(model)).__name__}: take one, or objective denoise for other denoisers")
+        error, _, parts = squared_error(self.sigma, self.sigmas, model, images, step)
+        return Loss(error, parts)
+
+
+def squared_error(
+    sigma: float, sigmas: Sequence[float] | str | None, model: Model, images: Tensor, step: Step
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The mean over images of ||x - x_hat(x + e)||^2, the estimates x_hat, and the batch's sigma where it is drawn."""
+    level = sigma if sigmas is None else drawn(sigmas, model, step.generator)
+    estimate = denoise(model, add_noise(images, level, step.generator), level)
+    parts = {} if sigmas is None else {"sigma": images.new_tensor(level)}
+    return (images - estimate).square().flatten(1).sum(dim=1).mean(), estimate, parts
+
+
+def drawn(sigmas: Sequence[float] | str, model: Model, generator: torch.Generator) -> float:
+    """A noise level of the list, or within the range. Raises InputError for a denoiser of one level."""
+    own = getattr(unwrapped(model), "sigma", None)
+    if own is not None:
+        raise InputError(f"sigmas goes to a sigma-conditioned denoiser (its option conditioned=true); this one is for "
+                         f"sigma {own:g}")
+    values = levels(sigmas)
+    u = float(torch.rand((), generator=generator, device=generator.device, dtype=torch.float64))
+    return values[0] + u * (values[1] - values[0]) if isinstance(sigmas, str) else values[int(u * len(values))]
+
+
+def levels(sigmas: Sequence[float] | str) -> list[float]:
+    """The listed noise levels, or the two ends of a range. Raises InputError."""
+    text = sigmas.split(":") if isinstance(sigmas, str) else sigmas
+    try:
+        values = [check_positive("sigmas", float(value) if isinstance(sigmas, str) else value) for value in text]
+    except (TypeError, ValueError):
+        values = []
+    if not values or (isinstance(sigmas, str) and not (len(values) == 2 and values[0] < values[1])):
+        raise InputError(f'sigmas must be a list of numbers above 0, or a range such as "0.1:1", got {sigmas!r}')
+    return values

@@ -1,0 +1,65 @@
+"""`xhat`: adversarial training of the empirical-Bayes smoothed classifier (Saremi & Srivastava 2020)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from smoothcert.attacks import PGD, attacked, draw_noise, noisy_logits
+from smoothcert.attacks.frozen import unwrapped
+from smoothcert.attacks.surrogates import smoothed
+from smoothcert.checks import check_count, check_weight
+from smoothcert.denoise import DenoisedClassifier
+from smoothcert.errors import InputError
+from smoothcert.objectives.inner import strength, warmed
+from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
+
+
+@dataclass(frozen=True)
+class Xhat(WholeBatch):
+    """Minimise over the classifier H the maximum over ||delta||_2 <= eps of
+
+        J(x + delta) = -log (1/m) sum_i H_y(x_hat(x + delta + e_i)),   e_1..e_m ~ N(0, sigma^2 I)
+
+    The model is a `DenoisedClassifier` whose denoiser is frozen. PGD follows J through the denoiser (for an energy,
+    (I - sigma^2 Hess phi)^T grad H: double backward); the training pass takes x_hat as it is, and its gradient ends at
+    H. Noise is drawn once a step. eps = 0 attacks nothing: the paper's XHAT_0.
+
+    Attributes:
+        m: noises an image, 1 in the paper.
+        eps: bound on ||delta||_2, 1 in the paper.
+        steps: of PGD, 16 in the paper.
+        warmup: epochs over which eps grows linearly.
+    """
+
+    sigma: float
+    m: int = 1
+    eps: float = 1.0
+    steps: int = 16
+    warmup: float = 0.0
+
+    def __post_init__(self):
+        check_count("m", self.m)
+        check_weight("eps", self.eps)
+        check_count("steps", self.steps)
+        check_weight("warmup", self.warmup)
+
+    def loss(self, model: Model, images: Tensor, labels: Tensor, step: Step) -> Loss:
+        _check_composition(unwrapped(model))
+        noise = draw_noise(images, self.m, self.sigma, step.generator)
+        parts = {}
+        if self.eps > 0:
+            eps = warmed(self.eps, step.epoch, self.warmup)
+            adversarial = attacked(PGD(eps, self.steps), model, images, labels, noise, generator=step.generator)
+            parts = strength(eps, images, adversarial)
+            images = adversarial
+        return Loss(smoothed(noisy_logits(model, images, noise), labels).mean(), parts)
+
+
+def _check_composition(model: Model) -> None:
+    if not isinstance(model, DenoisedClassifier):
+        raise InputError(f"objective xhat trains a classifier behind a denoiser, and there is none in front of "
+                         f"{type(model).__name__}: give a denoiser, or take objective smoothadv")
+    denoiser = model.denoiser
+    if isinstance(denoiser, nn.Module) and any(p.requires_grad for p in denoiser.parameters()):
+        raise InputError("objective xhat trains the classifier alone: freeze the denoiser's parameters "
+                         "(denoiser.requires_grad_(False))")
