@@ -10,8 +10,15 @@ from torch import Tensor, nn
 
 from smoothcert.errors import InputError, ModelError
 
-BaseClassifier = Callable[[Tensor], Tensor]
-"""Any callable from float32 images (N, C, H, W) to logits (N, K); normalisation happens inside it."""
+BaseClassifier = Callable[..., Tensor]
+"""Any callable from float32 images (N, C, H, W) to logits (N, K); normalisation happens inside it.
+
+A random one says so by an attribute `random = True`, and is called with `Normals` after the images: all its randomness
+comes from there, a row's from that row's alone.
+"""
+
+Normals = Callable[[int, Tensor], Tensor]
+"""(step t, rows (N, C, H, W)) -> standard normals of the rows' shape and type, fresh for every row and step."""
 
 
 class Denoiser(Protocol):
@@ -57,6 +64,11 @@ def base_classifier(model: Any, num_classes: int) -> Any:
             f"predict_proba; got {type(model).__name__}"
         )
     return model
+
+
+def is_random(model: Any) -> bool:
+    """Whether a base classifier takes `Normals`; see `BaseClassifier`."""
+    return getattr(model, "random", False) is True
 
 
 def check_ready(model: Any) -> None:

@@ -1,0 +1,98 @@
+"""The denoisers that are known by name."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from smoothcert.checks import check_count, check_known, suggestion
+from smoothcert.denoise.estimators import DirectEstimator, Estimator, ResidualEnergy, ScalarEnergy
+from smoothcert.denoise.networks import NETWORKS, Shape, build_network
+from smoothcert.errors import InputError
+
+_ENERGY_NETWORKS = [name for name in NETWORKS if name != "dncnn"]  # BatchNorm would make a row depend on the others
+
+
+def energy_residual(
+    shape: Shape, sigma: float | None, *, network: str = "mlp", width: int | None = None, depth: int | None = None,
+    activation: str | None = None,
+) -> ResidualEnergy:
+    """||y - psi(y)||^2 / (2 sigma^2), psi one of mlp, conv and unet."""
+    psi = build_network(network, shape, sigma is None, False, _ENERGY_NETWORKS, width, depth, activation)
+    return ResidualEnergy(psi, sigma)
+
+
+def energy_scalar(
+    shape: Shape, sigma: float | None, *, network: str = "mlp", width: int | None = None, depth: int | None = None,
+    activation: str | None = None,
+) -> ScalarEnergy:
+    """network(y) / sigma^2, the network one of mlp, conv and unet with one number out (summed over pixels)."""
+    phi = build_network(network, shape, sigma is None, True, _ENERGY_NETWORKS, width, depth, activation)
+    return ScalarEnergy(phi, sigma)
+
+
+def direct(
+    shape: Shape, sigma: float | None, *, network: str = "unet", width: int | None = None, depth: int | None = None,
+    activation: str | None = None,
+) -> DirectEstimator:
+    """x_hat = network(y), one of mlp, conv, unet and dncnn."""
+    inside = build_network(network, shape, sigma is None, False, tuple(NETWORKS), width, depth, activation)
+    return DirectEstimator(inside, sigma)
+
+
+DENOISERS: dict[str, Callable[..., Estimator]] = {
+    "energy-residual": energy_residual, "energy-scalar": energy_scalar, "direct": direct,
+}
+"""Builders by name: (shape, sigma or None, *, options) -> denoiser; the keyword-only arguments are the options."""
+
+
+def build_denoiser(
+    name: str, shape: Sequence[int], sigma: float | None = None, *, conditioned: bool = False, **options: Any
+) -> Estimator:
+    """A new denoiser by name, with random weights.
+
+    Args:
+        name: a key of `DENOISERS`.
+        shape: (C, H, W) of one image, in [0, 1].
+        sigma: the noise level that it is for.
+        conditioned: make one that serves every noise level and is told it at each call; `sigma` is then not used.
+        options: `network` (mlp, conv, unet; dncnn for direct), `width`, `depth`, `activation` (silu, softplus, relu).
+    Returns:
+        A module (y (N, C, H, W), sigma) -> x_hat of the same shape, in train mode. Weights come from torch's global
+        generator.
+    Raises:
+        UnknownNameError: no such denoiser. InputError: an option that it does not have, or a value out of range.
+
+    >>> x_hat = build_denoiser("energy-residual", (1, 8, 8), 0.5, width=32)
+    >>> x_hat.sigma, x_hat.network.layers[0]
+    (0.5, Linear(in_features=64, out_features=32, bias=True))
+    """
+    builder = DENOISERS[check_known("denoiser", name, DENOISERS)]
+    known = denoiser_options(name)
+    for option in options:
+        if option not in known:
+            raise InputError(f"denoiser {name} has no option {option!r}{suggestion(option, known)}; its options: "
+                             f"{', '.join(known)}")
+    if not isinstance(conditioned, bool):
+        raise InputError(f"conditioned must be true or false, got {conditioned!r}")
+    if sigma is None and not conditioned:
+        raise InputError(f"denoiser {name} needs the noise level sigma that it is for, or conditioned=true, which "
+                         f"serves every one")
+    return builder(_checked(shape), None if conditioned else sigma, **options)
+
+
+def denoiser_options(name: str) -> dict[str, Any]:
+    """A denoiser's options and their defaults; None is the network's own. Raises UnknownNameError.
+
+    >>> denoiser_options("direct")
+    {'network': 'unet', 'width': None, 'depth': None, 'activation': None, 'conditioned': False}
+    """
+    parameters = inspect.signature(DENOISERS[check_known("denoiser", name, DENOISERS)]).parameters.values()
+    own = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return {**own, "conditioned": False}
+
+
+def _checked(shape: Any) -> Shape:
+    if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) != 3:
+        raise InputError(f"shape must be (C, H, W), such as (1, 28, 28), got {shape!r}")
+    channels, height, width = (check_count(f"shape[{i}]", size) for i, size in enumerate(shape))
+    return channels, height, width
