@@ -10,8 +10,10 @@ from smoothcert.errors import InputError, UnknownNameError
 from smoothcert.models import Centre, Normalise, build_model, model_names, model_options
 from smoothcert.models.convolutional import same_padding
 
-LEAST = {"linear": 1, "mlp": 1, "cnn": 4, "lenet": 16, "cnn3": 27, "resnet20": 8, "resnet110": 8}
-OPTIONS = {"mlp": {"hidden": [9, 7], "activation": "silu"}, "cnn": {"width": 3}, "cnn3": {"activation": "elu"}}
+LEAST = {"linear": 1, "mlp": 1, "cnn": 4, "lenet": 16, "cnn3": 27, "resnet20": 8, "resnet110": 8, "resnet18": 8,
+         "vgg16": 8}
+OPTIONS = {"mlp": {"hidden": [9, 7], "activation": "silu"}, "cnn": {"width": 3}, "cnn3": {"activation": "elu"},
+           "resnet18": {"activation": "elu"}, "vgg16": {"activation": "silu"}}
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,8 @@ from smoothcert.errors import InputError
 from smoothcert.models.convolutional import cnn, cnn3, lenet
 from smoothcert.models.dense import linear, mlp
 from smoothcert.models.layers import check_shape, with_normalisation
-from smoothcert.models.resnet import resnet20, resnet110
+from smoothcert.models.resnet import resnet18, resnet20, resnet110
+from smoothcert.models.vgg import vgg16
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "linear": linear,
@@ -21,6 +22,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "cnn3": cnn3,
     "resnet20": resnet20,
     "resnet110": resnet110,
+    "resnet18": resnet18,
+    "vgg16": vgg16,
 }
 """Builders by name: (input_shape, num_classes, *, options) -> network; the keyword-only arguments are the options."""
 

@@ -3,16 +3,17 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-from smoothcert.models.layers import Shape, check_least_size
+from smoothcert.models.layers import Shape, activation_layer, check_least_size
 
 
 class BasicBlock(nn.Module):
-    """relu(shortcut(x) + BN(conv(relu(BN(conv(x)))))): (N, inputs, H, W) -> (N, outputs, H/stride, W/stride).
+    """a(shortcut(x) + BN(conv(a(BN(conv(x)))))): (N, inputs, H, W) -> (N, outputs, H/stride, W/stride).
 
+    a is the activation, by name.
     The shortcut is the identity, or a 1x1 convolution with BatchNorm where the shape changes.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int):
+    def __init__(self, inputs: int, outputs: int, stride: int, activation: str = "relu"):
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(outputs)
@@ -22,11 +23,12 @@ class BasicBlock(nn.Module):
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False),
                                           nn.BatchNorm2d(outputs))
+        self.activation = activation_layer(activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = functional.relu(self.norm1(self.conv1(x)))
+        y = self.activation(self.norm1(self.conv1(x)))
         y = self.norm2(self.conv2(y))
-        return functional.relu(y + self.shortcut(x))
+        return self.activation(y + self.shortcut(x))
 
 
 class CifarResNet(nn.Module):
@@ -47,13 +49,40 @@ class CifarResNet(nn.Module):
         self.stage2 = _stage(16, 32, blocks, stride=2)
         self.stage3 = _stage(32, 64, blocks, stride=2)
         self.dense = nn.Linear(64, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        _he_normal(self)
 
     def forward(self, images: Tensor) -> Tensor:
         x = functional.relu(self.norm(self.conv(images)))
         x = self.stage3(self.stage2(self.stage1(x)))
+        return self.dense(x.mean(dim=(2, 3)))
+
+
+class WideStemResNet(nn.Module):
+    """ResNet-18 for small images: four stages of two basic blocks, 64 to 512 wide: (N, C, H, W) -> (N, K).
+
+    The mean over all positions comes before the dense layer. Convolutions start from He's normal distribution
+    (fan-out).
+
+    Differs from He et al.: the first layer is a 3x3 convolution of stride 1 with no pooling after it, as is usual for
+    32x32 and 64x64 images.
+    """
+
+    def __init__(self, input_shape: Shape, num_classes: int, activation: str):
+        super().__init__()
+        check_least_size("resnet18", input_shape, 8)
+        self.conv = nn.Conv2d(input_shape[0], 64, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(64)
+        self.activation = activation_layer(activation)
+        self.stage1 = _stage(64, 64, 2, stride=1, activation=activation)
+        self.stage2 = _stage(64, 128, 2, stride=2, activation=activation)
+        self.stage3 = _stage(128, 256, 2, stride=2, activation=activation)
+        self.stage4 = _stage(256, 512, 2, stride=2, activation=activation)
+        self.dense = nn.Linear(512, num_classes)
+        _he_normal(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.activation(self.norm(self.conv(images)))
+        x = self.stage4(self.stage3(self.stage2(self.stage1(x))))
         return self.dense(x.mean(dim=(2, 3)))
 
 
@@ -67,6 +96,22 @@ def resnet110(input_shape: Shape, num_classes: int) -> nn.Module:
     return CifarResNet(input_shape, num_classes, blocks=18)
 
 
-def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    rest = [BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)]
-    return nn.Sequential(BasicBlock(inputs, outputs, stride), *rest)
+def resnet18(input_shape: Shape, num_classes: int, *, activation: str = "relu") -> nn.Module:
+    """ResNet-18 with a 3x3 first layer, 11.2 million parameters: Yang et al.'s CIFAR-10 and Tiny ImageNet network.
+
+    Args:
+        activation: "relu", "elu" (the papers' choice for WRM) or "silu".
+    Raises InputError below 8x8 pixels or for an unknown activation.
+    """
+    return WideStemResNet(input_shape, num_classes, activation)
+
+
+def _stage(inputs: int, outputs: int, blocks: int, stride: int, activation: str = "relu") -> nn.Sequential:
+    rest = [BasicBlock(outputs, outputs, 1, activation) for _ in range(blocks - 1)]
+    return nn.Sequential(BasicBlock(inputs, outputs, stride, activation), *rest)
+
+
+def _he_normal(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
