@@ -1,0 +1,57 @@
+"""`smoothcert reproduce`."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from smoothcert.cli.options import configured
+from smoothcert.cli.progress import shown
+from smoothcert.runs.config import ReproduceConfig
+
+_MACHINE = ("data_dir", "device", "threads", "workers")
+
+
+@configured(ReproduceConfig, positional="recipe")
+def reproduce(config: ReproduceConfig, as_json: bool, quiet: bool) -> None:
+    """Train and measure a table of a paper, and print what it expected beside what was obtained."""
+    from smoothcert.report.reproduced import compared
+    from smoothcert.report.reproduced_tables import text, write_comparison
+    from smoothcert.runs.planning import plan
+    from smoothcert.runs.recipes import read_recipe
+    from smoothcert.runs.reproduce import reproduce as run
+
+    if config.recipe is None or config.list:
+        _list(config, as_json)
+        return
+    planned = plan(read_recipe(config.recipe), config.scale)
+    out = config.out or Path("reproduced") / f"{planned.recipe.name}-{config.scale}"
+    machine = {name: getattr(config, name) for name in _MACHINE}
+    run(planned, config.row or tuple(planned.tasks), out, machine, _watch(quiet))
+    comparison = compared(planned, out)
+    write_comparison(comparison, out)
+    typer.echo(json.dumps(comparison.content()) if as_json else f"{text(comparison)}\n\nwrote {out}/reproduced.md")
+
+
+def _watch(quiet: bool) -> Any:
+    """A line for every run, and its progress."""
+
+    @contextmanager
+    def watch(task: Any, rows: list[str]) -> Iterator[Any]:
+        if not quiet:
+            typer.echo(f"{task.step} of {', '.join(rows)}: {task.verb} -> steps/{task.folder}", err=True)
+        with shown("steps" if task.verb == "train" else "images", quiet) as progress:
+            yield progress
+
+    return watch
+
+
+def _list(config: ReproduceConfig, as_json: bool) -> None:
+    from smoothcert.report.recipes import listing
+    from smoothcert.runs.recipes import read_recipe, recipe_names
+
+    recipes = [read_recipe(name) for name in ([config.recipe] if config.recipe else recipe_names())]
+    typer.echo(json.dumps([recipe.model_dump(mode="json") for recipe in recipes]) if as_json else listing(recipes))

@@ -1,0 +1,198 @@
+"""What a recipe expected beside what was obtained: read from the folders of its finished steps."""
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smoothcert.report.attacks import Outcome, axis_of, outcomes
+from smoothcert.report.predictions import prediction_summary
+from smoothcert.report.results import Result, default_radii
+from smoothcert.runs.planning import Plan, Task
+from smoothcert.runs.recipes import VERBS, Expected
+from smoothcert.runs.store import Store, read_store
+from smoothcert.stats.binomial import clopper_pearson
+
+RHO = 0.05
+"""Failure probability of each interval."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A share of the images at a radius (certify), an eps or a multiple of the radius (attack; 0 is clean).
+
+    `low` and `high` are the Clopper-Pearson interval, at confidence 1 - RHO, of that share of new images of the same
+    kind, or None for the best of several rows, which were chosen by these very images.
+    """
+
+    at: float
+    obtained: float
+    low: float | None
+    high: float | None
+    expected: float | None
+
+    @property
+    def excludes_expected(self) -> bool:
+        return None not in (self.expected, self.low, self.high) and not self.low <= self.expected <= self.high  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a step measured for a row: `figures` are accuracies, or shares of `changed` answers.
+
+    `seconds` are those of the training of everything that the step used; `setting` tells apart the attacks of a step.
+    """
+
+    row: str
+    step: str
+    verb: str
+    folder: str
+    images: int
+    seconds: float
+    figures: tuple[Figure, ...]
+    setting: str = ""
+    measure: str = "accuracy"
+    acr: float | None = None
+    expected_acr: float | None = None
+    abstained: float | None = None
+    expected_abstained: float | None = None
+
+
+@dataclass(frozen=True)
+class Best:
+    """At each radius the best of the rows measured so far, `rows` of `of`."""
+
+    name: str
+    step: str
+    rows: int
+    of: int
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that is finished of a recipe at a scale."""
+
+    plan: Plan
+    lines: tuple[Line, ...]
+    best: tuple[Best, ...]
+
+    def content(self) -> dict[str, Any]:
+        """Plain values, for programs."""
+        recipe, scale = self.plan.recipe, self.plan.scale
+        return {"recipe": recipe.name, "title": recipe.title, "source": recipe.source, "scale": scale,
+                "about": recipe.scales[scale].about, "comparable": scale == "paper", "rho": RHO,  # type: ignore[index]
+                "lines": [asdict(line) for line in self.lines], "best": [asdict(best) for best in self.best]}
+
+
+def compared(plan: Plan, out: Path) -> Comparison:
+    """The comparison for every row whose steps are complete in `out`."""
+    lines = []
+    for step in dict.fromkeys(task.step for tasks in plan.tasks.values() for task in tasks):
+        done = [(row, task) for row, tasks in plan.tasks.items() for task in tasks
+                if task.step == step and VERBS[task.verb].measures and task.is_done(out)]
+        stores = {task.folder: read_store(task.path(out)) for _, task in done}
+        at = _points(plan, step, [(task, stores[task.folder]) for _, task in done])
+        for row, task in done:
+            lines += _READERS[task.verb](_Read(plan, out, row, task, stores[task.folder], at))
+    return Comparison(plan, tuple(lines), tuple(_best(plan, lines)))
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a reader of one kind of store needs."""
+
+    plan: Plan
+    out: Path
+    row: str
+    task: Task
+    store: Store
+    at: Sequence[float]
+
+    @property
+    def expected(self) -> Expected:
+        row = next(row for row in self.plan.recipe.rows if row.name == self.row)
+        return row.expected.get(self.task.step, Expected.checked({}))
+
+    def line(self, figures: Sequence[Figure], **facts: Any) -> Line:
+        return Line(self.row, self.task.step, self.task.verb, self.task.folder, facts.pop("images"),
+                    _seconds(self.plan.tasks[self.row], self.task, self.out), tuple(figures), **facts)
+
+
+def _certified(read: _Read) -> Iterator[Line]:
+    result, expected = Result.of(read.store), read.expected
+    counts = result.at(read.at, RHO).claimed.tolist()
+    figures = [_figure(r, count, result.images, expected.accuracy) for r, count in zip(read.at, counts, strict=True)]
+    yield read.line(figures, images=result.images, acr=result.acr, expected_acr=expected.acr,
+                    abstained=float(result.abstained.mean()), expected_abstained=expected.abstained)
+
+
+def _predicted(read: _Read) -> Iterator[Line]:
+    told, expected = prediction_summary(read.store), read.expected
+    figure = _figure(0.0, int(read.store.correct.sum()), told["images"], expected.accuracy)
+    yield read.line([figure], images=told["images"], abstained=told["abstained"],
+                    expected_abstained=expected.abstained)
+
+
+def _attacked(read: _Read) -> Iterator[Line]:
+    """A line for every m, T and n; accuracy by eps, or changed answers by multiples of the radius."""
+    measure = "accuracy" if axis_of(read.store) == "eps" else "changed"
+    expected, found = getattr(read.expected, measure), outcomes(read.store)
+    clean = {outcome.n: outcome for outcome in found if outcome.size == 0}
+    groups: dict[tuple[int, int, int], list[Outcome]] = {}
+    for outcome in found:
+        if outcome.size:
+            groups.setdefault((outcome.m, outcome.steps, outcome.n), []).append(outcome)
+    for (m, steps, n), attacks in groups.items():
+        points = [*([clean[n]] if n in clean else []), *attacks]
+        figures = [_figure(o.size, round(getattr(o, measure) * o.images), o.images, expected) for o in points]
+        yield read.line(figures, images=attacks[0].images, setting=f"m {m}, T {steps}, n {n:,}", measure=measure)
+
+
+_READERS: dict[str, Callable[[_Read], Iterator[Line]]] = {
+    "certify": _certified, "recertify": _certified, "predict": _predicted, "attack": _attacked,
+}
+
+
+def _points(plan: Plan, step: str, done: Sequence[tuple[Task, Store]]) -> list[float]:
+    """The radii of a step's table: those printed in the paper or asked for, of any step where it has none, else evenly
+    spaced ones."""
+    def named(steps: Collection[str]) -> list[float]:
+        printed = [row.expected[name].accuracy for row in plan.recipe.rows for name in steps if name in row.expected]
+        printed += [best.accuracy for best in plan.recipe.best if best.step in steps]
+        asked = [task.options.get("radii", ()) for tasks in plan.tasks.values() for task in tasks if task.step in steps]
+        return sorted({float(r) for radii in (*printed, *asked) for r in radii})
+
+    if not done or done[0][1].kind != "certify":
+        return named([step])
+    return named([step]) or named([other.name for other in plan.recipe.steps if other.verb == "certify"]) \
+        or default_radii([Result.of(store) for _, store in done])
+
+
+def _figure(at: float, count: int, images: int, expected: Mapping[float, float]) -> Figure:
+    low, high = (float(clopper_pearson(count, images, RHO / 2, side)) for side in ("lower", "upper"))
+    return Figure(at, count / images, low, high, expected.get(at))
+
+
+def _best(plan: Plan, lines: Sequence[Line]) -> Iterator[Best]:
+    for best in plan.recipe.best:
+        chosen = [line for line in lines if line.step == best.step and line.row in best.rows]
+        if not chosen:
+            continue
+        points = np.array([[figure.obtained for figure in line.figures] for line in chosen]).max(axis=0)
+        figures = tuple(Figure(figure.at, float(value), None, None, best.accuracy.get(figure.at))
+                        for figure, value in zip(chosen[0].figures, points, strict=True))
+        yield Best(best.name, best.step, len(chosen), len(best.rows), figures)
+
+
+def _seconds(tasks: Sequence[Task], task: Task, out: Path) -> float:
+    """Seconds that the models a task uses, and those they come from, were trained."""
+    used, open_ = set(), {task.folder}
+    while open_:
+        used |= open_
+        open_ = {folder for other in tasks if other.folder in open_ for folder in other.needs} - used
+    files = [other.path(out) / "metrics.jsonl" for other in tasks if other.verb == "train" and other.folder in used]
+    return sum(json.loads(line)["seconds"] for file in files for line in file.read_text().splitlines())

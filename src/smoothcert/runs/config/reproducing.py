@@ -1,0 +1,38 @@
+"""Options of `reproduce`, and of the recertification that a recipe's step can ask for."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from smoothcert.runs.config.base import Config, MachineConfig
+from smoothcert.runs.config.fields import Count, Method, Probability
+
+
+def _names(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class ReproduceConfig(MachineConfig):
+    """Options of `smoothcert reproduce`."""
+
+    recipe: str | None = Field(None, description="name of a recipe, or a file RECIPE.yaml (default: list them)")
+    row: Annotated[tuple[str, ...], BeforeValidator(_names)] | None = Field(
+        None, description="only these rows, such as gaussian,adre (default: all)")
+    scale: Literal["smoke", "cpu", "paper"] = Field(
+        "cpu", description="budget: smoke (seconds, shows that it runs), cpu (minutes a row) or paper (its own)")
+    out: Path | None = Field(None, description="folder for models, stores and the comparison; the same command resumes "
+                                               "(default: reproduced/RECIPE-SCALE)")
+    data_dir: Path | None = Field(None, description="folder with the data sets, which relative paths in recipes start "
+                                                    "from (or set the environment variable SMOOTHCERT_DATA_DIR)")
+    workers: Count = Field(1, description="processes that sample, one thread each (or one GPU each)")
+    list: bool = Field(False, description="list the recipes, or the rows and scales of the one named")
+
+
+class RecertifyConfig(Config):
+    """Options of a recipe's step `recertify`: another guarantee from the counts of a certify step."""
+
+    store: Path = Field(description="store of a certify step")
+    alpha: Probability | None = Field(None, description="failure probability of each certificate (default: as stored)")
+    method: Method | None = Field(None, description="two-sided, cohen or t-certify (default: as stored)")
+    out: Path = Field(description="store directory")

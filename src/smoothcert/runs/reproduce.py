@@ -1,0 +1,39 @@
+"""Running a recipe: every task once, in order, each picked up where a killed run left it."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from smoothcert.checks import check_known
+from smoothcert.runs.config import RecertifyConfig
+from smoothcert.runs.files import make_folder
+from smoothcert.runs.planning import Plan, Task
+from smoothcert.runs.progress import Progress
+from smoothcert.runs.recertify import recertify, write_recertified
+from smoothcert.runs.recipes import VERBS, Options
+from smoothcert.runs.store import read_store
+
+Watch = Callable[[Task, list[str]], AbstractContextManager[Progress]]
+"""Called with a task that is about to run and the rows that share it; gives what is told its progress."""
+
+
+def reproduce(plan: Plan, rows: Iterable[str], out: Path, machine: Options, watch: Watch) -> None:
+    """Run what `rows` of a plan need and `out` does not hold complete.
+
+    Args:
+        machine: options of the machine (data_dir, device, threads, workers), given to every verb that takes them.
+    Raises:
+        UnknownNameError: no such row. ConfigError: before any work. And whatever the verbs raise.
+    """
+    runs = plan.runs([check_known(f"row of {plan.recipe.name}", row, plan.tasks) for row in rows])
+    left = [(task, task.configured(out, machine), shared) for task, shared in runs if not task.is_done(out)]
+    make_folder(out / "steps")
+    for task, config, shared in left:
+        with watch(task, shared) as progress:
+            VERBS[task.verb].run(config, progress)
+
+
+def recertify_step(config: RecertifyConfig, progress: Progress) -> None:
+    """Certify a store's images again from its counts, into a store of their own."""
+    stored = read_store(config.store)
+    write_recertified(config.out, stored, *recertify(stored, config.alpha, config.method))
