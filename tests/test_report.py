@@ -1,13 +1,21 @@
 """Tables and pictures: figures rounded down, curves that lose nothing."""
 
+from dataclasses import replace
+from math import comb, nan
+
 import numpy as np
 import pytest
 
 from smoothcert.errors import InputError, StoreError, UnknownNameError
+from smoothcert.report.best import Board, best_method
+from smoothcert.report.compare import check_same_data, compare
 from smoothcert.report.curves import certified_curve
+from smoothcert.report.listings import render_comparison, render_predictions
 from smoothcert.report.plots import plot_curves
+from smoothcert.report.predictions import Predicted
 from smoothcert.report.results import Result, default_radii, merged
-from smoothcert.report.tables import _down, render, summary
+from smoothcert.report.tables import down, radius_words, render, summary
+from smoothcert.stats import paired_interval
 
 
 def result(radius, correct, name="run", index=None, **changes) -> Result:
@@ -18,13 +26,13 @@ def result(radius, correct, name="run", index=None, **changes) -> Result:
 
 
 def test_printed_figures_are_never_rounded_up():
-    assert _down(99.99, 1) == "99.9"
-    assert _down(0.98765, 3) == "0.987"
+    assert down(99.99, 1) == "99.9"
+    assert down(0.98765, 3) == "0.987"
     for count in range(1001):
-        assert float(_down(100 * (count / 1000), 1)) == count / 10, "an exact figure stays as it is"
+        assert float(down(100 * (count / 1000), 1)) == count / 10, "an exact figure stays as it is"
     rng = np.random.default_rng(0)
     for value in rng.random(2000) * 5:
-        assert float(_down(value, 3)) <= value < float(_down(value, 3)) + 0.001 + 1e-12
+        assert float(down(value, 3)) <= value < float(down(value, 3)) + 0.001 + 1e-12
 
 
 def test_a_curve_has_every_corner_of_the_step_function():
@@ -101,3 +109,157 @@ def test_a_store_without_records_says_so():
 
     with pytest.raises(StoreError, match="no records"):
         Result.build(Empty(), None, {}, np.array([]), np.array([]))
+
+
+def trinomial(m: int, p_10: float, p_01: float) -> dict[tuple[int, int], float]:
+    """P(b, c) of b and c disputed images of m."""
+    return {(b, c): comb(m, b) * comb(m - b, c) * p_10**b * p_01**c * (1 - p_10 - p_01) ** (m - b - c)
+            for b in range(m + 1) for c in range(m + 1 - b)}
+
+
+@pytest.mark.parametrize("rho", [0.05, 0.2])
+@pytest.mark.parametrize("m", [1, 5, 14])
+def test_a_paired_interval_covers_the_difference(m, rho):
+    intervals = {(b, c): paired_interval(b, c, m, rho) for b in range(m + 1) for c in range(m + 1 - b)}
+    grid = np.linspace(0, 1, 11)
+    for p_10 in grid:
+        for p_01 in grid[grid <= 1 - p_10 + 1e-9]:
+            inside = sum(chance for seen, chance in trinomial(m, p_10, min(p_01, 1 - p_10)).items()
+                         if intervals[seen][0] <= p_10 - p_01 <= intervals[seen][1])
+            assert inside >= 1 - rho - 1e-12
+
+
+def test_a_paired_interval_has_the_sign_of_mcnemars_exact_test():
+    rho, m = 0.05, 40
+    for b in range(m + 1):
+        for c in range(m + 1 - b):
+            low, high = paired_interval(b, c, m, rho)
+            tail = sum(comb(b + c, k) for k in range(b, b + c + 1)) / 2 ** (b + c)
+            assert (low > 0) == (tail < 0.45 * rho)
+            assert (-high, -low) == pytest.approx(paired_interval(c, b, m, rho), abs=1e-9)
+            assert -1 <= low <= (b - c) / m <= high <= 1
+
+
+def test_a_paired_interval_narrows_around_the_difference():
+    widths = [np.subtract(*paired_interval(6 * m, 2 * m, 100 * m, 0.05)[::-1]) for m in (1, 16, 256)]
+    assert widths[1] < widths[0] / 2.5
+    assert widths[2] < widths[1] / 3
+    assert np.allclose(paired_interval(60_000, 20_000, 1_000_000, 0.05), 0.04, atol=0.002)
+
+
+def test_a_comparison_counts_what_one_run_alone_has():
+    first = result([1.0, 1.0, 0.2, 0.0], [True, True, True, False], "a", [0, 1, 2, 9])
+    second = result([0.6, 0.3, 0.9, 0.9], [True, True, False, True], "b", [1, 2, 0, 7])
+    found = compare(first, second, [0.25, 0.5, 2.0], 0.05)
+    assert found.images == 3
+    assert found.left_out == (1, 1)
+    assert [(d.only_first, d.only_second) for d in found.differences] == [(1, 1), (1, 0), (0, 0)]
+    assert [d.value for d in found.differences] == pytest.approx([0, 1 / 3, 0])
+    assert found.acr == pytest.approx((2.2 / 3, 0.9 / 3))
+    assert compare(first, first, [0.5], 0.05).differences[0].value == 0
+    for style in ("text", "markdown", "csv", "latex"):
+        assert "0.25" in render_comparison(found, style)
+    with pytest.raises(InputError, match="no image in common"):
+        compare(first, result([1.0], [True], "c", [5]), [0.5], 0.05)
+
+
+def test_an_interval_is_printed_outwards():
+    runs = [result([1.0] * 997 + [0.0] * 3, [True] * 997 + [False] * 3, "a"),
+            result([1.0] * 900 + [0.0] * 100, [True] * 900 + [False] * 100, "b")]
+    (found,) = compare(*runs, [0.5], 0.05).differences
+    shown = render_comparison(compare(*runs, [0.5], 0.05), "text")
+    low, high = (float(v) / 100 for v in shown.split("[")[1].split("]")[0].split(","))
+    assert low <= found.low
+    assert found.low - low < 0.0011
+    assert high >= found.high
+    assert high - found.high < 0.0011
+
+
+def test_runs_over_different_data_are_not_compared():
+    a = result([1.0, 0.5], [True, True], "a", label=np.array([3, 4]))
+    b = result([1.0, 0.5], [True, True], "b", label=np.array([3, 5]))
+    with pytest.raises(InputError, match="image 1 has label 4 in the one and 5 in the other"):
+        compare(a, b, [0.5], 0.05)
+    named = [replace(a, name=name, setting={"data": {"name": name, "split": "test"}}) for name in ("mnist", "cifar10")]
+    with pytest.raises(InputError, match="cifar10"):
+        check_same_data(named)
+    shown = render([a, b], [0.5], 0.05, "text", envelopes=True)
+    assert "not compared" in shown
+    assert "*" not in shown
+    assert "envelope" not in shown
+    assert "a: 2 images" in shown, "each is still shown"
+
+
+def test_the_best_sigma_is_starred_and_the_best_method_named():
+    runs = [result([0.4, 0.4, 0.4, 0.4], [True] * 4, "c.25", group="cohen", sigma=0.25),
+            result([1.0, 1.0, 0.0, 0.0], [True, True, False, False], "c.5", group="cohen", sigma=0.5),
+            result([0.9, 0.9, 0.9, 0.0], [True] * 3 + [False], "s.5", group="smoothadv", sigma=0.5)]
+    board = Board.of(runs, [0.25, 0.75, 2.0], 0.05)
+    assert [stars.tolist() for stars in board.stars] == [[True, False, False], [False, True, False],
+                                                         [True, True, False]]
+    assert [one.sigma for one in board.envelopes] == [("0.25", "0.5", ""), ("0.5", "0.5", "")]
+    assert best_method(board.envelopes) == ["cohen", "smoothadv", ""]
+    lines = {line.split("  ")[0]: line.split()[-3:] for line in render(runs, board.radii, 0.05, "text").splitlines()}
+    assert lines["c.25"] == ["100.0*", "0.0", "0.0"]
+    assert lines["best sigma of cohen"][-2:] == ["0.25", "0.5"]
+    assert lines["best method"][-2:] == ["cohen", "smoothadv"]
+    assert "**75.0**" in render(runs, board.radii, 0.05, "markdown")
+    assert r"\textbf{75.0}" in render(runs, board.radii, 0.05, "latex")
+
+
+def test_an_envelope_is_the_best_run_at_each_radius_at_a_share_of_rho():
+    rng = np.random.default_rng(0)
+    runs = [result(rng.random(200) * s, rng.random(200) < 0.9, f"r{s}", sigma=s) for s in (0.5, 1.0, 2.0)]
+    radii = [0.1, 0.5, 1.5]
+    (one,) = Board.of(runs, radii, 0.06).envelopes
+    at = [run.at(radii, 0.02) for run in runs]
+    for field, values in one.values.items():
+        assert (values == np.max([getattr(a, field) for a in at], axis=0)).all()
+        assert (values <= np.max([getattr(run.at(radii, 0.06), field) for run in runs], axis=0)).all()
+    for style in ("text", "markdown", "csv", "latex"):
+        assert ("envelope" in render(runs, radii, 0.06, style, envelopes=True)) > ("envelope" in render(
+            runs, radii, 0.06, style))
+
+
+def test_missing_images_are_noticed():
+    runs = [result([1.0] * 4, [True] * 4, "whole"), result([1.0] * 3, [True] * 3, "part")]
+    assert Board.of(runs, [0.5], 0.05).notes == ("part has 3 of the 4 images: image 3 is missing",)
+    assert Board.of(runs[:1], [0.5], 0.05).notes == ()
+
+
+def test_radii_of_a_log_are_called_possibly_rounded_up_and_unknown_facts_unknown():
+    log = result([0.5], [True], "log", sigma=nan, n=0, printed=True)
+    for style in ("text", "markdown", "latex"):
+        assert "rounded up" in render([log], [0.25], 0.05, style)
+    assert "sigma ?" in render([log], [0.25], 0.05, "text")
+    assert "n ?" in render([log], [0.25], 0.05, "text")
+    assert summary(log, [0.25], 0.05)["sigma"] is None
+    assert summary(log, [0.25], 0.05)["rounded_up"]
+    assert default_radii([log])[-1] <= 0.5
+    assert "rounded up" in render_comparison(compare(log, replace(log, name="b"), [0.25], 0.05), "text")
+
+
+def test_linf_radii():
+    told = result([0.5, 1.0], [True, True], setting={"data": {"shape": [3, 32, 32]}}, decided=(0.5,))
+    linf = told.in_linf()
+    assert (linf.radius <= told.radius / np.sqrt(3072)).all()
+    assert linf.at([2 / 255], 0.05).claimed.tolist() == [2], "2/255 needs an l2 radius of 0.435"
+    assert linf.at([3 / 255], 0.05).claimed.tolist() == [1]
+    assert linf.is_decided(linf.decided[0])
+    assert not linf.is_decided(2 / 255)
+    assert default_radii([replace(linf, decided=None)])[:3] == [0, 1 / 255, 2 / 255]
+    assert radius_words(2 / 255, "linf") == "2/255"
+    assert radius_words(0.25, "linf") == "0.25"
+
+
+def test_predictions_are_shown_rounded_down_and_bounded():
+    correct, abstained = np.arange(300) < 200, np.arange(300) >= 298
+    told = Predicted("p", np.arange(300), correct, abstained, np.zeros(300, int), 0.5, 0.001, 100)
+    shown = render_predictions([told, replace(told, name="q", index=np.arange(1, 301))], 0.05, "text")
+    assert " 66.6 " in shown
+    assert " 0.6 " in shown
+    assert "q has 300 of the 301 images" in shown
+    at = told.bounds(0.05)
+    assert at.population[0] < at.test_set[0] <= 2 / 3
+    found = compare(told, replace(told, correct=~correct & ~abstained), [], 0.05)
+    assert (found.differences[0].only_first, found.differences[0].only_second) == (200, 98)

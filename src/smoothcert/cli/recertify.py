@@ -8,11 +8,12 @@ import typer
 
 from smoothcert.cli.errors import reported
 from smoothcert.cli.options import JsonFlag
-from smoothcert.cli.output import number_list
 from smoothcert.cli.table import Format, Radii, Rho
 from smoothcert.errors import InputError
 
-StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A store of `smoothcert certify`.")]
+StorePath = Annotated[
+    Path, typer.Argument(metavar="STORE", help="A store of `smoothcert certify`, or a count file (NPZ).")
+]
 Alpha = Annotated[float | None, typer.Option(help="Failure probability of each certificate (default: as stored).")]
 Method = Annotated[
     str | None, typer.Option(metavar="TEXT", help="two-sided, cohen or t-certify (default: as stored).")
@@ -33,19 +34,20 @@ def recertify(
     radii: Radii = None, style: Format = "text", rho: Rho = 0.05, out: OutStore = None, as_json: JsonFlag = False,
 ) -> None:
     """Recompute certificates from stored counts, at another alpha, method or margin; needs no model."""
+    from smoothcert.report.gather import radius_list
+    from smoothcert.report.interop import open_votes
     from smoothcert.report.results import Result, default_radii
     from smoothcert.report.tables import render, summary
     from smoothcert.runs.recertify import recertify as run
     from smoothcert.runs.recertify import write_recertified
-    from smoothcert.runs.store import read_store
 
     if no_margin and margin is not None:
         raise InputError("give either --margin or --no-margin")
-    stored = read_store(store)
+    stored = open_votes(store)
     answers, procedure = run(stored, alpha, method, None if no_margin else "stored" if margin is None else margin)
     name = out.name if out else None
     result = Result.build(stored, name, procedure, answers.prediction, answers.radius)
-    grid = number_list("radii", radii) or default_radii([result])
+    grid = radius_list(radii) or default_radii([result])
     shown = json.dumps(summary(result, grid, rho)) if as_json else render([result], grid, rho, style)
     if out:
         write_recertified(out, stored, answers, procedure)

@@ -1,35 +1,51 @@
 """`smoothcert table`."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from smoothcert.cli.errors import reported
 from smoothcert.cli.options import JsonFlag
-from smoothcert.cli.output import Out, emit, number_list
+from smoothcert.cli.output import Out, emit
 
-Stores = Annotated[list[Path], typer.Argument(metavar="STORE...", help="Stores of `smoothcert certify`.")]
+Stores = Annotated[list[str], typer.Argument(
+    metavar="STORE...", help="Stores, logs (TSV) or count files (NPZ); METHOD=STORE says which runs are one method.",
+)]
 Radii = Annotated[
-    str | None, typer.Option(metavar="LIST", help="Radii, in pixel units, such as 0.5,1,1.5 (default: evenly spaced).")
+    str | None,
+    typer.Option(metavar="LIST", help="Radii, in pixel units, such as 0.5,1,1.5 or 2/255 (default: evenly spaced)."),
 ]
 Format = Annotated[str, typer.Option("--format", metavar="TEXT", help="text, markdown, csv or latex.")]
 Rho = Annotated[float, typer.Option(help="Failure probability of each data-set interval.")]
 Merge = Annotated[bool, typer.Option("--merge", help="Take the stores as parts of one run over different images.")]
+LogAlpha = Annotated[
+    float | None, typer.Option("--alpha", help="Failure probability of each line of logs, which do not say (0.001).")
+]
+Norm = Annotated[str, typer.Option(metavar="TEXT", help="l2, or linf: radii of the l_inf ball inside the l2 ball.")]
+Dimension = Annotated[
+    int | None, typer.Option(help="Values an image has, where a log does not say; for --norm linf (3072: 3 x 32 x 32).")
+]
+Envelope = Annotated[
+    bool, typer.Option("--envelope", help="Add the best of all runs (of each METHOD), with intervals at rho / runs.")
+]
 
 
 @reported
 def table(
     stores: Stores, radii: Radii = None, style: Format = "text", rho: Rho = 0.05, merge: Merge = False,
+    envelope: Envelope = False, norm: Norm = "l2", dimension: Dimension = None, alpha: LogAlpha = None,
     out: Out = None, as_json: JsonFlag = False,
 ) -> None:
-    """Print certified accuracy, ACR, abstentions and data-set intervals of stores."""
-    from smoothcert.report.results import Result, default_radii, merged
-    from smoothcert.report.tables import render, summary
-    from smoothcert.runs.store import read_store
+    """Print certified accuracy, ACR, abstentions and data-set intervals of stores and logs; the best is starred."""
+    from smoothcert.report.gather import gather, radius_list, table_content, table_text
 
-    results = [Result.of(read_store(store)) for store in stores]
-    results = [merged(results)] if merge else results
-    grid = number_list("radii", radii) or default_radii(results)
-    emit(json.dumps([summary(r, grid, rho) for r in results]) if as_json else render(results, grid, rho, style), out)
+    runs = gather(stores, alpha=alpha, norm=norm, dimension=dimension, merge=merge)
+    grid = radius_list(radii)
+    shown = (json.dumps(table_content(runs, grid, rho, envelope)) if as_json
+             else table_text(runs, grid, rho, style, envelope))
+    emit(shown, out)
+    for problem in runs.problems:
+        typer.echo(f"error: {problem}", err=True)
+    if runs.problems:
+        raise typer.Exit(1)

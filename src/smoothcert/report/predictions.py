@@ -1,21 +1,70 @@
-"""What a `predict` store says: accuracy and abstention of the smoothed classifier."""
+"""What `predict` stores and logs say: accuracy and abstention of the smoothed classifier."""
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
 
 from smoothcert.errors import StoreError
+from smoothcert.report.results import setting_of
 from smoothcert.runs.store import Store
+from smoothcert.stats import CertifiedAccuracy, certified_accuracy
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Answers of PREDICT for the images of one run.
+
+    Attributes:
+        name: how it is called in tables.
+        index, correct, abstained, label: (M,) per image; an abstention counts as wrong.
+        sigma, alpha, n: what they were predicted with; n is the most samples an image could take. A log may not say
+            its sigma (then NaN) or its n (then 0).
+        setting: the store's identity without what tells its images apart.
+        complete: whether the run has finished.
+        notes: what a reader of its figures has to know besides.
+    """
+
+    name: str
+    index: np.ndarray
+    correct: np.ndarray
+    abstained: np.ndarray
+    label: np.ndarray
+    sigma: float
+    alpha: float
+    n: int
+    setting: dict[str, Any] = field(default_factory=dict)
+    complete: bool = True
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, store: Store, name: str | None = None) -> Self:
+        """The answers of a `predict` store, or StoreError where it has none."""
+        if not store.records.num_rows:
+            raise StoreError(f"{store.folder} has no records yet: let its run finish some images")
+        procedure = store.identity["procedure"]
+        n = procedure.get("n") or procedure["n_max"]
+        return cls(name or store.folder.name, store.column("index"), store.correct, store.column("prediction") < 0,
+                   store.column("label"), store.identity["noise"]["sigma"], procedure["alpha"],
+                   n if isinstance(n, int) else n[-1], setting_of(store.identity), store.complete,
+                   tuple(store.provenance.get("notes", ())))
+
+    @property
+    def images(self) -> int:
+        return len(self.index)
+
+    def bounds(self, rho: float) -> CertifiedAccuracy:
+        """Accuracy, with its lower bounds: each class returned is another than g's with probability at most alpha."""
+        return certified_accuracy(np.zeros(self.images), self.correct, [0.0], self.alpha, rho)
 
 
 def prediction_summary(store: Store) -> dict[str, Any]:
     """Accuracy (an abstention counts as wrong) and abstention of the images predicted so far, as fractions."""
-    if not store.records.num_rows:
-        raise StoreError(f"{store.folder} has no records yet: let its run finish some images")
-    procedure = store.identity["procedure"]
+    told = Predicted.of(store)
     return {
-        "store": str(store.folder), "images": store.records.num_rows, "complete": store.complete,
-        "sigma": store.identity["noise"]["sigma"], "alpha": procedure["alpha"],
-        "n": procedure.get("n") or procedure["n_max"], "accuracy": float(store.correct.mean()),
-        "abstained": float((store.column("prediction") < 0).mean()),
+        "store": str(store.folder), "images": told.images, "complete": told.complete, "sigma": told.sigma,
+        "alpha": told.alpha, "n": told.n, "accuracy": float(told.correct.mean()),
+        "abstained": float(told.abstained.mean()),
     }
 
 

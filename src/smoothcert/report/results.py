@@ -1,5 +1,6 @@
 """What a report is made of: the per-image answers of one run, with what they mean."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from smoothcert.errors import InputError, StoreError
 from smoothcert.runs.store import Store
-from smoothcert.stats import CertifiedAccuracy, average_certified_radius, certified_accuracy, max_radius
+from smoothcert.stats import CertifiedAccuracy, average_certified_radius, certified_accuracy, linf_radius, max_radius
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,16 @@ class Result:
         name: how it is called in tables and legends.
         index, radius, correct, abstained: (M,) per image; radius is 0 where abstained.
         sigma, alpha, method, n, margin: what they were certified with; n is the most samples an image could take.
+            A log may not say its sigma (then NaN) or its n (then 0).
         decided: radii that a sequential run was asked to decide: its claims there are what n samples would give, and
             everything between is a lower bound. None where every radius counts as it is.
         setting: the store's identity without what tells its images apart; runs can be merged where it is equal.
         complete: whether the run has finished.
+        label: (M,) true classes, where known.
+        group: runs of one group are one method at several sigma.
+        norm: that of the radii, "l2" or "linf".
+        printed: the radii were read as a log printed them, so they may be rounded up.
+        notes: what a reader of its figures has to know besides.
     """
 
     name: str
@@ -37,6 +44,11 @@ class Result:
     decided: tuple[float, ...] | None = None
     setting: dict[str, Any] = field(default_factory=dict)
     complete: bool = True
+    label: np.ndarray | None = None
+    group: str = ""
+    norm: str = "l2"
+    printed: bool = False
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, store: Store, name: str | None = None) -> Self:
@@ -59,7 +71,8 @@ class Result:
         return cls(name, store.column("index"), np.asarray(radius), prediction == label, prediction < 0,
                    store.identity["noise"]["sigma"], procedure["alpha"], procedure["method"],
                    procedure.get("n") or procedure["n_max"], procedure["margin"], _decided(procedure),
-                   _setting({**store.identity, "procedure": procedure}), store.complete)
+                   setting_of({**store.identity, "procedure": procedure}), store.complete, label,
+                   printed=bool(store.identity.get("printed")), notes=tuple(store.provenance.get("notes", ())))
 
     @property
     def is_lower_bound(self) -> bool:
@@ -83,6 +96,34 @@ class Result:
         """Certified accuracy at `radii` with its intervals."""
         return certified_accuracy(self.radius, self.correct, radii, self.alpha, rho)
 
+    def in_linf(self, dimension: int | None = None) -> Self:
+        """The same certificates as radii of l_inf balls: R / sqrt(d) (Salman et al. 2019, section 4).
+
+        Args:
+            dimension: d = C H W, where the run does not say its images' shape.
+        Raises:
+            InputError: neither says it, or they differ.
+        """
+        shape = self.setting.get("data", {}).get("shape")
+        known = math.prod(shape) if shape else None
+        if known is None and dimension is None:
+            raise InputError(f"{self.name} does not say how large its images are: give --dimension, the number of "
+                             f"values of an image, such as 3072 for 3 x 32 x 32")
+        if known and dimension not in (None, known):
+            raise InputError(f"the images of {self.name} have {known} values ({shape}), and --dimension is {dimension}")
+        d = known or dimension or 1
+        decided = None if self.decided is None else tuple(float(linf_radius(r, d)) for r in self.decided)
+        return replace(self, radius=np.asarray(linf_radius(self.radius, d)), decided=decided, norm="linf",
+                       setting={**self.setting, "dimension": d})
+
+    @property
+    def widest(self) -> float:
+        """The largest radius that its samples could have proved; where a log does not say, the largest it has."""
+        if not self.n or math.isnan(self.sigma):
+            return float(self.radius.max())
+        widest = float(max_radius(self.n, self.alpha, self.sigma))
+        return widest if self.norm == "l2" else float(linf_radius(widest, self.setting["dimension"]))
+
 
 def merged(results: list[Result]) -> Result:
     """One result from runs over different images of one data set, certified alike.
@@ -100,9 +141,10 @@ def merged(results: list[Result]) -> Result:
     if len(np.unique(index)) < len(index):
         raise InputError("these stores cannot be merged: they hold some of the same images")
     order = np.argsort(index)
-    fields = {field: np.concatenate([getattr(r, field) for r in results])[order]
-              for field in ("index", "radius", "correct", "abstained")}
-    return replace(first, name="+".join(r.name for r in results), complete=all(r.complete for r in results), **fields)
+    named = ["index", "radius", "correct", "abstained"] + ["label"] * all(r.label is not None for r in results)
+    fields = {name: np.concatenate([getattr(r, name) for r in results])[order] for name in named}
+    return replace(first, name="+".join(r.name for r in results), complete=all(r.complete for r in results),
+                   notes=tuple(dict.fromkeys(note for r in results for note in r.notes)), **fields)
 
 
 def _decided(procedure: dict[str, Any]) -> tuple[float, ...] | None:
@@ -111,7 +153,7 @@ def _decided(procedure: dict[str, Any]) -> tuple[float, ...] | None:
     return tuple(procedure["radii"]) if procedure.get("decided", True) else ()
 
 
-def _setting(identity: dict[str, Any]) -> dict[str, Any]:
+def setting_of(identity: dict[str, Any]) -> dict[str, Any]:
     """An identity without the images it names, and without the seed, which independent streams may share or not."""
     data = {name: value for name, value in identity["data"].items() if name != "sha256"}
     return {name: value for name, value in {**identity, "data": data}.items()
@@ -122,6 +164,8 @@ def default_radii(results: list[Result], most: int = 12) -> list[float]:
     """What the runs decided; else 0, step, 2 step, ... up to what they could certify, in at most `most` columns."""
     if decided := sorted({radius for result in results for radius in result.decided or ()}):
         return decided
-    widest = max(float(max_radius(r.n, r.alpha, r.sigma)) for r in results)
+    widest = max(r.widest for r in results)
+    if results[0].norm == "linf":
+        return [k / 255 for k in range(min(int(widest * 255), most - 1) + 1)]
     step = next(s for s in (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, widest) if widest / s < most)
     return [round(step * k, 10) for k in range(int(widest / step) + 1)]

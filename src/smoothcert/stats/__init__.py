@@ -4,7 +4,12 @@ from smoothcert.stats.binomial import clopper_pearson
 from smoothcert.stats.counts import ClassCounts
 from smoothcert.stats.curve import default_pilot
 from smoothcert.stats.histories import Answers, Draw, History, Look, Plan
-from smoothcert.stats.intervals import CertifiedAccuracy, average_certified_radius, certified_accuracy
+from smoothcert.stats.intervals import (
+    CertifiedAccuracy,
+    average_certified_radius,
+    certified_accuracy,
+    paired_interval,
+)
 from smoothcert.stats.plans import (
     CurveCertify,
     FixedCertify,
@@ -70,6 +75,7 @@ __all__ = [
     "li_radius",
     "linf_radius",
     "max_radius",
+    "paired_interval",
     "plan_from",
     "predict_counts",
     "predict_plan",

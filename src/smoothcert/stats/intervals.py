@@ -14,6 +14,9 @@ from smoothcert.errors import InputError
 from smoothcert.stats import binomial
 from smoothcert.stats.tails import tail
 
+_FIRST = 0.9
+"""Share of rho that the interval of which run wins a disputed image gets; the rest bounds how many are disputed."""
+
 
 @dataclass(frozen=True)
 class CertifiedAccuracy:
@@ -137,3 +140,24 @@ def _check_results(radius: npt.ArrayLike, correct: npt.ArrayLike) -> tuple[np.nd
     if not np.all(radius >= 0):
         raise InputError("radius must not be negative or NaN: use 0 where the certificate abstains")
     return radius, correct.astype(bool)
+
+
+def paired_interval(only_first: int, only_second: int, m: int, rho: float) -> tuple[float, float]:
+    """An interval of p_1 - p_2 that holds with probability at least 1 - rho.
+
+    Of m images, independent and alike, `only_first` are right in the first run alone (probability p_10 each) and
+    `only_second` in the second alone (p_01); p_1 - p_2 = p_10 - p_01 = d (2 q - 1), d = p_10 + p_01 the probability of
+    a disputed image, q = p_10 / d that the first run has it. Given the number D of disputed images `only_first` is
+    Bin(D, q), so the Clopper-Pearson interval of q at level .9 rho (which agrees in sign with McNemar's exact test:
+    McNemar 1947; Fay & Lumbard 2021) and that of d at .1 rho hold together with probability 1 - rho, for every m.
+    """
+    disputed = only_first + only_second
+    q_low, q_high = _two_sided(only_first, disputed, _FIRST * rho) if disputed else (0.0, 1.0)
+    d_low, d_high = _two_sided(disputed, m, (1 - _FIRST) * rho)
+    low, high = 2 * q_low - 1, 2 * q_high - 1
+    low, high = low * (d_low if low > 0 else d_high), high * (d_high if high > 0 else d_low)
+    return max(low - abs(low) * binomial.SAFETY, -1.0), min(high + abs(high) * binomial.SAFETY, 1.0)
+
+
+def _two_sided(k: int, n: int, rho: float) -> tuple[float, float]:
+    return float(binomial.clopper_pearson(k, n, rho / 2)), float(binomial.clopper_pearson(k, n, rho / 2, "upper"))

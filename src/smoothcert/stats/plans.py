@@ -56,9 +56,9 @@ def certify_plan(
 
 
 def predict_plan(
-    alpha: float = 0.001, n: int | None = None, n_max: int | None = None
+    alpha: float = 0.001, n: int | Sequence[int] | None = None, n_max: int | None = None
 ) -> FixedPredict | SequentialPredict:
-    """PREDICT from `n` samples (default 1,000), or sequentially from at most `n_max`."""
+    """PREDICT from `n` samples (default 1,000; several are nested looks), or sequentially from at most `n_max`."""
     if n_max is None:
         return FixedPredict(1000 if n is None else n, alpha)
     if n is not None:

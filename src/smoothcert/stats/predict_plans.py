@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from smoothcert.checks import check_count, check_probability
+from smoothcert.errors import InputError
 from smoothcert.stats.histories import Answers, Draw, History, check_stages, flat_looks
 from smoothcert.stats.procedures import ABSTAIN, predict_counts
 from smoothcert.stats.sequential import growing_looks, spending_shares
@@ -18,31 +20,47 @@ LAST_SHARE = 0.7
 
 @dataclass(frozen=True)
 class FixedPredict:
-    """PREDICT from n samples: `predict_counts`."""
+    """PREDICT from n samples: `predict_counts`.
+
+    `n` may be several numbers: nested looks of one sample, the 100 first of the 1,000 first. All are always drawn, and
+    the answer is that of the last one. `judge` on histories cut shorter answers at an earlier one; each is then a test
+    of level alpha by itself, and no two of them together are.
+    """
 
     kind = "predict"
-    n: int
+    n: int | Sequence[int]
     alpha: float
 
     def __post_init__(self) -> None:
-        check_count("n", self.n)
+        several = tuple(check_count("n", n) for n in (self.n if isinstance(self.n, Sequence) else [self.n]))
+        if not several or any(after <= before for before, after in pairwise(several)):
+            raise InputError(f"n must name one or more numbers of samples in ascending order, got {self.n}")
         check_probability("alpha", self.alpha)
+        object.__setattr__(self, "n", several[0] if len(several) == 1 else several)
 
     def identity(self) -> dict[str, Any]:
-        return {"method": "predict", "alpha": self.alpha, "n": self.n}
+        return {"method": "predict", "alpha": self.alpha, "n": self.n if isinstance(self.n, int) else list(self.looks)}
 
     def most(self) -> int:
-        return self.n
+        return self.looks[-1]
 
     def next(self, histories: Sequence[History]) -> list[Draw | None]:
-        return [None if history else Draw("predict", self.n) for history in histories]
+        return [self._draws[len(history)] for history in histories]
 
     def judge(self, histories: Sequence[History]) -> Answers:
-        check_stages(histories, "predict", "predict", most=0)
+        check_stages(histories, "predict", "predict", most=len(self.looks) - 1)
         if not histories:
             return Answers(np.zeros(0, dtype=np.int64), {"p_value": np.zeros(0)})
-        found = predict_counts(np.array([history[0].counts for history in histories]), self.alpha)
+        found = predict_counts(np.array([history[-1].counts for history in histories]), self.alpha)
         return Answers(found.prediction, {"p_value": found.p_value})
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        return (self.n,) if isinstance(self.n, int) else tuple(self.n)
+
+    @cached_property
+    def _draws(self) -> tuple[Draw | None, ...]:
+        return draws_of(self.looks)
 
 
 @dataclass(frozen=True)
@@ -95,7 +113,7 @@ class SequentialPredict:
 
     @cached_property
     def _draws(self) -> tuple[Draw | None, ...]:
-        return (*(Draw("predict", n - before) for before, n in zip((0, *self.looks), self.looks, strict=False)), None)
+        return draws_of(self.looks)
 
     def _tests(self, histories: Sequence[History]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(owner, p_k alpha / alpha_k rounded up, top class) of every look, (T,)."""
@@ -105,3 +123,12 @@ class SequentialPredict:
         share = np.array(spending_shares(len(self.looks), LAST_SHARE))[look]
         p_value = predict_counts(counts, self.alpha).p_value / share * np.where(share < 1, 1 + 2.0**-51, 1.0)
         return owner, p_value, counts.argmax(axis=1)
+
+
+def draws_of(looks: Sequence[int]) -> tuple[Draw | None, ...]:
+    """What to draw before each look at a sample that grows to `looks`; then None.
+
+    >>> [draw and draw.n for draw in draws_of([100, 1000])]
+    [100, 900, None]
+    """
+    return (*(Draw("predict", n - before) for before, n in pairwise((0, *looks))), None)

@@ -1,0 +1,20 @@
+"""`smoothcert export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smoothcert.cli.errors import reported
+
+Records = Annotated[Path, typer.Argument(metavar="STORE", help="A store, a log (TSV) or a count file (NPZ).")]
+OutFile = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="FILE.tsv (a log) or FILE.npz (counts).")]
+
+
+@reported
+def export(store: Records, out: OutFile) -> None:
+    """Write a store as a log of the field (TSV, radii rounded down) or as a count file (NPZ)."""
+    from smoothcert.report.interop import open_records, write_records
+
+    write_records(open_records(store), out)
+    typer.echo(f"wrote {out}", err=True)

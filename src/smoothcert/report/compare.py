@@ -1,0 +1,130 @@
+"""Two runs on the same images: differences of certified accuracy, with paired intervals."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from smoothcert.checks import check_probability
+from smoothcert.errors import InputError
+from smoothcert.report.predictions import Predicted
+from smoothcert.report.results import Result
+from smoothcert.report.studies import same_images
+from smoothcert.stats import paired_interval
+
+Run = Result | Predicted
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Shares of images that a run gets right and certifies at `radius` (None: answers of PREDICT).
+
+    `first` and `second` are the runs' certified accuracies on the shared images; `only_first` and `only_second` count
+    the images that just one of them has; `low` and `high` hold first - second on new images of the same kind, with
+    probability 1 - rho at one radius chosen beforehand.
+    """
+
+    radius: float | None
+    first: float
+    second: float
+    only_first: int
+    only_second: int
+    low: float
+    high: float
+    lower_bound: bool = False
+
+    @property
+    def value(self) -> float:
+        return self.first - self.second
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`differences` of two runs over the `images` that they share; `left_out` are images of one of them only.
+
+    `acr` are the average certified radii on the shared images, and `acr_error` the standard error of their difference,
+    an estimate; None for predictions.
+    """
+
+    names: tuple[str, str]
+    images: int
+    left_out: tuple[int, int]
+    differences: tuple[Difference, ...]
+    rho: float
+    norm: str = "l2"
+    acr: tuple[float, float] | None = None
+    acr_error: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+def compare(first: Run, second: Run, radii: Sequence[float], rho: float) -> Comparison:
+    """First against second, image by image.
+
+    Raises:
+        InputError: they are over different data sets, share no image, or are of different kinds.
+    """
+    check_probability("rho", rho)
+    check_same_data([first, second])
+    _, one, two = np.intersect1d(first.index, second.index, assume_unique=True, return_indices=True)
+    if not len(one):
+        raise InputError(f"{first.name} and {second.name} have no image in common")
+    told = {"names": (first.name, second.name), "images": len(one), "rho": rho,
+            "left_out": (first.images - len(one), second.images - len(one)),
+            "notes": tuple(run_notes([first, second]))}
+    if isinstance(first, Predicted) and isinstance(second, Predicted):
+        return Comparison(differences=(_difference(None, first.correct[one], second.correct[two], rho),), **told)
+    if isinstance(first, Predicted) or isinstance(second, Predicted):
+        raise InputError(f"{first.name} and {second.name} are of different kinds: radii cannot be compared with the "
+                         f"answers of PREDICT")
+    claims = [np.where(run.correct, run.radius, -1.0)[where] for run, where in ((first, one), (second, two))]
+    rows = [_difference(r, claims[0] >= r, claims[1] >= r, rho, not (first.is_decided(r) and second.is_decided(r)))
+            for r in radii]
+    counted = [np.maximum(c, 0.0) for c in claims]
+    error = float(np.std(counted[0] - counted[1], ddof=1) / math.sqrt(len(one))) if len(one) > 1 else None
+    return Comparison(differences=tuple(rows), norm=first.norm, acr_error=error,
+                      acr=(float(counted[0].mean()), float(counted[1].mean())), **told)
+
+
+def check_same_data(runs: Sequence[Run]) -> None:
+    """Raise InputError where runs are over different data sets: by what they say, or by the labels of shared images."""
+    same_images(runs)  # type: ignore[arg-type]
+    first = runs[0]
+    for other in runs[1:]:
+        if first.label is None or other.label is None:
+            continue
+        shared, one, two = np.intersect1d(first.index, other.index, assume_unique=True, return_indices=True)
+        bad = np.flatnonzero(first.label[one] != other.label[two])
+        if len(bad):
+            where = bad[0]
+            raise InputError(
+                f"{first.name} and {other.name} are over different data sets: image {shared[where]} has label "
+                f"{first.label[one[where]]} in the one and {other.label[two[where]]} in the other"
+                + (f", and {len(bad) - 1} more differ" if len(bad) > 1 else ""))
+
+
+def run_notes(runs: Sequence[Run]) -> list[str]:
+    """What a reader has to know of the runs' figures, in words."""
+    printed = [run.name for run in runs if isinstance(run, Result) and run.printed]
+    rounded = [f"{', '.join(printed)}: radii as logs printed them, possibly rounded up"] if printed else []
+    return rounded + [f"{run.name}: {note}" for run in runs for note in run.notes]
+
+
+def image_notes(runs: Sequence[Run]) -> list[str]:
+    """Which runs lack images that others have, in words."""
+    every = np.unique(np.concatenate([run.index for run in runs]))
+    return [f"{run.name} has {run.images} of the {len(every)} images: {_shown(np.setdiff1d(every, run.index))} missing"
+            for run in runs if run.images < len(every)]
+
+
+def _shown(index: np.ndarray) -> str:
+    if len(index) == 1:
+        return f"image {index[0]} is"
+    return f"{len(index)} (from image {index[0]} to {index[-1]}) are"
+
+
+def _difference(radius: float | None, first: np.ndarray, second: np.ndarray, rho: float,
+                lower_bound: bool = False) -> Difference:
+    b, c, m = int((first & ~second).sum()), int((second & ~first).sum()), len(first)
+    return Difference(radius, float(first.mean()), float(second.mean()), b, c, *paired_interval(b, c, m, rho),
+                      lower_bound)

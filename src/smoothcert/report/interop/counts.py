@@ -1,0 +1,147 @@
+"""Count files: the votes of a run as plain arrays in one `.npz`, from which its certificates are computed.
+
+| array | shape | content |
+|---|---|---|
+| `label` | (M,) | true classes |
+| `select`, `estimate` | (M, K) | votes that choose the class, and votes of fresh samples that bound it; or, instead: |
+| `predict` | (M, K) | votes of PREDICT |
+| `sigma` | () | noise level, in pixel units |
+| `index` | (M,) | which images of the data set; 0, 1, 2, ... where absent |
+| `alpha` | () | failure probability; 0.001 where absent |
+| `method` | () | two-sided (where absent), cohen or t-certify |
+
+Every image has as many votes as the others, in each stage: a sequential run's counts are not such a sample.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from smoothcert.checks import check_positive
+from smoothcert.errors import FileError, InputError, StoreError
+from smoothcert.report.interop.logs import ALPHA
+from smoothcert.runs.files import make_folder, write_whole
+from smoothcert.runs.records import schema
+from smoothcert.runs.store import Store
+from smoothcert.stats import METHODS, certify_counts, predict_counts
+
+_STAGES = {"certify": ("select", "estimate"), "predict": ("predict",)}
+
+
+def read_counts(path: Path, alpha: float | None = None) -> Store:
+    """A count file as a store, its answers computed from the votes.
+
+    Args:
+        alpha: instead of the file's.
+    Raises:
+        FileError: no such file, or arrays missing, of other shapes, or with values that are no counts.
+    """
+    arrays = _arrays(path)
+    kind = "predict" if "predict" in arrays else "certify"
+    if missing := [name for name in ("label", "sigma", *_STAGES[kind]) if name not in arrays]:
+        raise FileError(f"{path} is no count file: it has no array {', '.join(missing)}; it has {', '.join(arrays)}")
+    label = _column(path, arrays, "label")
+    index = _column(path, arrays, "index") if "index" in arrays else np.arange(len(label))
+    stages = {stage: arrays[stage] for stage in _STAGES[kind]}
+    for stage, counts in stages.items():
+        _check_votes(path, stage, counts, len(label))
+    k = next(iter(stages.values())).shape[1]
+    if len(index) != len(label) or len(np.unique(index)) < len(index) or label.max(initial=0) >= k:
+        raise FileError(f"{path}: index must name each of the {len(label)} images once, and labels lie below {k}")
+    try:
+        return _store(path, kind, index, label, stages, arrays, alpha)
+    except InputError as error:
+        raise FileError(f"{path}: {error}") from None
+
+
+def write_counts(store: Store, path: Path) -> None:
+    """Write the votes of a `certify` or `predict` store as a count file.
+
+    Raises:
+        StoreError: a store of another kind, without records, or without votes; or a sequential one.
+    """
+    if store.kind not in _STAGES or not store.records.num_rows:
+        raise StoreError(f"{store.folder} has no counts to write: it is a {store.kind} store with "
+                         f"{store.records.num_rows} records")
+    if "log" in store.provenance:
+        raise StoreError(f"{store.folder} is a log: it holds no votes, only answers")
+    procedure = store.identity["procedure"]
+    if procedure.get("design", "fixed") != "fixed":
+        raise StoreError(f"{store.folder} is a sequential run: a count file holds runs of one fixed n")
+    stages = {stage: store.counts(stage) for stage in _STAGES[store.kind]}
+    names = ("alpha", "method") if store.kind == "certify" else ("alpha",)
+    arrays: dict[str, Any] = {"index": store.column("index"), "label": store.column("label"), **stages,
+                              "sigma": store.identity["noise"]["sigma"], **{name: procedure[name] for name in names}}
+    make_folder(path.parent)
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    write_whole(path, write)
+
+
+def _store(path: Path, kind: str, index: np.ndarray, label: np.ndarray, stages: dict[str, np.ndarray],
+           arrays: dict[str, np.ndarray], alpha: float | None) -> Store:
+    sigma = check_positive("sigma", float(arrays["sigma"]))
+    alpha = float(arrays.get("alpha", np.array(ALPHA))) if alpha is None else alpha
+    n = {stage: int(counts[0].sum()) if len(counts) else 0 for stage, counts in stages.items()}
+    if kind == "predict":
+        answers = predict_counts(stages["predict"], alpha)
+        prediction, value, procedure = answers.prediction, answers.p_value, {"method": "predict", "n": n["predict"]}
+    else:
+        method = str(arrays.get("method", np.array(next(iter(METHODS)))))
+        certified = certify_counts(stages["select"], stages["estimate"], sigma, alpha, method)
+        prediction, value = certified.prediction, certified.radius
+        procedure = {"method": method, "n0": n["select"], "n": n["estimate"], "margin": None}
+    table = pa.Table.from_arrays(
+        [pa.array(index), pa.array(label), pa.array(prediction), pa.array(value), pa.array(np.zeros(len(index), bool)),
+         _tallies(stages).cast(schema(kind).field("tallies").type)], schema=schema(kind))
+    identity: dict[str, Any] = {
+        "kind": kind, "num_classes": next(iter(stages.values())).shape[1], "images": {"count": len(index)}, "data": {},
+        "noise": {"kind": "gaussian", "sigma": sigma}, "procedure": {**procedure, "alpha": alpha},
+    }
+    return Store(path, identity, {"counts": str(path)}, True, table)
+
+
+def _tallies(stages: dict[str, np.ndarray]) -> pa.Array:
+    """The `tallies` of records (see `records.schema`): each image's stages in order, classes without votes left out."""
+    counts = np.stack(list(stages.values()), axis=1)  # (M, S, K)
+    images, looks, k = counts.shape
+    flat = counts.reshape(images * looks, k)
+    offsets = pa.array(np.concatenate([[0], np.cumsum((flat > 0).sum(axis=1))]), pa.int32())
+    rows, classes = np.nonzero(flat)
+    struct = pa.StructArray.from_arrays(
+        [pa.array(list(stages) * images, pa.string()), pa.array(flat.sum(axis=1)),
+         pa.ListArray.from_arrays(offsets, pa.array(classes, pa.int32())),
+         pa.ListArray.from_arrays(offsets, pa.array(flat[rows, classes]))], names=["stage", "n", "classes", "counts"])
+    return pa.ListArray.from_arrays(pa.array(np.arange(images + 1) * looks, pa.int32()), struct)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise FileError(f"there is no store {path}") from None
+    except Exception as error:  # numpy and zipfile raise whatever a damaged archive leads them to
+        raise FileError(f"{path} is no count file, or is corrupt: {error}") from None
+
+
+def _column(path: Path, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
+    values = arrays[name]
+    if values.ndim != 1 or values.dtype.kind not in "iu" or (values < 0).any():
+        raise FileError(f"{path}: {name} must hold whole numbers of at least 0, shape (M,), got {values.dtype} "
+                        f"of shape {values.shape}")
+    return values.astype(np.int64)
+
+
+def _check_votes(path: Path, stage: str, counts: np.ndarray, images: int) -> None:
+    if counts.ndim != 2 or len(counts) != images or counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise FileError(f"{path}: {stage} must hold whole numbers of at least 0, shape ({images}, K), "
+                        f"got {counts.dtype} of shape {counts.shape}")
+    if images and len(np.unique(counts.sum(axis=1))) > 1:
+        raise FileError(f"{path}: the images have different numbers of votes in {stage}: a count file holds runs of "
+                        f"one fixed n")

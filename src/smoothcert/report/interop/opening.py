@@ -1,0 +1,76 @@
+"""Whatever holds records, opened by what it is: a store, a log, a count file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from smoothcert.errors import InputError, StoreError
+from smoothcert.report.interop.counts import read_counts, write_counts
+from smoothcert.report.interop.logs import read_log, write_log
+from smoothcert.report.naming import distinct_names
+from smoothcert.runs.store import Store, read_store
+
+
+@dataclass(frozen=True)
+class Named:
+    """Something to open, the name it goes by, and the method it is a run of ("" where none is told)."""
+
+    path: Path
+    name: str
+    group: str
+
+
+def open_records(path: Path, alpha: float | None = None) -> Store:
+    """A store (a folder), a count file (`.npz`) or a log (any other file), as a store.
+
+    Args:
+        alpha: failure probability of each answer of a log (else 0.001) or of a count file (else its own).
+    Raises:
+        FileError, StoreError: nothing is there, or it is none of them, or it is damaged.
+    """
+    if path.is_file():
+        return read_counts(path, alpha) if path.suffix == ".npz" else read_log(path, alpha)
+    return read_store(path)
+
+
+def open_votes(path: Path) -> Store:
+    """`open_records` for what holds votes, or StoreError for a log, which holds answers only."""
+    store = open_records(path)
+    if "log" in store.provenance:
+        raise StoreError(f"{path} is a log: it holds no votes, only answers, so nothing can be computed anew from it")
+    return store
+
+
+def write_records(store: Store, path: Path) -> None:
+    """Write a store as a log (`.tsv`) or a count file (`.npz`), or raise InputError for another ending."""
+    writers = {".tsv": write_log, ".npz": write_counts}
+    if path.suffix not in writers:
+        raise InputError(f"-o must end in .tsv (a log) or .npz (a count file), got {path}")
+    writers[path.suffix](store, path)
+
+
+def named(texts: Sequence[str]) -> list[Named]:
+    """Inputs `PATH` or `METHOD=PATH`, named by the ends of the paths.
+
+    >>> [one.name for one in named(["a/noise_0.25/sigma_0.25.tsv", "a/noise_0.50/sigma_0.50.tsv"])]
+    ['sigma_0.25', 'sigma_0.50']
+    >>> [one.name for one in named(["ours=a/s.tsv", "theirs=b/s.tsv"])]
+    ['ours a/s', 'theirs b/s']
+    """
+    split = [_split(text) for text in texts]
+    names = distinct_names([path.absolute().parent / _last(path) for _, path in split])
+    return [Named(path, f"{group} {name}" if group else name, group)
+            for (group, path), name in zip(split, names, strict=True)]
+
+
+def _split(text: str) -> tuple[str, Path]:
+    group, equals, path = text.partition("=")
+    if equals and group and "/" not in group and not Path(text).exists():
+        return group, Path(path)
+    return "", Path(text)
+
+
+def _last(path: Path) -> str:
+    """The name of a folder, or of a file without its ending."""
+    name = path.name or path.absolute().name
+    return name.removesuffix(".tsv").removesuffix(".npz")
