@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import subprocess
 import sys
 import warnings
 
@@ -578,3 +579,12 @@ def test_a_trial_measures_seconds_a_row_of_each_engine():
     rows = rows_of(SMALL, 4)
     times = trial.seconds({"slow": busy(100), "quick": busy(1)}, rows)
     assert 0 < 10 * times["quick"] < times["slow"]
+
+
+def test_openvino_is_imported_without_its_reporter():
+    pytest.importorskip("openvino")
+    code = ("import sys; from smoothcert.smoothing.engines.onnx_engines import imported; imported('openvino'); "
+            "from openvino.tools.ovc.telemetry_utils import tm; print(tm.__name__, "
+            "'openvino_telemetry' in sys.modules)")
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.split() == ["openvino.tools.ovc.telemetry_stub", "False"]

@@ -15,12 +15,15 @@ from smoothcert.noise import build_noise, fresh_seed, image_key, open_stream, sa
 from smoothcert.smoothing.packing import Finished, run_plan
 from smoothcert.smoothing.protocols import (
     Denoiser,
+    Normals,
     base_classifier,
     check_logits,
     check_ready,
     device_of,
     evaluation,
+    is_random,
 )
+from smoothcert.smoothing.rows import Segment, Subject, walk_normals
 from smoothcert.smoothing.sampling import OpenVoter, Sampling, behind, open_voter
 from smoothcert.stats import Certificate, ClassCounts, Plan, Prediction, certify_plan, predict_plan
 
@@ -140,8 +143,16 @@ class SmoothedClassifier:
         x = x.unsqueeze(0) if x.ndim == 3 else x
         shifts = np.stack([self._shifts(image, key, m) for image, key in zip(images, keys, strict=True)])
         noisy = (x.unsqueeze(1) + torch.from_numpy(shifts).to(self.device)).flatten(0, 1)
-        logits = check_logits(behind(self.denoiser, self.sigma, self.model)(noisy), len(noisy), self.num_classes)
+        logits = behind(self.denoiser, self.sigma, self.model)(noisy, *self._walk(images, keys, m))
+        logits = check_logits(logits, len(noisy), self.num_classes)
         return logits.softmax(dim=1).unflatten(0, (len(x), m)).mean(dim=1)
+
+    def _walk(self, images: np.ndarray, keys: Sequence[int], m: int) -> list[Normals]:
+        """The normals of stage "attack", where something random asks for them."""
+        if not (is_random(self.denoiser) or is_random(self.model)):
+            return []
+        segments = [Segment(Subject(key, image), "attack", 0, m) for image, key in zip(images, keys, strict=True)]
+        return [lambda t, like: walk_normals(self.seed, segments, t, images.shape[1:]).to(like)]
 
     def _shifts(self, image: np.ndarray, key: int, m: int) -> np.ndarray:
         """y - x for m noisy copies: adding it to x keeps the gradient that rounding to a grid would stop."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcert.noise import Noise, Stream, open_stream, row_key
+from smoothcert.noise import Noise, PhiloxStream, Stream, open_stream, row_key, walk_position
 from smoothcert.smoothing.spaces import Space
 
 
@@ -48,6 +48,13 @@ class Rows(Protocol):
 
     def draw(self, segments: Sequence[Segment]) -> Tensor:
         """(N, ...) float32 on the device: the rows of all segments, in order; valid until the next call."""
+        ...
+
+    def walk(self, segments: Sequence[Segment], step: int) -> Tensor:
+        """(N, C, H, W) float32 on the device: a random base classifier's normals for `step` of its walk from each row.
+
+        A function of (run seed, image, stage, position, step), in the format `philox-v1`. For pixels only.
+        """
         ...
 
 
@@ -97,6 +104,9 @@ class HostRows:
                 self._rows[part] = placed
         return torch.from_numpy(self._rows[:total]).view(-1, *self._placement.shape).to(self._device)
 
+    def walk(self, segments: Sequence[Segment], step: int) -> Tensor:
+        return walk_normals(self._seed, segments, step, self._placement.shape).to(self._device)
+
     def _opened(self, key: int, stage: str, start: int) -> Stream:
         return open_stream(self.format, self._seed, key, stage, self._placement.dimension, start)
 
@@ -119,17 +129,28 @@ class DeviceRows:
         return self._placement.subject(image, key)
 
     def draw(self, segments: Sequence[Segment]) -> Tensor:
-        from smoothcert.smoothing.philox_kernel import fill_normals
-
-        lengths = np.array([segment.n for segment in segments])
-        keys = np.stack([row_key(self._seed, s.subject.key, s.stage) for s in segments]).astype(np.int64)
-        positions = np.concatenate([np.arange(s.start, s.start + s.n) for s in segments])
-        owner = self._moved(np.repeat(np.arange(len(segments)), lengths))
-        normals = torch.empty((len(positions), self._placement.dimension), device=self._device)
-        fill_normals(normals, self._moved(keys)[owner], self._moved(positions))
+        owner = self._moved(np.repeat(np.arange(len(segments)), [segment.n for segment in segments]))
+        normals = self._normals(segments, owner, [s.stage for s in segments], [s.start for s in segments])
         values = self._moved(np.stack([s.subject.values for s in segments]))[owner]
         rows = self._placement.place(normals, values, self._fractions(segments, owner))
         return rows.view(-1, *self._placement.shape)
+
+    def walk(self, segments: Sequence[Segment], step: int) -> Tensor:
+        owner = self._moved(np.repeat(np.arange(len(segments)), [segment.n for segment in segments]))
+        starts = [walk_position(s.stage, step, s.start) for s in segments]
+        return self._normals(segments, owner, ["walk"] * len(segments), starts).view(-1, *self._placement.shape)
+
+    def _normals(
+        self, segments: Sequence[Segment], owner: Tensor, stages: Sequence[str], starts: Sequence[int]
+    ) -> Tensor:
+        """(N, dimension): those of each segment's image, from `starts` on in the stream of one of `stages`."""
+        from smoothcert.smoothing.philox_kernel import fill_normals
+
+        keys = np.stack([row_key(self._seed, s.subject.key, stage) for s, stage in zip(segments, stages, strict=True)])
+        positions = np.concatenate([np.arange(start, start + s.n) for s, start in zip(segments, starts, strict=True)])
+        normals = torch.empty((len(positions), self._placement.dimension), device=self._device)
+        fill_normals(normals, self._moved(keys.astype(np.int64))[owner], self._moved(positions))
+        return normals
 
     def _fractions(self, segments: Sequence[Segment], owner: Tensor) -> Tensor | None:
         if all(s.subject.fraction is None for s in segments):
@@ -140,6 +161,16 @@ class DeviceRows:
 
     def _moved(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self._device, non_blocking=True)
+
+
+def walk_normals(seed: int, segments: Sequence[Segment], step: int, shape: tuple[int, ...]) -> Tensor:
+    """What `Rows.walk` gives, on the host."""
+    total, dimension, end = sum(segment.n for segment in segments), int(np.prod(shape)), 0
+    normals = np.empty((total, dimension), dtype=np.float32)
+    for s in segments:
+        part = slice(end, end := end + s.n)
+        PhiloxStream(seed, s.subject.key, "walk", dimension, walk_position(s.stage, step, s.start)).fill(normals[part])
+    return torch.from_numpy(normals).view(-1, *shape)
 
 
 S = TypeVar("S", bound=Stream)

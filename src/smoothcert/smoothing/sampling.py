@@ -10,9 +10,9 @@ from torch import Tensor
 
 from smoothcert.checks import check_count, check_known
 from smoothcert.errors import ModelError
-from smoothcert.noise import FORMATS, SMALL_SPACE_FORMAT, Noise
+from smoothcert.noise import FORMATS, SMALL_SPACE_FORMAT, Noise, PhiloxStream
 from smoothcert.smoothing.engines import ENGINES, PRECISIONS, open_engine, reduced
-from smoothcert.smoothing.protocols import BaseClassifier, Denoiser, device_of
+from smoothcert.smoothing.protocols import BaseClassifier, Denoiser, Normals, device_of, is_random
 from smoothcert.smoothing.rows import DeviceRows, HostRows, Placement, Rows
 from smoothcert.smoothing.spaces import Space, find_space
 from smoothcert.smoothing.voters import BinaryVoter, LogitVoter, NetworkVoter, Voter
@@ -55,11 +55,15 @@ class OpenVoter:
     space: str
     engine: str
     batch: int | None
+    random: bool = False
 
     def identity(self, precision: str, device: torch.device) -> dict[str, Any]:
-        """Space, engine, precision and kind of device; in reduced precision the batch too: it shapes the answers."""
+        """Space, engine, precision and kind of device; in reduced precision the batch too: it shapes the answers; of a
+        random base classifier, the format of its normals."""
         batch = {} if precision == "float32" else {"batch_size": self.batch}
-        return {"space": self.space, "engine": self.engine, "precision": precision, "device": device.type, **batch}
+        walk = {"walk_format": PhiloxStream.format} if self.random else {}
+        return {"space": self.space, "engine": self.engine, "precision": precision, "device": device.type, **batch,
+                **walk}
 
 
 def open_voter(
@@ -102,9 +106,11 @@ def _network_voter(
                          precision=how.precision, samples=how.samples)
     plain = reduced(network, how.precision)
     referee = how.precision == "float32" and not getattr(model, "batch_invariant", False)
+    random = is_random(denoiser) or is_random(model)
     voter = NetworkVoter(_rows(placement, seed, device, how), behind(denoiser, noise.sigma, engine.run),
-                         behind(denoiser, noise.sigma, plain), num_classes, engine.batch or batch, device, referee)
-    return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch)
+                         behind(denoiser, noise.sigma, plain), num_classes, engine.batch or batch, device, referee,
+                         random)
+    return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch, random)
 
 
 def _space(
@@ -112,9 +118,9 @@ def _space(
     how: Sampling,
 ) -> Space | None:
     """The smallest exact space, or None for pixels: on a grid, and behind a denoiser, the noise is no Gaussian."""
-    if how.space == "pixels" or noise.kind != "gaussian" or denoiser is not None or how.precision != "float32":
+    if how.space == "pixels" or noise.kind != "gaussian" or how.precision != "float32" or how.noise_format != "auto":
         return None
-    if how.noise_format != "auto":
+    if denoiser is not None or is_random(model):
         return None
     return find_space(model, shape, num_classes)
 
@@ -133,14 +139,18 @@ def _rows(placement: Placement, seed: int, device: torch.device, how: Sampling) 
     return HostRows(placement, seed, check_known("noise_format", wanted, FORMATS), device)
 
 
-def behind(denoiser: Denoiser | None, sigma: float, run: Any) -> Any:
-    """A forward pass with the denoiser in front of it."""
-    return run if denoiser is None else lambda noisy: run(denoise(denoiser, noisy, sigma))
+def behind(denoiser: Any, sigma: float, run: Any) -> Any:
+    """A forward pass with the denoiser in front of it; `Normals` go to the one of them that is random."""
+    if denoiser is None:
+        return run
+    if is_random(denoiser):
+        return lambda noisy, normals: run(denoise(denoiser, noisy, sigma, normals))
+    return lambda noisy, *normals: run(denoise(denoiser, noisy, sigma), *normals)
 
 
-def denoise(denoiser: Denoiser, noisy: Tensor, sigma: float) -> Tensor:
+def denoise(denoiser: Any, noisy: Tensor, sigma: float, *normals: Normals) -> Tensor:
     """The denoiser's estimate, or ModelError where its shape differs from its input's."""
-    estimate: Any = denoiser(noisy, sigma)
+    estimate: Any = denoiser(noisy, sigma, *normals)
     if not isinstance(estimate, Tensor) or estimate.shape != noisy.shape:
         got = tuple(estimate.shape) if isinstance(estimate, Tensor) else type(estimate).__name__
         raise ModelError(f"the denoiser must return a tensor of its input's shape {tuple(noisy.shape)}, got {got}")

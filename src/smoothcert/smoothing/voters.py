@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from smoothcert.noise import BINOMIAL_FORMAT, BoxMullerStream, Noise, binomial, box_muller
-from smoothcert.smoothing.protocols import check_finite, check_logits
+from smoothcert.smoothing.protocols import Normals, check_finite, check_logits
 from smoothcert.smoothing.rows import Rows, Segment, Subject, stream_at
 from smoothcert.smoothing.spaces import Space
 
@@ -54,6 +54,7 @@ class NetworkVoter:
         rows: draws the noisy copies.
         run: (N, ...) rows -> (N, K) logits, N <= batch; the engine.
         plain: the same classifier as it is; judges close calls.
+        random: whether both take `Normals` after the rows; a close call is judged under its own again.
         num_classes: K.
         batch: rows a forward pass.
         device: where `run` computes.
@@ -62,11 +63,11 @@ class NetworkVoter:
     """
 
     def __init__(
-        self, rows: Rows, run: Callable[[Tensor], Any], plain: Callable[[Tensor], Any], num_classes: int, batch: int,
-        device: torch.device, referee: bool,
+        self, rows: Rows, run: Callable[..., Any], plain: Callable[..., Any], num_classes: int, batch: int,
+        device: torch.device, referee: bool, random: bool = False,
     ):
         self._rows, self._run, self._plain, self._num_classes = rows, run, plain, num_classes
-        self._batch, self._device, self._referee = batch, device, referee
+        self._batch, self._device, self._referee, self._random = batch, device, referee, random
         self.capacity: int | None = batch * (_ROUND_BATCHES if device.type == "cuda" else 1)
         self.format = rows.format
 
@@ -81,7 +82,7 @@ class NetworkVoter:
         done = 0
         with torch.no_grad():
             for batch in batches(segments, self._batch):
-                logits = check_logits(self._run(self._rows.draw(batch)), sum(s.n for s in batch), self._num_classes)
+                logits = self._logits(self._run, batch, sum(s.n for s in batch))
                 part = slice(done, done := done + len(logits))
                 votes[part] = logits.argmax(dim=1)
                 ordered &= ~logits.isnan().any()
@@ -89,6 +90,14 @@ class NetworkVoter:
                     close[part] = _is_close(logits)
             counts = self._tally(segments, votes, close)
             return self._settled(counts, segments, close, ordered)
+
+    def _logits(self, run: Callable[..., Any], segments: Sequence[Segment], size: int) -> Tensor:
+        """(size, K) of the samples of all segments, the first one again for those that are missing."""
+        rows = _filled(self._rows.draw(segments), size)
+        normals: list[Normals] = []
+        if self._random:
+            normals.append(lambda t, like: _filled(self._rows.walk(segments, t), size).to(like.dtype))
+        return check_logits(run(rows, *normals), size, self._num_classes)
 
     def _tally(self, segments: Sequence[Segment], votes: Tensor, close: Tensor) -> Tensor:
         """(S, K) counts on the device, without close calls."""
@@ -114,11 +123,10 @@ class NetworkVoter:
         size = _REFEREE_ROWS if self._device.type == "cuda" else 1
         votes: list[int] = []
         for first in range(0, len(singles), size):
-            rows = self._rows.draw(singles[first : first + size])
-            filler = rows[:1].expand(size - len(rows), *rows.shape[1:])
-            logits = check_logits(self._plain(torch.cat([rows, filler])), size, self._num_classes)
+            part = singles[first : first + size]
+            logits = self._logits(self._plain, part, size)
             check_finite(not bool(logits.isnan().any()))
-            votes += logits[: len(rows)].argmax(dim=1).tolist()
+            votes += logits[: len(part)].argmax(dim=1).tolist()
         return votes
 
 
@@ -229,6 +237,11 @@ def _is_close(logits: Tensor) -> Tensor:
     first, second = logits.topk(2, dim=1).values.unbind(dim=1)
     largest = logits.abs().nan_to_num(posinf=0.0).amax(dim=1)
     return first - second <= CLOSE_CALL * torch.maximum(largest, largest.mean())
+
+
+def _filled(rows: Tensor, size: int) -> Tensor:
+    """(size, ...) rows, the first one again for those that are missing."""
+    return rows if len(rows) == size else torch.cat([rows, rows[:1].expand(size - len(rows), *rows.shape[1:])])
 
 
 def _single(segment: Segment, offset: int) -> Segment:

@@ -36,7 +36,7 @@ def noisy_inputs(shape: tuple[int, ...], n: int, batch: int, device: torch.devic
 
 def logits_of(run: Run, shape: tuple[int, ...], n: int, batch: int, device: torch.device) -> Tensor:
     """A forward pass's logits on the noisy inputs: (n, K), float64, on the host."""
-    with torch.inference_mode():
+    with torch.no_grad():
         return torch.cat([torch.as_tensor(run(rows)).double().cpu() for rows in noisy_inputs(shape, n, batch, device)])
 
 

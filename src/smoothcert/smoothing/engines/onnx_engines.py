@@ -1,11 +1,13 @@
 """Other runtimes, fed by an ONNX export of the folded network for one fixed number of rows."""
 
 import logging
+import sys
 import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -48,7 +50,8 @@ def onnxruntime(model: nn.Module, shape: tuple[int, ...], batch: int, device: to
 def openvino(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
     """OpenVINO on a CPU, in full float32.
 
-    Reads the ONNX export: openvino's converter of torch modules would report its use to its makers.
+    Reads the ONNX export: openvino's converter of torch modules would report its use to its makers, as its import does
+    where that is not prevented.
     """
     runtime = _needed("openvino", precision)
     if device.type != "cpu":
@@ -123,9 +126,23 @@ def _needed(engine: str, precision: str) -> Any:
         raise InputError(f"engine {engine!r} runs float32 only, got precision {precision!r}: use engine 'eager', "
                          f"'compile' or 'plain'")
     try:
-        return [import_module(package) for package in PACKAGES[engine]][-1]
+        return imported(engine)[-1]
     except ImportError as error:
         raise MissingExtraError(error.name or engine, _EXTRAS[engine], f"the engine {engine}") from error
+
+
+def imported(engine: str) -> list[ModuleType]:
+    """The packages of an engine, none for those that need only torch.
+
+    openvino tells its makers that it was imported; not where the package that sends this cannot be imported.
+    """
+    sender = "openvino_telemetry"
+    silenced = sys.modules.setdefault(sender, None) is None  # type: ignore[arg-type]
+    try:
+        return [import_module(package) for package in PACKAGES.get(engine, ())]
+    finally:
+        if silenced:
+            del sys.modules[sender]
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from smoothcert.smoothing.engines.onnx_engines import PACKAGES, onnxruntime, ope
 from smoothcert.smoothing.engines.precision import PRECISIONS
 from smoothcert.smoothing.engines.protocol import Builder, Engine, EngineWarning, Refused, Run, refusing
 from smoothcert.smoothing.engines.torch_engines import compiled, eager, plain
+from smoothcert.smoothing.protocols import is_random
 
 ENGINES: dict[str, Builder] = {
     "plain": plain,
@@ -40,8 +41,8 @@ def open_engine(
     """A checked way to run a model.
 
     An engine that cannot run the model, or does not give its votes on 500 noisy inputs (see `check`), is refused with
-    an EngineWarning; the eager one takes its place, and last the plain model. A callable that is no torch module, or
-    whose answers change from call to call, only ever runs plain.
+    an EngineWarning; the eager one takes its place, and last the plain model. A callable that is no torch module, that
+    is random, or whose answers change from call to call, only ever runs plain.
 
     Args:
         name: from `ENGINES`, or "auto": eager for short runs, the fastest in a timed trial for long ones. The trial's
@@ -109,6 +110,8 @@ def _first_sound(setting: _Setting, names: list[str], built: dict[str, Run], fal
 
 def _only_plain(setting: _Setting, run: Run) -> str | None:
     """Why a model can only run plain; None where other engines may be tried."""
+    if is_random(setting.model):
+        return "the model is random: it takes the normals of its walk beside the images"
     if not isinstance(setting.model, nn.Module):
         return f"the model is no torch module but a {type(setting.model).__name__}"
     try:

@@ -1,7 +1,7 @@
 """Reduced precision: another base classifier, made from the same weights."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from smoothcert.checks import check_known
 from smoothcert.errors import InputError
-from smoothcert.smoothing.engines.protocol import Run
 from smoothcert.smoothing.protocols import device_of
 
 PRECISIONS = ("float32", "tf32", "bf16")
 
 
-def reduced(model: Any, precision: str) -> Run:
+def reduced(model: Any, precision: str) -> Callable[..., Tensor]:
     """The base classifier that a model is in a given precision.
 
     It gives other logits than the model in float32, and now and then another vote, so it must be certified and
@@ -49,18 +48,18 @@ class Bfloat16(nn.Module):
         super().__init__()
         self.network = copy.deepcopy(network).eval().to(torch.bfloat16)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        return self.network(rows.to(torch.bfloat16)).to(torch.float32)
+    def forward(self, rows: Tensor, *normals: Any) -> Tensor:
+        return self.network(rows.to(torch.bfloat16), *normals).to(torch.float32)
 
 
-def guarded(run: Run, precision: str) -> Run:
+def guarded(run: Callable[..., Tensor], precision: str) -> Callable[..., Tensor]:
     """A forward pass during which CUDA's use of TF32 is what the precision says; `run` itself without CUDA."""
     if not torch.cuda.is_available():
         return run
 
-    def run_guarded(rows: Tensor) -> Tensor:
+    def run_guarded(*inputs: Any) -> Tensor:
         with tf32(precision == "tf32"):
-            return run(rows)
+            return run(*inputs)
 
     return run_guarded
 

@@ -51,6 +51,13 @@ def refusing(what: str) -> Iterator[None]:
         raise Refused(f"{what} ({first_line(error)})") from error
 
 
+@contextmanager
+def no_graph() -> Iterator[None]:
+    """no_grad, and no inference mode even where the caller is in it: there an energy could not be differentiated."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
 def first_line(error: Exception) -> str:
     """The type of an error and the first line of its message."""
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

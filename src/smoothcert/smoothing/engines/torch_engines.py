@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from smoothcert.smoothing.engines.folding import fold
 from smoothcert.smoothing.engines.precision import Bfloat16, guarded, reduced
-from smoothcert.smoothing.engines.protocol import Run, refusing
+from smoothcert.smoothing.engines.protocol import Run, no_graph, refusing
 
 
 def plain(model: Any, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
@@ -20,7 +20,7 @@ def eager(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.de
     network = _folded(model, device, precision)
 
     def run(rows: Tensor) -> Tensor:
-        with torch.inference_mode():
+        with no_graph():
             return network(_channels_last(rows)).float()
 
     return guarded(run, precision)
@@ -34,7 +34,7 @@ def compiled(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch
     buffer = _channels_last(torch.zeros(batch, *shape, device=device))
 
     def run(rows: Tensor) -> Tensor:
-        with torch.inference_mode():
+        with no_graph():
             buffer[: len(rows)].copy_(rows)
             return network(buffer)[: len(rows)].float().clone()  # the next call overwrites a CUDA graph's result
 

@@ -6,7 +6,6 @@ import os
 import platform
 import time
 from collections.abc import Collection, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothcert.smoothing.engines.fingerprint import fingerprint
-from smoothcert.smoothing.engines.onnx_engines import PACKAGES
+from smoothcert.smoothing.engines.onnx_engines import imported
 from smoothcert.smoothing.engines.protocol import Run
 
 _rankings: dict[str, list[str]] = {}
@@ -23,7 +22,7 @@ _rankings: dict[str, list[str]] = {}
 def seconds(runs: Mapping[str, Run], rows: Tensor, rounds: int = 5) -> dict[str, float]:
     """Seconds a row of each pass: the least of a few interleaved ones, since other work only ever adds."""
     best = dict.fromkeys(runs, float("inf"))
-    with torch.inference_mode():
+    with torch.no_grad():
         for run in runs.values():
             run(rows)
         for _ in range(rounds):
@@ -69,7 +68,7 @@ def trial_key(
 def versions(engine: str) -> str | None:
     """The versions of the packages an engine needs beside torch; None where one is absent."""
     try:
-        modules = [import_module(package) for package in PACKAGES.get(engine, ())]
+        modules = imported(engine)
     except ImportError:
         return None
     return " ".join(f"{module.__name__} {getattr(module, '__version__', '')}" for module in modules)
