@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-PARTS = ("coverage", "sequential", "linear", "invariance", "kills", "mnist", "fast")
+PARTS = ("coverage", "sequential", "linear", "invariance", "kills", "mnist", "fast", "attacks", "objectives")
 """Modules beside this one; each has main() -> Markdown."""
 
 
