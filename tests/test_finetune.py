@@ -287,7 +287,7 @@ class TestSelfTraining:
         options = {"init": pretrained, "new_head": True, "model": None, "model_option": {}}
         assert_resumes(tmp_path, **self_training(pretrained, **options))
 
-    @pytest.mark.parametrize("name", OBJECTIVES)
+    @pytest.mark.parametrize("name", sorted(OBJECTIVES.keys() - {"deen", "denoise", "xhat"}))
     def test_every_objective_takes_it(self, tmp_path, pretrained, name):
         card = train(config(tmp_path / "m", **self_training(pretrained, objective=name, epochs=1, max_images=60)))
         (line,) = figures(tmp_path / "m")

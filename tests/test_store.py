@@ -172,7 +172,7 @@ def test_an_unfinished_store_can_be_read(tmp_path):
 def test_it_refuses_to_be_complete_while_a_record_misses(tmp_path):
     with open_store(tmp_path / "s", identity(3), PROVENANCE) as store:
         store.add(0, records(1)[0])
-        with pytest.raises(StoreError, match="2 of 3 images"):
+        with pytest.raises(StoreError, match="2 of 3 records"):
             store.finish()
 
 

@@ -4,11 +4,17 @@ from typing import Annotated
 
 import typer
 
+from smoothcert.cli.attack import attack
 from smoothcert.cli.certify import certify
+from smoothcert.cli.compare import compare
 from smoothcert.cli.demo import demo
+from smoothcert.cli.export import export
 from smoothcert.cli.info import info
+from smoothcert.cli.plot import plot
 from smoothcert.cli.predict import predict
 from smoothcert.cli.recertify import recertify
+from smoothcert.cli.report import report
+from smoothcert.cli.reproduce import reproduce
 from smoothcert.cli.table import table
 from smoothcert.cli.train import train
 from smoothcert.version import __version__
@@ -35,7 +41,7 @@ def _root(
     pass
 
 
-for verb in (train, certify, predict, table, recertify, info, demo):
+for verb in (train, certify, predict, attack, table, plot, report, compare, export, recertify, reproduce, info, demo):
     app.command()(verb)
 
 

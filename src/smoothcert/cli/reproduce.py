@@ -20,6 +20,7 @@ def reproduce(config: ReproduceConfig, as_json: bool, quiet: bool) -> None:
     """Train and measure a table of a paper, and print what it expected beside what was obtained."""
     from smoothcert.report.reproduced import compared
     from smoothcert.report.reproduced_tables import text, write_comparison
+    from smoothcert.runs.memory import keep_freed_memory
     from smoothcert.runs.planning import plan
     from smoothcert.runs.recipes import read_recipe
     from smoothcert.runs.reproduce import reproduce as run
@@ -30,6 +31,7 @@ def reproduce(config: ReproduceConfig, as_json: bool, quiet: bool) -> None:
     planned = plan(read_recipe(config.recipe), config.scale)
     out = config.out or Path("reproduced") / f"{planned.recipe.name}-{config.scale}"
     machine = {name: getattr(config, name) for name in _MACHINE}
+    keep_freed_memory()
     run(planned, config.row or tuple(planned.tasks), out, machine, _watch(quiet))
     comparison = compared(planned, out)
     write_comparison(comparison, out)

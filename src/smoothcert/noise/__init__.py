@@ -8,7 +8,7 @@ from smoothcert.noise.binomial import BINOMIAL_FORMAT, binomial
 from smoothcert.noise.boxmuller import box_muller
 from smoothcert.noise.gaussian import GaussianNoise
 from smoothcert.noise.grid import GridNoise
-from smoothcert.noise.keys import STAGES, fresh_seed, image_key
+from smoothcert.noise.keys import STAGES, fresh_seed, image_key, walk_position
 from smoothcert.noise.philox import PhiloxStream, philox4x32, row_key
 from smoothcert.noise.protocol import Centre, Noise, sample
 from smoothcert.noise.sfc64 import BoxMullerStream, Sfc64Stream
@@ -49,4 +49,5 @@ __all__ = [
     "philox4x32",
     "row_key",
     "sample",
+    "walk_position",
 ]

@@ -16,6 +16,9 @@ STAGES: Final = {"select": 0, "estimate": 1, "pilot": 2, "predict": 3, "attack":
 """What noise is drawn for; the streams of two stages are disjoint."""
 
 
+_STEP_BITS, _SAMPLE_BITS = 20, 40
+
+
 def fresh_seed() -> int:
     """A run seed from the operating system's entropy: 63 bits, so that it fits a signed integer of any language."""
     return secrets.randbits(63)
@@ -37,3 +40,21 @@ def stream_key(seed: Any, image: int, stage: str) -> tuple[int, tuple[int, int]]
     if image < 0:
         raise InputError(f"an image's key must not be negative, got {image}")
     return check_seed(seed), (int(image), STAGES[check_known("stage", stage, STAGES)])
+
+
+def walk_position(stage: str, step: int, sample: int) -> int:
+    """Where a random base classifier's normals lie in the stream (seed, image, "walk"), in the format `philox-v1`.
+
+    Every sample of every stage has normals of its own for each step of its walk: those of two stages must not be
+    shared, as what is proved from one stage's samples was chosen by another's. Of one step, those of consecutive
+    samples lie side by side.
+
+    Args:
+        stage: whose sample it is, a name from `STAGES`.
+        step: of the walk, below 2^20.
+        sample: its position within the stage, below 2^40.
+    """
+    if not (0 <= step < 1 << _STEP_BITS and 0 <= sample < 1 << _SAMPLE_BITS):
+        raise InputError(f"a walk has at most 2^{_STEP_BITS} steps and a stage 2^{_SAMPLE_BITS} samples, got step "
+                         f"{step} of sample {sample}")
+    return STAGES[check_known("stage", stage, STAGES)] << _STEP_BITS + _SAMPLE_BITS | step << _SAMPLE_BITS | sample

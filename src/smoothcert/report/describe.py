@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from smoothcert.errors import FileError
+from smoothcert.report.attacks import Outcome, axis_of, outcomes
 from smoothcert.report.predictions import prediction_summary
 from smoothcert.report.results import Result
 from smoothcert.runs.files import read_json
-from smoothcert.runs.store import is_store, read_store
+from smoothcert.runs.store import Store, is_store, read_store, record_count
 
 
 def described(folder: Path) -> dict[str, Any]:
@@ -41,9 +42,11 @@ def _store(folder: Path) -> dict[str, Any]:
     store = read_store(folder)
     facts: dict[str, Any] = {
         "path": str(folder), "is": f"{store.kind} store",
-        "records": f"{store.records.num_rows} of {store.identity['images']['count']}", "complete": store.complete,
+        "records": f"{store.records.num_rows} of {record_count(store.identity)}", "complete": store.complete,
     }
-    if store.records.num_rows:
+    if store.records.num_rows and store.kind == "attack":
+        facts["accuracy"] = {_setting(store, o): o.accuracy for o in outcomes(store)}
+    elif store.records.num_rows:
         facts["off_grid_images"] = int(store.column("off_grid").sum())
         if store.kind == "certify":
             result = Result.of(store)
@@ -51,3 +54,8 @@ def _store(folder: Path) -> dict[str, Any]:
         else:
             facts |= {name: prediction_summary(store)[name] for name in ("accuracy", "abstained")}
     return {**facts, "identity": store.identity, "provenance": store.provenance}
+
+
+def _setting(store: Store, outcome: Outcome) -> str:
+    attacked = f"{axis_of(store)} {outcome.size:g}, m {outcome.m}, T {outcome.steps}" if outcome.size else "no attack"
+    return f"{attacked}, n {outcome.n}"

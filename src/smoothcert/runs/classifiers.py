@@ -9,10 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from smoothcert.denoise import DenoisedClassifier, generator_normals
 from smoothcert.errors import FileError, ModelError
 from smoothcert.models import MODEL_FORMS, is_model_spec, load_model
-from smoothcert.runs.modeldir import ModelCard, is_model_dir, module_hash, read_card, read_network
+from smoothcert.runs.config import SamplingConfig
+from smoothcert.runs.fronts import fronted
+from smoothcert.runs.modeldir import ModelCard, check_model_dir, module_hash, read_card, read_network, source_of
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
+from smoothcert.smoothing.protocols import is_random
 
 
 @dataclass(frozen=True)
@@ -27,31 +31,41 @@ def model_card(spec: str) -> ModelCard | None:
     """The card of a model folder, None for any other way to name a model.
 
     Raises:
-        FileError: neither; the message lists the ways.
+        FileError: neither; the message lists the ways. ModelError: the folder holds a denoiser.
     """
     folder = Path(spec)
     if not folder.is_dir():
         if not is_model_spec(spec):
             raise FileError(f"there is no model folder {spec}; a model may also be given as {', '.join(MODEL_FORMS)}")
         return None
-    if not is_model_dir(folder):
-        raise FileError(f"{folder} is no model folder: it has no model.json")
-    return read_card(folder)
+    check_model_dir(folder)
+    card = read_card(folder)
+    if card.kind == "denoiser":
+        raise ModelError(f"{folder} is a denoiser, whose answers are images: put it in front of a classifier with "
+                         f"--denoiser")
+    return card
 
 
 def open_classifier(
     spec: str, input_shape: tuple[int, int, int], num_classes: int, *, weights: str = "best", trust: bool = False,
-    model_id: str | None = None, device: torch.device | None = None,
+    model_id: str | None = None, device: torch.device | None = None, sigma: float | None = None,
+    front: SamplingConfig | None = None,
 ) -> Classifier:
-    """Open the model that `spec` names and try it on one image.
+    """Open the model that `spec` names, with what is to stand in front of it, and try it on one image.
 
     Identified by, in this order: the folder's or network's state dict and source (`module`), the file's bytes
-    (`file`), the given `model_id` (`id`), or its answers to fixed inputs (`probe`).
+    (`file`), the given `model_id` (`id`), or its answers to fixed inputs (`probe`). A denoiser's state dict and source
+    are part of `module`, and come beside the others as `denoiser`.
 
+    Args:
+        sigma: noise level that a denoiser will see; None is that of the one the model brings.
+        front: options that may put a denoiser in front.
     Raises:
         FileError, ModelError: what is missing, corrupt, or does not keep a base classifier's contract.
+        InputError: another sigma than the denoiser's, or two denoisers.
     """
     if Path(spec).is_dir():
+        model_card(spec)
         model, card = read_network(Path(spec), weights, trust)
         if card.input_shape != input_shape:
             raise ModelError(f"{spec} takes images of shape {card.input_shape}, the data set has {input_shape}: use "
@@ -62,22 +76,26 @@ def open_classifier(
     else:
         loaded = load_model(spec, num_classes=num_classes, input_shape=input_shape)
         model, source = loaded.model, loaded.content
-    if isinstance(model, nn.Module) and device is not None:
-        model = model.to(device)
-    classifier = base_classifier(model, num_classes)
+    classifier = fronted(base_classifier(model, num_classes), front, input_shape, sigma)
+    if isinstance(classifier, nn.Module) and device is not None:
+        classifier = classifier.to(device)
     check_ready(classifier)
     answers = _probe(classifier, input_shape, num_classes, device)
-    return Classifier(classifier, _identity(spec, model, source, model_id, answers))
+    return Classifier(classifier, _identity(spec, classifier, source, model_id, answers))
 
 
 def _identity(spec: str, model: Any, source: bytes | None, model_id: str | None, answers: np.ndarray) -> dict[str, str]:
-    if Path(spec).suffix in (".onnx", ".pt2") and source is not None:
-        return {"by": "file", "sha256": hashlib.sha256(source).hexdigest()}
-    if isinstance(model, nn.Module):
-        return {"by": "module", "sha256": module_hash(model, source)}
+    composed = isinstance(model, DenoisedClassifier)
+    is_file = Path(spec).suffix in (".onnx", ".pt2") and source is not None
+    if isinstance(model.classifier if composed else model, nn.Module) and not is_file:
+        text = source + source_of(model) if composed and source is not None else source
+        return {"by": "module", "sha256": module_hash(model, text)}
+    beside = {"denoiser": module_hash(model.denoiser)} if composed else {}
+    if is_file:
+        return {"by": "file", "sha256": hashlib.sha256(source or b"").hexdigest(), **beside}
     if model_id:
-        return {"by": "id", "id": model_id}
-    return {"by": "probe", "sha256": hashlib.sha256(answers.tobytes()).hexdigest()}
+        return {"by": "id", "id": model_id, **beside}
+    return {"by": "probe", "sha256": hashlib.sha256(answers.tobytes()).hexdigest(), **beside}
 
 
 def _probe(
@@ -86,9 +104,11 @@ def _probe(
     """Logits of 16 fixed noisy inputs, after checking that the model takes such images at all."""
     generator = np.random.default_rng(0)
     inputs = 0.5 + 0.5 * generator.standard_normal((16, *shape), dtype=np.float32)
+    where = device or torch.device("cpu")
+    normals = [generator_normals(torch.Generator(where).manual_seed(0))] if is_random(classifier) else []
     try:
         with torch.no_grad():
-            logits = classifier(torch.from_numpy(inputs).to(device or "cpu"))
+            logits = classifier(torch.from_numpy(inputs).to(where), *normals)
     except Exception as error:
         raise ModelError(f"the model cannot take float32 images of shape (N, {', '.join(map(str, shape))}): "
                          f"{type(error).__name__}: {error}") from error

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from smoothcert.data import ImageData
 from smoothcert.errors import FileError, InputError, ModelError
-from smoothcert.models import model_names
 from smoothcert.runs.config import TrainConfig
 from smoothcert.runs.files import sha256
-from smoothcert.runs.modeldir import ModelCard, is_model_dir, read_card, read_weights, weights_file
+from smoothcert.runs.modeldir import ModelCard, is_model_dir, read_card, read_weights, runs_code, weights_file
 
 _NORMALISATION = ("mean", "std")
+_USUAL = {"classifier": "cnn", "denoiser": "energy-residual"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +54,14 @@ class Initial:
                              f"from those weights")
         return own
 
-    def give(self, network: nn.Module, num_classes: int) -> tuple[str, ...]:
-        """Copy the weights into `network` and return the names of the layers left fresh.
+    def give(self, network: nn.Module, card: ModelCard) -> tuple[str, ...]:
+        """Copy the weights into the `network` of `card` and return the names of the layers left fresh.
 
         Raises:
             ModelError: a tensor outside the head is missing, left over or of another shape, or nothing is outside.
         """
-        head = last_layer(network) if self.new_head or num_classes != self.card.num_classes else None
+        others = card.kind == "classifier" and card.num_classes != self.card.num_classes
+        head = last_layer(network) if self.new_head or others else None
         wanted, given = _without(head, network.state_dict()), _without(head, self.state)
         differing = [name for name in {**wanted, **given} if _shape(wanted, name) != _shape(given, name)]
         if differing:
@@ -88,17 +89,21 @@ def read_initial(config: TrainConfig) -> Initial | None:
     return Initial(config.init, config.weights, config.new_head, read_card(config.init), state, sha256(path))
 
 
-def settled(config: TrainConfig, data: ImageData, initial: Initial | None) -> TrainConfig:
-    """The configuration with its network named: the one asked for, else that of `initial`, else cnn.
+def settled(config: TrainConfig, data: ImageData, initial: Initial | None, trains: str) -> TrainConfig:
+    """The configuration with its network named: the one asked for, else that of `initial`, else the usual one.
 
     Raises:
-        ModelError: rebuilding the other network runs code that is not trusted, or it takes images of other channels.
+        ModelError: rebuilding the other network runs code that is not trusted, it takes images of other channels, or
+        it is no network of the kind that the objective `trains`.
     """
     if initial is None:
-        return config.model_copy(update={"model": config.model or "cnn"})
+        return config.model_copy(update={"model": config.model or _USUAL[trains]})
     theirs = initial.card
     model = config.model or theirs.model
-    if config.model is None and model not in model_names() and not config.trust:
+    if theirs.kind != trains:
+        raise ModelError(f"{initial.folder} is a {theirs.kind}, and objective {config.objective} trains a {trains}: "
+                         f"start from one of these, or take another objective")
+    if config.model is None and runs_code(theirs) and not config.trust:
         raise ModelError(f"{initial.folder} was trained from {model}, and rebuilding it runs that code: read it, then "
                          f"pass --trust, or name it with --model")
     if theirs.input_shape[0] != data.shape[0]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from smoothcert.data.augment import augment
 from smoothcert.errors import ModelError
@@ -19,6 +18,7 @@ from smoothcert.objectives import Objective, Step, add_noise
 from smoothcert.runs.config import TrainConfig
 from smoothcert.runs.distributed import Ranks
 from smoothcert.runs.files import explained, write_text
+from smoothcert.runs.measures import MEASURES, Measure
 from smoothcert.runs.modeldir import ModelCard, write_card, write_checkpoint, write_weights
 from smoothcert.runs.progress import Progress
 from smoothcert.runs.schedule import learning_rate, momentum
@@ -47,6 +47,11 @@ class Loop:
     device: torch.device
     progress: Progress
 
+    @property
+    def measure(self) -> Measure:
+        """What validation looks at."""
+        return MEASURES[self.objective.trains]
+
     def epoch(self, epoch: int, card: ModelCard) -> ModelCard:
         """Train one epoch (from 0), validate, and keep the result."""
         started = time.perf_counter()
@@ -54,8 +59,8 @@ class Loop:
             averages = self._fit(epoch)
         figures = {"epoch": epoch + 1, **averages, **self._validate(),
                    "seconds": round(time.perf_counter() - started, 2)}
-        better = not card.best or figures["validation_accuracy"] >= card.best["validation_accuracy"]
-        chosen = {name: figures[name] for name in ("validation_accuracy", "validation_loss")}
+        better = self.measure.better(figures, card.best)
+        chosen = {name: figures[name] for name in self.measure.figures}
         card = replace(card, epochs_done=epoch + 1, complete=epoch + 1 == self.config.epochs,
                        **({"best_epoch": epoch + 1, "best": chosen} if better else {}))
         if self.ranks.is_main:
@@ -120,20 +125,17 @@ class Loop:
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        """Accuracy and loss on the held-out images under one fixed draw of noise (none where sigma is not given)."""
-        network = self.trainee.result.eval()
+        """The figures of `measure` on the held-out images under one fixed draw of noise (none where sigma is not
+        given)."""
+        network, sigma = self.trainee.judged.eval(), self.config.sigma
         source = generator(self.device, self.config.seed, "validation")
-        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        sums = torch.zeros(len(self.measure.figures), dtype=torch.float64, device=self.device)
         batches = [self.held_out[i : i + 256].tolist() for i in range(0, len(self.held_out), 256)]
         for images, labels in read_ahead(batches, lambda indices: _read(self.streams[0], indices)):
             images, labels = images.to(self.device), labels.to(self.device)
-            if self.config.sigma:
-                images = add_noise(images, self.config.sigma, source)
-            logits = network(images)
-            sums[0] += (logits.argmax(dim=1) == labels).sum()
-            sums[1] += cross_entropy(logits, labels, reduction="sum")
-        accuracy, loss = (sums / len(self.held_out)).tolist()
-        return {"validation_accuracy": accuracy, "validation_loss": loss}
+            noisy = add_noise(images, sigma, source) if sigma else images
+            sums += torch.stack([s.double() for s in self.measure.sums(network, images, noisy, labels, sigma)])
+        return dict(zip(self.measure.figures, (sums / len(self.held_out)).tolist(), strict=True))
 
     def _read(self, batches: Sequence[list[int]]) -> list[tuple[Tensor, Tensor]]:
         """This process's share of a batch of every stream."""

@@ -1,13 +1,15 @@
 """A trained model is a folder: what it is, its weights, and where its training stands.
 
-    model.json               how to rebuild the classifier, what it was trained on, and the hash of its weights
+    model.json               how to rebuild the network, what it was trained on, and the hash of its weights
     best.safetensors         the weights that certification uses
+    denoiser/                what it was trained behind, if anything: model.json and best.safetensors of a denoiser
     metrics.jsonl            one line an epoch
     checkpoints/0004/        the latest epoch, whole: weights.safetensors and state.pt (optimiser, loaded weights-only)
 """
 
 import hashlib
 import inspect
+import json
 import shutil
 import sys
 from dataclasses import asdict, dataclass, field
@@ -19,11 +21,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from smoothcert.denoise import Attractor, DenoisedClassifier, WalkJump, build_denoiser
 from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.models import build_model, load_model, model_names
 from smoothcert.runs.files import explained, make_folder, read_json, write_json, write_whole
 
 VERSION = 1
+DENOISER = "denoiser"
+"""The folder, within that of a classifier, of the denoiser that it was trained behind."""
+
+_NO_SETTINGS = ("denoiser", "classifier", "first", "second", "unroll")  # parts, and what changes no answer
 
 
 @dataclass(frozen=True)
@@ -31,13 +38,17 @@ class ModelCard:
     """The content of model.json.
 
     Attributes:
-        model: a name of `build_model` (then `options` rebuild it), or a user's factory as the command line takes it.
+        model: a name of `build_model`, or of `build_denoiser` (then `options` rebuild it), or a user's factory as the
+            command line takes it.
         input_shape, num_classes, class_names: what goes in and what comes out.
         levels: levels per unit of the training images, for grid noise.
         data: the data set as the command line takes it, with its preprocessing.
         sigma: noise level of the training, or None.
         identity: everything that determined the weights; compared on resume.
         init: the model directory whose weights it started from, which of them, and the layers left fresh; or None.
+        kind: "classifier" or "denoiser".
+        parameters: how many numbers were trained.
+        denoiser: of a classifier trained behind a denoiser, what that one is (see `told`); or None.
         epochs_done, best_epoch, best: progress, and the validation figures of the best epoch.
         complete: whether training has ended.
     """
@@ -56,15 +67,31 @@ class ModelCard:
     best_epoch: int = 0
     best: dict[str, float] = field(default_factory=dict)
     complete: bool = False
+    kind: str = "classifier"
+    parameters: int | None = None
+    denoiser: dict[str, Any] | None = None
 
     @property
     def progress(self) -> dict[str, Any]:
         """The fields that change from epoch to epoch."""
         return {name: getattr(self, name) for name in ("epochs_done", "best_epoch", "best", "complete")}
 
+    def told(self) -> dict[str, Any]:
+        """What others' cards say of this model."""
+        return {"model": self.model, "options": self.options, "sigma": self.sigma, "parameters": self.parameters,
+                **self.best}
+
 
 def is_model_dir(folder: Path) -> bool:
     return (folder / "model.json").is_file()
+
+
+def check_model_dir(folder: Path) -> None:
+    """Raise FileError unless a folder holds a model."""
+    if not folder.is_dir():
+        raise FileError(f"there is no model folder {folder}")
+    if not is_model_dir(folder):
+        raise FileError(f"{folder} is no model folder: it has no model.json")
 
 
 def write_card(folder: Path, card: ModelCard) -> None:
@@ -84,38 +111,75 @@ def read_card(folder: Path) -> ModelCard:
         raise FileError(f"{folder / 'model.json'} is not the description of a model: {error}") from None
 
 
-def build_network(
-    model: str, options: dict[str, Any], input_shape: tuple[int, int, int], num_classes: int
-) -> nn.Module:
-    """A network by name or by a user's factory. Initial weights come from torch's global generator."""
-    if model in model_names():
-        return build_model(model, input_shape=input_shape, num_classes=num_classes, **options)
-    if options:
-        raise InputError(f"model_option goes to named models ({', '.join(model_names())}); {model} takes none")
-    network = load_model(model, num_classes=num_classes, input_shape=input_shape).model
+def build_network(card: ModelCard) -> nn.Module:
+    """The network of a card, by name or by a user's factory, without a denoiser in front.
+
+    Initial weights come from torch's global generator.
+    """
+    if card.kind == "denoiser":
+        return build_denoiser(card.model, card.input_shape, card.sigma, **card.options)
+    if card.model in model_names():
+        return build_model(card.model, input_shape=card.input_shape, num_classes=card.num_classes, **card.options)
+    if card.options:
+        raise InputError(f"model_option goes to named models ({', '.join(model_names())}); {card.model} takes none")
+    network = load_model(card.model, num_classes=card.num_classes, input_shape=card.input_shape).model
     if not isinstance(network, nn.Module):
-        raise ModelError(f"only torch networks can be trained; {model} gave {type(network).__name__}")
+        raise ModelError(f"only torch networks can be trained; {card.model} gave {type(network).__name__}")
     return network
 
 
+def runs_code(card: ModelCard) -> bool:
+    """Whether rebuilding a network runs a user's code."""
+    return card.kind == "classifier" and card.model not in model_names()
+
+
 def read_network(folder: Path, weights: str = "best", trust: bool = False) -> tuple[nn.Module, ModelCard]:
-    """The network of a model folder with its best or last weights, in eval mode.
+    """The network of a model folder with its best or last weights, in eval mode; a `DenoisedClassifier` where it was
+    trained behind a denoiser.
 
     Raises:
         FileError: missing or corrupt files. ModelError: weights of another network, or code that is not trusted.
     """
     card = read_card(folder)
-    if card.model not in model_names() and not trust:
+    if runs_code(card) and not trust:
         raise ModelError(f"{folder} was trained from {card.model}, and rebuilding it runs that code: read it, then "
                          f"pass --trust")
     path = weights_file(folder, weights)
-    network = build_network(card.model, card.options, card.input_shape, card.num_classes)
+    network = build_network(card)
     try:
         network.load_state_dict(read_weights(path))
     except RuntimeError as error:
         raise ModelError(f"{path} holds the weights of another network than {folder / 'model.json'} names: {error}"
                          ) from None
+    if card.denoiser is not None and card.sigma is not None:
+        network = DenoisedClassifier(read_denoiser(folder / DENOISER)[0], network, card.sigma)
     return network.eval(), card
+
+
+def read_denoiser(folder: Path) -> tuple[nn.Module, ModelCard]:
+    """The denoiser of a model folder with its best weights, in eval mode and frozen.
+
+    Raises FileError or ModelError, as `read_network` does, and ModelError for a classifier.
+    """
+    denoiser_card(folder)
+    network, card = read_network(folder)
+    return network.requires_grad_(False), card
+
+
+def denoiser_card(folder: Path) -> ModelCard:
+    """The card of a denoiser's folder. Raises FileError where it is no model folder, ModelError for a classifier."""
+    check_model_dir(folder)
+    card = read_card(folder)
+    if card.kind != "denoiser":
+        raise ModelError(f"{folder} is a classifier: a denoiser is trained with objective deen or denoise")
+    return card
+
+
+def write_denoiser(folder: Path, network: nn.Module, card: ModelCard) -> None:
+    """Leave a denoiser in the folder of the classifier behind it."""
+    make_folder(folder / DENOISER)
+    write_weights(folder / DENOISER / "best.safetensors", network)
+    write_card(folder / DENOISER, card)
 
 
 def weights_file(folder: Path, weights: str) -> Path:
@@ -188,8 +252,19 @@ def module_hash(network: nn.Module, source: bytes | None = None) -> str:
 
 
 def source_of(network: nn.Module) -> bytes:
-    """The source text of the module that defines a network's class, or its qualified name where there is no source."""
+    """The source text of the module that defines a network's class, or its qualified name where there is no source.
+
+    Of a composition: those of itself and its parts, and the settings that its answers depend on.
+    """
     kind = type(network)
+    if isinstance(network, DenoisedClassifier | WalkJump | Attractor):
+        names = [name for name in inspect.signature(kind).parameters if name not in _NO_SETTINGS]
+        settings = json.dumps({name: getattr(network, name) for name in names}, sort_keys=True)
+        return b"\0".join([settings.encode(), _text_of(kind), *map(source_of, network.children())])
+    return _text_of(kind)
+
+
+def _text_of(kind: type) -> bytes:
     try:
         return inspect.getsource(sys.modules[kind.__module__]).encode()
     except (OSError, TypeError, KeyError):

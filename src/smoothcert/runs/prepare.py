@@ -1,7 +1,8 @@
 """What a sampling run works with, made from its options: images, noise, plan, votes, and the identity of it all."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,21 @@ from smoothcert.noise import Noise, build_noise, fresh_seed
 from smoothcert.runs.classifiers import Classifier, model_card, open_classifier
 from smoothcert.runs.config import SamplingConfig
 from smoothcert.runs.distributed import pick_device
+from smoothcert.runs.fronts import denoiser_sigma
 from smoothcert.runs.modeldir import ModelCard
 from smoothcert.runs.records import Record, Tally
 from smoothcert.runs.store import is_store, read_manifest
-from smoothcert.smoothing import Sampling, evaluation, open_voter, run_plan
+from smoothcert.runs.work import Done, Task
+from smoothcert.smoothing import Finished, Sampling, evaluation, open_voter, run_plan
 from smoothcert.smoothing.voters import Voter
 from smoothcert.stats import Plan
+
+PlanFor = Callable[[Noise], Plan]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that is ready to sample; `config` has the seed and the engine that were resolved."""
+    """A run that is ready to sample (see `work.Run`): a record an image, each image a task."""
 
     config: SamplingConfig
     data: ImageData
@@ -33,42 +38,71 @@ class Prepared:
     voter: Voter
     model: Any
     identity: dict[str, Any]
+    plan_for: PlanFor
 
     @property
-    def shown_model(self) -> str:
-        """The model as it may be shown: without the folders that lead to it."""
+    def told(self) -> dict[str, Any]:
+        """Model and data as they may be shown: without the folders that lead to them."""
         path = Path(self.config.model)
-        return path.name if path.exists() else self.config.model
+        return {"model": path.name if path.exists() else self.config.model, "data": self.data.name,
+                "classes": list(self.data.class_names)}
 
-    def sampled(self, positions: Iterable[int]) -> Iterator[tuple[int, Record, float]]:
-        """Records of the images at `positions` of the run's list, as they are done, with their seconds."""
-        images = ((p, self.data.image(int(self.indices[p])), int(self.indices[p])) for p in positions)
+    @property
+    def most(self) -> int:
+        return self.plan.most()
+
+    @property
+    def reopen(self) -> Callable[[], "Prepared"]:
+        return partial(prepare, self.config, self.plan_for)
+
+    def tasks(self, pending: Sequence[int]) -> list[Task]:
+        return [(position,) for position in pending]
+
+    def records(self, tasks: Iterable[Task]) -> Iterator[Done]:
+        images = ((p, self.data.image(int(self.indices[p])), int(self.indices[p])) for p, in tasks)
+        for done in self.answered(images):
+            index = int(self.indices[done.tag])
+            yield done.tag, Record(index, int(self.data.labels[index]), done.prediction, done.values,
+                                   done.off_grid, tallies(done)), done.seconds
+
+    def answered(self, images: Iterable[tuple[Any, np.ndarray, int]]) -> Iterator[Finished]:
+        """Images (tag, float32 (C, H, W), noise key) through the plan, each as it is done."""
         with evaluation(self.model):
-            for done in run_plan(self.plan, self.voter, images, self.data.num_classes):
-                index = int(self.indices[done.tag])
-                tallies = [Tally.of(look.stage, look.counts) for look in done.history]
-                yield done.tag, Record(index, int(self.data.labels[index]), done.prediction, done.values,
-                                       done.off_grid, tallies), done.seconds
+            yield from run_plan(self.plan, self.voter, images, self.data.num_classes)
 
 
-def prepare(config: SamplingConfig, plan_for: Callable[[Noise], Plan]) -> Prepared:
-    """Load and check everything that the options name."""
+def tallies(done: Finished) -> list[Tally]:
+    """The looks at an image as its record keeps them."""
+    return [Tally.of(look.stage, look.counts) for look in done.history]
+
+
+def prepare(
+    config: SamplingConfig, plan_for: PlanFor, choose: Callable[[ImageData], np.ndarray] | None = None,
+    answers: int = 1,
+) -> Prepared:
+    """Load and check everything that the options name.
+
+    Args:
+        plan_for: the plan, once the noise is known.
+        choose: the indices of the images to work on; None are those that the options select.
+        answers: how often each image is judged.
+    """
     if config.threads or config.workers > 1:
         torch.set_num_threads(config.threads or 1)
     card = model_card(config.model)
     data = _data(config, card)
-    indices = select_indices(len(data), start=config.start, every=config.every, max_images=config.max_images,
-                             indices=config.indices)
+    indices = (choose or partial(selected, config))(data)
     noise = build_noise(config.noise, _sigma(config, card), data.levels)
     plan = plan_for(noise)
     device = pick_device(config.device)
     classifier = open_classifier(config.model, data.shape, data.num_classes, weights=config.weights,
-                                 trust=config.trust, model_id=config.model_id, device=device)
+                                 trust=config.trust, model_id=config.model_id, device=device, sigma=noise.sigma,
+                                 front=config)
     stored = read_manifest(config.out)["identity"] if is_store(config.out) else {}
     seed = config.seed if config.seed is not None else int(stored["seed"]) if stored else fresh_seed()
     engine = stored.get("engine", "auto") if config.engine == "auto" else config.engine
     how = Sampling("plain" if engine == "exact" else engine, config.space, config.precision, config.noise_format,
-                   config.batch_size, device, _expected(plan) * len(indices))
+                   config.batch_size, device, _expected(plan) * len(indices) * answers)
     opened = open_voter(classifier.model, noise, data.num_classes, data.shape, seed, None, how)
     identity = {
         **_identity(plan, classifier, data, indices, seed),
@@ -76,7 +110,13 @@ def prepare(config: SamplingConfig, plan_for: Callable[[Noise], Plan]) -> Prepar
         **opened.identity(config.precision, device),
     }
     settled = config.model_copy(update={"seed": seed, "engine": opened.engine})
-    return Prepared(settled, data, indices, plan, opened.voter, classifier.model, identity)
+    return Prepared(settled, data, indices, plan, opened.voter, classifier.model, identity, plan_for)
+
+
+def selected(config: SamplingConfig, data: ImageData) -> np.ndarray:
+    """The images that the options select."""
+    return select_indices(len(data), start=config.start, every=config.every, max_images=config.max_images,
+                          indices=config.indices)
 
 
 def _expected(plan: Plan) -> int:
@@ -117,7 +157,7 @@ def _data(config: SamplingConfig, card: ModelCard | None) -> ImageData:
 
 
 def _sigma(config: SamplingConfig, card: ModelCard | None) -> float:
-    sigma = config.sigma or (card.sigma if card else None)
+    sigma = config.sigma or denoiser_sigma(config.denoiser) or (card.sigma if card else None)
     if sigma is None:
         raise InputError(f"sigma: the noise level is required, because {config.model} was not trained with one here")
     return sigma

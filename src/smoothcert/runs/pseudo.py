@@ -106,11 +106,16 @@ def open_unlabelled(
         raise InputError(f"unlabelled: every image of {config.unlabelled} is trained on or held out: leave some over "
                          f"with --max-images, or take another set or split")
     indices = spaced(indices, config.max_unlabelled)
-    model_card(config.pseudo_labels)
-    with seeded(config.seed, "pseudo-labels"):
-        teacher = open_classifier(config.pseudo_labels, data.shape, data.num_classes, weights=config.weights,
-                                  trust=config.trust, device=device)
+    teacher = open_teacher(config.pseudo_labels, config, data, device)
     return Unlabelled(pool, indices, teacher, device, config.unlabelled_weight)
+
+
+def open_teacher(spec: str, config: TrainConfig, data: ImageData, device: torch.device) -> Classifier:
+    """Another model, to answer about images of `data` in training. Raises FileError or ModelError."""
+    model_card(spec)
+    with seeded(config.seed, "pseudo-labels"):
+        return open_classifier(spec, data.shape, data.num_classes, weights=config.weights, trust=config.trust,
+                               device=device)
 
 
 def _keep(path: Path, indices: np.ndarray, labels: np.ndarray) -> None:

@@ -1,4 +1,7 @@
-"""Records: what is known of each image after sampling, and their form in parquet and in the journal."""
+"""Records: what is known of each image after sampling, and their form in parquet and in the journal.
+
+A record is an image's, or, in an attack store, that of an image and one of the settings it was attacked with.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +14,15 @@ import pyarrow.parquet as pq
 from smoothcert.errors import StoreError
 from smoothcert.stats import History, Look
 
-VALUES = {"certify": ("radius",), "predict": ("p_value",)}
-"""What each kind of store keeps beside the prediction, float64."""
+VALUES: dict[str, dict[str, pa.DataType]] = {
+    "certify": {"radius": pa.float64()},
+    "predict": {"p_value": pa.float64()},
+    "attack": {
+        "eps": pa.float64(), "times": pa.float64(), "m": pa.int64(), "steps": pa.int64(), "attacked": pa.int64(),
+        "l2": pa.float64(), "linf": pa.float64(), "p_value": pa.float64(),
+    },
+}
+"""What each kind of store keeps beside the prediction."""
 
 _TALLY = pa.struct([
     ("stage", pa.string()), ("n", pa.int64()), ("classes", pa.list_(pa.int32())), ("counts", pa.list_(pa.int64())),
@@ -37,12 +47,15 @@ class Tally:
 
 @dataclass(frozen=True)
 class Record:
-    """One image: its index and label, the answer (-1 = abstain) with its `values`, and the tallies behind it."""
+    """One image: its index and label, the answer (-1 = abstain) with its `values`, and the tallies behind it.
+
+    `values` are those of `VALUES`; None where a kind's value does not apply.
+    """
 
     index: int
     label: int
     prediction: int
-    values: dict[str, float]
+    values: dict[str, Any]
     off_grid: bool
     tallies: list[Tally] = field(default_factory=list)
 
@@ -64,7 +77,7 @@ def schema(kind: str) -> pa.Schema:
     """Columns of a shard: index, label, prediction, the kind's values, off_grid, tallies."""
     return pa.schema([
         ("index", pa.int64()), ("label", pa.int64()), ("prediction", pa.int64()),
-        *((name, pa.float64()) for name in VALUES[kind]),
+        *VALUES[kind].items(),
         ("off_grid", pa.bool_()), ("tallies", pa.list_(_TALLY)),
     ])
 

@@ -41,11 +41,11 @@ SHARD = 256
 
 
 class StoreWriter:
-    """Adds records to an open store, by position in the run's list of images. Made by `open_store`."""
+    """Adds records to an open store, by position in the run's list of records. Made by `open_store`."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any]):
         self._folder, self._manifest = folder, manifest
-        self._total: int = manifest["identity"]["images"]["count"]
+        self._total = record_count(manifest["identity"])
         self._kind: str = manifest["identity"]["kind"]
         finished = {shard["name"] for shard in manifest["shards"]}
         self._finished = {k for k in range(self._shards) if shard_name(k) in finished}
@@ -63,7 +63,7 @@ class StoreWriter:
         return [p for p in range(self._total) if p // SHARD not in self._finished and p not in self._open]
 
     def add(self, position: int, record: Record, seconds: float | None = None) -> None:
-        """Keep a finished image; it survives whatever happens after this returns."""
+        """Keep a finished record; it survives whatever happens after this returns."""
         try:
             if self._journal is None:
                 self._journal = self._clean_journal()
@@ -81,7 +81,7 @@ class StoreWriter:
         for k in range(self._shards):
             self._close_shard(k)
         if missing := self.pending():
-            raise StoreError(f"{len(missing)} of {self._total} images have no record in {self._folder}")
+            raise StoreError(f"{len(missing)} of {self._total} records are missing in {self._folder}")
         self.release()
         (self._folder / "journal.jsonl").unlink(missing_ok=True)
         self._manifest["complete"] = True
@@ -215,6 +215,11 @@ def write_store(folder: Path, identity: dict[str, Any], provenance: dict[str, An
         store.finish()
 
 
+def record_count(identity: dict[str, Any]) -> int:
+    """How many records a finished store of this identity has: one an image, or as many as it says."""
+    return identity["images"]["count"] * identity.get("records_per_image", 1)
+
+
 def is_store(folder: Path) -> bool:
     return (folder / "manifest.json").is_file()
 
@@ -294,4 +299,7 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-__all__ = ["SHARD", "Record", "Store", "StoreWriter", "Tally", "is_store", "open_store", "read_store", "write_store"]
+__all__ = [
+    "SHARD", "Record", "Store", "StoreWriter", "Tally", "is_store", "open_store", "read_store", "record_count",
+    "write_store",
+]

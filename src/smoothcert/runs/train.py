@@ -12,14 +12,25 @@ from smoothcert.data import ImageData, channel_statistics, load_data, select_ind
 from smoothcert.errors import ConfigError, InputError
 from smoothcert.models import model_names
 from smoothcert.objectives import Objective, build_objective
+from smoothcert.runs.classifiers import Classifier
 from smoothcert.runs.config import TrainConfig
 from smoothcert.runs.distributed import Ranks, joined, pick_device
 from smoothcert.runs.files import claim_folder, locked
+from smoothcert.runs.fronts import Front, read_front
 from smoothcert.runs.initial import Initial, read_initial, settled
 from smoothcert.runs.loop import Loop
-from smoothcert.runs.modeldir import ModelCard, checkpoints, is_model_dir, read_card, read_state, write_card
+from smoothcert.runs.modeldir import (
+    DENOISER,
+    ModelCard,
+    checkpoints,
+    is_model_dir,
+    read_card,
+    read_state,
+    write_card,
+    write_denoiser,
+)
 from smoothcert.runs.progress import Progress, silent
-from smoothcert.runs.pseudo import Unlabelled, open_unlabelled
+from smoothcert.runs.pseudo import Unlabelled, open_teacher, open_unlabelled
 from smoothcert.runs.seeds import derived_seed
 from smoothcert.runs.store import check_identity
 from smoothcert.runs.streams import Stream, spaced
@@ -27,12 +38,12 @@ from smoothcert.runs.trainee import Trainee, new_trainee
 
 _MACHINE = {"device", "threads", "out", "data_dir"}
 _SOURCES = {"init", "new_head", "weights", "trust", "unlabelled", "unlabelled_split", "max_unlabelled",
-            "pseudo_labels", "unlabelled_weight"}
+            "pseudo_labels", "unlabelled_weight", "denoiser", "classifier"}
 """Options that identity holds by what they stand for: the hashes of other models and of unlabelled images."""
 
 
 def train(config: TrainConfig, progress: Progress = silent) -> ModelCard:
-    """Train a base classifier and leave a model folder; the same call resumes where a killed one stopped.
+    """Train a base classifier or a denoiser and leave a model folder; the same call resumes where a killed one stopped.
 
     Weights are a function of the configuration, the data, the number of processes and, in the last bits, of threads.
 
@@ -45,28 +56,33 @@ def train(config: TrainConfig, progress: Progress = silent) -> ModelCard:
     device = pick_device(config.device)
     data = load_data(config.data, "train", data_dir=config.data_dir, resize=config.resize,
                      crop=config.crop, num_classes=config.num_classes)
-    objective = _objective(config)
-    fit, held_out = split_indices(data, config)
     initial = read_initial(config)
-    config = settled(config, data, initial)
+    front, config = read_front(config, data, initial)
+    teacher = open_teacher(config.classifier, config, data, device) if config.classifier else None
+    objective = _objective(config, teacher, front)
+    fit, held_out = split_indices(data, config)
+    config = settled(config, data, initial, objective.trains)
     with joined(device) as ranks:
         if min(len(fit), config.batch_size) < ranks.world:
             raise InputError(f"{ranks.world} processes share batches of {min(len(fit), config.batch_size)} images: "
                              f"there must be one at least for each")
         unlabelled = open_unlabelled(config, data, np.union1d(fit, held_out), device)
-        card = _card(config, data, fit, held_out, ranks, initial, unlabelled)
-        trainee = new_trainee(config, card, device, ranks, initial)
-        if initial:
-            card = replace(card, init=initial.described(trainee.fresh))
+        card = _card(config, objective.trains, data, (fit, held_out), ranks,
+                     normalisation(config, objective.trains, data, initial))
+        card.identity.update(_sources(initial, unlabelled, front, teacher))
+        trainee = new_trainee(config, card, device, ranks, initial, front.module if front else None)
+        card = replace(card, parameters=sum(p.numel() for p in trainee.network.parameters()),
+                       init=initial.described(trainee.fresh) if initial else None,
+                       denoiser=front.card.told() if front else None)
         if ranks.is_main:
             claim_folder(config.out, "model.json")
         ranks.wait()
         with locked(config.out) if ranks.is_main else nullcontext():
-            _begin(config.out, card, ranks)
+            _begin(config.out, card, ranks, front)
             streams = [Stream("", data, data.labels, fit)]
             if unlabelled:
                 streams.append(unlabelled.stream(config.out, ranks, progress))
-            del unlabelled, initial  # the other models need not stay in memory
+            del unlabelled, initial  # these other models need not stay in memory
             card = _resume(config.out, card, trainee, ranks)
             loop = Loop(config, objective, streams, held_out, trainee, ranks, device, progress)
             for epoch in range(card.epochs_done, config.epochs):
@@ -85,12 +101,15 @@ def split_indices(data: ImageData, config: TrainConfig) -> tuple[np.ndarray, np.
     return np.sort(order[held:]), np.sort(order[:held])
 
 
-def normalisation(config: TrainConfig, data: ImageData, initial: Initial | None) -> dict[str, Any]:
+def normalisation(config: TrainConfig, trains: str, data: ImageData, initial: Initial | None) -> dict[str, Any]:
     """The mean and std inside a named network: those of the weights it starts from, else the data's.
 
     `normalise: auto` standardises colour images and leaves grey ones, as CIFAR-10, ImageNet and MNIST recipes do.
     """
-    if config.model not in model_names():
+    if trains == "denoiser" and config.normalise not in ("auto", "none"):
+        raise InputError(f"normalise is {config.normalise}, but a denoiser takes and gives images as they are: leave "
+                         f"it out")
+    if trains == "denoiser" or config.model not in model_names():
         return {}
     if initial:
         return initial.normalisation(config.normalise)
@@ -103,37 +122,63 @@ def normalisation(config: TrainConfig, data: ImageData, initial: Initial | None)
     return {"mean": list(mean)} | ({"std": list(std)} if kind == "standard" else {})
 
 
-def _objective(config: TrainConfig) -> Objective:
+def _objective(config: TrainConfig, teacher: Classifier | None, front: Front | None) -> Objective:
+    """The objective, or what keeps it from training what the options name, as a ConfigError."""
+    options = {**config.objective_option, **({"classifier": teacher.model} if teacher else {})}
     try:
-        return build_objective(config.objective, config.sigma, **config.objective_option)
+        if "classifier" in config.objective_option:
+            raise InputError("objective_option: the classifier is given by its model directory: --classifier DIR")
+        objective = build_objective(config.objective, config.sigma, **options)
+        if front and objective.trains == "denoiser":
+            raise InputError(f"denoiser: objective {config.objective} trains one; none can stand in front of it")
+        if config.new_head and objective.trains == "denoiser":
+            raise InputError("new_head: a denoiser has no head")
+        if config.objective == "xhat" and not front:
+            raise InputError("objective xhat trains a classifier behind a denoiser: give denoiser, its directory, or "
+                             "take objective smoothadv")
+        if config.objective == "deen" and config.model == "direct":
+            raise InputError("objective deen trains an energy: take model energy-residual or energy-scalar, or "
+                             "objective denoise")
+        return objective
     except InputError as error:
         raise ConfigError([str(error)]) from None
 
 
 def _card(
-    config: TrainConfig, data: ImageData, fit: np.ndarray, held_out: np.ndarray, ranks: Ranks, initial: Initial | None,
-    unlabelled: Unlabelled | None,
+    config: TrainConfig, trains: str, data: ImageData, indices: tuple[np.ndarray, np.ndarray], ranks: Ranks,
+    normalise: dict[str, Any],
 ) -> ModelCard:
+    """The card of a run on its training and held-out images, without what it takes from other models."""
     left_out = _MACHINE | _SOURCES
     settings = {name: value for name, value in config.model_dump(mode="json").items() if name not in left_out}
-    sources = {"init": initial.identity if initial else None, "unlabelled": unlabelled.identity if unlabelled else None}
+    fit, held_out = indices
     return ModelCard(
-        model=str(config.model), options={**config.model_option, **normalisation(config, data, initial)},
+        model=str(config.model), options={**config.model_option, **normalise},
         input_shape=data.shape, num_classes=data.num_classes, class_names=data.class_names, levels=data.levels,
-        sigma=config.sigma, data={"data": config.data, "resize": config.resize, "crop": config.crop},
+        sigma=config.sigma, data={"data": config.data, "resize": config.resize, "crop": config.crop}, kind=trains,
         identity={"kind": "train", "settings": settings, "processes": ranks.world,
-                  "data": {"fit": data.fingerprint(fit), "held_out": data.fingerprint(held_out)},
-                  **{name: source for name, source in sources.items() if source}},
+                  "data": {"fit": data.fingerprint(fit), "held_out": data.fingerprint(held_out)}},
     )
 
 
-def _begin(folder: Path, card: ModelCard, ranks: Ranks) -> None:
-    """Refuse a folder of another run, before anything in it changes, and leave the card in a new one."""
+def _sources(
+    initial: Initial | None, unlabelled: Unlabelled | None, front: Front | None, teacher: Classifier | None
+) -> dict[str, Any]:
+    """What of other models and of unlabelled images determines the run's weights."""
+    sources = {"init": initial, "unlabelled": unlabelled, "denoiser": front, "classifier": teacher}
+    return {name: source.identity for name, source in sources.items() if source}
+
+
+def _begin(folder: Path, card: ModelCard, ranks: Ranks, front: Front | None) -> None:
+    """Refuse a folder of another run, before anything in it changes, and leave the card in a new one, with what the
+    network stands behind."""
     if is_model_dir(folder):
         check_identity(folder, read_card(folder).identity, card.identity)
     ranks.wait()
     if ranks.is_main and not is_model_dir(folder):
         write_card(folder, card)
+    if ranks.is_main and front and not is_model_dir(folder / DENOISER):
+        write_denoiser(folder, front.module, front.card)
 
 
 def _resume(folder: Path, card: ModelCard, trainee: Trainee, ranks: Ranks) -> ModelCard:

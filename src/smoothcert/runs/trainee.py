@@ -1,12 +1,15 @@
-"""What training changes: the network, its optimiser and average."""
+"""What training changes: the network, its optimiser and average; and the denoiser that it may stand behind."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from smoothcert.denoise import DenoisedClassifier
 from smoothcert.errors import ModelError
 from smoothcert.runs.config import TrainConfig
 from smoothcert.runs.distributed import Ranks
@@ -15,11 +18,20 @@ from smoothcert.runs.modeldir import ModelCard, build_network
 from smoothcert.runs.seeds import seeded
 
 
+def _itself(network: nn.Module) -> nn.Module:
+    return network
+
+
 @dataclass
 class Trainee:
     """All that changes from step to step; `state` and `restore` are its checkpoint.
 
-    `fresh` names the layers that did not get their weights from another model, where others did.
+    Attributes:
+        network: what is trained and saved.
+        parallel: what objectives are given: the network, behind the denoiser if there is one, its gradients averaged
+            over processes.
+        fresh: the layers that did not get their weights from another model, where others did.
+        behind: puts a network behind the frozen denoiser; itself where there is none.
     """
 
     network: nn.Module
@@ -28,12 +40,18 @@ class Trainee:
     scaler: torch.amp.GradScaler
     average: AveragedModel | None
     fresh: tuple[str, ...] = ()
+    behind: Callable[[nn.Module], nn.Module] = _itself
     steps: int = 0
 
     @property
     def result(self) -> nn.Module:
-        """The network that is validated and saved: the moving average where one is kept."""
+        """The network that is saved: the moving average where one is kept."""
         return self.average.module if self.average else self.network
+
+    @property
+    def judged(self) -> nn.Module:
+        """What is validated: the result, behind the denoiser if there is one."""
+        return self.behind(self.result)
 
     def steer(self, rate: float, momentum: float) -> None:
         """Set the learning rate and the momentum of the next step."""
@@ -60,18 +78,19 @@ class Trainee:
 
 
 def new_trainee(
-    config: TrainConfig, card: ModelCard, device: torch.device, ranks: Ranks, initial: Initial | None = None
+    config: TrainConfig, card: ModelCard, device: torch.device, ranks: Ranks, initial: Initial | None = None,
+    denoiser: nn.Module | None = None,
 ) -> Trainee:
     """The network that `card` describes, with the initial weights of the run's seed or of another model, and its
-    optimiser."""
+    optimiser; `denoiser`, frozen and in eval mode, stands in front of it at the run's sigma."""
     with seeded(config.seed, "initial weights"):
-        network = build_network(card.model, card.options, card.input_shape, card.num_classes)
+        network = build_network(card)
     network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions train faster so
     parameters = [p for p in network.parameters() if p.requires_grad]
     if not parameters:
         raise ModelError(f"the network {config.model} has no parameters to train")
-    fresh = initial.give(network, card.num_classes) if initial else ()
+    fresh = initial.give(network, card) if initial else ()
     rate = peak_rate(config)
     optimizer = {
         "sgd": lambda: torch.optim.SGD(parameters, rate, config.momentum, weight_decay=config.weight_decay,
@@ -82,7 +101,12 @@ def new_trainee(
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True) \
         if config.ema else None
     scaler = torch.amp.GradScaler(device.type, enabled=config.autocast == "fp16")
-    return Trainee(network, ranks.wrap(network), optimizer, scaler, average, fresh)
+    behind = partial(_composed, denoiser.to(device), config.sigma) if denoiser is not None and config.sigma else _itself
+    return Trainee(network, ranks.wrap(behind(network)), optimizer, scaler, average, fresh, behind)
+
+
+def _composed(denoiser: nn.Module, sigma: float, network: nn.Module) -> nn.Module:
+    return DenoisedClassifier(denoiser, network, sigma)
 
 
 def peak_rate(config: TrainConfig) -> float:

@@ -1,7 +1,7 @@
-"""Sampling by several processes on one machine: each pulls the next image when it has room, and hands back records.
+"""Sampling by several processes on one machine: each pulls the next task when it has room, and hands back records.
 
 Results are equal to one process's, because noise and votes belong to the image. A worker that dies is replaced, and
-the images it held are given out again; a driver that dies takes its workers with it, since their pipes close.
+what it held is given out again; a driver that dies takes its workers with it, since their pipes close.
 """
 
 import multiprocessing as mp
@@ -11,34 +11,28 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from smoothcert.errors import SmoothcertError
-from smoothcert.noise import Noise
-from smoothcert.runs.config import SamplingConfig
-from smoothcert.runs.prepare import Prepared, prepare
-from smoothcert.runs.records import Record
-from smoothcert.stats import Plan
+from smoothcert.runs.work import Done, Run, Task
 
-PlanFor = Callable[[Noise], Plan]
-
-_DEATHS = 3  # workers lost in a row without one image finished, before the run gives up
+_DEATHS = 3  # workers lost in a row without one record finished, before the run gives up
 
 
-def records_of(run: Prepared, plan_for: PlanFor, pending: Iterable[int]) -> Iterator[tuple[int, Record, float]]:
-    """(position, record, seconds) of every pending image, in the order they are done.
+def records_of(run: Run, pending: Sequence[int]) -> Iterator[Done]:
+    """Every pending record, in the order they are done.
 
     Raises:
         SmoothcertError: a worker found an error, or workers die again and again.
     """
     if run.config.workers == 1:
-        yield from run.sampled(pending)
+        yield from run.records(run.tasks(pending))
     else:
-        yield from _Crew(run, plan_for, pending).work()
+        yield from _Crew(run, pending).work()
 
 
 @dataclass(eq=False)
@@ -49,15 +43,15 @@ class _Worker:
 
 
 class _Crew:
-    """The driver's side: who holds which images."""
+    """The driver's side: who holds which records."""
 
-    def __init__(self, run: Prepared, plan_for: PlanFor, pending: Iterable[int]):
-        self._run, self._plan_for = run, plan_for
-        self._waiting = deque(pending)
+    def __init__(self, run: Run, pending: Sequence[int]):
+        self._run = run
+        self._waiting = deque(run.tasks(pending))
         self._workers: dict[Connection, _Worker] = {}
         self._deaths = 0
 
-    def work(self) -> Iterator[tuple[int, Record, float]]:
+    def work(self) -> Iterator[Done]:
         try:
             for rank in range(min(self._run.config.workers, len(self._waiting))):
                 self._start(rank)
@@ -74,12 +68,12 @@ class _Crew:
         context = mp.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, name=f"smoothcert-{rank}", daemon=True,
-                                  args=(theirs, self._run.config, self._plan_for, self._run.identity, rank))
+                                  args=(theirs, self._run.reopen, self._run.identity, rank))
         process.start()
         theirs.close()
         self._workers[ours] = _Worker(process, ours)
 
-    def _hear(self, worker: _Worker) -> Iterator[tuple[int, Record, float]]:
+    def _hear(self, worker: _Worker) -> Iterator[Done]:
         try:
             word, content = worker.pipe.recv()
         except (EOFError, OSError):
@@ -98,39 +92,38 @@ class _Crew:
             raise content
 
     def _hand_out(self, worker: _Worker) -> None:
-        position = self._waiting.popleft() if self._waiting else None
-        if position is not None:
-            worker.held.add(position)
+        task = self._waiting.popleft() if self._waiting else None
+        worker.held.update(task or ())
         try:
-            worker.pipe.send(position)
+            worker.pipe.send(task)
         except OSError:
             self._bury(worker)
 
     def _bury(self, worker: _Worker) -> None:
-        """Take a dead worker's images back, and replace it."""
+        """Take back what a dead worker held, and replace it."""
         del self._workers[worker.pipe]
         worker.process.join()
         self._deaths += 1
         if self._deaths >= _DEATHS * self._run.config.workers:
             raise SmoothcertError(
-                f"workers keep dying (last exit code {worker.process.exitcode}) without finishing an image: is there "
+                f"workers keep dying (last exit code {worker.process.exitcode}) without finishing a record: is there "
                 f"enough memory for {self._run.config.workers} of them? What is finished is kept; the same command "
                 f"resumes, with fewer --workers if need be")
-        self._waiting.extendleft(sorted(worker.held, reverse=True))
+        self._waiting.extendleft(reversed(self._run.tasks(sorted(worker.held))))
         if self._waiting:
             self._start(int(worker.process.name.rpartition("-")[2]))
 
 
-def _serve(pipe: Connection, config: SamplingConfig, plan_for: PlanFor, identity: dict[str, Any], rank: int) -> None:
-    """A worker's life: prepare the same run, then images in and records out until there are no more."""
+def _serve(pipe: Connection, reopen: Callable[[], Run], identity: dict[str, Any], rank: int) -> None:
+    """A worker's life: prepare the same run, then tasks in and records out until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver is told, and stops us
     threading.Thread(target=_follow_driver, daemon=True).start()
     os.environ["LOCAL_RANK"] = str(rank % max(_gpus(), 1))
     try:
-        run = prepare(config, plan_for)
+        run = reopen()
         if run.identity != identity:
             raise SmoothcertError("a worker prepared another run than its driver: did the model or the data change?")
-        for finished in run.sampled(_given(pipe)):
+        for finished in run.records(_given(pipe)):
             pipe.send(("done", finished))
         pipe.send(("bye", None))
     except (BrokenPipeError, EOFError, ConnectionResetError):
@@ -149,13 +142,13 @@ def _follow_driver() -> None:
         os._exit(1)
 
 
-def _given(pipe: Connection) -> Iterator[int]:
+def _given(pipe: Connection) -> Iterator[Task]:
     while True:
         pipe.send(("next", None))
-        position = pipe.recv()
-        if position is None:
+        task = pipe.recv()
+        if task is None:
             return
-        yield position
+        yield task
 
 
 def _gpus() -> int:

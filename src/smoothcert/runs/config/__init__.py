@@ -3,8 +3,13 @@
 A YAML file and the command line fill the same fields (flags win), and all mistakes are reported together.
 """
 
+from smoothcert.runs.config.attacking import AttackConfig
 from smoothcert.runs.config.base import Config, DataConfig, MachineConfig
+from smoothcert.runs.config.reproducing import RecertifyConfig, ReproduceConfig
 from smoothcert.runs.config.sampling import CertifyConfig, PredictConfig, SamplingConfig
 from smoothcert.runs.config.training import TrainConfig
 
-__all__ = ["CertifyConfig", "Config", "DataConfig", "MachineConfig", "PredictConfig", "SamplingConfig", "TrainConfig"]
+__all__ = [
+    "AttackConfig", "CertifyConfig", "Config", "DataConfig", "MachineConfig", "PredictConfig", "RecertifyConfig",
+    "ReproduceConfig", "SamplingConfig", "TrainConfig",
+]

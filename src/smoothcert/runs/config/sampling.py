@@ -13,6 +13,7 @@ from smoothcert.runs.config.fields import (
     Ints,
     Method,
     NoiseKind,
+    Options,
     Probability,
     Samples,
     Seed,
@@ -32,8 +33,18 @@ class SamplingConfig(DataConfig, MachineConfig):
     model_id: str | None = Field(None, description="name that identifies a model which is no network and no file, "
                                                    "so that its run can be resumed")
     trust: bool = Field(False, description="run the Python code that a model directory names")
+    denoiser: Path | None = Field(None, description="directory of a trained denoiser, to stand between the noise and "
+                                                    "the model")
+    walk_jump: Path | None = Field(None, description="directory of a second denoiser, for a smaller sigma: walk from "
+                                                     "the first one's estimate in its density, then jump (random)")
+    attractor: Path | None = Field(None, description="directory of a second denoiser, for a smaller sigma: follow its "
+                                                     "gradient flow from the first one's estimate to the end")
+    front_option: Options = Field(default_factory=dict, description="option of walk-jump (sigma2, step, steps, unroll) "
+                                                                    "or attractor (sigma2, tol, max_steps, method, "
+                                                                    "step, unroll), KEY=VALUE (repeatable)")
     sigma: Sigma | None = Field(None, description="noise level, in pixel units of [0, 1] "
-                                                  "(default: the one the model was trained with)")
+                                                  "(default: the denoiser's, else the one the model was "
+                                                  "trained with)")
     noise: NoiseKind = Field("grid", description="noise kind: grid (nothing leaks through rounding) or gaussian")
     alpha: Probability = Field(0.001, description="failure probability of each answer")
     split: str = Field("test", description="split of the data set")
@@ -58,6 +69,14 @@ class SamplingConfig(DataConfig, MachineConfig):
                             "both, and auto alone allows smaller spaces")
     workers: Count = Field(1, description="processes, one thread each (or one GPU each); never changes results")
     out: Path = Field(description="store directory; the same command resumes an interrupted run")
+
+    @model_validator(mode="after")
+    def _one_front(self) -> Self:
+        if self.walk_jump and self.attractor:
+            raise ValueError("walk-jump and attractor both follow the denoiser: give one of them")
+        if self.front_option and not (self.walk_jump or self.attractor):
+            raise ValueError("front-option goes to walk-jump or attractor: give one of them")
+        return self
 
 
 class CertifyConfig(SamplingConfig):

@@ -13,20 +13,28 @@ class TrainConfig(DataConfig, MachineConfig):
     """Options of `smoothcert train`."""
 
     data: str = Field("digits", description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH")
-    model: str | None = Field(None, description="linear, mlp, cnn, lenet, cnn3, resnet20 or resnet110; or "
-                                                "file.py:factory, package.module:factory, hf:NAME, timm:NAME, "
-                                                "torchvision:NAME (default: that of init, else cnn)")
+    model: str | None = Field(None, description="linear, mlp, cnn, lenet, cnn3, resnet18, resnet20, resnet110 or "
+                                                "vgg16; or file.py:factory, package.module:factory, hf:NAME, "
+                                                "timm:NAME, torchvision:NAME (default: that of init, else cnn); a "
+                                                "denoiser: energy-residual, energy-scalar or direct (default: the "
+                                                "first)")
     model_option: Options = Field(default_factory=dict, description="option of the model, KEY=VALUE (repeatable), such "
                                                                     "as activation=elu")
     normalise: Literal["auto", "standard", "centre", "none"] = Field(
         "auto", description="layer in front of the network: standard ((x - mean) / std), centre (x - mean) or none; "
                             "auto is init's, else standard for colour and none for grey images, as in the literature")
     objective: ObjectiveName = Field("gaussian", description="training objective: gaussian, clean, smoothadv, adre, "
-                                                             "stability, trades, adversarial, macer or consistency")
+                                                             "stability, trades, adversarial, macer, consistency, nal, "
+                                                             "wrm or xhat (behind a denoiser); deen or denoise, which "
+                                                             "train a denoiser")
+    denoiser: Path | None = Field(None, description="directory of a trained denoiser, frozen, to train the classifier "
+                                                    "behind; it becomes part of the model")
+    classifier: str | None = Field(None, description="the model that the stability term of objective denoise asks: a "
+                                                     "model directory, or another torch model that certify takes")
     objective_option: Options = Field(default_factory=dict, description="option of the objective, KEY=VALUE "
                                                                         "(repeatable)")
     sigma: Sigma | None = Field(None, description="noise level of objective, validation and, by default, "
-                                                  "certification, in pixel units of [0, 1]")
+                                                  "certification, in pixel units of [0, 1] (default: the denoiser's)")
     epochs: Count = Field(10, description="passes over the training images")
     batch_size: Count = Field(256, description="images a step, on all processes together")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="sgd (Nesterov momentum), adam or adamw")
@@ -64,8 +72,8 @@ class TrainConfig(DataConfig, MachineConfig):
                                                         "directory, or any model that certify takes")
     unlabelled_weight: Sigma = Field(1.0, description="weight of the pseudo-labelled images' mean loss beside the "
                                                       "labelled ones'")
-    weights: Literal["best", "last"] = Field("best", description="which weights of the model directories of init and "
-                                                                 "pseudo-labels: best or last")
+    weights: Literal["best", "last"] = Field("best", description="which weights of the model directories of init, "
+                                                                 "pseudo-labels and classifier: best or last")
     trust: bool = Field(False, description="run the Python code that those model directories name")
     seed: Seed = Field(0, description="run seed in [0, 2^128)")
     out: Path = Field(description="model directory; the same command resumes an interrupted run")

@@ -1,0 +1,1 @@
+"""Studies that need images or a model, and give arrays. Nothing here draws; `smoothcert.report` does."""

@@ -1,0 +1,23 @@
+"""`smoothcert attack`."""
+
+import json
+
+import typer
+
+from smoothcert.cli.options import configured
+from smoothcert.cli.progress import shown
+from smoothcert.runs.config import AttackConfig
+
+
+@configured(AttackConfig, positional="model")
+def attack(config: AttackConfig, as_json: bool, quiet: bool) -> None:
+    """Attack the smoothed classifier on a data set into a store; the same command resumes an interrupted run."""
+    from smoothcert.report.attack_tables import attack_summary, attack_text
+    from smoothcert.runs.attack import attack as run
+    from smoothcert.runs.store import read_store
+
+    with shown("attacks", quiet) as progress:
+        store = run(config, progress)
+    certificates = config.certified or config.eps_from
+    certified = None if certificates is None else read_store(certificates)
+    typer.echo(json.dumps(attack_summary(store, certified)) if as_json else attack_text(store, certified))

@@ -1,0 +1,34 @@
+"""`smoothcert report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smoothcert.cli.errors import reported
+from smoothcert.cli.plot import Crop, Data, DataDir, Resize, images_of
+from smoothcert.cli.table import Radii, Rho
+
+Stores = Annotated[
+    list[str], typer.Argument(metavar="STORE...", help="Stores, logs (TSV) or count files (NPZ), also attack stores.")
+]
+OutPage = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The page, one HTML file. (required)")]
+Title = Annotated[str, typer.Option(metavar="TEXT", help="Heading of the page (default: names the runs).")]
+NoGallery = Annotated[bool, typer.Option("--no-gallery", help="Show no images.")]
+
+
+@reported
+def report(
+    stores: Stores, out: OutPage, title: Title = "", radii: Radii = None, rho: Rho = 0.05,
+    no_gallery: NoGallery = False, data: Data = None, data_dir: DataDir = None, resize: Resize = None,
+    crop: Crop = None,
+) -> None:
+    """Write one self-contained HTML page on stores: curves, tables, images, what is guaranteed and what is not."""
+    from smoothcert.report.gather import radius_list
+    from smoothcert.report.html import check_page, gathered, report_page, write_page
+
+    check_page(out)
+    grid = radius_list(radii)
+    runs, attacks = gathered(stores, None if no_gallery else images_of(data, data_dir, resize, crop))
+    write_page(out, report_page(runs, grid, rho, title, attacks))
+    typer.echo(f"wrote {out}", err=True)

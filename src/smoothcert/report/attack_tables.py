@@ -1,0 +1,99 @@
+"""What an `attack` store says, as text and as plain numbers."""
+
+from dataclasses import asdict
+from typing import Any
+
+from smoothcert.report.attacks import Beside, Outcome, Violations, axis_of, beside, norm_of, outcomes, violations
+from smoothcert.runs.store import Store
+
+
+def attack_summary(store: Store, certified: Store | None = None) -> dict[str, Any]:
+    """The store in plain numbers, for programs."""
+    told, procedure = store.identity["attack"], store.identity["procedure"]
+    summary = {
+        "store": str(store.folder), "images": store.identity["images"]["count"], "complete": store.complete,
+        "sigma": store.identity["noise"]["sigma"], "alpha": procedure["alpha"], "attack": told["name"],
+        "options": told["options"], "target": told["target"], "sizes": axis_of(store),
+        "outcomes": [asdict(outcome) for outcome in outcomes(store)],
+    }
+    if certified is not None:
+        rows = [] if axis_of(store) == "times" else beside(store, certified)
+        summary["certified"] = {"store": str(certified.folder), "rows": [asdict(row) for row in rows],
+                                "violations": asdict(violations(store, certified))}
+    return summary
+
+
+def attack_text(store: Store, certified: Store | None = None) -> str:
+    """The same for people; `certified` is the store that gave the radii, or one over the same images."""
+    found = outcomes(store)
+    size, targeted = axis_of(store), found[0].reached is not None
+    head = [size, "m", "T", "n", "images", "accuracy", "changed", *(["reached"] if targeted else []), "abstained",
+            "mean l2", *(["mean linf"] if norm_of(store) == "linf" else [])]
+    rows = [[*_setting_cells(o), str(o.images), _percent(o.accuracy), _percent(o.changed),
+             *([_percent(o.reached or 0.0)] if targeted else []), _percent(o.abstained), f"{o.l2:.4g}",
+             *([f"{o.linf:.4g}"] if norm_of(store) == "linf" else [])] for o in found]
+    parts = [_facts(store), aligned([head, *rows]), _legend(store)]
+    if certified is not None:
+        parts += [] if axis_of(store) == "times" else ["", _beside_text(store, certified)]
+        parts.append(violations_text(violations(store, certified)))
+    return "\n".join(parts)
+
+
+def aligned(rows: list[list[str]]) -> str:
+    """Cells as right-aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def _setting_cells(row: Outcome | Beside) -> list[str]:
+    clean = row.size == 0
+    return [f"{row.size:g}", "-" if clean else str(row.m), "-" if clean else str(row.steps), str(row.n)]
+
+
+def _facts(store: Store) -> str:
+    told, identity = store.identity["attack"], store.identity
+    options = "".join(f", {name} {value}" for name, value in told["options"].items() if value is not None)
+    wanted = "" if told["target"] is None else f", towards class {told['target']}"
+    unfinished = "" if store.complete else "  (UNFINISHED: the run has attacks left)"
+    return (f"{store.folder.name}: {identity['images']['count']} images, sigma {identity['noise']['sigma']:g}, alpha "
+            f"{identity['procedure']['alpha']:g}{unfinished}\nattack {told['name']}{options}{wanted}")
+
+
+def _legend(store: Store) -> str:
+    unit = "multiples of each image's certified radius" if axis_of(store) == "times" else "bounds on the perturbation"
+    several = " Each n is judged at alpha by itself." if isinstance(store.identity["procedure"]["n"], list) else ""
+    return (f"Percent; {axis_of(store)} = {unit}; m 0 = the base classifier attacked. An abstention is wrong, and no "
+            f"change.{several}\nThis is what the attack found, and no guarantee: a stronger one may find more.")
+
+
+def _beside_text(store: Store, certified: Store) -> str:
+    rows = beside(store, certified)
+    head = ["eps", "m", "T", "n", "certified", "empirical", "lost to answers", "to abstention"]
+    cells = [[*_setting_cells(row), _percent(row.certified), _percent(row.empirical), _percent(row.lost_answers),
+              _percent(row.lost_abstentions)] for row in rows]
+    lines = [f"Beside the certificates of {certified.folder.name}, same images (lost = certified and right, but then):",
+             aligned([head, *cells])]
+    low = [row for row in rows if row.empirical < row.certified]
+    if quiet := [row for row in low if not row.lost_answers]:
+        lines.append(f"Empirical below certified at {_places(quiet)}: by abstentions alone; give predict a larger n.")
+    if wrong := [row for row in low if row.lost_answers]:
+        lines.append(f"WARNING: empirical below certified at {_places(wrong)}, with other answers than the certified "
+                     f"ones.")
+    return "\n".join(lines)
+
+
+def violations_text(found: Violations) -> str:
+    """One line about attacks inside certified radii."""
+    words = (f"Inside certified radii: {found.changed} of {found.pairs} attacked images ({found.images_changed} of "
+             f"{found.images} images) changed the answer; at most {found.expected:.3g} expected from alpha")
+    if found.changed and found.chance < 0.01:
+        return f"{words}.\nWARNING: so many have probability below {found.chance:.2g}: something is wrong."
+    return f"{words}."
+
+
+def _places(rows: list[Beside]) -> str:
+    return "; ".join(dict.fromkeys(f"eps {row.size:g} (n {row.n})" for row in rows))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"

@@ -1,0 +1,67 @@
+"""The arrays that the page's script draws: thinned, and never above what was certified."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from smoothcert.errors import StoreError
+from smoothcert.report.attacks import axis_of, empirical_curve, norm_of
+from smoothcert.report.html.facts import Attack, Run
+from smoothcert.report.html.markup import rounded_down
+from smoothcert.report.studies import top_shares, wall
+from smoothcert.report.thin import COLUMNS, corners
+from smoothcert.report.votes import votes_of
+
+LOWER = (("test_set", "this test set, at least"), ("population", "new images, at least"),
+         ("all_radii", "this test set, all radii at once"))
+"""Lower bounds that the page can show, and their words."""
+
+_POINTS = 40_000
+
+
+def chart_data(runs: Sequence[Run], rho: float) -> list[dict[str, Any]]:
+    """Of each run what its curves are drawn from: fractions and radii, cut to six decimals.
+
+    A curve has its whole value at every edge of a fine column (see `report.thin`); with many runs columns are wider.
+    """
+    columns = max(100, min(COLUMNS, _POINTS // (2 * len(runs))))
+    walls = wall([run.result for run in runs])
+    found = []
+    for number, run in enumerate(runs):
+        result = run.result
+        at = result.at(corners(result, columns), rho)
+        found.append({
+            "name": run.name, "sigma": None if np.isnan(result.sigma) else result.sigma, "acr": result.acr,
+            "dimension": _dimension(run), "lowerBound": result.is_lower_bound, "radius": rounded_down(at.radii),
+            "accuracy": rounded_down(at.accuracy), **{name: rounded_down(getattr(at, name)) for name, _ in LOWER},
+            "wall": {"share": rounded_down(walls.share[number]), "radius": rounded_down(walls.radii[number]),
+                     "most": float(walls.wall[number]), "at": float(walls.at_wall[number])},
+            "votes": _votes(run),
+        })
+    return found
+
+
+def attack_points(attacks: Sequence[Attack]) -> list[dict[str, Any]]:
+    """Empirical accuracy at each l2 size of the attacks, at their largest m, steps and n; those over eps alone."""
+    found = []
+    for attack in attacks:
+        if axis_of(attack.store) == "eps" and norm_of(attack.store) == "l2":
+            curve = empirical_curve(attack.store, name=attack.name)
+            found.append({"name": curve.name, "size": curve.size.tolist(), "accuracy": rounded_down(curve.accuracy)})
+    return found
+
+
+def _dimension(run: Run) -> int | None:
+    shape = (run.result.setting.get("data") or {}).get("shape")
+    return int(np.prod(shape)) if shape else None
+
+
+def _votes(run: Run) -> dict[str, list[float]] | None:
+    """Histograms of the top class's share, or None where the counts cannot tell."""
+    try:
+        shares = top_shares([(run.name, votes_of(run.store), run.result.alpha)])
+    except StoreError:
+        return None
+    return {"edges": shares.edges.tolist(), "observed": rounded_down(shares.observed[0]),
+            "lower": rounded_down(shares.lower[0])}

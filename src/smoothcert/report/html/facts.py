@@ -1,0 +1,143 @@
+"""What is said in words: what a run is, what its guarantee says and does not say, what to beware of."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from smoothcert.report.best import sigma_words
+from smoothcert.report.gallery import Gallery
+from smoothcert.report.results import Result
+from smoothcert.runs.store import Store
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a report: its certificates, and the store, log or count file they came from."""
+
+    result: Result
+    store: Store
+    gallery: Gallery | None = None
+    no_gallery: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.result.name
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack store of a report, and its name."""
+
+    store: Store
+    name: str
+
+
+SAYS = (
+    "For each certified image, the smoothed classifier gives the stated class to every image whose l2 distance from it "
+    "is below the radius. This is a theorem (Cohen et al. 2019, Theorem 1), not the outcome of attacks that failed.",
+    "Each certificate is false with probability at most alpha, over the noise that was drawn for it. Of many "
+    "certificates some few may be false; the lower bounds in the tables count with that.",
+    "Certified accuracy at radius r is the share of images whose class is right and whose radius is at least r. Wrong "
+    "answers and abstentions count as 0 in it, and in the average certified radius (ACR).",
+)
+SAYS_NOT = (
+    "It does not say that the class is right.",
+    "It says nothing about the base classifier without noise: the guarantee is for the vote over noisy copies, so that "
+    "vote is what has to be used.",
+    "It says nothing about other changes of an image (rotation, blur, a large change of few pixels), unless their l2 "
+    "norm is below the radius.",
+    "It says nothing about images that were not certified. The bound for new images holds for images drawn like these.",
+    "It is void when the weights, sigma or the preprocessing change.",
+)
+ASSUMES = (
+    "Images are in [0, 1], normalisation is inside the model, and noise is not clipped. Radii are in those units.",
+    "The class was chosen from other samples than those that bound its probability.",
+    "alpha, n and the images were chosen beforehand, not after a look at the counts.",
+    "The random numbers behave like independent normal ones.",
+)
+
+
+def settings(run: Run) -> list[tuple[str, str]]:
+    """What was certified, how, and with what, in (name, value) lines."""
+    result = run.result
+    identity, origin = run.store.identity, run.store.provenance
+    lines = [("images", f"{result.images:,}"), ("sigma", sigma_words(result)), ("method", result.method),
+             ("alpha", f"{result.alpha:g}"), ("samples an image, at most", f"{result.n:,}" if result.n else "?")]
+    if result.margin is not None:
+        lines.append(("margin tau", f"{result.margin:g}"))
+    if "model" not in identity:
+        return [*lines, ("read from", ", ".join(str(origin[name]) for name in ("log", "counts") if name in origin))]
+    data, model = identity["data"], identity["model"]
+    lines += [
+        ("model", f"{origin.get('model', '')} ({_hash(model)})"),
+        ("data", f"{data['name']}, {data['split']}, images {tuple(data['shape'])}"),
+        ("SHA-256 of the data", data["sha256"]), ("which images", _flat(identity["images"])),
+        ("noise", _flat(identity["noise"])), ("seed", str(identity["seed"])),
+        ("procedure", _flat(identity["procedure"])),
+        ("computed in", ", ".join(f"{name} {identity[name]}" for name in ("space", "engine", "precision", "device")
+                                  if name in identity)),
+    ]
+    lines += [(name, _flat(origin[name]) if isinstance(origin[name], dict) else str(origin[name]))
+              for name in ("versions", "machine") if name in origin]
+    return lines
+
+
+def warnings(run: Run) -> list[str]:
+    """What a reader of the run's figures has to know, each in a sentence."""
+    result, found = run.result, []
+    if not result.complete:
+        found.append("The run is not finished: these are the images that it has done so far.")
+    if result.is_lower_bound:
+        found.append("Sampling stopped early by rule: the curve and the ACR are lower bounds of what all samples would "
+                     "have given" + (f"; it is settled at radius {', '.join(f'{r:g}' for r in result.decided)}."
+                                     if result.decided else "."))
+    if result.method == "t-certify":
+        found.append("T-CERTIFY as published is proved to fail with probability at most 2 alpha, not alpha.")
+    if result.margin is not None:
+        found.append(f"Radii are those within which the class keeps {0.5 + result.margin:g} of the votes: smaller than "
+                     f"plain ones.")
+    if result.printed:
+        found.append("Radii are those that a log printed, so they may be rounded up: by less than one unit of their "
+                     "last digit.")
+    if "model" not in run.store.identity:
+        found.append("The file does not say which model, data and seed it is of, so none of it can be checked here"
+                     + (", and alpha is what it was taken to be." if "log" in run.store.provenance else "."))
+    else:
+        found += _store_warnings(run.store)
+    return [*found, *(f"{note[:1].upper()}{note[1:]}." for note in result.notes), *_image_warnings(run)]
+
+
+def _store_warnings(store: Store) -> list[str]:
+    identity, found = store.identity, []
+    if (precision := identity.get("precision", "float32")) != "float32":
+        found.append(f"Reduced precision ({precision}): what is certified is the classifier computed in {precision}, "
+                     f"with its batches of {identity.get('batch_size', 'that size')}. Another precision is another "
+                     f"classifier.")
+    if identity["noise"]["kind"] != "grid":
+        found.append("Noise of floating-point numbers, not on a grid: rounding could in principle let a noisy copy "
+                     "tell its centre, which the theorem does not consider.")
+    elif off := int(store.column("off_grid").sum()):
+        found.append(f"{off:,} of {store.records.num_rows:,} images are off the noise's grid (their pixels are no "
+                     f"multiples of 1/{identity['noise']['levels']}): certified as given, and flagged.")
+    if identity["model"]["by"] in ("id", "probe"):
+        found.append({"id": "The model is known by the name it was given alone; its weights were not hashed.",
+                      "probe": "The model is known by its answers to fixed inputs alone; its weights were not hashed."}
+                     [identity["model"]["by"]])
+    if "recertified_from" in identity:
+        found.append("These certificates were recomputed from stored counts. They hold if alpha, method and margin "
+                     "were chosen without looking at those counts.")
+    return found
+
+
+def _image_warnings(run: Run) -> list[str]:
+    if run.gallery is not None and run.gallery.lossy:
+        return ["The images are stored in a lossy format (JPEG): certified are the decoded pixels, which may differ "
+                "from those of another copy of the data set."]
+    return []
+
+
+def _hash(model: dict[str, Any]) -> str:
+    return f"by {model['by']}: {model.get('sha256') or model.get('id')}"
+
+
+def _flat(told: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in told.items() if value is not None)

@@ -1,0 +1,90 @@
+"""Pictures of votes and radii of whole runs: each an array -> figure function."""
+
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from smoothcert.report.plots.style import COLOURS, FAINT, INK, handle, legend, look, marker, new_figure, styled
+from smoothcert.report.studies import Pairs, Shares, TopShares, Wall
+
+_DENSE = 5000
+"""Above so many points a scatter is drawn as a map of their number."""
+
+
+@styled
+def draw_abstention(data: Shares) -> Figure:
+    """A bar a run: certified and right, certified and wrong, abstained."""
+    figure = new_figure(6.4, 1.5 + 0.45 * len(data.names))
+    axes = figure.add_subplot(xlabel="images (%)", xlim=(0, 100))
+    rows, left = np.arange(len(data.names)), np.zeros(len(data.names))
+    parts = (("certified, right", data.right, COLOURS[0], ""), ("certified, wrong", data.wrong, COLOURS[1], "////"),
+             ("abstained", data.abstained, "#cccccc", "...."))
+    for _, share, colour, hatch in parts:
+        axes.barh(rows, 100 * share, left=100 * left, color=colour, hatch=hatch, edgecolor="white", height=0.7)
+        left = left + share
+    axes.set_yticks(rows, data.names)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    patches = [Patch(facecolor=colour, hatch=hatch, edgecolor="white") for _, _, colour, hatch in parts]
+    figure.legend(patches, [words for words, *_ in parts], loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
+def draw_top_shares(data: TopShares) -> Figure:
+    """Histograms of p_A: the observed share above, its lower bound below; a logarithmic share of images."""
+    figure = new_figure(6.4, 5.0)
+    upper, lower = figure.subplots(2, 1, sharex=True, sharey=True)
+    for axes, counted, words in ((upper, data.observed, "observed share of the top class"),
+                                 (lower, data.lower, "lower bound of p_A")):
+        for number, values in enumerate(counted):
+            axes.stairs(100 * values, data.edges, **look(number), linewidth=1.6)
+        axes.set(yscale="log", ylabel="images (%)", title=words)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.axvline(0.5, color=FAINT, linewidth=1, linestyle=":")
+    lower.set(xlabel="share of the votes", xlim=(0, 1))
+    legend(upper, [handle(k) for k in range(len(data.names))], data.names, loc="upper left")
+    return figure
+
+
+@styled
+def draw_wall(data: Wall) -> Figure:
+    """Radii in falling order under r_max, the most that the samples could prove."""
+    figure = new_figure()
+    axes = figure.add_subplot(xlabel="images, largest radius first (% of the run)", xlim=(0, 100),
+                              ylabel="certified l2 radius (pixel units)")
+    for number, (radii, share) in enumerate(zip(data.radii, data.share, strict=True)):
+        style = look(number)
+        axes.plot(100 * share, radii, **style)
+        some = np.linspace(0, len(radii) - 1, 7).astype(int)[:-1] if len(radii) > 7 else np.arange(0)
+        axes.plot(100 * share[some], radii[some], marker(number), color=style["color"])
+        axes.axhline(data.wall[number], color=style["color"], linewidth=0.9, linestyle=style["linestyle"])
+        axes.annotate(f"r_max {data.wall[number]:.2f}: {100 * data.at_wall[number]:.1f} % of images at it",
+                      (100, data.wall[number]), xytext=(0, 3), textcoords="offset points", ha="right", va="bottom",
+                      fontsize=8, color=INK)
+    axes.set_ylim(0, 1.08 * max(data.wall))
+    legend(axes, [handle(k) for k in range(len(data.names))], data.names, loc="lower left")
+    return figure
+
+
+@styled
+def draw_scatter(data: Pairs) -> Figure:
+    """The radius of each image in two runs; above the diagonal the second run proves more."""
+    figure = new_figure(4.8, 4.6)
+    axes = figure.add_subplot(xlabel=f"radius in {data.names[0]}", ylabel=f"radius in {data.names[1]}", aspect="equal")
+    top = float(max(data.first.max(), data.second.max())) * 1.03 or 1.0
+    if len(data.first) > _DENSE:
+        cells, _, _ = np.histogram2d(data.first, data.second, bins=80, range=[[0, top], [0, top]])
+        drawn = axes.pcolormesh(np.linspace(0, top, 81), np.linspace(0, top, 81), np.where(cells > 0, cells, np.nan).T,
+                                norm=LogNorm(1, max(cells.max(), 2)), cmap="cividis_r")
+        bar = figure.colorbar(drawn, ax=axes, label="images", shrink=0.8)
+        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    else:
+        axes.plot(data.first, data.second, "o", color=COLOURS[0], alpha=0.45, markersize=3.5, markeredgewidth=0)
+    axes.plot([0, top], [0, top], color=FAINT, linewidth=1, linestyle="--")
+    more, less = (np.mean(data.second > data.first), np.mean(data.second < data.first))
+    axes.set(xlim=(0, top), ylim=(0, top))
+    axes.set_title(f"{len(data.first):,} images: {100 * more:.1f} % larger in the second, "
+                   f"{100 * less:.1f} % in the first", fontsize=8.5)
+    return figure

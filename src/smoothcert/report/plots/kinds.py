@@ -1,0 +1,246 @@
+"""The kinds of picture: for each, how its data are gathered from stores, and the function that draws them.
+
+To add one, write a drawing function (arrays -> figure), a gathering one (request -> arrays), and a row in `KINDS`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from smoothcert.analysis.panels import noise_panels, resolution_study
+from smoothcert.analysis.regions import Answers, decision_regions
+from smoothcert.checks import check_known, check_probability
+from smoothcert.errors import InputError
+from smoothcert.report.attacks import axis_of, empirical_curve, norm_of
+from smoothcert.report.compare import check_same_data
+from smoothcert.report.gallery import ImagesOf, gallery_of
+from smoothcert.report.interop import named, open_records
+from smoothcert.report.plots.counts import draw_abstention, draw_scatter, draw_top_shares, draw_wall
+from smoothcert.report.plots.images import draw_gallery, draw_panels, draw_regions, draw_resolution
+from smoothcert.report.plots.lines import Beside, Observed, draw_curves, draw_empirical, draw_envelope
+from smoothcert.report.results import Result
+from smoothcert.report.studies import (
+    among,
+    bounds_compared,
+    envelope,
+    pairs,
+    projected_over_alpha,
+    projected_over_n,
+    shares,
+    top_shares,
+    wall,
+)
+from smoothcert.report.thin import drawn_curve
+from smoothcert.report.votes import votes_of
+from smoothcert.runs.recertify import noise_of
+from smoothcert.runs.store import Store
+from smoothcert.stats import clopper_pearson
+
+_PANEL_SIGMA = (0.12, 0.25, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a picture is asked of.
+
+    Attributes:
+        stores: stores, logs or count files (also METHOD=PATH), in the order of their colours.
+        rho: failure probability of each lower bound.
+        options: what was given beside; each kind names those that it takes.
+        images_of, answers_of: the data set of a store, and its base classifier; for kinds that need them.
+    """
+
+    stores: tuple[str, ...]
+    rho: float = 0.05
+    options: dict[str, Any] = field(default_factory=dict)
+    images_of: ImagesOf | None = None
+    answers_of: Callable[[Store], Answers] | None = None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of picture.
+
+    Attributes:
+        gather: request -> what `draw` takes.
+        draw: that -> figure.
+        words: what it shows, in a line.
+        options: names of the options it takes beside the common ones.
+        most: how many stores it takes at most, and `least` at least.
+    """
+
+    gather: Callable[[Request], Any]
+    draw: Callable[[Any], Figure]
+    words: str
+    options: tuple[str, ...] = ()
+    least: int = 1
+    most: int | None = None
+
+
+def picture(kind: str, request: Request) -> Figure:
+    """Gather and draw.
+
+    Raises:
+        UnknownNameError: no such kind; the closest is named. InputError: an option that it does not take, or another
+            number of stores than it takes. StoreError: a store that it cannot be made from.
+    """
+    chosen = KINDS[check_known("kind of picture", kind, KINDS)]
+    check_request(kind, request)
+    return chosen.draw(chosen.gather(request))
+
+
+def check_request(kind: str, request: Request) -> None:
+    """Raise InputError for options or numbers of stores that a kind does not take; nothing is read."""
+    chosen = KINDS[check_known("kind of picture", kind, KINDS)]
+    check_probability("rho", request.rho)
+    if foreign := sorted(set(request.options) - set(chosen.options)):
+        taken = ", ".join("--" + name for name in chosen.options) or "none"
+        raise InputError(f"{kind} takes no {', '.join('--' + name for name in foreign)}; of its own it takes {taken}")
+    count, most = len(request.stores), chosen.most
+    if count < chosen.least or (most is not None and count > most):
+        wanted = f"{chosen.least}" if most == chosen.least else f"at least {chosen.least}" if most is None else (
+            f"{chosen.least} to {most}")
+        raise InputError(f"{kind} takes {wanted} store(s), got {count}")
+
+
+def _opened(request: Request) -> list[tuple[Store, str]]:
+    return [(open_records(one.path), one.name) for one in named(request.stores)]
+
+
+def _results(request: Request) -> list[Result]:
+    return [Result.of(store, name) for store, name in _opened(request)]
+
+
+def _comparable(request: Request) -> list[Result]:
+    results = _results(request)
+    check_same_data(results)
+    return results
+
+
+def _only(request: Request) -> tuple[Store, str]:
+    return _opened(request)[0]
+
+
+def _curves(request: Request) -> Any:
+    return [drawn_curve(result, request.rho) for result in _results(request)]
+
+
+def _empirical(request: Request) -> Beside:
+    """Certified curves over the images that were attacked, and the accuracies under attack."""
+    opened = _opened(request)
+    attacks = [(store, name) for store, name in opened if store.kind == "attack"]
+    results = [Result.of(store, name) for store, name in opened if store.kind != "attack"]
+    if not attacks or not results:
+        raise InputError("empirical shows certify stores beside attack stores: give at least one of each")
+    norms = {norm_of(store) for store, _ in attacks}
+    if len(norms) > 1:
+        raise InputError(f"the attacks are bounded in different norms ({', '.join(sorted(norms))}): draw each alone")
+    norm = norms.pop()
+    attacked = np.unique(np.concatenate([store.column("index") for store, _ in attacks]))
+    shared = [among(result if norm == "l2" else result.in_linf(), attacked) for result in results]
+    return Beside([drawn_curve(result, request.rho) for result in shared],
+                  [_observed(store, name) for store, name in attacks], norm)
+
+
+def _observed(store: Store, name: str) -> Observed:
+    if axis_of(store) != "eps":
+        raise InputError(f"{store.folder} attacked each image at multiples of its own radius: it has no curve over eps")
+    curve = empirical_curve(store)
+    images = len(np.unique(store.column("index")))
+    right = np.rint(curve.accuracy * images).astype(np.int64)
+    low, high = (np.asarray(clopper_pearson(right, images, 0.025, side)) for side in ("lower", "upper"))
+    return Observed(f"{name}, under attack", curve.size, curve.accuracy, low, high)
+
+
+def _projection(request: Request) -> Any:
+    store, name = _only(request)
+    n, alpha = request.options.get("n"), request.options.get("alpha")
+    if n and alpha:
+        raise InputError("a projection is over n or over alpha: give one of --n and --alpha")
+    if alpha:
+        return projected_over_alpha(store, name, alpha, request.rho)
+    taken = Result.of(store).n
+    return projected_over_n(store, name, n or [taken // 10 or 1, taken * 10, taken * 100], request.rho)
+
+
+def _top_shares(request: Request) -> Any:
+    return top_shares([(name, votes_of(store), store.identity["procedure"]["alpha"])
+                       for store, name in _opened(request)])
+
+
+def _gallery(request: Request) -> Any:
+    return gallery_of(_only(request)[0], _images(request), request.options.get("count", 36))
+
+
+def _panels(request: Request) -> Any:
+    store, image, key = _one_image(request)
+    sigmas = request.options.get("sigma") or sorted({*_PANEL_SIGMA, store.identity["noise"]["sigma"]})
+    return noise_panels(image, sigmas, int(store.identity["seed"]), key)
+
+
+def _resolution(request: Request) -> Any:
+    store, image, key = _one_image(request)
+    sigma = request.options.get("sigma") or [store.identity["noise"]["sigma"]]
+    if len(sigma) > 1:
+        raise InputError(f"resolution shows one sigma, got {len(sigma)}")
+    return resolution_study(image, sigma[0], seed=int(store.identity["seed"]), key=key)
+
+
+def _regions(request: Request) -> Any:
+    if request.answers_of is None:
+        raise InputError("regions needs the base classifier: give --model")
+    store, image, key = _one_image(request)
+    answers, images = request.answers_of(store), _images(request)(store)
+    found = decision_regions(answers, image, noise_of(store), store.num_classes, seed=int(store.identity["seed"]),
+                             key=key)
+    row = np.flatnonzero(store.column("index") == key)
+    radius = float(store.column("radius")[row[0]]) if len(row) and store.kind == "certify" else 0.0
+    return found, tuple(images.class_names), radius
+
+
+def _one_image(request: Request) -> tuple[Store, np.ndarray, int]:
+    """The image asked for, else the one of the median radius, and its index."""
+    store = _only(request)[0]
+    if not store.records.num_rows:
+        raise InputError(f"{store.folder} has no records yet: let its run finish some images")
+    index, key = store.column("index"), request.options.get("image")
+    if key is None:
+        order = np.argsort(store.column("radius"), kind="stable") if store.kind == "certify" else np.arange(1)
+        key = int(index[order[len(order) // 2]])
+    elif key not in index:
+        raise InputError(f"image {key} is not among those of {store.folder}, such as {index[0]}")
+    return store, _images(request)(store).batch([key])[0], key
+
+
+def _images(request: Request) -> ImagesOf:
+    if request.images_of is None:
+        raise InputError("this kind of picture needs the data set of the store")
+    return request.images_of
+
+
+KINDS: dict[str, Kind] = {
+    "curve": Kind(_curves, draw_curves, "certified accuracy against radius, with lower bounds"),
+    "envelope": Kind(lambda r: envelope(_comparable(r), r.rho), draw_envelope,
+                     "the best of several runs at each radius, bound at rho / number of runs", least=2),
+    "empirical": Kind(_empirical, draw_empirical, "certified accuracy, and accuracy under the attacks of attack stores",
+                      least=2),
+    "bounds": Kind(lambda r: bounds_compared(*_only(r), r.rho), draw_curves,
+                   "the radii of Cohen, Li and Lecuyer from the same counts", most=1),
+    "projection": Kind(_projection, draw_curves, "the same run at another n (an estimate) or alpha",
+                       ("n", "alpha"), most=1),
+    "abstention": Kind(lambda r: shares(_results(r)), draw_abstention, "right, wrong and abstained"),
+    "votes": Kind(_top_shares, draw_top_shares, "histograms of p_A, observed and bounded"),
+    "wall": Kind(lambda r: wall(_results(r)), draw_wall, "sorted radii under r_max, the most n samples can prove"),
+    "scatter": Kind(lambda r: pairs(*_comparable(r)), draw_scatter, "radius of each image in two runs",
+                    least=2, most=2),
+    "gallery": Kind(_gallery, draw_gallery, "images sorted by radius, clean and noisy", ("count",), most=1),
+    "panels": Kind(_panels, draw_panels, "one image at several sigma", ("image", "sigma"), most=1),
+    "resolution": Kind(_resolution, draw_resolution, "the same noise at several image sizes, after average pooling",
+                       ("image", "sigma"), most=1),
+    "regions": Kind(_regions, lambda data: draw_regions(*data), "classes on a plane through an image, and its votes",
+                    ("image", "model", "weights", "trust"), most=1),
+}
+"""Kinds of picture by name."""

@@ -1,0 +1,92 @@
+"""One style for every picture: fonts, line widths, colours with their own dashes and markers; and how files are made.
+
+The colours are those of Okabe & Ito (2008), told apart by colour-blind people; dashes and markers tell them apart in
+grey. Names that users chose are never read as mathematics.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from smoothcert.checks import suggestion
+from smoothcert.errors import InputError
+from smoothcert.runs.files import make_folder, write_whole
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (9, 2)),
+                           (0, (3, 1.2, 1.2, 1.2, 1.2, 1.2)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+INK, FAINT = "#222222", "#8a8a8a"
+STYLE: Any = {
+    "font.size": 10, "font.family": "DejaVu Sans", "axes.titlesize": 10, "figure.titlesize": 11,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+    "grid.color": "#dddddd", "grid.linewidth": 0.6, "lines.linewidth": 1.6, "lines.markersize": 4.5,
+    "legend.frameon": False, "legend.fontsize": 9, "legend.handlelength": 3.2, "image.interpolation": "nearest",
+    "text.parse_math": False, "svg.hashsalt": "smoothcert", "svg.fonttype": "none", "pdf.fonttype": 42,
+}
+KINDS: dict[str, dict[str, Any]] = {
+    "png": {"metadata": {"Software": None}},
+    "svg": {"metadata": {"Date": None, "Creator": None}},
+    "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
+}
+"""File endings, and how `savefig` leaves dates and versions out of them."""
+
+
+def look(number: int) -> dict[str, Any]:
+    """Colour and dashes of the k-th series; they only come back together after 42 of them."""
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
+
+
+def marker(number: int) -> str:
+    return MARKERS[number % len(MARKERS)]
+
+
+def handle(number: int) -> Line2D:
+    """What stands for the k-th series in a legend: its line with its marker."""
+    return Line2D([], [], marker=marker(number), **look(number))
+
+
+def new_figure(width: float = 6.4, height: float = 4.0) -> Figure:
+    """An empty figure, in inches; no window, no global state."""
+    figure = Figure(figsize=(width, height), dpi=160, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def legend(axes: Any, handles: list[Any], names: list[str], **options: Any) -> None:
+    """A legend of exactly these names: one that starts with "_" would be left out otherwise."""
+    if names:
+        axes.legend(handles, [f" {name}" if name.startswith("_") else name for name in names], **options)
+
+
+def styled(function: Any) -> Any:
+    """Draw in the style of this module, whatever the caller's settings are."""
+    def drawn(*args: Any, **options: Any) -> Figure:
+        with mpl.rc_context(STYLE):
+            return function(*args, **options)
+
+    drawn.__doc__, drawn.__name__ = function.__doc__, function.__name__
+    return drawn
+
+
+def check_ending(file: Path) -> str:
+    """The kind of picture that a file's name asks for, or InputError."""
+    kind = file.suffix.lstrip(".").lower()
+    if kind not in KINDS:
+        raise InputError(f"{file.name} must end in {', '.join('.' + k for k in KINDS)}"
+                         f"{suggestion(kind, KINDS) if kind else ''}")
+    return kind
+
+
+def save(figure: Figure, file: Path, title: str = "") -> None:
+    """Write a figure whole, as its ending says."""
+    kind = check_ending(file)
+    make_folder(file.parent)
+    with mpl.rc_context(STYLE):
+        if title:
+            figure.suptitle(title)
+        write_whole(file, lambda temporary: figure.savefig(temporary, format=kind, **KINDS[kind]))

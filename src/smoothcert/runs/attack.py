@@ -1,0 +1,294 @@
+"""The attack run: images under attack at every setting of a grid, then PREDICT on what became of them.
+
+A unit of work is a part of `PART` images at one setting: attacked together, on one processor thread, with noise that
+belongs to the image and other randomness that belongs to the unit. So records do not depend on resumes, workers,
+threads or the batch size; a unit that was interrupted is attacked again.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smoothcert.attacks import Attack, Stein, attacked, build_attack, l2_norms
+from smoothcert.data import ImageData
+from smoothcert.data.load import KNOWN_SPECS
+from smoothcert.errors import InputError, ModelError, StoreError
+from smoothcert.noise import Noise, open_stream
+from smoothcert.runs.adversaries import list_adversaries, save_adversaries
+from smoothcert.runs.attack_settings import CLEAN, Certificates, Setting, certificates_of, settings_of
+from smoothcert.runs.comparing import check_certificates
+from smoothcert.runs.config import AttackConfig
+from smoothcert.runs.distributed import pick_device
+from smoothcert.runs.filling import fill
+from smoothcert.runs.prepare import Prepared, prepare, selected, tallies
+from smoothcert.runs.progress import Progress, silent
+from smoothcert.runs.records import Record
+from smoothcert.runs.seeds import generator
+from smoothcert.runs.store import Store, read_store
+from smoothcert.runs.work import Done, Task
+from smoothcert.smoothing.packing import Finished
+from smoothcert.smoothing.protocols import is_random
+from smoothcert.stats import Plan, predict_plan
+
+PART = 16
+"""Images attacked together: part of the identity, since the last bits of a network's answers depend on the batch."""
+
+NOISE_FORMAT = "sfc64-v1"
+"""The format of the noise that an attack sees."""
+
+
+def attack(config: AttackConfig, progress: Progress = silent) -> Store:
+    """Attack the images of a data set, or what is left of them; the finished store.
+
+    Raises:
+        ModelError: a model without gradients under an attack that follows them; before any work.
+        StoreError: `eps_from` or `certified` is no certify store of this model, sigma and these images.
+    """
+    run = prepare_attack(config)
+    run.try_out()
+    store = fill(run, progress)
+    if config.save_adversaries:
+        list_adversaries(config.out, run.files())
+    return store
+
+
+def prepare_attack(config: AttackConfig) -> "AttackRun":
+    """Load and check everything that the options name."""
+    found = None if config.eps_from is None else read_store(config.eps_from)
+    if found is not None:
+        config = _like(config, found)
+    certificates = None if found is None else certificates_of(found)
+    settings = settings_of(config)
+    run = prepare(config, partial(_plan, config), partial(_chosen, config, certificates), len(settings))
+    if found is not None:
+        _check(found, run, "eps-from")
+    if config.certified is not None:
+        _check(read_store(config.certified), run, "the comparison with certified accuracy")
+    return AttackRun(run, config.model_copy(update={"seed": run.config.seed, "engine": run.config.engine}), settings,
+                     certificates, pick_device(config.device))
+
+
+@dataclass(frozen=True, eq=False)
+class AttackRun:
+    """An attack that is ready to run (see `work.Run`): each image has a record for every setting, in their order."""
+
+    base: Prepared
+    config: AttackConfig
+    settings: tuple[Setting, ...]
+    certificates: Certificates | None
+    device: torch.device
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        told = {
+            "name": self.config.attack, "options": _options(self._attack(1.0, 1)),
+            "eps" if self.certificates is None else "times": list(self.config.sizes), "m": list(self.config.m),
+            "steps": list(self.config.steps), "target": self.config.target, "noise_format": NOISE_FORMAT,
+            "part": PART, "adversaries": self.config.save_adversaries,
+        }
+        if self.certificates is not None:
+            told["certificates"] = self.certificates.digest(self.base.indices)
+        return {**self.base.identity, "kind": "attack", "records_per_image": len(self.settings), "attack": told}
+
+    @property
+    def told(self) -> dict[str, Any]:
+        return self.base.told
+
+    @property
+    def most(self) -> int:
+        return self.base.most
+
+    @property
+    def reopen(self) -> Callable[[], "AttackRun"]:
+        return partial(prepare_attack, self.config)
+
+    def tasks(self, pending: Sequence[int]) -> list[Task]:
+        units: dict[tuple[int, int], list[int]] = {}
+        for position in pending:
+            units.setdefault(self._unit(position), []).append(position)
+        return [tuple(positions) for positions in units.values()]
+
+    def records(self, tasks: Iterable[Task]) -> Iterator[Done]:
+        for task in tasks:
+            yield from self._judged(task)
+
+    def try_out(self) -> None:
+        """Raise ModelError, before any work, where the attack cannot follow the model's gradients."""
+        if isinstance(self._attack(1.0, 1), Stein):
+            return
+        images, classes = self._images([0])
+        try:
+            self._moved(Setting(1.0, 1, 1), images, classes, torch.ones(1, dtype=torch.float64), [0])
+        except RuntimeError as error:
+            raise ModelError(
+                f"the attack {self.config.attack} follows gradients, and none can be taken through this model "
+                f"({error}): take the attack stein, which needs only answers") from error
+
+    def files(self) -> dict[str, dict[str, Any]]:
+        """The files of attacked images that the run leaves, with their settings."""
+        size = "eps" if self.certificates is None else "times"
+        return {_name(part, k): {size: setting.size, "m": setting.m, "steps": setting.steps}
+                for k, setting in enumerate(self.settings) if setting != CLEAN
+                for part in range(-(-len(self.base.indices) // PART))}
+
+    def _judged(self, task: Task) -> Iterator[Done]:
+        """Attack a unit, and predict all of it: in reduced precision too, answers do not depend on what is pending."""
+        started = time.perf_counter()
+        part, k = self._unit(task[0])
+        setting = self.settings[k]
+        members = list(range(part * PART, min((part + 1) * PART, len(self.base.indices))))
+        index = self.base.indices[members]
+        images, classes = self._images(members)
+        eps = self._eps(setting, members)
+        moved = images if setting == CLEAN else self._moved(setting, images, classes, torch.from_numpy(eps), members)
+        norms = _norms(images, moved)
+        answered = moved.cpu().numpy()
+        if self.config.save_adversaries and setting != CLEAN:
+            save_adversaries(self.config.out, _name(part, k), index, answered)
+        seconds = (time.perf_counter() - started) / len(members)
+        for done in self.base.answered(zip(range(len(members)), answered, index.tolist(), strict=True)):
+            position = members[done.tag] * len(self.settings) + k
+            if position in task:
+                values = {**self._values(setting, float(eps[done.tag])), "attacked": int(classes[done.tag]),
+                          "l2": norms[done.tag][0], "linf": norms[done.tag][1]}
+                yield position, self._record(int(index[done.tag]), done, values), done.seconds + seconds
+
+    def _record(self, index: int, done: Finished, values: dict[str, Any]) -> Record:
+        return Record(index, int(self.base.data.labels[index]), done.prediction, {**values, **done.values},
+                      done.off_grid, tallies(done))
+
+    def _values(self, setting: Setting, eps: float) -> dict[str, Any]:
+        times = None if self.certificates is None else setting.size
+        return {"eps": eps, "times": times, "m": setting.m, "steps": setting.steps}
+
+    def _unit(self, position: int) -> tuple[int, int]:
+        """(part of the list of images, number of the setting) that a record belongs to."""
+        image, setting = divmod(position, len(self.settings))
+        return image // PART, setting
+
+    def _images(self, members: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W) and the classes (B,) that the attack is told, on the device."""
+        index = self.base.indices[list(members)]
+        if self.config.target is not None:
+            classes = np.full(len(index), self.config.target)
+        else:
+            classes = self.base.data.labels[index] if self.certificates is None else self.certificates.classes(index)
+        return (torch.from_numpy(self.base.data.batch(index)).to(self.device),
+                torch.from_numpy(np.asarray(classes, dtype=np.int64)).to(self.device))
+
+    def _eps(self, setting: Setting, members: Sequence[int]) -> np.ndarray:
+        """(B,) float64: the bound on each perturbation."""
+        if self.certificates is None:
+            return np.full(len(members), setting.size)
+        return setting.size * self.certificates.radii(self.base.indices[list(members)])
+
+    def _attack(self, eps: float, steps: int) -> Attack:
+        return build_attack(self.config.attack, eps=eps, steps=steps, **self.config.attack_option)
+
+    def _moved(
+        self, setting: Setting, images: Tensor, classes: Tensor, eps: Tensor, members: Sequence[int]
+    ) -> Tensor:
+        """The attacked images (B, C, H, W)."""
+        seed = int(self.base.identity["seed"])
+        random = generator(self.device, seed, "attack", members[0], *asdict(setting).values())
+        noise = self._noise(setting.m, members, seed).to(self.device) if setting.m else None
+        with _repeatable():
+            return attacked(self._attack(float(eps.max()), setting.steps), _fixed(self.base.model, random), images,
+                            classes, noise, generator=random, eps=eps, targeted=self.config.target is not None)
+
+    def _noise(self, m: int, members: Sequence[int], seed: int) -> Tensor:
+        """(B, m, C, H, W): positions 0 to m - 1 of each image's stream `attack`, times sigma."""
+        shape = self.base.data.shape
+        noise = np.empty((len(members), m, int(np.prod(shape))), dtype=np.float32)
+        for copies, index in zip(noise, self.base.indices[list(members)].tolist(), strict=True):
+            open_stream(NOISE_FORMAT, seed, index, "attack", copies.shape[1]).fill(copies)
+        noise *= np.float32(self.base.identity["noise"]["sigma"])
+        return torch.from_numpy(noise).unflatten(2, shape)
+
+
+def _plan(config: AttackConfig, noise: Noise) -> Plan:
+    return predict_plan(config.alpha, config.n)
+
+
+def _chosen(config: AttackConfig, certificates: Certificates | None, data: ImageData) -> np.ndarray:
+    """The images to attack: those that the options select, less those that have no certificate to attack, or that are
+    of the class wanted; then at most max_images."""
+    if config.target is not None and config.target >= data.num_classes:
+        raise InputError(f"target must be a class of the data set, 0 to {data.num_classes - 1}, got {config.target}")
+    every = config if config.indices is not None else config.model_copy(update={"max_images": None})
+    indices = selected(every, data)
+    if certificates is not None:
+        indices = indices[np.isin(indices, certificates.index)]
+    if config.target is not None:
+        indices = indices[data.labels[indices] != config.target]
+    if not len(indices):
+        raise InputError("no image is left to attack: " + (
+            f"none of those selected is certified in {config.eps_from}" if certificates is not None else
+            f"all those selected are of class {config.target}, the target"))
+    return indices[: config.max_images]
+
+
+def _like(config: AttackConfig, store: Store) -> AttackConfig:
+    """The options with sigma, data and split of a store, where they name none."""
+    changes: dict[str, Any] = {}
+    if store.kind == "certify" and config.sigma is None:
+        changes["sigma"] = store.identity["noise"]["sigma"]
+    if config.data is None and store.identity["data"]["name"] in KNOWN_SPECS:
+        changes["data"] = store.identity["data"]["name"]
+    if "split" not in config.model_fields_set:
+        changes["split"] = store.identity["data"]["split"]
+    return config.model_copy(update=changes)
+
+
+def _check(store: Store, run: Prepared, wanted: str) -> None:
+    """Raise StoreError unless the store's certificates are of this run's classifier and images, byte for byte."""
+    check_certificates(store, run.identity, run.indices, wanted)
+    index = store.column("index")
+    if index.max() >= len(run.data) or run.data.fingerprint(index) != store.identity["data"]["sha256"]:
+        raise StoreError(f"{store.folder} holds certificates of other images than those of {run.data.name} "
+                         f"({run.data.split}) here (their SHA-256 differs), so {wanted} cannot use it")
+
+
+def _fixed(model: Any, random: torch.Generator) -> Any:
+    """The base classifier as the attack calls it: a random one gets fresh normals from the attack's generator."""
+    if not is_random(model):
+        return model
+
+    def normals(t: int, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=random, device=like.device, dtype=like.dtype)
+
+    return lambda images: model(images, normals)
+
+
+def _norms(images: Tensor, moved: Tensor) -> list[tuple[float, float]]:
+    """(l2, l_inf) norm of each perturbation."""
+    delta = moved.double() - images.double()
+    return list(zip(l2_norms(delta).tolist(), delta.abs().flatten(1).amax(dim=1).tolist(), strict=True))
+
+
+def _options(attack: Any) -> dict[str, Any]:
+    """All options of an attack but its size, those left at their defaults included."""
+    return {name: value for name, value in asdict(attack).items() if name not in ("eps", "steps")}
+
+
+def _name(part: int, setting: int) -> str:
+    return f"{setting:03d}-{part:05d}"
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """The same gradients at every call on one machine: one processor thread, and cuDNN's repeatable kernels."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True):
+            yield
+    finally:
+        torch.set_num_threads(before)

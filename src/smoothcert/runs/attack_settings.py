@@ -1,0 +1,72 @@
+"""What an attack run goes through for each image: its settings, and, where they give the bounds, its certificate."""
+
+import hashlib
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from smoothcert.errors import StoreError
+from smoothcert.runs.config import AttackConfig
+from smoothcert.runs.store import Store
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One attack on every image.
+
+    Attributes:
+        size: eps, or the multiple of the image's certified radius.
+        m: noisy copies that the attack sees; 0 is the image itself, under the base classifier.
+        steps: T.
+    """
+
+    size: float
+    m: int
+    steps: int
+
+
+CLEAN = Setting(0.0, 0, 0)
+"""No attack: the first record of each image, to tell accuracy at radius 0 and which answers change."""
+
+
+def settings_of(config: AttackConfig) -> tuple[Setting, ...]:
+    """CLEAN, then every (size, m, T)."""
+    return (CLEAN, *(Setting(*combination) for combination in product(config.sizes, config.m, config.steps)))
+
+
+@dataclass(frozen=True, eq=False)
+class Certificates:
+    """The certified images of a store, by rising index: `index`, `prediction` int64 (M,), `radius` (M,) > 0."""
+
+    index: np.ndarray
+    prediction: np.ndarray
+    radius: np.ndarray
+
+    def classes(self, index: np.ndarray) -> np.ndarray:
+        """The certified class of each image."""
+        return self.prediction[np.searchsorted(self.index, index)]
+
+    def radii(self, index: np.ndarray) -> np.ndarray:
+        """The certified radius of each image."""
+        return self.radius[np.searchsorted(self.index, index)]
+
+    def digest(self, index: np.ndarray) -> str:
+        """SHA-256 of these images' classes and radii."""
+        parts = (index, self.classes(index), self.radii(index))
+        return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
+
+
+def certificates_of(store: Store) -> Certificates:
+    """The images of a certify store that have a certificate, of any class.
+
+    Raises:
+        StoreError: a store of another kind.
+    """
+    if store.kind != "certify":
+        raise StoreError(f"{store.folder} is no certify store, but one of kind {store.kind}: eps-from needs the "
+                         f"certified radii of a `smoothcert certify` run")
+    index, prediction, radius = (store.column(name) for name in ("index", "prediction", "radius"))
+    order = np.argsort(index)
+    order = order[radius[order] > 0]
+    return Certificates(index[order], prediction[order], radius[order])

@@ -1,0 +1,38 @@
+"""Whether two stores speak of the same classifier and images, by their identities; no torch."""
+
+from typing import Any
+
+import numpy as np
+
+from smoothcert.errors import StoreError
+from smoothcert.runs.store import Store
+
+_SHARED = (("model",), ("num_classes",), ("noise", "sigma"), ("data", "name"), ("data", "split"), ("data", "shape"))
+
+
+def check_certificates(store: Store, identity: dict[str, Any], indices: np.ndarray, wanted: str) -> None:
+    """Raise StoreError unless `store` holds certificates of the smoothed classifier and the images of a run.
+
+    Args:
+        identity: the run's. indices: (M,) its images, all of which need a certificate.
+        wanted: what the store is for, for the message.
+    """
+    if store.kind != "certify":
+        raise StoreError(f"{store.folder} is no certify store, but one of kind {store.kind}: {wanted} needs the store "
+                         f"of a `smoothcert certify` run")
+    if not store.complete:
+        raise StoreError(f"{store.folder} is not complete: finish its run first (the same command resumes it)")
+    differing = [f"  - {'.'.join(field)}: there {_at(store.identity, field)!r}, here {_at(identity, field)!r}"
+                 for field in _SHARED if _at(store.identity, field) != _at(identity, field)]
+    if differing:
+        raise StoreError(f"{store.folder} holds certificates of something else, so {wanted} cannot use it:\n"
+                         + "\n".join(differing))
+    if len(missing := np.setdiff1d(indices, store.column("index"))):
+        raise StoreError(f"{store.folder} has no certificates for {len(missing)} of the {len(indices)} images "
+                         f"(image {missing[0]} is the first), so {wanted} cannot use it: certify the same images")
+
+
+def _at(identity: dict[str, Any], field: tuple[str, ...]) -> Any:
+    for name in field:
+        identity = identity[name]
+    return identity

@@ -1,0 +1,105 @@
+"""Options of `attack`."""
+
+import math
+from collections.abc import Iterator
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from smoothcert.errors import InputError
+from smoothcert.runs.config.fields import Floats, Ints, Options, Whole
+from smoothcert.runs.config.sampling import SamplingConfig
+
+TIMES = (1.0, 1.5, 2.0)
+"""Multiples of an image's certified radius, where none are given."""
+
+
+def _one(value: Any) -> Any:
+    """A single number, as a configuration file may have it, as a list of one."""
+    return (value,) if isinstance(value, int | float) else value
+
+
+def _ascending(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values or any(after <= before for before, after in pairwise(values)):
+        raise ValueError(f"give one or more numbers in ascending order, got {_shown(values)}")
+    return values
+
+
+def _above_zero(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not all(0 < value < math.inf for value in values):
+        raise ValueError(f"all must be finite numbers above 0, got {_shown(values)}")
+    return _ascending(values)
+
+
+def _shown(values: tuple[Any, ...]) -> str:
+    return ",".join(f"{value:g}" for value in values) or "nothing"
+
+
+Sizes = Annotated[Floats, BeforeValidator(_one), AfterValidator(_above_zero)]
+Counts = Annotated[Ints, BeforeValidator(_one), AfterValidator(_above_zero)]
+Wholes = Annotated[Ints, BeforeValidator(_one), AfterValidator(_ascending)]
+
+
+class AttackConfig(SamplingConfig):
+    """Options of `smoothcert attack`: every image is attacked at every eps (or multiple), m and number of steps."""
+
+    eps: Sizes | None = Field(
+        None, description="bounds on the perturbation's norm, in pixel units, such as 0.25,0.5,1")
+    m: Wholes = Field(
+        "8", validate_default=True, description="noisy copies that the attack sees, such as 1,8,128; 0 attacks the "
+                                                "base classifier at the image itself")
+    steps: Counts = Field(
+        "20", validate_default=True, description="steps T of the attack; several are several attacks")
+    n: Counts = Field(
+        "1000", validate_default=True, description="samples that predict the attacked image; several, such as "
+                                                   "100,1000, are looks at one sample, each judged at alpha by itself")
+    attack: str = Field("pgd", description="pgd, ddn or stein (asks the model only for answers)")
+    attack_option: Options = Field(default_factory=dict, description="option of the attack, KEY=VALUE (repeatable), "
+                                                                     "such as surrogate=wrong or norm=linf")
+    target: Whole | None = Field(None, description="class that the attack wants (default: any but the right one); "
+                                                   "images of that class are left out")
+    eps_from: Path | None = Field(None, description="store of `smoothcert certify`: attack each of its certified "
+                                                    "images at multiples of its own radius, and its certified class")
+    times: Sizes | None = Field(
+        None, description="with eps-from: the multiples of the radius (default: 1,1.5,2)")
+    certified: Path | None = Field(None, description="store of `smoothcert certify` over the same images: print its "
+                                                     "curve beside the empirical accuracy")
+    save_adversaries: bool = Field(False, description="keep the attacked images, as float32")
+
+    @property
+    def sizes(self) -> tuple[float, ...]:
+        """What the attack's bound takes in turn: eps, or multiples of the certified radius."""
+        return self.eps if self.eps is not None else self.times or TIMES
+
+    @model_validator(mode="after")
+    def _one_design(self) -> Self:
+        if problems := [*self._contradictions(), *self._attack_problems()]:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        if (self.eps is None) == (self.eps_from is None):
+            yield "give either eps, bounds for all images, or eps-from, the store whose radii are the bounds"
+        if self.times is not None and self.eps_from is None:
+            yield "times are multiples of a certified radius: give eps-from, the store that holds the radii"
+        if self.eps_from is not None and self.certified is not None:
+            yield "with eps-from the bounds differ from image to image: leave certified out"
+        if self.eps_from is not None and self.target is not None:
+            yield "eps-from attacks each image's certified class: leave target out"
+        if self.eps_from is not None and self.attack_option.get("norm", "l2") != "l2":
+            yield "certified radii are l2 radii: eps-from takes an attack in norm l2"
+        if 0 in self.m and self.attack == "stein":
+            yield "m = 0 follows the base classifier's gradient, and stein has none but that of noisy copies"
+
+    def _attack_problems(self) -> Iterator[str]:
+        """What the attack itself says of its options; it is imported only here, since it needs torch."""
+        if given := [name for name in ("eps", "steps") if name in self.attack_option]:
+            yield f"attack-option {' and '.join(given)}: give --{' and --'.join(given)}"
+            return
+        try:
+            import_module("smoothcert.attacks").build_attack(self.attack, eps=1.0, steps=1, **self.attack_option)
+        except InputError as error:
+            yield str(error)

@@ -1,0 +1,46 @@
+"""A run into its store: what is pending, kept record by record as it is done."""
+
+from smoothcert.runs.progress import Progress
+from smoothcert.runs.provenance import provenance
+from smoothcert.runs.records import Record
+from smoothcert.runs.store import Store, StoreWriter, open_store, read_store, record_count
+from smoothcert.runs.work import Run
+from smoothcert.runs.workers import records_of
+
+
+def fill(run: Run, progress: Progress) -> Store:
+    """Do what is left of a run; the finished store."""
+    with open_store(run.config.out, run.identity, provenance(**run.told)) as store:
+        _keep(store, run, progress)
+        store.finish()
+    return read_store(run.config.out)
+
+
+def _keep(store: StoreWriter, run: Run, progress: Progress) -> None:
+    pending = store.pending()
+    total = record_count(run.identity)
+    done = total - len(pending)
+    progress(done, total, f"resumed, {done} were done" if done else "sampling")
+    drawn = 0
+    for finished, (position, record, seconds) in enumerate(records_of(run, pending), start=1):
+        store.add(position, record, seconds)
+        drawn += samples_of(record)
+        progress(done + finished, total, _words(drawn, finished * run.most))
+
+
+def samples_of(record: Record) -> int:
+    """Samples drawn for a record: its tallies are cumulative within a stage."""
+    return sum({tally.stage: tally.n for tally in record.tallies}.values())
+
+
+def _words(drawn: int, most: int) -> str:
+    saved = f", {1 - drawn / most:.0%} saved by stopping early" if drawn < most else ""
+    return f"{_short(drawn)} samples{saved}"
+
+
+def _short(count: int) -> str:
+    """12.3M for 12,345,678."""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return str(count)

@@ -1,0 +1,124 @@
+"""What the options put between the noise and a classifier: a denoiser, and beyond it a walk or a flow."""
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from smoothcert.checks import suggestion
+from smoothcert.data import ImageData
+from smoothcert.denoise import Attractor, DenoisedClassifier, WalkJump
+from smoothcert.errors import InputError, ModelError
+from smoothcert.runs.config import SamplingConfig, TrainConfig
+from smoothcert.runs.initial import Initial
+from smoothcert.runs.modeldir import DENOISER, ModelCard, denoiser_card, module_hash, read_denoiser
+
+Shape = tuple[int, int, int]
+
+_NO_OPTIONS = ("first", "second", "sigma")
+
+
+@dataclass(frozen=True, eq=False)
+class Front:
+    """The frozen denoiser that a classifier is trained behind."""
+
+    module: nn.Module
+    card: ModelCard
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of it determines the run's weights."""
+        return {"sha256": module_hash(self.module)}
+
+
+def read_front(
+    config: TrainConfig, data: ImageData, initial: Initial | None
+) -> tuple[Front | None, TrainConfig]:
+    """The denoiser that the options name, or that `initial` was trained behind, if any; and the options, with its
+    noise level where they name none.
+
+    Raises:
+        InputError: two denoisers, or no noise level. FileError, ModelError: as `checked_denoiser` says.
+    """
+    bundled = initial.folder / DENOISER if initial and initial.card.denoiser else None
+    if bundled and config.denoiser:
+        raise InputError(f"denoiser: {config.init} was trained behind a denoiser and brings it along: leave --denoiser "
+                         f"out")
+    folder = bundled or config.denoiser
+    if folder is None:
+        return None, config
+    front = Front(*checked_denoiser(folder, data.shape))
+    sigma = config.sigma or denoiser_sigma(folder)
+    if sigma is None:
+        raise InputError(f"sigma: the noise level is required, because the denoiser {folder} serves every one")
+    return front, config.model_copy(update={"sigma": sigma})
+
+
+def fronted(classifier: Any, config: SamplingConfig | None, shape: Shape, sigma: float | None) -> Any:
+    """A base classifier behind what the options put in front of it; itself where that is nothing.
+
+    Args:
+        classifier: one that brings its own denoiser is a `DenoisedClassifier`.
+        shape: (C, H, W) of the images.
+        sigma: the noise level; None is that of the denoiser.
+    Raises:
+        InputError: two denoisers, none for a walk or a flow to start from, or another sigma than the denoiser's.
+        FileError, ModelError: a denoiser cannot be read, or is for other images.
+    """
+    bundled = classifier if isinstance(classifier, DenoisedClassifier) else None
+    folder = config.denoiser if config else None
+    if bundled and folder:
+        raise InputError(f"denoiser: {folder} cannot stand in front of a model that was trained behind a denoiser and "
+                         f"brings it along: leave --denoiser out")
+    if bundled:
+        first, behind, level = bundled.denoiser, bundled.classifier, sigma or bundled.sigma
+    elif folder:
+        first, card = checked_denoiser(folder, shape)
+        behind, level = classifier, sigma or float(card.sigma or 0)
+    elif config and (config.walk_jump or config.attractor):
+        raise InputError("walk-jump and attractor start from a denoiser's estimate: give denoiser, its directory, or a "
+                         "model that was trained behind one")
+    else:
+        return classifier
+    return DenoisedClassifier(_extended(first, config, shape, level) if config else first, behind, level)
+
+
+def checked_denoiser(folder: Path, shape: Shape) -> tuple[nn.Module, ModelCard]:
+    """The denoiser of a folder, frozen, and its card. Raises FileError or ModelError, also for other images."""
+    denoiser, card = read_denoiser(folder)
+    if card.input_shape != shape:
+        raise ModelError(f"the denoiser {folder} takes images of shape {card.input_shape}, the data set has {shape}: "
+                         f"use the data it was trained on, or --resize and --crop")
+    return denoiser, card
+
+
+def denoiser_sigma(folder: Path | None) -> float | None:
+    """The only noise level that the denoiser of a folder is for; None where there is none, or it serves every one."""
+    if folder is None:
+        return None
+    card = denoiser_card(folder)
+    return None if card.options.get("conditioned") else card.sigma
+
+
+def _extended(first: nn.Module, config: SamplingConfig, shape: Shape, sigma: float) -> nn.Module:
+    """The denoiser with the walk or the flow that the options ask for, or itself."""
+    folder = config.walk_jump or config.attractor
+    if folder is None:
+        return first
+    kind = WalkJump if config.walk_jump else Attractor
+    second = checked_denoiser(folder, shape)[0]
+    takes = list(inspect.signature(kind).parameters)
+    known = [name for name in takes if name not in _NO_OPTIONS]
+    for option in config.front_option:
+        if option not in known:
+            raise InputError(f"front_option: {kind.__name__} has no option {option!r}{suggestion(option, known)}; its "
+                             f"options: {', '.join(known)}")
+    options = {"sigma2": getattr(second, "sigma", None), **config.front_option}
+    if options["sigma2"] is None:
+        raise InputError(f"front_option: {folder} serves every noise level: name the walk's with sigma2=, such as "
+                         f"sigma2=0.05")
+    if "sigma" in takes:
+        options["sigma"] = sigma
+    return kind(first, second, **options).eval()

@@ -1,0 +1,87 @@
+"""What a store was made from, opened again for pictures: its data set, and its model's answers."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from smoothcert.data import ImageData, load_data
+from smoothcert.data.named import DATA_DIR_VARIABLE, HUB_SETS
+from smoothcert.errors import InputError
+from smoothcert.runs.classifiers import open_classifier
+from smoothcert.runs.store import Store
+from smoothcert.smoothing import evaluation
+
+
+def stored_data(
+    store: Store, data: str | None = None, data_dir: Path | None = None, resize: int | None = None,
+    crop: int | None = None,
+) -> ImageData:
+    """The data set of a store, checked to be the same: shape, labels, and the hash of the images of the run.
+
+    Nothing is fetched: a set of the public hub has to lie in `data_dir` or in the environment's folder.
+
+    Args:
+        data: the forms of `smoothcert.data.load_data`; None takes the name in the store.
+        resize, crop: as the run was given them.
+    Raises:
+        InputError: it must be named, or is another one. FileError, DataError: it cannot be read.
+    """
+    told = store.identity["data"]
+    if not told:
+        raise InputError(f"{store.folder} does not say which data set it is of: this needs a store")
+    name = data or told["name"]
+    if name in HUB_SETS and not (data_dir or os.environ.get(DATA_DIR_VARIABLE)):
+        raise InputError(f"the images of {store.folder} are those of {name}: give --data-dir, or set "
+                         f"{DATA_DIR_VARIABLE}")
+    if data is None and name not in ("digits", *HUB_SETS):
+        raise InputError(f"the images of {store.folder} came from {name!r}: give --data parquet:PATH or "
+                         f"imagefolder:PATH")
+    images = load_data(name, told["split"], data_dir=data_dir, resize=resize, crop=crop,
+                       num_classes=store.num_classes)
+    if list(images.shape) != list(told["shape"]):
+        raise InputError(f"{name} has images of shape {images.shape}, and those of {store.folder} have "
+                         f"{tuple(told['shape'])}: give the run's --resize and --crop")
+    index = store.column("index")
+    if index.size and (index.max() >= len(images) or (images.labels[index] != store.column("label")).any()):
+        raise InputError(f"{name} has other labels than {store.folder}: it is another data set")
+    run = _run_indices(store)
+    if run is not None and images.fingerprint(run) != told["sha256"]:
+        raise InputError(f"{name} differs from the data of {store.folder}: the SHA-256 of its images is another")
+    return images
+
+
+def stored_answers(store: Store, model: str, *, weights: str = "best", trust: bool = False
+                   ) -> Callable[[np.ndarray], np.ndarray]:
+    """The base classifier of a store as images (N, C, H, W) -> classes (N,), checked to be the same by its hash.
+
+    Raises:
+        InputError: another model. FileError, ModelError: it cannot be opened.
+    """
+    shape: Any = tuple(store.identity["data"]["shape"])
+    opened = open_classifier(model, shape, store.num_classes, weights=weights, trust=trust)
+    stored = store.identity["model"]
+    if stored["by"] != "id" and opened.identity != stored:
+        raise InputError(f"{model} is not the model of {store.folder}: the store names {stored['by']} "
+                         f"{stored['sha256'][:12]}, this one is {opened.identity['by']} "
+                         f"{opened.identity.get('sha256', '')[:12]}")
+
+    def answers(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad(), evaluation(opened.model):
+            logits = opened.model(torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)))
+        return np.asarray(logits).argmax(axis=1)
+
+    return answers
+
+
+def _run_indices(store: Store) -> np.ndarray | None:
+    """The images of the whole run, in its order; None where only the data's hash knows them."""
+    told = store.identity["images"]
+    if "every" in told:
+        return told["start"] + told["every"] * np.arange(told["count"])
+    if isinstance(told["indices"], list):
+        return np.asarray(told["indices"], dtype=np.int64)
+    return store.column("index") if store.complete else None

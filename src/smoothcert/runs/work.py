@@ -1,0 +1,48 @@
+"""What a run is to those who fill a store from it: tasks to hand out, and records that come of them."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+from smoothcert.runs.config import SamplingConfig
+from smoothcert.runs.records import Record
+
+Task = tuple[int, ...]
+"""Positions in the run's list of records that one process works on together."""
+
+Done = tuple[int, Record, float]
+"""Position, record, seconds."""
+
+
+class Run(Protocol):
+    """A run that is ready to work; `config` has the seed and the engine that were resolved."""
+
+    @property
+    def config(self) -> SamplingConfig: ...
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The identity of its store."""
+        ...
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What its store's provenance says of model and data."""
+        ...
+
+    @property
+    def most(self) -> int:
+        """The most samples that one record can take."""
+        ...
+
+    @property
+    def reopen(self) -> Callable[[], "Run"]:
+        """Prepares the same run in another process; it can be pickled."""
+        ...
+
+    def tasks(self, pending: Sequence[int]) -> list[Task]:
+        """The pending positions as tasks, in order. Records do not depend on which of their task's are pending."""
+        ...
+
+    def records(self, tasks: Iterable[Task]) -> Iterator[Done]:
+        """The records of all tasks, as they are done; a task is taken when there is room for it."""
+        ...

@@ -1,0 +1,337 @@
+"""Pictures: what is drawn is what was computed, thinning hides nothing to be seen, files are the same each time."""
+
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from scipy.stats import norm
+from typer.testing import CliRunner
+
+from smoothcert.analysis.panels import average_pooled, noise_panels, noisy_copy, resolution_study
+from smoothcert.analysis.regions import decision_regions
+from smoothcert.cli.main import app
+from smoothcert.cli.plot import PLOTS
+from smoothcert.data import load_data
+from smoothcert.errors import InputError, SmoothcertError, StoreError, UnknownNameError
+from smoothcert.noise import build_noise, open_stream, sample
+from smoothcert.report.curves import certified_curve
+from smoothcert.report.gallery import gallery_of
+from smoothcert.report.plots.kinds import KINDS, Request, picture
+from smoothcert.report.plots.lines import Beside, Observed, draw_curves, draw_empirical
+from smoothcert.report.plots.style import COLOURS, DASHES, save
+from smoothcert.report.results import Result
+from smoothcert.report.studies import (
+    bounds_compared,
+    envelope,
+    pairs,
+    projected_over_alpha,
+    projected_over_n,
+    shares,
+    wall,
+)
+from smoothcert.report.thin import drawn_curve, thinned, value_at
+from smoothcert.report.votes import votes_of
+from smoothcert.runs.records import Record, Tally
+from smoothcert.runs.restored import stored_data
+from smoothcert.runs.store import read_store, write_store
+from smoothcert.stats import certify_counts, cohen_radius
+
+DIGITS = load_data("digits")
+
+
+def made(folder: Path, sigma: float = 0.25, seed: int = 0, method: str = "cohen", n: int = 1000, count: int = 60,
+         **changes) -> Path:
+    """A finished store over the first digits, with votes drawn from a seed instead of a network."""
+    rng, k = np.random.default_rng(seed), 10
+    p = rng.dirichlet(np.ones(k) / 8, count)
+    select, estimate = rng.multinomial(100, p), rng.multinomial(n, p)
+    answers = certify_counts(select, estimate, sigma, 0.001, method)
+    indices = np.arange(count)
+    identity = {
+        "kind": "certify", "model": {"by": "module", "sha256": "ab" * 32}, "num_classes": k,
+        "data": {"name": "digits", "split": "test", "shape": [1, 8, 8], "sha256": DIGITS.fingerprint(indices)},
+        "images": {"count": count, "start": 0, "every": 1},
+        "noise": {"kind": "grid", "format": "sfc64-v1", "sigma": sigma, "levels": 16, "exponent": 12, "reach": 1.0},
+        "seed": seed, "procedure": {"method": method, "alpha": 0.001, "n0": 100, "n": n, "margin": None},
+        "space": "pixels", "engine": "eager", "precision": "float32", "device": "cpu", **changes,
+    }
+    records = [Record(i, int(DIGITS.labels[i]), int(answers.prediction[i]), {"radius": float(answers.radius[i])}, False,
+                      [Tally.of("select", select[i]), Tally.of("estimate", estimate[i])]) for i in range(count)]
+    write_store(folder, identity, {"model": "m", "classes": list(DIGITS.class_names)}, records)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("stores")
+    return made(folder / "a"), made(folder / "_b", 0.5, 1)
+
+
+def images_of(store):
+    return DIGITS
+
+
+def lines(figure: Figure) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(np.asarray(line.get_xdata()), np.asarray(line.get_ydata())) for line in figure.axes[0].lines]
+
+
+def result(radius, correct, name="run", **told) -> Result:
+    radius = np.asarray(radius, float)
+    return Result(name, np.arange(len(radius)), radius, np.asarray(correct, bool), radius == 0,
+                  **{"sigma": 0.5, "alpha": 0.001, "method": "cohen", "n": 1000, **told})
+
+
+@pytest.mark.parametrize("columns", [1, 7, 100])
+def test_a_thinned_curve_has_the_same_value_at_every_pixel(columns):
+    rng = np.random.default_rng(columns)
+    told = result(rng.gamma(2, 0.3, 3000).round(3), rng.random(3000) < 0.8)
+    whole, thin = certified_curve(told), drawn_curve(told, columns=columns)
+    edges = np.linspace(0, whole.radius[-2], columns + 1)
+    for field in ("accuracy", "lower"):
+        np.testing.assert_array_equal(value_at(thin, edges, field), value_at(whole, edges, field))
+    for low, high in pairwise(edges):  # what a column of pixels shows: from its first value to its last
+        inside = (whole.radius > low) & (whole.radius <= high)
+        if inside.any():
+            kept = thin.accuracy[(thin.radius > low) & (thin.radius <= high)]
+            assert (kept.max(), kept.min()) == (whole.accuracy[inside].max(), whole.accuracy[inside].min())
+    assert len(thin.radius) <= 2 * columns + 2
+    assert thin.radius[-1] == whole.radius[-1]
+    assert set(thin.radius) <= set(whole.radius)
+
+
+def test_few_corners_are_left_as_they_are():
+    steps = np.array([0.1, 0.5, 0.7])
+    assert thinned(steps, columns=2) is steps
+
+
+def test_a_picture_draws_the_curves_own_arrays():
+    curves = [drawn_curve(result([0.2, 0.4, 0.9], [True, True, False], name)) for name in ("one", "_two")]
+    figure = draw_curves(curves)
+    steps = [line for line in lines(figure) if len(line[0]) == len(curves[0].radius)]
+    for (x, y), curve in zip(steps, curves, strict=True):
+        np.testing.assert_array_equal(x, curve.radius)
+        np.testing.assert_array_equal(y, 100 * curve.accuracy)
+    words = [text.get_text().strip() for text in figure.axes[0].get_legend().get_texts()]
+    assert words == ["one", "_two"], "a name that begins with an underscore is a name"
+
+
+def test_colours_and_dashes_tell_many_curves_apart():
+    looks = {(COLOURS[k % len(COLOURS)], str(DASHES[k % len(DASHES)])) for k in range(42)}
+    assert len(looks) == 42
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_the_same_input_gives_the_same_bytes(kind, tmp_path):
+    told = drawn_curve(result([0.2, 0.4, 0.9], [True, True, False], "$x_1$ a <b> & c"))
+    files = [tmp_path / f"{k}.{kind}" for k in range(2)]
+    for file in files:
+        save(draw_curves([told]), file, "$title$ <script>")
+    content = files[0].read_bytes()
+    assert content == files[1].read_bytes()
+    assert content.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[kind])
+    if kind == "svg":
+        text = content.decode()
+        assert "<script>" not in text
+        assert "$x_1$ a &lt;b&gt; &amp; c" in text, "a name is no formula and no markup"
+
+
+def test_the_envelope_is_the_best_run_at_joint_confidence():
+    one, two = result([0.1, 0.2, 0.3] * 30, [True] * 90, "one"), result([0.0, 0.2, 0.9] * 30, [True] * 90, "two")
+    data = envelope([one, two], 0.05)
+    for r, accuracy, lower in zip(data.radius, data.accuracy, data.lower, strict=True):
+        each = [run.at([r], 0.025) for run in (one, two)]
+        assert accuracy == max(at.accuracy[0] for at in each)
+        assert lower == max(at.test_set[0] for at in each)
+    assert set(data.best) == {0, 1}
+
+
+def test_the_bounds_are_the_papers_from_the_same_counts(stores):
+    store = read_store(stores[0])
+    cohen, li, lecuyer = bounds_compared(store, "a", 0.05)
+    votes = votes_of(store)
+    radius = np.asarray(cohen_radius(votes.lower(0.001)[0], None, 0.25))
+    right = (votes.chosen == store.column("label")) & (radius > 0)
+    for r in (0.0, 0.1, 0.3):
+        assert value_at(cohen, np.array([r]))[0] == np.mean(right & (radius >= r))
+    for r in np.linspace(0.01, 0.6, 20):
+        first, second, third = (value_at(curve, np.array([r]))[0] for curve in (cohen, li, lecuyer))
+        assert first >= second >= third
+    assert lecuyer.radius[-1] < li.radius[-1] < cohen.radius[-1]
+
+
+def test_a_projection_to_the_runs_own_n_and_alpha_is_the_run(stores):
+    store = read_store(stores[0])
+    same_n = projected_over_n(store, "a", [1000, 100_000], 0.05)
+    np.testing.assert_array_equal(same_n[0].accuracy, same_n[1].accuracy)
+    np.testing.assert_array_equal(same_n[0].radius, same_n[1].radius)
+    assert same_n[2].radius[-1] > same_n[0].radius[-1]
+    np.testing.assert_array_equal(same_n[2].lower, same_n[2].accuracy)  # no bound is claimed for an estimate
+    same, larger = projected_over_alpha(store, "a", [0.001, 0.1], 0.05)[1:]
+    np.testing.assert_array_equal(same.radius, same_n[0].radius)
+    grid = np.linspace(0, 0.8, 50)
+    assert (value_at(larger, grid) >= value_at(same, grid)).all()
+
+
+def test_shares_the_wall_and_pairs_count_images(stores):
+    store = read_store(stores[0])
+    told = Result.of(store)
+    found = shares([told])
+    assert found.right[0] + found.wrong[0] + found.abstained[0] == pytest.approx(1)
+    assert found.abstained[0] == np.mean(store.column("prediction") < 0)
+    stood = wall([told])
+    assert stood.wall[0] == pytest.approx(0.25 * norm.ppf(0.001 ** (1 / 1000)), rel=1e-9)
+    assert stood.radii[0].max() <= stood.wall[0]
+    assert stood.at_wall[0] == np.mean(store.column("radius") >= 0.99 * stood.wall[0])
+    shifted = replace(told, index=told.index + 10)
+    both = pairs(told, shifted)
+    assert len(both.first) == told.images - 10
+    np.testing.assert_array_equal(both.first, np.where(told.correct, told.radius, 0)[10:])
+    with pytest.raises(InputError, match="no image in common"):
+        pairs(told, replace(told, index=told.index + 1000))
+    other = {**told.setting, "data": {**told.setting["data"], "name": "mnist"}}
+    with pytest.raises(InputError, match="mnist"):
+        pairs(told, replace(told, setting=other))
+
+
+def test_votes_are_refused_where_they_are_no_binomial_sample(tmp_path, stores):
+    procedure = {"design": "radii", "method": "cohen", "alpha": 0.001, "n0": 100, "n_max": 1000, "radii": [0.25],
+                 "margin": None}
+    with pytest.raises(StoreError, match="stopped sampling when its radii were decided"):
+        votes_of(read_store(made(tmp_path / "radii", procedure=procedure)))
+    log = tmp_path / "sigma_0.25.tsv"
+    log.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.3\t1\t1.0\n")
+    with pytest.raises(StoreError, match="no votes"):
+        picture("bounds", Request((str(log),)))
+
+
+def test_the_gallery_is_sorted_and_shows_the_runs_own_noise(stores):
+    store = read_store(stores[0])
+    gallery = gallery_of(store, images_of, 20)
+    certified = gallery.prediction >= 0
+    assert (np.diff(gallery.radius[certified]) <= 0).all()
+    assert not certified[certified.sum():].any(), "the abstained come last"
+    assert gallery.radius[0] == store.column("radius").max()
+    np.testing.assert_array_equal(gallery.clean[3], DIGITS.image(int(gallery.index[3])))
+    first, noise = np.empty((1, 64), np.float32), build_noise("grid", 0.25, 16)
+    stream = open_stream("sfc64-v1", store.identity["seed"], int(gallery.index[3]), "estimate", 64)
+    sample(noise, noise.centre(gallery.clean[3]), stream, first)
+    np.testing.assert_array_equal(gallery.noisy[3].ravel(), first[0])
+    assert gallery.drawn
+    assert not gallery.lossy
+
+
+def test_other_data_than_the_stores_are_refused(stores, tmp_path):
+    store = read_store(stores[0])
+    assert stored_data(store).fingerprint(np.arange(60)) == store.identity["data"]["sha256"]
+    changed = replace(store, identity={**store.identity, "data": {**store.identity["data"], "sha256": "0" * 64}})
+    with pytest.raises(InputError, match="SHA-256"):
+        stored_data(changed)
+    with pytest.raises(InputError, match="other labels"):
+        stored_data(replace(store, identity={**store.identity, "data": {**store.identity["data"], "split": "train"}}))
+    elsewhere = {**store.identity, "data": {**store.identity["data"], "name": "parquet:x"}}
+    with pytest.raises(InputError, match="give --data"):
+        stored_data(replace(store, identity=elsewhere))
+
+
+def test_panels_share_their_noise_and_pooling_leaves_sigma_over_k():
+    image = np.full((1, 64, 64), 0.5, np.float32)
+    panels = noise_panels(image, [0.25, 0.5])
+    np.testing.assert_allclose(2 * (panels.noisy[0] - image), panels.noisy[1] - image, atol=1e-6)
+    study = resolution_study(image, 0.5)
+    assert study.side.tolist() == [64, 32, 16]
+    assert [part.shape for part in study.pooled] == [(1, 16, 16)] * 3
+    for part, clean, residual in zip(study.pooled, study.clean, study.residual, strict=True):
+        left = part - average_pooled(clean, clean.shape[1] // 16)
+        assert left.std() == pytest.approx(residual, rel=4 / np.sqrt(2 * 256))  # four standard errors
+    with pytest.raises(InputError, match="cannot be pooled"):
+        resolution_study(np.zeros((1, 3, 3), np.float32), 0.5)
+
+
+def test_decision_regions_of_a_linear_classifier_are_half_planes():
+    w = np.random.default_rng(0).normal(size=16)
+    w /= np.linalg.norm(w)
+    image, noise = np.full((1, 4, 4), 0.5, np.float32), build_noise("gaussian", 0.5)
+    margin = 0.2
+    offset = float(image.ravel() @ w) - margin
+
+    def answers(images: np.ndarray) -> np.ndarray:
+        return (images.reshape(len(images), -1) @ w < offset).astype(np.int64)
+
+    found = decision_regions(answers, image, noise, 2, points=41, n=4000)
+    u, v = found.directions
+    np.testing.assert_allclose(found.directions @ found.directions.T, np.eye(2), atol=1e-9)
+    b, a = np.meshgrid(found.offsets, found.offsets, indexing="ij")
+    distance = margin + a * (u @ w) + b * (v @ w)
+    clear = np.abs(distance) > 1e-5
+    np.testing.assert_array_equal(found.classes[clear], (distance < 0)[clear])
+    assert found.counts[0] / 4000 == pytest.approx(norm.cdf(margin / 0.5), abs=4 * 0.5 / np.sqrt(4000))
+    assert u @ w < -0.9, "u leads to the runner-up, so against w"
+    assert found.typical == pytest.approx(0.5 * 4)
+
+
+def test_every_kind_draws_and_the_command_names_it(stores, tmp_path):
+    assert tuple(KINDS) == PLOTS
+    for name, kind in KINDS.items():
+        if name == "empirical":
+            continue
+        options = {"count": 4} if name == "gallery" else {}
+        request = Request(tuple(map(str, stores[:kind.least])), options=options, images_of=images_of,
+                          answers_of=lambda store: lambda images: images.mean(axis=(1, 2, 3)).astype(np.int64))
+        figure = picture(name, request)
+        save(figure, tmp_path / f"{name}.svg")
+        text = (tmp_path / f"{name}.svg").read_text()
+        assert "nan" not in text.lower().split("<metadata>")[0]
+
+
+def test_certified_beside_empirical_draws_both():
+    curve = drawn_curve(result([0.2, 0.4, 0.9], [True, True, False]))
+    eps = np.array([0.0, 0.5])
+    seen = Observed("attacked", eps, np.array([0.9, 0.7]), np.array([0.8, 0.6]), np.array([0.95, 0.8]))
+    figure = draw_empirical(Beside([curve], [seen]))
+    drawn = [line for line in lines(figure) if len(line[0]) == 2 and np.array_equal(line[0], eps)]
+    assert any(np.allclose(y, [90, 70]) for _, y in drawn)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["curv", "A", "-o", "x.png"], 'did you mean "curve"'),
+    (["curve", "A", "-o", "x.jpg"], ".png, .svg, .pdf"),
+    (["curve", "A", "-o", "x"], ".png, .svg, .pdf"),
+    (["curve", "A", "-o", "x.png", "--n", "100"], "takes no --n"),
+    (["scatter", "A", "-o", "x.png"], "takes 2 store(s), got 1"),
+    (["regions", "A", "-o", "x.png"], "give --model"),
+    (["gallery", "LOG", "-o", "x.png"], "needs a store"),
+    (["empirical", "A", "B", "-o", "x.png"], "at least one of each"),
+    (["projection", "A", "-o", "x.png", "--n", "10", "--alpha", ".1"], "give one of"),
+    (["projection", "A", "-o", "x.png", "--n", "1.5"], "whole numbers"),
+    (["panels", "A", "-o", "x.png", "--image", "4000"], "not among those"),
+    (["curve", "A", "-o", "x.png", "--rho", "2"], "rho"),
+    (["curve", "nowhere", "-o", "x.png"], "nowhere"),
+])
+def test_bad_requests_say_what_to_do(arguments, words, stores, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "log.tsv").write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.3\t1\t1.0\n")
+    places = {"A": str(stores[0]), "B": str(stores[1]), "LOG": "log.tsv"}
+    done = CliRunner().invoke(app, ["plot", *(places.get(a, a) for a in arguments)])
+    assert done.exit_code in (1, 2)
+    assert words in done.output.replace("\n", " ")
+    assert not list(tmp_path.glob("x*")), "nothing is left behind"
+
+
+def test_the_command_writes_the_picture_it_was_asked_for(stores, tmp_path):
+    run = partial(CliRunner().invoke, app)
+    for kind, more in (("curve", []), ("gallery", ["--count", "3"]), ("panels", ["--image", "5", "--sigma", ".5,1"])):
+        out = tmp_path / "new" / f"{kind}.png"
+        done = run(["plot", kind, str(stores[0]), *more, "--title", "T", "-o", str(out)])
+        assert done.exit_code == 0, done.output
+        assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_errors_are_smoothcerts_own():
+    with pytest.raises(UnknownNameError, match="envelope"):
+        picture("envelop", Request(("a",)))
+    with pytest.raises(SmoothcertError):
+        noisy_copy(np.zeros((1, 2, 2), np.float32), build_noise("gaussian", 0.5), -1, 0)
