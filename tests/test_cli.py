@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from smoothcert.cli.main import app
+from smoothcert.errors import ConfigError
 from smoothcert.runs.config import CertifyConfig, PredictConfig, TrainConfig
 from smoothcert.runs.store import read_store
 from smoothcert.stats import average_certified_radius
@@ -199,3 +200,14 @@ def test_demo(tmp_path):
     told = json.loads(run("table", tmp_path / "d" / "store", "--radii", "0,0.25", "--json").output)[0]
     assert told["accuracy"][0] > 0.9
     assert told["accuracy"][1] > 0.75
+
+
+def test_numbers_are_read_as_people_write_them(tmp_path):
+    options = TrainConfig.checked({"out": "m", "objective_option": ["a=1e-3", "b=-.5", "c=2", "d=null", "e=word"]})
+    assert options.objective_option == {"a": 0.001, "b": -0.5, "c": 2, "d": None, "e": "word"}
+    (tmp_path / "c.yaml").write_text("objective-option: {a: 1E5, b: 1e-3}")
+    read = TrainConfig.gather({"out": "m"}, tmp_path / "c.yaml").objective_option
+    assert read == {"a": 1e5, "b": 0.001}
+    assert all(type(value) is float for value in read.values())
+    with pytest.raises(ConfigError, match=r"objective_option.*YAML"):
+        TrainConfig.checked({"out": "m", "objective_option": ["a=[1,"]})

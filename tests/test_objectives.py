@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from smoothcert.attacks import AdreSurrogate, draw_noise, noisy_logits
-from smoothcert.errors import InputError
+from smoothcert.errors import ConfigError, InputError
 from smoothcert.objectives import OBJECTIVES, Step, build_objective
 from smoothcert.objectives.inner import warmed
 from smoothcert.objectives.trades import divergence
@@ -552,3 +552,15 @@ class TestAdversarial:
         loss = loss_of(build_objective("adversarial", eps=0.8, steps=4), logistic(), PIXEL, PIXEL_LABELS)
         expected = -np.log(right(np.array([[0.0], [1.0], [0.0]]))).mean()
         assert float(loss.total) == pytest.approx(expected, rel=1e-5)
+
+
+def test_everything_wrong_with_the_options_is_said_at_once():
+    with pytest.raises(ConfigError) as caught:
+        build_objective("smoothadv", 0.5, m=0, eps=-1, warmup=2, lamb=3)
+    problems = caught.value.problems
+    assert len(problems) == 3
+    for problem, word in zip(problems, ("lamb", "m must", "eps must"), strict=True):
+        assert word in problem
+    with pytest.raises(InputError, match=r"m must be at least 1, got 0") as caught_one:
+        build_objective("smoothadv", 0.5, m=0, warmup=2)
+    assert not isinstance(caught_one.value, ConfigError)

@@ -3,10 +3,12 @@
 import difflib
 import math
 import numbers
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
-from smoothcert.errors import InputError, UnknownNameError
+from smoothcert.errors import ConfigError, InputError, UnknownNameError
+
+T = TypeVar("T")
 
 
 def check_positive(name: str, value: Any) -> float:
@@ -86,6 +88,38 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f' (did you mean "{close[0]}"?)' if close else ""
+
+
+def built(what: str, build: Callable[..., T], known: Iterable[str], options: Mapping[str, Any]) -> T:
+    """build(**options), or everything that is wrong with the options at once: names that are not `known`, and values
+    that `build` refuses, tried one by one.
+
+    Raises:
+        InputError: one thing is wrong. ConfigError: several are.
+    """
+    takes = list(known)
+    listed = f"its options: {', '.join(takes)}" if takes else "it has no options"
+    problems: list[InputError] = [InputError(f"{what} has no option {name!r}{suggestion(name, takes)}; {listed}")
+                                  for name in options if name not in takes]
+    try:
+        made = build(**{name: value for name, value in options.items() if name in takes})
+    except InputError as error:
+        alone = [_refusal(build, {name: value}) for name, value in options.items() if name in takes]
+        problems += [refusal for refusal in alone if refusal] or [error]
+    else:
+        if not problems:
+            return made
+    if len(problems) == 1:
+        raise problems[0]
+    raise ConfigError([str(problem) for problem in problems], what)
+
+
+def _refusal(build: Callable[..., Any], options: Mapping[str, Any]) -> InputError | None:
+    try:
+        build(**options)
+    except InputError as error:
+        return error
+    return None
 
 
 def _number(name: str, value: Any, expected: str) -> float:

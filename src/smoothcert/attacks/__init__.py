@@ -11,7 +11,7 @@ from smoothcert.attacks.pgd import PGD
 from smoothcert.attacks.problem import draw_noise, noisy_logits
 from smoothcert.attacks.stein import Stein, stein_gradient
 from smoothcert.attacks.surrogates import SURROGATES, AdreSurrogate, Surrogate
-from smoothcert.checks import check_known, suggestion
+from smoothcert.checks import built, check_known
 from smoothcert.errors import InputError
 
 ATTACKS: dict[str, Any] = {"pgd": PGD, "ddn": DDN, "stein": Stein}
@@ -26,13 +26,9 @@ def build_attack(name: str, **options: Any) -> Attack:
     """
     kind = ATTACKS[check_known("attack", name, ATTACKS)]
     takes = [field.name for field in dataclasses.fields(kind)]
-    for option in options:
-        if option not in takes:
-            raise InputError(f"attack {name!r} has no option {option!r}{suggestion(option, takes)}: its options are "
-                             f"{', '.join(takes)}")
     if "eps" not in options:
         raise InputError(f"attack {name!r} needs eps, the bound on the perturbation's norm")
-    return kind(**options)
+    return built(f"attack {name!r}", lambda **given: kind(**{"eps": 1.0, **given}), takes, options)
 
 
 __all__ = [

@@ -2,9 +2,10 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from smoothcert.checks import check_count, check_known, suggestion
+from smoothcert.checks import built, check_count, check_known
 from smoothcert.denoise.estimators import DirectEstimator, Estimator, ResidualEnergy, ScalarEnergy
 from smoothcert.denoise.networks import NETWORKS, Shape, build_network
 from smoothcert.errors import InputError
@@ -68,16 +69,12 @@ def build_denoiser(
     """
     builder = DENOISERS[check_known("denoiser", name, DENOISERS)]
     known = denoiser_options(name)
-    for option in options:
-        if option not in known:
-            raise InputError(f"denoiser {name} has no option {option!r}{suggestion(option, known)}; its options: "
-                             f"{', '.join(known)}")
     if not isinstance(conditioned, bool):
         raise InputError(f"conditioned must be true or false, got {conditioned!r}")
     if sigma is None and not conditioned:
         raise InputError(f"denoiser {name} needs the noise level sigma that it is for, or conditioned=true, which "
                          f"serves every one")
-    return builder(_checked(shape), None if conditioned else sigma, **options)
+    return built(f"denoiser {name}", partial(builder, _checked(shape), None if conditioned else sigma), known, options)
 
 
 def denoiser_options(name: str) -> dict[str, Any]:

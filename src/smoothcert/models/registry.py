@@ -2,12 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
 
-from smoothcert.checks import check_count, check_known, suggestion
-from smoothcert.errors import InputError
+from smoothcert.checks import built, check_count, check_known
 from smoothcert.models.convolutional import cnn, cnn3, lenet
 from smoothcert.models.dense import linear, mlp
 from smoothcert.models.layers import check_shape, with_normalisation
@@ -53,11 +53,8 @@ def build_model(
     shape = check_shape(input_shape)
     check_count("num_classes", num_classes, least=2)
     known = model_options(name)
-    for option in options:
-        if option not in known:
-            raise InputError(f"{name} has no option {option!r}{suggestion(option, known)}; its options: "
-                             f"{', '.join(known)}")
-    return with_normalisation(builder(shape, num_classes, **options), shape[0], mean, std)
+    network = built(name, partial(builder, shape, num_classes), known, options)
+    return with_normalisation(network, shape[0], mean, std)
 
 
 def model_names() -> tuple[str, ...]:

@@ -1,9 +1,10 @@
 """Training objectives by name: one paper a file."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
-from smoothcert.checks import check_known, check_positive, suggestion
+from smoothcert.checks import built, check_known, check_positive
 from smoothcert.errors import InputError
 from smoothcert.objectives.adre import Adre
 from smoothcert.objectives.adversarial import Adversarial
@@ -38,20 +39,17 @@ def build_objective(name: str, sigma: float | None = None, **options: Any) -> Ob
         sigma: the run's noise level; needed by every objective with a field `sigma`.
         options: the objective's other fields.
     Raises:
-        InputError: an unknown name, an option it does not have (another objective's, say), or no sigma.
+        InputError: an unknown name, options it does not have (another objective's, say), refused values (all of them
+            at once), or no sigma.
     """
     kind = OBJECTIVES[check_known("objective", name, OBJECTIVES)]
     fields = [f.name for f in dataclasses.fields(kind)]
     takes = [f for f in fields if f != "sigma"]
-    for option in options:
-        if option not in takes:
-            known = f"its options are {', '.join(takes)}" if takes else "it has no options"
-            raise InputError(f"objective {name!r} has no option {option!r}{suggestion(option, takes)}: {known}")
     if "sigma" not in fields:
-        return kind(**options)
+        return built(f"objective {name!r}", kind, takes, options)
     if sigma is None:
         raise InputError(f"objective {name!r} needs the noise level sigma")
-    return kind(sigma=check_positive("sigma", sigma), **options)
+    return built(f"objective {name!r}", partial(kind, sigma=check_positive("sigma", sigma)), takes, options)
 
 
 __all__ = ["OBJECTIVES", "Loss", "Objective", "Step", "add_noise", "build_objective"]

@@ -140,6 +140,8 @@ def _objective(config: TrainConfig, teacher: Classifier | None, front: Front | N
             raise InputError("objective deen trains an energy: take model energy-residual or energy-scalar, or "
                              "objective denoise")
         return objective
+    except ConfigError:
+        raise
     except InputError as error:
         raise ConfigError([str(error)]) from None
 

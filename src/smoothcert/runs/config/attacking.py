@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from smoothcert.errors import InputError
+from smoothcert.errors import ConfigError, InputError
 from smoothcert.runs.config.fields import Floats, Ints, Options, Whole
 from smoothcert.runs.config.sampling import SamplingConfig
 
@@ -101,5 +101,7 @@ class AttackConfig(SamplingConfig):
             return
         try:
             import_module("smoothcert.attacks").build_attack(self.attack, eps=1.0, steps=1, **self.attack_option)
+        except ConfigError as error:
+            yield from error.problems
         except InputError as error:
             yield str(error)

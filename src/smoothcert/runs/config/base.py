@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from smoothcert.checks import suggestion
 from smoothcert.errors import ConfigError, FileError, InputError
 from smoothcert.runs.config.fields import Count
+from smoothcert.runs.config.plain import from_yaml
 
 
 class Config(BaseModel):
@@ -66,7 +67,7 @@ class MachineConfig(Config):
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file, with dashes in its keys as underscores; safe-loaded."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = from_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise FileError(f"cannot read the configuration {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

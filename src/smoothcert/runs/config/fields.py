@@ -6,6 +6,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from smoothcert.checks import check_known, check_seed
+from smoothcert.runs.config.plain import from_yaml
 
 
 def _split(value: Any) -> Any:
@@ -20,7 +21,10 @@ def _pairs(value: Any) -> Any:
     pairs = [str(item).partition("=") for item in value]
     if not all(key and equals for key, equals, _ in pairs):
         raise ValueError(f"give KEY=VALUE, got {list(value)}")
-    return {key: yaml.safe_load(text) for key, _, text in pairs}
+    try:
+        return {key: from_yaml(text) for key, _, text in pairs}
+    except yaml.YAMLError as error:
+        raise ValueError(f"give KEY=VALUE with a YAML value, got {list(value)}: {error}") from None
 
 
 def _known(kind: str, home: str, registry: str) -> AfterValidator:
