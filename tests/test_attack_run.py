@@ -607,9 +607,9 @@ class TestReport:
         assert beside(store, certify_like((0, 0, 1, 1), (far, far - 0.01, far, 1.0)))[1].certified == 0.5
 
     def test_an_attack_store_where_another_kind_is_needed(self, grid, certified):
-        with pytest.raises(StoreError, match="attack store"):
+        with pytest.raises(StoreError, match="kind attack"):
             Result.of(grid)
-        with pytest.raises(StoreError, match="attack store"):
+        with pytest.raises(StoreError, match="kind attack"):
             recertify(grid)
         with pytest.raises(StoreError, match="no attack store"):
             outcomes(certified)

@@ -329,7 +329,7 @@ class TestRecertify:
     def test_a_predict_store_is_refused(self, tmp_path):
         told = identity(1, kind="predict")
         write_store(tmp_path / "p", told, PROVENANCE, [replace(records(1)[0], values={"p_value": 0.5})])
-        with pytest.raises(StoreError, match="predict store"):
+        with pytest.raises(StoreError, match="kind predict"):
             recertify(read_store(tmp_path / "p"))
 
     def test_counts_that_contradict_themselves_are_refused(self, tmp_path):

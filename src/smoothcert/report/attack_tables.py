@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from smoothcert.report.attacks import Beside, Outcome, Violations, axis_of, beside, norm_of, outcomes, violations
+from smoothcert.report.tables import aligned
 from smoothcert.runs.store import Store
 
 
@@ -37,12 +38,6 @@ def attack_text(store: Store, certified: Store | None = None) -> str:
         parts += [] if axis_of(store) == "times" else ["", _beside_text(store, certified)]
         parts.append(violations_text(violations(store, certified)))
     return "\n".join(parts)
-
-
-def aligned(rows: list[list[str]]) -> str:
-    """Cells as right-aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
 def _setting_cells(row: Outcome | Beside) -> list[str]:

@@ -53,7 +53,7 @@ def votes_of(store: Store) -> Votes:
             were decided, whose counts at the end are no plain binomial sample.
     """
     if store.kind != "certify":
-        raise StoreError(f"{store.folder} is a {store.kind} store: this needs the counts of a certify store")
+        raise StoreError(f"{store.folder} is a store of kind {store.kind}: this needs the counts of a certify store")
     if not store.records.num_rows:
         raise StoreError(f"{store.folder} has no records yet: let its run finish some images")
     design = store.identity["procedure"].get("design", "fixed")

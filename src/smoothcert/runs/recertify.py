@@ -31,7 +31,7 @@ def recertify(
         StoreError: a store of another kind, or without records. InputError: values that no procedure takes.
     """
     if store.kind != "certify":
-        raise StoreError(f"{store.folder} is a {store.kind} store: only certify stores can be certified again")
+        raise StoreError(f"{store.folder} is a store of kind {store.kind}: only certify stores can be certified again")
     if not store.records.num_rows:
         raise StoreError(f"{store.folder} has no records yet")
     stored = store.identity["procedure"]
