@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 from typer.testing import CliRunner
 
+from smoothcert.analysis.estimates import Estimates
 from smoothcert.analysis.panels import average_pooled, noise_panels, noisy_copy, resolution_study
 from smoothcert.analysis.regions import decision_regions
 from smoothcert.cli.main import app
@@ -280,7 +281,8 @@ def test_every_kind_draws_and_the_command_names_it(stores, tmp_path):
             continue
         options = {"count": 4} if name == "gallery" else {}
         request = Request(tuple(map(str, stores[:kind.least])), options=options, images_of=images_of,
-                          answers_of=lambda store: lambda images: images.mean(axis=(1, 2, 3)).astype(np.int64))
+                          answers_of=lambda store: lambda images: images.mean(axis=(1, 2, 3)).astype(np.int64),
+                          estimates_of=lambda store: Estimates(lambda noisy: noisy / 2))
         figure = picture(name, request)
         save(figure, tmp_path / f"{name}.svg")
         text = (tmp_path / f"{name}.svg").read_text()

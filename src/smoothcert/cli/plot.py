@@ -12,7 +12,7 @@ from smoothcert.cli.table import Rho
 from smoothcert.errors import InputError
 
 PLOTS = ("curve", "envelope", "empirical", "bounds", "projection", "abstention", "votes", "wall", "scatter", "gallery",
-         "panels", "resolution", "regions")
+         "panels", "resolution", "regions", "denoised", "failures", "contraction")
 
 Which = Annotated[str, typer.Argument(metavar="KIND", help=", ".join(PLOTS) + ".")]
 Stores = Annotated[
@@ -23,7 +23,8 @@ OutPicture = Annotated[
 ]
 Title = Annotated[str, typer.Option(metavar="TEXT", help="A line above the picture (default: none).")]
 Sizes = Annotated[
-    str | None, typer.Option("--n", metavar="LIST", help="projection: numbers of samples (default: n/10, 10 n, 100 n).")
+    str | None, typer.Option("--n", metavar="LIST", help="projection: numbers of samples (default: n/10, 10 n, 100 n); "
+                                                         "contraction: one, noisy copies an image (64).")
 ]
 Alphas = Annotated[str | None, typer.Option("--alpha", metavar="LIST", help="projection: alphas, instead of n.")]
 Sigmas = Annotated[
@@ -31,9 +32,12 @@ Sigmas = Annotated[
 ]
 ImageIndex = Annotated[
     int | None, typer.Option("--image", metavar="INT", help="panels, resolution, regions: index of the image (default: "
-                                                            "that of the median radius).")
+                                                            "that of the median radius); denoised: copies of this one.")
 ]
-Count = Annotated[int | None, typer.Option("--count", metavar="INT", help="gallery: number of images (default: 36).")]
+Count = Annotated[
+    int | None, typer.Option("--count", metavar="INT", help="gallery, denoised, failures, contraction: at most so many "
+                                                            "images (default: 36, 8, 12, 100).")
+]
 Data = Annotated[
     str | None, typer.Option("--data", metavar="TEXT", help="Where images are, as for certify (default: as stored).")
 ]
@@ -44,25 +48,39 @@ Model = Annotated[str | None, typer.Option(metavar="TEXT", help="regions: the ba
 Weights = Annotated[str | None, typer.Option(metavar="TEXT", help="regions: of a model directory: best or last.")]
 Trust = Annotated[bool, typer.Option("--trust", help="regions: run the Python code that a model directory names.")]
 
+Denoiser = Annotated[
+    Path | None, typer.Option("--denoiser", metavar="PATH", help="denoised, failures, contraction: directory of a "
+                                                                 "trained denoiser, for the run's sigma.")
+]
+Walk = Annotated[
+    Path | None, typer.Option("--walk-jump", metavar="PATH", help="denoised, contraction: a second, as for certify.")
+]
+FrontOption = Annotated[
+    list[str] | None, typer.Option("--front-option", metavar="KEY=VALUE", help="Option of the walk, as for certify.")
+]
+
 
 @reported
 def plot(
     kind: Which, stores: Stores, out: OutPicture, title: Title = "", rho: Rho = 0.05, sizes: Sizes = None,
     alphas: Alphas = None, sigmas: Sigmas = None, image: ImageIndex = None, count: Count = None, data: Data = None,
     data_dir: DataDir = None, resize: Resize = None, crop: Crop = None, model: Model = None, weights: Weights = None,
-    trust: Trust = False,
+    trust: Trust = False, denoiser: Denoiser = None, walk_jump: Walk = None, front_option: FrontOption = None,
 ) -> None:
-    """Draw a picture from stores: curves, envelopes, projections, galleries, noise panels, decision regions."""
+    """Draw a picture from stores: curves, envelopes, projections, galleries, noise panels, decision regions, denoisers.
+    """
     from smoothcert.report.plots.kinds import Request, check_request, picture
     from smoothcert.report.plots.style import check_ending, save
 
     given = {"n": _whole("n", sizes), "alpha": number_list("alpha", alphas), "sigma": number_list("sigma", sigmas),
-             "image": image, "count": count, "model": model, "weights": weights, "trust": trust}
+             "image": image, "count": count, "model": model, "weights": weights, "trust": trust,
+             "denoiser": denoiser, "walk-jump": walk_jump, "front-option": front_option}
     options = {name: value for name, value in given.items() if value not in (None, [], False)}
     check_request(kind, Request(tuple(stores), rho, options))
     check_ending(out)
     request = Request(tuple(stores), rho, options, images_of(data, data_dir, resize, crop),
-                      partial(_answers, model, weights or "best", trust) if model else None)
+                      partial(_answers, model, weights or "best", trust) if model else None,
+                      partial(_estimates, denoiser, walk_jump, front_option) if denoiser else None)
     save(picture(kind, request), out, title)
     typer.echo(f"wrote {out}", err=True)
 
@@ -80,6 +98,12 @@ def _answers(model: str, weights: str, trust: bool, store: Any) -> Any:
     from smoothcert.runs.restored import stored_answers
 
     return stored_answers(store, model, weights=weights, trust=trust)
+
+
+def _estimates(denoiser: Path, walk_jump: Path | None, front_option: list[str] | None, store: Any) -> Any:
+    from smoothcert.runs.estimating import stored_estimates
+
+    return stored_estimates(store, denoiser, walk_jump, front_option)
 
 
 def _whole(name: str, text: str | None) -> list[int]:

@@ -29,7 +29,7 @@ def draw_gallery(data: Gallery) -> Figure:
         if k >= count:
             continue
         gap = np.ones((*data.clean.shape[1:3], max(1, data.clean.shape[3] // 14)), dtype=np.float32)
-        _show(axes, np.concatenate([data.clean[k], gap, data.noisy[k]], axis=2))
+        show_image(axes, np.concatenate([data.clean[k], gap, data.noisy[k]], axis=2))
         wrong = data.prediction[k] not in (data.label[k], ABSTAIN)
         axes.set_title(_short(data.words(k)), fontsize=7, pad=3, color=COLOURS[1] if wrong else INK,
                        fontweight="bold" if wrong else "normal")
@@ -45,7 +45,7 @@ def draw_panels(data: Panels) -> Figure:
     cells: Any = figure.subplots(1, len(data.sigma) + 1)
     words = ["as it is", *(f"sigma {sigma:g}" for sigma in data.sigma)]
     for axes, image, title in zip(cells, [data.image, *data.noisy], words, strict=True):
-        _show(axes, image)
+        show_image(axes, image)
         axes.set_title(title, fontsize=9)
         axes.axis("off")
     return figure
@@ -60,7 +60,7 @@ def draw_resolution(data: Resolution) -> Figure:
         kinds = ((data.clean[column], f"{side} pixels"), (data.noisy[column], f"noise sigma {data.sigma:g}"),
                  (data.pooled[column], f"pooled: sigma {data.residual[column]:.3g} left"))
         for axes, (image, title) in zip(cells[:, column], kinds, strict=True):
-            _show(axes, image)
+            show_image(axes, image)
             axes.set_title(title, fontsize=9)
             axes.axis("off")
     return figure
@@ -101,7 +101,7 @@ def draw_regions(data: Regions, names: tuple[str, ...] = (), radius: float = 0.0
     return figure
 
 
-def _show(axes: Any, image: np.ndarray) -> None:
+def show_image(axes: Any, image: np.ndarray) -> None:
     """An image (C, H, W) with 1 or 3 channels (others: their mean), clipped to [0, 1] for the eye alone."""
     shown = np.clip(image, 0, 1)
     if len(shown) == 3:

@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from smoothcert.analysis.estimates import Estimates
 from smoothcert.analysis.panels import noise_panels, resolution_study
 from smoothcert.analysis.regions import Answers, decision_regions
 from smoothcert.checks import check_known, check_probability
 from smoothcert.errors import InputError
 from smoothcert.report.attacks import axis_of, empirical_curve, norm_of
 from smoothcert.report.compare import check_same_data
+from smoothcert.report.denoising import contraction_of, denoised_copies, denoised_gallery, failures_of
 from smoothcert.report.gallery import ImagesOf, gallery_of
 from smoothcert.report.interop import named, open_records
 from smoothcert.report.plots.counts import draw_abstention, draw_scatter, draw_top_shares, draw_wall
+from smoothcert.report.plots.denoising import draw_contraction, draw_denoised, draw_failures
 from smoothcert.report.plots.images import draw_gallery, draw_panels, draw_regions, draw_resolution
 from smoothcert.report.plots.lines import Beside, Observed, draw_curves, draw_empirical, draw_envelope
 from smoothcert.report.results import Result
@@ -40,6 +43,7 @@ from smoothcert.runs.store import Store
 from smoothcert.stats import clopper_pearson
 
 _PANEL_SIGMA = (0.12, 0.25, 0.5, 1.0)
+_FRONT = ("denoiser", "walk-jump", "front-option")
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class Request:
         stores: stores, logs or count files (also METHOD=PATH), in the order of their colours.
         rho: failure probability of each lower bound.
         options: what was given beside; each kind names those that it takes.
-        images_of, answers_of: the data set of a store, and its base classifier; for kinds that need them.
+        images_of, answers_of, estimates_of: the data set of a store, its base classifier, and a denoiser at its sigma;
+            for kinds that need them.
     """
 
     stores: tuple[str, ...]
@@ -58,6 +63,7 @@ class Request:
     options: dict[str, Any] = field(default_factory=dict)
     images_of: ImagesOf | None = None
     answers_of: Callable[[Store], Answers] | None = None
+    estimates_of: Callable[[Store], Estimates] | None = None
 
 
 @dataclass(frozen=True)
@@ -201,6 +207,33 @@ def _regions(request: Request) -> Any:
     return found, tuple(images.class_names), radius
 
 
+def _denoised(request: Request) -> Any:
+    how, count = _estimates(request, "denoised"), request.options.get("count", 8)
+    if "image" in request.options:
+        store, image, key = _one_image(request)
+        return denoised_copies(store, image, key, how, count)
+    return denoised_gallery(_only(request)[0], _images(request), how, count)
+
+
+def _failures(request: Request) -> Any:
+    first, second = _opened(request)
+    how = request.estimates_of(second[0]) if request.estimates_of else None
+    return failures_of(first, second, _images(request), how, request.options.get("count", 12))
+
+
+def _contraction(request: Request) -> Any:
+    how, copies = _estimates(request, "contraction"), request.options.get("n", [64])
+    if len(copies) > 1:
+        raise InputError(f"contraction takes one --n, the number of noisy copies an image; got {len(copies)}")
+    return contraction_of(_only(request)[0], _images(request), how, request.options.get("count", 100), copies[0])
+
+
+def _estimates(request: Request, kind: str) -> Estimates:
+    if request.estimates_of is None:
+        raise InputError(f"{kind} needs a denoiser: give --denoiser, its directory")
+    return request.estimates_of(_only(request)[0])
+
+
 def _one_image(request: Request) -> tuple[Store, np.ndarray, int]:
     """The image asked for, else the one of the median radius, and its index."""
     store = _only(request)[0]
@@ -242,5 +275,11 @@ KINDS: dict[str, Kind] = {
                        ("image", "sigma"), most=1),
     "regions": Kind(_regions, lambda data: draw_regions(*data), "classes on a plane through an image, and its votes",
                     ("image", "model", "weights", "trust"), most=1),
+    "denoised": Kind(_denoised, draw_denoised, "images as they are, noisy, and denoised",
+                     ("image", "count", *_FRONT), most=1),
+    "failures": Kind(_failures, draw_failures, "images that the first of two runs certifies at a larger radius",
+                     ("count", "denoiser"), least=2, most=2),
+    "contraction": Kind(_contraction, draw_contraction, "how far a denoiser contracts noise, and moves the image",
+                        ("count", "n", *_FRONT), most=1),
 }
 """Kinds of picture by name."""
