@@ -80,8 +80,8 @@ def gallery_of(store: Store, images_of: ImagesOf, count: int) -> Gallery:
     """
     check_count("count", count)
     if store.kind != "certify":
-        raise InputError(f"{store.folder} is a store of kind {store.kind}: a gallery is sorted by radius, and needs a certify "
-                         f"store")
+        raise InputError(f"{store.folder} is a store of kind {store.kind}: a gallery is sorted by radius, and needs a "
+                         f"certify store")
     if not store.records.num_rows:
         raise InputError(f"{store.folder} has no records yet: let its run finish some images")
     if "seed" not in store.identity:

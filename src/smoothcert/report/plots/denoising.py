@@ -1,0 +1,82 @@
+"""Pictures of denoisers: images denoised, images where one lost, contraction against slide; each an array -> figure
+function."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from smoothcert.report.denoising import Captioned, Contracted, Failures
+from smoothcert.report.plots.images import show_image
+from smoothcert.report.plots.style import COLOURS, FAINT, MARKERS, legend, new_figure, styled
+
+_COLUMNS = 4
+
+
+@styled
+def draw_denoised(shown: Captioned) -> Figure:
+    """A column an image: as it is, noisy, denoised, and after a walk where there is one; squared errors below each."""
+    data = shown.data
+    rows = [("x", data.clean), ("x + e", data.noisy), ("x_hat(x + e)", data.estimates)]
+    rows += [("walk or flow", data.walked)] if data.walked is not None else []
+    figure = new_figure(0.5 + 1.15 * len(shown.words), 0.5 + 1.32 * len(rows))
+    cells: Any = figure.subplots(len(rows), len(shown.words), squeeze=False)
+    for row, (name, images) in zip(cells, rows, strict=True):
+        row[0].set_ylabel(name, fontsize=8)
+        for k, axes in enumerate(row):
+            show_image(axes, images[k])
+            axes.set(xticks=[], yticks=[])
+            axes.grid(visible=False)
+            if images is not data.clean:
+                axes.set_xlabel(f"error {data.error(images)[k]:.4g}", fontsize=7, labelpad=2)
+    for axes, words in zip(cells[0], shown.words, strict=True):
+        axes.set_title(words, fontsize=7, pad=3)
+    figure.supxlabel(f"noise of sigma {data.sigma:g}; error: squared l2 distance to x", fontsize=8)
+    return figure
+
+
+@styled
+def draw_failures(data: Failures) -> Figure:
+    """Each image beside its noisy copy and, where there is a denoiser, the estimate; with both radii."""
+    shown = len(data.index)
+    rows, columns = max(1, -(-shown // _COLUMNS)), max(1, min(shown, _COLUMNS))
+    parts = [data.clean, data.noisy] + ([data.estimates] if data.estimates is not None else [])
+    figure = new_figure(max(4.6, 1.05 * len(parts) * columns), 1.4 * rows + 0.5)
+    cells: Any = figure.subplots(rows, columns, squeeze=False)
+    for k, axes in enumerate(cells.flat):
+        axes.axis("off")
+        if k < shown:
+            gap = np.ones((*data.clean.shape[1:3], max(1, data.clean.shape[3] // 14)), dtype=np.float32)
+            strip = [piece for part in parts for piece in (part[k], gap)][:-1]
+            show_image(axes, np.concatenate(strip, axis=2))
+            axes.set_title(f"{data.words[k]} (image {data.index[k]}): R {_cut(data.first[k])} > {_cut(data.second[k])}",
+                           fontsize=7, pad=3)
+    figure.supxlabel(f"{data.count:,} of {data.of:,} images have a larger radius in {data.names[0]} than in "
+                     f"{data.names[1]}" + (f"; {shown} shown" if shown < data.count else ""), fontsize=8)
+    return figure
+
+
+@styled
+def draw_contraction(found: Contracted) -> Figure:
+    """The contraction ratio of each image against its slide, told apart by the run's answer."""
+    data = found.data
+    figure = new_figure(5.2, 4.2)
+    axes = figure.add_subplot(xlabel="contraction ||x_hat(x + e) - E x_hat|| / ||e|| (estimate)",
+                              ylabel="slide ||E x_hat(x + e) - x|| (pixel units, estimate)")
+    kinds = (("right", found.right), ("wrong", ~found.right & ~found.abstained), ("abstained", found.abstained))
+    drawn = [(axes.plot(data.contraction[kind], data.slide[kind], MARKERS[k], color=COLOURS[k], alpha=0.6,
+                        markeredgewidth=0)[0], f"{name} ({kind.sum()})")
+             for k, (name, kind) in enumerate(kinds) if kind.any()]
+    for value, line in ((np.median(data.contraction), axes.axvline), (np.median(data.slide), axes.axhline)):
+        line(value, color=FAINT, linewidth=0.9, linestyle=":")
+    right, top = (1.06 * float(values.max()) or 1.0 for values in (data.contraction, data.slide))
+    axes.set(xlim=(0, right), ylim=(0, top))
+    axes.set_title(f"{len(data.index):,} images, {data.copies} noisy copies each; sigma {data.sigma:g}, typical ||e|| "
+                   f"{data.sigma * np.sqrt(found.dimension):.3g}; dotted: medians", fontsize=8)
+    legend(axes, [mark for mark, _ in drawn], [name for _, name in drawn])
+    return figure
+
+
+def _cut(radius: float) -> str:
+    """A radius to three decimals, rounded down."""
+    return f"{np.floor(radius * 1000) / 1000:.3f}"
