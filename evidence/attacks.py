@@ -14,7 +14,7 @@ from smoothcert.runs.provenance import machine_line
 CLI = str(Path(sys.executable).parent / "smoothcert")
 TRAIN = "--data mnist --model lenet --sigma 0.5 --epochs 6 --threads 1"
 CERTIFY = "--n0 100 --n 10000 --method cohen --every 100 --seed 0"
-STRENGTH = "--eps 1,1.5 --m 0,1,8,32,128 --steps 20 --n 100,1000 --every 200 --seed 0 --threads 1"
+STRENGTH = "--eps 1.5,2 --m 0,1,8,32,128 --steps 20 --n 100,1000 --every 100 --seed 0 --threads 1"
 TIGHTNESS = "--times 0.5,0.8,0.95,1,1.5,2 --m 32 --steps 20 --n 1000 --seed 0 --threads 1"
 
 

@@ -43,7 +43,7 @@ def page(results: dict[str, Result], seconds: dict[str, float]) -> str:
     """The table, each row also as its difference from `gaussian` on the same images."""
     base = results["gaussian"]
     lines = ["# Objectives on MNIST: LeNet, sigma 0.5, 6 epochs on the full training set for all\n",
-             f"{machine_line()} Seconds are the clock's, with whatever else ran.\n",
+             f"{machine_line()}. Seconds are the clock's, with whatever else ran.\n",
              "`smoothcert reproduce mnist-objectives --scale cpu`: 200 test images, n = 10,000, alpha = .001, method "
              "cohen. `above gaussian`: difference in ACR on the same images, with the standard error of its mean (an "
              "estimate); differences of certified accuracy in points, with their 95% paired intervals.\n",
