@@ -70,7 +70,7 @@ def _cells(comparison: Comparison, line: Line, at: Sequence[float]) -> Iterator[
                 *(_percent(f.expected, round) if f else "" for f in points)]
     if any(expected):
         yield [named, "paper", *expected]
-    yield ["" if any(expected) else named, "obtained", str(line.images), f"{line.seconds:.3g} s" if line.seconds
+    yield ["" if any(expected) else named, "obtained", str(line.images), f"{line.seconds:,.0f} s" if line.seconds
            else "", _acr(line.acr), _percent(line.abstained, round),
            *(_percent(f.obtained, math.floor) + ("*" if marked and f.excludes_expected else "") if f else ""
              for f in points)]
