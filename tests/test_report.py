@@ -8,12 +8,13 @@ import pytest
 
 from smoothcert.errors import InputError, StoreError, UnknownNameError
 from smoothcert.report.best import Board, best_method
-from smoothcert.report.compare import check_same_data, compare
+from smoothcert.report.compare import compare
 from smoothcert.report.curves import certified_curve
 from smoothcert.report.listings import render_comparison, render_predictions
 from smoothcert.report.plots import plot_curves
 from smoothcert.report.predictions import Predicted
 from smoothcert.report.results import Result, default_radii, merged
+from smoothcert.report.same_data import check_same_data
 from smoothcert.report.tables import down, radius_words, render, summary
 from smoothcert.stats import paired_interval
 

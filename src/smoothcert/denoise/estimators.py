@@ -34,6 +34,10 @@ class Estimator(nn.Module):
         super().__init__()
         self.sigma = None if sigma is None else check_positive("sigma", sigma)
 
+    def shown(self, y: Tensor, level: float) -> Tensor:
+        """What a network sees of y: where it serves every noise level, y with one plane more, sigma at each pixel."""
+        return y if self.sigma is not None else with_level(y, level)
+
     def level(self, sigma: float | None) -> float:
         """The noise level of a call. Raises InputError for another than the denoiser's own, or for none at all."""
         return agreed(self.sigma, sigma)
@@ -60,7 +64,7 @@ class DirectEstimator(Estimator):
 
     def forward(self, y: Tensor, sigma: float | None = None) -> Tensor:
         level = self.level(sigma)
-        return self.network(y if self.sigma is not None else with_level(y, level))
+        return self.network(self.shown(y, level))
 
 
 class EnergyEstimator(Estimator):
@@ -104,7 +108,7 @@ class ResidualEnergy(EnergyEstimator):
 
     def energy(self, y: Tensor, sigma: float | None = None) -> Tensor:
         level = self.level(sigma)
-        residual = y - self.network(y if self.sigma is not None else with_level(y, level))
+        residual = y - self.network(self.shown(y, level))
         return residual.square().flatten(1).sum(dim=1) / (2 * level**2)
 
 
@@ -121,7 +125,7 @@ class ScalarEnergy(EnergyEstimator):
 
     def energy(self, y: Tensor, sigma: float | None = None) -> Tensor:
         level = self.level(sigma)
-        return self.network(y if self.sigma is not None else with_level(y, level)) / level**2
+        return self.network(self.shown(y, level)) / level**2
 
 
 def agreed(own: float | None, given: float | None) -> float:

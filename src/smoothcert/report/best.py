@@ -7,8 +7,9 @@ from typing import Any, Self
 import numpy as np
 
 from smoothcert.errors import InputError
-from smoothcert.report.compare import check_same_data, image_notes, run_notes
+from smoothcert.report.compare import image_notes, run_notes
 from smoothcert.report.results import Result
+from smoothcert.report.same_data import check_same_data
 
 FIELDS = ("accuracy", "test_set", "bernstein", "population", "all_radii")
 

@@ -10,7 +10,7 @@ from smoothcert.checks import check_probability
 from smoothcert.errors import InputError
 from smoothcert.report.predictions import Predicted
 from smoothcert.report.results import Result
-from smoothcert.report.studies import same_images
+from smoothcert.report.same_data import check_same_data
 from smoothcert.stats import paired_interval
 
 Run = Result | Predicted
@@ -84,23 +84,6 @@ def compare(first: Run, second: Run, radii: Sequence[float], rho: float) -> Comp
     error = float(np.std(counted[0] - counted[1], ddof=1) / math.sqrt(len(one))) if len(one) > 1 else None
     return Comparison(differences=tuple(rows), norm=first.norm, acr_error=error,
                       acr=(float(counted[0].mean()), float(counted[1].mean())), **told)
-
-
-def check_same_data(runs: Sequence[Run]) -> None:
-    """Raise InputError where runs are over different data sets: by what they say, or by the labels of shared images."""
-    same_images(runs)  # type: ignore[arg-type]
-    first = runs[0]
-    for other in runs[1:]:
-        if first.label is None or other.label is None:
-            continue
-        shared, one, two = np.intersect1d(first.index, other.index, assume_unique=True, return_indices=True)
-        bad = np.flatnonzero(first.label[one] != other.label[two])
-        if len(bad):
-            where = bad[0]
-            raise InputError(
-                f"{first.name} and {other.name} are over different data sets: image {shared[where]} has label "
-                f"{first.label[one[where]]} in the one and {other.label[two[where]]} in the other"
-                + (f", and {len(bad) - 1} more differ" if len(bad) > 1 else ""))
 
 
 def run_notes(runs: Sequence[Run]) -> list[str]:

@@ -15,9 +15,9 @@ from smoothcert.analysis.estimates import (
 from smoothcert.analysis.panels import noisy_copy
 from smoothcert.checks import check_count
 from smoothcert.errors import InputError
-from smoothcert.report.compare import check_same_data
 from smoothcert.report.gallery import ImagesOf, gallery_of
 from smoothcert.report.results import Result
+from smoothcert.report.same_data import check_same_data
 from smoothcert.runs.recertify import noise_of
 from smoothcert.runs.store import Store
 

@@ -64,7 +64,7 @@ class Gallery:
         """
         label, given = self.class_name(self.label[k]), self.class_name(self.prediction[k])
         answer = label if self.label[k] == self.prediction[k] else f"{label} → {given}"
-        return answer if self.prediction[k] == ABSTAIN else f"{answer}, R {np.floor(self.radius[k] * 1000) / 1000:.3f}"
+        return answer if self.prediction[k] == ABSTAIN else f"{answer}, R {cut(self.radius[k])}"
 
     def class_name(self, number: int) -> str:
         if number == ABSTAIN:
@@ -103,3 +103,8 @@ def gallery_of(store: Store, images_of: ImagesOf, count: int) -> Gallery:
 def is_lossy(images: Images, indices: np.ndarray) -> bool:
     """Whether any of these images is stored as JPEG."""
     return any(images.source.stored(int(i)).startswith(_JPEG) for i in indices)
+
+
+def cut(radius: float) -> str:
+    """A radius to three decimals, rounded down."""
+    return f"{np.floor(radius * 1000) / 1000:.3f}"

@@ -9,8 +9,9 @@ from typing import Any
 
 from smoothcert.checks import check_known
 from smoothcert.errors import InputError
-from smoothcert.report.compare import Comparison, Difference, check_same_data, image_notes, run_notes
+from smoothcert.report.compare import Comparison, Difference, image_notes, run_notes
 from smoothcert.report.predictions import Predicted
+from smoothcert.report.same_data import check_same_data
 from smoothcert.report.tables import FORMATS, aligned, down, radius_words
 
 _HEAD = ("radius", "first", "second", "first only", "second only", "first - second", "interval")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from smoothcert.report.reproduced import RHO, Best, Comparison, Line
+from smoothcert.report.tables import down
 from smoothcert.runs.files import write_json, write_text
 
 
@@ -109,4 +110,4 @@ def _percent(value: float | None, rounding: Callable[[float], int]) -> str:
 
 
 def _acr(value: float | None) -> str:
-    return "" if value is None else f"{math.floor(1000 * value + 1e-9) / 1000:.3f}"
+    return "" if value is None else down(value, 3)

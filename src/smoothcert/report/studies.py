@@ -9,6 +9,7 @@ from smoothcert.checks import check_count, check_probability
 from smoothcert.errors import InputError
 from smoothcert.report.curves import Curve
 from smoothcert.report.results import Result
+from smoothcert.report.same_data import check_same_data
 from smoothcert.report.thin import corners, drawn_curve
 from smoothcert.report.votes import Votes, collapsed, votes_of
 from smoothcert.runs.recertify import noise_of, recertify
@@ -98,7 +99,7 @@ class Pairs:
 
 def envelope(results: Sequence[Result], rho: float) -> Envelope:
     """The envelope over `results`, with every run's own curve."""
-    same_images(results)
+    check_same_data(results)
     radius = np.unique(np.concatenate([corners(result) for result in results]))
     at = [result.at(radius, check_probability("rho", rho) / len(results)) for result in results]
     accuracy = np.stack([one.accuracy for one in at])
@@ -185,7 +186,7 @@ def pairs(first: Result, second: Result) -> Pairs:
     Raises:
         InputError: they are of different data sets, or have no image in common.
     """
-    same_images([first, second])
+    check_same_data([first, second])
     _, one, two = np.intersect1d(first.index, second.index, assume_unique=True, return_indices=True)
     if not len(one):
         raise InputError(f"{first.name} and {second.name} have no image in common")
@@ -204,19 +205,6 @@ def among(result: Result, index: np.ndarray) -> Result:
         raise InputError(f"{result.name} has none of the images of the other runs")
     parts = {name: getattr(result, name)[kept] for name in ("index", "radius", "correct", "abstained")}
     return replace(result, **parts, label=None if result.label is None else result.label[kept])
-
-
-def same_images(results: Sequence[Result]) -> None:
-    """Raise InputError where runs are over different data sets (by name, split and shape, where they say)."""
-    told = [(r.name, r.setting["data"]) for r in results if r.setting.get("data")]
-    for name, data in told[1:]:
-        if any(data.get(field) != told[0][1].get(field) for field in ("name", "split", "shape")):
-            raise InputError(f"{name} is over {_words(data)} and {told[0][0]} over {_words(told[0][1])}: image by "
-                             f"image, only runs over one data set can be compared")
-
-
-def _words(data: dict) -> str:
-    return f"{data.get('name')} ({data.get('split')})"
 
 
 def _recast(run: Result, votes: Votes, store: Store, radius: np.ndarray, name: str) -> Result:

@@ -148,9 +148,6 @@ def down(value: float, digits: int) -> str:
     return f"{math.floor(value * scale + 1e-9) / scale:.{digits}f}"
 
 
-_down = down  # the report page knows it by this name
-
-
 def _overview(board: Board) -> Iterator[list[str]]:
     """A row for each run, the best at each radius starred, and below them which sigma and which method is best."""
     yield ["run", "sigma", "ACR", *(f"{head} " for head in _heads(board))]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from smoothcert.checks import suggestion
+from smoothcert.checks import built
 from smoothcert.data import ImageData
 from smoothcert.denoise import Attractor, DenoisedClassifier, WalkJump
 from smoothcert.errors import InputError, ModelError
@@ -111,14 +111,9 @@ def _extended(first: nn.Module, config: SamplingConfig, shape: Shape, sigma: flo
     second = checked_denoiser(folder, shape)[0]
     takes = list(inspect.signature(kind).parameters)
     known = [name for name in takes if name not in _NO_OPTIONS]
-    for option in config.front_option:
-        if option not in known:
-            raise InputError(f"front_option: {kind.__name__} has no option {option!r}{suggestion(option, known)}; its "
-                             f"options: {', '.join(known)}")
-    options = {"sigma2": getattr(second, "sigma", None), **config.front_option}
-    if options["sigma2"] is None:
+    fixed = {"sigma2": getattr(second, "sigma", None), **({"sigma": sigma} if "sigma" in takes else {})}
+    if {**fixed, **config.front_option}["sigma2"] is None:
         raise InputError(f"front_option: {folder} serves every noise level: name the walk's with sigma2=, such as "
                          f"sigma2=0.05")
-    if "sigma" in takes:
-        options["sigma"] = sigma
-    return kind(first, second, **options).eval()
+    return built(f"front_option: {kind.__name__}", lambda **given: kind(first, second, **{**fixed, **given}), known,
+                 config.front_option).eval()

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from smoothcert.report.denoising import Captioned, Contracted, Failures
+from smoothcert.report.gallery import cut
 from smoothcert.report.plots.images import show_image
 from smoothcert.report.plots.style import COLOURS, FAINT, MARKERS, legend, new_figure, styled
 
@@ -49,7 +50,7 @@ def draw_failures(data: Failures) -> Figure:
             gap = np.ones((*data.clean.shape[1:3], max(1, data.clean.shape[3] // 14)), dtype=np.float32)
             strip = [piece for part in parts for piece in (part[k], gap)][:-1]
             show_image(axes, np.concatenate(strip, axis=2))
-            axes.set_title(f"{data.words[k]} (image {data.index[k]}): R {_cut(data.first[k])} > {_cut(data.second[k])}",
+            axes.set_title(f"{data.words[k]} (image {data.index[k]}): R {cut(data.first[k])} > {cut(data.second[k])}",
                            fontsize=7, pad=3)
     figure.supxlabel(f"{data.count:,} of {data.of:,} images have a larger radius in {data.names[0]} than in "
                      f"{data.names[1]}" + (f"; {shown} shown" if shown < data.count else ""), fontsize=8)
@@ -75,8 +76,3 @@ def draw_contraction(found: Contracted) -> Figure:
                    f"{data.sigma * np.sqrt(found.dimension):.3g}; dotted: medians", fontsize=8)
     legend(axes, [mark for mark, _ in drawn], [name for _, name in drawn])
     return figure
-
-
-def _cut(radius: float) -> str:
-    """A radius to three decimals, rounded down."""
-    return f"{np.floor(radius * 1000) / 1000:.3f}"

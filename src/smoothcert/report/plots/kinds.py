@@ -16,7 +16,6 @@ from smoothcert.analysis.regions import Answers, decision_regions
 from smoothcert.checks import check_known, check_probability
 from smoothcert.errors import InputError
 from smoothcert.report.attacks import axis_of, empirical_curve, norm_of
-from smoothcert.report.compare import check_same_data
 from smoothcert.report.denoising import contraction_of, denoised_copies, denoised_gallery, failures_of
 from smoothcert.report.gallery import ImagesOf, gallery_of
 from smoothcert.report.interop import named, open_records
@@ -25,6 +24,7 @@ from smoothcert.report.plots.denoising import draw_contraction, draw_denoised, d
 from smoothcert.report.plots.images import draw_gallery, draw_panels, draw_regions, draw_resolution
 from smoothcert.report.plots.lines import Beside, Observed, draw_curves, draw_empirical, draw_envelope
 from smoothcert.report.results import Result
+from smoothcert.report.same_data import check_same_data
 from smoothcert.report.studies import (
     among,
     bounds_compared,

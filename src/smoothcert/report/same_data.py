@@ -1,0 +1,35 @@
+"""Whether runs are over one data set, so that they can be held against each other image by image."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from smoothcert.errors import InputError
+from smoothcert.report.predictions import Predicted
+from smoothcert.report.results import Result
+
+
+def check_same_data(runs: Sequence[Result | Predicted]) -> None:
+    """Raise InputError where runs are over different data sets: by what they say (name, split and
+    shape), or by the labels of shared images."""
+    told = [(run.name, run.setting["data"]) for run in runs if run.setting.get("data")]
+    for name, data in told[1:]:
+        if any(data.get(field) != told[0][1].get(field) for field in ("name", "split", "shape")):
+            raise InputError(f"{name} is over {_words(data)} and {told[0][0]} over {_words(told[0][1])}: image by "
+                             f"image, only runs over one data set can be compared")
+    first = runs[0]
+    for other in runs[1:]:
+        if first.label is None or other.label is None:
+            continue
+        shared, one, two = np.intersect1d(first.index, other.index, assume_unique=True, return_indices=True)
+        bad = np.flatnonzero(first.label[one] != other.label[two])
+        if len(bad):
+            where = bad[0]
+            raise InputError(
+                f"{first.name} and {other.name} are over different data sets: image {shared[where]} has label "
+                f"{first.label[one[where]]} in the one and {other.label[two[where]]} in the other"
+                + (f", and {len(bad) - 1} more differ" if len(bad) > 1 else ""))
+
+
+def _words(data: dict) -> str:
+    return f"{data.get('name')} ({data.get('split')})"
