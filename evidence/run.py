@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-PARTS = ("coverage", "sequential", "linear", "invariance", "kills", "mnist", "fast", "attacks", "objectives")
+PARTS = ("coverage", "sequential", "linear", "invariance", "kills", "mnist", "fast", "attacks", "objectives",
+         "denoisers")
 """Modules beside this one; each has main() -> Markdown."""
 
 

@@ -17,6 +17,7 @@ from smoothcert.smoothing.rows import DeviceRows, HostRows, Placement, Rows
 from smoothcert.smoothing.spaces import Space, find_space
 from smoothcert.smoothing.voters import BinaryVoter, LogitVoter, NetworkVoter, Voter
 
+_CACHED_WEIGHTS = 2**20  # float32 weights, about what a core's own cache holds
 _WORTH_CHECKING = 10_000  # samples, below which the check of an engine costs more than it saves
 
 ENGINE_NAMES = ("auto", *ENGINES)
@@ -100,7 +101,8 @@ def _network_voter(
     device = how.device or device_of(model)
     placement = Placement(noise, space, shape)
     network = model if space is None else space.head
-    size = default_batch(placement.shape, device) if how.batch_size is None else how.batch_size
+    dense = _dense_weights(network) + _dense_weights(denoiser)
+    size = default_batch(placement.shape, device, dense) if how.batch_size is None else how.batch_size
     batch = check_count("batch_size", size)
     engine = open_engine(_engine(how), network, shape=placement.shape, batch=batch, device=device,
                          precision=how.precision, samples=how.samples)
@@ -157,9 +159,18 @@ def denoise(denoiser: Any, noisy: Tensor, sigma: float, *normals: Normals) -> Te
     return estimate
 
 
-def default_batch(shape: tuple[int, ...], device: torch.device) -> int:
-    """Samples a forward pass: on a CPU what keeps activations in cache (benchmarks/RESULTS.md), on a GPU a full one."""
+def default_batch(shape: tuple[int, ...], device: torch.device, dense: int = 0) -> int:
+    """Samples a forward pass: on a GPU a full one, on a CPU what keeps activations in cache (benchmarks/RESULTS.md).
+
+    `dense`, the number of fully connected weights, are read from memory once a pass where they exceed a core's cache:
+    many samples then share a reading.
+    """
     values = int(np.prod(shape))
     if device.type == "cuda":
         return int(np.clip(2**24 // values, 64, 4096))
-    return int(np.clip(100_000 // values, 16, 1000))
+    return 1000 if dense > _CACHED_WEIGHTS else int(np.clip(100_000 // values, 16, 1000))
+
+
+def _dense_weights(network: Any) -> int:
+    modules = network.modules() if isinstance(network, torch.nn.Module) else ()
+    return sum(module.weight.numel() for module in modules if isinstance(module, torch.nn.Linear))
