@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(VENV)/.run-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 DEV := $(RUN)-dev
+DOCS := $(RUN)-docs
 BENCH := $(RUN)-bench
 
-.PHONY: demo test lint evidence bench clean
+.PHONY: demo test lint docs evidence bench clean
 
 demo: $(RUN)
 	$(BIN)/smoothcert demo -o demo
@@ -18,6 +19,10 @@ lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# The documentation as a site, into build/docs; a warning is an error.
+docs: $(DOCS)
+	$(BIN)/sphinx-build -W --keep-going -q docs build/docs
 
 # What is claimed, at full cost, into docs/results/; a part alone: make evidence PART=coverage
 evidence: $(DEV)
@@ -37,6 +42,10 @@ $(RUN):
 
 $(DEV): $(RUN)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(DOCS): $(RUN)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@
 
 $(BENCH): $(DEV)

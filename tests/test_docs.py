@@ -9,23 +9,35 @@ is an example, and only its exit code, 0, is checked. A Python block with `>>>` 
 import doctest
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import chdir
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 import typer
+import yaml
+from typer.testing import CliRunner
 
+import smoothcert
+import smoothcert.distributional
 from smoothcert.cli.main import app
+from smoothcert.objectives import build_objective
+from smoothcert.version import __version__
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("methods/*.md"))]
 LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 FENCE = re.compile(r"^(?:<!-- (?P<note>[^\n]*) -->\n+)?```(?P<kind>[a-z]*)\n(?P<body>.*?)^```$", re.M | re.S)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+CONTENTS = re.compile(r"^(?::::\{toctree\}|\.\. toctree::)\n(.*?)(?:^:::$|\Z)", re.M | re.S)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 
 
@@ -62,15 +74,26 @@ def commands(block: Block) -> Iterator[tuple[str, list[str]]]:
         yield command, [line.strip() for line in shown if line.strip()]
 
 
-def run_commands(page: Path, block: Block, folder: Path) -> None:
+def run_command(command: str, folder: Path) -> tuple[int, str]:
+    """The exit code of a command and what it printed. The shell splits the words of `smoothcert`, which then runs in
+    this process: to start torch anew takes longer than most examples. What needs the shell for more runs in it."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "MPLBACKEND": "Agg",
                    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    shell = partial(subprocess.run, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    if command.startswith("smoothcert ") and not re.search(r"[|&;<>]", command):
+        words = shell(["bash", "-e", "-c", f"printf '%s\\0' {command}"], check=True).stdout.split("\0")[1:-1]
+        with chdir(folder):
+            told = CliRunner().invoke(app, words, env=environment, catch_exceptions=False)
+        return told.exit_code, told.output
+    done = shell(["bash", "-e", "-c", command], check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def run_commands(page: Path, block: Block, folder: Path) -> None:
     for command, shown in commands(block):
-        done = subprocess.run(["bash", "-e", "-c", command], cwd=folder, env=environment, capture_output=True,
-                              text=True, timeout=120, check=False)
-        printed = done.stdout + done.stderr
+        code, printed = run_command(command, folder)
         where = f"{page.name}, block at line {block.line}: $ {command}\n{printed}"
-        assert done.returncode == block.expected_exit, f"exit code {done.returncode} in {where}"
+        assert code == block.expected_exit, f"exit code {code} in {where}"
         if block.note.startswith("exit:"):
             missing = [line for line in shown if line not in printed]
             assert not missing, f"not printed: {missing} in {where}"
@@ -91,7 +114,7 @@ def run_python(page: Path, block: Block, names: dict) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
@@ -112,7 +135,7 @@ def test_the_page_runs(page, tmp_path, monkeypatch):
                 del sys.modules[name]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_says_its_language_and_its_note_is_known(page):
     text = page.read_text(encoding="utf-8")
     found = blocks(text)
@@ -122,14 +145,14 @@ def test_every_block_says_its_language_and_its_note_is_known(page):
         assert re.fullmatch(r"|not run: .+|exit: [12]|file: [\w.]+", block.note), f"line {block.line}: {block.note!r}"
 
 
-@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(page):
     for target in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
         if re.match(r"[a-z]+:", target):
             continue
         file, _, anchor = target.partition("#")
         path = (page.parent / file).resolve() if file else page
-        if path == ROOT / "docs" / "results":
+        if path == DOCS / "results":
             continue  # made by `make evidence`
         assert path.exists(), f"{page.name} links to {target}, and there is no {path}"
         if anchor:
@@ -143,8 +166,51 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def contents(page: Path) -> set[Path]:
+    """The pages that a page's tables of contents name."""
+    listed = [line.strip() for block in CONTENTS.findall(page.read_text(encoding="utf-8"))
+              for line in block.splitlines() if line.strip() and not line.strip().startswith(":")]
+    return {path for name in listed for ending in (".md", ".rst") for path in page.parent.glob(name + ending)}
+
+
+def test_the_index_reaches_every_page():
+    reached, found = set(), {DOCS / "index.md"}
+    while found:
+        reached |= found
+        found = {path for page in found for path in contents(page)} - reached
+    assert reached == {*DOCS.rglob("*.md"), *DOCS.rglob("*.rst")}
+
+
+@pytest.mark.parametrize("package", [smoothcert, smoothcert.distributional], ids=lambda package: package.__name__)
+def test_the_python_pages_hold_what_a_package_exports(package):
+    text = "".join(page.read_text(encoding="utf-8") for page in DOCS.glob("api/*.rst"))
+    pages = tuple(f"{page}." for page in re.findall(r"^\.\. automodule:: (\S+)$", text, re.M))
+    homes = {name: f"{getattr(package, name).__module__}." for name in package.__all__ if name != "__version__"}
+    assert {name for name, home in homes.items() if not home.startswith(pages)} == set()
+
+
+def test_the_objectives_take_the_options_that_the_pages_give_them():
+    seen = set()
+    for page in PAGES:
+        for block in blocks(page.read_text(encoding="utf-8")):
+            for words in (shlex.split(command) for command, _ in commands(block) if "--objective " in command):
+                pairs = list(pairwise(words))
+                (name,) = (value for option, value in pairs if option == "--objective")
+                given = [value.split("=", 1) for option, value in pairs if option == "--objective-option"]
+                build_objective(name, sigma=0.5, **{key: yaml.safe_load(value) for key, value in given})
+                seen.add(name)
+    assert seen >= {"gaussian", "smoothadv", "adre", "macer", "consistency", "stability", "trades", "deen", "xhat"}
+
+
+def test_the_citation_file_names_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == __version__
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys()
+    assert all(work["title"] and work["authors"] and work["year"] for work in cited["references"])
+
+
 def test_the_command_line_page_names_every_option_and_no_other():
-    text = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    text = (DOCS / "command-line.md").read_text(encoding="utf-8")
     group = typer.main.get_command(app)
     verbs = group.commands  # type: ignore[attr-defined]
     options = {option for command in (group, *verbs.values()) for parameter in command.params
