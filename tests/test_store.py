@@ -1,5 +1,6 @@
 """Stores: whole or not at all, the same bytes after any kill, damage never silent."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -8,13 +9,18 @@ import signal
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from smoothcert.errors import FileError, IdentityError, StoreError
+from smoothcert.report.gather import gather, table_text
+from smoothcert.report.results import Result
+from smoothcert.report.votes import votes_of
 from smoothcert.runs import store as store_module
 from smoothcert.runs.files import write_text
 from smoothcert.runs.recertify import recertify, write_recertified
-from smoothcert.runs.records import Record, Tally, read_shard
+from smoothcert.runs.records import Record, Tally, dense_counts, schema
+from smoothcert.runs.shards import Shard
 from smoothcert.runs.store import open_store, read_journal, read_store, shard_name, write_store
 from smoothcert.stats import certify_counts
 
@@ -248,6 +254,110 @@ def test_a_broken_manifest_is_named(tmp_path, content, words):
         read_store(tmp_path)
 
 
+def _parsed(monkeypatch) -> list[str]:
+    """The columns that are parsed from now on, one name a parsing."""
+    names, parse = [], Shard.columns
+
+    def counted(shard, wanted):
+        names.extend(wanted.names)
+        return parse(shard, wanted)
+
+    monkeypatch.setattr(Shard, "columns", counted)
+    return names
+
+
+def _with_shard(folder, table=None, content=None) -> None:
+    """Put another content under the second shard's name, and its hash into the manifest, as if it had been written."""
+    path, manifest = folder / shard_name(1), json.loads((folder / "manifest.json").read_text())
+    if table is not None:
+        pq.write_table(table, path, compression="zstd")
+    else:
+        path.write_bytes(content)
+    manifest["shards"][1]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_tallies_are_parsed_when_they_are_asked_for_and_once(tmp_path, monkeypatch):
+    """One finished shard, and records of the next in the journal: a table needs none of their votes."""
+    written = records(20)
+    with open_store(tmp_path / "s", identity(40, data={}), PROVENANCE) as store:
+        for position in range(20):
+            store.add(position, written[position])
+    parsed = _parsed(monkeypatch)
+    text = table_text(gather([str(tmp_path / "s")]), [0.5], 0.05, "text", False)
+    assert sorted(parsed) == sorted(set(schema("certify").names) - {"tallies"})
+    store = read_store(tmp_path / "s")
+    told = Result.of(store)
+    del parsed[:]
+    votes = votes_of(store)
+    assert store.counts("select").sum() == 20 * 100
+    assert parsed == ["tallies"]
+    assert np.array_equal(votes.n_a[told.radius > 0], store.counts("estimate").max(axis=1)[told.radius > 0])
+    whole = replace(store, at_hand=store.records, waiting=None)
+    again = Result.of(whole)
+    assert all(np.array_equal(getattr(told, name), getattr(again, name))
+               for name in ("index", "radius", "correct", "abstained", "label"))
+    assert f"{100 * np.mean(again.abstained):.1f}%" in text
+    assert store.records.schema.equals(schema("certify"))
+    assert [Record.from_row(row) for row in store.records.to_pylist()] == written
+    assert store.num_records == len(written)
+
+
+def test_what_was_hashed_is_what_is_read_later(tmp_path):
+    """The file may change or go between the two readings: the tallies are those of the bytes that were checked."""
+    written = records(32)
+    write_store(tmp_path / "s", identity(32), PROVENANCE, written)
+    store = read_store(tmp_path / "s")
+    (tmp_path / "s" / shard_name(0)).unlink()
+    other = pq.read_table(tmp_path / "s" / shard_name(1)).slice(0, 3)
+    pq.write_table(other, tmp_path / "s" / shard_name(1))
+    assert [Record.from_row(row) for row in store.records.to_pylist()] == written
+    with pytest.raises(StoreError, match=r"shard-00000\.parquet is missing"):
+        read_store(tmp_path / "s")
+
+
+def test_a_hash_is_checked_though_no_column_that_was_damaged_is_asked_for(tmp_path):
+    """A flipped bit of a shard is seen wherever it is: in the tallies too, which nobody reads here."""
+    write_store(tmp_path / "s", identity(20), PROVENANCE, records(20))
+    shard = tmp_path / "s" / shard_name(0)
+    content = shard.read_bytes()
+    for place in range(0, len(content), 97):
+        shard.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1:])
+        with pytest.raises(StoreError, match=r"shard-00000\.parquet has changed"):
+            read_store(tmp_path / "s")
+
+
+def test_what_is_no_shard_is_named_though_its_hash_is_the_manifests(tmp_path):
+    write_store(tmp_path / "s", identity(20), PROVENANCE, records(20))
+    table = pq.read_table(tmp_path / "s" / shard_name(1))
+    for content in (b"PAR1 nothing", (tmp_path / "s" / shard_name(1)).read_bytes()[:-20]):
+        _with_shard(tmp_path / "s", content=content)
+        with pytest.raises(StoreError, match=r"shard-00001\.parquet is corrupt"):
+            read_store(tmp_path / "s")
+    _with_shard(tmp_path / "s", table.rename_columns([{"radius": "p_value"}.get(n, n) for n in table.column_names]))
+    with pytest.raises(StoreError, match=r"shard-00001\.parquet has not the columns.*wanted.*radius"):
+        read_store(tmp_path / "s")
+    _with_shard(tmp_path / "s", table.set_column(5, "tallies", table.column("index")))
+    store = read_store(tmp_path / "s")
+    assert store.column("index")[-1] == 7 * 19
+    with pytest.raises(StoreError, match=r"shard-00001\.parquet has not the columns.*tallies"):
+        store.counts("select")
+
+
+def test_counts_are_those_of_the_last_look_of_a_stage(tmp_path):
+    """Of any stage in any order, however the column is cut; 0 where a record has none."""
+    looks = [[Tally("estimate", 3, [1], [3])], [], [Tally("select", 2, [0, 2], [1, 1]), Tally("estimate", 1, [2], [1]),
+                                                   Tally("estimate", 5, [1, 2], [1, 4])]]
+    write_store(tmp_path / "s", identity(33), PROVENANCE,
+                [replace(one, tallies=looks[k % 3]) for k, one in enumerate(records(33))])
+    store = read_store(tmp_path / "s")
+    expected = {"estimate": [[0, 3, 0], [0, 0, 0], [0, 1, 4]], "select": [[0, 0, 0], [0, 0, 0], [1, 0, 1]], "none": 0}
+    for stage, counts in expected.items():
+        assert np.array_equal(store.counts(stage)[:, :3], np.tile(counts, (11, 1)) if counts else np.zeros((33, 3)))
+        cut = dense_counts(store.records.column("tallies").slice(14, 7), stage, K)
+        assert np.array_equal(cut, store.counts(stage)[14:21])
+
+
 def test_nothing_there(tmp_path):
     with pytest.raises(FileError, match="there is no store"):
         read_store(tmp_path / "absent")
@@ -337,9 +447,3 @@ class TestRecertify:
         write_store(tmp_path / "s", identity(1), PROVENANCE, [wrong])
         with pytest.raises(StoreError, match="add up"):
             recertify(read_store(tmp_path / "s"))
-
-
-def test_a_file_that_is_no_shard(tmp_path):
-    (tmp_path / "x.parquet").write_bytes(b"PAR1 nothing")
-    with pytest.raises(StoreError, match=r"x\.parquet"):
-        read_shard(tmp_path / "x.parquet", "certify")

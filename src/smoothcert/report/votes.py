@@ -8,7 +8,7 @@ import pyarrow as pa
 from smoothcert.errors import StoreError
 from smoothcert.runs.records import dense_counts
 from smoothcert.runs.store import Store
-from smoothcert.stats import clopper_pearson
+from smoothcert.stats.binomial import SAFETY, lower_limit
 
 _CHUNK = 8192
 
@@ -33,9 +33,8 @@ class Votes:
     def lower(self, alpha: float) -> tuple[np.ndarray, np.ndarray]:
         """(p, 1 - p): the one-sided Clopper-Pearson lower limit p of p_A at level `alpha`; 0 without samples."""
         n_a, trials, where = collapsed(self.n_a, np.maximum(self.n, 1))
-        limits = (clopper_pearson(n_a, trials, alpha, complement=rest) for rest in (False, True))
-        p, q = (np.asarray(limit)[where] for limit in limits)
-        return p, q
+        p, q = lower_limit(n_a, trials, alpha)
+        return (p * (1 - SAFETY))[where], np.minimum(q * (1 + SAFETY), 1.0)[where]
 
 
 def collapsed(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -54,7 +53,7 @@ def votes_of(store: Store) -> Votes:
     """
     if store.kind != "certify":
         raise StoreError(f"{store.folder} is a store of kind {store.kind}: this needs the counts of a certify store")
-    if not store.records.num_rows:
+    if not store.num_records:
         raise StoreError(f"{store.folder} has no records yet: let its run finish some images")
     design = store.identity["procedure"].get("design", "fixed")
     if design == "radii":

@@ -32,12 +32,12 @@ def recertify(
     """
     if store.kind != "certify":
         raise StoreError(f"{store.folder} is a store of kind {store.kind}: only certify stores can be certified again")
-    if not store.records.num_rows:
+    if not store.num_records:
         raise StoreError(f"{store.folder} has no records yet")
     stored = store.identity["procedure"]
     plan = plan_from("certify", _design(stored), noise_of(store).radius)
     plan = reread(reread(plan, margin=stored["margin"]), alpha, method, margin)
-    parts = [plan.judge(store.histories(start, SHARD)) for start in range(0, store.records.num_rows, SHARD)]
+    parts = [plan.judge(store.histories(start, SHARD)) for start in range(0, store.num_records, SHARD)]
     answers = CertifiedCounts(np.concatenate([part.prediction for part in parts]),
                               np.concatenate([part.values["radius"] for part in parts]))
     procedure = plan.identity()

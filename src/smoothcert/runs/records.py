@@ -1,15 +1,13 @@
 """Records: what is known of each image after sampling, and their form in parquet and in the journal.
 
-A record is an image's, or, in an attack store, that of an image and one of the settings it was attacked with.
+A record is an image's, or, in attack and distributional stores, that of an image and one of the run's settings.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from smoothcert.errors import StoreError
 from smoothcert.stats import History, Look
@@ -20,6 +18,10 @@ VALUES: dict[str, dict[str, pa.DataType]] = {
     "attack": {
         "eps": pa.float64(), "times": pa.float64(), "m": pa.int64(), "steps": pa.int64(), "attacked": pa.int64(),
         "l2": pa.float64(), "linf": pa.float64(), "p_value": pa.float64(),
+    },
+    "distributional": {
+        "form": pa.string(), "gamma": pa.float64(), "loss": pa.float64(), "cost": pa.float64(), "slope": pa.float64(),
+        "mean": pa.float64(), "variance": pa.float64(), "steep": pa.float64(),
     },
 }
 """What each kind of store keeps beside the prediction."""
@@ -82,53 +84,40 @@ def schema(kind: str) -> pa.Schema:
     ])
 
 
-def write_shard(path: Path, kind: str, records: list[Record]) -> None:
-    """One parquet file, the same bytes for the same records."""
-    table = pa.Table.from_pylist([record.row() for record in records], schema=schema(kind))
-    pq.write_table(table, path, compression="zstd")
-
-
-def read_shard(path: Path, kind: str) -> pa.Table:
-    """The table of a shard, or StoreError where it is corrupt or of other columns."""
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"the shard {path} is missing or corrupt: {error}") from None
-    if not table.schema.equals(schema(kind)):
-        raise StoreError(f"the shard {path} has other columns than a {kind} store: {table.schema.names}")
-    return table
-
-
 def dense_counts(tallies: pa.ChunkedArray, stage: str, num_classes: int) -> np.ndarray:
     """Counts (M, K) int64 of the last look of `stage` in each record of a table's `tallies` column; 0 where none."""
-    owner, stages, counts = _dense(tallies, num_classes)
+    owner, looks = _looks(tallies)
+    stages = looks.field("stage").dictionary_encode()
+    wanted = np.flatnonzero(np.asarray(stages.dictionary.to_pylist(), dtype=object)[stages.indices.to_numpy()] == stage)
     table = np.zeros((len(tallies), num_classes), dtype=np.int64)
-    wanted = stages == stage
-    table[owner[wanted]] = counts[wanted]  # in order, so that the last one stays
+    table[owner[wanted]] = _votes(looks.take(pa.array(wanted)), num_classes)  # in order, so that the last one stays
     return table
 
 
 def histories(tallies: pa.ChunkedArray, num_classes: int) -> list[History]:
     """The looks of each record of a table's `tallies` column."""
-    owner, stages, counts = _dense(tallies, num_classes)
+    owner, looks = _looks(tallies)
     found: list[History] = [[] for _ in range(len(tallies))]
-    for record, stage, votes in zip(owner, stages, counts, strict=True):
+    for record, stage, votes in zip(owner, looks.field("stage").to_pylist(), _votes(looks, num_classes), strict=True):
         found[record].append(Look(stage, votes))
     return found
 
 
-def _dense(tallies: pa.ChunkedArray, num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of every tally: its record (T,), its stage (T,) and its counts (T, K)."""
+def _looks(tallies: pa.ChunkedArray) -> tuple[np.ndarray, pa.StructArray]:
+    """All tallies of a column one after another, and of each its record (T,)."""
     flat = tallies.combine_chunks()
-    owner = np.repeat(np.arange(len(flat)), np.diff(flat.offsets.to_numpy()))
-    every = flat.flatten()
-    classes, counts = every.field("classes"), every.field("counts")
+    return np.repeat(np.arange(len(flat)), np.diff(flat.offsets.to_numpy())), flat.flatten()
+
+
+def _votes(looks: pa.StructArray, num_classes: int) -> np.ndarray:
+    """Counts (T, K) int64 of tallies, or StoreError where they contradict themselves."""
+    classes, counts = looks.field("classes"), looks.field("counts")
     lengths = np.diff(classes.offsets.to_numpy())
     columns, votes = classes.flatten().to_numpy(), counts.flatten().to_numpy()
     if len(columns) != len(votes) or (len(columns) and not 0 <= columns.min() <= columns.max() < num_classes):
         raise StoreError(f"the tallies of these records name classes outside [0, {num_classes})")
-    dense = np.zeros((len(every), num_classes), dtype=np.int64)
-    dense[np.repeat(np.arange(len(every)), lengths), columns] = votes
-    if not np.array_equal(dense.sum(axis=1), every.field("n").to_numpy()):
+    dense = np.zeros((len(looks), num_classes), dtype=np.int64)
+    dense[np.repeat(np.arange(len(looks)), lengths), columns] = votes
+    if not np.array_equal(dense.sum(axis=1), looks.field("n").to_numpy()):
         raise StoreError("the tallies of these records do not add up to their n")
-    return owner, np.asarray(every.field("stage").to_pylist(), dtype=object), dense
+    return dense

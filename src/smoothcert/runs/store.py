@@ -33,7 +33,8 @@ from smoothcert.runs.files import (
     write_text,
     write_whole,
 )
-from smoothcert.runs.records import Record, Tally, dense_counts, histories, read_shard, schema, write_shard
+from smoothcert.runs.records import Record, Tally, dense_counts, histories
+from smoothcert.runs.shards import Shard, Shards, write_shard
 from smoothcert.stats import History
 
 VERSION = 1
@@ -137,7 +138,8 @@ def open_store(folder: Path, identity: dict[str, Any], provenance: dict[str, Any
         if path.exists():
             manifest = read_manifest(folder)
             check_identity(folder, manifest["identity"], identity)
-            _check_shards(folder, manifest)
+            for told in manifest["shards"]:
+                Shard.read(folder, told)
         else:
             manifest = {"version": VERSION, "identity": identity, "provenance": provenance, "shards": [],
                         "complete": False}
@@ -153,14 +155,25 @@ def open_store(folder: Path, identity: dict[str, Any], provenance: dict[str, Any
 class Store:
     """A store read from disk: what it is, where it came from, and its records in order.
 
-    `records` has the columns of `records.schema(kind)`; an unfinished store has the records finished so far.
+    `at_hand` has the columns of `records.schema(kind)`, without the tallies where `waiting` has those still to be read;
+    an unfinished store has the records finished so far.
     """
 
     folder: Path
     identity: dict[str, Any]
     provenance: dict[str, Any]
     complete: bool
-    records: pa.Table
+    at_hand: pa.Table
+    waiting: Shards | None = None
+
+    @cached_property
+    def records(self) -> pa.Table:
+        """All columns. The tallies of a store on disk are parsed here, or StoreError where they are corrupt."""
+        return self.at_hand if self.waiting is None else self.waiting.whole(self.at_hand)
+
+    @property
+    def num_records(self) -> int:
+        return self.at_hand.num_rows
 
     @property
     def kind(self) -> str:
@@ -176,7 +189,8 @@ class Store:
         return self.column("prediction") == self.column("label")
 
     def column(self, name: str) -> np.ndarray:
-        return self.records.column(name).to_numpy()
+        """(M,) the values of one column of the records, any but the tallies."""
+        return self.at_hand.column(name).to_numpy()
 
     def counts(self, stage: str) -> np.ndarray:
         """(M, K) int64 votes of one stage, at its last look."""
@@ -197,14 +211,12 @@ def read_store(folder: Path) -> Store:
         FileError: no such folder or manifest. StoreError: a missing, changed or corrupt shard, named.
     """
     manifest = read_manifest(folder)
-    _check_shards(folder, manifest)
-    identity = manifest["identity"]
-    tables = [read_shard(folder / shard["name"], identity["kind"]) for shard in manifest["shards"]]
     finished = {shard["name"] for shard in manifest["shards"]}
-    waiting = [record.row() for position, record in sorted(read_journal(folder / "journal.jsonl").items())
-               if shard_name(position // SHARD) not in finished]
-    tables.append(pa.Table.from_pylist(waiting, schema=schema(identity["kind"])))
-    return Store(folder, identity, manifest["provenance"], manifest["complete"], pa.concat_tables(tables))
+    rest = [record for position, record in sorted(read_journal(folder / "journal.jsonl").items())
+            if shard_name(position // SHARD) not in finished]
+    identity = manifest["identity"]
+    shards = Shards(identity["kind"], [Shard.read(folder, told) for told in manifest["shards"]], rest)
+    return Store(folder, identity, manifest["provenance"], manifest["complete"], shards.plain(), shards)
 
 
 def write_store(folder: Path, identity: dict[str, Any], provenance: dict[str, Any], records: list[Record]) -> None:
@@ -248,7 +260,8 @@ def check_identity(folder: Path, stored: dict[str, Any], wanted: dict[str, Any])
     if fields:
         lines = [f"  - {name}: stored {before.get(name)!r}, asked {now.get(name)!r}" for name in fields]
         hint = ("\n`smoothcert recertify` recomputes a finished store at another alpha, method or margin."
-                if set(fields) <= {f"procedure.{name}" for name in ("alpha", "method", "margin")} else "")
+                if stored["kind"] == "certify"
+                and set(fields) <= {f"procedure.{name}" for name in ("alpha", "method", "margin")} else "")
         raise IdentityError(f"{folder} holds another run, which differs in:\n" + "\n".join(lines)
                             + f"\nGive the same options to resume it, or another -o.{hint}")
 
@@ -267,16 +280,6 @@ def read_journal(path: Path) -> dict[int, Record]:
 
 def shard_name(k: int) -> str:
     return f"shard-{k:05d}.parquet"
-
-
-def _check_shards(folder: Path, manifest: dict[str, Any]) -> None:
-    for shard in manifest["shards"]:
-        path = folder / shard["name"]
-        if not path.is_file():
-            raise StoreError(f"the shard {path} is missing")
-        if sha256(path) != shard["sha256"]:
-            raise StoreError(f"the shard {path} has changed since it was written (its SHA-256 differs from the "
-                             f"manifest's): restore it, or certify again into another folder")
 
 
 def _appending(path: Path) -> TextIO:
