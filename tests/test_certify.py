@@ -100,41 +100,53 @@ def test_stopped_anywhere_the_same_call_finishes(model, tmp_path):
     assert shards(tmp_path / "part") == shards(tmp_path / "whole")
 
 
+SLOW = """
+import os, time
+
+class Slow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.last = nn.Linear(64, 10)
+
+    def forward(self, images):
+        time.sleep(float(os.environ.get("SLOW", 0)))
+        return self.last(images.flatten(1))
+
+def make():
+    return Slow()
+"""
+
+
 @pytest.mark.slow
-def test_sigkill_and_the_same_command_again(model, tmp_path):
-    command = [str(CLI), "certify", str(model), "--n", "5000", "--every", "2", "--seed", "0", "--quiet", "-o"]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    rng = np.random.default_rng(0)
-    kills = 0
-    while kills < 3:
-        child = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
-        started = time.monotonic()
-        while not (tmp_path / "killed" / "journal.jsonl").exists() and time.monotonic() - started < 60:
+def test_a_command_that_was_interrupted_and_then_killed_is_taken_up_again(tmp_path):
+    """Slowed down, so that it is stopped in the middle of its work; taken up again at full speed."""
+    spec, stopped, rng = _factory(tmp_path, SLOW), tmp_path / "stopped", np.random.default_rng(0)
+    command = [str(CLI), "certify", spec, "--data", "digits", "--sigma", "0.5", "--n", "500", "--max-images", "60",
+               "--seed", "0", "--engine", "plain", "--batch-size", "100", "--quiet", "-o", str(stopped)]
+
+    def progress() -> int:
+        return (stopped / "journal.jsonl").stat().st_size if (stopped / "journal.jsonl").exists() else 0
+
+    for number, code in ((signal.SIGTERM, 1), (signal.SIGKILL, -signal.SIGKILL)):
+        before = progress()
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                 env={**os.environ, "SLOW": "0.05"})
+        while progress() <= before and child.poll() is None:
             time.sleep(0.01)
-        time.sleep(rng.uniform(0.02, 0.2))
-        if child.poll() is not None:
-            break
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
-        kills += 1
-        read_store(tmp_path / "killed")
-    subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True)
-    assert shards(tmp_path / "killed") == shards(tmp_path / "whole")
-    times = [json.loads(line) for line in (tmp_path / "killed" / "times.jsonl").read_text().splitlines()]
-    assert len(times) <= 180 + kills, "only images in flight were done again"
-
-
-def test_interrupting_is_no_crash(model, tmp_path):
-    command = [str(CLI), "certify", str(model), "--n", "200000", "--quiet", "-o", str(tmp_path / "s")]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "s" / "journal.jsonl").exists():
-        time.sleep(0.02)
-    child.send_signal(signal.SIGTERM)
-    _, said = child.communicate(timeout=60)
-    assert child.returncode == 1
-    assert "same command" in said
-    assert "Traceback" not in said
-    assert not read_store(tmp_path / "s").complete
+        time.sleep(rng.uniform(0, 0.3))
+        child.send_signal(number)
+        _, said = child.communicate(timeout=100)
+        assert child.returncode == code, said
+        assert ("same command" in said) == (number == signal.SIGTERM)
+        assert "Traceback" not in said
+        assert not read_store(stopped).complete
+    for name in ("stopped", "whole"):
+        told = config(Path(spec), tmp_path / name, data="digits", sigma=0.5, max_images=60, engine="plain")
+        assert certify(told).complete
+    assert shards(stopped) == shards(tmp_path / "whole")
+    times = [json.loads(line) for line in (stopped / "times.jsonl").read_text().splitlines()]
+    assert len(times) <= 60 + 2, "only images in flight were done again"
 
 
 def test_a_drawn_seed_is_recorded_and_taken_up_again(model, tmp_path):

@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from smoothcert.cli.main import app
+from smoothcert.cli.main import app, main
 from smoothcert.errors import ConfigError
 from smoothcert.runs.config import CertifyConfig, PredictConfig, TrainConfig
 from smoothcert.runs.store import read_store
@@ -35,14 +36,23 @@ def work(tmp_path_factory) -> Path:
     return folder
 
 
+def test_a_warning_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(sys, "argv", ["smoothcert", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    warnings.warn("mind this", UserWarning, stacklevel=1)
+    assert capsys.readouterr().err == "warning: mind this\n"
+
+
 def test_help_is_quick_and_loads_no_torch():
     command = [sys.executable, "-X", "importtime", "-c", "from smoothcert.cli.main import main; main()", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "certify" in done.stdout
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
     assert not loaded & {"torch", "matplotlib", "scipy", "pyarrow", "sklearn", "plotly"}
-    fastest = min(_seconds([CLI, "--help"]) for _ in range(3))
-    assert fastest < 3, "1 s on a quiet machine; the bound here only catches a heavy import"
+    quick = any(_seconds([CLI, "--help"]) < 3 for _ in range(3))
+    assert quick, "1 s on a quiet machine; the bound here only catches a heavy import"
 
 
 def _seconds(command) -> float:
@@ -192,7 +202,10 @@ def test_a_full_disk(work):
 
 
 @pytest.mark.slow
-def test_demo(tmp_path):
+def test_demo(tmp_path, monkeypatch):
+    """As it is but for two options: on every ninth image, and without a trial of engines."""
+    checked = CertifyConfig.checked
+    monkeypatch.setattr(CertifyConfig, "checked", lambda told: checked({**told, "every": 9, "engine": "eager"}))
     result = run("demo", "-o", tmp_path / "d", "-q")
     assert "certified accuracy" in result.output
     assert (tmp_path / "d" / "curve.png").stat().st_size > 10_000

@@ -12,7 +12,6 @@ from smoothcert import SmoothedClassifier
 from smoothcert.analysis.estimates import Estimates, contraction_and_slide, denoised, noisy_copies
 from smoothcert.analysis.margins import linear_margins
 from smoothcert.cli.main import app
-from smoothcert.data import load_data
 from smoothcert.denoise import GaussianDenoiser, build_denoiser
 from smoothcert.errors import InputError
 from smoothcert.noise import build_noise
@@ -22,43 +21,19 @@ from smoothcert.report.plots.kinds import Request, picture
 from smoothcert.runs.modeldir import ModelCard, write_card, write_weights
 from smoothcert.runs.planning import plan
 from smoothcert.runs.recipes import read_recipe, recipe_names
-from smoothcert.runs.records import Record, Tally
-from smoothcert.runs.store import read_store, write_store
-from smoothcert.stats import certify_counts
+from smoothcert.runs.store import read_store
+from stores import DIGITS, made
 
-DIGITS = load_data("digits")
 SIGMA = 0.5
 RECIPES = [name for name in recipe_names() if name.startswith("saremi2020")]
-
-
-def made(folder: Path, seed: int, count: int = 20, **changes) -> Path:
-    """A finished store over the first digits, with votes drawn from a seed instead of a network."""
-    rng = np.random.default_rng(seed)
-    p = np.full((count, 10), 0.02)
-    p[np.arange(count), DIGITS.labels[:count]] += rng.uniform(0.5, 0.8, count)
-    p /= p.sum(axis=1, keepdims=True)
-    select, estimate = rng.multinomial(100, p), rng.multinomial(1000, p)
-    answers = certify_counts(select, estimate, SIGMA, 0.001, "cohen")
-    identity = {
-        "kind": "certify", "model": {"by": "module", "sha256": "ab" * 32}, "num_classes": 10,
-        "data": {"name": "digits", "split": "test", "shape": [1, 8, 8], "sha256": DIGITS.fingerprint(np.arange(count))},
-        "images": {"count": count, "start": 0, "every": 1},
-        "noise": {"kind": "grid", "format": "sfc64-v1", "sigma": SIGMA, "levels": 16, "exponent": 12, "reach": 1.0},
-        "seed": 3, "procedure": {"method": "cohen", "alpha": 0.001, "n0": 100, "n": 1000, "margin": None},
-        "space": "pixels", "engine": "eager", "precision": "float32", "device": "cpu", **changes,
-    }
-    records = [Record(i, int(DIGITS.labels[i]), int(answers.prediction[i]), {"radius": float(answers.radius[i])}, False,
-                      [Tally.of("select", select[i]), Tally.of("estimate", estimate[i])]) for i in range(count)]
-    write_store(folder, identity, {"model": "m", "classes": list(DIGITS.class_names)}, records)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     """Two stores, and two denoisers with random weights, of sigma and of a tenth of it."""
     folder = tmp_path_factory.mktemp("studies")
-    made(folder / "h", 0)
-    made(folder / "pi", 1)
+    for seed, name in enumerate(("h", "pi")):
+        made(folder / name, SIGMA, seed, count=20, right=2)
     for name, sigma in (("denoiser", SIGMA), ("fine", SIGMA / 10)):
         with torch.random.fork_rng():
             torch.manual_seed(0)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ import pytest
 from typer.testing import CliRunner
 
 from smoothcert.cli.main import app
-from smoothcert.data import load_data
 from smoothcert.errors import InputError, StoreError
 from smoothcert.report.html import check_page, gathered, report_page, write_page
 from smoothcert.report.html.charts import chart_data
@@ -22,40 +22,13 @@ from smoothcert.report.html.markup import element, embedded, rounded_down
 from smoothcert.report.thin import drawn_curve
 from smoothcert.runs.records import Record, Tally
 from smoothcert.runs.store import write_store
-from smoothcert.stats import certify_counts, predict_counts
+from smoothcert.stats import predict_counts
+from stores import DIGITS, identity_of
+from stores import made as made_store
 
-DIGITS = load_data("digits")
 EVIL = "</script><script>window.pwned=1</script><b>\"'&"
+made = partial(made_store, count=80, right=2, method="two-sided", told={"model": EVIL, "versions": {"smoothcert": "x"}})
 CHROMIUM = os.environ.get("SMOOTHCERT_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-def identity_of(kind: str, count: int, sigma: float, procedure: dict, **changes) -> dict:
-    return {
-        "kind": kind, "model": {"by": "module", "sha256": "ab" * 32}, "num_classes": 10,
-        "data": {"name": "digits", "split": "test", "shape": [1, 8, 8],
-                 "sha256": DIGITS.fingerprint(np.arange(count))},
-        "images": {"count": count, "start": 0, "every": 1},
-        "noise": {"kind": "grid", "format": "sfc64-v1", "sigma": sigma, "levels": 16, "exponent": 12, "reach": 1.0},
-        "seed": 3, "procedure": {"alpha": 0.001, **procedure}, "space": "pixels", "engine": "eager",
-        "precision": "float32", "device": "cpu", **changes,
-    }
-
-
-def made(folder: Path, sigma: float = 0.25, seed: int = 0, count: int = 80, off_grid: bool = False, **changes) -> Path:
-    """A finished certify store over the first digits, with votes drawn from a seed instead of a network."""
-    rng = np.random.default_rng(seed)
-    p = rng.dirichlet(np.ones(10) / 8, count)
-    p[np.arange(count), DIGITS.labels[:count]] += 2
-    p /= p.sum(axis=1, keepdims=True)
-    select, estimate = rng.multinomial(100, p), rng.multinomial(1000, p)
-    answers = certify_counts(select, estimate, sigma, 0.001, "two-sided")
-    records = [Record(i, int(DIGITS.labels[i]), int(answers.prediction[i]), {"radius": float(answers.radius[i])},
-                      off_grid, [Tally.of("select", select[i]), Tally.of("estimate", estimate[i])])
-               for i in range(count)]
-    procedure = {"method": "two-sided", "n0": 100, "n": 1000, "margin": None}
-    write_store(folder, identity_of("certify", count, sigma, **{"procedure": procedure, **changes}),
-                {"model": EVIL, "classes": list(DIGITS.class_names), "versions": {"smoothcert": "x"}}, records)
-    return folder
 
 
 def attacked(folder: Path, eps: tuple[float, ...] = (0.25, 0.5), count: int = 20) -> Path:

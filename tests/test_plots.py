@@ -16,13 +16,12 @@ from smoothcert.analysis.panels import average_pooled, noise_panels, noisy_copy,
 from smoothcert.analysis.regions import decision_regions
 from smoothcert.cli.main import app
 from smoothcert.cli.plot import PLOTS
-from smoothcert.data import load_data
 from smoothcert.errors import InputError, SmoothcertError, StoreError, UnknownNameError
 from smoothcert.noise import build_noise, open_stream, sample
 from smoothcert.report.curves import certified_curve
 from smoothcert.report.gallery import gallery_of
 from smoothcert.report.plots.kinds import KINDS, Request, picture
-from smoothcert.report.plots.lines import Beside, Observed, draw_curves, draw_empirical
+from smoothcert.report.plots.lines import Empirical, Observed, draw_curves, draw_empirical
 from smoothcert.report.plots.style import COLOURS, DASHES, save
 from smoothcert.report.results import Result
 from smoothcert.report.studies import (
@@ -36,34 +35,10 @@ from smoothcert.report.studies import (
 )
 from smoothcert.report.thin import drawn_curve, thinned, value_at
 from smoothcert.report.votes import votes_of
-from smoothcert.runs.records import Record, Tally
 from smoothcert.runs.restored import stored_data
-from smoothcert.runs.store import read_store, write_store
-from smoothcert.stats import certify_counts, cohen_radius
-
-DIGITS = load_data("digits")
-
-
-def made(folder: Path, sigma: float = 0.25, seed: int = 0, method: str = "cohen", n: int = 1000, count: int = 60,
-         **changes) -> Path:
-    """A finished store over the first digits, with votes drawn from a seed instead of a network."""
-    rng, k = np.random.default_rng(seed), 10
-    p = rng.dirichlet(np.ones(k) / 8, count)
-    select, estimate = rng.multinomial(100, p), rng.multinomial(n, p)
-    answers = certify_counts(select, estimate, sigma, 0.001, method)
-    indices = np.arange(count)
-    identity = {
-        "kind": "certify", "model": {"by": "module", "sha256": "ab" * 32}, "num_classes": k,
-        "data": {"name": "digits", "split": "test", "shape": [1, 8, 8], "sha256": DIGITS.fingerprint(indices)},
-        "images": {"count": count, "start": 0, "every": 1},
-        "noise": {"kind": "grid", "format": "sfc64-v1", "sigma": sigma, "levels": 16, "exponent": 12, "reach": 1.0},
-        "seed": seed, "procedure": {"method": method, "alpha": 0.001, "n0": 100, "n": n, "margin": None},
-        "space": "pixels", "engine": "eager", "precision": "float32", "device": "cpu", **changes,
-    }
-    records = [Record(i, int(DIGITS.labels[i]), int(answers.prediction[i]), {"radius": float(answers.radius[i])}, False,
-                      [Tally.of("select", select[i]), Tally.of("estimate", estimate[i])]) for i in range(count)]
-    write_store(folder, identity, {"model": "m", "classes": list(DIGITS.class_names)}, records)
-    return folder
+from smoothcert.runs.store import read_store
+from smoothcert.stats import cohen_radius
+from stores import DIGITS, made
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +162,7 @@ def test_shares_the_wall_and_pairs_count_images(stores):
     assert stood.wall[0] == pytest.approx(0.25 * norm.ppf(0.001 ** (1 / 1000)), rel=1e-9)
     assert stood.radii[0].max() <= stood.wall[0]
     assert stood.at_wall[0] == np.mean(store.column("radius") >= 0.99 * stood.wall[0])
-    shifted = replace(told, index=told.index + 10)
+    shifted = replace(told, index=told.index + 10, label=np.roll(told.label, -10))
     both = pairs(told, shifted)
     assert len(both.first) == told.images - 10
     np.testing.assert_array_equal(both.first, np.where(told.correct, told.radius, 0)[10:])
@@ -293,7 +268,7 @@ def test_certified_beside_empirical_draws_both():
     curve = drawn_curve(result([0.2, 0.4, 0.9], [True, True, False]))
     eps = np.array([0.0, 0.5])
     seen = Observed("attacked", eps, np.array([0.9, 0.7]), np.array([0.8, 0.6]), np.array([0.95, 0.8]))
-    figure = draw_empirical(Beside([curve], [seen]))
+    figure = draw_empirical(Empirical([curve], [seen]))
     drawn = [line for line in lines(figure) if len(line[0]) == 2 and np.array_equal(line[0], eps)]
     assert any(np.allclose(y, [90, 70]) for _, y in drawn)
 

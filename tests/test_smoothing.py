@@ -114,13 +114,16 @@ class TestLinear:
     def test_exceedances_follow_their_binomial_law(self, method):
         alpha, cases, exceeded = 0.05, 300, 0
         rng = np.random.default_rng(5)
-        for case in range(cases):
-            w = torch.from_numpy(rng.standard_normal(12))
-            margin = self.SIGMA * rng.uniform(0.1, 2.0)
-            x = torch.from_numpy(rng.random((3, 2, 2)).astype(np.float32))
-            b = margin * w.norm() - x.flatten().double() @ w
-            found = self.classifier(w, float(b)).certify(x, n0=20, n=200, alpha=alpha, method=method, index=case)
-            exceeded += found.prediction == 1 or found.radius > margin
+        for first in range(0, cases, 50):
+            w, b = rng.standard_normal(12), rng.standard_normal()
+            unit, x = w / np.linalg.norm(w), rng.random((50, 12))
+            x += np.outer(self.SIGMA * rng.uniform(0.1, 2.0, 50) - x @ unit - b / np.linalg.norm(w), unit)
+            x = x.astype(np.float32)
+            g = self.classifier(torch.from_numpy(w), b)
+            found = g.certify(torch.from_numpy(x).view(50, 3, 2, 2), n0=20, n=200, alpha=alpha, method=method,
+                              index=list(range(first, first + 50)))
+            margins = (x.astype(np.float64) @ w + b) / np.linalg.norm(w)
+            exceeded += sum(c.prediction == 1 or c.radius > margin for c, margin in zip(found, margins, strict=True))
         assert stats.binom.sf(exceeded - 1, cases, alpha) > 1e-3
         assert exceeded > 0, "a bound that never fails at alpha = .05 is not tight"
 

@@ -98,20 +98,19 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path, monkeypatch, options
     assert losses("whole") == losses("part")
 
 
-def test_sigkill_and_the_same_command_again(tmp_path):
-    command = [
-        sys.executable, "-m", "smoothcert", "train", "--data", "digits", "--model", "mlp", "--sigma", "0.25",
-        "--epochs", "6", "--batch-size", "16", "--quiet", "-o",
-    ]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True)
-    child = subprocess.Popen([*command, str(tmp_path / "killed")])
-    while not list((tmp_path / "killed" / "checkpoints").glob("0*")) and child.poll() is None:
+def test_a_command_that_was_killed_is_taken_up_again(tmp_path):
+    settings = {"data": "digits", "model": "mlp", "sigma": 0.25, "epochs": 6, "batch_size": 16, "max_images": 800,
+                "out": tmp_path / "m"}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    child = subprocess.Popen([sys.executable, "-m", "smoothcert", "train", *options, "--quiet"])
+    while not list((tmp_path / "m" / "checkpoints").glob("0*")) and child.poll() is None:
         time.sleep(0.01)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    assert not read_card(tmp_path / "killed").complete
-    subprocess.run([*command, str(tmp_path / "killed")], check=True)
-    assert same(tmp_path / "whole", tmp_path / "killed")
+    assert not read_card(tmp_path / "m").complete
+    train(TrainConfig.checked(settings))
+    train(TrainConfig.checked({**settings, "out": tmp_path / "whole"}))
+    assert same(tmp_path / "whole", tmp_path / "m")
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
@@ -137,7 +136,8 @@ def test_torchrun_with_two_processes(tmp_path):
         "train", "--data", "digits", "--model", "mlp", "--sigma", "0.25", "--epochs", "8", "--quiet", "--device",
         "cpu", "-o", str(tmp_path / "m"),
     ]
-    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    told = subprocess.run(command, check=True, capture_output=True, timeout=200, text=True).stdout
+    assert told.count("best epoch") == 1, "one process prints"
     card = read_card(tmp_path / "m")
     assert card.identity["processes"] == 2
     assert card.best["validation_accuracy"] > 0.6
