@@ -27,6 +27,7 @@ from smoothcert.denoise import (
     GaussianDenoiser,
     MixtureDenoiser,
     ResidualEnergy,
+    StepLimitWarning,
     WalkJump,
     ZeroCurvatureWarning,
     asymmetry,
@@ -508,8 +509,10 @@ class TestAttractor:
         expected = (1 - self.SIGMA2**2 / self.SPREAD) ** 3 * GaussianDenoiser(self.S0)(y, self.SIGMA)
         assert torch.allclose(found.x, expected, rtol=1e-10)
         assert flow.unfinished == 0
-        flow(y)
-        flow(y, self.SIGMA)
+        with pytest.warns(StepLimitWarning, match="limit of 3 steps"):
+            flow(y)
+        with pytest.warns(StepLimitWarning):
+            flow(y, self.SIGMA)
         assert flow.unfinished == 4
 
     def test_an_euler_step_by_default_is_denoising_again(self):

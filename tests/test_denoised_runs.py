@@ -217,6 +217,8 @@ class TestBundles:
         ("plain", {"denoiser": "denoiser", "front_option": {"steps": 3}}, ConfigError, "goes to walk-jump"),
         ("plain", {"denoiser": "denoiser", "walk_jump": "fine", "front_option": {"stepz": 3}}, InputError, "stepz"),
         ("plain", {"denoiser": "denoiser", "attractor": "fine", "front_option": {"steps": 3}}, InputError, "steps"),
+        ("plain", {"denoiser": "denoiser", "walk_jump": "fine", "front_option": {"step": 50.0}}, ModelError,
+         "^the walk diverged.*step 50"),
         ("plain", {"denoiser": "denoiser", "data": "digits", "crop": 6}, ModelError, r"shape \(1, 8, 8\)"),
     ])
     def test_refusals_come_before_any_work(self, tmp_path, home, model, options, kind, words):
@@ -315,10 +317,14 @@ class TestRandom:
     def test_runs_are_equal_whatever_the_batch_and_after_a_resume(self, tmp_path, monkeypatch, home, front):
         options = {"denoiser": home / "denoiser", front: home / "fine", "n": 40,
                    "front_option": {"step": 0.02, **({"steps": 3} if front == "walk_jump" else {"max_steps": 3})}}
-        stores = [certify(certifying(home / "plain", tmp_path / str(size), batch_size=size, **options))
-                  for size in (7, 64)]
+        told: list[str] = []
+        stores = [certify(certifying(home / "plain", tmp_path / str(size), batch_size=size, **options),
+                          lambda done, total, words: told.append(words)) for size in (7, 64)]
         assert records(stores[0]) == records(stores[1])
         assert stores[0].identity.get("walk_format") == ("philox-v1" if front == "walk_jump" else None)
+        cost = "5 denoiser calls" if front == "walk_jump" else "at most 5 denoiser calls"
+        assert stores[0].provenance["each_sample"] == cost
+        assert cost in told[-1]
         certify(certifying(home / "plain", tmp_path / "plain", sigma=SIGMA))
 
         def stop(done: int, total: int, words: str) -> None:

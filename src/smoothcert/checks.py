@@ -3,7 +3,7 @@
 import difflib
 import math
 import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from smoothcert.errors import ConfigError, InputError, UnknownNameError
@@ -62,6 +62,14 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     if value < least:
         raise InputError(f"{name} must be at least {least}, got {value}")
     return int(value)
+
+
+def check_shape(name: str, value: Any) -> tuple[int, int, int]:
+    """Return the shape of an image as (C, H, W), whole numbers of at least 1, or raise InputError."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 3:
+        raise InputError(f"{name} must be (C, H, W), such as (3, 32, 32), got {value!r}")
+    channels, height, width = (check_count(f"{name}[{i}]", size) for i, size in enumerate(value))
+    return channels, height, width
 
 
 def check_seed(value: Any) -> int:

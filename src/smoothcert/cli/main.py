@@ -1,6 +1,7 @@
 """`smoothcert`: the verbs. Each imports what it needs when it is called, so that --help stays quick."""
 
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
 
@@ -8,6 +9,7 @@ from smoothcert.cli.attack import attack
 from smoothcert.cli.certify import certify
 from smoothcert.cli.compare import compare
 from smoothcert.cli.demo import demo
+from smoothcert.cli.distributional import distributional
 from smoothcert.cli.export import export
 from smoothcert.cli.info import info
 from smoothcert.cli.plot import plot
@@ -41,10 +43,17 @@ def _root(
     pass
 
 
-for verb in (train, certify, predict, attack, table, plot, report, compare, export, recertify, reproduce, info, demo):
+for verb in (train, certify, predict, attack, distributional, table, plot, report, compare, export, recertify,
+             reproduce, info, demo):
     app.command()(verb)
+
+
+def _warned(message: Warning | str, *where: Any) -> None:
+    """A warning in a line, without the place in the code that it comes from."""
+    typer.echo(f"warning: {message}", err=True)
 
 
 def main() -> None:
     """The entry point of the command `smoothcert`."""
+    warnings.showwarning = _warned
     app()

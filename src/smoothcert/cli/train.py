@@ -12,13 +12,16 @@ from smoothcert.runs.config import TrainConfig
 @configured(TrainConfig)
 def train(config: TrainConfig, as_json: bool, quiet: bool) -> None:
     """Train a base classifier or a denoiser, leave a model directory; the same command resumes an interrupted run."""
+    from smoothcert.runs.distributed import is_main_process
     from smoothcert.runs.measures import MEASURES
     from smoothcert.runs.memory import keep_freed_memory
     from smoothcert.runs.train import train as run
 
     keep_freed_memory()
-    with shown("steps", quiet) as progress:
+    with shown("steps", quiet or not is_main_process()) as progress:
         card = run(config, progress)
+    if not is_main_process():
+        return
     if as_json:
         typer.echo(json.dumps({"out": str(config.out), "epochs": card.epochs_done, "best_epoch": card.best_epoch,
                                **card.best}))

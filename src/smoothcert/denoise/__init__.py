@@ -13,11 +13,11 @@ from smoothcert.denoise.estimators import (
 )
 from smoothcert.denoise.jacobian import asymmetry
 from smoothcert.denoise.registry import DENOISERS, build_denoiser, denoiser_options
-from smoothcert.denoise.walks import Attractor, Flow, WalkJump
+from smoothcert.denoise.walks import Attractor, Flow, StepLimitWarning, WalkJump
 
 __all__ = [
     "DENOISERS", "Attractor", "DenoisedClassifier", "DiffusionDenoiser", "DirectEstimator", "EnergyEstimator",
-    "Estimator", "Flow", "GaussianDenoiser", "MixtureDenoiser", "ResidualEnergy", "ScalarEnergy", "WalkJump",
-    "ZeroCurvatureWarning", "asymmetry", "build_denoiser", "denoiser_options", "generator_normals", "load_diffusion",
-    "noise_schedule",
+    "Estimator", "Flow", "GaussianDenoiser", "MixtureDenoiser", "ResidualEnergy", "ScalarEnergy", "StepLimitWarning",
+    "WalkJump", "ZeroCurvatureWarning", "asymmetry", "build_denoiser", "denoiser_options", "generator_normals",
+    "load_diffusion", "noise_schedule",
 ]

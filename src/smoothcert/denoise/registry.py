@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from smoothcert.checks import built, check_count, check_known
+from smoothcert.checks import built, check_flag, check_known, check_shape
 from smoothcert.denoise.estimators import DirectEstimator, Estimator, ResidualEnergy, ScalarEnergy
 from smoothcert.denoise.networks import NETWORKS, Shape, build_network
 from smoothcert.errors import InputError
@@ -69,12 +69,12 @@ def build_denoiser(
     """
     builder = DENOISERS[check_known("denoiser", name, DENOISERS)]
     known = denoiser_options(name)
-    if not isinstance(conditioned, bool):
-        raise InputError(f"conditioned must be true or false, got {conditioned!r}")
+    check_flag("conditioned", conditioned)
     if sigma is None and not conditioned:
         raise InputError(f"denoiser {name} needs the noise level sigma that it is for, or conditioned=true, which "
                          f"serves every one")
-    return built(f"denoiser {name}", partial(builder, _checked(shape), None if conditioned else sigma), known, options)
+    build = partial(builder, check_shape("shape", shape), None if conditioned else sigma)
+    return built(f"denoiser {name}", build, known, options)
 
 
 def denoiser_options(name: str) -> dict[str, Any]:
@@ -86,10 +86,3 @@ def denoiser_options(name: str) -> dict[str, Any]:
     parameters = inspect.signature(DENOISERS[check_known("denoiser", name, DENOISERS)]).parameters.values()
     own = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     return {**own, "conditioned": False}
-
-
-def _checked(shape: Any) -> Shape:
-    if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) != 3:
-        raise InputError(f"shape must be (C, H, W), such as (1, 28, 28), got {shape!r}")
-    channels, height, width = (check_count(f"shape[{i}]", size) for i, size in enumerate(shape))
-    return channels, height, width

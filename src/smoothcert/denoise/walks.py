@@ -5,6 +5,7 @@ or the flow follows. Both are used as they are: neither is ever trained through 
 """
 
 import math
+import warnings
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -17,6 +18,13 @@ from smoothcert.denoise.estimators import agreed, energy_gradient
 from smoothcert.errors import InputError, ModelError
 from smoothcert.smoothing.protocols import Normals
 from smoothcert.smoothing.sampling import denoise
+
+_CALLS = {"euler": 1, "rk4": 4}
+"""Methods of a flow, and gradients a step."""
+
+
+class StepLimitWarning(UserWarning):
+    """A flow's step limit stopped rows before they arrived."""
 
 
 class FrontEnd(nn.Module):
@@ -38,6 +46,11 @@ class FrontEnd(nn.Module):
                              f"(far below: .05 beside .6), got {self.sigma2:g}")
         self.first, self.second = first, second
         self.unroll = check_count("unroll", unroll, least=0)
+
+    @property
+    def cost(self) -> str:
+        """What one row costs, in words."""
+        raise NotImplementedError
 
     def start(self, y: Tensor, sigma: float | None) -> Tensor:
         """x_hat(y) of the first denoiser."""
@@ -86,6 +99,10 @@ class WalkJump(FrontEnd):
     def draws(self) -> int:
         """Standard normals needed per pixel of each row: one a step."""
         return self.steps
+
+    @property
+    def cost(self) -> str:
+        return f"{self.steps + 2} denoiser calls"
 
     def forward(self, y: Tensor, sigma: float | None = None, normals: Normals | None = None) -> Tensor:
         """The sample that the walk from y ends with, (N, C, H, W).
@@ -145,13 +162,21 @@ class Attractor(FrontEnd):
         super().__init__(first, second, None, sigma2, unroll)
         self.tol = check_positive("tol", tol)
         self.max_steps = check_count("max_steps", max_steps)
-        self.method = check_known("method of an attractor", method, ("euler", "rk4"))
+        self.method = check_known("method of an attractor", method, _CALLS)
         self.step = self.sigma2**2 if step is None else check_positive("step", step)
         self.unfinished = 0
 
+    @property
+    def cost(self) -> str:
+        return f"at most {2 + self.max_steps * _CALLS[self.method]} denoiser calls"
+
     def forward(self, y: Tensor, sigma: float | None = None, normals: Normals | None = None) -> Tensor:
-        """The attractor of each row, (N, C, H, W); see `flow`."""
+        """The attractor of each row, (N, C, H, W); see `flow`. Warns, once, where the step limit stopped a row."""
         found = self.flow(y, sigma)
+        if found.unfinished:
+            warnings.warn(f"the limit of {self.max_steps} steps stopped rows before ||grad phi'|| < {self.tol:g}: they "
+                          f"are taken where they are, and certificates remain valid. Raise max_steps, step or tol",
+                          StepLimitWarning, stacklevel=2)
         self.unfinished += found.unfinished
         return found.x
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smoothcert.checks import check_count, check_known
+from smoothcert.checks import check_known
 from smoothcert.errors import InputError
 
 Shape = tuple[int, int, int]
@@ -78,14 +78,6 @@ def with_normalisation(
 def activation_layer(name: Any) -> nn.Module:
     """A new activation by name. Raises UnknownNameError."""
     return ACTIVATIONS[check_known("activation", name, ACTIVATIONS)]()
-
-
-def check_shape(shape: Any) -> Shape:
-    """Return an image shape as (C, H, W) whole numbers of at least 1, or raise InputError."""
-    if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) != 3:
-        raise InputError(f"input_shape must be (C, H, W), such as (3, 32, 32), got {shape!r}")
-    channels, height, width = (check_count(f"input_shape[{i}]", size) for i, size in enumerate(shape))
-    return channels, height, width
 
 
 def check_least_size(network: str, shape: Shape, least: int) -> None:

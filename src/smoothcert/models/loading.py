@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from smoothcert.checks import check_count
+from smoothcert.checks import check_count, check_shape
 from smoothcert.errors import InputError
-from smoothcert.models.layers import Shape, check_shape
+from smoothcert.models.layers import Shape
 from smoothcert.models.loaded import LoadedModel
 
 HUBS = ("hf", "timm", "torchvision")
@@ -46,7 +46,7 @@ def load_model(spec: str, *, num_classes: int | None = None, input_shape: Any = 
         raise InputError(f"{spec!r} does not name a model; the accepted forms are\n{forms}")
     if num_classes is not None:
         check_count("num_classes", num_classes, least=2)
-    shape: Shape | None = None if input_shape is None else check_shape(input_shape)
+    shape: Shape | None = None if input_shape is None else check_shape("input_shape", input_shape)
     if kind == "factory":
         from smoothcert.models.factory import load_factory
 

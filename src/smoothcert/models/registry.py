@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from smoothcert.checks import built, check_count, check_known
+from smoothcert.checks import built, check_count, check_known, check_shape
 from smoothcert.models.convolutional import cnn, cnn3, lenet
 from smoothcert.models.dense import linear, mlp
-from smoothcert.models.layers import check_shape, with_normalisation
+from smoothcert.models.layers import with_normalisation
 from smoothcert.models.resnet import resnet18, resnet20, resnet110
 from smoothcert.models.vgg import vgg16
 
@@ -50,7 +50,7 @@ def build_model(
     Linear(in_features=64, out_features=32, bias=True)
     """
     builder = MODELS[check_known("model", name, MODELS)]
-    shape = check_shape(input_shape)
+    shape = check_shape("input_shape", input_shape)
     check_count("num_classes", num_classes, least=2)
     known = model_options(name)
     network = built(name, partial(builder, shape, num_classes), known, options)

@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 
-from smoothcert.errors import StoreError
+from smoothcert.runs.comparing import check_certified
 from smoothcert.runs.config import AttackConfig
 from smoothcert.runs.store import Store
 
@@ -63,9 +63,7 @@ def certificates_of(store: Store) -> Certificates:
     Raises:
         StoreError: a store of another kind.
     """
-    if store.kind != "certify":
-        raise StoreError(f"{store.folder} is no certify store, but one of kind {store.kind}: eps-from needs the "
-                         f"certified radii of a `smoothcert certify` run")
+    check_certified(store, "eps-from")
     index, prediction, radius = (store.column(name) for name in ("index", "prediction", "radius"))
     order = np.argsort(index)
     order = order[radius[order] > 0]

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from smoothcert.denoise import DenoisedClassifier, generator_normals
-from smoothcert.errors import FileError, ModelError
+from smoothcert.errors import FileError, ModelError, SmoothcertError
 from smoothcert.models import MODEL_FORMS, is_model_spec, load_model
-from smoothcert.runs.config import SamplingConfig
+from smoothcert.runs.config import RunConfig
 from smoothcert.runs.fronts import fronted
 from smoothcert.runs.modeldir import ModelCard, check_model_dir, module_hash, read_card, read_network, source_of
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
@@ -49,7 +49,7 @@ def model_card(spec: str) -> ModelCard | None:
 def open_classifier(
     spec: str, input_shape: tuple[int, int, int], num_classes: int, *, weights: str = "best", trust: bool = False,
     model_id: str | None = None, device: torch.device | None = None, sigma: float | None = None,
-    front: SamplingConfig | None = None,
+    front: RunConfig | None = None,
 ) -> Classifier:
     """Open the model that `spec` names, with what is to stand in front of it, and try it on one image.
 
@@ -109,6 +109,8 @@ def _probe(
     try:
         with torch.no_grad():
             logits = classifier(torch.from_numpy(inputs).to(where), *normals)
+    except SmoothcertError:
+        raise
     except Exception as error:
         raise ModelError(f"the model cannot take float32 images of shape (N, {', '.join(map(str, shape))}): "
                          f"{type(error).__name__}: {error}") from error

@@ -10,6 +10,13 @@ from smoothcert.runs.store import Store
 _SHARED = (("model",), ("num_classes",), ("noise", "sigma"), ("data", "name"), ("data", "split"), ("data", "shape"))
 
 
+def check_certified(store: Store, wanted: str) -> None:
+    """Raise StoreError unless `store` is a certify store, which `wanted` needs."""
+    if store.kind != "certify":
+        raise StoreError(f"{store.folder} is no certify store, but one of kind {store.kind}: {wanted} needs the store "
+                         f"of a `smoothcert certify` run")
+
+
 def check_certificates(store: Store, identity: dict[str, Any], indices: np.ndarray, wanted: str) -> None:
     """Raise StoreError unless `store` holds certificates of the smoothed classifier and the images of a run.
 
@@ -17,9 +24,7 @@ def check_certificates(store: Store, identity: dict[str, Any], indices: np.ndarr
         identity: the run's. indices: (M,) its images, all of which need a certificate.
         wanted: what the store is for, for the message.
     """
-    if store.kind != "certify":
-        raise StoreError(f"{store.folder} is no certify store, but one of kind {store.kind}: {wanted} needs the store "
-                         f"of a `smoothcert certify` run")
+    check_certified(store, wanted)
     if not store.complete:
         raise StoreError(f"{store.folder} is not complete: finish its run first (the same command resumes it)")
     differing = [f"  - {'.'.join(field)}: there {_at(store.identity, field)!r}, here {_at(identity, field)!r}"

@@ -43,6 +43,11 @@ class Ranks:
             torch.distributed.barrier()
 
 
+def is_main_process() -> bool:
+    """Whether this process, of those that torchrun started, is the one that writes files and prints."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
     """Join the process group that the environment names (RANK, WORLD_SIZE, ...), and leave it at the end."""

@@ -25,7 +25,7 @@ def _keep(store: StoreWriter, run: Run, progress: Progress) -> None:
     for finished, (position, record, seconds) in enumerate(records_of(run, pending), start=1):
         store.add(position, record, seconds)
         drawn += samples_of(record)
-        progress(done + finished, total, _words(drawn, finished * run.most))
+        progress(done + finished, total, _words(drawn, finished * run.most, run.told.get("each_sample")))
 
 
 def samples_of(record: Record) -> int:
@@ -33,9 +33,11 @@ def samples_of(record: Record) -> int:
     return sum({tally.stage: tally.n for tally in record.tallies}.values())
 
 
-def _words(drawn: int, most: int) -> str:
+def _words(drawn: int, most: int, cost: str | None) -> str:
+    if not most:
+        return ""
     saved = f", {1 - drawn / most:.0%} saved by stopping early" if drawn < most else ""
-    return f"{_short(drawn)} samples{saved}"
+    return f"{_short(drawn)} samples{saved}" + (f", {cost} each" if cost else "")
 
 
 def _short(count: int) -> str:

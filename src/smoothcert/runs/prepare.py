@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from smoothcert.data import ImageData, load_data, select_indices
+from smoothcert.denoise.walks import FrontEnd
 from smoothcert.errors import InputError
 from smoothcert.noise import Noise, build_noise, fresh_seed
 from smoothcert.runs.classifiers import Classifier, model_card, open_classifier
-from smoothcert.runs.config import SamplingConfig
+from smoothcert.runs.config import RunConfig, SamplingConfig
 from smoothcert.runs.distributed import pick_device
 from smoothcert.runs.fronts import denoiser_sigma
 from smoothcert.runs.modeldir import ModelCard
@@ -42,10 +43,9 @@ class Prepared:
 
     @property
     def told(self) -> dict[str, Any]:
-        """Model and data as they may be shown: without the folders that lead to them."""
-        path = Path(self.config.model)
-        return {"model": path.name if path.exists() else self.config.model, "data": self.data.name,
-                "classes": list(self.data.class_names)}
+        behind = getattr(self.model, "denoiser", None)
+        cost = {"each_sample": behind.cost} if isinstance(behind, FrontEnd) else {}
+        return {**shown(self.config, self.data), **cost}
 
     @property
     def most(self) -> int:
@@ -71,9 +71,67 @@ class Prepared:
             yield from run_plan(self.plan, self.voter, images, self.data.num_classes)
 
 
+def shown(config: RunConfig, data: ImageData) -> dict[str, Any]:
+    """Model and data as they may be shown: without the folders that lead to them."""
+    path = Path(config.model)
+    return {"model": path.name if path.exists() else config.model, "data": data.name,
+            "classes": list(data.class_names)}
+
+
 def tallies(done: Finished) -> list[Tally]:
     """The looks at an image as its record keeps them."""
     return [Tally.of(look.stage, look.counts) for look in done.history]
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """What the options of a run name, loaded and checked.
+
+    Attributes:
+        indices: of the images to work on, in order.
+        stored: the identity of the store that the run goes on with; {} where it starts one.
+    """
+
+    data: ImageData
+    indices: np.ndarray
+    noise: Noise
+    classifier: Classifier
+    device: torch.device
+    seed: int
+    stored: dict[str, Any]
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Model, data, images and seed, as a store's identity has them."""
+        return {
+            "model": self.classifier.identity,
+            "num_classes": self.data.num_classes,
+            "data": {"name": self.data.name, "split": self.data.split, "shape": list(self.data.shape),
+                     "sha256": self.data.fingerprint(self.indices)},
+            "images": index_summary(self.indices),
+            "seed": self.seed,
+        }
+
+
+def opened(config: RunConfig, choose: Callable[[ImageData], np.ndarray] | None = None) -> Opened:
+    """Load and check model, images and noise.
+
+    Args:
+        choose: the indices of the images to work on; None are those that the options select.
+    """
+    if config.threads or config.workers > 1:
+        torch.set_num_threads(config.threads or 1)
+    card = model_card(config.model)
+    data = _data(config, card)
+    indices = (choose or partial(selected, config))(data)
+    noise = build_noise(config.noise, _sigma(config, card), data.levels)
+    device = pick_device(config.device)
+    classifier = open_classifier(config.model, data.shape, data.num_classes, weights=config.weights,
+                                 trust=config.trust, model_id=config.model_id, device=device, sigma=noise.sigma,
+                                 front=config)
+    stored = read_manifest(config.out)["identity"] if is_store(config.out) else {}
+    seed = config.seed if config.seed is not None else int(stored["seed"]) if stored else fresh_seed()
+    return Opened(data, indices, noise, classifier, device, seed, stored)
 
 
 def prepare(
@@ -84,36 +142,26 @@ def prepare(
 
     Args:
         plan_for: the plan, once the noise is known.
-        choose: the indices of the images to work on; None are those that the options select.
+        choose: as for `opened`.
         answers: how often each image is judged.
     """
-    if config.threads or config.workers > 1:
-        torch.set_num_threads(config.threads or 1)
-    card = model_card(config.model)
-    data = _data(config, card)
-    indices = (choose or partial(selected, config))(data)
-    noise = build_noise(config.noise, _sigma(config, card), data.levels)
+    found = opened(config, choose)
+    data, indices, noise, model = found.data, found.indices, found.noise, found.classifier.model
     plan = plan_for(noise)
-    device = pick_device(config.device)
-    classifier = open_classifier(config.model, data.shape, data.num_classes, weights=config.weights,
-                                 trust=config.trust, model_id=config.model_id, device=device, sigma=noise.sigma,
-                                 front=config)
-    stored = read_manifest(config.out)["identity"] if is_store(config.out) else {}
-    seed = config.seed if config.seed is not None else int(stored["seed"]) if stored else fresh_seed()
-    engine = stored.get("engine", "auto") if config.engine == "auto" else config.engine
+    engine = found.stored.get("engine", "auto") if config.engine == "auto" else config.engine
     how = Sampling("plain" if engine == "exact" else engine, config.space, config.precision, config.noise_format,
-                   config.batch_size, device, _expected(plan) * len(indices) * answers)
-    opened = open_voter(classifier.model, noise, data.num_classes, data.shape, seed, None, how)
+                   config.batch_size, found.device, _expected(plan) * len(indices) * answers)
+    ready = open_voter(model, noise, data.num_classes, data.shape, found.seed, None, how)
     identity = {
-        **_identity(plan, classifier, data, indices, seed),
-        "noise": {**noise.identity(), "format": opened.voter.format},
-        **opened.identity(config.precision, device),
+        "kind": plan.kind, **found.identity, "procedure": plan.identity(),
+        "noise": {**noise.identity(), "format": ready.voter.format},
+        **ready.identity(config.precision, found.device),
     }
-    settled = config.model_copy(update={"seed": seed, "engine": opened.engine})
-    return Prepared(settled, data, indices, plan, opened.voter, classifier.model, identity, plan_for)
+    settled = config.model_copy(update={"seed": found.seed, "engine": ready.engine})
+    return Prepared(settled, data, indices, plan, ready.voter, model, identity, plan_for)
 
 
-def selected(config: SamplingConfig, data: ImageData) -> np.ndarray:
+def selected(config: RunConfig, data: ImageData) -> np.ndarray:
     """The images that the options select."""
     return select_indices(len(data), start=config.start, every=config.every, max_images=config.max_images,
                           indices=config.indices)
@@ -122,19 +170,6 @@ def selected(config: SamplingConfig, data: ImageData) -> np.ndarray:
 def _expected(plan: Plan) -> int:
     """Samples an image, to weigh what an engine costs to start: sequential plans rarely take a tenth of their most."""
     return plan.most() // 10 if "n_max" in plan.identity() else plan.most()
-
-
-def _identity(plan: Plan, classifier: Classifier, data: ImageData, indices: np.ndarray, seed: int) -> dict[str, Any]:
-    return {
-        "kind": plan.kind,
-        "model": classifier.identity,
-        "num_classes": data.num_classes,
-        "data": {"name": data.name, "split": data.split, "shape": list(data.shape),
-                 "sha256": data.fingerprint(indices)},
-        "images": index_summary(indices),
-        "seed": seed,
-        "procedure": plan.identity(),
-    }
 
 
 def index_summary(indices: np.ndarray) -> dict[str, Any]:
@@ -146,7 +181,7 @@ def index_summary(indices: np.ndarray) -> dict[str, Any]:
     return {"count": count, "indices": indices.tolist() if count <= 1000 else "see the records"}
 
 
-def _data(config: SamplingConfig, card: ModelCard | None) -> ImageData:
+def _data(config: RunConfig, card: ModelCard | None) -> ImageData:
     """The data set asked for, else the one the model was trained on, with the same preprocessing, else digits."""
     trained_on = card.data if card and config.data in (None, card.data["data"]) else {}
     return load_data(
@@ -156,7 +191,7 @@ def _data(config: SamplingConfig, card: ModelCard | None) -> ImageData:
     )
 
 
-def _sigma(config: SamplingConfig, card: ModelCard | None) -> float:
+def _sigma(config: RunConfig, card: ModelCard | None) -> float:
     sigma = config.sigma or denoiser_sigma(config.denoiser) or (card.sigma if card else None)
     if sigma is None:
         raise InputError(f"sigma: the noise level is required, because {config.model} was not trained with one here")

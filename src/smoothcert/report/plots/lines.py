@@ -29,7 +29,7 @@ class Observed:
 
 
 @dataclass(frozen=True)
-class Beside:
+class Empirical:
     """Certified curves, and the empirical accuracies to be drawn beside them."""
 
     curves: list[Curve]
@@ -64,7 +64,7 @@ def draw_envelope(data: Envelope) -> Figure:
 
 
 @styled
-def draw_empirical(data: Beside) -> Figure:
+def draw_empirical(data: Empirical) -> Figure:
     """Certified curves, and accuracy under attack at each eps with its interval."""
     figure, axes = _axes("accuracy (%)")
     right = max(_furthest(data.curves), *(float(one.eps.max()) * 1.04 for one in data.observed), 0.0)
