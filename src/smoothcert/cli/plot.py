@@ -12,7 +12,7 @@ from smoothcert.cli.table import Rho
 from smoothcert.errors import InputError
 
 PLOTS = ("curve", "envelope", "empirical", "bounds", "projection", "abstention", "votes", "wall", "scatter", "gallery",
-         "panels", "resolution", "regions", "denoised", "failures", "contraction")
+         "panels", "resolution", "regions", "denoised", "failures", "contraction", "distributional")
 
 Which = Annotated[str, typer.Argument(metavar="KIND", help=", ".join(PLOTS) + ".")]
 Stores = Annotated[

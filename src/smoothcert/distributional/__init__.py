@@ -2,15 +2,15 @@
 
 For laws P within squared-distance transport cost rho of P0, and l_hat(x) = E l(x + z) with z ~ N(0, sigma^2 I):
 a certificate that needs no inner optimisation (`closed`), the bound of Yang et al. 2021 with its two forms (`bounds`),
-and the worst case that an adversary finds (`curves`). Parts load on first use: `closed`, `limits` and `concavity`
-are pure statistics and need no torch.
+and the worst case that an adversary finds (`curves`). Parts load on first use: `closed`, `moments`, `ends`,
+`limits` and `concavity` are pure statistics and need no torch.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from smoothcert.distributional.bounds import BoundAt, Surrogate, SurrogateBound, inside_bound, outside_bound
+    from smoothcert.distributional.bounds import inside_bound, outside_bound
     from smoothcert.distributional.closed import (
         ClosedCertificate,
         RobustLoss,
@@ -22,31 +22,35 @@ if TYPE_CHECKING:
     from smoothcert.distributional.concavity import concavity_threshold, smoothness
     from smoothcert.distributional.curves import (
         SideBySide,
-        WorstCase,
         eps_equivalent,
         eps_of_rho,
         rho_of_eps,
         side_by_side,
         worst_case,
     )
+    from smoothcert.distributional.ends import BoundAt, Surrogate, SurrogateBound, WorstCase
     from smoothcert.distributional.inner import Search
     from smoothcert.distributional.losses import PointLoss, clipped_cross_entropy, cross_entropy, zero_one
-    from smoothcert.distributional.sampling import LossMoments, certify_losses, sample_losses
+    from smoothcert.distributional.moments import LossMoments, certificate_from_moments
+    from smoothcert.distributional.sampling import certify_losses, sample_losses
 
 _HOMES = {
-    "bounds": ("BoundAt", "Surrogate", "SurrogateBound", "inside_bound", "outside_bound"),
+    "bounds": ("inside_bound", "outside_bound"),
     "closed": ("ClosedCertificate", "RobustLoss", "certificate_from_counts", "certificate_from_limits", "errors_of",
                "surrogate"),
-    "curves": ("SideBySide", "WorstCase", "eps_equivalent", "eps_of_rho", "rho_of_eps", "side_by_side", "worst_case"),
+    "curves": ("SideBySide", "eps_equivalent", "eps_of_rho", "rho_of_eps", "side_by_side", "worst_case"),
+    "ends": ("BoundAt", "Surrogate", "SurrogateBound", "WorstCase"),
     "inner": ("Search",),
     "losses": ("PointLoss", "clipped_cross_entropy", "cross_entropy", "zero_one"),
-    "sampling": ("LossMoments", "certify_losses", "sample_losses"),
+    "moments": ("LossMoments", "certificate_from_moments"),
+    "sampling": ("certify_losses", "sample_losses"),
     "concavity": ("concavity_threshold", "smoothness"),
 }
 
 __all__ = [
     "BoundAt", "ClosedCertificate", "LossMoments", "PointLoss", "RobustLoss", "Search", "SideBySide", "Surrogate",
-    "SurrogateBound", "WorstCase", "certificate_from_counts", "certificate_from_limits", "certify_losses",
+    "SurrogateBound", "WorstCase", "certificate_from_counts", "certificate_from_limits",
+    "certificate_from_moments", "certify_losses",
     "clipped_cross_entropy", "concavity_threshold", "cross_entropy", "eps_equivalent", "eps_of_rho", "errors_of",
     "inside_bound", "outside_bound", "rho_of_eps", "sample_losses", "side_by_side", "smoothness", "surrogate",
     "worst_case", "zero_one",

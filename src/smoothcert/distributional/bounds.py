@@ -9,92 +9,23 @@ Ascent finds a value below the supremum, so the bound is an `estimate`, unless t
 concave and the ascent's residual is bounded: then it is a `certificate`. See `concavity`.
 """
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from smoothcert.checks import check_optional_positive, check_probability, check_seed
-from smoothcert.distributional.concavity import Standing, gradient_error, inside_standing, outside_standing
-from smoothcert.distributional.inner import Search, Solved, solve
-from smoothcert.distributional.limits import check_gammas, check_rho, round_up
+from smoothcert.distributional.concavity import Standing, inside_standing, outside_standing
+from smoothcert.distributional.ends import Ends, SurrogateBound, Terms, bound_from
+from smoothcert.distributional.inner import Search, solve
+from smoothcert.distributional.limits import check_gammas
 from smoothcert.distributional.losses import PointLoss
-from smoothcert.distributional.sampling import Batches, LossMoments, ceiling_of, sample_losses
+from smoothcert.distributional.sampling import Batches, ceiling_of, sample_losses
 from smoothcert.errors import InputError
 from smoothcert.noise import Noise
 from smoothcert.objectives.protocol import Model
 from smoothcert.smoothing.protocols import check_ready
-
-
-@dataclass(frozen=True)
-class Surrogate:
-    """phi_gamma over a data set.
-
-    Attributes:
-        gamma: price of a unit of squared distance.
-        value: what the bound adds to gamma rho: an upper limit of E phi_gamma, rounded up, for a certificate; else the
-            estimate itself.
-        estimate: mean of l_hat(x_K) - gamma ||x_K - x0||^2.
-        label: "certificate" or "estimate".
-        reason: why it is only an estimate.
-        rho: mean of ||x_K - x0||^2, the transport cost of what the ascent found.
-        loss: mean of l_hat(x_K), the expected loss there.
-        residual: mean of ||gradient||^2 / (4 gamma) at x_K, measured with fresh noise.
-        solved: share of the images whose residual is within the tolerance.
-    """
-
-    gamma: float
-    value: float
-    estimate: float
-    label: str
-    reason: str
-    rho: float
-    loss: float
-    residual: float
-    solved: float
-
-
-@dataclass(frozen=True)
-class BoundAt:
-    """The bound at one rho: `label` is that of the surrogate whose gamma made it least."""
-
-    rho: float
-    value: float
-    gamma: float
-    label: str
-
-
-@dataclass(frozen=True)
-class SurrogateBound:
-    """gamma rho + value(gamma) for a list of gammas. With probability 1 - alpha all its certificates hold at once.
-
-    Attributes:
-        form: "inside" or "outside".
-        surrogates: one a gamma, in the order given.
-        images: m.
-        alpha: failure probability of its certificates.
-        noise_cost: d sigma^2, what the noise adds to the cost inside; 0 where there is no noise.
-    """
-
-    form: str
-    surrogates: tuple[Surrogate, ...]
-    images: int
-    alpha: float
-    noise_cost: float = 0.0
-
-    def at(self, rho: float) -> BoundAt:
-        """The least bound over the gammas, with its label. Raises InputError for rho < 0."""
-        return _least(check_rho(rho), self.surrogates)
-
-    def certificate(self, rho: float) -> BoundAt:
-        """The least bound that is a certificate. Raises InputError, with the reason, where there is none."""
-        certified = [s for s in self.surrogates if s.label == "certificate"]
-        if not certified:
-            raise InputError(f"none of these bounds is a certificate: {max(self.surrogates, key=_gamma).reason}")
-        return _least(check_rho(rho), certified)
 
 
 def inside_bound(
@@ -118,7 +49,7 @@ def inside_bound(
     """
     check_optional_positive("smoothness", smoothness)
     standings = [inside_standing(gamma, loss.ceiling, smoothness) for gamma in check_gammas(gammas)]
-    return _bound("inside", model, loss, batches, check_gammas(gammas), None, standings, seed, alpha, search)
+    return _bound(model, loss, batches, check_gammas(gammas), None, standings, seed, alpha, search)
 
 
 def outside_bound(
@@ -131,35 +62,47 @@ def outside_bound(
     Where gamma makes it a certificate, `search.check` keyed noisy copies an image bound l_hat(x_K) and its gradient.
     """
     standings = [outside_standing(gamma, noise.sigma, loss.ceiling) for gamma in check_gammas(gammas)]
-    return _bound("outside", model, loss, batches, check_gammas(gammas), noise, standings, seed, alpha, search)
+    return _bound(model, loss, batches, check_gammas(gammas), noise, standings, seed, alpha, search)
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """One batch at one gamma; for a certificate outside, with fresh keyed samples, and their slope at x_K."""
+def ends_of(
+    model: Model, loss: PointLoss, images: Tensor, labels: Tensor, gamma: float, noise: Noise | None,
+    standing: Standing, search: Search, seed: int, generator: torch.Generator,
+) -> Ends:
+    """Ascend from images (B, C, H, W) at one gamma, and look at where that ended.
 
-    solved: Solved
-    moments: LossMoments | None = None
-    slope: np.ndarray | None = None
+    Args:
+        noise: for the form outside; None inside.
+        standing: where it is that of a certificate outside, `search.check` keyed noisy copies are drawn there too.
+        generator: of all other randomness, on the images' device. The rest is as for `outside_bound`.
+    """
+    images = images if noise is None else images.float()
+    found = solve(model, loss, images, labels, gamma, None if noise is None else noise.sigma, search, generator)
+    if noise is None or standing.label == "estimate":
+        return Ends(found.loss, found.cost, found.slope)
+    moments = sample_losses(model, loss, found.moved, labels, noise, search.check, seed=seed, gradient=True,
+                            rows=search.rows)
+    moves = (found.moved.double() - images.double()).flatten(1).cpu().numpy()
+    steep = np.linalg.norm(ceiling_of(loss) * np.asarray(moments.gradient) - 2 * gamma * moves, axis=1)
+    return Ends(found.loss, found.cost, found.slope, moments, steep)
 
 
 def _bound(
-    form: str, model: Model, loss: PointLoss, batches: Batches, gammas: tuple[float, ...], noise: Noise | None,
+    model: Model, loss: PointLoss, batches: Batches, gammas: tuple[float, ...], noise: Noise | None,
     standings: list[Standing], seed: int, alpha: float, search: Search | None,
 ) -> SurrogateBound:
     check_ready(model)
     search, alpha = search or Search(), check_probability("alpha", alpha)
-    pieces: list[list[_Piece]] = [[] for _ in gammas]
-    images, dimension = 0, 0
+    ends: list[list[Ends]] = [[] for _ in gammas]
+    dimension = 0
     for x, y, generator in seeded(batches, seed):
-        for place, gamma, standing in zip(pieces, gammas, standings, strict=True):
-            place.append(_piece(model, loss, x, y, gamma, noise, standing, search, seed, generator))
-        images, dimension = images + len(x), x[0].numel()
-    if not images:
+        for parts, gamma, standing in zip(ends, gammas, standings, strict=True):
+            parts.append(ends_of(model, loss, x, y, gamma, noise, standing, search, seed, generator))
+        dimension = x[0].numel()
+    if not dimension:
         raise InputError("there are no images to bound the loss of")
-    surrogates = tuple(_surrogate(place, loss, gamma, noise, standing, search, (images, len(gammas), alpha))
-                       for place, gamma, standing in zip(pieces, gammas, standings, strict=True))
-    return SurrogateBound(form, surrogates, images, alpha, 0.0 if noise is None else dimension * noise.sigma**2)
+    terms = Terms(loss.ceiling, None if noise is None else noise.sigma, dimension, alpha, search.tolerance)
+    return bound_from(gammas, [Ends.joined(parts) for parts in ends], standings, terms)
 
 
 def seeded(batches: Batches, seed: int) -> Iterator[tuple[Tensor, Tensor, torch.Generator]]:
@@ -170,65 +113,3 @@ def seeded(batches: Batches, seed: int) -> Iterator[tuple[Tensor, Tensor, torch.
         generator = generator or torch.Generator(images.device).manual_seed(seed % 2**63)
         if len(images):
             yield images, labels, generator
-
-
-def _piece(
-    model: Model, loss: PointLoss, images: Tensor, labels: Tensor, gamma: float, noise: Noise | None,
-    standing: Standing, search: Search, seed: int, generator: torch.Generator,
-) -> _Piece:
-    if noise is None:
-        return _Piece(solve(model, loss, images, labels, gamma, None, search, generator))
-    if standing.label == "estimate":
-        return _Piece(solve(model, loss, images, labels, gamma, noise.sigma, search, generator))
-    images = images.float()
-    solved = solve(model, loss, images, labels, gamma, noise.sigma, search, generator)
-    moments = sample_losses(model, loss, solved.moved, labels, noise, search.check, seed=seed, gradient=True,
-                            rows=search.rows)
-    moves = (solved.moved.double() - images.double()).flatten(1).cpu().numpy()
-    slope = np.linalg.norm(ceiling_of(loss) * np.asarray(moments.gradient) - 2 * gamma * moves, axis=1)
-    return _Piece(solved, moments, slope)
-
-
-def _surrogate(
-    pieces: list[_Piece], loss: PointLoss, gamma: float, noise: Noise | None, standing: Standing, search: Search,
-    count: tuple[int, int, float],
-) -> Surrogate:
-    found, cost, slope = (np.concatenate([getattr(p.solved, name) for p in pieces])
-                          for name in ("loss", "cost", "slope"))
-    residual = slope**2 / (4 * gamma)
-    estimate = float(np.mean(found - gamma * cost))
-    value = estimate
-    if standing.label == "certificate":
-        ceiling, (m, several, alpha) = ceiling_of(loss), count
-        if noise is None:
-            phi, share = found - gamma * cost + slope**2 / (2 * standing.curvature), alpha
-        else:
-            tops = [_top(p, gamma, noise, ceiling, standing, alpha / (4 * m * several)) for p in pieces]
-            phi, share = np.concatenate(tops), alpha / 2
-        mean = float(np.mean(np.clip(phi, 0.0, ceiling)))
-        value = min(round_up(mean + ceiling * math.sqrt(math.log(several / share) / (2 * m))), ceiling)
-    return Surrogate(gamma, value, estimate, standing.label, standing.reason, float(cost.mean()), float(found.mean()),
-                     float(residual.mean()), float(np.mean(residual <= search.tolerance)))
-
-
-def _top(
-    piece: _Piece, gamma: float, noise: Noise, ceiling: float, standing: Standing, alpha: float
-) -> np.ndarray:
-    """Upper limits (B,) of phi, each at level 2 alpha: the value at x_K, and what a strongly concave top adds."""
-    moments, slope = piece.moments, piece.slope
-    if moments is None or slope is None:
-        raise ValueError("a certificate needs fresh samples")
-    steep = slope + gradient_error(piece.solved.moved[0].numel(), moments.n, ceiling, noise.sigma, alpha)
-    return ceiling * moments.limits(alpha) - gamma * piece.solved.cost + steep**2 / (2 * standing.curvature)
-
-
-def _least(rho: float, surrogates: tuple[Surrogate, ...] | list[Surrogate]) -> BoundAt:
-    values = [s.gamma * rho + s.value for s in surrogates]
-    best = int(np.argmin(values))
-    chosen = surrogates[best]
-    value = round_up(values[best]) if chosen.label == "certificate" else values[best]
-    return BoundAt(rho, value, chosen.gamma, chosen.label)
-
-
-def _gamma(surrogate: Surrogate) -> float:
-    return surrogate.gamma

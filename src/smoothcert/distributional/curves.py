@@ -7,7 +7,8 @@ import numpy as np
 
 from smoothcert.attacks import attacked, draw_noise, l2_norms
 from smoothcert.checks import check_count, check_optional_positive, check_weight
-from smoothcert.distributional.bounds import SurrogateBound, seeded
+from smoothcert.distributional.bounds import seeded
+from smoothcert.distributional.ends import SurrogateBound, WorstCase
 from smoothcert.distributional.inner import Search, solve
 from smoothcert.distributional.limits import check_gammas, check_rho
 from smoothcert.distributional.losses import PointLoss, cross_entropy
@@ -15,23 +16,6 @@ from smoothcert.distributional.sampling import Batches
 from smoothcert.errors import InputError
 from smoothcert.objectives.nal import Ascent
 from smoothcert.objectives.protocol import Model
-
-
-@dataclass(frozen=True, eq=False)
-class WorstCase:
-    """Laws that an ascent found: each is within rho of the images' own law and has this expected loss.
-
-    An estimate from below of the worst case at that rho: a bound at rho that lies under it is none.
-
-    Attributes:
-        gamma: the prices of distance, (G,).
-        rho: mean ||x* - x0||^2, (G,).
-        loss: mean l_hat(x*), (G,), under fresh noise.
-    """
-
-    gamma: np.ndarray
-    rho: np.ndarray
-    loss: np.ndarray
 
 
 def worst_case(

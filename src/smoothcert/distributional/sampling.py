@@ -1,7 +1,6 @@
 """Expected losses by sampling, under the keyed noise of certification, and the closed certificate made from them."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,38 +8,16 @@ import torch
 from torch import Tensor
 
 from smoothcert.checks import check_count, check_probability, check_seed
-from smoothcert.distributional.closed import ClosedCertificate, certificate_from_limits
-from smoothcert.distributional.limits import CLIP_IT, upper_mean
+from smoothcert.distributional.closed import ClosedCertificate
+from smoothcert.distributional.limits import CLIP_IT
 from smoothcert.distributional.losses import PointLoss
+from smoothcert.distributional.moments import LossMoments, certificate_from_moments
 from smoothcert.errors import InputError, ModelError
 from smoothcert.noise import Noise, image_key, open_stream
 from smoothcert.smoothing.protocols import check_ready
-from smoothcert.stats import clopper_pearson
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """A data set in pieces: images (B, C, H, W) and labels (B,), read once."""
-
-
-@dataclass(frozen=True, eq=False)
-class LossMoments:
-    """Of n losses of each image's noisy copies, in units of the ceiling.
-
-    Attributes:
-        n: noisy copies an image.
-        mean, variance: (B,) float64, the variance unbiased (0 at n = 1).
-        gradient: (B, d) Stein's estimate of grad l_hat, (1/n) sum_j (l_j - 1/2) z_j / sigma^2, where asked for.
-    """
-
-    n: int
-    mean: np.ndarray
-    variance: np.ndarray
-    gradient: np.ndarray | None = None
-
-    def limits(self, alpha: float, binary: bool = False) -> np.ndarray:
-        """Upper limits (B,) of l_hat / ceiling, each at level alpha; exact (Clopper-Pearson) for losses 0 and 1."""
-        if binary:
-            return np.asarray(clopper_pearson(np.rint(self.mean * self.n), self.n, alpha, "upper"))
-        return upper_mean(self.mean, self.variance, self.n, alpha)
 
 
 def sample_losses(
@@ -115,12 +92,11 @@ def certify_losses(
     """
     ceiling, alpha = ceiling_of(loss), check_probability("alpha", alpha)
     parts = [sample_losses(model, loss, images, labels, noise, n, seed=seed, rows=rows) for images, labels in batches]
-    m = sum(len(part.mean) for part in parts)
-    if not m:
+    if not any(len(part.mean) for part in parts):
         raise InputError("there are no images to certify")
-    limits = np.concatenate([part.limits(alpha / (2 * m), loss.binary) for part in parts])
-    limits = np.minimum(np.nextafter(limits * ceiling, np.inf), ceiling)
-    return certificate_from_limits(limits, noise.sigma, ceiling, alpha)
+    moments = LossMoments(n, *(np.concatenate([getattr(part, name) for part in parts])
+                               for name in ("mean", "variance")))
+    return certificate_from_moments(moments, noise.sigma, ceiling, alpha, loss.binary)
 
 
 def ceiling_of(loss: PointLoss) -> float:

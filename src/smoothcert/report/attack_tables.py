@@ -3,17 +3,27 @@
 from dataclasses import asdict
 from typing import Any
 
-from smoothcert.report.attacks import Beside, Outcome, Violations, axis_of, beside, norm_of, outcomes, violations
+from smoothcert.report.attacks import (
+    Beside,
+    Outcome,
+    Violations,
+    alpha_of,
+    axis_of,
+    beside,
+    norm_of,
+    outcomes,
+    violations,
+)
 from smoothcert.report.tables import aligned
 from smoothcert.runs.store import Store
 
 
 def attack_summary(store: Store, certified: Store | None = None) -> dict[str, Any]:
     """The store in plain numbers, for programs."""
-    told, procedure = store.identity["attack"], store.identity["procedure"]
+    told = store.identity["attack"]
     summary = {
         "store": str(store.folder), "images": store.identity["images"]["count"], "complete": store.complete,
-        "sigma": store.identity["noise"]["sigma"], "alpha": procedure["alpha"], "attack": told["name"],
+        "sigma": store.identity["noise"]["sigma"], "alpha": alpha_of(store), "attack": told["name"],
         "options": told["options"], "target": told["target"], "sizes": axis_of(store),
         "outcomes": [asdict(outcome) for outcome in outcomes(store)],
     }
@@ -50,15 +60,18 @@ def _facts(store: Store) -> str:
     options = "".join(f", {name} {value}" for name, value in told["options"].items() if value is not None)
     wanted = "" if told["target"] is None else f", towards class {told['target']}"
     unfinished = "" if store.complete else "  (UNFINISHED: the run has attacks left)"
-    return (f"{store.folder.name}: {identity['images']['count']} images, sigma {identity['noise']['sigma']:g}, alpha "
-            f"{identity['procedure']['alpha']:g}{unfinished}\nattack {told['name']}{options}{wanted}")
+    alpha = alpha_of(store)
+    answered = "answers by mean softmax" if alpha is None else f"alpha {alpha:g}"
+    return (f"{store.folder.name}: {identity['images']['count']} images, sigma {identity['noise']['sigma']:g}, "
+            f"{answered}{unfinished}\nattack {told['name']}{options}{wanted}")
 
 
 def _legend(store: Store) -> str:
     unit = "multiples of each image's certified radius" if axis_of(store) == "times" else "bounds on the perturbation"
     several = " Each n is judged at alpha by itself." if isinstance(store.identity["procedure"]["n"], list) else ""
-    return (f"Percent; {axis_of(store)} = {unit}; m 0 = the base classifier attacked. An abstention is wrong, and no "
-            f"change.{several}\nThis is what the attack found, and no guarantee: a stronger one may find more.")
+    abstentions = "" if alpha_of(store) is None else " An abstention is wrong, and no change."
+    return (f"Percent; {axis_of(store)} = {unit}; m 0 = the base classifier attacked."
+            f"{abstentions}{several}\nThis is what the attack found, and no guarantee: a stronger one may find more.")
 
 
 def _beside_text(store: Store, certified: Store) -> str:

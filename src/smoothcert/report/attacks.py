@@ -161,9 +161,13 @@ def violations(store: Store, certified: Store, n: int | None = None) -> Violatio
     """Changed answers inside certified radii, over all settings of an attack store, judged at n (the largest if None).
 
     Raises:
-        InputError: an n that the store does not have. StoreError: `certified` is of another model, sigma or images.
+        InputError: an n that the store does not have. StoreError: `certified` is of another model, sigma or images, or
+        answers by softmax, which have no level.
     """
     view = _view(store)
+    if alpha_of(store) is None:
+        raise StoreError(f"{store.folder} was answered by softmax, without a test: changed answers inside certified "
+                         f"radii are counted where PREDICT answers (votes)")
     look = view.looks.index(_picked("n", n, view.looks))
     radius, answer = _certificates(store, certified)
     inside = (store.column("eps") > 0) & (answer >= 0) & (store.column("l2") < radius)
@@ -171,7 +175,7 @@ def violations(store: Store, certified: Store, n: int | None = None) -> Violatio
     changed = (given >= 0) & (given != answer[inside])
     _, pairs = np.unique(index, return_counts=True)
     certificate, answer_alpha = certified.identity["procedure"]["alpha"], store.identity["procedure"]["alpha"]
-    images, most = certified.records.num_rows, int(pairs.max(initial=0))
+    images, most = certified.num_records, int(pairs.max(initial=0))
     expected = images * most * certificate + len(index) * answer_alpha
     images_changed = len(np.unique(index[changed]))
     chance = float(tail(images_changed, images, min(1.0, certificate + most * answer_alpha)))
@@ -195,11 +199,9 @@ class _View:
 def _view(store: Store) -> _View:
     if store.kind != "attack":
         raise StoreError(f"{store.folder} is no attack store, but one of kind {store.kind}")
-    if not store.records.num_rows:
+    if not store.num_records:
         raise StoreError(f"{store.folder} has no records yet: let its run finish some images")
-    procedure = store.identity["procedure"]
-    plan = FixedPredict(procedure["n"], procedure["alpha"])
-    answers = _answers(store, plan)
+    looks, answers = _answers(store)
     size, m, steps = (store.column(name) for name in (axis_of(store), "m", "steps"))
     keys = list(zip(size.tolist(), m.tolist(), steps.tolist(), strict=True))
     rows: dict[tuple[float, int, int], list[int]] = {}
@@ -207,19 +209,22 @@ def _view(store: Store) -> _View:
         rows.setdefault(key, []).append(row)
     ordered = {key: np.array(rows[key]) for key in sorted(rows)}
     targeted = store.identity["attack"]["target"] is not None
-    return _View(plan.looks, answers, store.column("label"), _unattacked(store, answers, size == 0),
+    return _View(looks, answers, store.column("label"), _unattacked(store, answers, size == 0),
                  store.column("attacked"), targeted, np.stack([store.column("l2"), store.column("linf")], axis=1),
                  ordered)
 
 
-def _answers(store: Store, plan: FixedPredict) -> np.ndarray:
-    """(M, L): the answer of every record at every look."""
-    parts = []
-    for start in range(0, store.records.num_rows, SHARD):
+def _answers(store: Store) -> tuple[tuple[int, ...], np.ndarray]:
+    """The looks, and the answer of every record at every look, (M, L)."""
+    procedure, alpha = store.identity["procedure"], alpha_of(store)
+    if alpha is None:
+        return (procedure["n"],), store.column("prediction")[:, None]
+    plan, parts = FixedPredict(procedure["n"], alpha), []
+    for start in range(0, store.num_records, SHARD):
         histories = store.histories(start, SHARD)
         parts.append(np.stack([plan.judge([history[: k + 1] for history in histories]).prediction
                                for k in range(len(plan.looks))], axis=1))
-    return np.concatenate(parts)
+    return plan.looks, np.concatenate(parts)
 
 
 def _unattacked(store: Store, answers: np.ndarray, clean: np.ndarray) -> np.ndarray:
@@ -266,6 +271,11 @@ def _picked(name: str, value: int | None, known: Any) -> int:
 def axis_of(store: Store) -> str:
     """What the sizes of its attacks are: "eps", or "times" the certified radius."""
     return "times" if "times" in store.identity["attack"] else "eps"
+
+
+def alpha_of(store: Store) -> float | None:
+    """The level of its answers; None where they come from a mean softmax, without a test."""
+    return store.identity["procedure"].get("alpha")
 
 
 def norm_of(store: Store) -> str:

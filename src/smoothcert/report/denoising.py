@@ -117,7 +117,7 @@ def contraction_of(store: Store, images_of: ImagesOf, how: Estimates, count: int
 
     Raises InputError for a store without records, and what `contraction_and_slide` does.
     """
-    rows = store.records.num_rows
+    rows = store.num_records
     if not rows:
         raise InputError(f"{store.folder} has no records yet: let its run finish some images")
     chosen = np.unique(np.linspace(0, rows - 1, min(check_count("count", count), rows)).round().astype(np.int64))

@@ -7,6 +7,7 @@ from smoothcert.errors import FileError
 from smoothcert.report.attacks import Outcome, axis_of, outcomes
 from smoothcert.report.predictions import prediction_summary
 from smoothcert.report.results import Result
+from smoothcert.report.robustness import Robustness
 from smoothcert.runs.files import read_json
 from smoothcert.runs.store import Store, is_store, read_store, record_count
 
@@ -42,11 +43,14 @@ def _store(folder: Path) -> dict[str, Any]:
     store = read_store(folder)
     facts: dict[str, Any] = {
         "path": str(folder), "is": f"{store.kind} store",
-        "records": f"{store.records.num_rows} of {record_count(store.identity)}", "complete": store.complete,
+        "records": f"{store.num_records} of {record_count(store.identity)}", "complete": store.complete,
     }
-    if store.records.num_rows and store.kind == "attack":
+    if store.num_records and store.kind == "attack":
         facts["accuracy"] = {_setting(store, o): o.accuracy for o in outcomes(store)}
-    elif store.records.num_rows:
+    elif store.kind == "distributional" and store.complete:
+        robust = Robustness.of(store)
+        facts["figures"] = {f"rho {rho:g}": robust.at(rho) for rho in robust.rho}
+    elif store.num_records and store.kind != "distributional":
         facts["off_grid_images"] = int(store.column("off_grid").sum())
         if store.kind == "certify":
             result = Result.of(store)

@@ -82,7 +82,7 @@ def gallery_of(store: Store, images_of: ImagesOf, count: int) -> Gallery:
     if store.kind != "certify":
         raise InputError(f"{store.folder} is a store of kind {store.kind}: a gallery is sorted by radius, and needs a "
                          f"certify store")
-    if not store.records.num_rows:
+    if not store.num_records:
         raise InputError(f"{store.folder} has no records yet: let its run finish some images")
     if "seed" not in store.identity:
         raise InputError(f"{store.folder} does not say of which data set and noise it is: a gallery needs a store")

@@ -21,7 +21,7 @@ def render_comparison(comparison: Comparison, style: str) -> str:
     """Two runs side by side: text, markdown, csv or latex."""
     check_known("format", style, FORMATS)
     if style == "csv":
-        return _csv([{**asdict(d), "difference": d.value} for d in comparison.differences])
+        return csv_lines([{**asdict(d), "difference": d.value} for d in comparison.differences])
     one, two = comparison.names
     facts = [f"{one} (first) against {two} (second): {comparison.images} images that both have{_left_out(comparison)}"]
     if comparison.acr is not None:
@@ -29,7 +29,7 @@ def render_comparison(comparison: Comparison, style: str) -> str:
         first, second = comparison.acr
         facts.append(f"ACR {first:.3f} and {second:.3f}: difference {first - second:+.3f}{error}")
     told = [*facts, *(f"note: {note}" for note in comparison.notes)]
-    return _laid_out(told, [_HEAD, *(_row(d, comparison.norm) for d in comparison.differences)], style,
+    return laid_out(told, [_HEAD, *(_row(d, comparison.norm) for d in comparison.differences)], style,
                      _comparison_legend(comparison))
 
 
@@ -42,7 +42,7 @@ def render_predictions(runs: Sequence[Predicted], rho: float, style: str) -> str
     """Accuracy and abstention of runs of PREDICT: text, markdown, csv or latex."""
     check_known("format", style, FORMATS)
     if style == "csv":
-        return _csv([prediction_content(run, rho) for run in runs])
+        return csv_lines([prediction_content(run, rho) for run in runs])
     head = ["run", "images", "sigma", "alpha", "n", "accuracy", "abstained", "this test set, at least",
             "new images, at least"]
     rows = [[run.name + ("" if run.complete else " (UNFINISHED)"), str(run.images),
@@ -51,7 +51,7 @@ def render_predictions(runs: Sequence[Predicted], rho: float, style: str) -> str
     legend = (f"Percent, rounded down; an abstention counts as wrong. Lower bounds of the smoothed classifier's own "
               f"accuracy hold with probability {1 - rho:g}.")
     notes = [f"note: {note}" for note in (*run_notes(runs), *_beside(runs))]
-    return _laid_out([], [head, *rows], style, "\n".join([*notes, legend]))
+    return laid_out([], [head, *rows], style, "\n".join([*notes, legend]))
 
 
 def prediction_content(run: Predicted, rho: float) -> dict[str, Any]:
@@ -101,7 +101,8 @@ def _comparison_legend(comparison: Comparison) -> str:
         f"beforehand.")
 
 
-def _laid_out(facts: Sequence[str], rows: Sequence[Sequence[str]], style: str, legend: str) -> str:
+def laid_out(facts: Sequence[str], rows: Sequence[Sequence[str]], style: str, legend: str) -> str:
+    """One table between facts and a legend, the first row its head: text, markdown or latex."""
     if style == "text":
         return "\n".join([*facts, aligned(rows), "", legend])
     if style == "markdown":
@@ -115,7 +116,8 @@ def _laid_out(facts: Sequence[str], rows: Sequence[Sequence[str]], style: str, l
                       r"\bottomrule", r"\end{tabular}"])
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
+def csv_lines(rows: Sequence[dict[str, Any]]) -> str:
+    """CSV of rows with the same keys."""
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
     writer.writeheader()

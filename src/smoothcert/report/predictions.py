@@ -40,7 +40,7 @@ class Predicted:
     @classmethod
     def of(cls, store: Store, name: str | None = None) -> Self:
         """The answers of a `predict` store, or StoreError where it has none."""
-        if not store.records.num_rows:
+        if not store.num_records:
             raise StoreError(f"{store.folder} has no records yet: let its run finish some images")
         procedure = store.identity["procedure"]
         n = procedure.get("n") or procedure["n_max"]

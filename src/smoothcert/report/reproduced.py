@@ -11,6 +11,7 @@ import numpy as np
 from smoothcert.report.attacks import Outcome, axis_of, outcomes
 from smoothcert.report.predictions import prediction_summary
 from smoothcert.report.results import Result, default_radii
+from smoothcert.report.robustness import FORMS, Robustness
 from smoothcert.runs.planning import Plan, Task
 from smoothcert.runs.recipes import VERBS, Expected
 from smoothcert.runs.store import Store, read_store
@@ -22,10 +23,11 @@ RHO = 0.05
 
 @dataclass(frozen=True)
 class Figure:
-    """A share of the images at a radius (certify), an eps or a multiple of the radius (attack; 0 is clean).
+    """A share of the images at a radius (certify), an eps or a multiple of the radius (attack; 0 is clean), or a bound
+    on the expected loss at a transport cost (distributional).
 
     `low` and `high` are the Clopper-Pearson interval, at confidence 1 - RHO, of that share of new images of the same
-    kind, or None for the best of several rows, which were chosen by these very images.
+    kind, or None for bounds, and for the best of several rows, which were chosen by these very images.
     """
 
     at: float
@@ -41,9 +43,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Line:
-    """What a step measured for a row: `figures` are accuracies, or shares of `changed` answers.
+    """What a step measured for a row: `figures` are accuracies, shares of `changed` answers, or each a `bound`.
 
-    `seconds` are those of the training of everything that the step used; `setting` tells apart the attacks of a step.
+    `seconds` are those of the training of everything that the step used; `setting` tells apart the attacks or the
+    bounds of a step.
     """
 
     row: str
@@ -152,8 +155,20 @@ def _attacked(read: _Read) -> Iterator[Line]:
         yield read.line(figures, images=attacks[0].images, setting=f"m {m}, T {steps}, n {n:,}", measure=measure)
 
 
+def _bounded(read: _Read) -> Iterator[Line]:
+    """A line for the closed certificate and for every form of the bound, by the transport costs that the step named."""
+    run = Robustness.of(read.store)
+    at = {rho: run.at(rho) for rho in run.rho}
+    for kind in ("certificate", *FORMS):
+        if all(figures[kind] is not None for figures in at.values()):
+            labels = sorted({figures[f"{kind}_label"] for figures in at.values()}) if kind in FORMS else []
+            yield read.line([Figure(rho, figures[kind], None, None, None) for rho, figures in at.items()],
+                            images=run.images, setting=", ".join([kind, *labels]), measure="bound")
+
+
 _READERS: dict[str, Callable[[_Read], Iterator[Line]]] = {
     "certify": _certified, "recertify": _certified, "predict": _predicted, "attack": _attacked,
+    "distributional": _bounded,
 }
 
 

@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from smoothcert.report.reproduced import RHO, Best, Comparison, Line
+from smoothcert.report.reproduced import RHO, Best, Comparison, Figure, Line
+from smoothcert.report.robustness_tables import up
 from smoothcert.report.tables import down
 from smoothcert.runs.files import write_json, write_text
 
@@ -44,6 +45,7 @@ _MEASURES = {
     ("predict", "accuracy"): ", accuracy",
     ("attack", "accuracy"): ", accuracy under attack by eps",
     ("attack", "changed"): ", answers changed by attack, by multiples of the certified radius",
+    ("distributional", "bound"): ", bound on the expected loss by transport cost rho",
 }
 
 
@@ -73,10 +75,14 @@ def _cells(comparison: Comparison, line: Line, at: Sequence[float]) -> Iterator[
         yield [named, "paper", *expected]
     yield ["" if any(expected) else named, "obtained", str(line.images), f"{line.seconds:,.0f} s" if line.seconds
            else "", _acr(line.acr), _percent(line.abstained, round),
-           *(_percent(f.obtained, math.floor) + ("*" if marked and f.excludes_expected else "") if f else ""
-             for f in points)]
-    yield ["", f"{1 - RHO:.0%}", "", "", "", "", *(
-        f"{_percent(f.low, math.floor)}-{_percent(f.high, math.ceil)}" if f else "" for f in points)]
+           *(_obtained(line, f) + ("*" if marked and f.excludes_expected else "") if f else "" for f in points)]
+    if line.measure != "bound":
+        yield ["", f"{1 - RHO:.0%}", "", "", "", "", *(
+            f"{_percent(f.low, math.floor)}-{_percent(f.high, math.ceil)}" if f else "" for f in points)]
+
+
+def _obtained(line: Line, figure: Figure) -> str:
+    return up(figure.obtained) if line.measure == "bound" else _percent(figure.obtained, math.floor)
 
 
 def _best_cells(best: Best, at: Sequence[float]) -> Iterator[list[str]]:
@@ -98,6 +104,8 @@ def _scale_words(comparison: Comparison) -> str:
 def _legend(comparison: Comparison) -> str:
     words = (f"Percent, rounded down. {1 - RHO:.0%}: Clopper-Pearson interval of the share of new images of the "
              f"same kind. Training: seconds of all models that the line used.")
+    if any(line.measure == "bound" for line in comparison.lines):
+        words += " Bounds on the loss are in its own units, rounded up."
     if comparison.best:
         words += " The best of several rows is chosen by the images it is measured on, so it leans upwards."
     if comparison.plan.scale == "paper":

@@ -1,4 +1,4 @@
-"""The attack run: images under attack at every setting of a grid, then PREDICT on what became of them.
+"""The attack run: images under attack at every setting of a grid, then an answer for what became of them.
 
 A unit of work is a part of `PART` images at one setting: attacked together, on one processor thread, with noise that
 belongs to the image and other randomness that belongs to the unit. So records do not depend on resumes, workers,
@@ -7,7 +7,6 @@ threads or the batch size; a unit that was interrupted is attacked again.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -20,21 +19,23 @@ from smoothcert.attacks import Attack, Stein, attacked, build_attack, l2_norms
 from smoothcert.data import ImageData
 from smoothcert.data.load import KNOWN_SPECS
 from smoothcert.errors import InputError, ModelError, StoreError
-from smoothcert.noise import Noise, open_stream
+from smoothcert.noise import Noise, build_noise, open_stream
 from smoothcert.runs.adversaries import list_adversaries, save_adversaries
 from smoothcert.runs.attack_settings import CLEAN, Certificates, Setting, certificates_of, settings_of
 from smoothcert.runs.comparing import check_certificates
 from smoothcert.runs.config import AttackConfig
 from smoothcert.runs.distributed import pick_device
 from smoothcert.runs.filling import fill
+from smoothcert.runs.gradients import fixed, repeatable
 from smoothcert.runs.prepare import Prepared, prepare, selected, tallies
 from smoothcert.runs.progress import Progress, silent
 from smoothcert.runs.records import Record
 from smoothcert.runs.seeds import generator
+from smoothcert.runs.soft_answers import soft_answers
 from smoothcert.runs.store import Store, read_store
 from smoothcert.runs.work import Done, Task
 from smoothcert.smoothing.packing import Finished
-from smoothcert.smoothing.protocols import is_random
+from smoothcert.smoothing.protocols import evaluation
 from smoothcert.stats import Plan, predict_plan
 
 PART = 16
@@ -65,6 +66,8 @@ def prepare_attack(config: AttackConfig) -> "AttackRun":
     if found is not None:
         config = _like(config, found)
     certificates = None if found is None else certificates_of(found)
+    if config.answer == "softmax":
+        config = config.model_copy(update={"engine": "plain", "space": "pixels"})
     settings = settings_of(config)
     run = prepare(config, partial(_plan, config), partial(_chosen, config, certificates), len(settings))
     if found is not None:
@@ -95,7 +98,9 @@ class AttackRun:
         }
         if self.certificates is not None:
             told["certificates"] = self.certificates.digest(self.base.indices)
-        return {**self.base.identity, "kind": "attack", "records_per_image": len(self.settings), "attack": told}
+        answered = {"procedure": {"method": "softmax", "n": self.most}} if self.config.answer == "softmax" else {}
+        return {**self.base.identity, "kind": "attack", "records_per_image": len(self.settings), "attack": told,
+                **answered}
 
     @property
     def told(self) -> dict[str, Any]:
@@ -139,7 +144,7 @@ class AttackRun:
                 for part in range(-(-len(self.base.indices) // PART))}
 
     def _judged(self, task: Task) -> Iterator[Done]:
-        """Attack a unit, and predict all of it: in reduced precision too, answers do not depend on what is pending."""
+        """Attack a unit, and answer all of it: in reduced precision too, answers do not depend on what is pending."""
         started = time.perf_counter()
         part, k = self._unit(task[0])
         setting = self.settings[k]
@@ -153,12 +158,24 @@ class AttackRun:
         if self.config.save_adversaries and setting != CLEAN:
             save_adversaries(self.config.out, _name(part, k), index, answered)
         seconds = (time.perf_counter() - started) / len(members)
-        for done in self.base.answered(zip(range(len(members)), answered, index.tolist(), strict=True)):
+        for done in self._answered(answered, index.tolist()):
             position = members[done.tag] * len(self.settings) + k
             if position in task:
                 values = {**self._values(setting, float(eps[done.tag])), "attacked": int(classes[done.tag]),
                           "l2": norms[done.tag][0], "linf": norms[done.tag][1]}
                 yield position, self._record(int(index[done.tag]), done, values), done.seconds + seconds
+
+    def _answered(self, images: np.ndarray, keys: list[int]) -> Iterator[Finished]:
+        """Answers for images (B, C, H, W), each tagged by its place."""
+        if self.config.answer == "votes":
+            yield from self.base.answered(zip(range(len(images)), images, keys, strict=True))
+            return
+        seed, told = int(self.base.identity["seed"]), self.base.identity["noise"]
+        noise = build_noise(self.config.noise, told["sigma"], self.base.data.levels)
+        model = fixed(self.base.model, generator(self.device, seed, "answer", keys[0]))
+        with repeatable(), evaluation(self.base.model):
+            yield from soft_answers(model, images, keys, noise, told["format"], self.most, self.base.data.num_classes,
+                                    seed=seed, device=self.device)
 
     def _record(self, index: int, done: Finished, values: dict[str, Any]) -> Record:
         return Record(index, int(self.base.data.labels[index]), done.prediction, {**values, **done.values},
@@ -199,8 +216,8 @@ class AttackRun:
         seed = int(self.base.identity["seed"])
         random = generator(self.device, seed, "attack", members[0], *asdict(setting).values())
         noise = self._noise(setting.m, members, seed).to(self.device) if setting.m else None
-        with _repeatable():
-            return attacked(self._attack(float(eps.max()), setting.steps), _fixed(self.base.model, random), images,
+        with repeatable():
+            return attacked(self._attack(float(eps.max()), setting.steps), fixed(self.base.model, random), images,
                             classes, noise, generator=random, eps=eps, targeted=self.config.target is not None)
 
     def _noise(self, m: int, members: Sequence[int], seed: int) -> Tensor:
@@ -256,17 +273,6 @@ def _check(store: Store, run: Prepared, wanted: str) -> None:
                          f"({run.data.split}) here (their SHA-256 differs), so {wanted} cannot use it")
 
 
-def _fixed(model: Any, random: torch.Generator) -> Any:
-    """The base classifier as the attack calls it: a random one gets fresh normals from the attack's generator."""
-    if not is_random(model):
-        return model
-
-    def normals(t: int, like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=random, device=like.device, dtype=like.dtype)
-
-    return lambda images: model(images, normals)
-
-
 def _norms(images: Tensor, moved: Tensor) -> list[tuple[float, float]]:
     """(l2, l_inf) norm of each perturbation."""
     delta = moved.double() - images.double()
@@ -280,15 +286,3 @@ def _options(attack: Any) -> dict[str, Any]:
 
 def _name(part: int, setting: int) -> str:
     return f"{setting:03d}-{part:05d}"
-
-
-@contextmanager
-def _repeatable() -> Iterator[None]:
-    """The same gradients at every call on one machine: one processor thread, and cuDNN's repeatable kernels."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True):
-            yield
-    finally:
-        torch.set_num_threads(before)

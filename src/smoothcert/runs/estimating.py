@@ -8,7 +8,7 @@ import torch
 
 from smoothcert.analysis.estimates import Estimate, Estimates
 from smoothcert.denoise import DenoisedClassifier, generator_normals
-from smoothcert.runs.config import SamplingConfig
+from smoothcert.runs.config import RunConfig
 from smoothcert.runs.fronts import fronted
 from smoothcert.runs.store import Store
 
@@ -27,14 +27,14 @@ def stored_estimates(
         ModelError: a denoiser cannot be read, or is for other images.
     """
     given = {"denoiser": denoiser, "walk_jump": walk_jump, "front_option": front_option}
-    config = SamplingConfig.checked({"model": "", "out": store.folder,
-                                     **{name: value for name, value in given.items() if value}})
+    config = RunConfig.checked({"model": "", "out": store.folder,
+                                **{name: value for name, value in given.items() if value}})
     first = config.model_copy(update={"walk_jump": None, "front_option": {}})
     estimate, walked = (_estimate(store, options) for options in (first, config))
     return Estimates(estimate, walked if walk_jump else None)
 
 
-def _estimate(store: Store, config: SamplingConfig) -> Estimate:
+def _estimate(store: Store, config: RunConfig) -> Estimate:
     shape: Any = tuple(store.identity["data"]["shape"])
     front: DenoisedClassifier = fronted(lambda images: images, config, shape, store.identity["noise"]["sigma"])
     normals = generator_normals(torch.Generator().manual_seed(int(store.identity["seed"]) % 2**63))

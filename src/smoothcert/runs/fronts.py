@@ -11,7 +11,7 @@ from smoothcert.checks import built
 from smoothcert.data import ImageData
 from smoothcert.denoise import Attractor, DenoisedClassifier, WalkJump
 from smoothcert.errors import InputError, ModelError
-from smoothcert.runs.config import SamplingConfig, TrainConfig
+from smoothcert.runs.config import RunConfig, TrainConfig
 from smoothcert.runs.initial import Initial
 from smoothcert.runs.modeldir import DENOISER, ModelCard, denoiser_card, module_hash, read_denoiser
 
@@ -56,7 +56,7 @@ def read_front(
     return front, config.model_copy(update={"sigma": sigma})
 
 
-def fronted(classifier: Any, config: SamplingConfig | None, shape: Shape, sigma: float | None) -> Any:
+def fronted(classifier: Any, config: RunConfig | None, shape: Shape, sigma: float | None) -> Any:
     """A base classifier behind what the options put in front of it; itself where that is nothing.
 
     Args:
@@ -102,7 +102,7 @@ def denoiser_sigma(folder: Path | None) -> float | None:
     return None if card.options.get("conditioned") else card.sigma
 
 
-def _extended(first: nn.Module, config: SamplingConfig, shape: Shape, sigma: float) -> nn.Module:
+def _extended(first: nn.Module, config: RunConfig, shape: Shape, sigma: float) -> nn.Module:
     """The denoiser with the walk or the flow that the options ask for, or itself."""
     folder = config.walk_jump or config.attractor
     if folder is None:

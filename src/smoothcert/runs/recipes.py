@@ -46,6 +46,7 @@ VERBS = {
     "certify": Verb("CertifyConfig", "smoothcert.runs.certify:certify"),
     "predict": Verb("PredictConfig", "smoothcert.runs.certify:predict"),
     "attack": Verb("AttackConfig", "smoothcert.runs.attack:attack"),
+    "distributional": Verb("DistributionalConfig", "smoothcert.runs.distributional:distributional"),
     "recertify": Verb("RecertifyConfig", "smoothcert.runs.reproduce:recertify_step"),
 }
 MACHINE = ("out", "data_dir", "device", "threads", "workers")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
-from smoothcert.runs.config import SamplingConfig
+from smoothcert.runs.config import RunConfig
 from smoothcert.runs.records import Record
 
 Task = tuple[int, ...]
@@ -17,7 +17,7 @@ class Run(Protocol):
     """A run that is ready to work; `config` has the seed and the engine that were resolved."""
 
     @property
-    def config(self) -> SamplingConfig: ...
+    def config(self) -> RunConfig: ...
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -31,7 +31,7 @@ class Run(Protocol):
 
     @property
     def most(self) -> int:
-        """The most samples that one record can take."""
+        """The most samples that one record can take; 0 where its tallies do not say."""
         ...
 
     @property

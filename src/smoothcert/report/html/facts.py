@@ -116,7 +116,7 @@ def _store_warnings(store: Store) -> list[str]:
         found.append("Noise of floating-point numbers, not on a grid: rounding could in principle let a noisy copy "
                      "tell its centre, which the theorem does not consider.")
     elif off := int(store.column("off_grid").sum()):
-        found.append(f"{off:,} of {store.records.num_rows:,} images are off the noise's grid (their pixels are no "
+        found.append(f"{off:,} of {store.num_records:,} images are off the noise's grid (their pixels are no "
                      f"multiples of 1/{identity['noise']['levels']}): certified as given, and flagged.")
     if identity["model"]["by"] in ("id", "probe"):
         found.append({"id": "The model is known by the name it was given alone; its weights were not hashed.",

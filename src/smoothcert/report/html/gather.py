@@ -26,6 +26,10 @@ def gathered(texts: Sequence[str], images_of: ImagesOf | None) -> tuple[list[Run
         StoreError: a store of another kind, or none that has radii. What opening them raises.
     """
     opened = [(open_records(one.path), one.name) for one in named(texts)]
+    if bounds := [name for store, name in opened if store.kind == "distributional"]:
+        raise StoreError(f"{', '.join(bounds)}: a report shows what was certified of single images, and these stores "
+                         f"bound losses under data laws: `smoothcert table` and `smoothcert plot distributional` show "
+                         f"them")
     attacks = [Attack(store, name) for store, name in opened if store.kind == "attack"]
     rest = [(store, name) for store, name in opened if store.kind != "attack"]
     if not rest:

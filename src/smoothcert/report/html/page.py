@@ -138,7 +138,8 @@ def _attacked(attacks: Sequence[Attack]) -> Markup:
     norms = ", ".join(sorted({norm_of(attack.store) for attack in attacks}))
     words = (f"Accuracy of the smoothed classifier under attacks bounded in {norms}. What an attack leaves is no "
              f"guarantee: a stronger one may leave less. On the same images, accuracy below the certified one at that "
-             f"size shows a false certificate, a false answer of PREDICT, or an abstention for want of samples.")
+             f"size shows a false certificate, a false answer of PREDICT, or an abstention for want of samples; "
+             f"certificates do not speak of answers by mean softmax.")
     return element("section", element("h2", "Under attack"), element("p", words),
                    sortable("Accuracy under attack, by size", head, rows, set(range(1, len(head)))), id="attacks")
 

@@ -75,7 +75,7 @@ def write_log(store: Store, path: Path) -> None:
     """
     if store.kind not in ("certify", "predict"):
         raise StoreError(f"{store.folder} is a {store.kind} store: logs hold certificates or predictions")
-    if not store.records.num_rows:
+    if not store.num_records:
         raise StoreError(f"{store.folder} has no records yet: there is nothing to write")
     radius = [rounded_down(r) for r in store.column("radius").tolist()] if store.kind == "certify" else []
     columns = [store.column(name).tolist() for name in ("index", "label", "prediction")]
@@ -178,8 +178,8 @@ def _seconds(text: str) -> float | None:
 
 def _times(store: Store) -> list[float]:
     """Seconds of each record, from a log or from the file beside a store's records; 0 where unknown."""
-    if "seconds" in store.records.column_names:
-        return [seconds or 0.0 for seconds in store.records.column("seconds").to_pylist()]
+    if "seconds" in store.at_hand.column_names:
+        return [seconds or 0.0 for seconds in store.at_hand.column("seconds").to_pylist()]
     told: dict[int, float] = {}
     sidecar = store.folder / "times.jsonl"
     if sidecar.is_file():

@@ -16,14 +16,17 @@ from smoothcert.analysis.regions import Answers, decision_regions
 from smoothcert.checks import check_known, check_probability
 from smoothcert.errors import InputError
 from smoothcert.report.attacks import axis_of, empirical_curve, norm_of
+from smoothcert.report.bound_curves import bound_panels
 from smoothcert.report.denoising import contraction_of, denoised_copies, denoised_gallery, failures_of
 from smoothcert.report.gallery import ImagesOf, gallery_of
 from smoothcert.report.interop import named, open_records
+from smoothcert.report.plots.bounding import draw_bounds
 from smoothcert.report.plots.counts import draw_abstention, draw_scatter, draw_top_shares, draw_wall
 from smoothcert.report.plots.denoising import draw_contraction, draw_denoised, draw_failures
 from smoothcert.report.plots.images import draw_gallery, draw_panels, draw_regions, draw_resolution
-from smoothcert.report.plots.lines import Beside, Observed, draw_curves, draw_empirical, draw_envelope
+from smoothcert.report.plots.lines import Empirical, Observed, draw_curves, draw_empirical, draw_envelope
 from smoothcert.report.results import Result
+from smoothcert.report.robustness import Robustness
 from smoothcert.report.same_data import check_same_data
 from smoothcert.report.studies import (
     among,
@@ -134,7 +137,7 @@ def _curves(request: Request) -> Any:
     return [drawn_curve(result, request.rho) for result in _results(request)]
 
 
-def _empirical(request: Request) -> Beside:
+def _empirical(request: Request) -> Empirical:
     """Certified curves over the images that were attacked, and the accuracies under attack."""
     opened = _opened(request)
     attacks = [(store, name) for store, name in opened if store.kind == "attack"]
@@ -147,8 +150,8 @@ def _empirical(request: Request) -> Beside:
     norm = norms.pop()
     attacked = np.unique(np.concatenate([store.column("index") for store, _ in attacks]))
     shared = [among(result if norm == "l2" else result.in_linf(), attacked) for result in results]
-    return Beside([drawn_curve(result, request.rho) for result in shared],
-                  [_observed(store, name) for store, name in attacks], norm)
+    return Empirical([drawn_curve(result, request.rho) for result in shared],
+                     [_observed(store, name) for store, name in attacks], norm)
 
 
 def _observed(store: Store, name: str) -> Observed:
@@ -237,7 +240,7 @@ def _estimates(request: Request, kind: str) -> Estimates:
 def _one_image(request: Request) -> tuple[Store, np.ndarray, int]:
     """The image asked for, else the one of the median radius, and its index."""
     store = _only(request)[0]
-    if not store.records.num_rows:
+    if not store.num_records:
         raise InputError(f"{store.folder} has no records yet: let its run finish some images")
     index, key = store.column("index"), request.options.get("image")
     if key is None:
@@ -281,5 +284,7 @@ KINDS: dict[str, Kind] = {
                      ("count", "denoiser"), least=2, most=2),
     "contraction": Kind(_contraction, draw_contraction, "how far a denoiser contracts noise, and moves the image",
                         ("count", "n", *_FRONT), most=1),
+    "distributional": Kind(lambda r: bound_panels([Robustness.of(store, name) for store, name in _opened(r)]),
+                           draw_bounds, "bounds on the expected loss against rho, and the worst case found"),
 }
 """Kinds of picture by name."""

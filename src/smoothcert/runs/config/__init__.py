@@ -5,11 +5,12 @@ A YAML file and the command line fill the same fields (flags win), and all mista
 
 from smoothcert.runs.config.attacking import AttackConfig
 from smoothcert.runs.config.base import Config, DataConfig, MachineConfig
+from smoothcert.runs.config.bounding import DistributionalConfig
 from smoothcert.runs.config.reproducing import RecertifyConfig, ReproduceConfig
-from smoothcert.runs.config.sampling import CertifyConfig, PredictConfig, SamplingConfig
+from smoothcert.runs.config.sampling import CertifyConfig, PredictConfig, RunConfig, SamplingConfig
 from smoothcert.runs.config.training import TrainConfig
 
 __all__ = [
-    "AttackConfig", "CertifyConfig", "Config", "DataConfig", "MachineConfig", "PredictConfig", "RecertifyConfig",
-    "ReproduceConfig", "SamplingConfig", "TrainConfig",
+    "AttackConfig", "CertifyConfig", "Config", "DataConfig", "DistributionalConfig", "MachineConfig", "PredictConfig",
+    "RecertifyConfig", "ReproduceConfig", "RunConfig", "SamplingConfig", "TrainConfig",
 ]

@@ -1,46 +1,18 @@
 """Options of `attack`."""
 
-import math
 from collections.abc import Iterator
 from importlib import import_module
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from smoothcert.errors import ConfigError, InputError
-from smoothcert.runs.config.fields import Floats, Ints, Options, Whole
+from smoothcert.runs.config.fields import Counts, Options, Sizes, Whole, Wholes
 from smoothcert.runs.config.sampling import SamplingConfig
 
 TIMES = (1.0, 1.5, 2.0)
 """Multiples of an image's certified radius, where none are given."""
-
-
-def _one(value: Any) -> Any:
-    """A single number, as a configuration file may have it, as a list of one."""
-    return (value,) if isinstance(value, int | float) else value
-
-
-def _ascending(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not values or any(after <= before for before, after in pairwise(values)):
-        raise ValueError(f"give one or more numbers in ascending order, got {_shown(values)}")
-    return values
-
-
-def _above_zero(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not all(0 < value < math.inf for value in values):
-        raise ValueError(f"all must be finite numbers above 0, got {_shown(values)}")
-    return _ascending(values)
-
-
-def _shown(values: tuple[Any, ...]) -> str:
-    return ",".join(f"{value:g}" for value in values) or "nothing"
-
-
-Sizes = Annotated[Floats, BeforeValidator(_one), AfterValidator(_above_zero)]
-Counts = Annotated[Ints, BeforeValidator(_one), AfterValidator(_above_zero)]
-Wholes = Annotated[Ints, BeforeValidator(_one), AfterValidator(_ascending)]
 
 
 class AttackConfig(SamplingConfig):
@@ -56,6 +28,9 @@ class AttackConfig(SamplingConfig):
     n: Counts = Field(
         "1000", validate_default=True, description="samples that predict the attacked image; several, such as "
                                                    "100,1000, are looks at one sample, each judged at alpha by itself")
+    answer: Literal["votes", "softmax"] = Field(
+        "votes", description="how the attacked image is answered: votes (PREDICT) or softmax, the largest mean "
+                             "probability of n noisy copies, which is no test and never abstains")
     attack: str = Field("pgd", description="pgd, ddn or stein (asks the model only for answers)")
     attack_option: Options = Field(default_factory=dict, description="option of the attack, KEY=VALUE (repeatable), "
                                                                      "such as surrogate=wrong or norm=linf")
@@ -91,6 +66,12 @@ class AttackConfig(SamplingConfig):
             yield "eps-from attacks each image's certified class: leave target out"
         if self.eps_from is not None and self.attack_option.get("norm", "l2") != "l2":
             yield "certified radii are l2 radii: eps-from takes an attack in norm l2"
+        if self.answer == "softmax" and (self.certified is not None or self.eps_from is not None):
+            yield "answers by softmax have no level to hold against certificates: leave certified and eps-from out"
+        if self.answer == "softmax" and len(self.n) > 1:
+            yield "answers by softmax take one n: several are looks at one test, and there is none"
+        if self.answer == "softmax" and (self.engine not in ("auto", "plain") or self.precision != "float32"):
+            yield "answers by softmax follow the network as it is, in float32: leave engine and precision out"
         if 0 in self.m and self.attack == "stein":
             yield "m = 0 follows the base classifier's gradient, and stein has none but that of noisy copies"
 

@@ -1,5 +1,7 @@
 """Kinds of values that options take, checked as they are read."""
 
+import math
+from itertools import pairwise
 from typing import Annotated, Any
 
 import yaml
@@ -27,6 +29,33 @@ def _pairs(value: Any) -> Any:
         raise ValueError(f"give KEY=VALUE with a YAML value, got {list(value)}: {error}") from None
 
 
+def _one(value: Any) -> Any:
+    """A single number, as a configuration file may have it, as a list of one."""
+    return (value,) if isinstance(value, int | float) else value
+
+
+def _ascending(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values or any(after <= before for before, after in pairwise(values)):
+        raise ValueError(f"give one or more numbers in ascending order, got {_shown(values)}")
+    return values
+
+
+def _above_zero(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not all(0 < value < math.inf for value in values):
+        raise ValueError(f"all must be finite numbers above 0, got {_shown(values)}")
+    return _ascending(values)
+
+
+def _costs(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not all(0 <= value < math.inf for value in values):
+        raise ValueError(f"all must be finite numbers of at least 0, got {_shown(values)}")
+    return _ascending(values)
+
+
+def _shown(values: tuple[Any, ...]) -> str:
+    return ",".join(f"{value:g}" for value in values) or "nothing"
+
+
 def _known(kind: str, home: str, registry: str) -> AfterValidator:
     """A check that a name is registered; the registry is imported only when a name has to be checked."""
 
@@ -45,6 +74,10 @@ Whole = Annotated[int, Field(ge=0)]
 Options = Annotated[dict[str, Any], BeforeValidator(_pairs)]
 Floats = Annotated[tuple[float, ...], BeforeValidator(_split)]
 Ints = Annotated[tuple[Whole, ...], BeforeValidator(_split)]
+Sizes = Annotated[Floats, BeforeValidator(_one), AfterValidator(_above_zero)]
+Counts = Annotated[Ints, BeforeValidator(_one), AfterValidator(_above_zero)]
+Wholes = Annotated[Ints, BeforeValidator(_one), AfterValidator(_ascending)]
+Costs = Annotated[Floats, BeforeValidator(_one), AfterValidator(_costs)]
 Seed = Annotated[int, AfterValidator(check_seed)]
 Method = Annotated[str, _known("method", "smoothcert.stats", "METHODS")]
 NoiseKind = Annotated[str, _known("noise", "smoothcert.noise", "NOISES")]

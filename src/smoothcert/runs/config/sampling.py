@@ -1,11 +1,11 @@
-"""Options of the runs that sample: `certify` and `predict`."""
+"""Options of the runs that sample."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from smoothcert.runs.config.base import DataConfig, MachineConfig
+from smoothcert.runs.config.base import Config, DataConfig, MachineConfig
 from smoothcert.runs.config.fields import (
     Count,
     Engine,
@@ -22,8 +22,8 @@ from smoothcert.runs.config.fields import (
 )
 
 
-class SamplingConfig(DataConfig, MachineConfig):
-    """What `certify` and `predict` share: which images, which noise, which store."""
+class RunConfig(DataConfig, MachineConfig):
+    """What all of them share: which model, images and noise, and which store."""
 
     data: str | None = Field(None, description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH "
                                                "(default: the model's training data, else digits)")
@@ -54,6 +54,21 @@ class SamplingConfig(DataConfig, MachineConfig):
     indices: Ints | None = Field(None, description="exactly these images, such as 3,14,15; excludes start, every and "
                                                    "max-images")
     seed: Seed | None = Field(None, description="run seed in [0, 2^128) (default: drawn, and recorded)")
+    workers: Count = Field(1, description="processes, one thread each (or one GPU each); never changes results")
+    out: Path = Field(description="store directory; the same command resumes an interrupted run")
+
+    @model_validator(mode="after")
+    def _one_front(self) -> Self:
+        if self.walk_jump and self.attractor:
+            raise ValueError("walk-jump and attractor both follow the denoiser: give one of them")
+        if self.front_option and not (self.walk_jump or self.attractor):
+            raise ValueError("front-option goes to walk-jump or attractor: give one of them")
+        return self
+
+
+class ComputeConfig(Config):
+    """How votes are computed."""
+
     batch_size: Count | None = Field(None, description="samples per forward pass; never changes results in float32 "
                                                        "(default: fits the cache)")
     engine: Engine = Field("auto", description="how networks run: eager (folded), compile, onnxruntime, openvino, "
@@ -67,16 +82,10 @@ class SamplingConfig(DataConfig, MachineConfig):
     noise_format: Literal["auto", "sfc64-v1", "philox-v1"] = Field(
         "auto", description="named random numbers: auto is sfc64-v1 on a CPU and philox-v1 on a GPU; either runs on "
                             "both, and auto alone allows smaller spaces")
-    workers: Count = Field(1, description="processes, one thread each (or one GPU each); never changes results")
-    out: Path = Field(description="store directory; the same command resumes an interrupted run")
 
-    @model_validator(mode="after")
-    def _one_front(self) -> Self:
-        if self.walk_jump and self.attractor:
-            raise ValueError("walk-jump and attractor both follow the denoiser: give one of them")
-        if self.front_option and not (self.walk_jump or self.attractor):
-            raise ValueError("front-option goes to walk-jump or attractor: give one of them")
-        return self
+
+class SamplingConfig(RunConfig, ComputeConfig):
+    """What the runs that count votes share."""
 
 
 class CertifyConfig(SamplingConfig):

@@ -1,0 +1,25 @@
+"""`smoothcert distributional`."""
+
+import json
+
+import typer
+
+from smoothcert.cli.options import configured
+from smoothcert.cli.progress import shown
+from smoothcert.runs.config import DistributionalConfig
+
+
+@configured(DistributionalConfig, positional="model")
+def distributional(config: DistributionalConfig, as_json: bool, quiet: bool) -> None:
+    """Bound the expected loss under all data laws near the images' own, of a model or from a store's counts."""
+    from smoothcert.report.robustness import Robustness
+    from smoothcert.report.robustness_tables import render_robustness
+    from smoothcert.runs.distributional import distributional as run
+
+    with shown("records", quiet) as progress:
+        store = run(config, progress)
+    result = Robustness.of(store, alpha=config.alpha if "alpha" in config.model_fields_set else None)
+    if as_json:
+        typer.echo(json.dumps({"store": str(store.folder), **result.content(config.rho)}))
+    else:
+        typer.echo(render_robustness([result], config.rho, "text"))

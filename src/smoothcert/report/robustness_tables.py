@@ -1,0 +1,127 @@
+"""Tables of distributional robustness: text, Markdown, CSV and LaTeX. Certificates are rounded up, never down."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from smoothcert.checks import check_known
+from smoothcert.report.listings import csv_lines, laid_out
+from smoothcert.report.robustness import FORMS, Robustness
+from smoothcert.report.tables import FORMATS, aligned
+
+_LEGEND = (
+    "A certificate holds for every law within rho (mean squared l2 move of the images) with probability 1 - alpha; "
+    "'these images' is the same for laws around these very images. Rounded up.",
+    "outside: the bound of Yang et al. 2021 for the smoothed classifier; inside: WRM's, of the base classifier without "
+    "noise, whose rho is the cost of its input, noise included. An estimate may be too low.",
+    "found: the worst case that the ascents found at that cost, an estimate from below: compare it with the bound on "
+    "its left.",
+)
+
+
+def render_robustness(runs: Sequence[Robustness], rhos: Sequence[float], style: str) -> str:
+    """Every run at every rho (those that the runs named where none are given), in a format of `table`."""
+    check_known("format", style, FORMATS)
+    rhos = list(rhos) or named_rhos(runs)
+    if style == "csv":
+        return csv_lines([{**_facts(run), **run.at(rho)} for run in runs for rho in rhos])
+    if style == "text":
+        return "\n\n".join([*(_block(run, rhos) for run in runs), _legend(runs)])
+    head = ["run", "images", "sigma", "loss", "alpha", *_head(runs)]
+    rows = [[_name(run), str(run.images), f"{run.sigma:g}", loss_words(run), f"{run.alpha:g}", *_cells(run, rho, runs)]
+            for run in runs for rho in rhos]
+    return laid_out([], [head, *rows], style, _legend(runs))
+
+
+def named_rhos(runs: Sequence[Robustness]) -> list[float]:
+    """All transport costs that runs named."""
+    return sorted({rho for run in runs for rho in run.rho})
+
+
+def loss_words(run: Robustness) -> str:
+    """What a run's loss is.
+
+    The 0-1 loss is the error of the base classifier under noise.
+    """
+    return f"cross-entropy clipped at {run.ceiling:.4g}" if run.loss == "clipped" else f"{run.loss} loss"
+
+
+def up(value: float, digits: int = 4) -> str:
+    """`value` with `digits` decimals, rounded up; the tiny step undoes the error of the product before it.
+
+    >>> up(0.10001), up(0.25)
+    ('0.1001', '0.2500')
+    """
+    scale = 10**digits
+    return f"{math.ceil(value * scale - 1e-9) / scale:.{digits}f}"
+
+
+def _block(run: Robustness, rhos: Sequence[float]) -> str:
+    told = "" if run.certificate is None else f", alpha {run.alpha:g}"
+    lines = [f"{_name(run)}: {run.images} images, sigma {run.sigma:g}, {loss_words(run)}{told}",
+             aligned([_head([run]), *(_cells(run, rho, [run]) for rho in rhos)])]
+    if run.bounds:
+        lines += ["", aligned(_searches(run)), *_refuted(run, rhos)]
+    return "\n".join(lines)
+
+
+def _refuted(run: Robustness, rhos: Sequence[float]) -> list[str]:
+    """A warning for each form whose estimate an ascent at another gamma has proved too low."""
+    warnings = []
+    for form in run.bounds:
+        low = [f"{at['rho']:g}" for at in map(run.at, rhos) if at[form] < at[f"{form}_found"]]
+        if low:
+            warnings.append(f"WARNING: {form} lies below the worst case found at rho {', '.join(low)}: the search "
+                            f"stopped short of a supremum, and that estimate is no bound. More steps may help.")
+    return warnings
+
+
+def _searches(run: Robustness) -> list[list[str]]:
+    head = ["search", "gamma", "rho found", "loss found", "phi", "label", "residual", "solved"]
+    return [head, *([form, f"{one.gamma:g}", f"{one.rho:.4g}", f"{one.loss:.4f}", _bounded(one.value, one.label),
+                     one.label, f"{one.residual:.2g}", f"{one.solved:.0%}"]
+                    for form, bound in run.bounds.items() for one in bound.surrogates)]
+
+
+def _head(runs: Sequence[Robustness]) -> list[str]:
+    shown = [name for form in FORMS for name in ([form] if _any(runs, "bounds", form) else [])
+             + (["found"] if _any(runs, "found", form) else [])]
+    return ["rho", *(["certificate", "these images"] if any(run.certificate for run in runs) else []), *shown]
+
+
+def _cells(run: Robustness, rho: float, runs: Sequence[Robustness]) -> list[str]:
+    at = run.at(rho)
+    cells = [f"{rho:g}"]
+    if any(other.certificate for other in runs):
+        cells += ["-" if at[name] is None else up(at[name]) for name in ("certificate", "sample")]
+    for form in FORMS:
+        if _any(runs, "bounds", form):
+            label = at[f"{form}_label"]
+            cells.append("-" if label is None else f"{_bounded(at[form], label)} {label}")
+        if _any(runs, "found", form):
+            cells.append("-" if at[f"{form}_found"] is None else f"{at[f'{form}_found']:.4f}")
+    return cells
+
+
+def _any(runs: Sequence[Robustness], what: str, form: str) -> bool:
+    return any(form in getattr(run, what) for run in runs)
+
+
+def _bounded(value: float, label: str) -> str:
+    return up(value) if label == "certificate" else f"{value:.4f}"
+
+
+def _facts(run: Robustness) -> dict[str, Any]:
+    return {"run": run.name, "images": run.images, "sigma": run.sigma, "loss": run.loss, "ceiling": run.ceiling,
+            "alpha": run.alpha}
+
+
+def _name(run: Robustness) -> str:
+    return run.name if run.complete else f"{run.name} (UNFINISHED)"
+
+
+def _legend(runs: Sequence[Robustness]) -> str:
+    wanted = (any(run.certificate for run in runs), any(run.bounds for run in runs), any(run.found for run in runs))
+    losses = {run.loss for run in runs}
+    words = ["The 0-1 loss is that of the base classifier under noise."] if "0-1" in losses else []
+    return "\n".join([*(line for line, is_shown in zip(_LEGEND, wanted, strict=True) if is_shown), *words])

@@ -1,0 +1,33 @@
+"""What runs that follow gradients need of a classifier and of the machine, so that they can be repeated."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smoothcert.smoothing.protocols import is_random
+
+
+def fixed(model: Any, random: torch.Generator) -> Any:
+    """The base classifier as gradients are taken of it: a random one gets fresh normals from `random`."""
+    if not is_random(model):
+        return model
+
+    def normals(t: int, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=random, device=like.device, dtype=like.dtype)
+
+    return lambda images: model(images, normals)
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """The same gradients at every call on one machine: one processor thread, and cuDNN's repeatable kernels."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True):
+            yield
+    finally:
+        torch.set_num_threads(before)
