@@ -314,6 +314,7 @@ class TestShown:
         assert [figure["rho"] for figure in told["figures"]] == [0, 0.04]
         assert told["loss"] == "0-1"
         assert "gamma: all must" in self.run("distributional", "m", "--gamma", "-1", "-o", "x", code=2)
+        assert "no.tsv is no store" in self.run("distributional", "no.tsv", "--rho", "0.1", code=2).replace("\n", " ")
 
     def test_in_tables(self, store, certified):
         kept = Robustness.of(store)
@@ -328,6 +329,7 @@ class TestShown:
         for style in ("markdown", "latex"):
             assert "cross-entropy clipped at 2.303" in self.run("table", store.folder, "--format", style)
         assert "can be merged" in self.run("table", store.folder, store.folder, "--merge", code=2)
+        assert "l2 move" in self.run("table", store.folder, "--norm", "linf", "--radii", "2/255", code=2)
         assert "CSV has one kind" in self.run("table", certified.folder, store.folder, "--format", "csv", code=2)
 
     def test_everywhere_else(self, store, certified, tmp_path):

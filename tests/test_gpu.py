@@ -51,6 +51,35 @@ def test_rows_on_the_device_are_those_of_the_host(kind):
     assert torch.equal(on_device, on_host)
 
 
+def test_the_kernels_normals_follow_the_law():
+    """1e8 values: moments, tails to 5 sigma, KS on a part; and stages and images apart."""
+    from scipy import special, stats
+
+    placement, zero = Placement(build_noise("gaussian", 1.0), None, SHAPE), np.zeros(SHAPE, np.float32)
+    rows = DeviceRows(placement, 7, torch.device("cuda"))
+    parts = [rows.draw([Segment(rows.subject(zero, key), stage, 0, 8000)]).flatten().double()
+             for key, stage in ((0, "select"), (0, "estimate"), (1, "estimate"), (1, "select"))]
+    z = torch.stack(parts)
+    for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3)):
+        spread = np.sqrt((special.factorial2(2 * power - 1) - moment**2) / z.numel())
+        assert abs(float((z**power).mean()) - moment) < 4.5 * spread
+    for cut in (2, 3, 4, 4.5, 5):
+        for side in (z, -z):
+            assert stats.binomtest(int((side > cut).sum()), z.numel(), special.ndtr(-cut)).pvalue > 1e-4
+    assert stats.kstest(z[0, :1_000_000].cpu().numpy(), "norm").pvalue > 1e-3
+    products = (z @ z.T / z.shape[1]).cpu().numpy()
+    assert np.abs(products[np.triu_indices(4, 1)]).max() < 4.5 / np.sqrt(z.shape[1])
+
+
+def test_sound_noise_is_drawn_on_the_host():
+    """The same counts as on the CPU."""
+    voters = [open_voter(network().to(device), build_noise("sound", 0.5), 10, SHAPE, seed=7,
+                         how=Sampling(device=torch.device(device))).voter for device in ("cpu", "cuda")]
+    found = [voter.count([Segment(voter.subject(IMAGES[0], 0), "estimate", 5, 300)]) for voter in voters]
+    assert voters[1].format == "sound-v1"
+    assert np.array_equal(*found)
+
+
 @pytest.mark.parametrize("engine", ["plain", "eager", "compile"])
 def test_counts_are_those_of_the_cpu(engine):
     assert np.array_equal(counts(network(), "cuda", engine=engine), counts(network(), "cpu", engine="plain"))

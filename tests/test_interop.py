@@ -204,6 +204,10 @@ def test_export(tmp_path):
     run("export", tmp_path / "s", "-o", tmp_path / "a.tsv")
     assert (tmp_path / "a.tsv").read_text().splitlines()[0] == HEAD
     run("export", tmp_path / "s", "-o", tmp_path / "a.npz")
+    facts = {name: json.loads(run("info", tmp_path / name, "--json").output) for name in ("s", "a.tsv", "a.npz")}
+    assert [one["is"] for one in facts.values()] == ["certify store", "certify log", "certify count file"]
+    assert facts["a.tsv"]["sigma"] is None, "a log may not say it"
+    assert facts["s"]["acr"] == facts["a.npz"]["acr"] >= facts["a.tsv"]["acr"] > 0.99 * facts["s"]["acr"]
     assert "must end in .tsv" in run("export", tmp_path / "s", "-o", tmp_path / "a.csv", code=2).stderr
 
 
@@ -212,6 +216,7 @@ def test_names_differ_and_methods_are_told(tmp_path):
     assert [one.name for one in named(map(str, paths))] == ["a/s", "b/s"]
     told = named([f"ours={paths[0]}", str(paths[1])])
     assert [one.group for one in told] == ["ours", ""]
+    assert [one.name for one in named(["run", "run.tsv", "run.npz"])] == ["run", "run.tsv", "run.npz"]
     odd = tmp_path / "x=1"
     odd.mkdir()
     assert named([str(odd)])[0].path == odd
@@ -262,6 +267,7 @@ def test_linf(tmp_path):
     assert "2/255" in run("table", tmp_path / "s", "--norm", "linf", "--radii", "2/255").output
     assert "--dimension" in run("table", unknown, "--norm", "linf", code=2).stderr
     run("table", unknown, "--norm", "linf", "--dimension", "3072")
+    assert "leave it out" in run("table", unknown, "--dimension", "3072", code=2).stderr
     assert "48 values" in run("table", tmp_path / "s", "--norm", "linf", "--dimension", "3072", code=2).stderr
 
 

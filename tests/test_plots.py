@@ -281,16 +281,19 @@ def test_certified_beside_empirical_draws_both():
     (["scatter", "A", "-o", "x.png"], "takes 2 store(s), got 1"),
     (["regions", "A", "-o", "x.png"], "give --model"),
     (["gallery", "LOG", "-o", "x.png"], "needs a store"),
+    (["votes", "LOG", "-o", "x.png"], "no votes"),
     (["empirical", "A", "B", "-o", "x.png"], "at least one of each"),
     (["projection", "A", "-o", "x.png", "--n", "10", "--alpha", ".1"], "give one of"),
     (["projection", "A", "-o", "x.png", "--n", "1.5"], "whole numbers"),
     (["panels", "A", "-o", "x.png", "--image", "4000"], "not among those"),
+    (["gallery", "A", "-o", "x.png", "--count", "0"], "count must be"),
+    (["curve", "A", "-o", "x.png", "--image", "0"], "takes no --image"),
     (["curve", "A", "-o", "x.png", "--rho", "2"], "rho"),
     (["curve", "nowhere", "-o", "x.png"], "nowhere"),
 ])
 def test_bad_requests_say_what_to_do(arguments, words, stores, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "log.tsv").write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.3\t1\t1.0\n")
+    (tmp_path / "log.tsv").write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t900000000000\t1\t0.3\t0\t1\n")
     places = {"A": str(stores[0]), "B": str(stores[1]), "LOG": "log.tsv"}
     done = CliRunner().invoke(app, ["plot", *(places.get(a, a) for a in arguments)])
     assert done.exit_code in (1, 2)

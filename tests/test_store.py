@@ -247,6 +247,7 @@ def test_a_damaged_shard_is_named(tmp_path, damage):
     ('{"version": 99, "identity": {}, "provenance": {}, "shards": [], "complete": true}', "version 99"),
     ('{"version": 1, "identity": {}, "provenance": {}, "shards": [{"name": "../x.parquet"}], "complete": true}',
      "none of a store's"),
+    ('{"version": 1, "identity": {"kind": "new"}, "provenance": {}, "shards": [], "complete": true}', "kind 'new'"),
 ])
 def test_a_broken_manifest_is_named(tmp_path, content, words):
     (tmp_path / "manifest.json").write_text(content)

@@ -7,7 +7,7 @@ import numpy as np
 
 from smoothcert.checks import check_count
 from smoothcert.errors import InputError
-from smoothcert.noise import Noise, open_stream, sample
+from smoothcert.noise import Noise, sample
 
 Estimate = Callable[[np.ndarray], np.ndarray]
 """Noisy images (N, C, H, W) float32 -> estimates of the clean ones, of the same shape."""
@@ -92,7 +92,8 @@ def contraction_and_slide(
 def noisy_copies(image: np.ndarray, noise: Noise, count: int, seed: int, key: int, stage: str) -> np.ndarray:
     """The first copies that (seed, key, stage) draws around an image: float32 (count, C, H, W), not clipped."""
     copies = np.empty((count, image.size), dtype=np.float32)
-    sample(noise, noise.centre(image), open_stream("sfc64-v1", seed, key, stage, image.size), copies)
+    centre = noise.centre(image)
+    sample(noise, centre, noise.stream(seed, key, stage, centre), copies)
     return copies.reshape(count, *image.shape)
 
 

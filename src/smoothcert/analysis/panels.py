@@ -7,9 +7,7 @@ import numpy as np
 
 from smoothcert.checks import check_positive
 from smoothcert.errors import InputError
-from smoothcert.noise import Noise, build_noise, open_stream, sample
-
-_FORMAT = "sfc64-v1"
+from smoothcert.noise import Noise, build_noise, sample
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,11 @@ class Resolution:
 
 
 def noisy_copy(image: np.ndarray, noise: Noise, seed: int, key: int, stage: str = "estimate",
-               format: str = _FORMAT) -> np.ndarray:
+               format: str | None = None) -> np.ndarray:
     """The first noisy copy that (seed, key, stage) draws around an image: float32, of its shape, not clipped."""
     copy = np.empty((1, image.size), dtype=np.float32)
-    sample(noise, noise.centre(image), open_stream(format, seed, key, stage, image.size), copy)
+    centre = noise.centre(image)
+    sample(noise, centre, noise.stream(seed, key, stage, centre, format=format), copy)
     return copy.reshape(image.shape)
 
 

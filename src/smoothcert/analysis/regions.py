@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from smoothcert.checks import check_count
-from smoothcert.noise import Noise, open_stream, sample
+from smoothcert.noise import Noise, sample
 
 Answers = Callable[[np.ndarray], np.ndarray]
 """Images (N, C, H, W) float32 -> classes (N,) int64."""
@@ -62,7 +62,8 @@ def decision_regions(
 def _voted(answers: Answers, image: np.ndarray, noise: Noise, n: int, seed: int, key: int
            ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
     """The vote of each noisy copy (n,), and by class the sum of the noises that voted for it; and -1: first noises."""
-    stream, centre, flat = open_stream("sfc64-v1", seed, key, "attack", image.size), noise.centre(image), image.ravel()
+    centre, flat = noise.centre(image), image.ravel()
+    stream = noise.stream(seed, key, "attack", centre)
     votes, sums = [], {-1: np.zeros((0, image.size))}
     for begin in range(0, n, _BATCH):
         noisy = np.empty((min(_BATCH, n - begin), image.size), dtype=np.float32)

@@ -10,12 +10,14 @@ from smoothcert.cli.errors import reported
 from smoothcert.cli.options import JsonFlag
 from smoothcert.cli.output import Out, emit
 
-Folder = Annotated[Path, typer.Argument(metavar="PATH", help="A store or a model directory.")]
+Folder = Annotated[
+    Path, typer.Argument(metavar="PATH", help="A store, a log (TSV), a count file (NPZ) or a model directory.")
+]
 
 
 @reported
 def info(path: Folder, out: Out = None, as_json: JsonFlag = False) -> None:
-    """Say what a store or a model directory is: identity, origin, progress."""
+    """Say what a store, a log, a count file or a model directory is: identity, origin, progress."""
     from smoothcert.report.describe import described, outline
 
     facts = described(path)

@@ -75,7 +75,7 @@ def plot(
     given = {"n": _whole("n", sizes), "alpha": number_list("alpha", alphas), "sigma": number_list("sigma", sigmas),
              "image": image, "count": count, "model": model, "weights": weights, "trust": trust,
              "denoiser": denoiser, "walk-jump": walk_jump, "front-option": front_option}
-    options = {name: value for name, value in given.items() if value not in (None, [], False)}
+    options = {name: value for name, value in given.items() if value is not None and value is not False and value != []}
     check_request(kind, Request(tuple(stores), rho, options))
     check_ending(out)
     request = Request(tuple(stores), rho, options, images_of(data, data_dir, resize, crop),

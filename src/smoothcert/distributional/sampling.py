@@ -13,7 +13,7 @@ from smoothcert.distributional.limits import CLIP_IT
 from smoothcert.distributional.losses import PointLoss
 from smoothcert.distributional.moments import LossMoments, certificate_from_moments
 from smoothcert.errors import InputError, ModelError
-from smoothcert.noise import Noise, image_key, open_stream
+from smoothcert.noise import Noise, image_key
 from smoothcert.smoothing.protocols import check_ready
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -59,13 +59,13 @@ def _one(
 ) -> tuple[float, float, np.ndarray]:
     """Mean, variance and Stein's gradient of one image (C, H, W)."""
     centre = noise.centre(image)
-    stream = open_stream("sfc64-v1", *key, "estimate", image.size)
+    stream = noise.stream(*key, "estimate", centre)
     total = squares = 0.0
     slope = np.zeros(image.size)
     for start in range(0, n, rows):
         noisy = np.empty((min(rows, n - start), image.size), dtype=np.float32)
         stream.fill(noisy)
-        normals = noisy.astype(np.float64) if gradient else None
+        normals = noisy.astype(np.float64) / noise.unit if gradient else None
         noise.place(noisy, centre.values, centre.fraction)
         logits = torch.as_tensor(model(torch.from_numpy(noisy).view(-1, *image.shape).to(device)))
         values = loss.values(logits, label.expand(len(logits), *label.shape)).double().cpu().numpy() / ceiling_of(loss)

@@ -12,11 +12,13 @@ from smoothcert.noise.keys import STAGES, fresh_seed, image_key, walk_position
 from smoothcert.noise.philox import PhiloxStream, philox4x32, row_key
 from smoothcert.noise.protocol import Centre, Noise, sample
 from smoothcert.noise.sfc64 import BoxMullerStream, Sfc64Stream
+from smoothcert.noise.sound import SoundNoise, SoundStream
 from smoothcert.noise.streams import FORMATS, SMALL_SPACE_FORMAT, Stream, open_stream
 
 NOISES: dict[str, Callable[[float, int, float], Noise]] = {
     "grid": GridNoise,
     "gaussian": lambda sigma, levels, reach: GaussianNoise(sigma),
+    "sound": SoundNoise,
 }
 """Noise kinds by name: (sigma, levels, reach) -> Noise."""
 
@@ -39,6 +41,8 @@ __all__ = [
     "Noise",
     "PhiloxStream",
     "Sfc64Stream",
+    "SoundNoise",
+    "SoundStream",
     "Stream",
     "binomial",
     "box_muller",

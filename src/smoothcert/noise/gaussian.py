@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from smoothcert.noise.protocol import Centre
+from smoothcert.noise.protocol import Centre, NormalNoise
 from smoothcert.stats import ProbabilityBounds, gaussian_radius
 
 
 @dataclass(frozen=True)
-class GaussianNoise:
+class GaussianNoise(NormalNoise):
     """N(0, sigma^2 I) added in float32."""
 
     kind = "gaussian"

@@ -17,16 +17,16 @@ import numpy as np
 
 from smoothcert.checks import check_count, check_positive
 from smoothcert.errors import InputError
-from smoothcert.noise.protocol import Centre
+from smoothcert.noise.protocol import Centre, NormalNoise
 from smoothcert.stats import ProbabilityBounds, gaussian_radius
 
-_EXACT = 2**24
+EXACT = 2**24
 _FINEST = 12
 _TAIL = 10.0  # float32 ziggurat normals end before 9 sigma; past the range the sum would only be rounded
 
 
 @dataclass(frozen=True)
-class GridNoise:
+class GridNoise(NormalNoise):
     """N(0, sigma^2 I) rounded to steps of h = 1 / (levels 2^exponent).
 
     Args:
@@ -47,7 +47,7 @@ class GridNoise:
         check_positive("sigma", self.sigma)
         check_count("levels", self.levels)
         check_positive("reach", self.reach)
-        if self.levels * (_TAIL * self.sigma + self.reach) > _EXACT:
+        if self.levels * (_TAIL * self.sigma + self.reach) > EXACT:
             raise InputError(
                 f"sigma = {self.sigma} with {self.levels} levels is too large for grid noise (float32 holds integers "
                 f'to 2^24): use noise="gaussian", or give sigma in units of the image'
@@ -57,15 +57,16 @@ class GridNoise:
     def exponent(self) -> int:
         """e: the largest of at most 12 for which |t + i| stays below 2^24 out to 10 sigma."""
         widest = self.levels * (_TAIL * self.sigma + self.reach)
-        return min(_FINEST, int(np.floor(np.log2(_EXACT / widest))))
+        return min(_FINEST, int(np.floor(np.log2(EXACT / widest))))
 
     @property
     def step(self) -> np.float32:
         """h, in units of the image."""
-        return np.float32(1 / self._per_unit)
+        return np.float32(1 / self.per_unit)
 
     @property
-    def _per_unit(self) -> float:
+    def per_unit(self) -> float:
+        """1 / h, a whole number."""
         return float(self.levels * 2**self.exponent)
 
     def centre(self, image: np.ndarray) -> Centre:
@@ -80,7 +81,7 @@ class GridNoise:
         return Centre(values, (steps - values).astype(np.float32), off_grid=True)
 
     def place(self, out: Any, values: Any, fraction: Any = None) -> None:
-        out *= float(np.float32(self.sigma * self._per_unit))
+        out *= float(np.float32(self.sigma * self.per_unit))
         if fraction is not None:
             out += fraction
         if hasattr(out, "round_"):

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from smoothcert.noise.streams import Stream
+from smoothcert.noise.streams import FORMATS, Stream, open_stream
 from smoothcert.stats import ProbabilityBounds
 
 
@@ -13,7 +13,7 @@ from smoothcert.stats import ProbabilityBounds
 class Centre:
     """An image made ready for a noise: `values` float32 (d,), flat in CHW order, in the noise's own units.
 
-    `fraction`, float32 (d,), is what a grid noise adds before it rounds, or None where there is nothing to add.
+    `fraction`, floats (d,), is what a grid noise adds before it rounds, or None where there is nothing to add.
     `off_grid` marks an image that a grid noise could not take exactly (see `smoothcert.noise.grid`).
     """
 
@@ -40,12 +40,36 @@ class Noise(Protocol):
         """Noise level, in units of the image."""
         ...
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The stream formats that it can be drawn from, the one for a CPU first."""
+        ...
+
+    @property
+    def unit(self) -> float:
+        """The standard deviation of what its streams give: 1 for normals."""
+        ...
+
     def centre(self, image: np.ndarray) -> Centre:
         """Prepare a float32 image, any shape."""
         ...
 
+    def stream(
+        self, seed: int, image: int, stage: str, centre: Centre, start: int = 0, format: str | None = None
+    ) -> Stream:
+        """What `place` takes for a centre: the draws of (seed, image, stage); see `open_stream`.
+
+        Args:
+            format: one of `formats`; None is the first.
+        Raises:
+            InputError: as `open_stream`, or another format.
+        """
+        ...
+
     def place(self, out: Any, values: Any, fraction: Any = None) -> None:
-        """Turn standard normals into noisy copies, in place: never clipped, no other memory of that size.
+        """Turn a stream's draws into noisy copies, in place: never clipped to the images' range.
+
+        No other memory of that size is taken.
 
         Args:
             out: float32 (m, d), a NumPy array or a torch tensor on any device.
@@ -60,6 +84,19 @@ class Noise(Protocol):
     def identity(self) -> dict[str, Any]:
         """Everything that determines the samples, given a stream: part of a store's identity."""
         ...
+
+
+class NormalNoise:
+    """What the noises share that are made of standard normals."""
+
+    formats = tuple(FORMATS)
+    unit = 1.0
+
+    def stream(
+        self, seed: int, image: int, stage: str, centre: Centre, start: int = 0, format: str | None = None
+    ) -> Stream:
+        """See `Noise.stream`."""
+        return open_stream(format or self.formats[0], seed, image, stage, len(centre.values), start)
 
 
 def sample(noise: Noise, centre: Centre, stream: Stream, out: np.ndarray) -> None:

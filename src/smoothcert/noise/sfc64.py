@@ -20,7 +20,7 @@ from smoothcert.noise.boxmuller import CHUNK, box_muller
 from smoothcert.noise.keys import stream_key
 
 
-class _Blocks:
+class Blocks:
     """The position of a stream, and its generators: one a block of `block` samples."""
 
     block: int
@@ -43,6 +43,11 @@ class _Blocks:
     def _skip(self, samples: int) -> None:
         raise NotImplementedError
 
+    def _raw(self, samples: int, width: int) -> np.ndarray:
+        """The next samples' words where each takes `width` of them, uint64 (samples, width)."""
+        parts = [bits.random_raw((rows.stop - rows.start, width)) for rows, bits in self._parts(samples)]
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, width), np.uint64), *parts])
+
     def _parts(self, samples: int) -> Iterator[tuple[slice, np.random.SFC64]]:
         """Which of the next samples come from which generator; each is to be drawn before the next is asked for."""
         done = 0
@@ -57,7 +62,7 @@ class _Blocks:
             done += take
 
 
-class Sfc64Stream(_Blocks):
+class Sfc64Stream(Blocks):
     """The standard normals of one (run seed, image, stage) in the format `sfc64-v1`; see `open_stream`."""
 
     format = "sfc64-v1"
@@ -72,7 +77,7 @@ class Sfc64Stream(_Blocks):
         self.fill(np.empty((samples, self._dimension), np.float32))
 
 
-class BoxMullerStream(_Blocks):
+class BoxMullerStream(Blocks):
     """The standard normals of one (run seed, image, stage) in the format `sfc64-bm-v1`; see `open_stream`."""
 
     format = "sfc64-bm-v1"
@@ -84,9 +89,7 @@ class BoxMullerStream(_Blocks):
 
         The values of a sample are the first `dimension` of its cosines, then its sines.
         """
-        half = self._half
-        parts = [bits.random_raw((rows.stop - rows.start, half)) for rows, bits in self._parts(samples)]
-        return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, half), np.uint64), *parts])
+        return self._raw(samples, self._half)
 
     def fill(self, out: np.ndarray) -> None:
         """Write the next len(out) samples into `out`, float32 (m, dimension)."""

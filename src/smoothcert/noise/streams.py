@@ -13,7 +13,7 @@ from smoothcert.noise.sfc64 import BoxMullerStream, Sfc64Stream
 
 
 class Stream(Protocol):
-    """The standard normals of one (run seed, image, stage), read in order of position."""
+    """The draws of one (run seed, image, stage), read in order of position: standard normals, or a noise's own."""
 
     @property
     def position(self) -> int:

@@ -115,8 +115,11 @@ def failures_of(
 def contraction_of(store: Store, images_of: ImagesOf, how: Estimates, count: int, copies: int) -> Contracted:
     """Contraction and slide of at most `count` images of a store, evenly spaced among its records.
 
-    Raises InputError for a store without records, and what `contraction_and_slide` does.
+    Raises InputError for a store without records or with several an image, and what `contraction_and_slide` does.
     """
+    if store.kind not in ("certify", "predict"):
+        raise InputError(f"{store.folder} is a store of kind {store.kind}: contraction takes the images and answers of "
+                         f"a certify or predict store")
     rows = store.num_records
     if not rows:
         raise InputError(f"{store.folder} has no records yet: let its run finish some images")

@@ -1,24 +1,26 @@
-"""What a folder on disk is, in plain facts."""
+"""What something on disk is, in plain facts."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 from smoothcert.errors import FileError
 from smoothcert.report.attacks import Outcome, axis_of, outcomes
+from smoothcert.report.interop import open_records
 from smoothcert.report.predictions import prediction_summary
 from smoothcert.report.results import Result
 from smoothcert.report.robustness import Robustness
 from smoothcert.runs.files import read_json
-from smoothcert.runs.store import Store, is_store, read_store, record_count
+from smoothcert.runs.store import Store, is_store, record_count
 
 
 def described(folder: Path) -> dict[str, Any]:
-    """The facts of a store or a model directory; a store is checked against its hashes on the way.
+    """The facts of a store, a log, a count file or a model directory; a store is checked against its hashes on the way.
 
     Raises:
-        FileError: it is neither.
+        FileError: it is none of them.
     """
-    if is_store(folder):
+    if is_store(folder) or folder.is_file():
         return _store(folder)
     if (folder / "model.json").is_file():
         return {"path": str(folder), "is": "model directory", **read_json(folder / "model.json")}
@@ -40,9 +42,10 @@ def outline(facts: dict[str, Any], indent: int = 0) -> str:
 
 
 def _store(folder: Path) -> dict[str, Any]:
-    store = read_store(folder)
+    store = open_records(folder)
+    form = "log" if "log" in store.provenance else "count file" if folder.is_file() else "store"
     facts: dict[str, Any] = {
-        "path": str(folder), "is": f"{store.kind} store",
+        "path": str(folder), "is": f"{store.kind} {form}",
         "records": f"{store.num_records} of {record_count(store.identity)}", "complete": store.complete,
     }
     if store.num_records and store.kind == "attack":
@@ -57,7 +60,14 @@ def _store(folder: Path) -> dict[str, Any]:
             facts |= {"acr": result.acr, "abstained": int(result.abstained.sum())}
         else:
             facts |= {name: prediction_summary(store)[name] for name in ("accuracy", "abstained")}
-    return {**facts, "identity": store.identity, "provenance": store.provenance}
+    return facts | (_told_by_log(store) if form == "log" else
+                    {"identity": store.identity, "provenance": store.provenance})
+
+
+def _told_by_log(store: Store) -> dict[str, Any]:
+    """What the path of a log says, None where it does not; and what was noticed in it."""
+    sigma, n = store.identity["noise"]["sigma"], store.identity["procedure"]["n"]
+    return {"sigma": None if math.isnan(sigma) else sigma, "n": n or None, "notes": store.provenance["notes"]}
 
 
 def _setting(store: Store, outcome: Outcome) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 from smoothcert.analysis.panels import noisy_copy
 from smoothcert.checks import check_count
 from smoothcert.errors import InputError
-from smoothcert.noise import FORMATS
 from smoothcert.runs.recertify import noise_of
 from smoothcert.runs.store import Store
 from smoothcert.stats import ABSTAIN
@@ -91,10 +90,9 @@ def gallery_of(store: Store, images_of: ImagesOf, count: int) -> Gallery:
     order = np.lexsort((index, -radius, prediction == ABSTAIN))
     chosen = order[np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(np.int64))]
     clean = images.batch(index[chosen])
-    told = store.identity["noise"]
-    drawn = store.identity["space"] == "pixels" and told["format"] in FORMATS
-    shown = [noisy_copy(image, noise_of(store), int(store.identity["seed"]), int(key), "estimate",
-                        told["format"] if drawn else "sfc64-v1")
+    noise, format = noise_of(store), store.identity["noise"]["format"]
+    drawn = store.identity["space"] == "pixels" and format in noise.formats
+    shown = [noisy_copy(image, noise, int(store.identity["seed"]), int(key), "estimate", format if drawn else None)
              for image, key in zip(clean, index[chosen], strict=True)]
     return Gallery(clean, np.stack(shown), index[chosen], store.column("label")[chosen], prediction[chosen],
                    radius[chosen], tuple(images.class_names), drawn, is_lossy(images, index[chosen]), len(order))

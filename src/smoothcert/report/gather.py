@@ -47,6 +47,8 @@ def gather(
     check_known("norm", norm, NORMS)
     if dimension is not None:
         check_count("dimension", dimension)
+        if norm != "linf":
+            raise InputError("--dimension is for --norm linf: leave it out, or give both")
     runs: list[Run | Robustness] = []
     problems: list[SmoothcertError] = []
     for one in named(texts):
@@ -125,6 +127,9 @@ def radius_list(text: str | None) -> list[float]:
 def _opened(one: Named, alpha: float | None, norm: str, dimension: int | None) -> Run | Robustness:
     store = open_records(one.path, alpha)
     if store.kind == "distributional":
+        if norm != "l2":
+            raise InputError(f"{one.name} holds distributional bounds, whose rho is the mean squared l2 move: leave "
+                             f"--norm {norm} out")
         return Robustness.of(store, one.name)
     if store.kind == "predict":
         return Predicted.of(store, one.name)

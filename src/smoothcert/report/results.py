@@ -63,8 +63,8 @@ class Result:
         """Certificates given beside a store, such as recomputed ones."""
         name = name or store.folder.name
         if radius is None:
-            raise StoreError(f"{store.folder} is a store of kind {store.kind} and has no radii: its table needs a "
-                             f"certify store; `smoothcert info` shows its accuracy")
+            raise StoreError(f"{store.folder} is a store of kind {store.kind} and has no radii: this needs a "
+                             f"certify store; `smoothcert info` says what it holds")
         if not len(prediction):
             raise StoreError(f"{store.folder} has no records yet: let its run finish some images")
         label = store.column("label")

@@ -59,13 +59,16 @@ def votes_of(store: Store) -> Votes:
     if design == "radii":
         raise StoreError(f"{store.folder} stopped sampling when its radii were decided, so its counts say nothing at "
                          f"another bound or n: take a run with a fixed n, or with --curve-loss")
+    none = f"{store.folder} holds no votes, only answers: this needs the counts of a run"
+    if "log" in store.provenance:  # before (M, K) counts: the classes of a log may be any numbers
+        raise StoreError(none)
     first = "pilot" if design == "curve" else "select"
     tallies = store.records.column("tallies")
     parts = [_votes(tallies.slice(start, _CHUNK), first, store.num_classes)
              for start in range(0, len(tallies), _CHUNK)]
     votes = Votes(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     if not votes.n.any():
-        raise StoreError(f"{store.folder} holds no votes, only answers: this needs the counts of a run")
+        raise StoreError(none)
     return votes
 
 

@@ -77,7 +77,7 @@ class DistributionalRun:
             "kind": "distributional", **self.base.identity,
             "procedure": {"method": "distributional", "alpha": self.asked.alpha,
                           "n": None if self.loss.ceiling is None else self.asked.n},
-            "noise": {**self.base.noise.identity(), "format": "sfc64-v1"},
+            "noise": {**self.base.noise.identity(), "format": self.base.noise.formats[0]},
             "precision": "float32", "device": self.base.device.type, "records_per_image": len(self.settings),
             "distributional": self._told,
         }

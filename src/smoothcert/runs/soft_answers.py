@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcert.noise import Noise, open_stream
+from smoothcert.noise import Noise
 from smoothcert.noise.protocol import sample
 from smoothcert.smoothing.packing import Finished
 from smoothcert.stats import Look
@@ -36,7 +36,8 @@ def soft_answers(
     with torch.no_grad():
         for place, (image, key) in enumerate(zip(images, keys, strict=True)):
             started = time.perf_counter()
-            centre, stream = noise.centre(image), open_stream(format, seed, key, STAGE, image.size)
+            centre = noise.centre(image)
+            stream = noise.stream(seed, key, STAGE, centre, format=format)
             total, votes = np.zeros(num_classes), np.zeros(num_classes, dtype=np.int64)
             for start in range(0, n, ROWS):
                 noisy = np.empty((min(ROWS, n - start), image.size), dtype=np.float32)

@@ -33,7 +33,7 @@ from smoothcert.runs.files import (
     write_text,
     write_whole,
 )
-from smoothcert.runs.records import Record, Tally, dense_counts, histories
+from smoothcert.runs.records import VALUES, Record, Tally, dense_counts, histories
 from smoothcert.runs.shards import Shard, Shards, write_shard
 from smoothcert.stats import History
 
@@ -250,6 +250,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{folder} has store version {manifest['version']}; this smoothcert reads version {VERSION}")
     if [shard["name"] for shard in manifest["shards"] if not re.fullmatch(r"shard-\d{5,}\.parquet", shard["name"])]:
         raise StoreError(f"{folder / 'manifest.json'} names shards that are none of a store's")
+    if (kind := manifest["identity"].get("kind")) not in VALUES:
+        raise StoreError(f"{folder} is a store of kind {kind!r}; this smoothcert reads {', '.join(VALUES)}")
     return manifest
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from smoothcert.checks import check_count, check_positive, check_seed
 from smoothcert.errors import InputError
-from smoothcert.noise import build_noise, fresh_seed, image_key, open_stream, sample
+from smoothcert.noise import build_noise, fresh_seed, image_key, sample
 from smoothcert.smoothing.packing import Finished, run_plan
 from smoothcert.smoothing.protocols import (
     Denoiser,
@@ -37,7 +37,8 @@ class SmoothedClassifier:
         sigma: noise level, in units of the images.
         num_classes: K >= 2.
         seed: run seed in [0, 2^128); None draws one (kept in `.seed`). Same seed, same image: same noise.
-        noise: "grid" (default; nothing of the image leaks through rounding) or "gaussian" (as in the literature).
+        noise: "grid" (default; nothing of the image leaks through rounding), "gaussian" (as in the literature) or
+            "sound" (the grid's, drawn exactly).
         denoiser: callable (y, sigma) -> estimate of the same shape, placed between noise and model.
         bounds: (low, high) that every pixel must keep, or None to lift the check (for teaching and tests).
         levels: levels per unit the images were quantised to, for grid noise: 255 for 8-bit images.
@@ -157,8 +158,8 @@ class SmoothedClassifier:
     def _shifts(self, image: np.ndarray, key: int, m: int) -> np.ndarray:
         """y - x for m noisy copies: adding it to x keeps the gradient that rounding to a grid would stop."""
         noisy = np.empty((m, image.size), dtype=np.float32)
-        stream = open_stream("sfc64-v1", self.seed, key, "attack", image.size)
-        sample(self.noise, self.noise.centre(image), stream, noisy)
+        centre = self.noise.centre(image)
+        sample(self.noise, centre, self.noise.stream(self.seed, key, "attack", centre), noisy)
         return noisy.reshape(m, *image.shape) - image
 
     def _run(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcert.noise import Noise, PhiloxStream, Stream, open_stream, row_key, walk_position
+from smoothcert.noise import Centre, Noise, PhiloxStream, Stream, open_stream, row_key, walk_position
 from smoothcert.smoothing.spaces import Space
 
 
@@ -73,8 +73,15 @@ class Placement:
         centre = self._noise.centre(image)
         return Subject(key, centre.values, centre.fraction, centre.off_grid)
 
+    def stream(self, seed: int, subject: Subject, stage: str, start: int, stream_format: str) -> Stream:
+        """What `place` takes for a subject."""
+        if self._space is not None:
+            return open_stream(stream_format, seed, subject.key, stage, self.dimension, start)
+        centre = Centre(subject.values, subject.fraction, subject.off_grid)
+        return self._noise.stream(seed, subject.key, stage, centre, start, stream_format)
+
     def place(self, normals: Any, values: Any, fraction: Any) -> Any:
-        """Standard normals (m, dimension) around centres: noisy rows (m, prod(shape)); pixels in place."""
+        """A stream's draws (m, dimension) around centres: noisy rows (m, prod(shape)); pixels in place."""
         if self._space is not None:
             return self._space.place(normals, values, self._noise.sigma)
         self._noise.place(normals, values, fraction)
@@ -107,8 +114,8 @@ class HostRows:
     def walk(self, segments: Sequence[Segment], step: int) -> Tensor:
         return walk_normals(self._seed, segments, step, self._placement.shape).to(self._device)
 
-    def _opened(self, key: int, stage: str, start: int) -> Stream:
-        return open_stream(self.format, self._seed, key, stage, self._placement.dimension, start)
+    def _opened(self, subject: Subject, stage: str, start: int) -> Stream:
+        return self._placement.stream(self._seed, subject, stage, start, self.format)
 
     def _make_room(self, rows: int) -> None:
         if len(self._rows) < rows:
@@ -176,13 +183,13 @@ def walk_normals(seed: int, segments: Sequence[Segment], step: int, shape: tuple
 S = TypeVar("S", bound=Stream)
 
 
-def stream_at(segment: Segment, opened: Callable[[int, str, int], S]) -> S:
+def stream_at(segment: Segment, opened: Callable[[Subject, str, int], S]) -> S:
     """The open stream of a segment's image and stage, at the segment's start; one is kept open a stage.
 
-    `opened` makes one from (image key, stage, start).
+    `opened` makes one from (subject, stage, start).
     """
     streams = segment.subject.streams
     stream = streams.get(segment.stage)
     if stream is None or stream.position != segment.start:
-        stream = streams[segment.stage] = opened(segment.subject.key, segment.stage, segment.start)
+        stream = streams[segment.stage] = opened(segment.subject, segment.stage, segment.start)
     return stream

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from smoothcert.checks import check_count, check_known
-from smoothcert.errors import ModelError
-from smoothcert.noise import FORMATS, SMALL_SPACE_FORMAT, Noise, PhiloxStream
+from smoothcert.errors import InputError, ModelError
+from smoothcert.noise import SMALL_SPACE_FORMAT, Noise, PhiloxStream
 from smoothcert.smoothing.engines import ENGINES, PRECISIONS, open_engine, reduced
 from smoothcert.smoothing.protocols import BaseClassifier, Denoiser, Normals, device_of, is_random
 from smoothcert.smoothing.rows import DeviceRows, HostRows, Placement, Rows
@@ -33,7 +33,8 @@ class Sampling:
         engine: "auto", or a name from `smoothcert.smoothing.engines.ENGINES`.
         space: "auto" samples where the noise has the fewest dimensions; "pixels" never leaves the image.
         precision: "float32"; "tf32" and "bf16" make another base classifier, and are certified as such.
-        noise_format: "auto" is sfc64-v1 on a CPU and philox-v1 on a GPU; either runs on both.
+        noise_format: "auto" is sfc64-v1 on a CPU and philox-v1 on a GPU; either runs on both. Sound noise has one of
+            its own, drawn on the host.
         batch_size: samples a forward pass; None picks one. Never changes results in float32.
         device: where the model runs; None means where its parameters are.
         samples: how many samples the run may take, where known: lets `auto` engines weigh their start-up.
@@ -79,12 +80,16 @@ def open_voter(
         seed: run seed of every stream.
         denoiser: placed between noise and model, or None.
     Raises:
-        InputError: unknown names, or a precision that the engine or the device does not have.
+        InputError: unknown names, a precision that the engine or the device does not have, or a format that the noise
+            cannot be drawn from.
     """
     how = how or Sampling()
     check_known("engine", how.engine, ENGINE_NAMES)
     check_known("space", how.space, SPACES)
     check_known("noise_format", how.noise_format, NOISE_FORMATS)
+    if how.noise_format not in ("auto", *noise.formats):
+        raise InputError(f"{noise.kind} noise has a format of its own, {', '.join(noise.formats)}, got noise_format "
+                         f"{how.noise_format}: leave it at auto")
     check_known("precision", how.precision, PRECISIONS)
     space = _space(model, noise, num_classes, shape, denoiser, how)
     if space is not None and space.name == "binary":
@@ -109,7 +114,7 @@ def _network_voter(
     plain = reduced(network, how.precision)
     referee = how.precision == "float32" and not getattr(model, "batch_invariant", False)
     random = is_random(denoiser) or is_random(model)
-    voter = NetworkVoter(_rows(placement, seed, device, how), behind(denoiser, noise.sigma, engine.run),
+    voter = NetworkVoter(_rows(placement, noise, seed, device, how), behind(denoiser, noise.sigma, engine.run),
                          behind(denoiser, noise.sigma, plain), num_classes, engine.batch or batch, device, referee,
                          random)
     return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch, random)
@@ -131,14 +136,15 @@ def _engine(how: Sampling) -> str:
     return "plain" if how.engine == "auto" and (how.samples or 0) < _WORTH_CHECKING else how.engine
 
 
-def _rows(placement: Placement, seed: int, device: torch.device, how: Sampling) -> Rows:
-    wanted = how.noise_format
-    if wanted == "auto":
-        on_gpu = device.type == "cuda"
-        wanted = "philox-v1" if on_gpu else "sfc64-v1" if placement.in_place else SMALL_SPACE_FORMAT
-    if wanted == "philox-v1" and device.type == "cuda" and find_spec("triton"):
+def _rows(placement: Placement, noise: Noise, seed: int, device: torch.device, how: Sampling) -> Rows:
+    on_gpu, wanted = device.type == "cuda", how.noise_format
+    if wanted == "auto" and on_gpu and PhiloxStream.format in noise.formats:
+        wanted = PhiloxStream.format
+    elif wanted == "auto":
+        wanted = noise.formats[0] if placement.in_place else SMALL_SPACE_FORMAT
+    if wanted == PhiloxStream.format and on_gpu and find_spec("triton"):
         return DeviceRows(placement, seed, device)
-    return HostRows(placement, seed, check_known("noise_format", wanted, FORMATS), device)
+    return HostRows(placement, seed, wanted, device)
 
 
 def behind(denoiser: Any, sigma: float, run: Any) -> Any:

@@ -191,8 +191,8 @@ class LogitVoter:
             words[:, part] = stream_at(segment, self._opened).words(segment.n).T
         return words
 
-    def _opened(self, key: int, stage: str, start: int) -> BoxMullerStream:
-        return BoxMullerStream(self._seed, key, stage, self._dimension, start)
+    def _opened(self, subject: Subject, stage: str, start: int) -> BoxMullerStream:
+        return BoxMullerStream(self._seed, subject.key, stage, self._dimension, start)
 
 
 class BinaryVoter:

@@ -112,7 +112,7 @@ def _store_warnings(store: Store) -> list[str]:
         found.append(f"Reduced precision ({precision}): what is certified is the classifier computed in {precision}, "
                      f"with its batches of {identity.get('batch_size', 'that size')}. Another precision is another "
                      f"classifier.")
-    if identity["noise"]["kind"] != "grid":
+    if identity["noise"]["kind"] == "gaussian":
         found.append("Noise of floating-point numbers, not on a grid: rounding could in principle let a noisy copy "
                      "tell its centre, which the theorem does not consider.")
     elif off := int(store.column("off_grid").sum()):

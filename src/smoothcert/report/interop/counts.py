@@ -63,8 +63,8 @@ def write_counts(store: Store, path: Path) -> None:
         StoreError: a store of another kind, without records, or without votes; or a sequential one.
     """
     if store.kind not in _STAGES or not store.num_records:
-        raise StoreError(f"{store.folder} has no counts to write: it is a {store.kind} store with "
-                         f"{store.num_records} records")
+        raise StoreError(f"{store.folder} has no counts to write: it is a store of kind {store.kind} "
+                         f"with {store.num_records} records")
     if "log" in store.provenance:
         raise StoreError(f"{store.folder} is a log: it holds no votes, only answers")
     procedure = store.identity["procedure"]

@@ -74,7 +74,7 @@ def write_log(store: Store, path: Path) -> None:
         StoreError: another kind of store, or one without records.
     """
     if store.kind not in ("certify", "predict"):
-        raise StoreError(f"{store.folder} is a {store.kind} store: logs hold certificates or predictions")
+        raise StoreError(f"{store.folder} is a store of kind {store.kind}: logs hold certificates or predictions")
     if not store.num_records:
         raise StoreError(f"{store.folder} has no records yet: there is nothing to write")
     radius = [rounded_down(r) for r in store.column("radius").tolist()] if store.kind == "certify" else []

@@ -56,9 +56,14 @@ def named(texts: Sequence[str]) -> list[Named]:
     ['sigma_0.25', 'sigma_0.50']
     >>> [one.name for one in named(["ours=a/s.tsv", "theirs=b/s.tsv"])]
     ['ours a/s', 'theirs b/s']
+    >>> [one.name for one in named(["run", "run.tsv", "run.npz"])]
+    ['run', 'run.tsv', 'run.npz']
     """
     split = [_split(text) for text in texts]
-    names = distinct_names([path.absolute().parent / _last(path) for _, path in split])
+    whole = [path.absolute() for _, path in split]
+    short = [path.parent / _last(path) for path in whole]
+    names = distinct_names([path if len({w for w, s in zip(whole, short, strict=True) if s == end}) > 1 else end
+                            for path, end in zip(whole, short, strict=True)])
     return [Named(path, f"{group} {name}" if group else name, group)
             for (group, path), name in zip(split, names, strict=True)]
 
@@ -72,5 +77,4 @@ def _split(text: str) -> tuple[str, Path]:
 
 def _last(path: Path) -> str:
     """The name of a folder, or of a file without its ending."""
-    name = path.name or path.absolute().name
-    return name.removesuffix(".tsv").removesuffix(".npz")
+    return path.name.removesuffix(".tsv").removesuffix(".npz")

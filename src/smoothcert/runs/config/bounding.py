@@ -63,7 +63,8 @@ class DistributionalConfig(RunConfig):
 
     def _of_model_problems(self) -> Iterator[str]:
         if self.out is None:
-            yield "give out, the store directory: a run over a model's images leaves a store"
+            yield (f"give out, the store directory: {self.model} is no store, so it is taken as a model, and a run "
+                   f"over a model's images leaves a store")
         if self.loss == "cross-entropy":
             if given := [name for name in ("n", "alpha") if name in self.model_fields_set]:
                 why = import_module("smoothcert.distributional.limits").CLIP_IT

@@ -45,7 +45,8 @@ class RunConfig(DataConfig, MachineConfig):
     sigma: Sigma | None = Field(None, description="noise level, in pixel units of [0, 1] "
                                                   "(default: the denoiser's, else the one the model was "
                                                   "trained with)")
-    noise: NoiseKind = Field("grid", description="noise kind: grid (nothing leaks through rounding) or gaussian")
+    noise: NoiseKind = Field("grid", description="noise kind: grid (nothing leaks through rounding), gaussian (plain "
+                                                  "floats) or sound (the grid's, drawn exactly)")
     alpha: Probability = Field(0.001, description="failure probability of each answer")
     split: str = Field("test", description="split of the data set")
     start: Whole = Field(0, description="first image")

@@ -1,0 +1,124 @@
+"""`sound`: the grid's noise drawn exactly, t = round(sigma Z / h + f) from whole numbers alone.
+
+`grid` closes what the sum x + sigma Z leaks, but its Z are float32 normals: in steps, and with tails that end. Here the
+law of t is that of a rounded real normal to the last digit (see `smoothcert.noise.lattice`), so y = Q(x + sigma Z) has
+exactly the law that the theorems speak of, if the generator's bits are uniform. Grid, step h and flag are `grid`'s; a
+sum beyond the grid's end is set to the end, and an image may not lie beyond it.
+
+`sound-v1`: a 64-bit word of SFC64 a value, in blocks of 100 samples, flat in CHW order, seeded by SeedSequence(run
+seed, spawn key (image, stage, block, 0x534E4431)). A word that falls on the rest takes as many more, of an SFC64 seeded
+with the spawn key (image, stage, sample, value, 0x534E4432). The tables are part of the format.
+"""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from smoothcert.checks import check_known
+from smoothcert.errors import InputError
+from smoothcert.noise.grid import EXACT, GridNoise
+from smoothcert.noise.lattice import lattice_normal
+from smoothcert.noise.protocol import Centre
+from smoothcert.noise.sfc64 import Blocks
+
+_CHUNK = 8192  # words at a time, so that they and what is made of them stay in a processor's second cache
+_REST = 0x534E4432
+
+
+class SoundStream(Blocks):
+    """The whole numbers t of one (run seed, image, stage) in the format `sound-v1`; see `open_stream`.
+
+    Args:
+        scale: sigma / h.
+        fraction: f, (dimension,) of at most 1/2 each; None for zeros.
+    """
+
+    format = "sound-v1"
+    block = 100
+    spawn = (0x534E4431,)
+
+    def __init__(
+        self, seed: int, image: int, stage: str, dimension: int, start: int = 0, *, scale: Fraction,
+        fraction: np.ndarray | None = None,
+    ):
+        self._law, self._fraction = lattice_normal(scale), fraction
+        super().__init__(seed, image, stage, dimension, start)
+
+    def fill(self, out: np.ndarray) -> None:
+        """Write the next len(out) samples into `out`, float32 (m, dimension), C-contiguous: |t| is cut at 2^24."""
+        rows = max(1, _CHUNK // self._dimension)
+        for start in range(0, len(out), rows):
+            part, first = out[start : start + rows], self._position
+            values, rest = self._law.draw(self._raw(len(part), self._dimension).ravel())
+            for k in rest.tolist():
+                row, value = divmod(k, self._dimension)
+                values[k] = min(max(self._settled(first + row, value), -EXACT), EXACT)
+            part[:] = values.reshape(part.shape)
+
+    def _settled(self, sample: int, value: int) -> int:
+        shift = Fraction(0) if self._fraction is None else Fraction(float(self._fraction[value]))
+        return self._law.invert(partial(self._digits, sample, value), shift)
+
+    def _digits(self, sample: int, value: int, bits: int) -> int:
+        """The first binary digits of this value's own uniform number, a multiple of 64 of them."""
+        sequence = np.random.SeedSequence(self._seed, spawn_key=(*self._key, sample, value, _REST))
+        words = np.random.SFC64(sequence).random_raw(bits // 64)
+        return int.from_bytes(words.astype(">u8").tobytes(), "big")
+
+    def _skip(self, samples: int) -> None:
+        for rows, bits in self._parts(samples):
+            bits.random_raw((rows.stop - rows.start) * self._dimension, output=False)
+
+
+@dataclass(frozen=True)
+class SoundNoise(GridNoise):
+    """N(0, sigma^2 I) rounded to steps of h = 1 / (levels 2^exponent), drawn exactly; arguments as for `GridNoise`."""
+
+    kind = "sound"
+    formats = (SoundStream.format,)
+
+    @property
+    def scale(self) -> Fraction:
+        """sigma / h."""
+        return Fraction(self.sigma) * int(self.per_unit)
+
+    @property
+    def unit(self) -> float:
+        return float(self.scale)
+
+    def centre(self, image: np.ndarray) -> Centre:
+        """As for `grid`, with the fractions exact: float64.
+
+        Raises InputError for pixels beyond `reach`: the grid's ends are laid for those within.
+        """
+        found = super().centre(image)
+        if not found.off_grid:
+            return found
+        if not (most := np.abs(image).max(initial=0)) <= self.reach:
+            raise InputError(f"sound noise needs pixels in [-{self.reach:g}, {self.reach:g}], got {most:.4g} from 0: "
+                             f'give the bounds that they keep, or use noise="grid"')
+        steps = np.ravel(image).astype(np.float32).astype(np.float64) * self.per_unit
+        return replace(found, fraction=steps - found.values)
+
+    @property
+    def end(self) -> int:
+        """Where the grid ends, in steps from 0: what |t| cut at 2^24 cannot reach from within `reach`."""
+        return EXACT - int(np.ceil(self.reach * self.per_unit))
+
+    def stream(
+        self, seed: int, image: int, stage: str, centre: Centre, start: int = 0, format: str | None = None
+    ) -> SoundStream:
+        check_known("format of sound noise", format or SoundStream.format, self.formats)
+        return SoundStream(seed, image, stage, len(centre.values), start, scale=self.scale, fraction=centre.fraction)
+
+    def place(self, out: Any, values: Any, fraction: Any = None) -> None:
+        """Whole numbers t, in which the fraction is, into noisy copies; see `Noise.place`."""
+        out += values
+        if hasattr(out, "clamp_"):
+            out.clamp_(-self.end, self.end)
+        else:
+            np.clip(out, -self.end, self.end, out=out)
+        out *= float(self.step)
