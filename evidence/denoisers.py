@@ -250,8 +250,8 @@ def pictures(planned: Plan) -> list[str]:
         "contraction": ["contraction", stores["pi-0.6"], *behind, "--count", "40"],
     }
     lines = ["## Pictures\n",
-             "The failures are images that h certifies at a larger radius than pi, both at sigma 0.6 and n = 1,000 (the "
-             "paper: 26 of 10,000 at n = 100,000).\n"]
+             "The failures are images that h certifies at a larger radius than pi, both at sigma 0.6 and n = 1,000 "
+             "(the paper: 26 of 10,000 at n = 100,000).\n"]
     for name, words in plots.items():
         subprocess.run([CLI, "plot", *map(str, words), "-o", str(PICTURES / f"{name}.png"), "--data-dir",
                         str(data_dir())], check=True, stdout=subprocess.DEVNULL)
