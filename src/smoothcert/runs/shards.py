@@ -69,8 +69,11 @@ class Shards:
         return plain.append_column(_NESTED, self._columns(pa.schema([schema(self.kind).field(_NESTED)])).column(0))
 
     def _columns(self, wanted: pa.Schema) -> pa.Table:
-        rest = pa.Table.from_pylist([record.row() for record in self.rest], schema=schema(self.kind))
-        return pa.concat_tables([*(shard.columns(wanted) for shard in self.shards), rest.select(wanted.names)])
+        parts = [shard.columns(wanted) for shard in self.shards]
+        if self.rest or not parts:
+            rest = pa.Table.from_pylist([record.row() for record in self.rest], schema=schema(self.kind))
+            parts.append(rest.select(wanted.names))
+        return pa.concat_tables(parts)
 
 
 def write_shard(path: Path, kind: str, records: list[Record]) -> None:
