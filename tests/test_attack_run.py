@@ -11,6 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from nets import write_nets
 from smoothcert.cli.main import app
 from smoothcert.data import load_data
 from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
@@ -27,20 +28,6 @@ from smoothcert.runs.store import Record, Store, Tally, read_store, write_store
 from smoothcert.stats import FixedPredict, History, Look
 
 NETS = """
-from pathlib import Path
-
-import numpy as np
-import torch
-
-class Means(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        means = torch.from_numpy(np.load(Path(__file__).with_name("means.npy")))
-        self.last = torch.nn.Linear(64, 10)
-        self.last.weight.data, self.last.bias.data = 4 * means, -2 * means.square().sum(1)
-
-    def forward(self, x):
-        return self.last(x.flatten(1))
 
 class Other(Means):
     def __init__(self):
@@ -63,11 +50,6 @@ class Outside:
         self.net = Means()
     def __call__(self, x):
         return self.net(torch.from_numpy(x.numpy())).detach()
-
-class Walk(Means):
-    random = True
-    def forward(self, x, normals):
-        return super().forward(x + .1 * normals(0, x))
 """
 
 SIGMA = 0.25
@@ -76,10 +58,7 @@ SIGMA = 0.25
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("home")
-    (folder / "nets.py").write_text(NETS)
-    train = load_data("digits", "train")
-    images = train.batch(np.arange(len(train))).reshape(len(train), -1)
-    np.save(folder / "means.npy", np.stack([images[train.labels == k].mean(axis=0) for k in range(10)]))
+    write_nets(folder, 4, NETS)
     rng = np.random.default_rng(0)
     pixels = rng.integers(55, 201, (48, 16))
     w = torch.randn(16, generator=torch.Generator().manual_seed(3)).numpy()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from nets import write_nets
 from smoothcert.cli.main import app
 from smoothcert.data import load_data
 from smoothcert.distributional import (
@@ -35,31 +36,12 @@ from smoothcert.runs.recipes import VERBS
 from smoothcert.runs.store import Store, read_store
 
 NETS = """
-from pathlib import Path
-
-import numpy as np
-import torch
-
-class Means(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        means = torch.from_numpy(np.load(Path(__file__).with_name("means.npy")))
-        self.last = torch.nn.Linear(64, 10)
-        self.last.weight.data, self.last.bias.data = 2 * means, -means.square().sum(1)
-
-    def forward(self, x):
-        return self.last(x.flatten(1))
 
 class Outside:
     def __init__(self):
         self.net = Means()
     def __call__(self, x):
         return self.net(torch.from_numpy(x.detach().numpy())).detach()
-
-class Walk(Means):
-    random = True
-    def forward(self, x, normals):
-        return super().forward(x + .1 * normals(0, x))
 """
 SIGMA, IMAGES, GAMMAS = 0.25, 8, (0.5, 3.0, 400.0)
 SEARCH = ["steps=6", "draws=4", "check=40"]
@@ -68,10 +50,7 @@ SEARCH = ["steps=6", "draws=4", "check=40"]
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("home")
-    (folder / "nets.py").write_text(NETS)
-    train = load_data("digits", "train")
-    images = train.batch(np.arange(len(train))).reshape(len(train), -1)
-    np.save(folder / "means.npy", np.stack([images[train.labels == k].mean(axis=0) for k in range(10)]))
+    write_nets(folder, 2, NETS)
     return folder
 
 

@@ -174,7 +174,8 @@ def default_batch(shape: tuple[int, ...], device: torch.device, dense: int = 0) 
     values = int(np.prod(shape))
     if device.type == "cuda":
         return int(np.clip(2**24 // values, 64, 4096))
-    return 1000 if dense > _CACHED_WEIGHTS else int(np.clip(100_000 // values, 16, 1000))
+    room = 1_000_000 if dense > _CACHED_WEIGHTS else 100_000
+    return int(np.clip(room // values, 16, 1000))
 
 
 def _dense_weights(network: Any) -> int:
