@@ -332,6 +332,7 @@ class TestDenoisedClassifier:
             assert pi.training == mode
             assert all(m.training == mode for m in pi.classifier.modules())
             assert not any(m.training for m in pi.denoiser.modules())
+        assert not DenoisedClassifier(built("direct"), classifier().eval(), 0.5).training, "it takes over the mode"
 
     def test_gradients_reach_the_image_through_both_and_a_frozen_denoiser_never(self):
         pi, y = DenoisedClassifier(built("energy-residual"), classifier(), 0.5).eval(), images()

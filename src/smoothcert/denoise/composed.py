@@ -16,8 +16,9 @@ class DenoisedClassifier(nn.Module):
     """pi(y) = h(x_hat(y)): images (N, C, H, W) -> logits (N, K), h the classifier and x_hat the denoiser at sigma.
 
     Smoothed with noise of this same sigma it is the empirical-Bayes smoothed classifier (Saremi & Srivastava 2020).
-    `train()` reaches the classifier alone: the denoiser stays in eval mode. Gradients go through both, and reach the
-    denoiser's parameters only where these require them; frozen, x_hat is detached wherever the images are.
+    It starts in the classifier's mode, and `train()` reaches the classifier alone: the denoiser stays in eval mode.
+    Gradients go through both, and reach the denoiser's parameters only where these require them; frozen, x_hat is
+    detached wherever the images are.
 
     Attributes:
         denoiser: (y, sigma) -> x_hat, or (y, sigma, normals) where it is random.
@@ -29,7 +30,7 @@ class DenoisedClassifier(nn.Module):
         super().__init__()
         self.denoiser, self.classifier = denoiser, classifier
         self.sigma = agreed(getattr(denoiser, "sigma", None), check_positive("sigma", sigma))
-        self.train(self.training)
+        self.train(getattr(classifier, "training", True))
 
     @property
     def random(self) -> bool:
