@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smoothcert.report.interop import read_counts
-from smoothcert.runs.files import sha256, write_json
-from smoothcert.runs.store import SHARD, VERSION, shard_name
+from smoothcert.runs.files import sha256
+from smoothcert.runs.manifest import new_manifest, write_manifest
+from smoothcert.runs.store import SHARD, shard_name
 
 CLASSES, N0, N, SIGMA = 10, 100, 100_000, 0.5
 _PART = 256 * SHARD
@@ -32,8 +33,7 @@ def write_many(folder: Path, images: int) -> None:
         "procedure": {"alpha": 0.001, "method": "two-sided", "n0": N0, "n": N, "margin": None},
         "space": "pixels", "engine": "eager", "precision": "float32", "device": "cpu",
     }
-    write_json(folder / "manifest.json", {"version": VERSION, "identity": identity, "provenance": {"versions": {}},
-                                          "shards": shards, "complete": True})
+    write_manifest(folder, {**new_manifest(identity, {"versions": {}}), "shards": shards, "complete": True})
 
 
 def certified(file: Path, index: np.ndarray, rng: np.random.Generator) -> pa.Table:

@@ -18,11 +18,14 @@ from smoothcert.report.results import Result
 from smoothcert.report.votes import votes_of
 from smoothcert.runs import store as store_module
 from smoothcert.runs.files import write_text
+from smoothcert.runs.journal import read_journal
+from smoothcert.runs.manifest import read_manifest, write_manifest
 from smoothcert.runs.recertify import recertify, write_recertified
 from smoothcert.runs.records import Record, Tally, dense_counts, schema
 from smoothcert.runs.shards import Shard
-from smoothcert.runs.store import open_store, read_journal, read_store, shard_name, write_store
+from smoothcert.runs.store import open_store, read_store, shard_name, write_store
 from smoothcert.stats import certify_counts
+from stores import made
 
 K, N = 10, 1000
 PROVENANCE = {"versions": {}}
@@ -132,7 +135,7 @@ def test_a_kill_between_the_steps_of_closing_a_shard(tmp_path, monkeypatch, stop
         if stop_after == "journal":
             monkeypatch.setattr(store_module, "write_whole", die)
         elif stop_after == "shard":
-            monkeypatch.setattr(store_module, "write_json", die)
+            monkeypatch.setattr(store_module, "write_manifest", die)
         else:
             monkeypatch.setattr(store, "release", die)
         store.add(15, written[15])
@@ -243,7 +246,9 @@ def test_a_damaged_shard_is_named(tmp_path, damage):
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    ("{", "corrupt"), ("[]", "not the manifest"), ('{"version": 1}', "not the manifest"),
+    ("{", "corrupt"), ("[]", "not the manifest"),
+    ('{"version": 2, "identity": {}, "provenance": {}, "shards": [], "complete": true}', "SHA-256"),
+    ('{"version": 1}', "not the manifest"),
     ('{"version": 99, "identity": {}, "provenance": {}, "shards": [], "complete": true}', "version 99"),
     ('{"version": 1, "identity": {}, "provenance": {}, "shards": [{"name": "../x.parquet"}], "complete": true}',
      "none of a store's"),
@@ -253,6 +258,28 @@ def test_a_broken_manifest_is_named(tmp_path, content, words):
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises((FileError, StoreError), match=words):
         read_store(tmp_path)
+
+
+@pytest.mark.parametrize(("before", "after"), [('"seed": 3', '"seed": 4'), ('"complete": true', '"complete": false'),
+                                               ('"sha256": "', '"sha255": "'), ('"version": 2', '"version": 1')])
+def test_a_changed_manifest_is_refused(tmp_path, before, after):
+    path = made(tmp_path / "s", count=3) / "manifest.json"
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+    with pytest.raises(StoreError, match=r"manifest\.json (has changed|names shards)"):
+        read_store(tmp_path / "s")
+
+
+def test_a_store_of_version_1_is_read_and_gone_on_with(tmp_path):
+    """It had no hash of its manifest, and gets none."""
+    path = made(tmp_path / "s", count=3) / "manifest.json"
+    old = {**read_manifest(path.parent), "version": 1}
+    path.write_text(json.dumps(old))
+    assert read_store(path.parent).num_records == 3
+    with open_store(path.parent, old["identity"], {}) as store:
+        store.finish()
+    assert json.loads(path.read_text()) == old
 
 
 def _parsed(monkeypatch) -> list[str]:
@@ -269,13 +296,13 @@ def _parsed(monkeypatch) -> list[str]:
 
 def _with_shard(folder, table=None, content=None) -> None:
     """Put another content under the second shard's name, and its hash into the manifest, as if it had been written."""
-    path, manifest = folder / shard_name(1), json.loads((folder / "manifest.json").read_text())
+    path, manifest = folder / shard_name(1), read_manifest(folder)
     if table is not None:
         pq.write_table(table, path, compression="zstd")
     else:
         path.write_bytes(content)
     manifest["shards"][1]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(folder, manifest)
 
 
 def test_tallies_are_parsed_when_they_are_asked_for_and_once(tmp_path, monkeypatch):

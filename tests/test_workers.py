@@ -105,7 +105,7 @@ def test_a_killed_worker_is_replaced_and_its_images_done_again(net, tmp_path, mo
 def test_workers_that_die_again_and_again_end_the_run_and_lose_nothing(net, tmp_path, monkeypatch):
     out = tmp_path / "s"
     monkeypatch.setenv("DIES", "1")
-    monkeypatch.setattr(workers, "_DEATHS", 1)
+    monkeypatch.setattr(workers, "DEATHS", 1)
     with pytest.raises(SmoothcertError, match="keep dying"):
         certify(CertifyConfig.checked(options(net, out, n=100, workers=2)))
     monkeypatch.delenv("DIES")

@@ -2,7 +2,7 @@
 
 import functools
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import typer
@@ -26,6 +26,14 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(1) from None
 
     return wrapped
+
+
+def fail_for(problems: Sequence[SmoothcertError]) -> None:
+    """Print what went wrong with a part of the work, and exit with 1 if anything did; the rest was done."""
+    for problem in problems:
+        typer.echo(f"error: {problem}", err=True)
+    if problems:
+        raise typer.Exit(1)
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:

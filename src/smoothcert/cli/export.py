@@ -7,7 +7,7 @@ import typer
 
 from smoothcert.cli.errors import reported
 
-Records = Annotated[Path, typer.Argument(metavar="STORE", help="A store, a log (TSV) or a count file (NPZ).")]
+Records = Annotated[str, typer.Argument(metavar="STORE", help="A store, a log (TSV) or a count file (NPZ).")]
 OutFile = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="FILE.tsv (a log) or FILE.npz (counts).")]
 
 
@@ -15,6 +15,7 @@ OutFile = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="FILE
 def export(store: Records, out: OutFile) -> None:
     """Write a store as a log of the field (TSV, radii rounded down) or as a count file (NPZ)."""
     from smoothcert.report.interop import open_records, write_records
+    from smoothcert.runs.places import place
 
-    write_records(open_records(store), out)
+    write_records(open_records(place(store)), out)
     typer.echo(f"wrote {out}", err=True)

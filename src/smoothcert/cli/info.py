@@ -1,7 +1,6 @@
 """`smoothcert info`."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from smoothcert.cli.options import JsonFlag
 from smoothcert.cli.output import Out, emit
 
 Folder = Annotated[
-    Path, typer.Argument(metavar="PATH", help="A store, a log (TSV), a count file (NPZ) or a model directory.")
+    str, typer.Argument(metavar="PATH", help="A store, a log (TSV), a count file (NPZ) or a model directory.")
 ]
 
 
@@ -19,6 +18,7 @@ Folder = Annotated[
 def info(path: Folder, out: Out = None, as_json: JsonFlag = False) -> None:
     """Say what a store, a log, a count file or a model directory is: identity, origin, progress."""
     from smoothcert.report.describe import described, outline
+    from smoothcert.runs.places import place
 
-    facts = described(path)
+    facts = described(place(path))
     emit(json.dumps(facts, indent=2) if as_json else outline(facts), out)

@@ -1,18 +1,17 @@
 """`smoothcert recertify`."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from smoothcert.cli.errors import reported
 from smoothcert.cli.options import JsonFlag
-from smoothcert.cli.table import Format, Radii, Rho
+from smoothcert.cli.table import Format, Radii, Rho, format_of
 from smoothcert.errors import InputError
 
 StorePath = Annotated[
-    Path, typer.Argument(metavar="STORE", help="A store of `smoothcert certify`, or a count file (NPZ).")
+    str, typer.Argument(metavar="STORE", help="A store of `smoothcert certify`, or a count file (NPZ).")
 ]
 Alpha = Annotated[float | None, typer.Option(help="Failure probability of each certificate (default: as stored).")]
 Method = Annotated[
@@ -24,31 +23,33 @@ Margin = Annotated[
 ]
 NoMargin = Annotated[bool, typer.Option("--no-margin", help="Drop the stored margin: plain radii.")]
 OutStore = Annotated[
-    Path | None, typer.Option("--out", "-o", metavar="PATH", help="Keep the result as a store of its own.")
+    str | None, typer.Option("--out", "-o", metavar="PATH", help="Keep the result as a store of its own.")
 ]
 
 
 @reported
 def recertify(
     store: StorePath, alpha: Alpha = None, method: Method = None, margin: Margin = None, no_margin: NoMargin = False,
-    radii: Radii = None, style: Format = "text", rho: Rho = 0.05, out: OutStore = None, as_json: JsonFlag = False,
+    radii: Radii = None, style: Format = None, rho: Rho = 0.05, out: OutStore = None, as_json: JsonFlag = False,
 ) -> None:
     """Recompute certificates from stored counts, at another alpha, method or margin; needs no model."""
     from smoothcert.report.gather import radius_list
     from smoothcert.report.interop import open_votes
     from smoothcert.report.results import Result, default_radii
     from smoothcert.report.tables import render, summary
+    from smoothcert.runs.places import place
     from smoothcert.runs.recertify import recertify as run
     from smoothcert.runs.recertify import write_recertified
 
+    form = format_of(style, as_json)
     if no_margin and margin is not None:
         raise InputError("give either --margin or --no-margin")
-    stored = open_votes(store)
+    stored, to = open_votes(place(store)), place(out) if out else None
     answers, procedure = run(stored, alpha, method, None if no_margin else "stored" if margin is None else margin)
-    name = out.name if out else None
+    name = to.name if to else None
     result = Result.build(stored, name, procedure, answers.prediction, answers.radius)
     grid = radius_list(radii) or default_radii([result])
-    shown = json.dumps(summary(result, grid, rho)) if as_json else render([result], grid, rho, style)
-    if out:
-        write_recertified(out, stored, answers, procedure)
+    shown = json.dumps(summary(result, grid, rho)) if as_json else render([result], grid, rho, form)
+    if to:
+        write_recertified(to, stored, answers, procedure)
     typer.echo(shown)

@@ -12,7 +12,7 @@ from smoothcert.cli.options import configured
 from smoothcert.cli.progress import shown
 from smoothcert.runs.config import ReproduceConfig
 
-_MACHINE = ("data_dir", "device", "threads", "workers")
+_MACHINE = ("data_dir", "device", "threads", "workers", "cluster")
 
 
 @configured(ReproduceConfig, positional="recipe")

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from smoothcert.cli.errors import reported
+from smoothcert.cli.errors import fail_for, reported
 from smoothcert.cli.options import JsonFlag
 from smoothcert.cli.output import Out, emit
+from smoothcert.errors import InputError
 
 Stores = Annotated[list[str], typer.Argument(
     metavar="STORE...", help="Stores, logs (TSV) or count files (NPZ); METHOD=STORE says which runs are one method.",
@@ -16,7 +17,9 @@ Radii = Annotated[
     str | None,
     typer.Option(metavar="LIST", help="Radii, in pixel units, such as 0.5,1,1.5 or 2/255 (default: evenly spaced)."),
 ]
-Format = Annotated[str, typer.Option("--format", metavar="TEXT", help="text, markdown, csv or latex.")]
+Format = Annotated[
+    str | None, typer.Option("--format", metavar="TEXT", help="text (default), markdown, csv or latex.")
+]
 Rho = Annotated[float, typer.Option(help="Failure probability of each data-set interval.")]
 Merge = Annotated[bool, typer.Option("--merge", help="Take the stores as parts of one run over different images.")]
 LogAlpha = Annotated[
@@ -31,21 +34,26 @@ Envelope = Annotated[
 ]
 
 
+def format_of(style: str | None, as_json: bool) -> str:
+    """The format asked for; InputError where JSON is asked for too."""
+    if as_json and style is not None:
+        raise InputError(f"--json and --format {style} are two forms of one output: give one of them")
+    return style or "text"
+
+
 @reported
 def table(
-    stores: Stores, radii: Radii = None, style: Format = "text", rho: Rho = 0.05, merge: Merge = False,
+    stores: Stores, radii: Radii = None, style: Format = None, rho: Rho = 0.05, merge: Merge = False,
     envelope: Envelope = False, norm: Norm = "l2", dimension: Dimension = None, alpha: LogAlpha = None,
     out: Out = None, as_json: JsonFlag = False,
 ) -> None:
     """Print certified accuracy, ACR, abstentions and data-set intervals of stores and logs; the best is starred."""
     from smoothcert.report.gather import gather, radius_list, table_content, table_text
 
+    form = format_of(style, as_json)
     runs = gather(stores, alpha=alpha, norm=norm, dimension=dimension, merge=merge)
     grid = radius_list(radii)
     shown = (json.dumps(table_content(runs, grid, rho, envelope)) if as_json
-             else table_text(runs, grid, rho, style, envelope))
+             else table_text(runs, grid, rho, form, envelope))
     emit(shown, out)
-    for problem in runs.problems:
-        typer.echo(f"error: {problem}", err=True)
-    if runs.problems:
-        raise typer.Exit(1)
+    fail_for(runs.problems)

@@ -1,20 +1,22 @@
 """What something on disk is, in plain facts."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 from smoothcert.errors import FileError
 from smoothcert.report.attacks import Outcome, axis_of, outcomes
 from smoothcert.report.interop import open_records
 from smoothcert.report.predictions import prediction_summary
+from smoothcert.report.present import is_foreign
 from smoothcert.report.results import Result
 from smoothcert.report.robustness import Robustness
 from smoothcert.runs.files import read_json
-from smoothcert.runs.store import Store, is_store, record_count
+from smoothcert.runs.manifest import is_store, record_count
+from smoothcert.runs.places import Place
+from smoothcert.runs.store import Store
 
 
-def described(folder: Path) -> dict[str, Any]:
+def described(folder: Place) -> dict[str, Any]:
     """The facts of a store, a log, a count file or a model directory; a store is checked against its hashes on the way.
 
     Raises:
@@ -41,7 +43,7 @@ def outline(facts: dict[str, Any], indent: int = 0) -> str:
     return "\n".join(lines)
 
 
-def _store(folder: Path) -> dict[str, Any]:
+def _store(folder: Place) -> dict[str, Any]:
     store = open_records(folder)
     form = "log" if "log" in store.provenance else "count file" if folder.is_file() else "store"
     facts: dict[str, Any] = {
@@ -54,7 +56,8 @@ def _store(folder: Path) -> dict[str, Any]:
         robust = Robustness.of(store)
         facts["figures"] = {f"rho {rho:g}": robust.at(rho) for rho in robust.rho}
     elif store.num_records and store.kind != "distributional":
-        facts["off_grid_images"] = int(store.column("off_grid").sum())
+        if not is_foreign(store):
+            facts["off_grid_images"] = int(store.column("off_grid").sum())
         if store.kind == "certify":
             result = Result.of(store)
             facts |= {"acr": result.acr, "abstained": int(result.abstained.sum())}

@@ -1,12 +1,14 @@
 """Names of the runs of one report."""
 
 from collections.abc import Sequence
-from pathlib import Path
+
+from smoothcert.runs.places import Place
 
 
-def distinct_names(folders: Sequence[Path]) -> list[str]:
+def distinct_names(folders: Sequence[Place]) -> list[str]:
     """The shortest end of each path that tells it from the others; the same path twice keeps one name.
 
+    >>> from pathlib import Path
     >>> distinct_names([Path("a/store"), Path("b/store"), Path("c")])
     ['a/store', 'b/store', 'c']
     """

@@ -4,27 +4,32 @@
     adversaries.json                    what each file holds, and its SHA-256; written when all are there
 """
 
-from pathlib import Path
+import platform
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save_file
 
 from smoothcert.errors import FileError, InputError, StoreError
 from smoothcert.runs.files import make_folder, read_json, sha256, write_json, write_whole
+from smoothcert.runs.manifest import is_store
+from smoothcert.runs.places import Place
 
 LISTING = "adversaries.json"
 
 
-def save_adversaries(folder: Path, name: str, index: np.ndarray, images: np.ndarray) -> None:
+def save_adversaries(folder: Place, name: str, index: np.ndarray, images: np.ndarray) -> None:
     """Write one file of a store, whole; the same images give the same bytes."""
+    if not is_store(folder):
+        raise StoreError(f"{platform.node()} does not see {folder}: with --save-adversaries the workers write there "
+                         f"too: give -o in a folder that all machines share, or in an object storage")
     make_folder(folder / "adversaries")
     content = {"images": np.ascontiguousarray(images, dtype=np.float32), "index": np.asarray(index, dtype=np.int64)}
     write_whole(folder / "adversaries" / f"{name}.safetensors", lambda path: save_file(content, path))
 
 
-def list_adversaries(folder: Path, files: dict[str, dict[str, Any]]) -> None:
+def list_adversaries(folder: Place, files: dict[str, dict[str, Any]]) -> None:
     """Write the listing of `files`, name -> setting, of a finished store.
 
     Raises:
@@ -39,7 +44,7 @@ def list_adversaries(folder: Path, files: dict[str, dict[str, Any]]) -> None:
     write_json(folder / LISTING, entries)
 
 
-def read_adversaries(folder: Path, **setting: Any) -> tuple[np.ndarray, np.ndarray]:
+def read_adversaries(folder: Place, **setting: Any) -> tuple[np.ndarray, np.ndarray]:
     """The attacked images of one setting of a finished store.
 
     Args:
@@ -65,10 +70,10 @@ def read_adversaries(folder: Path, **setting: Any) -> tuple[np.ndarray, np.ndarr
 _NAMES = ("eps", "times", "m", "steps")
 
 
-def _read(path: Path, digest: str) -> dict[str, np.ndarray]:
+def _read(path: Place, digest: str) -> dict[str, np.ndarray]:
     if not path.is_file() or sha256(path) != digest:
         raise StoreError(f"{path} is missing or has changed since it was written")
     try:
-        return load_file(path)
+        return load(path.read_bytes())
     except SafetensorError as error:
         raise StoreError(f"{path} is corrupt: {error}") from None

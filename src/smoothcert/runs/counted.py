@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from pathlib import Path
 
 import numpy as np
 
 from smoothcert.distributional.closed import errors_of
 from smoothcert.errors import InputError, StoreError
 from smoothcert.runs.config import DistributionalConfig
+from smoothcert.runs.places import place
 from smoothcert.runs.records import VALUES, Record
 from smoothcert.runs.store import Store, read_store, write_store
 
@@ -19,7 +19,7 @@ def counted(config: DistributionalConfig) -> Store:
     Raises:
         StoreError: a store of another kind, or whose counts are not fit. InputError: `out` with a distributional store.
     """
-    store = read_store(Path(config.model))
+    store = read_store(place(config.model))
     if store.kind == "distributional":
         if config.out is not None:
             raise InputError(f"{store.folder} is a distributional store already: leave out, and it is read")

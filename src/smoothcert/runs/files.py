@@ -5,20 +5,26 @@ import fcntl
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from smoothcert.errors import FileError, StoreError
+from smoothcert.limits import JSON_BYTES, bounded_bytes, from_json
+from smoothcert.runs.places import Place, RemotePath
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, then move it there in one step.
+def write_whole(path: Place, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a temporary file, beside `path` on a disk, then move it there in one step.
 
     Raises:
         FileError: the disk is full or the folder cannot be written; `path` is then as it was.
     """
+    if isinstance(path, RemotePath):
+        _put_whole(path, write)
+        return
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         write(temporary)
@@ -30,35 +36,46 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         raise explained(error, path) from error
 
 
-def write_text(path: Path, text: str) -> None:
+def _put_whole(path: RemotePath, write: Callable[[Path], Any]) -> None:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / path.name
+            write(temporary)
+            path.write_bytes(temporary.read_bytes())
+    except OSError as error:
+        raise explained(error, path) from error
+
+
+def write_text(path: Place, text: str) -> None:
     """`write_whole` for text."""
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Place, content: Any) -> None:
     """`write_whole` for JSON, indented, keys in their order."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file, or FileError where it is missing or corrupt."""
+def read_json(path: Place) -> Any:
+    """The content of a JSON file within `smoothcert.limits`, or FileError where it is missing or corrupt."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = bounded_bytes(path, JSON_BYTES) if isinstance(path, Path) and path.exists() else path.read_bytes()
     except FileNotFoundError:
         raise FileError(f"there is no file {path}") from None
     except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise FileError(f"{path} is corrupt: {error}") from None
+        raise FileError(f"cannot read {path}: {error.strerror or error}") from error
+    return from_json(content, str(path))
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Place) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
+    if isinstance(path, RemotePath):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def claim_folder(folder: Path, marker: str) -> None:
+def claim_folder(folder: Place, marker: str) -> None:
     """Create an output folder, or take an empty one or one that holds `marker`; anything else is left alone.
 
     Raises:
@@ -73,7 +90,7 @@ def claim_folder(folder: Path, marker: str) -> None:
     make_folder(folder)
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Place) -> None:
     """Create a folder and its parents, or raise FileError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -82,12 +99,17 @@ def make_folder(path: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Place) -> Iterator[None]:
     """Hold a folder against other writers; the lock falls with the process, however it ends.
+
+    An object storage has no locks: there it does nothing.
 
     Raises:
         StoreError: another run is writing there.
     """
+    if isinstance(folder, RemotePath):
+        yield
+        return
     try:
         handle = open(folder / ".lock", "w")  # noqa: SIM115 - held open for as long as the lock
     except OSError as error:
@@ -100,7 +122,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def explained(error: OSError, path: Path) -> FileError:
+def explained(error: OSError, path: Place) -> FileError:
     """An OSError as an error of ours that names the file and what to do."""
     if error.errno == errno.ENOSPC:
         return FileError(f"the disk is full: {path} was not written. What was finished is kept; free some space and "

@@ -1,11 +1,12 @@
 """A run into its store: what is pending, kept record by record as it is done."""
 
+from collections.abc import Iterator, Sequence
+
 from smoothcert.runs.progress import Progress
 from smoothcert.runs.provenance import provenance
 from smoothcert.runs.records import Record
 from smoothcert.runs.store import Store, StoreWriter, open_store, read_store, record_count
-from smoothcert.runs.work import Run
-from smoothcert.runs.workers import records_of
+from smoothcert.runs.work import Done, Run
 
 
 def fill(run: Run, progress: Progress) -> Store:
@@ -26,6 +27,19 @@ def _keep(store: StoreWriter, run: Run, progress: Progress) -> None:
         store.add(position, record, seconds)
         drawn += samples_of(record)
         progress(done + finished, total, _words(drawn, finished * run.most, run.told.get("each_sample")))
+
+
+def records_of(run: Run, pending: Sequence[int]) -> Iterator[Done]:
+    """Every pending record, in the order they are done: here, by several processes, or in a cluster."""
+    if run.config.cluster:
+        from smoothcert.runs.cluster import by_cluster
+
+        return by_cluster(run, pending)
+    if run.config.processes > 1:
+        from smoothcert.runs.workers import by_workers
+
+        return by_workers(run, pending)
+    return run.records(run.tasks(pending))
 
 
 def samples_of(record: Record) -> int:

@@ -17,9 +17,9 @@ from smoothcert.runs.classifiers import Classifier, model_card, open_classifier
 from smoothcert.runs.config import RunConfig, SamplingConfig
 from smoothcert.runs.distributed import pick_device
 from smoothcert.runs.fronts import denoiser_sigma
+from smoothcert.runs.manifest import is_store, read_manifest
 from smoothcert.runs.modeldir import ModelCard
 from smoothcert.runs.records import Record, Tally
-from smoothcert.runs.store import is_store, read_manifest
 from smoothcert.runs.work import Done, Task
 from smoothcert.smoothing import Finished, Sampling, evaluation, open_voter, run_plan
 from smoothcert.smoothing.voters import Voter
@@ -119,7 +119,7 @@ def opened(config: RunConfig, choose: Callable[[ImageData], np.ndarray] | None =
     Args:
         choose: the indices of the images to work on; None are those that the options select.
     """
-    if config.threads or config.workers > 1:
+    if config.threads or config.cluster or config.processes > 1:
         torch.set_num_threads(config.threads or 1)
     card = model_card(config.model)
     data = _data(config, card)

@@ -2,17 +2,19 @@
 
 import hashlib
 import json
-from pathlib import Path
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from smoothcert.errors import StoreError
 from smoothcert.noise import Noise, build_noise
+from smoothcert.runs.places import Place
 from smoothcert.runs.provenance import provenance
 from smoothcert.runs.records import Record
 from smoothcert.runs.store import SHARD, Store, write_store
 from smoothcert.stats import CertifiedCounts, plan_from, reread
+from smoothcert.stats.plans import AnyPlan
 
 
 def recertify(
@@ -35,8 +37,7 @@ def recertify(
     if not store.num_records:
         raise StoreError(f"{store.folder} has no records yet")
     stored = store.identity["procedure"]
-    plan = plan_from("certify", _design(stored), noise_of(store).radius)
-    plan = reread(reread(plan, margin=stored["margin"]), alpha, method, margin)
+    plan = reread(stored_plan(store.identity, noise_of(store)), alpha, method, margin)
     parts = [plan.judge(store.histories(start, SHARD)) for start in range(0, store.num_records, SHARD)]
     answers = CertifiedCounts(np.concatenate([part.prediction for part in parts]),
                               np.concatenate([part.values["radius"] for part in parts]))
@@ -46,12 +47,20 @@ def recertify(
     return answers, procedure
 
 
+def stored_plan(identity: dict[str, Any], noise: Noise) -> AnyPlan:
+    """The plan of a certify or predict procedure, as a store's identity has it."""
+    told = _design(identity["procedure"])
+    if told["method"] == "predict":
+        return plan_from("predict", told)
+    return plan_from("certify", told, partial(noise.radius, margin=told["margin"]))
+
+
 def _design(procedure: dict[str, Any]) -> dict[str, Any]:
     """A stored procedure without what recertification noted in it."""
     return {name: value for name, value in procedure.items() if name != "decided"}
 
 
-def write_recertified(folder: Path, store: Store, answers: CertifiedCounts, procedure: dict[str, Any]) -> None:
+def write_recertified(folder: Place, store: Store, answers: CertifiedCounts, procedure: dict[str, Any]) -> None:
     """Keep recomputed certificates as a store of their own, with the counts they come from."""
     if not store.complete:
         raise StoreError(f"{store.folder} is not complete: finish its run first, or leave out -o to look at what is "

@@ -49,7 +49,7 @@ VERBS = {
     "distributional": Verb("DistributionalConfig", "smoothcert.runs.distributional:distributional"),
     "recertify": Verb("RecertifyConfig", "smoothcert.runs.reproduce:recertify_step"),
 }
-MACHINE = ("out", "data_dir", "device", "threads", "workers")
+MACHINE = ("out", "data_dir", "device", "threads", "workers", "cluster")
 """Options that the command line gives to every step that takes them; never a recipe's."""
 
 

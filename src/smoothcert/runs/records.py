@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from smoothcert.errors import StoreError
+from smoothcert.limits import CLASSES, VOTES, within
 from smoothcert.stats import History, Look
 
 VALUES: dict[str, dict[str, pa.DataType]] = {
@@ -69,10 +70,25 @@ class Record:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Self:
-        rest = dict(row)
-        tallies = [Tally(**tally) for tally in rest.pop("tallies")]
-        fixed = {name: rest.pop(name) for name in ("index", "label", "prediction", "off_grid")}
+        """The record of what `row` gives. Raises StoreError for anything else."""
+        try:
+            rest = dict(row)
+            tallies = [Tally(**tally) for tally in rest.pop("tallies")]
+            fixed = {name: rest.pop(name) for name in ("index", "label", "prediction", "off_grid")}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(f"a record is damaged ({type(error).__name__}: {error})") from None
+        whole = [*(fixed[name] for name in ("index", "label", "prediction")),
+                 *(number for tally in tallies for number in (tally.n, *_list(tally.classes), *_list(tally.counts)))]
+        if not (all(type(number) is int and abs(number) < 2**53 for number in whole)
+                and isinstance(fixed["off_grid"], bool) and all(isinstance(tally.stage, str) for tally in tallies)
+                and set(rest) in map(set, VALUES.values())
+                and all(value is None or type(value) in (int, float, str) for value in rest.values())):
+            raise StoreError("a record is damaged: its values are of other types than a record's")
         return cls(values=rest, tallies=tallies, **fixed)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [None]
 
 
 def schema(kind: str) -> pa.Schema:
@@ -89,8 +105,9 @@ def dense_counts(tallies: pa.ChunkedArray, stage: str, num_classes: int) -> np.n
     owner, looks = _looks(tallies)
     stages = looks.field("stage").dictionary_encode()
     wanted = np.flatnonzero(np.asarray(stages.dictionary.to_pylist(), dtype=object)[stages.indices.to_numpy()] == stage)
+    votes = _votes(looks.take(pa.array(wanted)), num_classes)
     table = np.zeros((len(tallies), num_classes), dtype=np.int64)
-    table[owner[wanted]] = _votes(looks.take(pa.array(wanted)), num_classes)  # in order, so that the last one stays
+    table[owner[wanted]] = votes  # in order, so that the last one stays
     return table
 
 
@@ -104,18 +121,27 @@ def histories(tallies: pa.ChunkedArray, num_classes: int) -> list[History]:
 
 
 def _looks(tallies: pa.ChunkedArray) -> tuple[np.ndarray, pa.StructArray]:
-    """All tallies of a column one after another, and of each its record (T,)."""
+    """All tallies of a column one after another, and of each its record (T,). Raises StoreError where one misses."""
     flat = tallies.combine_chunks()
-    return np.repeat(np.arange(len(flat)), np.diff(flat.offsets.to_numpy())), flat.flatten()
+    looks = flat.flatten()
+    if flat.null_count or looks.null_count or any(looks.field(name).null_count for name in looks.type.names):
+        raise StoreError("the tallies of these records have gaps (null)")
+    return np.repeat(np.arange(len(flat)), np.diff(flat.offsets.to_numpy())), looks
 
 
 def _votes(looks: pa.StructArray, num_classes: int) -> np.ndarray:
     """Counts (T, K) int64 of tallies, or StoreError where they contradict themselves."""
+    within("the number of classes of these records", num_classes, CLASSES, "the store is damaged", StoreError)
     classes, counts = looks.field("classes"), looks.field("counts")
     lengths = np.diff(classes.offsets.to_numpy())
-    columns, votes = classes.flatten().to_numpy(), counts.flatten().to_numpy()
-    if len(columns) != len(votes) or (len(columns) and not 0 <= columns.min() <= columns.max() < num_classes):
-        raise StoreError(f"the tallies of these records name classes outside [0, {num_classes})")
+    named, given = classes.flatten(), counts.flatten()
+    if named.null_count or given.null_count or not np.array_equal(lengths, np.diff(counts.offsets.to_numpy())):
+        raise StoreError("the tallies of these records do not have one count for each class")
+    columns, votes = named.to_numpy(), given.to_numpy()
+    if len(columns) and not (0 <= columns.min() <= columns.max() < num_classes
+                             and 0 <= votes.min() <= votes.max() <= VOTES):
+        raise StoreError(f"the tallies of these records name classes outside [0, {num_classes}) or counts outside "
+                         f"[0, {VOTES:,}]")
     dense = np.zeros((len(looks), num_classes), dtype=np.int64)
     dense[np.repeat(np.arange(len(looks)), lengths), columns] = votes
     if not np.array_equal(dense.sum(axis=1), looks.field("n").to_numpy()):

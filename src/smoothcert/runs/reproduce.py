@@ -21,7 +21,8 @@ def reproduce(plan: Plan, rows: Iterable[str], out: Path, machine: Options, watc
     """Run what `rows` of a plan need and `out` does not hold complete.
 
     Args:
-        machine: options of the machine (data_dir, device, threads, workers), given to every verb that takes them.
+        machine: options of the machine (data_dir, device, threads, workers, cluster), given to every verb that takes
+            them.
     Raises:
         UnknownNameError: no such row. ConfigError: before any work. And whatever the verbs raise.
     """

@@ -15,36 +15,48 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smoothcert.errors import StoreError
+from smoothcert.limits import within
+from smoothcert.runs.places import Place
 from smoothcert.runs.records import Record, schema
 
+SHARD = 256
+"""Records of a shard."""
+
 _NESTED = "tallies"
+_DAMAGED = "the store is damaged: restore it, or start the run again in another folder"
 
 
 @dataclass(frozen=True)
 class Shard:
     """A shard's bytes, whose hash is the one that it was written with."""
 
-    path: Path
+    path: Place
     content: bytes
+    records: int
 
     @classmethod
-    def read(cls, folder: Path, told: dict[str, Any]) -> Self:
-        """The shard that a manifest tells of (`name`, `sha256`), or StoreError where it is missing or has changed."""
+    def read(cls, folder: Place, told: dict[str, Any]) -> Self:
+        """The shard that a manifest tells of (name, sha256, records), or StoreError where it is missing or changed."""
         path = folder / told["name"]
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise StoreError(f"the shard {path} is missing or cannot be read: {error.strerror}") from None
+            raise StoreError(f"the shard {path} is missing or cannot be read: {error.strerror or error}") from None
         if hashlib.sha256(content).hexdigest() != told["sha256"]:
             raise StoreError(f"the shard {path} has changed since it was written (its SHA-256 differs from the "
                              f"manifest's): restore it, or certify again into another folder")
-        return cls(path, content)
+        within(f"the number of records of {path}", told["records"], SHARD, _DAMAGED, StoreError)
+        return cls(path, content, told["records"])
 
     def columns(self, wanted: pa.Schema) -> pa.Table:
         """Some columns of its records, or StoreError where they are corrupt or others than `wanted`."""
         try:
-            found = pq.ParquetFile(pa.BufferReader(self.content)).read(wanted.names, use_threads=False)
-        except (OSError, pa.ArrowException) as error:
+            file = pq.ParquetFile(pa.BufferReader(self.content))
+            if file.metadata.num_rows != self.records:  # before memory is taken for what a file claims
+                raise StoreError(f"the shard {self.path} holds {file.metadata.num_rows} records, and the manifest "
+                                 f"tells of {self.records}: {_DAMAGED}")
+            found = file.read(wanted.names, use_threads=False)
+        except (OSError, ValueError, LookupError, TypeError, MemoryError, pa.ArrowException) as error:
             raise StoreError(f"the shard {self.path} is corrupt: {error}") from None
         if not found.schema.equals(wanted):
             raise StoreError(f"the shard {self.path} has not the columns of its kind of store: wanted "
@@ -71,12 +83,17 @@ class Shards:
     def _columns(self, wanted: pa.Schema) -> pa.Table:
         parts = [shard.columns(wanted) for shard in self.shards]
         if self.rest or not parts:
-            rest = pa.Table.from_pylist([record.row() for record in self.rest], schema=schema(self.kind))
-            parts.append(rest.select(wanted.names))
+            parts.append(_as_table(self.kind, self.rest).select(wanted.names))
         return pa.concat_tables(parts)
 
 
 def write_shard(path: Path, kind: str, records: list[Record]) -> None:
     """One parquet file, the same bytes for the same records."""
-    table = pa.Table.from_pylist([record.row() for record in records], schema=schema(kind))
-    pq.write_table(table, path, compression="zstd")
+    pq.write_table(_as_table(kind, records), path, compression="zstd", write_page_checksum=True)
+
+
+def _as_table(kind: str, records: Sequence[Record]) -> pa.Table:
+    try:
+        return pa.Table.from_pylist([record.row() for record in records], schema=schema(kind))
+    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+        raise StoreError(f"the journal holds records of another kind of store: {error}") from None

@@ -10,50 +10,42 @@ the next run finds a state it can go on from, and ends with the same bytes as a 
 """
 
 import json
-import re
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from smoothcert.errors import FileError, IdentityError, StoreError
-from smoothcert.runs.files import (
-    claim_folder,
-    explained,
-    locked,
-    read_json,
-    sha256,
-    write_json,
-    write_text,
-    write_whole,
-)
-from smoothcert.runs.records import VALUES, Record, Tally, dense_counts, histories
-from smoothcert.runs.shards import Shard, Shards, write_shard
+from smoothcert.errors import StoreError
+from smoothcert.runs.files import claim_folder, locked, sha256, write_whole
+from smoothcert.runs.journal import NAME as JOURNAL
+from smoothcert.runs.journal import Lines, journal_line, journal_lines, read_journal
+from smoothcert.runs.manifest import NAME as MANIFEST
+from smoothcert.runs.manifest import check_identity, is_store, new_manifest, read_manifest, record_count, write_manifest
+from smoothcert.runs.places import Place
+from smoothcert.runs.records import Record, Tally, dense_counts, histories
+from smoothcert.runs.shards import SHARD, Shard, Shards, write_shard
 from smoothcert.stats import History
 
-VERSION = 1
-SHARD = 256
+_JOURNAL_SECONDS, _TIMES_SECONDS = 5.0, 60.0  # how much an object storage may be behind
 
 
 class StoreWriter:
     """Adds records to an open store, by position in the run's list of records. Made by `open_store`."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]):
+    def __init__(self, folder: Place, manifest: dict[str, Any]):
         self._folder, self._manifest = folder, manifest
         self._total = record_count(manifest["identity"])
         self._kind: str = manifest["identity"]["kind"]
         finished = {shard["name"] for shard in manifest["shards"]}
         self._finished = {k for k in range(self._shards) if shard_name(k) in finished}
-        journal = read_journal(folder / "journal.jsonl")
-        self._open = {p: r for p, r in journal.items() if p // SHARD not in self._finished and p < self._total}
-        self._journal: TextIO | None = None
-        self._times: TextIO | None = None
+        kept = read_journal(folder / JOURNAL)
+        self._open = {p: r for p, r in kept.items() if p // SHARD not in self._finished and p < self._total}
+        self._journal: Lines | None = None
+        self._times: Lines | None = None
 
     @property
     def _shards(self) -> int:
@@ -64,15 +56,11 @@ class StoreWriter:
         return [p for p in range(self._total) if p // SHARD not in self._finished and p not in self._open]
 
     def add(self, position: int, record: Record, seconds: float | None = None) -> None:
-        """Keep a finished record; it survives whatever happens after this returns."""
-        try:
-            if self._journal is None:
-                self._journal = self._clean_journal()
-            self._journal.write(_line(position, record))
-            self._journal.flush()
-        except OSError as error:
-            raise explained(error, self._folder / "journal.jsonl") from error
+        """Keep a finished record; on a disk it survives whatever happens after this returns (see `Lines`)."""
+        if self._journal is None:  # begins without the damaged and finished lines of the one before
+            self._journal = Lines(self._folder / JOURNAL, journal_lines(self._open), _JOURNAL_SECONDS)
         self._open[position] = record
+        self._journal.add(journal_line(position, record))
         if seconds is not None:
             self._note_time(record.index, seconds)
         self._close_shard(position // SHARD)
@@ -84,15 +72,16 @@ class StoreWriter:
         if missing := self.pending():
             raise StoreError(f"{len(missing)} of {self._total} records are missing in {self._folder}")
         self.release()
-        (self._folder / "journal.jsonl").unlink(missing_ok=True)
+        (self._folder / JOURNAL).unlink(missing_ok=True)
         self._manifest["complete"] = True
-        write_json(self._folder / "manifest.json", self._manifest)
+        write_manifest(self._folder, self._manifest)
 
     def release(self) -> None:
         """Close the files; the next record opens them again."""
-        for file in (self._journal, self._times):
-            if file is not None:
-                file.close()
+        with ExitStack() as both:
+            for file in (self._journal, self._times):
+                if file is not None:
+                    both.callback(file.close)
         self._journal = self._times = None
 
     def _close_shard(self, k: int) -> None:
@@ -102,48 +91,41 @@ class StoreWriter:
         path = self._folder / shard_name(k)
         write_whole(path, lambda temporary: write_shard(temporary, self._kind, [self._open[p] for p in positions]))
         self._manifest["shards"].append({"name": path.name, "records": len(positions), "sha256": sha256(path)})
-        self._manifest["shards"].sort(key=lambda shard: shard["name"])
-        write_json(self._folder / "manifest.json", self._manifest)
+        self._manifest["shards"].sort(key=lambda shard: (len(shard["name"]), shard["name"]))
+        write_manifest(self._folder, self._manifest)
         self._finished.add(k)
         for p in positions:
             del self._open[p]
-        self.release()
-
-    def _clean_journal(self) -> TextIO:
-        """Rewrite the journal without damaged or finished lines, and open it for appending."""
-        path = self._folder / "journal.jsonl"
-        write_text(path, "".join(_line(p, record) for p, record in sorted(self._open.items())))
-        return _appending(path)
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
 
     def _note_time(self, index: int, seconds: float) -> None:
-        try:
-            if self._times is None:
-                self._times = _appending(self._folder / "times.jsonl")
-            self._times.write(json.dumps({"index": index, "seconds": round(seconds, 6)}) + "\n")
-        except OSError as error:
-            raise explained(error, self._folder / "times.jsonl") from error
+        if self._times is None:
+            self._times = Lines(self._folder / "times.jsonl", None, _TIMES_SECONDS)
+        self._times.add(json.dumps({"index": index, "seconds": round(seconds, 6)}) + "\n")
 
 
 @contextmanager
-def open_store(folder: Path, identity: dict[str, Any], provenance: dict[str, Any]) -> Iterator[StoreWriter]:
-    """Create a store, or go on with one of the same identity; no other process may write meanwhile.
+def open_store(folder: Place, identity: dict[str, Any], provenance: dict[str, Any]) -> Iterator[StoreWriter]:
+    """Create a store, or go on with one of the same identity; no other process of this machine may write meanwhile.
+
+    In an object storage nothing can be locked: two runs of one identity write the same bytes, and both end complete.
 
     Raises:
         IdentityError: the folder holds another run; the differing fields are named.
         StoreError: the folder holds something else, or another run is writing to it.
     """
-    claim_folder(folder, "manifest.json")
+    claim_folder(folder, MANIFEST)
     with locked(folder):
-        path = folder / "manifest.json"
-        if path.exists():
+        if is_store(folder):
             manifest = read_manifest(folder)
             check_identity(folder, manifest["identity"], identity)
             for told in manifest["shards"]:
                 Shard.read(folder, told)
         else:
-            manifest = {"version": VERSION, "identity": identity, "provenance": provenance, "shards": [],
-                        "complete": False}
-            write_json(path, manifest)
+            manifest = new_manifest(identity, provenance)
+            write_manifest(folder, manifest)
         writer = StoreWriter(folder, manifest)
         try:
             yield writer
@@ -159,7 +141,7 @@ class Store:
     an unfinished store has the records finished so far.
     """
 
-    folder: Path
+    folder: Place
     identity: dict[str, Any]
     provenance: dict[str, Any]
     complete: bool
@@ -207,7 +189,7 @@ class Store:
         return histories(self.records.column("tallies").slice(start, length), self.num_classes)
 
 
-def read_store(folder: Path) -> Store:
+def read_store(folder: Place) -> Store:
     """Read a store, checking every shard against the manifest.
 
     Raises:
@@ -215,14 +197,14 @@ def read_store(folder: Path) -> Store:
     """
     manifest = read_manifest(folder)
     finished = {shard["name"] for shard in manifest["shards"]}
-    rest = [record for position, record in sorted(read_journal(folder / "journal.jsonl").items())
-            if shard_name(position // SHARD) not in finished]
+    rest = [record for position, record in sorted(read_journal(folder / JOURNAL).items())
+            if shard_name(position // SHARD) not in finished and position < record_count(manifest["identity"])]
     identity = manifest["identity"]
     shards = Shards(identity["kind"], [Shard.read(folder, told) for told in manifest["shards"]], rest)
     return Store(folder, identity, manifest["provenance"], manifest["complete"], shards.plain(), shards)
 
 
-def write_store(folder: Path, identity: dict[str, Any], provenance: dict[str, Any], records: list[Record]) -> None:
+def write_store(folder: Place, identity: dict[str, Any], provenance: dict[str, Any], records: list[Record]) -> None:
     """Write a whole store at once; the same call again changes nothing."""
     with open_store(folder, identity, provenance) as store:
         for position in store.pending():
@@ -230,81 +212,8 @@ def write_store(folder: Path, identity: dict[str, Any], provenance: dict[str, An
         store.finish()
 
 
-def record_count(identity: dict[str, Any]) -> int:
-    """How many records a finished store of this identity has: one an image, or as many as it says."""
-    return identity["images"]["count"] * identity.get("records_per_image", 1)
-
-
-def is_store(folder: Path) -> bool:
-    return (folder / "manifest.json").is_file()
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a store, or FileError / StoreError for what is none."""
-    if not folder.exists():
-        raise FileError(f"there is no store {folder}")
-    if not is_store(folder):
-        raise FileError(f"{folder} is no store: it has no manifest.json")
-    manifest = read_json(folder / "manifest.json")
-    fields = {"version", "identity", "provenance", "shards", "complete"}
-    if not isinstance(manifest, dict) or not fields <= set(manifest):
-        raise StoreError(f"{folder / 'manifest.json'} is not the manifest of a store")
-    if manifest["version"] != VERSION:
-        raise StoreError(f"{folder} has store version {manifest['version']}; this smoothcert reads version {VERSION}")
-    if [shard["name"] for shard in manifest["shards"] if not re.fullmatch(r"shard-\d{5,}\.parquet", shard["name"])]:
-        raise StoreError(f"{folder / 'manifest.json'} names shards that are none of a store's")
-    if (kind := manifest["identity"].get("kind")) not in VALUES:
-        raise StoreError(f"{folder} is a store of kind {kind!r}; this smoothcert reads {', '.join(VALUES)}")
-    return manifest
-
-
-def check_identity(folder: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise IdentityError, naming every differing field, unless the two are equal."""
-    before, now = _flatten(stored), _flatten(wanted)
-    fields = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    if fields:
-        lines = [f"  - {name}: stored {before.get(name)!r}, asked {now.get(name)!r}" for name in fields]
-        hint = ("\n`smoothcert recertify` recomputes a finished store at another alpha, method or margin."
-                if stored["kind"] == "certify"
-                and set(fields) <= {f"procedure.{name}" for name in ("alpha", "method", "margin")} else "")
-        raise IdentityError(f"{folder} holds another run, which differs in:\n" + "\n".join(lines)
-                            + f"\nGive the same options to resume it, or another -o.{hint}")
-
-
-def read_journal(path: Path) -> dict[int, Record]:
-    """Records by position; lines that are torn or damaged are left out, to be done again."""
-    records: dict[int, Record] = {}
-    if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            checksum, _, body = line.partition(" ")
-            if checksum == _checksum(body):
-                entry = json.loads(body)
-                records[entry["position"]] = Record.from_row(entry["record"])
-    return records
-
-
 def shard_name(k: int) -> str:
     return f"shard-{k:05d}.parquet"
-
-
-def _appending(path: Path) -> TextIO:
-    return open(path, "a", encoding="utf-8")
-
-
-def _line(position: int, record: Record) -> str:
-    body = json.dumps({"position": position, "record": record.row()})
-    return f"{_checksum(body)} {body}\n"
-
-
-def _checksum(body: str) -> str:
-    return f"{zlib.crc32(body.encode()):08x}"
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 __all__ = [

@@ -1,8 +1,10 @@
 """What a run is to those who fill a store from it: tasks to hand out, and records that come of them."""
 
+import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+from smoothcert.errors import SmoothcertError
 from smoothcert.runs.config import RunConfig
 from smoothcert.runs.records import Record
 
@@ -46,3 +48,13 @@ class Run(Protocol):
     def records(self, tasks: Iterable[Task]) -> Iterator[Done]:
         """The records of all tasks, as they are done; a task is taken when there is room for it."""
         ...
+
+
+def reopened(reopen: Callable[[], Run], identity: dict[str, Any]) -> Run:
+    """A run prepared again in another process, or SmoothcertError where it is not the driver's."""
+    run = reopen()
+    if run.identity != identity:
+        fields = [name for name in {**identity, **run.identity} if identity.get(name) != run.identity.get(name)]
+        raise SmoothcertError(f"the worker on {platform.node()} prepared another run than its driver (they differ in "
+                              f"{', '.join(fields)}): has it the same model and data, and the same kind of device?")
+    return run

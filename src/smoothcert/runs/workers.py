@@ -18,21 +18,19 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from smoothcert.errors import SmoothcertError
-from smoothcert.runs.work import Done, Run, Task
+from smoothcert.runs.work import Done, Run, Task, reopened
 
-_DEATHS = 3  # workers lost in a row without one record finished, before the run gives up
+DEATHS = 3
+"""How often all workers may be lost without one record finished, before the run gives up."""
 
 
-def records_of(run: Run, pending: Sequence[int]) -> Iterator[Done]:
+def by_workers(run: Run, pending: Sequence[int]) -> Iterator[Done]:
     """Every pending record, in the order they are done.
 
     Raises:
         SmoothcertError: a worker found an error, or workers die again and again.
     """
-    if run.config.workers == 1:
-        yield from run.records(run.tasks(pending))
-    else:
-        yield from _Crew(run, pending).work()
+    yield from _Crew(run, pending).work()
 
 
 @dataclass(eq=False)
@@ -53,7 +51,7 @@ class _Crew:
 
     def work(self) -> Iterator[Done]:
         try:
-            for rank in range(min(self._run.config.workers, len(self._waiting))):
+            for rank in range(min(self._run.config.processes, len(self._waiting))):
                 self._start(rank)
             while self._workers:
                 ready = wait(list(self._workers))
@@ -104,10 +102,10 @@ class _Crew:
         del self._workers[worker.pipe]
         worker.process.join()
         self._deaths += 1
-        if self._deaths >= _DEATHS * self._run.config.workers:
+        if self._deaths >= DEATHS * self._run.config.processes:
             raise SmoothcertError(
                 f"workers keep dying (last exit code {worker.process.exitcode}) without finishing a record: is there "
-                f"enough memory for {self._run.config.workers} of them? What is finished is kept; the same command "
+                f"enough memory for {self._run.config.processes} of them? What is finished is kept; the same command "
                 f"resumes, with fewer --workers if need be")
         self._waiting.extendleft(reversed(self._run.tasks(sorted(worker.held))))
         if self._waiting:
@@ -120,9 +118,7 @@ def _serve(pipe: Connection, reopen: Callable[[], Run], identity: dict[str, Any]
     threading.Thread(target=_follow_driver, daemon=True).start()
     os.environ["LOCAL_RANK"] = str(rank % max(_gpus(), 1))
     try:
-        run = reopen()
-        if run.identity != identity:
-            raise SmoothcertError("a worker prepared another run than its driver: did the model or the data change?")
+        run = reopened(reopen, identity)
         for finished in run.records(_given(pipe)):
             pipe.send(("done", finished))
         pipe.send(("bye", None))

@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from smoothcert.checks import check_positive
+from smoothcert.checks import check_known, check_positive, check_probability
 from smoothcert.errors import FileError, InputError, StoreError
+from smoothcert.limits import CLASSES, VOTES, within
 from smoothcert.report.interop.logs import ALPHA
+from smoothcert.runs.arrays import read_arrays
 from smoothcert.runs.files import make_folder, write_whole
 from smoothcert.runs.records import schema
 from smoothcert.runs.store import Store
@@ -38,7 +40,7 @@ def read_counts(path: Path, alpha: float | None = None) -> Store:
     Raises:
         FileError: no such file, or arrays missing, of other shapes, or with values that are no counts.
     """
-    arrays = _arrays(path)
+    arrays = read_arrays(path)
     kind = "predict" if "predict" in arrays else "certify"
     if missing := [name for name in ("label", "sigma", *_STAGES[kind]) if name not in arrays]:
         raise FileError(f"{path} is no count file: it has no array {', '.join(missing)}; it has {', '.join(arrays)}")
@@ -47,11 +49,12 @@ def read_counts(path: Path, alpha: float | None = None) -> Store:
     stages = {stage: arrays[stage] for stage in _STAGES[kind]}
     for stage, counts in stages.items():
         _check_votes(path, stage, counts, len(label))
-    k = next(iter(stages.values())).shape[1]
+    k = within(f"{path}: the number of classes", next(iter(stages.values())).shape[1], CLASSES, "it is no count file")
+    told = {name: _single(path, name, arrays[name]) for name in ("sigma", "alpha", "method") if name in arrays}
     if len(index) != len(label) or len(np.unique(index)) < len(index) or label.max(initial=0) >= k:
         raise FileError(f"{path}: index must name each of the {len(label)} images once, and labels lie below {k}")
     try:
-        return _store(path, kind, index, label, stages, arrays, alpha)
+        return _store(path, kind, index, label, stages, told, alpha)
     except InputError as error:
         raise FileError(f"{path}: {error}") from None
 
@@ -84,15 +87,15 @@ def write_counts(store: Store, path: Path) -> None:
 
 
 def _store(path: Path, kind: str, index: np.ndarray, label: np.ndarray, stages: dict[str, np.ndarray],
-           arrays: dict[str, np.ndarray], alpha: float | None) -> Store:
-    sigma = check_positive("sigma", float(arrays["sigma"]))
-    alpha = float(arrays.get("alpha", np.array(ALPHA))) if alpha is None else alpha
+           told: dict[str, Any], alpha: float | None) -> Store:
+    sigma = check_positive("sigma", told["sigma"])
+    alpha = check_probability("alpha", told.get("alpha", ALPHA) if alpha is None else alpha)
     n = {stage: int(counts[0].sum()) if len(counts) else 0 for stage, counts in stages.items()}
     if kind == "predict":
         answers = predict_counts(stages["predict"], alpha)
         prediction, value, procedure = answers.prediction, answers.p_value, {"method": "predict", "n": n["predict"]}
     else:
-        method = str(arrays.get("method", np.array(next(iter(METHODS)))))
+        method = check_known("method", told.get("method", next(iter(METHODS))), METHODS)
         certified = certify_counts(stages["select"], stages["estimate"], sigma, alpha, method)
         prediction, value = certified.prediction, certified.radius
         procedure = {"method": method, "n0": n["select"], "n": n["estimate"], "margin": None}
@@ -120,16 +123,6 @@ def _tallies(stages: dict[str, np.ndarray]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(np.arange(images + 1) * looks, pa.int32()), struct)
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise FileError(f"there is no store {path}") from None
-    except Exception as error:  # numpy and zipfile raise whatever a damaged archive leads them to
-        raise FileError(f"{path} is no count file, or is corrupt: {error}") from None
-
-
 def _column(path: Path, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
     values = arrays[name]
     if values.ndim != 1 or values.dtype.kind not in "iu" or (values < 0).any():
@@ -138,10 +131,17 @@ def _column(path: Path, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
     return values.astype(np.int64)
 
 
+def _single(path: Path, name: str, value: np.ndarray) -> Any:
+    if value.ndim:
+        raise FileError(f"{path}: {name} must be one value, got an array of shape {value.shape}")
+    return value.item()
+
+
 def _check_votes(path: Path, stage: str, counts: np.ndarray, images: int) -> None:
     if counts.ndim != 2 or len(counts) != images or counts.dtype.kind not in "iu" or (counts < 0).any():
         raise FileError(f"{path}: {stage} must hold whole numbers of at least 0, shape ({images}, K), "
                         f"got {counts.dtype} of shape {counts.shape}")
+    within(f"{path}: the votes for one class in {stage}", int(counts.max(initial=0)), VOTES, "these are no counts")
     if images and len(np.unique(counts.sum(axis=1))) > 1:
         raise FileError(f"{path}: the images have different numbers of votes in {stage}: a count file holds runs of "
                         f"one fixed n")

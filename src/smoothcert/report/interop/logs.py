@@ -7,15 +7,16 @@ to nearest: up to half a unit above what was proved. Ours are rounded down.
 import json
 import math
 import re
+from collections import Counter
 from datetime import timedelta
 from decimal import ROUND_DOWN, Context, Decimal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from smoothcert.errors import FileError, StoreError
+from smoothcert.limits import CLASSES, LOG_BYTES, bounded_bytes, within
 from smoothcert.runs.files import make_folder, write_text
 from smoothcert.runs.records import VALUES, schema
 from smoothcert.runs.store import Store
@@ -28,7 +29,8 @@ ALPHA = 0.001
 _NEEDED = ("idx", "label", "predict")
 _SIGMA = re.compile(r"(?:sigma|noise)[_=-]?(\d+(?:\.\d+)?)")
 _SAMPLES = re.compile(r"(?<![a-z])n[_=-]?(\d+)", re.IGNORECASE)
-_TIME = re.compile(r"(?:(\d+) days?, )?(\d+):(\d\d):(\d\d(?:\.\d+)?)")
+_TIME = re.compile(r"(?:(\d{1,9}) days?, )?(\d{1,9}):(\d\d):(\d\d(?:\.\d+)?)")
+_LONGEST = 1e12  # seconds
 
 
 def read_log(path: Path, alpha: float | None = None) -> Store:
@@ -47,6 +49,8 @@ def read_log(path: Path, alpha: float | None = None) -> Store:
     columns = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, ())
     index, label, prediction = (_whole(path, name, columns[name], least)
                                 for name, least in zip(_NEEDED, (0, 0, -1), strict=True))
+    within(f"{path}: the largest class", int(max(label.max(initial=0), prediction.max(initial=0))), CLASSES - 1,
+           "label and predict must be classes")
     _check_once(path, index)
     found = [] if "correct" not in columns else np.flatnonzero(
         np.array([text.strip() in ("1", "1.0", "True") for text in columns["correct"]], bool) != (prediction == label))
@@ -80,7 +84,7 @@ def write_log(store: Store, path: Path) -> None:
     radius = [rounded_down(r) for r in store.column("radius").tolist()] if store.kind == "certify" else []
     columns = [store.column(name).tolist() for name in ("index", "label", "prediction")]
     columns += [radius] if radius else []
-    columns += [store.correct.astype(int).tolist(), [str(timedelta(seconds=s)) for s in _times(store)]]
+    columns += [store.correct.astype(int).tolist(), [str(timedelta(seconds=s)) for s in seconds_of(store)]]
     head = ["idx", "label", "predict", *(["radius"] if radius else []), "correct", "time"]
     make_folder(path.parent)
     write_text(path, "\n".join("\t".join(map(str, row)) for row in [head, *zip(*columns, strict=True)]) + "\n")
@@ -100,16 +104,16 @@ def rounded_down(radius: float) -> str:
 def _rows(path: Path) -> tuple[list[str], list[list[str]], list[str]]:
     """Header, rows and notes of a file."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise FileError(f"there is no store {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
+        text = bounded_bytes(path, LOG_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
         raise FileError(f"cannot read {path} as a log: {error}") from None
     first, *lines = text.splitlines() or [""]
     header = [name.strip() for name in first.split("\t")]
     if missing := [name for name in _NEEDED if name not in header]:
         raise FileError(f"{path} is no log: its first line has no {', '.join(missing)}. A log is tab separated: "
                         f"idx, label, predict, radius (not in PREDICT logs), correct, time")
+    if twice := [name for name, times in Counter(header).items() if times > 1]:
+        raise FileError(f"{path} has several columns {', '.join(twice)}: keep one of each")
     rows = [line.split("\t") for line in lines if line.strip()]
     notes = []
     if rows and not text.endswith("\n") and len(rows[-1]) < len(header):
@@ -126,7 +130,7 @@ def _whole(path: Path, name: str, texts: tuple[str, ...], least: int) -> np.ndar
         values = np.array(texts, dtype=np.int64)
     except (ValueError, OverflowError):
         bad = next(k for k, text in enumerate(texts) if not re.fullmatch(r"\s*-?\d{1,18}\s*", text))
-        raise FileError(f"{path}, line {bad + 2}: {name} must be a whole number, got {texts[bad]!r}") from None
+        raise FileError(f"{path}, line {bad + 2}: {name} must be a whole number, got {texts[bad]!r:.80}") from None
     if len(low := np.flatnonzero(values < least)):
         what = "a class, or -1 for an abstention" if least < 0 else "at least 0"
         raise FileError(f"{path}, line {low[0] + 2}: {name} must be {what}, got {values[low[0]]}")
@@ -141,7 +145,7 @@ def _radii(path: Path, texts: tuple[str, ...], prediction: np.ndarray) -> np.nda
         radius = np.array([_number(text) for text in texts])
     if len(bad := np.flatnonzero(~(np.isfinite(radius) & (radius >= 0)))):
         raise FileError(f"{path}, line {bad[0] + 2}: a radius must be a finite number of at least 0, "
-                        f"got {texts[bad[0]]!r}")
+                        f"got {texts[bad[0]]!r:.80}")
     return np.where(prediction < 0, 0.0, radius)
 
 
@@ -173,10 +177,10 @@ def _seconds(text: str) -> float | None:
         days, hours, minutes, seconds = found.groups()
         return int(days or 0) * 86400 + int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     seconds = _number(text)
-    return seconds if math.isfinite(seconds) else None
+    return seconds if 0 <= seconds < _LONGEST else None
 
 
-def _times(store: Store) -> list[float]:
+def seconds_of(store: Store) -> list[float]:
     """Seconds of each record, from a log or from the file beside a store's records; 0 where unknown."""
     if "seconds" in store.at_hand.column_names:
         return [seconds or 0.0 for seconds in store.at_hand.column("seconds").to_pylist()]
@@ -184,16 +188,15 @@ def _times(store: Store) -> list[float]:
     sidecar = store.folder / "times.jsonl"
     if sidecar.is_file():
         for line in sidecar.read_text(encoding="utf-8", errors="replace").splitlines():
-            entry = _entry(line)
-            if "index" in entry and "seconds" in entry:
-                told[entry["index"]] = entry["seconds"]
+            told |= _entry(line)
     return [told.get(index, 0.0) for index in store.column("index").tolist()]
 
 
-def _entry(line: str) -> dict[str, Any]:
-    """A line of times, or nothing where a kill cut it off."""
+def _entry(line: str) -> dict[int, float]:
+    """Image and seconds of a line of times, or nothing where a kill cut it off."""
     try:
         entry = json.loads(line)
-    except ValueError:
+        index, seconds = entry["index"], float(entry["seconds"])
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return {}
-    return entry if isinstance(entry, dict) else {}
+    return {index: seconds} if isinstance(index, int) and 0 <= seconds < _LONGEST else {}

@@ -8,6 +8,7 @@ from smoothcert.errors import InputError, StoreError
 from smoothcert.report.interop.counts import read_counts, write_counts
 from smoothcert.report.interop.logs import read_log, write_log
 from smoothcert.report.naming import distinct_names
+from smoothcert.runs.places import Place, place
 from smoothcert.runs.store import Store, read_store
 
 
@@ -15,12 +16,12 @@ from smoothcert.runs.store import Store, read_store
 class Named:
     """Something to open, the name it goes by, and the method it is a run of ("" where none is told)."""
 
-    path: Path
+    path: Place
     name: str
     group: str
 
 
-def open_records(path: Path, alpha: float | None = None) -> Store:
+def open_records(path: Place, alpha: float | None = None) -> Store:
     """A store (a folder), a count file (`.npz`) or a log (any other file), as a store.
 
     Args:
@@ -28,12 +29,12 @@ def open_records(path: Path, alpha: float | None = None) -> Store:
     Raises:
         FileError, StoreError: nothing is there, or it is none of them, or it is damaged.
     """
-    if path.is_file():
+    if isinstance(path, Path) and path.is_file():
         return read_counts(path, alpha) if path.suffix == ".npz" else read_log(path, alpha)
     return read_store(path)
 
 
-def open_votes(path: Path) -> Store:
+def open_votes(path: Place) -> Store:
     """`open_records` for what holds votes, or StoreError for a log, which holds answers only."""
     store = open_records(path)
     if "log" in store.provenance:
@@ -68,13 +69,13 @@ def named(texts: Sequence[str]) -> list[Named]:
             for (group, path), name in zip(split, names, strict=True)]
 
 
-def _split(text: str) -> tuple[str, Path]:
+def _split(text: str) -> tuple[str, Place]:
     group, equals, path = text.partition("=")
     if equals and group and "/" not in group and not Path(text).exists():
-        return group, Path(path)
-    return "", Path(text)
+        return group, place(path)
+    return "", place(text)
 
 
-def _last(path: Path) -> str:
+def _last(path: Place) -> str:
     """The name of a folder, or of a file without its ending."""
     return path.name.removesuffix(".tsv").removesuffix(".npz")

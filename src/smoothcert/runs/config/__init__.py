@@ -9,8 +9,9 @@ from smoothcert.runs.config.bounding import DistributionalConfig
 from smoothcert.runs.config.reproducing import RecertifyConfig, ReproduceConfig
 from smoothcert.runs.config.sampling import CertifyConfig, PredictConfig, RunConfig, SamplingConfig
 from smoothcert.runs.config.training import TrainConfig
+from smoothcert.runs.config.verifying import VerifyConfig
 
 __all__ = [
     "AttackConfig", "CertifyConfig", "Config", "DataConfig", "DistributionalConfig", "MachineConfig", "PredictConfig",
-    "RecertifyConfig", "ReproduceConfig", "RunConfig", "SamplingConfig", "TrainConfig",
+    "RecertifyConfig", "ReproduceConfig", "RunConfig", "SamplingConfig", "TrainConfig", "VerifyConfig",
 ]

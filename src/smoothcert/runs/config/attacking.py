@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from smoothcert.errors import ConfigError, InputError
-from smoothcert.runs.config.fields import Counts, Options, Sizes, Whole, Wholes
+from smoothcert.runs.config.fields import Counts, Options, Sizes, Stored, Whole, Wholes
 from smoothcert.runs.config.sampling import SamplingConfig
 
 TIMES = (1.0, 1.5, 2.0)
@@ -36,11 +35,11 @@ class AttackConfig(SamplingConfig):
                                                                      "such as surrogate=wrong or norm=linf")
     target: Whole | None = Field(None, description="class that the attack wants (default: any but the right one); "
                                                    "images of that class are left out")
-    eps_from: Path | None = Field(None, description="store of `smoothcert certify`: attack each of its certified "
+    eps_from: Stored | None = Field(None, description="store of `smoothcert certify`: attack each of its certified "
                                                     "images at multiples of its own radius, and its certified class")
     times: Sizes | None = Field(
         None, description="with eps-from: the multiples of the radius (default: 1,1.5,2)")
-    certified: Path | None = Field(None, description="store of `smoothcert certify` over the same images: print its "
+    certified: Stored | None = Field(None, description="store of `smoothcert certify` over the same images: print its "
                                                      "curve beside the empirical accuracy")
     save_adversaries: bool = Field(False, description="keep the attacked images, as float32")
 

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from smoothcert.checks import suggestion
 from smoothcert.errors import ConfigError, FileError, InputError
-from smoothcert.runs.config.fields import Count
+from smoothcert.limits import YAML_BYTES, bounded_bytes
+from smoothcert.runs.config.fields import Count, Local
 from smoothcert.runs.config.plain import from_yaml
 
 
@@ -49,7 +50,7 @@ class Config(BaseModel):
 class DataConfig(Config):
     """How images are found and made ready."""
 
-    data_dir: Path | None = Field(None, description="folder with the data sets' parquet files "
+    data_dir: Local | None = Field(None, description="folder with the data sets' parquet files "
                                                     "(or set the environment variable SMOOTHCERT_DATA_DIR)")
     resize: Count | None = Field(None, description="resize the shorter side to this many pixels, before the noise")
     crop: Count | None = Field(None, description="crop the centre to this many pixels, after resizing")
@@ -67,9 +68,7 @@ class MachineConfig(Config):
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file, with dashes in its keys as underscores; safe-loaded."""
     try:
-        content = from_yaml(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileError(f"cannot read the configuration {path}: {error.strerror}") from None
+        content = from_yaml(bounded_bytes(Path(path), YAML_BYTES).decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise FileError(f"the configuration {path} is not valid YAML: {error}") from None
     if content is None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -10,13 +9,14 @@ from pydantic import Field, model_validator
 from smoothcert.checks import built
 from smoothcert.errors import ConfigError, InputError
 from smoothcert.runs.config.base import MachineConfig
-from smoothcert.runs.config.fields import Costs, Options, Probability, Samples, Sigma, Sizes
+from smoothcert.runs.config.fields import Costs, Options, Probability, Samples, Sigma, Sizes, Stored
 from smoothcert.runs.config.sampling import RunConfig
+from smoothcert.runs.places import place
 
 SEARCH = ("steps", "draws", "tolerance", "check")
 """Options of the search, fields of `smoothcert.distributional.Search`."""
 
-_OF_A_STORE = {"model", "rho", "alpha", "out", "data_dir", "workers", *MachineConfig.model_fields}
+_OF_A_STORE = {"model", "rho", "alpha", "out", "data_dir", "workers", "cluster", *MachineConfig.model_fields}
 
 
 class DistributionalConfig(RunConfig):
@@ -36,13 +36,13 @@ class DistributionalConfig(RunConfig):
     alpha: Probability = Field(0.001, description="failure probability of the certificate")
     search_option: Options = Field(default_factory=dict, description="option of the search, KEY=VALUE (repeatable): "
                                                                      "steps, draws, tolerance, check")
-    out: Path | None = Field(  # type: ignore[assignment]
+    out: Stored | None = Field(  # type: ignore[assignment]
         None, description="store directory, required with a model; the same command resumes an interrupted run")
 
     @property
     def of_store(self) -> bool:
         """Whether what is given in place of a model is a store."""
-        return (Path(self.model) / "manifest.json").is_file()
+        return (place(self.model) / "manifest.json").is_file()
 
     @property
     def gammas(self) -> tuple[float, ...]:
@@ -62,13 +62,17 @@ class DistributionalConfig(RunConfig):
                    f"{', '.join(name.replace('_', '-') for name in foreign)} out, or give the model")
 
     def _of_model_problems(self) -> Iterator[str]:
-        if self.out is None:
+        if self.model.endswith((".npz", ".tsv")):
+            yield (f"{self.model} is no store and no model, but a count file or a log: take the store that it came "
+                   f"from, or, in Python, smoothcert.distributional.certificate_from_counts")
+        elif self.out is None:
             yield (f"give out, the store directory: {self.model} is no store, so it is taken as a model, and a run "
                    f"over a model's images leaves a store")
         if self.loss == "cross-entropy":
             if given := [name for name in ("n", "alpha") if name in self.model_fields_set]:
                 why = import_module("smoothcert.distributional.limits").CLIP_IT
-                yield f"{' and '.join(given)} ask for a certificate: {why} (here: give loss clipped)"
+                asked = " and ".join(given) + (" asks" if len(given) == 1 else " ask")
+                yield f"{asked} for a certificate: {why} (here: give loss clipped)"
             if not self.gammas:
                 yield "without gamma only the certificate is computed, and cross-entropy has none: give gamma"
             if self.clip is not None:

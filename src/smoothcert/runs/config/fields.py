@@ -2,13 +2,15 @@
 
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
 
 from smoothcert.checks import check_known, check_seed
 from smoothcert.runs.config.plain import from_yaml
+from smoothcert.runs.places import RemotePath, place
 
 
 def _split(value: Any) -> Any:
@@ -67,6 +69,18 @@ def _known(kind: str, home: str, registry: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _local(value: Any) -> Any:
+    if isinstance(value, str) and "://" in value:
+        raise ValueError(f"give a folder or file of this machine, got {value}: only stores can be in an object storage")
+    return value
+
+
+def _place(value: Any) -> Any:
+    return place(value) if isinstance(value, str) else value
+
+
+Local = Annotated[Path, BeforeValidator(_local)]
+Stored = Annotated[Path | InstanceOf[RemotePath], BeforeValidator(_place)]
 Sigma = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]

@@ -1,12 +1,11 @@
 """Options of `reproduce`, and of the recertification that a recipe's step can ask for."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
 from smoothcert.runs.config.base import Config, MachineConfig
-from smoothcert.runs.config.fields import Count, Method, Probability
+from smoothcert.runs.config.fields import Count, Local, Method, Probability, Stored
 
 
 def _names(value: object) -> object:
@@ -21,18 +20,20 @@ class ReproduceConfig(MachineConfig):
         None, description="only these rows, such as gaussian,adre (default: all)")
     scale: Literal["smoke", "cpu", "paper"] = Field(
         "cpu", description="budget: smoke (seconds, shows that it runs), cpu (minutes a row) or paper (its own)")
-    out: Path | None = Field(None, description="folder for models, stores and the comparison; the same command resumes "
-                                               "(default: reproduced/RECIPE-SCALE)")
-    data_dir: Path | None = Field(None, description="folder with the data sets, which relative paths in recipes start "
+    out: Local | None = Field(None, description="folder for models, stores and the comparison; the same command "
+                                                "resumes (default: reproduced/RECIPE-SCALE)")
+    data_dir: Local | None = Field(None, description="folder with the data sets, which relative paths in recipes start "
                                                     "from (or set the environment variable SMOOTHCERT_DATA_DIR)")
-    workers: Count = Field(1, description="processes that sample, one thread each (or one GPU each)")
+    workers: Count | None = Field(None, description="processes that sample, one thread each (or one GPU each) "
+                                                    "(default: 1; in a cluster as many as it has room for)")
+    cluster: str | None = Field(None, description="sample in a Ray cluster: its address, auto or local, as for certify")
     list: bool = Field(False, description="list the recipes, or the rows and scales of the one named")
 
 
 class RecertifyConfig(Config):
     """Options of a recipe's step `recertify`: another guarantee from the counts of a certify step."""
 
-    store: Path = Field(description="store of a certify step")
+    store: Stored = Field(description="store of a certify step")
     alpha: Probability | None = Field(None, description="failure probability of each certificate (default: as stored)")
     method: Method | None = Field(None, description="two-sided, cohen or t-certify (default: as stored)")
-    out: Path = Field(description="store directory")
+    out: Stored = Field(description="store directory")

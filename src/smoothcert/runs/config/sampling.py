@@ -1,6 +1,5 @@
 """Options of the runs that sample."""
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -11,6 +10,7 @@ from smoothcert.runs.config.fields import (
     Engine,
     Floats,
     Ints,
+    Local,
     Method,
     NoiseKind,
     Options,
@@ -18,6 +18,7 @@ from smoothcert.runs.config.fields import (
     Samples,
     Seed,
     Sigma,
+    Stored,
     Whole,
 )
 
@@ -32,12 +33,12 @@ class RunConfig(DataConfig, MachineConfig):
     weights: Literal["best", "last"] = Field("best", description="which weights of a model directory: best or last")
     model_id: str | None = Field(None, description="name that identifies a model which is no network and no file, "
                                                    "so that its run can be resumed")
-    trust: bool = Field(False, description="run the Python code that a model directory names")
-    denoiser: Path | None = Field(None, description="directory of a trained denoiser, to stand between the noise and "
+    trust: bool = Field(False, description="run the code that a model directory or a .pt2 file brings")
+    denoiser: Local | None = Field(None, description="directory of a trained denoiser, to stand between the noise and "
                                                     "the model")
-    walk_jump: Path | None = Field(None, description="directory of a second denoiser, for a smaller sigma: walk from "
+    walk_jump: Local | None = Field(None, description="directory of a second denoiser, for a smaller sigma: walk from "
                                                      "the first one's estimate in its density, then jump (random)")
-    attractor: Path | None = Field(None, description="directory of a second denoiser, for a smaller sigma: follow its "
+    attractor: Local | None = Field(None, description="directory of a second denoiser, for a smaller sigma: follow its "
                                                      "gradient flow from the first one's estimate to the end")
     front_option: Options = Field(default_factory=dict, description="option of walk-jump (sigma2, step, steps, unroll) "
                                                                     "or attractor (sigma2, tol, max_steps, method, "
@@ -55,8 +56,18 @@ class RunConfig(DataConfig, MachineConfig):
     indices: Ints | None = Field(None, description="exactly these images, such as 3,14,15; excludes start, every and "
                                                    "max-images")
     seed: Seed | None = Field(None, description="run seed in [0, 2^128) (default: drawn, and recorded)")
-    workers: Count = Field(1, description="processes, one thread each (or one GPU each); never changes results")
-    out: Path = Field(description="store directory; the same command resumes an interrupted run")
+    workers: Count | None = Field(None, description="processes, one thread each (or one GPU each); never changes "
+                                                    "results (default: 1; in a cluster as many as it has room for)")
+    cluster: str | None = Field(None, description="sample in a Ray cluster: its address (HOST:PORT or "
+                                                  "ray://HOST:PORT), auto (the running one, else one of this machine) "
+                                                  "or local (one of this machine)")
+    out: Stored = Field(description="store: a directory, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER; the same "
+                                        "command resumes an interrupted run")
+
+    @property
+    def processes(self) -> int:
+        """Of this machine."""
+        return self.workers or 1
 
     @model_validator(mode="after")
     def _one_front(self) -> Self:

@@ -1,12 +1,11 @@
 """Options of `train`."""
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from smoothcert.runs.config.base import DataConfig, MachineConfig
-from smoothcert.runs.config.fields import Count, ObjectiveName, Options, Seed, Sigma
+from smoothcert.runs.config.fields import Count, Local, ObjectiveName, Options, Seed, Sigma
 
 
 class TrainConfig(DataConfig, MachineConfig):
@@ -27,7 +26,7 @@ class TrainConfig(DataConfig, MachineConfig):
                                                              "stability, trades, adversarial, macer, consistency, nal, "
                                                              "wrm or xhat (behind a denoiser); deen or denoise, which "
                                                              "train a denoiser")
-    denoiser: Path | None = Field(None, description="directory of a trained denoiser, frozen, to train the classifier "
+    denoiser: Local | None = Field(None, description="directory of a trained denoiser, frozen, to train the classifier "
                                                     "behind; it becomes part of the model")
     classifier: str | None = Field(None, description="the model that the stability term of objective denoise asks: a "
                                                      "model directory, or another torch model that certify takes")
@@ -36,19 +35,21 @@ class TrainConfig(DataConfig, MachineConfig):
     sigma: Sigma | None = Field(None, description="noise level of objective, validation and, by default, "
                                                   "certification, in pixel units of [0, 1] (default: the denoiser's)")
     epochs: Count = Field(10, description="passes over the training images")
-    batch_size: Count = Field(256, description="images a step, on all processes together")
-    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="sgd (Nesterov momentum), adam or adamw")
+    batch_size: Count = Field(256, description="images a step, on all processes together; deen and denoise: 128")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field(
+        "sgd", description="sgd (Nesterov momentum), adam or adamw; deen and denoise: adam")
     lr: Sigma | None = Field(None, description="peak learning rate (default: 0.1 for sgd, 0.001 for adam and adamw)")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.9, description="momentum of sgd, beta_1 of adam; onecycle moves it")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="weight decay")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="weight decay; deen and denoise: 0")
     schedule: Literal["onecycle", "cosine", "step", "constant"] = Field(
-        "onecycle", description="learning rate over time: onecycle, cosine, step or constant")
+        "onecycle", description="learning rate over time: onecycle, cosine, step or constant; deen and denoise: cosine")
     warmup: Annotated[float, Field(ge=0)] = Field(0.0, description="epochs of linear warm-up from 0 before the "
                                                                    "schedule (onecycle brings its own)")
     step_epochs: Count = Field(30, description="epochs between drops of the step schedule")
     step_factor: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="factor of each drop")
-    clip_norm: Sigma | None = Field(None, description="clip the gradient's l2 norm to this (default: no clipping)")
+    clip_norm: Sigma | None = Field(None, description="clip the gradient's l2 norm to this (default: no clipping; "
+                                                      "deen and denoise: 5)")
     autocast: Literal["none", "bf16", "fp16"] = Field("none", description="reduced precision in training: none, bf16 "
                                                                           "or fp16")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
@@ -60,8 +61,8 @@ class TrainConfig(DataConfig, MachineConfig):
         0.04, description="share of the training images held out to choose the best epoch under noise")
     max_images: Count | None = Field(None, description="at most this many training images, evenly spaced (default: "
                                                        "all)")
-    init: Path | None = Field(None, description="fine-tune: start from the weights of this model directory, with a new "
-                                                "last layer where the number of classes differs")
+    init: Local | None = Field(None, description="fine-tune: start from the weights of this model directory, with a "
+                                                 "new last layer where the number of classes differs")
     new_head: bool = Field(False, description="with init: a new last layer in any case")
     unlabelled: str | None = Field(None, description="self-training: images whose labels are not used, in the forms "
                                                      "of data; of data itself, those that are left over")
@@ -76,7 +77,7 @@ class TrainConfig(DataConfig, MachineConfig):
                                                                  "pseudo-labels and classifier: best or last")
     trust: bool = Field(False, description="run the Python code that those model directories name")
     seed: Seed = Field(0, description="run seed in [0, 2^128)")
-    out: Path = Field(description="model directory; the same command resumes an interrupted run")
+    out: Local = Field(description="model directory; the same command resumes an interrupted run")
 
     @model_validator(mode="after")
     def _whole_requests(self) -> Self:

@@ -1,0 +1,227 @@
+"""A Ray cluster of two nodes on this machine: the bytes of a run by one process, whoever dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nets import write_nets
+from smoothcert.errors import ConfigError, InputError, MissingExtraError, SmoothcertError
+from smoothcert.runs import cluster
+from smoothcert.runs.attack import attack
+from smoothcert.runs.certify import certify
+from smoothcert.runs.cluster import BLOCK, blocks_of, by_cluster
+from smoothcert.runs.config import AttackConfig, CertifyConfig, DistributionalConfig
+from smoothcert.runs.distributional import distributional
+
+SLOW = """
+import time
+class Slow(Means):
+    def forward(self, x):
+        time.sleep(.02)
+        return super().forward(x)
+"""
+
+SOON_DEAD = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_timeout_ms": 5000,
+             "health_check_failure_threshold": 2}
+"""Ray's settings for noticing soon that a node is gone."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    write_nets(folder, 4, SLOW)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        pytest.importorskip("ray", reason="needs ray")
+        from ray.cluster_utils import Cluster
+
+        running = Cluster(initialize_head=True, head_node_args={
+            "num_cpus": 1, "include_dashboard": False, "_system_config": SOON_DEAD})
+        yield running
+        running.shutdown()
+
+
+def options(home: Path, out: Path, net: str = "Means", **more) -> dict[str, Any]:
+    return {"model": f"{home}/nets.py:{net}", "data": "digits", "sigma": 0.25, "seed": 1, "engine": "plain",
+            "max_images": 50, "out": out, **more}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes()
+            for path in [*folder.glob("*.parquet"), *folder.glob("adversaries/*")]}
+
+
+@pytest.mark.slow
+def test_a_node_and_then_the_driver_are_killed(home, nodes, tmp_path):
+    """The driver is killed while both nodes work; the next one sees a node die, and ends with one process's bytes."""
+    certify(CertifyConfig.checked(options(home, tmp_path / "whole", "Slow", n=1000, batch_size=200)))
+    second = nodes.add_node(num_cpus=1)
+    given = options(home, tmp_path / "run", "Slow", n=1000, batch_size=200, cluster=nodes.address)
+    flags = [text for name, value in given.items() if name != "model"
+             for text in (f"--{name.replace('_', '-')}", str(value))]
+    driver = subprocess.Popen([sys.executable, "-m", "smoothcert", "certify", given["model"], *flags, "-q"])
+    times = tmp_path / "run" / "times.jsonl"
+    while not times.exists() and driver.poll() is None:
+        time.sleep(0.02)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    done = len(times.read_text().splitlines())
+    assert BLOCK <= done < 50
+    gone = threading.Event()
+
+    def progress(finished: int, total: int, words: str) -> None:
+        if finished > done and not gone.is_set():
+            gone.set()
+            nodes.remove_node(second, allow_graceful=False)
+
+    finished = certify(CertifyConfig.checked(given), progress)
+    assert gone.is_set()
+    assert finished.complete
+    assert content(tmp_path / "run") == content(tmp_path / "whole") != {}
+
+
+@pytest.mark.slow
+def test_every_run_that_samples_works_there(home, nodes, tmp_path):
+    runs = {"attack": (attack, AttackConfig, {"n": "100", "steps": 2, "eps": "0.3", "m": "0,4", "max_images": 20,
+                                              "save_adversaries": True}),
+            "distributional": (distributional, DistributionalConfig,
+                               {"n": 100, "gamma": "0.5", "max_images": 18, "search_option": ["steps=2", "draws=2"]})}
+    for name, (run, config, more) in runs.items():
+        for where in ({}, {"cluster": nodes.address, "workers": 1}):
+            given = options(home, tmp_path / f"{name}{len(where)}", **where) | more
+            if name == "distributional":
+                del given["engine"]
+            run(config.checked(given))
+        assert content(tmp_path / f"{name}0") == content(tmp_path / f"{name}2") != {}
+
+
+@pytest.mark.slow
+def test_an_error_of_a_worker_is_the_runs(home, nodes, tmp_path):
+    """The model changes between the driver's look at it and the workers'."""
+    write_nets(tmp_path, 4, "")
+    given = CertifyConfig.checked(options(tmp_path, tmp_path / "s", n=100, cluster=nodes.address))
+
+    def progress(finished: int, total: int, words: str) -> None:
+        write_nets(tmp_path, 5, "")
+
+    with pytest.raises(SmoothcertError, match=r"prepared another run than its driver \(they differ in model\)"):
+        certify(given, progress)
+
+
+class Positions:
+    """A run of which only the positions matter: tasks of one or of several, as an attack has them."""
+
+    reopen = None
+
+    def __init__(self, size: int):
+        self.size = size
+        self.config = SimpleNamespace(cluster="local", workers=2, threads=None)
+        self.identity = {"device": "cpu", "images": {"count": 200}}
+
+    def tasks(self, pending):
+        units: dict[int, list[int]] = {}
+        for position in pending:
+            units.setdefault(position % 3 * 1000 + position // (3 * self.size), []).append(position)
+        return [tuple(unit) for unit in units.values()]
+
+
+@pytest.mark.parametrize("size", [1, 5, 16])
+def test_blocks_are_of_the_whole_list_and_lose_nothing(size):
+    run, everything = Positions(size), list(range(200))
+    whole = blocks_of(run, everything)
+    assert sorted(p for block in whole for task in block for p in task) == everything
+    assert all(sum(map(len, block)) >= BLOCK for block in whole[:-1])
+    left = [p for p in everything if p % 7 and p < 190]
+    blocks = blocks_of(run, left)
+    assert sorted(p for block in blocks for task in block for p in task) == left
+    home_of = {p: k for k, block in enumerate(whole) for task in block for p in task}
+    assert all(len({home_of[p] for task in block for p in task}) == 1 for block in blocks)
+
+
+@dataclass(eq=False)
+class Promised:
+    block: list
+    lost: bool
+
+
+class Dying:
+    """A Ray whose workers are lost as soon as they have been given a block; `lives` of them do not."""
+
+    class exceptions:
+        class RayError(Exception):
+            pass
+
+    def __init__(self, lives: int):
+        self.lives, self.started = lives, 0
+
+    def remote(self, **needs):
+        return lambda kind: SimpleNamespace(remote=self._start)
+
+    def cluster_resources(self):
+        return {"CPU": 2.0}
+
+    def _start(self, *given):
+        self.started += 1
+        survives = self.started > self.lives
+
+        def work(block):
+            return Promised(block, lost=bool(block) and not survives)
+
+        return SimpleNamespace(work=SimpleNamespace(remote=work))
+
+    def wait(self, references, timeout):
+        return references[:1], references[1:]
+
+    def get(self, reference):
+        if reference.lost:
+            raise self.exceptions.RayError("the node is gone")
+        return "done", [(p, "record", 0.0) for task in reference.block for p in task]
+
+
+def test_lost_workers_cost_only_their_blocks(monkeypatch):
+    ray = Dying(lives=3)
+    monkeypatch.setattr(cluster, "_connect", lambda *given: None)
+    done = list(cluster._Crew(ray, Positions(1), range(100)).work())
+    assert sorted(position for position, _, _ in done) == list(range(100))
+    assert ray.started > 3
+
+
+def test_workers_that_all_die_end_the_run():
+    ray = Dying(lives=10**6)
+    with pytest.raises(SmoothcertError, match=r"keep dying .* The last one said: the node is gone"):
+        list(cluster._Crew(ray, Positions(1), range(100)).work())
+    assert ray.started <= 8
+
+
+def test_what_is_refused(home, tmp_path, monkeypatch):
+    run = Positions(1)
+    run.config.cluster = "127.0.0.1:1"
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"smoothcert\[ray\]"):
+        list(by_cluster(run, [0]))
+    assert list(by_cluster(run, [])) == []
+    refusing = SimpleNamespace(is_initialized=lambda: False, init=lambda *a, **k: _refuse())
+    monkeypatch.setitem(sys.modules, "ray", refusing)
+    with pytest.raises(InputError, match=r"cannot join 127\.0\.0\.1:1: nobody there"):
+        list(by_cluster(run, [0]))
+    with pytest.raises(ConfigError, match="cluster"):
+        DistributionalConfig.checked({"model": str(tmp_path), "cluster": 3})
+
+
+def _refuse() -> None:
+    raise ConnectionError("nobody there")
