@@ -12,6 +12,7 @@ from smoothcert.data import ImageData, load_data
 from smoothcert.data.named import DATA_DIR_VARIABLE, HUB_SETS
 from smoothcert.errors import InputError
 from smoothcert.runs.classifiers import open_classifier
+from smoothcert.runs.manifest import images_at
 from smoothcert.runs.store import Store
 from smoothcert.smoothing import evaluation
 
@@ -79,9 +80,5 @@ def stored_answers(store: Store, model: str, *, weights: str = "best", trust: bo
 
 def _run_indices(store: Store) -> np.ndarray | None:
     """The images of the whole run, in its order; None where only the data's hash knows them."""
-    told = store.identity["images"]
-    if "every" in told:
-        return told["start"] + told["every"] * np.arange(told["count"])
-    if isinstance(told["indices"], list):
-        return np.asarray(told["indices"], dtype=np.int64)
-    return store.column("index") if store.complete else None
+    listed = images_at(store.identity, np.arange(store.identity["images"]["count"]))
+    return store.column("index") if listed is None and store.complete else listed

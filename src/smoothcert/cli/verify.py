@@ -1,0 +1,39 @@
+"""`smoothcert verify`."""
+
+import json
+from typing import TYPE_CHECKING
+
+import typer
+
+from smoothcert.cli.options import configured
+from smoothcert.cli.progress import shown
+from smoothcert.runs.config import VerifyConfig
+
+if TYPE_CHECKING:
+    from smoothcert.runs.verify import Verified
+
+_SHOWN = 20
+
+
+@configured(VerifyConfig, positional="store")
+def verify(config: VerifyConfig, as_json: bool, quiet: bool) -> None:
+    """Check a store end to end: files, images, and every answer computed again; exit code 1 where anything is wrong."""
+    from smoothcert.runs.verify import verify as run
+
+    with shown("records", quiet) as progress:
+        found = run(config, progress)
+    typer.echo(json.dumps(found.content()) if as_json else _text(found))
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def _text(found: "Verified") -> str:
+    lines = [f"{found.folder}: {found.kind}"]
+    for check in found.checks:
+        lines.append(f"  {'WRONG' if check.problems else 'ok':<5}  {check.name:<11} {check.told}")
+        lines += [f"         - {problem}" for problem in check.problems[:_SHOWN]]
+        if len(check.problems) > _SHOWN:
+            lines.append(f"         ... and {len(check.problems) - _SHOWN} more (--json lists all)")
+    wrong = len(found.problems)
+    lines.append(f"{wrong} problem{'s' if wrong > 1 else ''} found" if wrong else "nothing is wrong")
+    return "\n".join(lines)
