@@ -1,4 +1,4 @@
-"""Finished certify stores over the first digits, with votes drawn from a seed instead of a network."""
+"""Finished stores over the first digits, with votes made up instead of a network's."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from smoothcert.data import load_data
 from smoothcert.runs.records import Record, Tally
 from smoothcert.runs.store import write_store
-from smoothcert.stats import certify_counts
+from smoothcert.stats import certify_counts, predict_counts
 
 DIGITS = load_data("digits")
 
@@ -42,4 +42,22 @@ def made(folder: Path, sigma: float = 0.25, seed: int = 0, count: int = 60, righ
     procedure = {"method": method, "n0": 100, "n": 1000, "margin": None}
     write_store(folder, identity_of("certify", count, sigma, **{"procedure": procedure, **changes}),
                 {"model": "m", "classes": list(DIGITS.class_names), **(told or {})}, records)
+    return folder
+
+
+def attacked(folder: Path, eps: tuple[float, ...] = (0.25, 0.5), count: int = 20) -> Path:
+    """An attack store in which each eps costs the smoothed classifier some images."""
+    records = []
+    for i in range(count):
+        for size in (0.0, *eps):
+            counts = np.zeros(10, np.int64)
+            counts[(int(DIGITS.labels[i]) + (i % 3 < size * 4)) % 10] = 100
+            given = predict_counts(counts, 0.001)
+            values = {"eps": size, "times": float("nan"), "m": 4 if size else 0, "steps": 8 if size else 0,
+                      "attacked": int(DIGITS.labels[i]), "l2": size, "linf": size, "p_value": float(given.p_value)}
+            records.append(Record(i, int(DIGITS.labels[i]), int(given.prediction), values, False,
+                                  [Tally.of("predict", counts)]))
+    told = {"name": "pgd", "options": {"norm": "l2"}, "eps": list(eps), "m": [4], "steps": [8], "target": None}
+    write_store(folder, identity_of("attack", count, 0.25, {"method": "predict", "n": [100]}, attack=told,
+                                    records_per_image=1 + len(eps)), {}, records)
     return folder

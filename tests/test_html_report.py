@@ -20,33 +20,12 @@ from smoothcert.report.html.facts import settings, warnings
 from smoothcert.report.html.gather import GALLERY
 from smoothcert.report.html.markup import element, embedded, rounded_down
 from smoothcert.report.thin import drawn_curve
-from smoothcert.runs.records import Record, Tally
-from smoothcert.runs.store import write_store
-from smoothcert.stats import predict_counts
-from stores import DIGITS, identity_of
+from stores import DIGITS, attacked
 from stores import made as made_store
 
 EVIL = "</script><script>window.pwned=1</script><b>\"'&"
 made = partial(made_store, count=80, right=2, method="two-sided", told={"model": EVIL, "versions": {"smoothcert": "x"}})
 CHROMIUM = os.environ.get("SMOOTHCERT_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-def attacked(folder: Path, eps: tuple[float, ...] = (0.25, 0.5), count: int = 20) -> Path:
-    """An attack store in which each eps costs the smoothed classifier some images."""
-    records = []
-    for i in range(count):
-        for size in (0.0, *eps):
-            counts = np.zeros(10, np.int64)
-            counts[(int(DIGITS.labels[i]) + (i % 3 < size * 4)) % 10] = 100
-            given = predict_counts(counts, 0.001)
-            values = {"eps": size, "times": float("nan"), "m": 4 if size else 0, "steps": 8 if size else 0,
-                      "attacked": int(DIGITS.labels[i]), "l2": size, "linf": size, "p_value": float(given.p_value)}
-            records.append(Record(i, int(DIGITS.labels[i]), int(given.prediction), values, False,
-                                  [Tally.of("predict", counts)]))
-    told = {"name": "pgd", "options": {"norm": "l2"}, "eps": list(eps), "m": [4], "steps": [8], "target": None}
-    write_store(folder, identity_of("attack", count, 0.25, {"method": "predict", "n": [100]}, attack=told,
-                                    records_per_image=1 + len(eps)), {}, records)
-    return folder
 
 
 class Evil:
@@ -66,7 +45,7 @@ def stores(tmp_path_factory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def page_file(stores, tmp_path_factory) -> Path:
-    runs, attacks = gathered(stores, lambda store: Evil)
+    runs, attacks, _ = gathered(stores, lambda store: Evil)
     file = tmp_path_factory.mktemp("page") / "report.html"
     write_page(file, report_page(runs, attacks=attacks, title=EVIL))
     return file
@@ -91,7 +70,7 @@ def test_figures_are_cut_and_never_raised():
 
 
 def test_the_page_draws_the_stores_own_curves(stores):
-    runs, _ = gathered(stores, None)
+    runs, *_ = gathered(stores, None)
     for run, drawn in zip(runs, chart_data(runs, 0.05), strict=True):
         curve = drawn_curve(run.result, 0.05)
         for name, exact in (("radius", curve.radius), ("accuracy", curve.accuracy), ("test_set", curve.lower)):
@@ -121,7 +100,7 @@ def test_nothing_is_fetched(page_file):
 
 
 def test_warnings_say_what_a_reader_must_know(stores, tmp_path):
-    runs, _ = gathered(stores[:2], None)
+    runs, *_ = gathered(stores[:2], None)
     assert warnings(runs[0]) == []
     words = " ".join(warnings(runs[1]))
     assert "bf16" in words
@@ -140,7 +119,7 @@ def test_warnings_say_what_a_reader_must_know(stores, tmp_path):
 def test_a_published_log_makes_a_page_that_says_what_it_cannot(tmp_path):
     log = tmp_path / "sigma_0.25.tsv"
     log.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.3\t1\t1.0\n20\t2\t-1\t0.0\t0\t1.0\n")
-    runs, _ = gathered([str(log)], lambda store: Evil)
+    runs, *_ = gathered([str(log)], lambda store: Evil)
     words = " ".join(warnings(runs[0]))
     assert "may be rounded up" in words
     assert "does not say which model" in words
@@ -152,16 +131,39 @@ def test_images_are_left_out_with_a_reason_and_capped(stores, tmp_path):
     def none(store):
         raise InputError("there are no images here")
 
-    (run,), _ = gathered(stores[:1], none)
+    (run,), *_ = gathered(stores[:1], none)
     assert run.gallery is None
     assert "there are no images here" in report_page([run])
-    (run,), _ = gathered(stores[:1], lambda store: DIGITS)
+    (run,), *_ = gathered(stores[:1], lambda store: DIGITS)
     assert len(run.gallery.clean) == GALLERY
     assert report_page([run]).count('<img src="data:image/png') == 2 * GALLERY
 
 
+def test_a_damaged_store_is_named_and_the_rest_is_shown(stores, tmp_path):
+    bad = made(tmp_path / "bad<i>")
+    (bad / "shard-00000.parquet").write_bytes(b"")
+    page = tmp_path / "page.html"
+    command = ["report", str(bad), *stores, str(tmp_path / "none"), "-o", str(page), "--no-gallery"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1
+    told = done.output.replace("\n", " ")
+    text = page.read_text(encoding="utf-8")
+    missing = html.unescape(text[text.index('id="missing"'):text.index('id="warnings"')])
+    assert "bad<i>" not in text
+    for words in ("bad<i>/shard-00000.parquet has changed", f"there is no store {tmp_path / 'none'}"):
+        assert words in missing
+        assert words in told
+    whole = report_page(gathered(stores, None).runs, attacks=gathered(stores, None).attacks)
+    assert "Missing from this page" not in whole
+    table = text[text.index('id="tables"'):text.index('id="meaning"')]
+    assert table == whole[whole.index('id="tables"'):whole.index('id="meaning"')], "the others are all there"
+    page.unlink()
+    assert CliRunner().invoke(app, ["report", str(bad), "-o", str(page)]).exit_code == 1
+    assert not page.exists()
+
+
 def test_many_certificates_make_a_small_page(tmp_path):
-    (run,), _ = gathered([str(made(tmp_path / "s"))], None)
+    (run,), *_ = gathered([str(made(tmp_path / "s"))], None)
     rng, count = np.random.default_rng(0), 300_000
     many = run.result.__class__(**{**vars(run.result), "index": np.arange(count), "radius": rng.gamma(2, 0.2, count),
                                    "correct": rng.random(count) < 0.9, "abstained": np.zeros(count, bool),
@@ -252,7 +254,7 @@ def test_toggles_redraw_the_curves(opened):
 
 
 def test_curves_are_read_where_asked(opened, stores):
-    runs, _ = gathered(stores, None)
+    runs, *_ = gathered(stores, None)
     opened.fill("#at", "0.3")
     exact = [float(np.floor(1000 * run.result.at([0.3], 0.05).accuracy[0]) / 10) for run in runs]
     shown = [float(found) for found in re.findall(r": (?:>=)?([\d.]+) %", opened.inner_text("#read"))]

@@ -1,5 +1,6 @@
 """Pictures: what is drawn is what was computed, thinning hides nothing to be seen, files are the same each time."""
 
+import warnings
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -20,6 +21,7 @@ from smoothcert.errors import InputError, SmoothcertError, StoreError, UnknownNa
 from smoothcert.noise import build_noise, open_stream, sample
 from smoothcert.report.curves import certified_curve
 from smoothcert.report.gallery import gallery_of
+from smoothcert.report.plots.counts import draw_wall
 from smoothcert.report.plots.kinds import KINDS, Request, picture
 from smoothcert.report.plots.lines import Empirical, Observed, draw_curves, draw_empirical
 from smoothcert.report.plots.style import COLOURS, DASHES, save
@@ -173,6 +175,12 @@ def test_shares_the_wall_and_pairs_count_images(stores):
         pairs(told, replace(told, setting=other))
 
 
+def test_a_wall_of_runs_that_certify_nothing_is_drawn_without_a_warning(tmp_path):
+    nothing = result([0.0, 0.0], [False, False], sigma=float("nan"), n=0)
+    with warnings.catch_warnings(action="error"):
+        save(draw_wall(wall([nothing])), tmp_path / "wall.svg", "")
+
+
 def test_votes_are_refused_where_they_are_no_binomial_sample(tmp_path, stores):
     procedure = {"design": "radii", "method": "cohen", "alpha": 0.001, "n0": 100, "n_max": 1000, "radii": [0.25],
                  "margin": None}
@@ -293,7 +301,7 @@ def test_certified_beside_empirical_draws_both():
 ])
 def test_bad_requests_say_what_to_do(arguments, words, stores, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "log.tsv").write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t900000000000\t1\t0.3\t0\t1\n")
+    (tmp_path / "log.tsv").write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t999999\t1\t0.3\t0\t1\n")
     places = {"A": str(stores[0]), "B": str(stores[1]), "LOG": "log.tsv"}
     done = CliRunner().invoke(app, ["plot", *(places.get(a, a) for a in arguments)])
     assert done.exit_code in (1, 2)

@@ -1,22 +1,36 @@
 """Tables and pictures: figures rounded down, curves that lose nothing."""
 
+import csv
+import io
 from dataclasses import replace
 from math import comb, nan
+from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from smoothcert.errors import InputError, StoreError, UnknownNameError
+from smoothcert.cli.main import app
+from smoothcert.errors import ConfigError, InputError, StoreError, UnknownNameError
+from smoothcert.report.attack_tables import attack_text
+from smoothcert.report.attacks import outcomes
 from smoothcert.report.best import Board, best_method
 from smoothcert.report.compare import compare
 from smoothcert.report.curves import certified_curve
+from smoothcert.report.describe import described
+from smoothcert.report.gather import gather, table_content, table_text
+from smoothcert.report.interop import open_records
 from smoothcert.report.listings import render_comparison, render_predictions
 from smoothcert.report.plots import plot_curves
 from smoothcert.report.predictions import Predicted
 from smoothcert.report.results import Result, default_radii, merged
 from smoothcert.report.same_data import check_same_data
 from smoothcert.report.tables import down, radius_words, render, summary
+from smoothcert.runs.config import DistributionalConfig
+from smoothcert.runs.records import Record, Tally
+from smoothcert.runs.store import open_store, write_store
 from smoothcert.stats import paired_interval
+from stores import attacked, identity_of, made
 
 
 def result(radius, correct, name="run", index=None, **changes) -> Result:
@@ -104,12 +118,17 @@ def test_default_radii_cover_what_can_be_certified_in_few_columns(sigma):
     assert np.allclose(np.diff(radii), radii[1] if len(radii) > 1 else 0)
 
 
-def test_a_store_without_records_says_so():
-    class Empty:
-        folder, kind, complete = type("P", (), {"name": "s"})(), "certify", False
-
-    with pytest.raises(StoreError, match="no records"):
-        Result.build(Empty(), None, {}, np.array([]), np.array([]))
+def test_what_holds_nothing_says_what_to_do(tmp_path):
+    procedure = {"method": "cohen", "n0": 1, "n": 1, "margin": None}
+    with open_store(tmp_path / "s", identity_of("certify", 5, 0.25, procedure), {}):
+        pass
+    (tmp_path / "log.tsv").write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n")
+    for name, words in (("s", "let its run finish"), ("log.tsv", "there is nothing to show")):
+        store = open_records(tmp_path / name)
+        with pytest.raises(StoreError, match=words):
+            Result.of(store)
+        with pytest.raises(StoreError, match=words):
+            Predicted.of(store)
 
 
 def trinomial(m: int, p_10: float, p_01: float) -> dict[tuple[int, int], float]:
@@ -131,7 +150,7 @@ def test_a_paired_interval_covers_the_difference(m, rho):
 
 
 def test_a_paired_interval_has_the_sign_of_mcnemars_exact_test():
-    rho, m = 0.05, 40
+    rho, m = 0.05, 24
     for b in range(m + 1):
         for c in range(m + 1 - b):
             low, high = paired_interval(b, c, m, rho)
@@ -264,3 +283,71 @@ def test_predictions_are_shown_rounded_down_and_bounded():
     assert at.population[0] < at.test_set[0] <= 2 / 3
     found = compare(told, replace(told, correct=~correct & ~abstained), [], 0.05)
     assert (found.differences[0].only_first, found.differences[0].only_second) == (200, 98)
+
+
+def predicted(folder: Path) -> Path:
+    """A store of PREDICT over ten images."""
+    counts = np.eye(10, dtype=int)[3] * 100
+    records = [Record(i, i % 4, 3, {"p_value": 0.0}, False, [Tally.of("predict", counts)]) for i in range(10)]
+    write_store(folder, identity_of("predict", 10, 0.25, {"method": "predict", "n": 100}), {}, records)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory) -> dict[str, str]:
+    """A store of each kind that a table can show side by side, and a log."""
+    folder = tmp_path_factory.mktemp("kinds")
+    log = folder / "log.tsv"
+    log.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.3\t1\t1.0\n")
+    return {"certify": str(made(folder / "certify")), "attack": str(attacked(folder / "attack")),
+            "predict": str(predicted(folder / "predict")), "log": str(log)}
+
+
+def test_an_attack_has_its_table_in_every_format(kinds):
+    runs = gather([kinds["attack"]])
+    found = outcomes(runs.attacks[0].store)
+    assert table_text(runs, [], 0.05, "text", False) == attack_text(runs.attacks[0].store)
+    (content,) = table_content(runs, [], 0.05, False)
+    assert [one["accuracy"] for one in content["outcomes"]] == [one.accuracy for one in found]
+    rows = list(csv.DictReader(io.StringIO(table_text(runs, [], 0.05, "csv", False))))
+    assert [float(row["accuracy"]) for row in rows] == [one.accuracy for one in found]
+    for style in ("markdown", "latex"):
+        assert table_text(runs, [], 0.05, style, False).count(f"{100 * found[-1].accuracy:.1f}") == 1
+    beside = gather([kinds["attack"], kinds["certify"], kinds["predict"]])
+    shown = table_text(beside, [], 0.05, "text", False)
+    assert shown.index("ACR") < shown.index("new images, at least") < shown.index("what the attack found")
+    with pytest.raises(InputError, match="CSV has one kind"):
+        table_text(beside, [], 0.05, "csv", False)
+
+
+@pytest.mark.parametrize(("names", "options", "words"), [
+    (["predict"], ["--envelope"], "here are none"), (["certify"], ["--envelope"], "here is one"),
+    (["predict"], ["--radii", "0.5"], "--radii are for"), (["attack"], ["--radii", "0.5"], "--radii are for"),
+    (["predict"], ["--norm", "linf"], "kind predict"), (["certify", "attack"], ["--norm", "linf"], "kind attack"),
+    (["certify"], ["--json", "--format", "csv"], "give one of them"), (["certify", "attack"], ["--merge"], "merged"),
+])
+def test_what_would_do_nothing_is_refused(kinds, names, options, words):
+    for form in ([], [] if "--json" in options else ["--json"]):
+        done = CliRunner().invoke(app, ["table", *(kinds[name] for name in names), *options, *form])
+        assert (done.exit_code, words in done.output) == (2, True), done.output
+    if "--format" in options:
+        assert CliRunner().invoke(app, ["compare", kinds["certify"], kinds["certify"], *options]).exit_code == 2
+
+
+def test_attacks_are_not_compared_image_by_image(kinds):
+    done = CliRunner().invoke(app, ["compare", kinds["certify"], kinds["attack"]])
+    assert (done.exit_code, "holds attacks" in done.output) == (2, True)
+
+
+def test_a_log_does_not_say_which_images_are_off_the_grid(kinds):
+    assert described(Path(kinds["certify"]))["off_grid_images"] == 0
+    assert "off_grid_images" not in described(Path(kinds["log"]))
+
+
+@pytest.mark.parametrize(("given", "words"), [
+    ({"loss": "cross-entropy", "gamma": "1", "n": 5}, "n asks for a certificate"),
+    ({"model": "counts.npz"}, "take the store that it came from"),
+])
+def test_bounds_over_laws_say_what_they_do_not_take(tmp_path, given, words):
+    with pytest.raises(ConfigError, match=words):
+        DistributionalConfig.checked({"model": "m", "out": tmp_path / "s", **given})

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from smoothcert.cli.errors import reported
+from smoothcert.cli.errors import fail_for, reported
 from smoothcert.cli.plot import Crop, Data, DataDir, Resize, images_of
 from smoothcert.cli.table import Radii, Rho
 
@@ -15,20 +15,26 @@ Stores = Annotated[
 OutPage = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The page, one HTML file. (required)")]
 Title = Annotated[str, typer.Option(metavar="TEXT", help="Heading of the page (default: names the runs).")]
 NoGallery = Annotated[bool, typer.Option("--no-gallery", help="Show no images.")]
+Selftest = Annotated[
+    Path | None, typer.Option("--selftest", metavar="FILE", help="Show this result of `smoothcert selftest -o`.")
+]
 
 
 @reported
 def report(
     stores: Stores, out: OutPage, title: Title = "", radii: Radii = None, rho: Rho = 0.05,
     no_gallery: NoGallery = False, data: Data = None, data_dir: DataDir = None, resize: Resize = None,
-    crop: Crop = None,
+    crop: Crop = None, selftest: Selftest = None,
 ) -> None:
     """Write one self-contained HTML page on stores: curves, tables, images, what is guaranteed and what is not."""
     from smoothcert.report.gather import radius_list
     from smoothcert.report.html import check_page, gathered, report_page, write_page
+    from smoothcert.report.selftest import read_selftest
 
     check_page(out)
+    tested = read_selftest(selftest) if selftest else None
     grid = radius_list(radii)
-    runs, attacks = gathered(stores, None if no_gallery else images_of(data, data_dir, resize, crop))
-    write_page(out, report_page(runs, grid, rho, title, attacks))
+    runs, attacks, problems = gathered(stores, None if no_gallery else images_of(data, data_dir, resize, crop))
+    write_page(out, report_page(runs, grid, rho, title, attacks, problems, tested))
     typer.echo(f"wrote {out}", err=True)
+    fail_for(problems)

@@ -1,9 +1,12 @@
 """What an `attack` store says, as text and as plain numbers."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from smoothcert.checks import check_known
 from smoothcert.report.attacks import (
+    Attack,
     Beside,
     Outcome,
     Violations,
@@ -14,7 +17,8 @@ from smoothcert.report.attacks import (
     outcomes,
     violations,
 )
-from smoothcert.report.tables import aligned
+from smoothcert.report.listings import csv_lines, laid_out
+from smoothcert.report.tables import FORMATS, aligned
 from smoothcert.runs.store import Store
 
 
@@ -34,20 +38,36 @@ def attack_summary(store: Store, certified: Store | None = None) -> dict[str, An
     return summary
 
 
-def attack_text(store: Store, certified: Store | None = None) -> str:
+def attack_text(store: Store, certified: Store | None = None, name: str = "") -> str:
     """The same for people; `certified` is the store that gave the radii, or one over the same images."""
-    found = outcomes(store)
-    size, targeted = axis_of(store), found[0].reached is not None
-    head = [size, "m", "T", "n", "images", "accuracy", "changed", *(["reached"] if targeted else []), "abstained",
-            "mean l2", *(["mean linf"] if norm_of(store) == "linf" else [])]
-    rows = [[*_setting_cells(o), str(o.images), _percent(o.accuracy), _percent(o.changed),
-             *([_percent(o.reached or 0.0)] if targeted else []), _percent(o.abstained), f"{o.l2:.4g}",
-             *([f"{o.linf:.4g}"] if norm_of(store) == "linf" else [])] for o in found]
-    parts = [_facts(store), aligned([head, *rows]), _legend(store)]
+    parts = [_facts(store, name), aligned(_rows(store)), _legend(store)]
     if certified is not None:
         parts += [] if axis_of(store) == "times" else ["", _beside_text(store, certified)]
         parts.append(violations_text(violations(store, certified)))
     return "\n".join(parts)
+
+
+def render_attacks(attacks: Sequence[Attack], style: str) -> str:
+    """Attack stores in a format of `table`: each as a table of its own, but in CSV."""
+    check_known("format", style, FORMATS)
+    if style == "csv":
+        return csv_lines([{"run": one.name, "sizes": axis_of(one.store), **asdict(outcome)}
+                          for one in attacks for outcome in outcomes(one.store)])
+    if style == "text":
+        return "\n\n".join(attack_text(one.store, name=one.name) for one in attacks)
+    return "\n\n".join(laid_out(_facts(one.store, one.name).splitlines(), _rows(one.store), style, _legend(one.store))
+                       for one in attacks)
+
+
+def _rows(store: Store) -> list[list[str]]:
+    """The outcomes in cells, under their head."""
+    found = outcomes(store)
+    is_targeted, in_linf = found[0].reached is not None, norm_of(store) == "linf"
+    head = [axis_of(store), "m", "T", "n", "images", "accuracy", "changed", *(["reached"] if is_targeted else []),
+            "abstained", "mean l2", *(["mean linf"] if in_linf else [])]
+    return [head, *([*_setting_cells(o), str(o.images), _percent(o.accuracy), _percent(o.changed),
+                     *([_percent(o.reached or 0.0)] if is_targeted else []), _percent(o.abstained), f"{o.l2:.4g}",
+                     *([f"{o.linf:.4g}"] if in_linf else [])] for o in found)]
 
 
 def _setting_cells(row: Outcome | Beside) -> list[str]:
@@ -55,14 +75,14 @@ def _setting_cells(row: Outcome | Beside) -> list[str]:
     return [f"{row.size:g}", "-" if clean else str(row.m), "-" if clean else str(row.steps), str(row.n)]
 
 
-def _facts(store: Store) -> str:
+def _facts(store: Store, name: str) -> str:
     told, identity = store.identity["attack"], store.identity
     options = "".join(f", {name} {value}" for name, value in told["options"].items() if value is not None)
     wanted = "" if told["target"] is None else f", towards class {told['target']}"
     unfinished = "" if store.complete else "  (UNFINISHED: the run has attacks left)"
     alpha = alpha_of(store)
     answered = "answers by mean softmax" if alpha is None else f"alpha {alpha:g}"
-    return (f"{store.folder.name}: {identity['images']['count']} images, sigma {identity['noise']['sigma']:g}, "
+    return (f"{name or store.folder.name}: {identity['images']['count']} images, sigma {identity['noise']['sigma']:g}, "
             f"{answered}{unfinished}\nattack {told['name']}{options}{wanted}")
 
 

@@ -6,15 +6,30 @@ the accuracy that the worst perturbation leaves may be lower, and nothing here i
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from smoothcert.errors import InputError, StoreError
+from smoothcert.report.present import check_records
 from smoothcert.runs.comparing import check_certificates
 from smoothcert.runs.store import SHARD, Store
 from smoothcert.stats import FixedPredict
 from smoothcert.stats.tails import tail
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack store, and its name in a table or on a page."""
+
+    store: Store
+    name: str
+
+    @classmethod
+    def of(cls, store: Store, name: str) -> Self:
+        """An attack store that has records, or StoreError."""
+        check_records(store)
+        return cls(store, name)
 
 
 @dataclass(frozen=True)
@@ -199,8 +214,7 @@ class _View:
 def _view(store: Store) -> _View:
     if store.kind != "attack":
         raise StoreError(f"{store.folder} is no attack store, but one of kind {store.kind}")
-    if not store.num_records:
-        raise StoreError(f"{store.folder} has no records yet: let its run finish some images")
+    check_records(store)
     looks, answers = _answers(store)
     size, m, steps = (store.column(name) for name in (axis_of(store), "m", "steps"))
     keys = list(zip(size.tolist(), m.tolist(), steps.tolist(), strict=True))

@@ -16,6 +16,7 @@ from smoothcert.analysis.panels import noisy_copy
 from smoothcert.checks import check_count
 from smoothcert.errors import InputError
 from smoothcert.report.gallery import ImagesOf, gallery_of
+from smoothcert.report.present import check_records
 from smoothcert.report.results import Result
 from smoothcert.report.same_data import check_same_data
 from smoothcert.runs.recertify import noise_of
@@ -121,8 +122,7 @@ def contraction_of(store: Store, images_of: ImagesOf, how: Estimates, count: int
         raise InputError(f"{store.folder} is a store of kind {store.kind}: contraction takes the images and answers of "
                          f"a certify or predict store")
     rows = store.num_records
-    if not rows:
-        raise InputError(f"{store.folder} has no records yet: let its run finish some images")
+    check_records(store)
     chosen = np.unique(np.linspace(0, rows - 1, min(check_count("count", count), rows)).round().astype(np.int64))
     index, prediction, label = (store.column(name)[chosen] for name in ("index", "prediction", "label"))
     clean = images_of(store).batch(index)

@@ -9,6 +9,7 @@ import numpy as np
 from smoothcert.analysis.panels import noisy_copy
 from smoothcert.checks import check_count
 from smoothcert.errors import InputError
+from smoothcert.report.present import check_records
 from smoothcert.runs.recertify import noise_of
 from smoothcert.runs.store import Store
 from smoothcert.stats import ABSTAIN
@@ -81,8 +82,7 @@ def gallery_of(store: Store, images_of: ImagesOf, count: int) -> Gallery:
     if store.kind != "certify":
         raise InputError(f"{store.folder} is a store of kind {store.kind}: a gallery is sorted by radius, and needs a "
                          f"certify store")
-    if not store.num_records:
-        raise InputError(f"{store.folder} has no records yet: let its run finish some images")
+    check_records(store)
     if "seed" not in store.identity:
         raise InputError(f"{store.folder} does not say of which data set and noise it is: a gallery needs a store")
     images = images_of(store)

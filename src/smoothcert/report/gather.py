@@ -3,18 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from smoothcert.checks import check_count, check_known
 from smoothcert.errors import InputError, SmoothcertError
+from smoothcert.report.attack_tables import attack_summary, render_attacks
+from smoothcert.report.attacks import Attack
 from smoothcert.report.best import Board, best_content
 from smoothcert.report.compare import Comparison, Run, compare
-from smoothcert.report.interop import Named, named, open_records
+from smoothcert.report.interop import Named, open_records
 from smoothcert.report.listings import prediction_content, render_predictions
 from smoothcert.report.predictions import Predicted
 from smoothcert.report.results import Result, default_radii, merged
 from smoothcert.report.robustness import Robustness
 from smoothcert.report.robustness_tables import named_rhos, render_robustness
+from smoothcert.report.several import opened_apart
 from smoothcert.report.tables import render, summary
 
 NORMS = ("l2", "linf")
@@ -22,13 +26,14 @@ NORMS = ("l2", "linf")
 
 @dataclass(frozen=True)
 class Gathered:
-    """Runs of certification, of PREDICT and of distributional bounds, and what went wrong with the others, in the order
-    they were named."""
+    """Runs of certification, of PREDICT, of distributional bounds and of attacks, and what went wrong with the others,
+    each in the order they were named."""
 
     results: list[Result]
     predicted: list[Predicted]
     problems: list[SmoothcertError]
     robust: list[Robustness] = field(default_factory=list)
+    attacks: list[Attack] = field(default_factory=list)
 
 
 def gather(
@@ -49,33 +54,35 @@ def gather(
         check_count("dimension", dimension)
         if norm != "linf":
             raise InputError("--dimension is for --norm linf: leave it out, or give both")
-    runs: list[Run | Robustness] = []
-    problems: list[SmoothcertError] = []
-    for one in named(texts):
-        try:
-            runs.append(_opened(one, alpha, norm, dimension))
-        except SmoothcertError as error:
-            if whole or merge or len(texts) == 1 or isinstance(error, InputError):
-                raise
-            problems.append(error)
-    if problems and not runs:
-        raise type(problems[0])("\n".join(map(str, problems)))
+    runs, problems = opened_apart(texts, partial(_opened, alpha=alpha, norm=norm, dimension=dimension),
+                                  whole or merge)
     results = [run for run in runs if isinstance(run, Result)]
     predicted = [run for run in runs if isinstance(run, Predicted)]
     robust = [run for run in runs if isinstance(run, Robustness)]
-    if merge and predicted:
-        raise InputError(f"{predicted[0].name} holds predictions: only runs of certification can be merged")
-    if merge and robust:
-        raise InputError(f"{robust[0].name} holds distributional bounds: only runs of certification can be merged")
-    return Gathered([merged(results)] if merge else results, predicted, problems, robust)
+    attacks = [run for run in runs if isinstance(run, Attack)]
+    if merge and (other := [*predicted, *robust, *attacks]):
+        raise InputError(f"{other[0].name} holds no certificates of single images: only runs of certification can be "
+                         f"merged")
+    return Gathered([merged(results)] if merge else results, predicted, problems, robust, attacks)
+
+
+def check_asked(runs: Gathered, radii: Sequence[float], envelopes: bool) -> None:
+    """Raise InputError for what was asked of a table and none of its runs can show."""
+    if envelopes and len(runs.results) < 2:
+        raise InputError(f"--envelope is the best of several runs of certification at each radius, and here "
+                         f"{'is one' if runs.results else 'are none'}: leave it out, or name more")
+    if radii and not (runs.results or runs.robust):
+        raise InputError("--radii are for runs of certification and of distributional bounds, and here are none: leave "
+                         "them out")
 
 
 def table_text(runs: Gathered, radii: Sequence[float], rho: float, style: str, envelopes: bool) -> str:
-    """The table of the runs of certification, below it that of the runs of PREDICT, and that of distributional bounds,
-    where a radius r is the transport cost r^2."""
-    if style == "csv" and sum(map(bool, (runs.results, runs.predicted, runs.robust))) > 1:
-        raise InputError("CSV has one kind of run in a table: give runs of certification, of PREDICT, or of "
-                         "distributional bounds")
+    """The table of the runs of certification, below it those of the runs of PREDICT, of distributional bounds, where a
+    radius r is the transport cost r^2, and of attacks."""
+    check_asked(runs, radii, envelopes)
+    if style == "csv" and sum(map(bool, (runs.results, runs.predicted, runs.robust, runs.attacks))) > 1:
+        raise InputError("CSV has one kind of run in a table: give runs of certification, of PREDICT, of "
+                         "distributional bounds, or attacks")
     parts = []
     if runs.results:
         parts.append(render(runs.results, radii or default_radii(runs.results), rho, style, envelopes))
@@ -83,11 +90,14 @@ def table_text(runs: Gathered, radii: Sequence[float], rho: float, style: str, e
         parts.append(render_predictions(runs.predicted, rho, style))
     if runs.robust:
         parts.append(render_robustness(runs.robust, [radius**2 for radius in radii], style))
+    if runs.attacks:
+        parts.append(render_attacks(runs.attacks, style))
     return "\n\n".join(parts)
 
 
 def table_content(runs: Gathered, radii: Sequence[float], rho: float, envelopes: bool) -> list[dict[str, Any]]:
     """The same as plain values: a run an entry, and an entry for each envelope."""
+    check_asked(runs, radii, envelopes)
     content = []
     if runs.results:
         board = Board.of(runs.results, radii or default_radii(runs.results), rho, envelopes)
@@ -96,14 +106,16 @@ def table_content(runs: Gathered, radii: Sequence[float], rho: float, envelopes:
         content += [best_content(one, rho) for one in board.envelopes] if envelopes else []
     content += [prediction_content(run, rho) for run in runs.predicted]
     costs = [radius**2 for radius in radii] or named_rhos(runs.robust)
-    return content + [run.content(costs) for run in runs.robust]
+    return [*content, *(run.content(costs) for run in runs.robust),
+            *({"name": attack.name, **attack_summary(attack.store)} for attack in runs.attacks)]
 
 
 def compared(runs: Gathered, radii: Sequence[float], rho: float) -> Comparison:
     """The two runs gathered, against each other."""
-    if runs.robust:
-        raise InputError(f"{runs.robust[0].name} holds distributional bounds, and no answers for single images to "
-                         f"compare: `smoothcert table` shows several side by side")
+    if other := [*runs.robust, *runs.attacks]:
+        what = "distributional bounds" if runs.robust else "attacks"
+        raise InputError(f"{other[0].name} holds {what}, which are not compared image by image: `smoothcert table` "
+                         f"shows several side by side")
     if len(runs.results) == 1:
         raise InputError(f"{runs.results[0].name} has radii and {runs.predicted[0].name} the answers of PREDICT: "
                          f"they cannot be compared")
@@ -124,12 +136,14 @@ def radius_list(text: str | None) -> list[float]:
                          f"got {text!r}") from None
 
 
-def _opened(one: Named, alpha: float | None, norm: str, dimension: int | None) -> Run | Robustness:
+def _opened(one: Named, alpha: float | None, norm: str, dimension: int | None) -> Run | Robustness | Attack:
     store = open_records(one.path, alpha)
+    if store.kind != "certify" and norm != "l2":
+        raise InputError(f"{one.name} is a store of kind {store.kind}: --norm {norm} is for certified radii alone "
+                         f"(rho is a mean squared l2 move): leave it out")
+    if store.kind == "attack":
+        return Attack.of(store, one.name)
     if store.kind == "distributional":
-        if norm != "l2":
-            raise InputError(f"{one.name} holds distributional bounds, whose rho is the mean squared l2 move: leave "
-                             f"--norm {norm} out")
         return Robustness.of(store, one.name)
     if store.kind == "predict":
         return Predicted.of(store, one.name)

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from smoothcert.errors import StoreError
+from smoothcert.report.present import check_records
 from smoothcert.report.results import setting_of
 from smoothcert.runs.store import Store
 from smoothcert.stats import CertifiedAccuracy, certified_accuracy
@@ -40,8 +40,7 @@ class Predicted:
     @classmethod
     def of(cls, store: Store, name: str | None = None) -> Self:
         """The answers of a `predict` store, or StoreError where it has none."""
-        if not store.num_records:
-            raise StoreError(f"{store.folder} has no records yet: let its run finish some images")
+        check_records(store)
         procedure = store.identity["procedure"]
         n = procedure.get("n") or procedure["n_max"]
         return cls(name or store.folder.name, store.column("index"), store.correct, store.column("prediction") < 0,

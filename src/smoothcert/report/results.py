@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from smoothcert.errors import InputError, StoreError
+from smoothcert.report.present import check_records
 from smoothcert.runs.store import Store
 from smoothcert.stats import CertifiedAccuracy, average_certified_radius, certified_accuracy, linf_radius, max_radius
 
@@ -65,8 +66,7 @@ class Result:
         if radius is None:
             raise StoreError(f"{store.folder} is a store of kind {store.kind} and has no radii: this needs a "
                              f"certify store; `smoothcert info` says what it holds")
-        if not len(prediction):
-            raise StoreError(f"{store.folder} has no records yet: let its run finish some images")
+        check_records(store)
         label = store.column("label")
         return cls(name, store.column("index"), np.asarray(radius), prediction == label, prediction < 0,
                    store.identity["noise"]["sigma"], procedure["alpha"], procedure["method"],

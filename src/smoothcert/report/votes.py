@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from smoothcert.errors import StoreError
+from smoothcert.report.present import check_records
 from smoothcert.runs.records import dense_counts
 from smoothcert.runs.store import Store
 from smoothcert.stats.binomial import SAFETY, lower_limit
@@ -53,8 +54,7 @@ def votes_of(store: Store) -> Votes:
     """
     if store.kind != "certify":
         raise StoreError(f"{store.folder} is a store of kind {store.kind}: this needs the counts of a certify store")
-    if not store.num_records:
-        raise StoreError(f"{store.folder} has no records yet: let its run finish some images")
+    check_records(store)
     design = store.identity["procedure"].get("design", "fixed")
     if design == "radii":
         raise StoreError(f"{store.folder} stopped sampling when its radii were decided, so its counts say nothing at "

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from smoothcert.errors import StoreError
-from smoothcert.report.attacks import axis_of, empirical_curve, norm_of
-from smoothcert.report.html.facts import Attack, Run
+from smoothcert.report.attacks import Attack, axis_of, empirical_curve, norm_of
+from smoothcert.report.html.facts import Run
 from smoothcert.report.html.markup import rounded_down
 from smoothcert.report.studies import top_shares, wall
 from smoothcert.report.thin import COLUMNS, corners

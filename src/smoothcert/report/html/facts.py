@@ -23,14 +23,6 @@ class Run:
         return self.result.name
 
 
-@dataclass(frozen=True)
-class Attack:
-    """An attack store of a report, and its name."""
-
-    store: Store
-    name: str
-
-
 SAYS = (
     "For each certified image, the smoothed classifier gives the stated class to every image whose l2 distance from it "
     "is below the radius. This is a theorem (Cohen et al. 2019, Theorem 1), not the outcome of attacks that failed.",

@@ -1,13 +1,17 @@
 """From stores to the runs of a page, and from a page to a file."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from smoothcert.errors import InputError, SmoothcertError, StoreError
+from smoothcert.report.attacks import Attack
 from smoothcert.report.gallery import Gallery, ImagesOf, gallery_of
-from smoothcert.report.html.facts import Attack, Run
-from smoothcert.report.interop import named, open_records
+from smoothcert.report.html.facts import Run
+from smoothcert.report.interop import Named, open_records
 from smoothcert.report.results import Result
+from smoothcert.report.several import opened_apart
 from smoothcert.runs.files import make_folder, write_text
 from smoothcert.runs.store import Store
 
@@ -15,40 +19,55 @@ GALLERY = 48
 """Images that the galleries of a page show together; each run has at least one, and only the first so many runs."""
 
 
-def gathered(texts: Sequence[str], images_of: ImagesOf | None) -> tuple[list[Run], list[Attack]]:
-    """The runs and the attacks of a page, from stores, logs and count files (also METHOD=PATH).
+class Gathered(NamedTuple):
+    """The runs and the attacks of a page, and what went wrong with the others, in the order they were named."""
+
+    runs: list[Run]
+    attacks: list[Attack]
+    problems: list[SmoothcertError]
+
+
+def gathered(texts: Sequence[str], images_of: ImagesOf | None) -> Gathered:
+    """What a page shows of stores, logs and count files (also METHOD=PATH), opened as `opened_apart` does.
 
     Images that cannot be had are left out, and the page says why.
 
     Args:
         images_of: the data set of a store, or None for no images.
     Raises:
-        StoreError: a store of another kind, or none that has radii. What opening them raises.
+        StoreError: none has radii. What opening them raises.
     """
-    opened = [(open_records(one.path), one.name) for one in named(texts)]
-    if bounds := [name for store, name in opened if store.kind == "distributional"]:
-        raise StoreError(f"{', '.join(bounds)}: a report shows what was certified of single images, and these stores "
-                         f"bound losses under data laws: `smoothcert table` and `smoothcert plot distributional` show "
-                         f"them")
-    attacks = [Attack(store, name) for store, name in opened if store.kind == "attack"]
-    rest = [(store, name) for store, name in opened if store.kind != "attack"]
-    if not rest:
-        raise StoreError("a report shows what was certified: give at least one certify store or log with radii")
-    runs = [Run(Result.of(store, name), store, *_gallery(store, images_of, number, len(rest)))
-            for number, (store, name) in enumerate(rest)]
-    return runs, attacks
+    opened, problems = opened_apart(texts, _opened)
+    attacks = [one for one in opened if isinstance(one, Attack)]
+    runs = [one for one in opened if isinstance(one, Run)]
+    if not runs:
+        raise StoreError("\n".join(["a report shows what was certified: give at least one certify store or log with "
+                                    "radii", *map(str, problems)]))
+    shown = []
+    for number, run in enumerate(runs):
+        gallery, why_not = _gallery(run.store, images_of, number, len(runs))
+        shown.append(replace(run, gallery=gallery, no_gallery=why_not))
+    return Gathered(shown, attacks, problems)
 
 
 def write_page(file: Path, page: str) -> None:
-    """Write the page whole."""
+    """Write the page whole; what is no text in a name (a file's bytes that are no UTF-8) becomes a question mark."""
     make_folder(file.parent)
-    write_text(file, page)
+    write_text(file, page.encode("utf-8", "replace").decode("utf-8"))
 
 
 def check_page(file: Path) -> None:
     """Raise InputError unless a file's name is that of a page."""
     if file.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{file.name} must end in .html")
+
+
+def _opened(one: Named) -> Run | Attack:
+    store = open_records(one.path)
+    if store.kind == "distributional":
+        raise StoreError(f"{one.name}: a report shows what was certified of single images, and this store bounds "
+                         f"losses under data laws: `smoothcert table` and `smoothcert plot distributional` show it")
+    return Attack.of(store, one.name) if store.kind == "attack" else Run(Result.of(store, one.name), store)
 
 
 def _gallery(store: Store, images_of: ImagesOf | None, number: int, of: int) -> tuple[Gallery | None, str]:

@@ -7,13 +7,16 @@ from importlib import resources
 
 import numpy as np
 
-from smoothcert.report.attacks import axis_of, norm_of, outcomes
+from smoothcert.errors import SmoothcertError
+from smoothcert.report.attacks import Attack, axis_of, norm_of, outcomes
 from smoothcert.report.best import sigma_words
 from smoothcert.report.gallery import Gallery
 from smoothcert.report.html.charts import LOWER, attack_points, chart_data
-from smoothcert.report.html.facts import ASSUMES, SAYS, SAYS_NOT, Attack, Run, settings, warnings
+from smoothcert.report.html.facts import ASSUMES, SAYS, SAYS_NOT, Run, settings, warnings
 from smoothcert.report.html.markup import Markup, element, embedded, joined, sortable
+from smoothcert.report.html.selftested import selftested
 from smoothcert.report.results import default_radii
+from smoothcert.report.selftest import SelfTest
 from smoothcert.report.tables import down
 from smoothcert.version import __version__
 
@@ -26,7 +29,7 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 
 def report_page(
     runs: Sequence[Run], radii: Sequence[float] = (), rho: float = 0.05, title: str = "",
-    attacks: Sequence[Attack] = (),
+    attacks: Sequence[Attack] = (), problems: Sequence[SmoothcertError] = (), selftest: SelfTest | None = None,
 ) -> str:
     """A self-contained HTML page on `runs`, with the `attacks` beside them.
 
@@ -34,6 +37,8 @@ def report_page(
         radii: those of the table; evenly spaced by default.
         rho: failure probability of each lower bound.
         title: a heading; by default it names the runs.
+        problems: what went wrong with runs that the page was to show too.
+        selftest: of the installation that made the runs.
     """
     radii = list(radii) or default_radii([run.result for run in runs])
     title = title or f"Certified robustness: {', '.join(run.name for run in runs[:4])}{' ...' if runs[4:] else ''}"
@@ -44,8 +49,9 @@ def report_page(
     )
     body = joined(
         element("a", "Skip to the figures", href="#curves", class_="skip"), _header(title, runs, rho),
-        element("main", _warned(runs), _curves(runs, attacks), _table(runs, radii, rho), _attacked(attacks), _meaning(),
-                _charts(), _galleries(runs), _images(runs), _details(runs)),
+        element("main", _missing(problems), _warned(runs), selftested(selftest, runs), _curves(runs, attacks),
+                _table(runs, radii, rho), _attacked(attacks), _meaning(), _charts(), _galleries(runs), _images(runs),
+                _details(runs)),
         element("footer", f"Made by smoothcert {__version__} from stored counts. This page asks nothing of a network."),
         element("script", embedded({"runs": chart_data(runs, rho), "attacks": attack_points(attacks)}),
                 type="application/json", id="data"),
@@ -61,6 +67,13 @@ def _header(title: str, runs: Sequence[Run], rho: float) -> Markup:
     theme = element("label", "Colours ", element("select", *(element("option", word, value=word.lower()) for word in
                                                              ("Auto", "Light", "Dark")), id="theme"))
     return element("header", element("div", element("h1", title), element("p", words)), theme)
+
+
+def _missing(problems: Sequence[SmoothcertError]) -> Markup:
+    if not problems:
+        return Markup("")
+    return element("section", element("h2", "Missing from this page"), element("p", "It was to show these too:"),
+                   element("ul", *(element("li", str(problem)) for problem in problems)), class_="warn", id="missing")
 
 
 def _warned(runs: Sequence[Run]) -> Markup:

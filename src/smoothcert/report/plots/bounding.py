@@ -16,7 +16,7 @@ def draw_bounds(panels: Sequence[Panel]) -> Figure:
     """A panel for each cost: colours tell runs apart, dashes what a line is; the worst case has a mark at each ascent.
     """
     figure = new_figure(6.4 if len(panels) == 1 else 9.6)
-    top = (panels[0].ceiling or max(float(one.loss.max()) for panel in panels for one in panel.series)) * 1.05
+    top = (panels[0].ceiling or max(float(one.loss.max()) for panel in panels for one in panel.series) or 1.0) * 1.05
     for number, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(1, len(panels), number, title=panel.title, ylim=(0, top),
                                   xlabel="rho (mean squared l2 move)", ylabel=f"expected loss: {panel.loss}")

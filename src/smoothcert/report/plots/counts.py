@@ -63,7 +63,7 @@ def draw_wall(data: Wall) -> Figure:
         axes.annotate(f"r_max {data.wall[number]:.2f}: {100 * data.at_wall[number]:.1f} % of images at it",
                       (100, data.wall[number]), xytext=(0, 3), textcoords="offset points", ha="right", va="bottom",
                       fontsize=8, color=INK)
-    axes.set_ylim(0, 1.08 * max(data.wall))
+    axes.set_ylim(0, 1.08 * max(data.wall) or 1.0)
     legend(axes, [handle(k) for k in range(len(data.names))], data.names, loc="lower left")
     return figure
 

@@ -25,6 +25,7 @@ from smoothcert.report.plots.counts import draw_abstention, draw_scatter, draw_t
 from smoothcert.report.plots.denoising import draw_contraction, draw_denoised, draw_failures
 from smoothcert.report.plots.images import draw_gallery, draw_panels, draw_regions, draw_resolution
 from smoothcert.report.plots.lines import Empirical, Observed, draw_curves, draw_empirical, draw_envelope
+from smoothcert.report.present import check_records
 from smoothcert.report.results import Result
 from smoothcert.report.robustness import Robustness
 from smoothcert.report.same_data import check_same_data
@@ -240,8 +241,7 @@ def _estimates(request: Request, kind: str) -> Estimates:
 def _one_image(request: Request) -> tuple[Store, np.ndarray, int]:
     """The image asked for, else the one of the median radius, and its index."""
     store = _only(request)[0]
-    if not store.num_records:
-        raise InputError(f"{store.folder} has no records yet: let its run finish some images")
+    check_records(store)
     index, key = store.column("index"), request.options.get("image")
     if key is None:
         order = np.argsort(store.column("radius"), kind="stable") if store.kind == "certify" else np.arange(1)
