@@ -8,6 +8,7 @@ import typer
 from smoothcert.cli.attack import attack
 from smoothcert.cli.certify import certify
 from smoothcert.cli.compare import compare
+from smoothcert.cli.cost import cost
 from smoothcert.cli.demo import demo
 from smoothcert.cli.distributional import distributional
 from smoothcert.cli.export import export
@@ -17,8 +18,10 @@ from smoothcert.cli.predict import predict
 from smoothcert.cli.recertify import recertify
 from smoothcert.cli.report import report
 from smoothcert.cli.reproduce import reproduce
+from smoothcert.cli.selftest import selftest
 from smoothcert.cli.table import table
 from smoothcert.cli.train import train
+from smoothcert.cli.verify import verify
 from smoothcert.version import __version__
 
 app = typer.Typer(
@@ -43,8 +46,8 @@ def _root(
     pass
 
 
-for verb in (train, certify, predict, attack, distributional, table, plot, report, compare, export, recertify,
-             reproduce, info, demo):
+for verb in (train, certify, predict, attack, distributional, table, plot, report, compare, cost, export, recertify,
+             reproduce, verify, selftest, info, demo):
     app.command()(verb)
 
 

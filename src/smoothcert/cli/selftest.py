@@ -1,0 +1,26 @@
+"""`smoothcert selftest`."""
+
+import json
+
+import typer
+
+from smoothcert.cli.options import configured
+from smoothcert.cli.progress import shown
+from smoothcert.selftest.config import SelftestConfig
+
+
+@configured(SelftestConfig)
+def selftest(config: SelftestConfig, as_json: bool, quiet: bool) -> None:
+    """Check this installation against classifiers of known p_A and radius: can its certificates be trusted?"""
+    from smoothcert.report.selftest import selftest_text
+    from smoothcert.runs.files import make_folder, write_json
+    from smoothcert.selftest.run import selftest as run
+
+    with shown("checks", quiet) as progress:
+        found = run(config, progress)
+    if config.out is not None:
+        make_folder(config.out.parent)
+        write_json(config.out, found.content())
+    typer.echo(json.dumps(found.content()) if as_json else selftest_text(found))
+    if found.verdict != "green":
+        raise typer.Exit(1)

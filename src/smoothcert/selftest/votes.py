@@ -1,0 +1,227 @@
+"""What an engine does with the copies: votes of known law, votes equal to the plain model's, certificates that hold."""
+
+import copy
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from smoothcert.errors import SmoothcertError
+from smoothcert.noise import GaussianNoise
+from smoothcert.selftest.finding import Finding, Planned, Setting, binomial_p, by_chance
+from smoothcert.selftest.known import (
+    CONVOLUTIONAL,
+    SHAPE,
+    Known,
+    band,
+    convolutional,
+    halfspace,
+    image_at,
+    positions,
+    quadrants,
+)
+from smoothcert.selftest.normals import caught
+from smoothcert.smoothing import OpenVoter, Sampling, Segment, open_voter
+from smoothcert.smoothing.engines import ENGINES, EngineWarning
+from smoothcert.smoothing.engines.check import MARGINS
+from smoothcert.smoothing.engines.protocol import Refused
+from smoothcert.smoothing.voters import Voter
+
+POINTS = ((0.0, 0.1), (0.1, 0.0), (0.25, 0.25), (-0.4, 0.3), (0.6, -0.5), (-0.75, -0.1))
+"""(u, v) of the images of the vote checks."""
+
+_OTHER_BATCH = 33
+
+
+class Unusable(Exception):
+    """An engine that does not run here; the message says why. `wrong`: it would, but gives other votes."""
+
+    def __init__(self, reason: str, wrong: bool = False):
+        super().__init__(reason)
+        self.wrong = wrong
+
+
+@dataclass(eq=False)
+class Networks:
+    """What every engine is given: a linear network of known law, and a convolutional one with its plain votes."""
+
+    setting: Setting
+
+    @cached_property
+    def known(self) -> Known:
+        found = halfspace()
+        found.network.to(self.setting.device)
+        return found
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """Two images (2, 1, 8, 8) of whole 255ths."""
+        levels = np.random.default_rng(0).integers(64, 192, (2, *CONVOLUTIONAL))
+        return (levels / 255).astype(np.float32)
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """(2, n, 64) the copies that the network is given."""
+        n = self.setting.sizes.votes // 10
+        return np.concatenate([caught(self.setting, CONVOLUTIONAL, image, [(key, "estimate")], n)[0]
+                               for key, image in enumerate(self.images)])
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        return convolutional(self._tensors().flatten(0, 1)).to(self.setting.device)
+
+    @cached_property
+    def reference(self) -> tuple[np.ndarray, np.ndarray]:
+        """Votes (2, 10) in float64, and how many of each image's are too close to be told in the precision (2,)."""
+        logits = copy.deepcopy(self.network).cpu().double()(self._tensors().flatten(0, 1).double())
+        first, second = logits.topk(2, dim=1).values.unbind(dim=1)
+        scale = logits.abs().amax(dim=1)
+        close = first - second <= MARGINS[self.setting.precision] * scale.clamp(min=scale.median())
+        votes = logits.argmax(dim=1).reshape(2, -1).numpy()
+        return np.stack([np.bincount(row, minlength=10) for row in votes]), close.reshape(2, -1).sum(dim=1).numpy()
+
+    @cached_property
+    def plain(self) -> np.ndarray:
+        """Votes (2, 10) of the plain model, in batches of another size."""
+        return self.count(self.setting.voter(self.network, 10, CONVOLUTIONAL, "plain", _OTHER_BATCH).voter, 1)
+
+    def count(self, voter: Voter, pieces: int) -> np.ndarray:
+        """(2, 10) votes, counted in so many uneven pieces of both images by turns."""
+        n = self.rows.shape[1]
+        ends = [n * k * k // pieces**2 for k in range(pieces + 1)]
+        subjects = [voter.subject(image, key) for key, image in enumerate(self.images)]
+        parts = [Segment(subject, "estimate", start, end - start) for start, end in pairwise(ends)
+                 for subject in subjects if end > start]
+        return voter.count(parts).reshape(-1, 2, 10).sum(axis=0)
+
+    def _tensors(self) -> torch.Tensor:
+        return torch.from_numpy(self.rows).reshape(2, -1, *CONVOLUTIONAL)
+
+
+@dataclass(eq=False)
+class EngineVotes:
+    """One engine's networks. `named`: it was asked for, so it must not be passed over."""
+
+    engine: str
+    named: bool
+    networks: Networks
+
+    @property
+    def setting(self) -> Setting:
+        return self.networks.setting
+
+    @property
+    def linear(self) -> Voter:
+        """The linear network's. Raises Unusable, as `deep` does."""
+        return self._opened[0].voter
+
+    @property
+    def deep(self) -> OpenVoter:
+        """The convolutional network's."""
+        return self._opened[1]
+
+    def planned(self) -> list[Planned]:
+        """The checks of this group, but those of certificates."""
+        name = f"engine {self.engine}"
+        return [Planned.fixed(name, "runs networks here", self.starts),
+                Planned.fixed(name, "votes of a convolutional network", self.equal),
+                Planned.chance(name, "votes of a linear network", self.lawful)]
+
+    def starts(self) -> Finding:
+        """The engine runs, and passes the library's own check on both networks."""
+        try:
+            return Finding(True, f"in batches of {self.deep.batch} and fewer")
+        except Unusable as reason:
+            return Finding(False if self.named or reason.wrong else None, str(reason))
+
+    def equal(self) -> Finding:
+        """Votes add up to n, and are float64's but for close calls; in float32 the plain model's, however cut."""
+        (wanted, doubtful), n = self.networks.reference, self.networks.rows.shape[1]
+        found = self.networks.count(self.deep.voter, 1)
+        right = bool((found.sum(axis=1) == n).all() and (np.abs(found - wanted).sum(axis=1) <= 2 * doubtful).all())
+        words = f"{found.size // 10} x {n:,} votes, {np.abs(found - wanted).sum() // 2} unlike float64's"
+        allowed = f"at most {doubtful.sum()}, the close calls"
+        if self.setting.precision != "float32":
+            return Finding(right, words, allowed)
+        cut = self.networks.count(self.deep.voter, 7)
+        others = int(np.abs(found - self.networks.plain).sum() + np.abs(found - cut).sum()) // 2
+        return Finding(right and others == 0, f"{words}, {others} unlike the plain model's in other batches",
+                       f"{allowed}; 0")
+
+    def lawful(self, level: float) -> Finding:
+        """Votes for class 1 are Bin(n, Phi(u / sigma))."""
+        tests = law_tests(self.networks.known, self.linear, self.setting.sizes.votes, self.setting.sigma)
+        return by_chance(tests, level, f"{len(POINTS)} images x {self.setting.sizes.votes:,} votes")
+
+    @property
+    def _opened(self) -> tuple[OpenVoter, OpenVoter]:
+        if isinstance(self._tried, Unusable):
+            raise self._tried
+        return self._tried
+
+    @cached_property
+    def _tried(self) -> tuple[OpenVoter, OpenVoter] | Unusable:
+        try:
+            return (self._open(self.networks.known.network, 2, SHAPE),
+                    self._open(self.networks.network, 10, CONVOLUTIONAL))
+        except Unusable as reason:
+            return reason
+
+    def _open(self, network: torch.nn.Module, num_classes: int, shape: tuple[int, int, int]) -> OpenVoter:
+        """The voter, or Unusable where it would run in another engine."""
+        try:
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always", EngineWarning)
+                opened = self.setting.voter(network, num_classes, shape, self.engine)
+        except SmoothcertError as error:  # a package or a precision that it does not have
+            raise Unusable(str(error)) from error
+        if opened.engine == self.engine:
+            return opened
+        try:
+            ENGINES[self.engine](network, shape, 1, self.setting.device, self.setting.precision)
+        except Refused as reason:
+            raise Unusable(str(reason)) from None
+        raise Unusable(" ".join(str(one.message) for one in said), wrong=True)
+
+
+def law_tests(known: Known, voter: Voter, n: int, sigma: float) -> dict[str, float]:
+    """p-values of the votes for each class on each image, n samples each; 0 where they do not add up to n."""
+    images = [image_at(u, v) for u, v in POINTS]
+    parts = [Segment(voter.subject(image, key), "estimate", 0, n) for key, image in enumerate(images)]
+    tests = {}
+    for image, counts in zip(images, voter.count(parts), strict=True):
+        law = known.law(image, sigma)
+        for label, (count, share) in enumerate(zip(counts.tolist(), law.tolist(), strict=True)):
+            name = f"class {label} at u = {positions(image)[0]:.3f}"
+            tests[name] = binomial_p(count, n, share, 1 - share) if counts.sum() == n else 0.0
+    return tests
+
+
+def spaces(setting: Setting) -> list[Planned]:
+    """Smaller spaces of plain Gaussian noise, which only float32 has: a check for each."""
+    if setting.precision != "float32":
+        return []
+    return [Planned.chance("smaller spaces", known.space, _in_space, setting, known)
+            for known in (halfspace(), quadrants(), band())]
+
+
+def _in_space(setting: Setting, known: Known, level: float) -> Finding:
+    """Votes drawn there follow the law of noise on pixels, however they are cut."""
+    network = known.network.to(setting.device)
+    opened = open_voter(network, GaussianNoise(setting.sigma), known.num_classes, SHAPE, setting.seed, None,
+                        Sampling("plain", device=setting.device))
+    if opened.space != known.space:
+        return Finding(None, f"the network is sampled in {opened.space} here")
+    n = setting.sizes.votes
+    if opened.space != "binary":  # whose draws are one a run of samples
+        subject = opened.voter.subject(image_at(*POINTS[1]), 1)
+        whole, *parts = (opened.voter.count([Segment(subject, "select", start, end - start)])[0]
+                         for start, end in ((0, 999), (0, 70), (70, 999)))
+        if not np.array_equal(whole, np.sum(parts, axis=0)):
+            return Finding(False, f"{whole.tolist()} votes in one piece, {np.sum(parts, axis=0).tolist()} in two")
+    return by_chance(law_tests(known, opened.voter, n, setting.sigma), level,
+                     f"{known.name}, {len(POINTS)} images x {n:,} votes")
+
