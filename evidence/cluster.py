@@ -43,16 +43,21 @@ def certified(*more: str) -> list[str]:
 
 
 def driver_killed(work: Path, address: str, rng: np.random.Generator) -> int:
-    """The driver of a run in the cluster is killed after a random time; how many records it had left."""
+    """The driver of a run in the cluster is killed, a while after its first record; how many records are there then."""
+    before = _records(work)
     child = subprocess.Popen(certified("--cluster", address, "-o", "run"), cwd=work, stdout=subprocess.DEVNULL)
-    times = work / "run" / "times.jsonl"
-    while child.poll() is None and not times.exists():
-        time.sleep(0.05)
-    time.sleep(rng.uniform(0, 3))
+    while child.poll() is None and _records(work) == before:
+        time.sleep(0.02)
+    time.sleep(rng.uniform(0, 1))
     if child.poll() is None:
         os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    return len(times.read_text().splitlines())
+    return _records(work)
+
+
+def _records(work: Path) -> int:
+    times = work / "run" / "times.jsonl"
+    return len(times.read_text().splitlines()) if times.exists() else 0
 
 
 def killed_nodes(nodes: Any, work: Path) -> list[str]:
@@ -91,7 +96,7 @@ def killed_drivers(nodes: Any, work: Path) -> list[str]:
 
 
 def main() -> str:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": sys.path[0]}  # workers read these runs there
     from ray.cluster_utils import Cluster
 
     work = fresh("cluster")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 PARTS = ("coverage", "sequential", "linear", "invariance", "kills", "mnist", "fast", "attacks", "objectives",
-         "denoisers", "distributional")
+         "denoisers", "distributional", "cluster", "cost", "faults", "torchrun", "fuzz")
 """Modules beside this one; each has main() -> Markdown."""
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import pyarrow.parquet as pq
-
 from smoothcert.errors import SmoothcertError
 
 _NEW_MOUNTS, _PRIVATE = 0x20000, 0x44000  # CLONE_NEWNS; MS_PRIVATE | MS_REC
@@ -43,7 +41,6 @@ class Steps:
     def watched(self) -> Iterator["Steps"]:
         with (patch.object(builtins, "open", partial(self._open, builtins.open)),
               patch.object(io, "open", partial(self._open, io.open)),
-              patch.object(pq, "write_table", partial(self._table, pq.write_table)),
               patch.object(os, "fsync", partial(self._fsync, os.fsync)),
               patch.object(os, "replace", partial(self._path, "rename", os.replace)),
               patch.object(os, "unlink", partial(self._path, "unlink", os.unlink)),
@@ -59,15 +56,6 @@ class Steps:
             raw = self.step("create", lambda: _Raw(self, file, mode))
         buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
         return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding=more.get("encoding"))
-
-    def _table(self, real: Any, table: Any, target: Any, **more: Any) -> None:
-        if not isinstance(target, str | Path) or not self.inside(target):
-            real(table, target, **more)
-            return
-        whole = io.BytesIO()
-        real(table, whole, **more)
-        with open(target, "wb") as file:
-            file.write(whole.getvalue())
 
     def _fsync(self, real: Any, number: int) -> None:
         inside = self.inside(os.readlink(f"/proc/self/fd/{number}"))

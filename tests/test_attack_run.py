@@ -23,6 +23,7 @@ from smoothcert.runs.adversaries import read_adversaries
 from smoothcert.runs.attack import PART, attack, prepare_attack
 from smoothcert.runs.certify import certify, predict
 from smoothcert.runs.config import AttackConfig, CertifyConfig, PredictConfig
+from smoothcert.runs.manifest import read_manifest, write_manifest
 from smoothcert.runs.recertify import recertify
 from smoothcert.runs.store import Record, Store, Tally, read_store, write_store
 from smoothcert.stats import FixedPredict, History, Look
@@ -409,8 +410,7 @@ class TestFromCertificates:
 def write_like(store: Store, folder: Path, complete: bool, **identity) -> Path:
     write_store(folder, {**store.identity, **identity}, {},
                 [Record.from_row(row) for row in store.records.to_pylist()])
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "complete": complete}))
+    write_manifest(folder, {**read_manifest(folder), "complete": complete})
     return folder
 
 
@@ -523,7 +523,7 @@ class TestReport:
         def build(prediction, radius, name="c", **change) -> Store:
             kept = {name: grid.identity[name] for name in ("model", "data", "noise")}
             identity = {**kept, "kind": "certify", "num_classes": 2, "images": {"count": 4, "start": 0, "every": 1},
-                        "procedure": {"alpha": 0.001}, **change}
+                        "procedure": {"alpha": 0.001, "method": "cohen", "n0": 100, "n": 100, "margin": None}, **change}
             write_store(tmp_path / name, identity, {}, [
                 Record(i, self.LABELS[i], prediction[i], {"radius": radius[i]}, False, []) for i in range(4)])
             return read_store(tmp_path / name)

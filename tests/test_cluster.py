@@ -74,7 +74,7 @@ def test_a_node_and_then_the_driver_are_killed(home, nodes, tmp_path):
     given = options(home, tmp_path / "run", "Slow", n=1000, batch_size=200, cluster=nodes.address)
     flags = [text for name, value in given.items() if name != "model"
              for text in (f"--{name.replace('_', '-')}", str(value))]
-    driver = subprocess.Popen([sys.executable, "-m", "smoothcert", "certify", given["model"], *flags, "-q"])
+    driver = subprocess.Popen([sys.executable, "-m", "smoothcert", "certify", "nets.py:Slow", *flags, "-q"], cwd=home)
     times = tmp_path / "run" / "times.jsonl"
     while not times.exists() and driver.poll() is None:
         time.sleep(0.02)
@@ -160,20 +160,27 @@ class Promised:
 
 
 class Dying:
-    """A Ray whose workers are lost as soon as they have been given a block; `lives` of them do not."""
+    """A Ray whose first workers, `lives` of them, are lost as soon as they have been given a block; the driver's own
+    node, once `dies` of them were started."""
 
     class exceptions:
         class RayError(Exception):
             pass
 
-    def __init__(self, lives: int):
-        self.lives, self.started = lives, 0
+    def __init__(self, lives: int, dies: int = 10**6):
+        self.lives, self.started, self.dies = lives, 0, dies
 
     def remote(self, **needs):
         return lambda kind: SimpleNamespace(remote=self._start)
 
     def cluster_resources(self):
         return {"CPU": 2.0}
+
+    def nodes(self):
+        return [{"NodeID": "a", "Alive": self.started < self.dies}, {"NodeID": "b", "Alive": True}]
+
+    def get_runtime_context(self):
+        return SimpleNamespace(get_node_id=lambda: "a")
 
     def _start(self, *given):
         self.started += 1
@@ -193,9 +200,8 @@ class Dying:
         return "done", [(p, "record", 0.0) for task in reference.block for p in task]
 
 
-def test_lost_workers_cost_only_their_blocks(monkeypatch):
+def test_lost_workers_cost_only_their_blocks():
     ray = Dying(lives=3)
-    monkeypatch.setattr(cluster, "_connect", lambda *given: None)
     done = list(cluster._Crew(ray, Positions(1), range(100)).work())
     assert sorted(position for position, _, _ in done) == list(range(100))
     assert ray.started > 3
@@ -206,6 +212,12 @@ def test_workers_that_all_die_end_the_run():
     with pytest.raises(SmoothcertError, match=r"keep dying .* The last one said: the node is gone"):
         list(cluster._Crew(ray, Positions(1), range(100)).work())
     assert ray.started <= 8
+
+
+def test_a_driver_whose_own_node_died_says_so():
+    ray = Dying(lives=10**6, dies=3)
+    with pytest.raises(SmoothcertError, match="joined through has died"):
+        list(cluster._Crew(ray, Positions(1), range(100)).work())
 
 
 def test_what_is_refused(home, tmp_path, monkeypatch):

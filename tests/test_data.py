@@ -539,7 +539,7 @@ class TestImageFolder:
         with pytest.raises(FileError, match=r"0\.png cannot be read"):
             data.image(0)
         (tmp_path / "cat" / "0.png").write_bytes(b"nonsense")
-        with pytest.raises(DataError, match=r"cat/0\.png: cannot be decoded; .* no known image format"):
+        with pytest.raises(DataError, match=r"cat/0\.png: cannot be decoded; .* no image format"):
             load_data(f"imagefolder:{tmp_path}")
 
 

@@ -1,10 +1,6 @@
 """Fine-tuning and self-training: what is loaded, what is minimised, that it resumes exactly, what it refuses."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -265,7 +261,7 @@ class TestSelfTraining:
         data = load_data("digits", "train")
         for pool, fit, batch in ((10, 25, 8), (100, 25, 8), (7, 7, 3)):
             stream = Stream("pseudo", data, data.labels, np.arange(pool) * 3)
-            sizes = batch_sizes(fit, batch, 1)
+            sizes = batch_sizes(fit, batch)
             seen: Counter[int] = Counter()
             for epoch in range(9):
                 batches = stream.batches(0, epoch, sizes, fit)
@@ -319,26 +315,6 @@ class TestSelfTraining:
             train(config(tmp_path / "m", **options, unlabelled_weight=0.5))
         with pytest.raises(IdentityError, match=r"unlabelled\.count: stored 400, asked 399"):
             train(config(tmp_path / "m", **options | {"max_unlabelled": 399}))
-
-    def test_two_processes_take_the_steps_of_one(self, tmp_path, pretrained):
-        """Without noise, halves of a batch have the gradient of the whole: once a step, averaged, both kinds in it."""
-        options = {"model": "linear", "objective": "clean", "clip_norm": 1, "max_images": 200, "unlabelled": "digits",
-                   "pseudo_labels": str(pretrained), "max_unlabelled": 400, "unlabelled_weight": 0.5, "device": "cpu"}
-        train(config(tmp_path / "one", **options, sigma=None))
-        (tmp_path / "run.yaml").write_text(json.dumps(
-            {**options, "data": "digits", "epochs": 3, "batch_size": 64, "validation": 0.2, "threads": 1}))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        command = [sys.executable, "-m", "smoothcert", "train", "--config", str(tmp_path / "run.yaml"), "--quiet", "-o",
-                   str(tmp_path / "two")]
-        ranks = [subprocess.Popen(command, env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2",
-                                                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
-                 for rank in range(2)]
-        assert [process.wait(200) for process in ranks] == [0, 0]
-        one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-        assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
-        for ours, theirs in zip(figures(tmp_path / "one"), figures(tmp_path / "two"), strict=True):
-            assert ours == pytest.approx(theirs, rel=1e-4)
 
     @pytest.mark.parametrize(("options", "kind", "words"), [
         ({"pseudo_labels": None}, ConfigError, "give pseudo-labels"),

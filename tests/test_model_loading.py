@@ -1,8 +1,12 @@
 """Users' own models: factories, exported files, hubs, and the messages where they cannot be loaded."""
 
+import io
 import subprocess
 import sys
 import textwrap
+import zipfile
+from contextlib import suppress
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -261,6 +265,91 @@ def test_images_of_another_shape_are_refused_at_the_door(tmp_path, network):
         load_model(spec, input_shape=(3, 32, 32))
 
 
+class Payload:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return type(self.marker).touch, (self.marker,)
+
+
+def saved(value):
+    out = io.BytesIO()
+    torch.save(value, out)
+    return out.getvalue()
+
+
+def edited(source: Path, target: Path, change) -> None:
+    """A .pt2 file whose parts, name -> bytes, were changed, and its program, a JSON text."""
+    with zipfile.ZipFile(source) as given:
+        parts = {name: given.read(name) for name in given.namelist()}
+    program = next(name for name in parts if "/models/" in name)
+    change(parts, program)
+    with zipfile.ZipFile(target, "w") as changed:
+        for name, content in parts.items():
+            changed.writestr(name, content)
+
+
+def _put(before: str, after: str):
+    def change(parts, program):
+        assert before.encode() in parts[program]
+        parts[program] = parts[program].replace(before.encode(), after.encode())
+    return change
+
+
+def _pickled(where: str):
+    def change(parts, program):
+        name = next(name for name in parts if where in name)
+        parts[name] = saved(Payload(Path("ran")))
+    return change
+
+
+def _named_pickle(parts, program):
+    name = next(name for name in parts if "weights_config" in name)
+    parts[name] = parts[name].replace(b'"use_pickle": false', b'"use_pickle": true')
+    parts[next(name for name in parts if "weights/weight_0" in name)] = saved(Payload(Path("ran")))
+
+
+_CODE = "__import__('pathlib').Path('ran').touch()"
+HOSTILE = {
+    "example inputs": _pickled("sample_inputs"),
+    "weights": _named_pickle,
+    "another part": lambda parts, program: parts.update({"net/data/extra/code.py": b"1"}),
+    "a part twice": lambda parts, program: parts.update({program.upper(): parts[program]}),
+    "an expression": _put("Symbol('", f"{_CODE} or Symbol('"),
+    "a power": _put("Symbol('", "9**9**9**9 + Symbol('"),
+    "a name": _put('"name": "x"', f'"name": "x={_CODE}"'),
+    "a guard": _put('"guards_code": []', f'"guards_code": ["{_CODE}"]'),
+    "a function": _put("torch.ops.aten.linear.default", "torch.os.system"),
+    "a hidden name": _put("torch.ops.aten.linear.default", "torch.ops.aten.__class__.default"),
+    "a file": _put("torch.ops.aten.linear.default", "torch.ops.aten.from_file.default"),
+    "a container": _put("builtins.tuple", "collections.namedtuple"),
+    "an unknown field": _put('"guards_code"', '"codegen": "import os", "guards_code"'),
+}
+
+
+@pytest.mark.parametrize("way", HOSTILE)
+def test_an_exported_program_that_could_run_code_needs_trust(tmp_path, network, monkeypatch, way):
+    """Everything but what is known to be harmless, however torch would take it."""
+    monkeypatch.chdir(tmp_path)
+    spec = save_program(tmp_path / "net.pt2", network, 4, ({0: torch.export.Dim("n")},))
+    edited(Path(spec), tmp_path / "hostile.pt2", HOSTILE[way])
+    with pytest.raises(ModelError, match=r"could run code .*--trust.*trust=True"):
+        load_model("hostile.pt2")
+    assert not Path("ran").exists()
+
+
+def test_torch_runs_what_is_hidden_in_a_program(tmp_path, network, monkeypatch):
+    """Why it takes trust: were this to fail, torch would have become safe."""
+    monkeypatch.chdir(tmp_path)
+    edited(Path(save_program(tmp_path / "net.pt2", network, 4)), tmp_path / "hostile.pt2", HOSTILE["example inputs"])
+    with suppress(FileError):
+        load_model("hostile.pt2", trust=True)
+    assert Path("ran").exists()
+
+
 @pytest.mark.parametrize("suffix", ["pt2", "onnx"])
 def test_missing_and_corrupt_files_are_named(tmp_path, suffix, network):
     path = tmp_path / f"net.{suffix}"
@@ -273,7 +362,7 @@ def test_missing_and_corrupt_files_are_named(tmp_path, suffix, network):
         contents.append(linear_onnx(tmp_path / "whole.onnx").read_bytes()[:-60])
     for content in contents:
         path.write_bytes(content)
-        with pytest.raises(FileError, match=path.name):
+        with pytest.raises((FileError, ModelError), match=path.name):  # what is left of a .pt2 can be another archive
             load_model(str(path))
 
 
@@ -397,14 +486,15 @@ class Seen(nn.Module):
 
 
 def fake_transformers(processor):
-    def from_pretrained(name):
+    def from_pretrained(name, trust_remote_code):
+        assert not trust_remote_code
         if name != "lab/net":
             raise OSError(f"{name} is not a model")
         return Seen(lambda logits: SimpleNamespace(logits=logits))
 
     return SimpleNamespace(
         AutoModelForImageClassification=SimpleNamespace(from_pretrained=from_pretrained),
-        AutoImageProcessor=SimpleNamespace(from_pretrained=lambda name: processor))
+        AutoImageProcessor=SimpleNamespace(from_pretrained=lambda name, trust_remote_code: processor))
 
 
 def fake_timm():

@@ -15,11 +15,11 @@ import torch
 
 from smoothcert.data import load_data
 from smoothcert.errors import ConfigError, FileError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
-from smoothcert.objectives import Step, build_objective
+from smoothcert.objectives import OBJECTIVES, Step, build_objective
 from smoothcert.runs.config import TrainConfig
 from smoothcert.runs.modeldir import module_hash, read_card, read_network, read_weights
 from smoothcert.runs.schedule import learning_rate, momentum
-from smoothcert.runs.train import split_indices, train
+from smoothcert.runs.train import preferred, split_indices, train
 
 
 def config(out: Path, **options) -> TrainConfig:
@@ -130,17 +130,27 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path):
         train(config(tmp_path / "x"))
 
 
-def test_torchrun_with_two_processes(tmp_path):
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "smoothcert",
-        "train", "--data", "digits", "--model", "mlp", "--sigma", "0.25", "--epochs", "8", "--quiet", "--device",
-        "cpu", "-o", str(tmp_path / "m"),
-    ]
-    told = subprocess.run(command, check=True, capture_output=True, timeout=200, text=True).stdout
-    assert told.count("best epoch") == 1, "one process prints"
-    card = read_card(tmp_path / "m")
-    assert card.identity["processes"] == 2
-    assert card.best["validation_accuracy"] > 0.6
+def test_an_objective_says_how_it_wants_to_be_trained_and_what_is_given_wins(tmp_path):
+    told = preferred(config(tmp_path, objective="deen", optimizer="sgd", clip_norm=None), build_objective("deen", 0.25))
+    assert (told.optimizer, told.clip_norm, told.batch_size) == ("sgd", None, 64)
+    assert (told.schedule, told.weight_decay) == ("cosine", 0.0)
+    plain = TrainConfig.checked({"out": tmp_path})
+    assert preferred(plain, build_objective("smoothadv", 0.25)) == plain
+    for name, kind in OBJECTIVES.items():
+        told = preferred(plain, build_objective(name, 0.25))
+        assert {option: getattr(told, option) for option in kind.prefers} == kind.prefers
+        for option, value in kind.prefers.items():
+            words = TrainConfig.model_fields[option].description
+            assert f"deen and denoise: {value:g}" in words if isinstance(value, float | int) \
+                else f"deen and denoise: {value}" in words
+
+
+def test_a_denoiser_learns_without_any_option(tmp_path):
+    """The squared error of an image falls below half of the noise's own, where the usual options diverge at once."""
+    card = train(TrainConfig.checked({"objective": "deen", "model_option": {"network": "mlp", "width": 64, "depth": 1},
+                                      "sigma": 0.5, "epochs": 8, "out": tmp_path / "m"}))
+    assert card.identity["settings"]["optimizer"] == "adam"
+    assert card.best["validation_error"] < card.best["validation_error_without"] / 2
 
 
 def test_the_held_out_images_are_not_trained_on():

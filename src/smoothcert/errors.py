@@ -50,6 +50,14 @@ class IdentityError(StoreError):
     """A store or model directory that belongs to a different run; the message names the differing fields."""
 
 
+class LostProcessError(SmoothcertError):
+    """Another process of a distributed training has ended, or no longer answers.
+
+    What was being exchanged with it may still be written to memory that is in other use by now: end the process
+    without cleaning up (`os._exit`), as `smoothcert train` does.
+    """
+
+
 class MissingExtraError(SmoothcertError):
     """An optional dependency is needed and absent; the message gives the command that installs it."""
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from smoothcert.draws import standard_normals
+
 
 def along(values: Tensor, like: Tensor) -> Tensor:
     """(B,) values shaped and typed to multiply `like` (B, ...)."""
@@ -69,5 +71,5 @@ def _never_zero(gradient: Tensor, generator: torch.Generator) -> Tensor:
     zero = ~gradient.flatten(1).any(dim=1)
     if not zero.any():
         return gradient
-    random = torch.randn(gradient.shape, generator=generator, device=gradient.device, dtype=gradient.dtype)
+    random = standard_normals(gradient.shape, generator, gradient)
     return torch.where(along(zero, gradient).bool(), random, gradient)

@@ -17,6 +17,7 @@ from smoothcert.checks import (
     check_share,
     check_weight,
 )
+from smoothcert.draws import standard_normals
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class PGD(Projected):
         images = problem.images
         if not self.start_std:
             return {"delta": torch.zeros_like(images)}
-        random = torch.randn(images.shape, generator=problem.generator, device=images.device, dtype=images.dtype)
+        random = standard_normals(images.shape, problem.generator, images)
         return {"delta": self.project(problem, self.start_std * random)}
 
     def probe(self, problem: Problem, delta: Tensor) -> Probe:

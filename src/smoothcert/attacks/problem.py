@@ -9,6 +9,7 @@ from torch import Tensor
 
 from smoothcert.attacks.geometry import NORMS, safe_radius
 from smoothcert.attacks.surrogates import Surrogate
+from smoothcert.draws import standard_normals
 from smoothcert.errors import ModelError
 
 Bounds = tuple[float, float] | None
@@ -17,7 +18,7 @@ Bounds = tuple[float, float] | None
 def draw_noise(images: Tensor, m: int, sigma: float, generator: torch.Generator) -> Tensor:
     """e ~ N(0, sigma^2 I) for m copies of each image: (B, C, H, W) -> (B, m, C, H, W)."""
     shape = (len(images), m, *images.shape[1:])
-    return torch.randn(shape, generator=generator, device=images.device, dtype=images.dtype).mul_(sigma)
+    return standard_normals(shape, generator, images).mul_(sigma)
 
 
 def noisy_logits(model: Any, images: Tensor, noise: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
 """`smoothcert train`."""
 
 import json
+import os
 
 import typer
 
 from smoothcert.cli.options import configured
 from smoothcert.cli.progress import shown
+from smoothcert.errors import LostProcessError
 from smoothcert.runs.config import TrainConfig
 
 
@@ -18,8 +20,12 @@ def train(config: TrainConfig, as_json: bool, quiet: bool) -> None:
     from smoothcert.runs.train import train as run
 
     keep_freed_memory()
-    with shown("steps", quiet or not is_main_process()) as progress:
-        card = run(config, progress)
+    try:
+        with shown("steps", quiet or not is_main_process()) as progress:
+            card = run(config, progress)
+    except LostProcessError as error:
+        typer.echo(f"error: {error}", err=True)
+        os._exit(error.exit_code)
     if not is_main_process():
         return
     if as_json:

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from smoothcert.checks import check_count, check_known
+from smoothcert.draws import drawn
 from smoothcert.errors import InputError
 
 KINDS = ("none", "crop", "flip", "crop-flip")
@@ -31,7 +32,8 @@ def augment(images: Tensor, kind: str, generator: torch.Generator, padding: int 
 
 def _random_crop(images: Tensor, generator: torch.Generator, padding: int) -> Tensor:
     batch, channels, height, width = images.shape
-    offsets = torch.randint(0, 2 * padding + 1, (2, batch, 1), generator=generator, device=generator.device)
+    offsets = drawn(lambda size: torch.randint(0, 2 * padding + 1, size, generator=generator, device=generator.device),
+                    (2, batch, 1), generator, dim=1)
     top, left = offsets.to(images.device)
     rows = top + torch.arange(height, device=images.device)
     columns = left + torch.arange(width, device=images.device)
@@ -42,5 +44,6 @@ def _random_crop(images: Tensor, generator: torch.Generator, padding: int) -> Te
 
 
 def _random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    coins = torch.randint(0, 2, (len(images), 1, 1, 1), generator=generator, device=generator.device)
+    coins = drawn(lambda size: torch.randint(0, 2, size, generator=generator, device=generator.device),
+                  (len(images), 1, 1, 1), generator)
     return torch.where(coins.to(images.device, torch.bool), images.flip(3), images)

@@ -1,6 +1,6 @@
 """What the columns of an image table mean: which hold images and labels, the class names, lists as arrays."""
 
-import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from smoothcert.errors import DataError
+from smoothcert.errors import DataError, FileError
+from smoothcert.limits import from_json
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "y", "target")
@@ -17,8 +18,8 @@ SHAPE_COLUMN = "shape"
 
 def is_encoded(kind: pa.DataType) -> bool:
     """Whether values of this type are encoded images: raw bytes, or the hub's struct of bytes and path."""
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and is_encoded(kind.field("bytes").type)
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
@@ -47,8 +48,9 @@ def choose_columns(schema: pa.Schema, file: str) -> tuple[str, str]:
 def class_names(schema: pa.Schema, label_column: str) -> tuple[str, ...] | None:
     """The names that the hub's schema metadata give the classes (its ClassLabel feature), None without any."""
     try:
-        names = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label_column]["names"]
-    except (KeyError, TypeError, ValueError):
+        told = from_json((schema.metadata or {})[b"huggingface"], "the table's metadata")
+        names = told["info"]["features"][label_column]["names"]
+    except (KeyError, TypeError, FileError):
         return None
     return tuple(map(str, names)) if isinstance(names, list) else None
 
@@ -75,7 +77,7 @@ def pixel_array(table: pa.Table, name: str, where: Callable[[int], str]) -> np.n
     if shape is None:
         raise DataError(f"{where(0)}: the column {name} holds flat lists of {values.shape[1]} values; "
                         f"nest them, or add a column {SHAPE_COLUMN} such as [28, 28]")
-    if int(np.prod(shape)) != values.shape[1]:
+    if math.prod(shape) != values.shape[1]:
         raise DataError(f"{where(0)}: the column {name} holds lists of {values.shape[1]} values, "
                         f"which cannot have shape {shape}")
     return values.reshape(len(values), *shape)
@@ -107,8 +109,8 @@ def _shape_hint(table: pa.Table, name: str, where: Callable[[int], str]) -> tupl
         return tuple(field.type.shape)
     if field.metadata and b"shape" in field.metadata:
         try:
-            return _as_shape(json.loads(field.metadata[b"shape"]), where(0))
-        except ValueError as error:
+            return _as_shape(from_json(field.metadata[b"shape"], "the shape"), where(0))
+        except FileError as error:
             raise DataError(f"the field {name} has {field.metadata[b'shape']!r} as shape; write [28, 28]") from error
     if SHAPE_COLUMN not in table.column_names:
         return None

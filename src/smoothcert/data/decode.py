@@ -13,12 +13,13 @@ import numpy as np
 
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import DataError
+from smoothcert.limits import PIXELS, within
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PIXEL_LIMIT = 64_000_000
-"""Larger images are refused before they are decoded: a small file can unfold to gigabytes."""
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+"""The file formats that are decoded, by Pillow's names; its others stay closed (one of them starts a program)."""
 
 _GREY_MODES = ("1", "L", "LA", "La")
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
@@ -58,9 +59,9 @@ def decode_image(file: BinaryIO, where: str, channels: int, preprocess: Preproce
 def _open(file: BinaryIO, where: str) -> "Image":
     from PIL import Image
 
-    image = Image.open(file)
-    if image.width * image.height > PIXEL_LIMIT:
-        raise DataError(f"{where}: an image of {image.height}x{image.width} pixels; the limit is {PIXEL_LIMIT:,}")
+    image = Image.open(file, formats=FORMATS)
+    within(f"{where}: the number of pixels, {image.height}x{image.width},", image.width * image.height, PIXELS,
+           "make the image smaller", DataError)
     if image.mode in _DEEP_MODES:
         raise DataError(f"{where}: an image with more than 8 bits per channel (mode {image.mode}); convert it to 8")
     return image
@@ -85,8 +86,9 @@ def _image_errors(where: str):
     except DataError:
         raise
     except (DecompressionBombError, DecompressionBombWarning) as error:
-        raise DataError(f"{where}: too large to decode; the limit is {PIXEL_LIMIT:,} pixels ({error})") from error
+        raise DataError(f"{where}: too large to decode; the limit is {PIXELS:,} pixels ({error})") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{where}: cannot be decoded; the bytes are those of no known image format") from error
+        raise DataError(f"{where}: cannot be decoded; the bytes are those of no image format that is read "
+                        f"({', '.join(FORMATS)})") from error
     except _CORRUPT as error:
         raise DataError(f"{where}: cannot be decoded as an image ({type(error).__name__}: {error})") from error

@@ -9,6 +9,7 @@ from smoothcert.data.base import ImageData, resolve_classes
 from smoothcert.data.encoded import EncodedSource, Survey, survey
 from smoothcert.data.preprocess import IMAGENET, Preprocess
 from smoothcert.errors import DataError, FileError, InputError
+from smoothcert.limits import IMAGE_BYTES, open_bounded
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 SPLIT_FOLDERS = {"test": ("test", "val", "validation")}
@@ -26,11 +27,8 @@ class FileBlobs:
         return len(self._paths)
 
     def open(self, index: int) -> BinaryIO:
-        """The image's file. Raises FileError where it cannot be opened."""
-        try:
-            return self._paths[index].open("rb")
-        except OSError as error:
-            raise FileError(f"{self._paths[index]} cannot be read: {error}") from error
+        """The image's file. Raises FileError where it cannot be opened, or is too long for an image."""
+        return open_bounded(self._paths[index], IMAGE_BYTES)
 
     def where(self, index: int) -> str:
         """The image's path."""

@@ -20,6 +20,9 @@ from smoothcert.data.columns import SHAPE_COLUMN, choose_columns, class_names, i
 from smoothcert.data.encoded import EncodedSource, survey
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import DataError, FileError, InputError
+from smoothcert.limits import unfolds_to
+
+_ROWS = 64  # read at a time: a few bytes of a file can stand for a long row, repeated
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,8 @@ def read_rows(files: list[Path]) -> Rows:
     for file in files:
         try:
             with pq.ParquetFile(file) as stored:
-                wanted = [*choose_columns(stored.schema_arrow, str(file)), SHAPE_COLUMN]
-                tables.append(stored.read(columns=[name for name in stored.schema_arrow.names if name in wanted]))
-        except (pa.ArrowException, OSError, ValueError) as error:
+                tables.append(_image_columns(file, stored))
+        except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, MemoryError) as error:
             raise FileError(f"{file} cannot be read as a parquet file: {error}") from error
     try:
         table = pa.concat_tables(tables)
@@ -96,6 +98,23 @@ def read_rows(files: list[Path]) -> Rows:
         raise DataError(f"{files[0]} and the files after it differ in their columns: {error}") from error
     starts = np.cumsum([0, *(len(part) for part in tables[:-1])])
     return Rows(table, tuple(map(str, files)), tuple(starts.tolist()))
+
+
+def _image_columns(file: Path, stored: pq.ParquetFile) -> pa.Table:
+    """The image, label and shape columns of a file, read in parts, so that one that unfolds without end is stopped.
+
+    The sizes that its footer claims are left alone: pyarrow ends the process over some that are wrong.
+    """
+    size, schema = file.stat().st_size, stored.schema_arrow
+    wanted = {*choose_columns(schema, str(file)), SHAPE_COLUMN}
+    if twice := [name for name in wanted if schema.names.count(name) > 1]:
+        raise DataError(f"{file} has several columns {twice[0]}: keep one")
+    batches, total = [], 0
+    for batch in stored.iter_batches(_ROWS, columns=[name for name in schema.names if name in wanted]):
+        total += batch.nbytes
+        unfolds_to(file, size, total)
+        batches.append(batch)
+    return pa.Table.from_batches(batches, pa.schema([f for f in schema if f.name in wanted], schema.metadata))
 
 
 def parquet_data(rows: Rows, name: str, split: str, preprocess: Preprocess, num_classes: int | None,

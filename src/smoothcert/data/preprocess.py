@@ -13,6 +13,7 @@ import numpy as np
 
 from smoothcert.checks import check_count
 from smoothcert.errors import DataError
+from smoothcert.limits import PIXELS, within
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,8 +41,11 @@ class Preprocess:
         return ", ".join(filter(None, steps)) or "as stored"
 
     def output_size(self, size: tuple[int, int], where: str) -> tuple[int, int]:
-        """(H, W) of an image of `size` (H, W) after both steps. Raises DataError where the crop does not fit."""
+        """(H, W) of an image of `size` (H, W) after both steps. Raises DataError where the crop does not fit, or the
+        image would grow beyond what is decoded."""
         height, width = self._resized(size)
+        within(f"{where}: the number of pixels after resizing, {height}x{width},", height * width, PIXELS,
+               "resize to less, or leave the image out", DataError)
         if self.crop is None:
             return height, width
         if self.crop > min(height, width):

@@ -1,7 +1,6 @@
 """A diffusion model's one-shot estimate as a denoiser (Carlini et al. 2023): one pass of its network a noisy image."""
 
 import importlib
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from smoothcert.checks import check_count, check_known
 from smoothcert.denoise.estimators import Estimator
 from smoothcert.errors import FileError, InputError, MissingExtraError, ModelError
+from smoothcert.limits import JSON_BYTES, bounded_bytes, from_json, within
 
 Estimate = Callable[[Tensor, Tensor, float, float], Tensor]
 """(x_t, what the network gave, sqrt(abar), sqrt(1 - abar)) -> x_0."""
@@ -23,6 +23,9 @@ PREDICTIONS: dict[str, Estimate] = {
     "v_prediction": lambda x, out, signal, noise: signal * x - noise * out,
 }
 """What a network may have been trained to give, by the name in its scheduler's config."""
+
+
+_STEPS = 100_000  # of a schedule, at most
 
 
 class DiffusionDenoiser(Estimator):
@@ -99,15 +102,22 @@ def noise_schedule(config: Mapping[str, Any]) -> Tensor:
 
     Raises InputError for another schedule.
     """
-    if config.get("trained_betas") is not None:
-        betas = torch.as_tensor(config["trained_betas"], dtype=torch.float64)
-    else:
-        name = check_known("beta_schedule", config.get("beta_schedule", "linear"), _SCHEDULES)
-        steps = check_count("num_train_timesteps", config.get("num_train_timesteps", 1000), least=2)
-        betas = _SCHEDULES[name](steps, config.get("beta_start", 0.0001), config.get("beta_end", 0.02))
+    try:
+        betas = _betas(config)
+    except (TypeError, RuntimeError, OverflowError) as error:
+        raise InputError(f"the scheduler's config gives no betas: {error}") from None
     if not bool(((betas > 0) & (betas < 1)).all()):
         raise InputError("the scheduler's betas must lie strictly between 0 and 1")
     return (1 - betas).cumprod(dim=0)
+
+
+def _betas(config: Mapping[str, Any]) -> Tensor:
+    if config.get("trained_betas") is not None:
+        return torch.as_tensor(config["trained_betas"], dtype=torch.float64)
+    name = check_known("beta_schedule", config.get("beta_schedule", "linear"), _SCHEDULES)
+    steps = check_count("num_train_timesteps", config.get("num_train_timesteps", 1000), least=2)
+    within("num_train_timesteps", steps, _STEPS, "a diffusion model has a few thousand", InputError)
+    return _SCHEDULES[name](steps, config.get("beta_start", 0.0001), config.get("beta_end", 0.02))
 
 
 def _linear(steps: int, start: float, end: float) -> Tensor:
@@ -133,10 +143,10 @@ _SCHEDULES: dict[str, Callable[[int, float, float], Tensor]] = {
 def _scheduler_config(folder: Path) -> dict[str, Any]:
     for path in (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"):
         if path.is_file():
-            try:
-                return dict(json.loads(path.read_text(encoding="utf-8")))
-            except (OSError, ValueError, TypeError) as error:
-                raise FileError(f"{path} cannot be read as a scheduler's config: {error}") from error
+            config = from_json(bounded_bytes(path, JSON_BYTES), str(path))
+            if not isinstance(config, dict):
+                raise FileError(f"{path} is no scheduler's config: it holds a {type(config).__name__}")
+            return config
     raise FileError(f"{folder} has no scheduler_config.json (nor scheduler/scheduler_config.json), which says how much "
                     f"noise each of the diffusion model's steps has")
 

@@ -11,19 +11,21 @@ from torch import Tensor, nn
 
 from smoothcert.errors import FileError, ModelError
 from smoothcert.models.batching import in_batches
+from smoothcert.models.harmless import NotHarmless, harmless
 from smoothcert.models.layers import Shape
 from smoothcert.models.loaded import LoadedModel, read_model_file
 
 
-def load_exported(spec: str, kind: str, path: Path, input_shape: Shape | None) -> LoadedModel:
+def load_exported(spec: str, kind: str, path: Path, input_shape: Shape | None, trust: bool) -> LoadedModel:
     """The model in a file of kind "pt2" or "onnx".
 
-    Raises FileError for a missing or corrupt file, MissingExtraError without onnxruntime, ModelError for a model
-    that does not take float32 images (of input_shape, where known) or does not return logits.
+    Raises FileError for a missing or corrupt file, MissingExtraError without onnxruntime, ModelError for a "pt2" file
+    without `trust`, or a model that does not take float32 images (of input_shape, where known) or does not return
+    logits.
     """
     content = read_model_file(path)
     if kind == "pt2":
-        model, takes = _load_program(path, content)
+        model, takes = _load_program(path, content, trust)
     else:
         from smoothcert.models.onnx_model import load_onnx
 
@@ -51,10 +53,12 @@ class ExportedProgram(nn.Module):
         return self
 
 
-def _load_program(path: Path, content: bytes) -> tuple[ExportedProgram, Shape | None]:
+def _load_program(path: Path, content: bytes, trust: bool) -> tuple[ExportedProgram, Shape | None]:
     """The program in the bytes of a .pt2 file, and (C, H, W) where it fixes them."""
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise FileError(f"{path} is not a .pt2 file (they are zip archives): save it with torch.export.save")
+    if not trust:
+        content = _harmless_content(path, content)
     try:
         program = torch.export.load(io.BytesIO(content))
     except Exception as error:  # torch passes on what zip, JSON, its schema and its loader raise
@@ -66,6 +70,17 @@ def _load_program(path: Path, content: bytes) -> tuple[ExportedProgram, Shape | 
     least, most = _batch_sizes(batch, program)
     takes = (shape[0], shape[1], shape[2]) if all(isinstance(size, int) for size in shape) else None
     return ExportedProgram(program.module(), least, most), takes
+
+
+def _harmless_content(path: Path, content: bytes) -> bytes:
+    try:
+        return harmless(str(path), content)
+    except zipfile.BadZipFile as error:
+        raise FileError(f"{path} is corrupt: {error}") from None
+    except NotHarmless as error:
+        raise ModelError(f"reading {path} could run code that is hidden in it: {error}. If you trust its author, pass "
+                         f"--trust (in Python, trust=True); else ask for an ONNX file, or for a factory and its "
+                         f"weights as safetensors") from None
 
 
 def _image_input(path: Path, program: torch.export.ExportedProgram) -> Tensor:

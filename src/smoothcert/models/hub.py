@@ -1,6 +1,7 @@
 """Models of the hubs, hf:NAME, timm:NAME and torchvision:NAME, with their preprocessing inside."""
 
 import importlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -12,6 +13,8 @@ from torch.nn import functional
 from smoothcert.errors import MissingExtraError, ModelError
 from smoothcert.models.layers import Normalise
 from smoothcert.models.loaded import LoadedModel
+
+_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 Size = tuple[int, int]
 """(H, W)."""
@@ -50,8 +53,8 @@ def load_from_hub(spec: str, kind: str, name: str) -> LoadedModel:
 def _from_transformers(spec: str, name: str) -> HubClassifier:
     transformers = _import("transformers", "hub", spec)
     with _library(spec):
-        network = transformers.AutoModelForImageClassification.from_pretrained(name)
-        processor = transformers.AutoImageProcessor.from_pretrained(name)
+        network = transformers.AutoModelForImageClassification.from_pretrained(name, trust_remote_code=False)
+        processor = transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
     for step in ("do_flip_channel_order", "rescale_offset", "include_top"):
         if getattr(processor, step, False):
             raise ModelError(f"{spec} prepares its images with {step}, which cannot be put inside the model; write a "
@@ -114,8 +117,18 @@ def _import(package: str, extra: str, spec: str) -> ModuleType:
 
 @contextmanager
 def _library(spec: str) -> Iterator[None]:
-    """Whatever a hub's library raises, as a ModelError that names the spec."""
+    """Whatever a hub's library raises, as a ModelError that names the spec.
+
+    Meanwhile torch unpickles weights only, even where a library asks for more.
+    """
+    before = os.environ.get(_WEIGHTS_ONLY)
+    os.environ[_WEIGHTS_ONLY] = "1"
     try:
         yield
     except Exception as error:  # the libraries pass on what the network, the disk or the hub raise
         raise ModelError(f"{spec} cannot be loaded: {type(error).__name__}: {error}") from error
+    finally:
+        if before is None:
+            del os.environ[_WEIGHTS_ONLY]
+        else:
+            os.environ[_WEIGHTS_ONLY] = before

@@ -92,7 +92,7 @@ def check_least_size(network: str, shape: Shape, least: int) -> None:
 def _channel_values(name: str, values: Any) -> Tensor:
     """One finite number a channel as a (1, C, 1, 1) tensor."""
     try:
-        tensor = torch.as_tensor(values, dtype=torch.float32)
+        tensor = torch.as_tensor(values, dtype=torch.float32, device="cpu")  # also where a network is only sketched
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name} must hold one number a channel, got {values!r}") from error
     if tensor.ndim != 1 or len(tensor) == 0 or not bool(tensor.isfinite().all()):

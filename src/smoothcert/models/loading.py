@@ -24,13 +24,17 @@ MODEL_FORMS = (
 _FACTORY = re.compile(r"(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")
 
 
-def load_model(spec: str, *, num_classes: int | None = None, input_shape: Any = None) -> LoadedModel:
+def load_model(
+    spec: str, *, num_classes: int | None = None, input_shape: Any = None, trust: bool = False
+) -> LoadedModel:
     """Load a user's model.
 
     Args:
         spec: one of MODEL_FORMS. A factory may also be a ready module or an object with `predict_proba`.
         num_classes, input_shape: K and (C, H, W) where known; a factory gets those that its signature names, and a
             file that says what images it takes is compared with input_shape.
+        trust: let a .pt2 file run code: torch unpickles parts of it, and evaluates its expressions. A factory is code
+            that the caller names, so it needs no leave; ONNX files and the hubs' weights cannot run any.
     Returns:
         A LoadedModel. A torch module is put in eval mode. A file with a fixed batch size takes any number of images
         (split and padded); a hub's model has its mean and std inside and resizes images to the size it was
@@ -38,7 +42,7 @@ def load_model(spec: str, *, num_classes: int | None = None, input_shape: Any = 
     Raises:
         InputError: a spec of no known form, or bad values. FileError: a file that is missing or corrupt.
         UnknownNameError: no such factory. MissingExtraError: an optional package is absent.
-        ModelError: code that fails, or a model that does not take images or does not return logits.
+        ModelError: code that fails or is not trusted, or a model that does not take images or does not return logits.
     """
     kind = _kind(spec)
     if kind is None:
@@ -58,7 +62,7 @@ def load_model(spec: str, *, num_classes: int | None = None, input_shape: Any = 
         return load_from_hub(spec, kind, spec.partition(":")[2])
     from smoothcert.models.exported import load_exported
 
-    return load_exported(spec, kind, Path(spec).expanduser(), shape)
+    return load_exported(spec, kind, Path(spec).expanduser(), shape, trust)
 
 
 def is_model_spec(text: Any) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from smoothcert.errors import FileError, MissingExtraError, ModelError
+from smoothcert.limits import inside
 from smoothcert.models.batching import in_batches
 from smoothcert.models.layers import Shape
 from smoothcert.models.loaded import read_model_file
@@ -53,19 +54,25 @@ def load_onnx(path: Path, content: bytes) -> tuple[OnnxModel, Shape | None, byte
     except ImportError as error:
         raise MissingExtraError(error.name or "onnxruntime", "onnx", f"loading {path}") from error
     try:
-        graph = onnx.load_model_from_string(content).graph
+        stored_model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's own errors, which differ between its versions
         raise FileError(f"{path} cannot be read as an ONNX model: {type(error).__name__}: {error}") from error
-    stored = [content, *(read_model_file(path.parent / place) for place in sorted(set(_places_beside(graph))))]
+    beside = sorted(set(_places_beside(stored_model)))
+    if in_memory := [place for place in beside if "_MEM_ADDR_" in place]:  # onnxruntime's word for an address
+        raise FileError(f"{path} takes its weights from {in_memory[0]}, which is no file: export it again")
+    stored = [content, *(read_model_file(inside(path.parent, place)) for place in beside)]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has one class of error a status, with no base of their own
         raise FileError(f"{path} cannot be loaded as an ONNX model: {type(error).__name__}: {error}") from error
-    images = _image_input(path, session.get_inputs())
-    batch, *shape = images.shape
-    model = OnnxModel(session, images.name, _logits_output(path, session.get_outputs()), flat=len(shape) == 1,
+    try:
+        images, logits = _image_input(path, session.get_inputs()), _logits_output(path, session.get_outputs())
+        batch, *shape = images.shape
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path} names its inputs, outputs or dimensions in bytes that are no text: {error}") from None
+    model = OnnxModel(session, images.name, logits, flat=len(shape) == 1,
                       batch=batch if isinstance(batch, int) else None)
     fixed = len(shape) == 3 and all(isinstance(size, int) for size in shape)
     return model, (shape[0], shape[1], shape[2]) if fixed else None, b"".join(stored)
@@ -90,17 +97,15 @@ def _logits_output(path: Path, outputs: Sequence[Any]) -> str:
                      f"zipmap=False")
 
 
-def _places_beside(graph: Any) -> Iterator[str]:
-    """The files, relative to the model's, that hold tensors of the graph or of the graphs within it."""
-    for tensor in _tensors(graph):
-        if tensor.data_location == tensor.EXTERNAL:
-            yield from (entry.value for entry in tensor.external_data if entry.key == "location")
-
-
-def _tensors(graph: Any) -> Iterator[Any]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
+def _places_beside(model: Any) -> Iterator[str]:
+    """The files, relative to the model's, that hold tensors of the model, wherever in it they are."""
+    messages = [model]
+    while messages:
+        message = messages.pop()
+        if message.DESCRIPTOR.name == "TensorProto":
+            places = [entry.value for entry in message.external_data if entry.key == "location"]
+            yield from (place if isinstance(place, str) else place.decode("utf-8", "replace") for place in places)
+            continue
+        for field, value in message.ListFields():
+            if field.message_type:
+                messages += [value] if hasattr(value, "ListFields") else value

@@ -15,7 +15,7 @@ from smoothcert.objectives.denoise import Denoise
 from smoothcert.objectives.gaussian import Gaussian, add_noise
 from smoothcert.objectives.macer import Macer
 from smoothcert.objectives.nal import NAL
-from smoothcert.objectives.protocol import Loss, Objective, Step
+from smoothcert.objectives.protocol import Loss, Objective, Step, Trained
 from smoothcert.objectives.smoothadv import SmoothAdv
 from smoothcert.objectives.stability import Stability
 from smoothcert.objectives.trades import Trades
@@ -52,4 +52,4 @@ def build_objective(name: str, sigma: float | None = None, **options: Any) -> Ob
     return built(f"objective {name!r}", partial(kind, sigma=check_positive("sigma", sigma)), takes, options)
 
 
-__all__ = ["OBJECTIVES", "Loss", "Objective", "Step", "add_noise", "build_objective"]
+__all__ = ["OBJECTIVES", "Loss", "Objective", "Step", "Trained", "add_noise", "build_objective"]

@@ -1,8 +1,8 @@
 """`deen`: deep energy estimator networks (Saremi & Hyvarinen 2019; Saremi & Srivastava 2020)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,8 +12,14 @@ from smoothcert.checks import check_positive
 from smoothcert.denoise import EnergyEstimator
 from smoothcert.errors import InputError
 from smoothcert.objectives.gaussian import add_noise
-from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
+from smoothcert.objectives.protocol import Loss, Model, Step, Trained, WholeBatch
 from smoothcert.smoothing.sampling import denoise
+
+DENOISING: dict[str, Any] = {
+    "optimizer": "adam", "schedule": "cosine", "weight_decay": 0.0, "batch_size": 128, "clip_norm": 5.0,
+}
+"""What squared errors are trained with: under the usual lr .1 of SGD they diverge, and a single step of Adam without
+clipping can be the end of an energy of the residual form, which grows with the fourth power of its network's output."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,8 @@ class Deen(WholeBatch):
             "low:high", uniform. None is the run's sigma throughout.
     """
 
-    trains: ClassVar[str] = "denoiser"
+    trains: ClassVar[Trained] = "denoiser"
+    prefers: ClassVar[Mapping[str, Any]] = DENOISING
 
     sigma: float
     sigmas: Sequence[float] | str | None = None

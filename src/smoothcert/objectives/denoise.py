@@ -1,8 +1,8 @@
 """`denoise`: a direct denoiser in the squared error, as in denoised smoothing (Salman et al. 2020)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy
 from smoothcert.attacks.frozen import frozen
 from smoothcert.checks import check_weight
 from smoothcert.errors import InputError
-from smoothcert.objectives.deen import levels, squared_error
-from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
+from smoothcert.objectives.deen import DENOISING, levels, squared_error
+from smoothcert.objectives.protocol import Loss, Model, Step, Trained, WholeBatch
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Denoise(WholeBatch):
         classifier: F, images -> logits; needed where `stability` is above 0, and of no use elsewhere.
     """
 
-    trains: ClassVar[str] = "denoiser"
+    trains: ClassVar[Trained] = "denoiser"
+    prefers: ClassVar[Mapping[str, Any]] = DENOISING
 
     sigma: float
     sigmas: Sequence[float] | str | None = None

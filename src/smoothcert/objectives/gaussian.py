@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from smoothcert.draws import standard_normals
 from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
 
 
@@ -25,5 +26,4 @@ class Gaussian(WholeBatch):
 
 def add_noise(images: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
     """x + e, e ~ N(0, sigma^2 I), of any shape."""
-    noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
-    return images + sigma * noise
+    return images + sigma * standard_normals(images.shape, generator, images)

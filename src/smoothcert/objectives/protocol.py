@@ -1,13 +1,14 @@
 """What an objective is: a batch and a model in, a loss and its named parts out. It owns no optimiser and no loop."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 Model = Callable[[Tensor], Tensor]
+Trained = Literal["classifier", "denoiser"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class Step:
     """Where training stands, and the randomness of this step.
 
     Attributes:
-        generator: draws every random number of the step, on the images' device.
+        generator: draws every random number of the step, on the images' device; what has a row for each image by
+            `smoothcert.draws`, since several processes hold it in the same state.
         epoch: epochs done so far, with its fraction (2.5 is half way through the third), for warm-ups.
     """
 
@@ -38,12 +40,15 @@ class Objective(Protocol):
 
     Attributes:
         trains: "classifier", images -> logits, or "denoiser", (images, sigma) -> images; labels are then not looked at.
+        prefers: options of training that it needs other than the usual ones, by name; those that are given win.
     """
 
-    trains: ClassVar[str]
+    trains: ClassVar[Trained]
+    prefers: ClassVar[Mapping[str, Any]]
 
-    def split(self, images: Tensor, labels: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-        """The parts of a batch (B, C, H, W), (B,) that get one optimiser step each; usually the batch itself."""
+    def split(self, batch: int) -> Sequence[Sequence[int]]:
+        """The parts of a batch of so many images that get one optimiser step each, as the rows 0 ... batch - 1 that
+        they hold, in order; usually all."""
         ...
 
     def loss(self, model: Model, images: Tensor, labels: Tensor, step: Step) -> Loss:
@@ -54,7 +59,8 @@ class Objective(Protocol):
 class WholeBatch:
     """The usual: a classifier is trained, with one optimiser step a batch."""
 
-    trains: ClassVar[str] = "classifier"
+    trains: ClassVar[Trained] = "classifier"
+    prefers: ClassVar[Mapping[str, Any]] = {}
 
-    def split(self, images: Tensor, labels: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-        return ((images, labels),)
+    def split(self, batch: int) -> Sequence[Sequence[int]]:
+        return (range(batch),)

@@ -1,16 +1,17 @@
 """`smoothadv`: adversarial training of the smoothed classifier (Salman et al. 2019)."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from smoothcert.attacks import ATTACKS, attacked, build_attack, draw_noise, noisy_logits
 from smoothcert.checks import check_count, check_known, check_weight
 from smoothcert.objectives.inner import strength, warmed
-from smoothcert.objectives.protocol import Loss, Model, Step
+from smoothcert.objectives.protocol import Loss, Model, Step, Trained
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class SmoothAdv:
         warmup: epochs over which eps grows linearly; the paper's 10 belong to its 150 epochs.
     """
 
-    trains: ClassVar[str] = "classifier"
+    trains: ClassVar[Trained] = "classifier"
+    prefers: ClassVar[Mapping[str, Any]] = {}
 
     sigma: float
     m: int = 2
@@ -44,11 +46,9 @@ class SmoothAdv:
         check_weight("warmup", self.warmup)
         build_attack(self.attack, eps=self.eps, steps=self.steps)
 
-    def split(self, images: Tensor, labels: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-        """Always m parts, so that processes stay in step: fewer than m images are repeated."""
-        rows = [i % len(images) for i in range(max(self.m, len(images)))]
-        images, labels = (images, labels) if len(rows) == len(images) else (images[rows], labels[rows])
-        return zip(images.tensor_split(self.m), labels.tensor_split(self.m), strict=True)
+    def split(self, batch: int) -> Sequence[Sequence[int]]:
+        """m parts; of fewer than m images, one for each."""
+        return [part.tolist() for part in np.array_split(np.arange(batch), min(self.m, batch))]
 
     def loss(self, model: Model, images: Tensor, labels: Tensor, step: Step) -> Loss:
         noise = draw_noise(images, self.m, self.sigma, step.generator)

@@ -1,6 +1,8 @@
 """What something on disk is, in plain facts."""
 
 import math
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from smoothcert.errors import FileError
@@ -10,8 +12,8 @@ from smoothcert.report.predictions import prediction_summary
 from smoothcert.report.present import is_foreign
 from smoothcert.report.results import Result
 from smoothcert.report.robustness import Robustness
-from smoothcert.runs.files import read_json
 from smoothcert.runs.manifest import is_store, record_count
+from smoothcert.runs.modelcard import is_model_dir, read_card
 from smoothcert.runs.places import Place
 from smoothcert.runs.store import Store
 
@@ -24,8 +26,8 @@ def described(folder: Place) -> dict[str, Any]:
     """
     if is_store(folder) or folder.is_file():
         return _store(folder)
-    if (folder / "model.json").is_file():
-        return {"path": str(folder), "is": "model directory", **read_json(folder / "model.json")}
+    if isinstance(folder, Path) and is_model_dir(folder):
+        return {"path": str(folder), "is": "model directory", **asdict(read_card(folder))}
     if not folder.exists():
         raise FileError(f"there is no {folder}")
     raise FileError(f"{folder} is neither a store (manifest.json) nor a model directory (model.json)")

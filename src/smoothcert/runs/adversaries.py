@@ -5,6 +5,8 @@
 """
 
 import platform
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
 from smoothcert.errors import FileError, InputError, StoreError
+from smoothcert.limits import inside
 from smoothcert.runs.files import make_folder, read_json, sha256, write_json, write_whole
 from smoothcert.runs.manifest import is_store
 from smoothcert.runs.places import Place
@@ -54,26 +57,45 @@ def read_adversaries(folder: Place, **setting: Any) -> tuple[np.ndarray, np.ndar
     Raises:
         InputError: no or several such settings. FileError: no listing. StoreError: a missing or changed file.
     """
-    if not (folder / LISTING).is_file():
-        raise FileError(f"{folder} keeps no attacked images: attack with --save-adversaries, and let the run finish")
-    entries = [entry for entry in read_json(folder / LISTING)
-               if all(entry.get(name) == value for name, value in setting.items())]
+    listed = _listed(folder)
+    entries = [entry for entry in listed if all(entry.get(name) == value for name, value in setting.items())]
     found = {tuple(entry[name] for name in _NAMES if name in entry): entry for entry in entries}
     if len(found) != 1:
-        held = {tuple((name, e[name]) for name in _NAMES if name in e) for e in read_json(folder / LISTING)}
+        held = {tuple((name, e[name]) for name in _NAMES if name in e) for e in listed}
         raise InputError(f"{setting} names {len(found)} settings; the store has "
                          + "; ".join(", ".join(f"{name} {value:g}" for name, value in one) for one in sorted(held)))
-    parts = [_read(folder / "adversaries" / entry["file"], entry["sha256"]) for entry in entries]
+    parts = [_read(folder / "adversaries", entry["file"], entry["sha256"]) for entry in entries]
     return np.concatenate([part["index"] for part in parts]), np.concatenate([part["images"] for part in parts])
 
 
 _NAMES = ("eps", "times", "m", "steps")
 
 
-def _read(path: Place, digest: str) -> dict[str, np.ndarray]:
+def _listed(folder: Place) -> list[dict[str, Any]]:
+    """The entries of the listing: names that stay in the folder, hashes, and settings that are numbers."""
+    if not (folder / LISTING).is_file():
+        raise FileError(f"{folder} keeps no attacked images: attack with --save-adversaries, and let the run finish")
+    entries = read_json(folder / LISTING)
+    if not isinstance(entries, list) or not all(map(_is_entry, entries)):
+        raise StoreError(f"{folder / LISTING} is not a listing of attacked images")
+    return entries
+
+
+def _is_entry(entry: Any) -> bool:
+    return (isinstance(entry, dict) and isinstance(entry.get("sha256"), str)
+            and re.fullmatch(r"\d{3}-\d{5}\.safetensors", str(entry.get("file"))) is not None
+            and all(isinstance(entry.get(name, 0), int | float) for name in _NAMES))
+
+
+def _read(folder: Place, name: str, digest: str) -> dict[str, np.ndarray]:
+    path = inside(folder, name) if isinstance(folder, Path) else folder / name
     if not path.is_file() or sha256(path) != digest:
         raise StoreError(f"{path} is missing or has changed since it was written")
     try:
-        return load(path.read_bytes())
-    except SafetensorError as error:
+        found = load(path.read_bytes())
+    except (SafetensorError, ValueError, KeyError) as error:
         raise StoreError(f"{path} is corrupt: {error}") from None
+    shapes = {key: value.shape for key, value in found.items()}
+    if set(shapes) != {"images", "index"} or len(shapes["images"]) != 4 or shapes["index"] != shapes["images"][:1]:
+        raise StoreError(f"{path} holds no attacked images and their indices")
+    return found

@@ -74,7 +74,7 @@ def open_classifier(
             raise ModelError(f"{spec} has {card.num_classes} classes, the data set {num_classes}")
         source: bytes | None = None
     else:
-        loaded = load_model(spec, num_classes=num_classes, input_shape=input_shape)
+        loaded = load_model(spec, num_classes=num_classes, input_shape=input_shape, trust=trust)
         model, source = loaded.model, loaded.content
     classifier = fronted(base_classifier(model, num_classes), front, input_shape, sigma)
     if isinstance(classifier, nn.Module) and device is not None:

@@ -7,6 +7,9 @@ under the same paths as the driver.
 
 import os
 import platform
+import re
+import signal
+import threading
 import traceback
 import warnings
 from collections import deque
@@ -25,6 +28,7 @@ from smoothcert.version import __version__
 BLOCK = 16
 """Records that are handed out together, or more where one task has more."""
 
+_COLOURS = r"\x1b\[\d*m"
 _AHEAD = 2  # blocks that a worker has at a time, so that it never waits for the driver
 _LOOK, _PATIENCE = 2.0, 60.0  # seconds between looks at the cluster's size, and until a warning that it does nothing
 
@@ -68,7 +72,10 @@ def joined(address: str) -> Iterator[Any]:
         raise MissingExtraError("ray", "ray", "--cluster") from None
     ours = not ray.is_initialized()
     if ours:
+        ending = signal.getsignal(signal.SIGTERM)
         _connect(ray, address)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ending)  # Ray puts its own in its place, which drops the process
     try:
         yield ray
     finally:
@@ -124,14 +131,22 @@ class _Crew:
         if self._workers and monotonic() - self._looked < _LOOK:
             return
         self._looked = monotonic()
+        self._check_joined()
         most = min(self._run.config.workers or self._room(), len(self._waiting) + len(self._workers))
         while len(self._workers) < most:
             actor = self._ray.remote(**self._needs, max_restarts=0)(_Hand).remote(
-                self._run.reopen, self._run.identity, __version__)
+                self._run.reopen, self._run.identity, __version__, os.getcwd())
             worker = _Worker(actor)
             self._workers.append(worker)
             self._held[actor.work.remote([])] = worker, []  # answered when it is ready: there may be no room for it
         self._most = max(self._most, len(self._workers))
+
+    def _check_joined(self) -> None:
+        """Without the node that it has joined through, a driver waits for ever."""
+        alive = {node["NodeID"]: node["Alive"] for node in self._ray.nodes()}
+        if not alive.get(self._ray.get_runtime_context().get_node_id(), True):
+            raise SmoothcertError("the cluster's node that this run had joined through has died: what is finished is "
+                                  "kept; the same command goes on, from a node that runs")
 
     def _room(self) -> int:
         """How many workers the nodes that are there have room for; at least one, so that a cluster that grows does."""
@@ -179,7 +194,7 @@ class _Crew:
             raise SmoothcertError(
                 f"workers of the cluster keep dying without finishing a record: is smoothcert installed "
                 f"on every node, and is there enough memory? What is finished is kept; the same command "
-                f"resumes. The last one said: {error}")
+                f"resumes. The last one said: {re.sub(_COLOURS, '', str(error))}")
 
     def _complain(self) -> None:
         if monotonic() - self._heard > _PATIENCE and not any(worker.is_ready for worker in self._workers):
@@ -191,9 +206,11 @@ class _Crew:
 class _Hand:
     """A worker's side: the same run, prepared with its first block."""
 
-    def __init__(self, reopen: Callable[[], Run], identity: dict[str, Any], version: str):
+    def __init__(self, reopen: Callable[[], Run], identity: dict[str, Any], version: str, folder: str):
         if version != __version__:
             raise SmoothcertError(f"{platform.node()} has smoothcert {__version__}, the driver {version}")
+        if os.path.isdir(folder):
+            os.chdir(folder)  # the driver's, from which relative paths start
         os.environ["LOCAL_RANK"] = "0"  # Ray shows a worker its own GPU alone
         self._reopen, self._identity = reopen, identity
         self._run: Run | None = None

@@ -1,14 +1,38 @@
 """The processes of one training run, as torchrun's environment describes them; one process where there is none."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
-from smoothcert.errors import InputError
+from smoothcert.errors import InputError, LostProcessError
+from smoothcert.runs.batchnorm import across_processes
+
+_PATIENCE = timedelta(minutes=10)
+"""How long a process waits for the others before it gives up; one that has ended is noticed at once."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """The rows that this process holds of a batch, or of the part of one that gets an optimiser step.
+
+    Attributes:
+        rows: their places.
+        whole: rows of all processes together.
+        weight: of the mean loss of `rows`, so that the mean over processes is the mean loss of the whole.
+        counts: for how many of all rows they count in a mean over processes.
+    """
+
+    rows: Sequence[int]
+    whole: int
+    weight: float
+    counts: float
 
 
 @dataclass(frozen=True)
@@ -23,19 +47,39 @@ class Ranks:
         """Whether this process writes files and prints."""
         return self.rank == 0
 
-    def share(self, indices: list[int]) -> list[int]:
-        """This process's equal share of a batch."""
-        return indices[self.rank :: self.world]
+    def share(self, rows: int) -> Share:
+        """This process's share of so many rows; of fewer than there are processes, each holds all."""
+        if rows < self.world:
+            return Share(range(rows), rows, 1.0, rows / self.world)
+        own = range(self.rank, rows, self.world)
+        return Share(own, rows, self.world * len(own) / rows, len(own))
+
+    def synced(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """A network that will run on a device, with the statistics of BatchNorm taken over all processes."""
+        return across_processes(network, device) if self.world > 1 else network
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """The network with its gradients averaged over processes."""
         return nn.parallel.DistributedDataParallel(network) if self.world > 1 else network
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Sums over all processes."""
+    def sum(self, values: Tensor) -> Tensor:
+        """Sums over all processes, in place."""
         if self.world > 1:
             torch.distributed.all_reduce(values)
         return values
+
+    def spread(self, tensors: Iterable[Tensor]) -> None:
+        """Give all processes the main one's values, in place."""
+        for tensor in tensors if self.world > 1 else ():
+            values = tensor.contiguous()
+            torch.distributed.broadcast(values, 0)
+            tensor.copy_(values)
+
+    def agree(self, value: int, device: torch.device) -> bool:
+        """Whether a value is the same in all processes."""
+        mains = torch.tensor([value], device=device)
+        self.spread([mains])
+        return int(self.sum((mains != value).long())) == 0
 
     def wait(self) -> None:
         """Until all processes are here."""
@@ -50,22 +94,50 @@ def is_main_process() -> bool:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
-    """Join the process group that the environment names (RANK, WORLD_SIZE, ...), and leave it at the end."""
+    """Join the process group that the environment names (RANK, WORLD_SIZE, ...), and leave it at the end.
+
+    Raises LostProcessError where another process has ended, or has not answered for ten minutes.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Ranks(0, 1)
         return
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    cuda = device.type == "cuda"
+    store, rank, world = next(rendezvous("env://", timeout=_PATIENCE))
+    torch.distributed.init_process_group("nccl" if cuda else "gloo", store=_of_this_start(store), rank=rank,
+                                         world_size=world, timeout=_PATIENCE, device_id=device if cuda else None)
     try:
-        yield Ranks(torch.distributed.get_rank(), world)
-    finally:
+        yield Ranks(rank, world)
+    except BaseException as error:
+        if isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
+            raise LostProcessError(f"another process of this run has ended, and its own message, if any, says why "
+                                   f"({str(error).split('. ')[0]}); the same command goes on from the last finished "
+                                   f"epoch") from error
         torch.distributed.destroy_process_group()
+        raise
+    torch.distributed.destroy_process_group()
+
+
+def _of_this_start(store: Store) -> Store:
+    """torchrun keeps one store when it starts processes again (`--max-restarts`), with the addresses of the dead in it,
+    which the new ones would wait for. The count of restarts tells them apart; it is common on a single machine."""
+    if os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return store
+    return PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is this process's GPU where there is one, else the CPU."""
+    """`auto` is this process's GPU where there is one, else the CPU.
+
+    Raises InputError where a GPU is asked for and there is none, or where torchrun has started more processes on this
+    machine than it has GPUs.
+    """
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("device: cuda was asked for, and torch finds no GPU here: use --device cpu")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
+    processes, found = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if processes > found:
+        raise InputError(f"device: {processes} processes on this machine have {found} GPU(s) between them, and each "
+                         f"needs its own: use --nproc-per-node {found}, or --device cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from smoothcert.data.augment import augment
+from smoothcert.draws import RowGenerator
 from smoothcert.errors import ModelError
 from smoothcert.objectives import Objective, Step, add_noise
 from smoothcert.runs.config import TrainConfig
-from smoothcert.runs.distributed import Ranks
+from smoothcert.runs.distributed import Ranks, Share
 from smoothcert.runs.files import explained, write_text
 from smoothcert.runs.measures import MEASURES, Measure
 from smoothcert.runs.modeldir import ModelCard, write_card, write_checkpoint, write_weights
@@ -26,8 +27,18 @@ from smoothcert.runs.seeds import generator, seeded
 from smoothcert.runs.streams import Stream, batch_sizes, read_ahead
 from smoothcert.runs.trainee import Trainee, peak_rate
 
-Part = tuple[Stream, Tensor, Tensor, Step]
-"""What one stream gives to one optimiser step: images (B, C, H, W), labels (B,), and where training stands."""
+
+@dataclass(frozen=True)
+class Part:
+    """What one stream gives to one optimiser step in this process: images (B, C, H, W), labels (B,), the share that
+    they are, the stream's randomness, and the epochs done so far."""
+
+    stream: Stream
+    images: Tensor
+    labels: Tensor
+    share: Share
+    generator: RowGenerator
+    epoch: float
 
 
 @dataclass
@@ -57,6 +68,7 @@ class Loop:
         started = time.perf_counter()
         with seeded(self.config.seed, epoch, self.ranks.rank):
             averages = self._fit(epoch)
+        self.ranks.spread(self.trainee.buffers)
         figures = {"epoch": epoch + 1, **averages, **self._validate(),
                    "seconds": round(time.perf_counter() - started, 2)}
         better = self.measure.better(figures, card.best)
@@ -71,39 +83,54 @@ class Loop:
     def _fit(self, epoch: int) -> dict[str, float]:
         trainee, config = self.trainee, self.config
         images = len(self.streams[0].indices)
-        sizes = batch_sizes(images, config.batch_size, self.ranks.world)
+        sizes = batch_sizes(images, config.batch_size)
         drawn = [stream.batches(config.seed, epoch, sizes, images) for stream in self.streams]
-        generators = [generator(self.device, config.seed, epoch, self.ranks.rank, *s.key) for s in self.streams]
+        generators = [generator(self.device, config.seed, epoch, 0, *s.key) for s in self.streams]  # alike in all ranks
         peak, rate, averages = peak_rate(config), 0.0, Averages(self.device)
         trainee.parallel.train()
         for number, batches in enumerate(read_ahead(list(zip(*drawn, strict=True)), self._read)):
             rate = learning_rate(config, peak, trainee.steps, len(sizes))
             trainee.steer(rate, momentum(config, trainee.steps, len(sizes)))
-            steps = [Step(g, epoch + number / len(sizes)) for g in generators]
-            for parts in zip(*map(self._split, self.streams, batches, steps), strict=True):
+            split = [self._split(stream, batch, sizes[number], source, epoch + number / len(sizes))
+                     for stream, batch, source in zip(self.streams, batches, generators, strict=True)]
+            for parts in zip(*split, strict=True):
                 self._step(parts, averages)
             trainee.steps += 1
             if number % 10 == 9 or number + 1 == len(sizes):
                 self._tell(epoch, number + 1, len(sizes), averages)
         return {"lr": rate, **averages.over(self.ranks)}
 
-    def _split(self, stream: Stream, batch: tuple[Tensor, Tensor], step: Step) -> list[Part]:
-        """The parts of a stream's batch that get an optimiser step each."""
-        images, labels = (values.to(self.device) for values in batch)
-        images = augment(images, augmentation(self.config), step.generator)
-        return [(stream, x, y, step) for x, y in self.objective.split(images, labels)]
+    def _split(
+        self, stream: Stream, held: tuple[Tensor, Tensor], size: int, source: RowGenerator, epoch: float
+    ) -> list[Part]:
+        """The parts of a stream's batch that get an optimiser step each, from what this process holds of it."""
+        rows, shares = self._held(size)
+        source.hold(rows, size)
+        images, labels = (values.to(self.device) for values in held)
+        images = augment(images, augmentation(self.config), source)
+        counts = [len(share.rows) for share in shares]
+        return [Part(stream, x, y, share, source, epoch)
+                for x, y, share in zip(images.split(counts), labels.split(counts), shares, strict=True)]
+
+    def _held(self, size: int) -> tuple[list[int], list[Share]]:
+        """This process's shares of the parts of a batch of a size, and all their rows' places in the batch."""
+        parts = self.objective.split(size)
+        shares = [self.ranks.share(len(part)) for part in parts]
+        return [part[i] for part, share in zip(parts, shares, strict=True) for i in share.rows], shares
 
     def _step(self, parts: Sequence[Part], averages: "Averages") -> None:
         """One optimiser step: the streams' losses one after another, so that memory holds one graph at a time."""
         trainee, config = self.trainee, self.config
         trainee.optimizer.zero_grad(set_to_none=True)
-        for left, (stream, images, labels, step) in zip(reversed(range(len(parts))), parts, strict=True):
+        for left, part in zip(reversed(range(len(parts))), parts, strict=True):
+            part.generator.hold(part.share.rows, part.share.whole)
             with _gathering(trainee.parallel, last=left == 0):
                 with _precision(config, self.device):
-                    loss = self.objective.loss(trainee.parallel, images, labels, step)
-                trainee.scaler.scale(stream.weight * loss.total).backward()
+                    loss = self.objective.loss(trainee.parallel, part.images, part.labels,
+                                               Step(part.generator, part.epoch))
+                trainee.scaler.scale(part.stream.weight * part.share.weight * loss.total).backward()
             for name, value in {"loss": loss.total, **loss.parts}.items():
-                averages.add(stream.titled(name), value, len(images))
+                averages.add(part.stream.titled(name), value, part.share.counts)
         if config.clip_norm:
             trainee.scaler.unscale_(trainee.optimizer)
             nn.utils.clip_grad_norm_(trainee.network.parameters(), config.clip_norm)
@@ -114,7 +141,8 @@ class Loop:
 
     def _tell(self, epoch: int, done: int, steps: int, averages: "Averages") -> None:
         """Report the losses so far, or raise ModelError where one is not finite."""
-        losses = {stream.titled("loss"): averages.value(stream.titled("loss")) for stream in self.streams}
+        means = averages.over(self.ranks)
+        losses = {name: means[name] for name in (stream.titled("loss") for stream in self.streams)}
         fresh = f"  fresh: {', '.join(self.trainee.fresh)}" if self.trainee.fresh else ""
         self.progress(epoch * steps + done, self.config.epochs * steps, f"epoch {epoch + 1}/{self.config.epochs}  "
                       + "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in losses.items()) + fresh)
@@ -138,8 +166,8 @@ class Loop:
         return dict(zip(self.measure.figures, (sums / len(self.held_out)).tolist(), strict=True))
 
     def _read(self, batches: Sequence[list[int]]) -> list[tuple[Tensor, Tensor]]:
-        """This process's share of a batch of every stream."""
-        return [_read(stream, self.ranks.share(indices))
+        """What this process holds of a batch of every stream."""
+        return [_read(stream, [indices[row] for row in self._held(len(indices))[0]])
                 for stream, indices in zip(self.streams, batches, strict=True)]
 
 
@@ -149,23 +177,19 @@ class Averages:
     def __init__(self, device: torch.device):
         self._device = device
         self._sums: dict[str, Tensor | float] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, float] = {}
 
-    def add(self, name: str, value: Tensor, images: int) -> None:
+    def add(self, name: str, value: Tensor, images: float) -> None:
         """Count the mean of a figure over so many images."""
         self._sums[name] = self._sums.get(name, 0.0) + value.detach() * images
-        self._counts[name] = self._counts.get(name, 0) + images
-
-    def value(self, name: str) -> float:
-        """The mean so far, in this process."""
-        return float(self._sums[name]) / self._counts[name]
+        self._counts[name] = self._counts.get(name, 0.0) + images
 
     def over(self, ranks: Ranks) -> dict[str, float]:
-        """The means over all processes."""
+        """The means so far, over all processes."""
         sums = torch.stack([torch.as_tensor(value, device=self._device) for value in self._sums.values()])
         counts = torch.tensor(list(self._counts.values()), dtype=sums.dtype, device=self._device)
         totals = ranks.sum(torch.stack([sums, counts]))
-        return {name: float(total / count) for name, total, count in zip(self._sums, *totals, strict=True)}
+        return dict(zip(self._sums, (totals[0] / totals[1]).tolist(), strict=True))
 
 
 def keep_epoch(folder: Path, card: ModelCard, trainee: Trainee, figures: dict[str, Any], better: bool) -> None:

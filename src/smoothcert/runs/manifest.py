@@ -93,7 +93,7 @@ def _check_content(folder: Place, manifest: dict[str, Any]) -> None:
     if not well_named:
         raise StoreError(f"{folder / NAME} names shards that are none of a store's")
     kind = identity.get("kind") if isinstance(identity, dict) else None
-    if kind not in VALUES:
+    if not isinstance(kind, str) or kind not in VALUES:
         raise StoreError(f"{folder} is a store of kind {kind!r}; this smoothcert reads {', '.join(VALUES)}")
     check_manifest(manifest, str(folder / NAME))
 

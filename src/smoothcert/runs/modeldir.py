@@ -1,6 +1,6 @@
 """A trained model is a folder: what it is, its weights, and where its training stands.
 
-    model.json               how to rebuild the network, what it was trained on, and the hash of its weights
+    model.json               how to rebuild the network, and what it was trained on
     best.safetensors         the weights that certification uses
     denoiser/                what it was trained behind, if anything: model.json and best.safetensors of a denoiser
     metrics.jsonl            one line an epoch
@@ -12,7 +12,6 @@ import inspect
 import json
 import shutil
 import sys
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,99 +21,22 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from smoothcert.denoise import Attractor, DenoisedClassifier, WalkJump, build_denoiser
-from smoothcert.errors import FileError, InputError, ModelError
+from smoothcert.errors import FileError, InputError, ModelError, SmoothcertError
+from smoothcert.limits import inside
 from smoothcert.models import build_model, load_model, model_names
-from smoothcert.runs.files import explained, make_folder, read_json, write_json, write_whole
+from smoothcert.runs.files import explained, make_folder, write_whole
+from smoothcert.runs.modelcard import ModelCard, check_model_dir, is_model_dir, read_card, write_card
 
-VERSION = 1
 DENOISER = "denoiser"
 """The folder, within that of a classifier, of the denoiser that it was trained behind."""
 
 _NO_SETTINGS = ("denoiser", "classifier", "first", "second", "unroll")  # parts, and what changes no answer
 
 
-@dataclass(frozen=True)
-class ModelCard:
-    """The content of model.json.
-
-    Attributes:
-        model: a name of `build_model`, or of `build_denoiser` (then `options` rebuild it), or a user's factory as the
-            command line takes it.
-        input_shape, num_classes, class_names: what goes in and what comes out.
-        levels: levels per unit of the training images, for grid noise.
-        data: the data set as the command line takes it, with its preprocessing.
-        sigma: noise level of the training, or None.
-        identity: everything that determined the weights; compared on resume.
-        init: the model directory whose weights it started from, which of them, and the layers left fresh; or None.
-        kind: "classifier" or "denoiser".
-        parameters: how many numbers were trained.
-        denoiser: of a classifier trained behind a denoiser, what that one is (see `told`); or None.
-        epochs_done, best_epoch, best: progress, and the validation figures of the best epoch.
-        complete: whether training has ended.
-    """
-
-    model: str
-    options: dict[str, Any]
-    input_shape: tuple[int, int, int]
-    num_classes: int
-    class_names: tuple[str, ...]
-    levels: int
-    data: dict[str, Any]
-    sigma: float | None
-    identity: dict[str, Any]
-    init: dict[str, Any] | None = None
-    epochs_done: int = 0
-    best_epoch: int = 0
-    best: dict[str, float] = field(default_factory=dict)
-    complete: bool = False
-    kind: str = "classifier"
-    parameters: int | None = None
-    denoiser: dict[str, Any] | None = None
-
-    @property
-    def progress(self) -> dict[str, Any]:
-        """The fields that change from epoch to epoch."""
-        return {name: getattr(self, name) for name in ("epochs_done", "best_epoch", "best", "complete")}
-
-    def told(self) -> dict[str, Any]:
-        """What others' cards say of this model."""
-        return {"model": self.model, "options": self.options, "sigma": self.sigma, "parameters": self.parameters,
-                **self.best}
-
-
-def is_model_dir(folder: Path) -> bool:
-    return (folder / "model.json").is_file()
-
-
-def check_model_dir(folder: Path) -> None:
-    """Raise FileError unless a folder holds a model."""
-    if not folder.is_dir():
-        raise FileError(f"there is no model folder {folder}")
-    if not is_model_dir(folder):
-        raise FileError(f"{folder} is no model folder: it has no model.json")
-
-
-def write_card(folder: Path, card: ModelCard) -> None:
-    write_json(folder / "model.json", {"version": VERSION, **asdict(card)})
-
-
-def read_card(folder: Path) -> ModelCard:
-    """Raises FileError for a missing or corrupt model.json."""
-    content = read_json(folder / "model.json")
-    try:
-        if content.pop("version") != VERSION:
-            raise FileError(f"{folder / 'model.json'} is not of version {VERSION}, which this smoothcert reads")
-        card = ModelCard(**content)
-        return ModelCard(**{**vars(card), "input_shape": tuple(card.input_shape),
-                            "class_names": tuple(card.class_names)})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise FileError(f"{folder / 'model.json'} is not the description of a model: {error}") from None
-
-
-def build_network(card: ModelCard) -> nn.Module:
+def build_network(card: ModelCard, trust: bool = False) -> nn.Module:
     """The network of a card, by name or by a user's factory, without a denoiser in front.
 
-    Initial weights come from torch's global generator.
+    Initial weights come from torch's global generator. `trust` is that of `load_model`.
     """
     if card.kind == "denoiser":
         return build_denoiser(card.model, card.input_shape, card.sigma, **card.options)
@@ -122,7 +44,8 @@ def build_network(card: ModelCard) -> nn.Module:
         return build_model(card.model, input_shape=card.input_shape, num_classes=card.num_classes, **card.options)
     if card.options:
         raise InputError(f"model_option goes to named models ({', '.join(model_names())}); {card.model} takes none")
-    network = load_model(card.model, num_classes=card.num_classes, input_shape=card.input_shape).model
+    network = load_model(card.model, num_classes=card.num_classes, input_shape=card.input_shape,
+                         trust=trust).model
     if not isinstance(network, nn.Module):
         raise ModelError(f"only torch networks can be trained; {card.model} gave {type(network).__name__}")
     return network
@@ -145,15 +68,34 @@ def read_network(folder: Path, weights: str = "best", trust: bool = False) -> tu
         raise ModelError(f"{folder} was trained from {card.model}, and rebuilding it runs that code: read it, then "
                          f"pass --trust")
     path = weights_file(folder, weights)
-    network = build_network(card)
+    state = read_weights(path)
+    if not runs_code(card):
+        _check_sketch(folder, card, path, state)
+    network = build_network(card, trust)
     try:
-        network.load_state_dict(read_weights(path))
+        network.load_state_dict(state)
     except RuntimeError as error:
         raise ModelError(f"{path} holds the weights of another network than {folder / 'model.json'} names: {error}"
                          ) from None
-    if card.denoiser is not None and card.sigma is not None:
-        network = DenoisedClassifier(read_denoiser(folder / DENOISER)[0], network, card.sigma)
+    if card.kind == "classifier" and card.denoiser is not None and card.sigma is not None:
+        network = DenoisedClassifier(read_denoiser(inside(folder, DENOISER))[0], network, card.sigma)
     return network.eval(), card
+
+
+def _check_sketch(folder: Path, card: ModelCard, path: Path, state: dict[str, torch.Tensor]) -> None:
+    """Compare a network that takes no memory yet with the weights there are, so that none larger is ever built."""
+    try:
+        with torch.device("meta"):
+            wanted = {name: tensor.shape for name, tensor in build_network(card).state_dict().items()}
+    except SmoothcertError:
+        raise
+    except Exception as error:  # sizes that torch cannot count, settings of other types
+        raise FileError(f"{folder / 'model.json'} describes no network that can be built: {error}") from None
+    differing = [name for name in {**wanted, **state} if name not in wanted or name not in state
+                 or wanted[name] != state[name].shape]
+    if differing:
+        raise ModelError(f"{path} holds the weights of another network than {folder / 'model.json'} names: they differ "
+                         f"in {', '.join(differing[:5])}{' and others' if len(differing) > 5 else ''}")
 
 
 def read_denoiser(folder: Path) -> tuple[nn.Module, ModelCard]:
@@ -183,8 +125,11 @@ def write_denoiser(folder: Path, network: nn.Module, card: ModelCard) -> None:
 
 
 def weights_file(folder: Path, weights: str) -> Path:
-    """Where the best or last weights of a model folder lie; FileError where no epoch was finished."""
-    return folder / "best.safetensors" if weights == "best" else last_checkpoint(folder) / "weights.safetensors"
+    """Where the best or last weights of a model folder lie; FileError where no epoch was finished, or they lie
+    elsewhere."""
+    if weights == "best":
+        return inside(folder, "best.safetensors")
+    return inside(folder, str(last_checkpoint(folder).relative_to(folder) / "weights.safetensors"))
 
 
 def write_weights(path: Path, network: nn.Module) -> None:
@@ -236,14 +181,17 @@ def last_checkpoint(folder: Path) -> Path:
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """The optimiser's side of a checkpoint; nothing in the file is executed."""
     try:
-        return torch.load(checkpoint / "state.pt", weights_only=True, map_location="cpu")
+        return torch.load(inside(checkpoint, "state.pt"), weights_only=True, map_location="cpu")
     except Exception as error:  # torch.load raises many kinds for a damaged file
         raise FileError(f"the checkpoint {checkpoint / 'state.pt'} is missing or corrupt: {error}") from None
 
 
 def module_hash(network: nn.Module, source: bytes | None = None) -> str:
-    """SHA-256 of the sorted state dict and of the source that made the network (its class's module, unless given)."""
+    """SHA-256 of the source that made the network (its class's module, unless given), of the names of its parts and of
+    their classes, and of the sorted state dict."""
     digest = hashlib.sha256(source_of(network) if source is None else source)
+    for name, part in network.named_modules():
+        digest.update(f"\0{name}\0{type(part).__qualname__}\0".encode())
     for name, tensor in sorted(network.state_dict().items()):
         array = tensor.detach().cpu().contiguous()
         digest.update(f"\0{name}\0{array.dtype}\0{tuple(array.shape)}\0".encode())
@@ -270,3 +218,9 @@ def _text_of(kind: type) -> bytes:
     except (OSError, TypeError, KeyError):
         return f"{kind.__module__}.{kind.__qualname__}".encode()
 
+
+__all__ = [
+    "DENOISER", "ModelCard", "build_network", "check_model_dir", "checkpoints", "denoiser_card", "is_model_dir",
+    "last_checkpoint", "module_hash", "read_card", "read_denoiser", "read_network", "read_state", "read_weights",
+    "runs_code", "source_of", "weights_file", "write_card", "write_checkpoint", "write_denoiser", "write_weights",
+]

@@ -11,9 +11,7 @@ each batch a step of its own, labelled and pseudo-labelled ones in random order 
 Batches of the two kinds pass through the network one after the other, so BatchNorm normalises each by itself.
 """
 
-import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ import torch
 
 from smoothcert.data import ImageData, load_data, select_indices
 from smoothcert.errors import FileError, InputError
+from smoothcert.runs.arrays import read_arrays
 from smoothcert.runs.classifiers import Classifier, model_card, open_classifier
 from smoothcert.runs.config import TrainConfig
 from smoothcert.runs.distributed import Ranks
@@ -54,30 +53,35 @@ class Unlabelled:
                 "weight": self.weight}
 
     def stream(self, folder: Path, ranks: Ranks, progress: Progress) -> Stream:
-        """The images with their labels: those kept in `folder`, else made now by the main process and kept there.
+        """The images with their labels: those kept in `folder`, else made now by all processes and kept there.
 
         Raises FileError where the kept ones are corrupt.
         """
         path = folder / FILE
-        if ranks.is_main and not path.exists():
-            _keep(path, self.indices, self._labels(progress))
+        kept = torch.tensor([path.exists()], device=self.device)
+        ranks.spread([kept])
+        if not kept:
+            made = self._labels(ranks, progress)
+            if ranks.is_main:
+                _keep(path, self.indices, made)
         ranks.wait()
         labels = np.full(len(self.data), -1, dtype=np.int64)
         labels[self.indices] = _kept(path, self.indices)
         return Stream("pseudo", self.data, labels, self.indices, self.weight)
 
-    def _labels(self, progress: Progress) -> np.ndarray:
-        """(M,) int64: the model's argmax on every image, clean."""
-        votes = []
+    def _labels(self, ranks: Ranks, progress: Progress) -> np.ndarray:
+        """(M,) int64: the model's argmax on every image, clean; every process asks it about its share of batches."""
+        labels = torch.zeros(len(self.indices), dtype=torch.int64, device=self.device)
+        begins = range(ranks.rank * _BATCH, len(labels), ranks.world * _BATCH)
         with torch.no_grad(), evaluation(self.teacher.model):
-            for images in self._images():
+            for begin, images in zip(begins, self._images(begins), strict=True):
                 logits = torch.as_tensor(self.teacher.model(images.to(self.device)))
-                votes.append(logits.argmax(dim=1).cpu().numpy())
-                progress(0, len(self.indices), f"pseudo-labels {sum(map(len, votes))} of {len(self.indices)}")
-        return np.concatenate(votes)
+                labels[begin : begin + len(images)] = logits.argmax(dim=1)
+                progress(0, len(labels), f"pseudo-labels {begin + len(images)} of {len(labels)}")
+        return ranks.sum(labels).cpu().numpy()
 
-    def _images(self) -> Iterator[torch.Tensor]:
-        batches = [self.indices[i : i + _BATCH] for i in range(0, len(self.indices), _BATCH)]
+    def _images(self, begins: Sequence[int]) -> Iterator[torch.Tensor]:
+        batches = [self.indices[i : i + _BATCH] for i in begins]
         return read_ahead(batches, lambda indices: torch.from_numpy(self.data.batch(indices)))
 
 
@@ -129,10 +133,12 @@ def _keep(path: Path, indices: np.ndarray, labels: np.ndarray) -> None:
 def _kept(path: Path, indices: np.ndarray) -> np.ndarray:
     """The labels kept for `indices`; the archive's checksums find damage."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            if np.array_equal(kept["indices"], indices):
-                return kept["labels"]
-        raise ValueError("they belong to other images")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        kept = read_arrays(path)
+        if not np.array_equal(kept["indices"], indices):
+            raise FileError("they belong to other images")
+        if kept["labels"].dtype.kind != "i" or kept["labels"].shape != indices.shape:
+            raise FileError("they are no labels")
+    except (FileError, KeyError) as error:
         raise FileError(f"the pseudo-labels {path} are missing or corrupt: {error}; delete the file to have them made "
                         f"again") from None
+    return kept["labels"]

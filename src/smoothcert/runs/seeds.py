@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from smoothcert.draws import RowGenerator
+
 
 @contextmanager
 def seeded(seed: int, *purpose: Any) -> Iterator[None]:
@@ -17,9 +19,11 @@ def seeded(seed: int, *purpose: Any) -> Iterator[None]:
         yield
 
 
-def generator(device: torch.device, seed: int, *purpose: Any) -> torch.Generator:
+def generator(device: torch.device, seed: int, *purpose: Any) -> RowGenerator:
     """A generator on a device, for a purpose."""
-    return torch.Generator(device).manual_seed(derived_seed(seed, *purpose))
+    seeded_one = RowGenerator(device)
+    seeded_one.manual_seed(derived_seed(seed, *purpose))
+    return seeded_one
 
 
 def derived_seed(seed: int, *purpose: Any) -> int:

@@ -6,6 +6,7 @@ the same bytes, those that were hashed, so that what becomes of the file meanwhi
 """
 
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,9 @@ class Shards:
 
 def write_shard(path: Path, kind: str, records: list[Record]) -> None:
     """One parquet file, the same bytes for the same records."""
-    pq.write_table(_as_table(kind, records), path, compression="zstd", write_page_checksum=True)
+    content = io.BytesIO()
+    pq.write_table(_as_table(kind, records), content, compression="zstd", write_page_checksum=True)
+    path.write_bytes(content.getvalue())
 
 
 def _as_table(kind: str, records: Sequence[Record]) -> pa.Table:

@@ -68,14 +68,13 @@ def shuffled(indices: np.ndarray, seed: int, purpose: Sequence[str], start: int,
     return np.concatenate(passes)[start - first * size :][:count]
 
 
-def batch_sizes(images: int, batch_size: int, processes: int) -> list[int]:
-    """Sizes of an epoch's batches; a last one too small to give every process an image is left out.
+def batch_sizes(images: int, batch_size: int) -> list[int]:
+    """Sizes of an epoch's batches.
 
-    >>> batch_sizes(10, 4, 2), batch_sizes(9, 4, 2)
-    ([4, 4, 2], [4, 4])
+    >>> batch_sizes(10, 4)
+    [4, 4, 2]
     """
-    sizes = [min(batch_size, images - begin) for begin in range(0, images, batch_size)]
-    return sizes[:-1] if processes > 1 and sizes[-1] < processes else sizes
+    return [min(batch_size, images - begin) for begin in range(0, images, batch_size)]
 
 
 def spaced(indices: np.ndarray, most: int | None) -> np.ndarray:
@@ -93,8 +92,7 @@ def read_ahead(items: Sequence[Item], read: Callable[[Item], Content]) -> Iterat
     """What `read` gives for each item, the next one read in a thread while this one is worked on."""
     with ThreadPoolExecutor(1) as reader:
         upcoming = [reader.submit(read, item) for item in items[:1]]
-        for following in [*items[1:], None]:
+        for following in range(1, len(items) + 1):
             content = upcoming.pop().result()
-            if following is not None:
-                upcoming.append(reader.submit(read, following))
+            upcoming += [reader.submit(read, item) for item in items[following : following + 1]]
             yield content

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from smoothcert.data import ImageData, channel_statistics, load_data, select_indices
-from smoothcert.errors import ConfigError, InputError
+from smoothcert.errors import ConfigError, FileError, InputError
 from smoothcert.models import model_names
-from smoothcert.objectives import Objective, build_objective
+from smoothcert.objectives import Objective, Trained, build_objective
 from smoothcert.runs.classifiers import Classifier
 from smoothcert.runs.config import TrainConfig
 from smoothcert.runs.distributed import Ranks, joined, pick_device
@@ -45,11 +45,13 @@ _SOURCES = {"init", "new_head", "weights", "trust", "unlabelled", "unlabelled_sp
 def train(config: TrainConfig, progress: Progress = silent) -> ModelCard:
     """Train a base classifier or a denoiser and leave a model folder; the same call resumes where a killed one stopped.
 
-    Weights are a function of the configuration, the data, the number of processes and, in the last bits, of threads.
+    Weights are a function of the configuration and the data; in the last bits, of the number of processes and threads
+    too, and under dropout, whose draws are each process's own, more than that.
 
     Raises:
         ConfigError, InputError, DataError, ...: before anything is written.
         IdentityError: `config.out` holds another training run; the differing options are named.
+        LostProcessError: of several processes, another one has ended.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -60,6 +62,7 @@ def train(config: TrainConfig, progress: Progress = silent) -> ModelCard:
     front, config = read_front(config, data, initial)
     teacher = open_teacher(config.classifier, config, data, device) if config.classifier else None
     objective = _objective(config, teacher, front)
+    config = preferred(config, objective)
     fit, held_out = split_indices(data, config)
     config = settled(config, data, initial, objective.trains)
     with joined(device) as ranks:
@@ -83,7 +86,7 @@ def train(config: TrainConfig, progress: Progress = silent) -> ModelCard:
             if unlabelled:
                 streams.append(unlabelled.stream(config.out, ranks, progress))
             del unlabelled, initial  # these other models need not stay in memory
-            card = _resume(config.out, card, trainee, ranks)
+            card = _resume(config.out, card, trainee, ranks, device)
             loop = Loop(config, objective, streams, held_out, trainee, ranks, device, progress)
             for epoch in range(card.epochs_done, config.epochs):
                 card = loop.epoch(epoch, card)
@@ -122,6 +125,12 @@ def normalisation(config: TrainConfig, trains: str, data: ImageData, initial: In
     return {"mean": list(mean)} | ({"std": list(std)} if kind == "standard" else {})
 
 
+def preferred(config: TrainConfig, objective: Objective) -> TrainConfig:
+    """The configuration with what the objective prefers for the options that were not given."""
+    return config.model_copy(update={name: value for name, value in objective.prefers.items()
+                                     if name not in config.model_fields_set})
+
+
 def _objective(config: TrainConfig, teacher: Classifier | None, front: Front | None) -> Objective:
     """The objective, or what keeps it from training what the options name, as a ConfigError."""
     options = {**config.objective_option, **({"classifier": teacher.model} if teacher else {})}
@@ -147,7 +156,7 @@ def _objective(config: TrainConfig, teacher: Classifier | None, front: Front | N
 
 
 def _card(
-    config: TrainConfig, trains: str, data: ImageData, indices: tuple[np.ndarray, np.ndarray], ranks: Ranks,
+    config: TrainConfig, trains: Trained, data: ImageData, indices: tuple[np.ndarray, np.ndarray], ranks: Ranks,
     normalise: dict[str, Any],
 ) -> ModelCard:
     """The card of a run on its training and held-out images, without what it takes from other models."""
@@ -183,14 +192,16 @@ def _begin(folder: Path, card: ModelCard, ranks: Ranks, front: Front | None) -> 
         write_denoiser(folder, front.module, front.card)
 
 
-def _resume(folder: Path, card: ModelCard, trainee: Trainee, ranks: Ranks) -> ModelCard:
-    """Take up the latest whole checkpoint in `folder`, if there is one."""
+def _resume(folder: Path, card: ModelCard, trainee: Trainee, ranks: Ranks, device: torch.device) -> ModelCard:
+    """Take up the latest whole checkpoint in `folder`, if there is one. Raises FileError where processes see others."""
     found = checkpoints(folder)
     if found:
         state = read_state(found[-1])
         trainee.restore(state)
         card = replace(card, **state["card"])
-    ranks.wait()
+    if not ranks.agree(card.epochs_done, device):
+        raise FileError(f"this process finds {card.epochs_done} finished epoch(s) in {folder}, another one does not: "
+                        f"all processes need the same folder, on a file system that their machines share")
     if ranks.is_main:
         write_card(folder, card)
     return card

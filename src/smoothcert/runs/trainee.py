@@ -1,12 +1,12 @@
 """What training changes: the network, its optimiser and average; and the denoiser that it may stand behind."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from smoothcert.denoise import DenoisedClassifier
@@ -49,6 +49,13 @@ class Trainee:
         return self.average.module if self.average else self.network
 
     @property
+    def buffers(self) -> Iterator[Tensor]:
+        """What a training pass leaves in the network beside its gradients, as running statistics are."""
+        yield from self.network.buffers()
+        if self.average:
+            yield from self.average.buffers()
+
+    @property
     def judged(self) -> nn.Module:
         """What is validated: the result, behind the denoiser if there is one."""
         return self.behind(self.result)
@@ -84,8 +91,8 @@ def new_trainee(
     """The network that `card` describes, with the initial weights of the run's seed or of another model, and its
     optimiser; `denoiser`, frozen and in eval mode, stands in front of it at the run's sigma."""
     with seeded(config.seed, "initial weights"):
-        network = build_network(card)
-    network.to(device)
+        network = build_network(card, config.trust)
+    network = ranks.synced(network, device).to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions train faster so
     parameters = [p for p in network.parameters() if p.requires_grad]
     if not parameters:

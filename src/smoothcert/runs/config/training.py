@@ -75,7 +75,7 @@ class TrainConfig(DataConfig, MachineConfig):
                                                       "labelled ones'")
     weights: Literal["best", "last"] = Field("best", description="which weights of the model directories of init, "
                                                                  "pseudo-labels and classifier: best or last")
-    trust: bool = Field(False, description="run the Python code that those model directories name")
+    trust: bool = Field(False, description="run the code that those model directories, or a .pt2 file, bring")
     seed: Seed = Field(0, description="run seed in [0, 2^128)")
     out: Local = Field(description="model directory; the same command resumes an interrupted run")
 

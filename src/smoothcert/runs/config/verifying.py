@@ -16,7 +16,7 @@ class VerifyConfig(Config):
                                                      "needs the model and the images")
     model: str | None = Field(None, description="model of the store, in the forms of certify, for resample")
     weights: Literal["best", "last"] = Field("best", description="which weights of a model directory: best or last")
-    trust: bool = Field(False, description="run the Python code that a model directory names")
+    trust: bool = Field(False, description="run the code that a model directory or a .pt2 file brings")
     denoiser: Local | None = Field(None, description="directory of the denoiser that was named beside the model")
     walk_jump: Local | None = Field(None, description="directory of its walk's second denoiser")
     attractor: Local | None = Field(None, description="directory of its flow's second denoiser")
