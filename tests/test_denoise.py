@@ -678,9 +678,14 @@ class TestDiffusion:
         found = load_diffusion(tmp_path)
         assert asked == [(network, {"use_safetensors": True})]
         assert (found.prediction, len(found.abar), found.training, found.sigma) == ("v_prediction", 10, False, None)
-        (scheduler / "scheduler_config.json").write_text("{")
-        with pytest.raises(FileError, match="cannot be read"):
-            load_diffusion(tmp_path)
+        for content, words in (("{", "corrupt"), ("[]", "no scheduler's config"), ("[" * 9999, "nested")):
+            (scheduler / "scheduler_config.json").write_text(content)
+            with pytest.raises(FileError, match=words):
+                load_diffusion(tmp_path)
+        for change in ({"num_train_timesteps": 10**12}, {"beta_start": "x"}):
+            (scheduler / "scheduler_config.json").write_text(json.dumps({**config, **change}))
+            with pytest.raises(InputError, match=r"num_train_timesteps|gives no betas"):
+                load_diffusion(tmp_path)
 
     def test_without_the_library(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "diffusers", None)

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 import torch
 from scipy import special, stats
+from typer.testing import CliRunner
 
+from nets import write_nets
+from smoothcert.cli.main import app
 from smoothcert.errors import InputError
 from smoothcert.noise import FORMATS, NOISES, build_noise, sample
 from smoothcert.noise.exact import normal_cdf, normal_density
 from smoothcert.noise.lattice import MASS, LatticeNormal, lattice_normal
+from smoothcert.runs.store import read_store
 from smoothcert.smoothing import Sampling, Segment, SmoothedClassifier, open_voter
 
 HALF = Fraction(1, 2)
@@ -210,3 +214,18 @@ def test_votes_under_sound_noise_are_the_same_however_they_are_cut():
     assert [c.prediction for c in made] == [0, 0]
     assert abs(made[0].radius - made[1].radius) < 0.3
     assert "sound-v1" not in FORMATS
+
+
+def test_the_command_line_takes_it(tmp_path):
+    """Certified by two processes as by one, predicted, and certified again from the counts."""
+    write_nets(tmp_path, 4, "")
+    model = [f"{tmp_path}/nets.py:Means", "--noise", "sound", "--sigma", "0.25", "--seed", "1", "--n", "200",
+             "--max-images", "3", "--engine", "plain", "-q"]
+    for verb, store, more in (("certify", "one", []), ("certify", "two", ["--workers", "2", "--batch-size", "7"]),
+                              ("predict", "p", [])):
+        done = CliRunner().invoke(app, [verb, *model, *more, "-o", str(tmp_path / store)])
+        assert done.exit_code == 0, done.output
+    one, two, predicted = (read_store(tmp_path / name) for name in ("one", "two", "p"))
+    assert one.records.equals(two.records)
+    assert one.identity["noise"]["format"] == predicted.identity["noise"]["format"] == "sound-v1"
+    assert CliRunner().invoke(app, ["recertify", str(one.folder), "--alpha", "0.01"]).exit_code == 0
