@@ -227,13 +227,25 @@ def test_what_is_refused(home, tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError, match=r"smoothcert\[ray\]"):
         list(by_cluster(run, [0]))
     assert list(by_cluster(run, [])) == []
-    refusing = SimpleNamespace(is_initialized=lambda: False, init=lambda *a, **k: _refuse())
+    refusing = SimpleNamespace(is_initialized=lambda: False, init=lambda address, **k: _refuse(address))
     monkeypatch.setitem(sys.modules, "ray", refusing)
-    with pytest.raises(InputError, match=r"cannot join 127\.0\.0\.1:1: nobody there"):
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"):
+        run.config.cluster = address
+        with pytest.raises(InputError, match=rf"(?s)cannot join {address}: .*auto or local"):
+            list(by_cluster(run, [0]))
+    run.config.cluster = "auto"
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(InputError, match=r"cannot join 127\.0\.0\.1:1"):
+        list(by_cluster(run, [0]))
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")  # of a cluster that is gone
+    with pytest.raises(InputError, match="cannot join local: asked to join local"):
         list(by_cluster(run, [0]))
     with pytest.raises(ConfigError, match="cluster"):
         DistributionalConfig.checked({"model": str(tmp_path), "cluster": 3})
 
 
-def _refuse() -> None:
-    raise ConnectionError("nobody there")
+def _refuse(address: str) -> None:
+    raise ConnectionError(f"asked to join {address}")

@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import signal
+import socket
 import threading
 import traceback
 import warnings
@@ -16,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -30,6 +32,7 @@ BLOCK = 16
 
 _COLOURS = r"\x1b\[\d*m"
 _AHEAD = 2  # blocks that a worker has at a time, so that it never waits for the driver
+_ANSWER = 10.0  # seconds that a cluster has to answer
 _LOOK, _PATIENCE = 2.0, 60.0  # seconds between looks at the cluster's size, and until a warning that it does nothing
 
 
@@ -87,17 +90,34 @@ def _connect(ray: Any, address: str) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address == "auto":
-            try:
-                ray.init("auto", **quiet)
-                return
-            except ConnectionError:
-                address = "local"
+            address = _running_here() or "local"
         if address == "local":
             quiet["include_dashboard"] = False
+        else:
+            _knock(address)
         ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise InputError(f"cluster: cannot join {address}: {error}\nGive the address of a running Ray cluster "
                          f"(HOST:PORT of its head, or ray://HOST:10001 from outside), auto or local") from None
+
+
+def _running_here() -> str | None:
+    """The address of the cluster that the environment names, or that was started last on this machine and answers."""
+    if named := os.environ.get("RAY_ADDRESS"):
+        return named
+    told = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    try:
+        address = told.read_text(encoding="utf-8").strip()
+        _knock(address)
+    except (OSError, ValueError):
+        return None
+    return address
+
+
+def _knock(address: str) -> None:
+    """Raise OSError or ValueError where nobody answers, which Ray itself would wait for over many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    socket.create_connection((host, int(port)), timeout=_ANSWER).close()
 
 
 @dataclass(eq=False)
