@@ -10,9 +10,7 @@ from smoothcert.report.cost import HOUR, LEVEL, Fleet, Forecast, Work, forecast
 from smoothcert.report.pilots import Pilot
 from smoothcert.report.tables import aligned
 from smoothcert.runs.store import Store
-
-BLOCK = 16
-"""Images that a cluster hands out together; workers of one machine get single ones."""
+from smoothcert.runs.work import BLOCK
 
 FEW = 100
 """Images of a sequential run's pilot below which its interval holds too seldom (docs/results/cost.md)."""

@@ -23,12 +23,9 @@ from typing import Any
 
 from smoothcert.errors import InputError, MissingExtraError, SmoothcertError
 from smoothcert.runs.manifest import record_count
-from smoothcert.runs.work import Done, Run, Task, reopened
+from smoothcert.runs.work import BLOCK, Done, Run, Task, reopened
 from smoothcert.runs.workers import DEATHS
 from smoothcert.version import __version__
-
-BLOCK = 16
-"""Records that are handed out together, or more where one task has more."""
 
 _COLOURS = r"\x1b\[\d*m"
 _AHEAD = 2  # blocks that a worker has at a time, so that it never waits for the driver

@@ -69,9 +69,7 @@ def read_json(path: Place) -> Any:
 
 def sha256(path: Place) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    if isinstance(path, RemotePath):
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

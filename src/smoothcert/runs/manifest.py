@@ -35,11 +35,16 @@ def is_store(folder: Place) -> bool:
     return (folder / NAME).is_file()
 
 
-def read_manifest(folder: Place) -> dict[str, Any]:
-    """The manifest of a store, without its seal; FileError or StoreError for what is none or has changed."""
-    path = folder / NAME
+def check_is_store(folder: Place) -> None:
+    """Raise FileError for what has no manifest."""
     if not is_store(folder):
         raise FileError(f"{folder} is no store: it has no {NAME}" if folder.exists() else f"there is no store {folder}")
+
+
+def read_manifest(folder: Place) -> dict[str, Any]:
+    """The manifest of a store, without its seal; FileError or StoreError for what is none or has changed."""
+    check_is_store(folder)
+    path = folder / NAME
     manifest = read_json(path)
     if not isinstance(manifest, dict) or _FIELDS - set(manifest):
         raise StoreError(f"{path} is not the manifest of a store")

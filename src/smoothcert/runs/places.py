@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from smoothcert.errors import FileError, InputError
@@ -76,6 +77,9 @@ class RemotePath:
         files, where = self._files()
         with files.open_input_stream(where) as stream:
             return stream.read()
+
+    def open(self, mode: Literal["rb"] = "rb") -> BytesIO:
+        return BytesIO(self.read_bytes())
 
     def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return self.read_bytes().decode(encoding, errors)

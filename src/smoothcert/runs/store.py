@@ -42,8 +42,7 @@ class StoreWriter:
         self._kind: str = manifest["identity"]["kind"]
         finished = {shard["name"] for shard in manifest["shards"]}
         self._finished = {k for k in range(self._shards) if shard_name(k) in finished}
-        kept = read_journal(folder / JOURNAL)
-        self._open = {p: r for p, r in kept.items() if p // SHARD not in self._finished and p < self._total}
+        self._open = _waiting(folder, manifest)
         self._journal: Lines | None = None
         self._times: Lines | None = None
 
@@ -196,9 +195,7 @@ def read_store(folder: Place) -> Store:
         FileError: no such folder or manifest. StoreError: a missing, changed or corrupt shard, named.
     """
     manifest = read_manifest(folder)
-    finished = {shard["name"] for shard in manifest["shards"]}
-    rest = [record for position, record in sorted(read_journal(folder / JOURNAL).items())
-            if shard_name(position // SHARD) not in finished and position < record_count(manifest["identity"])]
+    rest = list(_waiting(folder, manifest).values())
     identity = manifest["identity"]
     shards = Shards(identity["kind"], [Shard.read(folder, told) for told in manifest["shards"]], rest)
     return Store(folder, identity, manifest["provenance"], manifest["complete"], shards.plain(), shards)
@@ -210,6 +207,13 @@ def write_store(folder: Place, identity: dict[str, Any], provenance: dict[str, A
         for position in store.pending():
             store.add(position, records[position])
         store.finish()
+
+
+def _waiting(folder: Place, manifest: dict[str, Any]) -> dict[int, Record]:
+    """The journal's records by position, in order, that are in no finished shard."""
+    finished, total = {shard["name"] for shard in manifest["shards"]}, record_count(manifest["identity"])
+    return {position: record for position, record in sorted(read_journal(folder / JOURNAL).items())
+            if position < total and shard_name(position // SHARD) not in finished}
 
 
 def shard_name(k: int) -> str:

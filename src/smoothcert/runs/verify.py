@@ -6,7 +6,7 @@ from typing import Any
 
 from smoothcert.errors import FileError, StoreError
 from smoothcert.runs.config import VerifyConfig
-from smoothcert.runs.manifest import is_store
+from smoothcert.runs.manifest import check_is_store
 from smoothcert.runs.places import Place
 from smoothcert.runs.progress import Progress, silent
 from smoothcert.runs.verifying.files import Check, Readable, check_adversaries, read_all
@@ -41,9 +41,7 @@ def verify(config: VerifyConfig, progress: Progress = silent) -> Verified:
         FileError: no such store. What `resampled` raises, where records are to be drawn again.
     """
     folder = config.store
-    if not is_store(folder):
-        raise FileError(f"{folder} is no store: it has no manifest.json" if folder.exists() else
-                        f"there is no store {folder}")
+    check_is_store(folder)
     try:
         readable, checks = read_all(folder)
         terms = terms_of(readable)

@@ -11,6 +11,9 @@ from smoothcert.runs.records import Record
 Task = tuple[int, ...]
 """Positions in the run's list of records that one process works on together."""
 
+BLOCK = 16
+"""Records that a cluster hands out together, or more where one task has more."""
+
 Done = tuple[int, Record, float]
 """Position, record, seconds."""
 

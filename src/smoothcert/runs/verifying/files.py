@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from smoothcert.errors import SmoothcertError, StoreError
 from smoothcert.runs import store as stores
-from smoothcert.runs.adversaries import LISTING, read_adversaries
+from smoothcert.runs.adversaries import LISTING, SETTING, read_adversaries
 from smoothcert.runs.files import read_json, sha256
 from smoothcert.runs.journal import NAME as JOURNAL
 from smoothcert.runs.journal import read_journal
@@ -22,8 +22,6 @@ from smoothcert.runs.store import Store, shard_name
 
 ALWAYS = ("index", "label", "prediction", "off_grid", "tallies")
 """Columns that have a value in every record."""
-
-_SETTING = ("eps", "times", "m", "steps")
 
 
 @dataclass(frozen=True)
@@ -128,9 +126,8 @@ def _records(folder: Place, told: dict[str, Any], kind: str, size: int) -> pa.Ta
     """The records of one shard, or StoreError for what is not as it was written or cannot be."""
     table = Shard.read(folder, told).columns(schema(kind))
     path = folder / told["name"]
-    if table.num_rows != size or told.get("records") != size:
-        raise StoreError(f"the shard {path} has {table.num_rows} records and the manifest says {told.get('records')}; "
-                         f"{size} belong there")
+    if table.num_rows != size:
+        raise StoreError(f"the shard {path} has {table.num_rows} records; {size} belong there")
     try:
         table.validate(full=True)
     except pa.ArrowException as error:
@@ -170,7 +167,7 @@ def _changed(folder: Place, listing: list[dict[str, Any]]) -> Iterator[str]:
 
 def _other_images(folder: Place, listing: list[dict[str, Any]], images: np.ndarray) -> Iterator[str]:
     """Settings whose files hold other images than the run's."""
-    settings = {tuple((name, entry[name]) for name in _SETTING if name in entry) for entry in listing}
+    settings = {tuple((name, entry[name]) for name in SETTING if name in entry) for entry in listing}
     for setting in sorted(settings):
         try:
             index, moved = read_adversaries(folder, **dict(setting))  # type: ignore[arg-type]
