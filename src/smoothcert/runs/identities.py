@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from smoothcert.errors import StoreError
 from smoothcert.limits import CLASSES
 from smoothcert.runs.records import VALUES
+from smoothcert.runs.validation import listed
 
 _Count = Annotated[int, Field(ge=0, lt=2**53)]
 _Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -144,6 +145,4 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
     try:
         _Manifest.model_validate(manifest)
     except ValidationError as error:
-        problems = [f"  - {'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}, got "
-                    f"{e['input']!r:.80}" for e in error.errors()[:10]]
-        raise StoreError("\n".join([f"{where} is not what a store's manifest is:", *problems])) from None
+        raise StoreError(listed(f"{where} is not what a store's manifest is", error)) from None

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from smoothcert.errors import FileError
 from smoothcert.limits import CARD_LAYERS, CARD_OPTION, CLASSES, PIXELS, inside
 from smoothcert.runs.files import read_json, write_json
+from smoothcert.runs.validation import listed
 
 VERSION = 1
 
@@ -110,6 +111,4 @@ def read_card(folder: Path) -> ModelCard:
     try:
         return TypeAdapter(ModelCard).validate_python(content)
     except ValidationError as error:
-        problems = [f"  - {'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r:.80}"
-                    for e in error.errors()[:10]]
-        raise FileError("\n".join([f"{path} is not the description of a model:", *problems])) from None
+        raise FileError(listed(f"{path} is not the description of a model", error)) from None
