@@ -12,6 +12,7 @@ from smoothcert import SmoothedClassifier
 from smoothcert.errors import InputError, ModelError
 from smoothcert.noise import Sfc64Stream, binomial, build_noise, open_stream
 from smoothcert.smoothing import Sampling, Segment, open_voter
+from smoothcert.smoothing.contract import Conduct
 from smoothcert.smoothing.rows import HostRows, Placement
 from smoothcert.smoothing.voters import CLOSE_CALL, NetworkVoter
 
@@ -167,7 +168,8 @@ def test_close_calls_are_drawn_again_from_their_keys():
             judged.append(rows.clone())
         return torch.stack([1 + gap, torch.ones_like(gap)], dim=1)
 
-    found = open_voter(company, build_noise("gaussian", 0.5), 2, SHAPE, seed=3, how=Sampling(batch_size=8)).voter
+    found = open_voter(company, build_noise("gaussian", 0.5), 2, SHAPE, seed=3, how=Sampling(batch_size=8),
+                       conduct=Conduct()).voter
     subjects = [found.subject(image, key) for key, image in enumerate(IMAGES)]
     votes = found.count([Segment(subjects[0], "select", 3, 5), Segment(subjects[2], "estimate", 120, 6)])
     assert len(judged) == 11
@@ -230,5 +232,6 @@ def test_logits_that_cancel_are_close_by_the_size_of_the_others():
         logits[::7] = torch.tensor([6e-6, 5e-6]) if len(rows) > 1 else torch.tensor([5e-6, 6e-6])
         return logits
 
-    found = open_voter(cancelling, build_noise("gaussian", 0.5), 2, SHAPE, seed=3, how=Sampling(batch_size=14)).voter
+    found = open_voter(cancelling, build_noise("gaussian", 0.5), 2, SHAPE, seed=3, how=Sampling(batch_size=14),
+                       conduct=Conduct()).voter
     assert found.count([Segment(found.subject(IMAGES[0], 0), "estimate", 0, 28)]).tolist() == [[24, 4]]

@@ -64,3 +64,8 @@ class MissingExtraError(SmoothcertError):
     def __init__(self, package: str, extra: str, purpose: str):
         super().__init__(f"{purpose} needs the package {package}, which is not installed: "
                          f"pip install 'smoothcert[{extra}]'")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the type of an error and the first line of its message."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

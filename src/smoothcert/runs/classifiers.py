@@ -10,21 +10,28 @@ import torch
 from torch import nn
 
 from smoothcert.denoise import DenoisedClassifier, generator_normals
-from smoothcert.errors import FileError, ModelError, SmoothcertError
+from smoothcert.errors import FileError, ModelError
 from smoothcert.models import MODEL_FORMS, is_model_spec, load_model
 from smoothcert.runs.config import RunConfig
 from smoothcert.runs.fronts import fronted
 from smoothcert.runs.modeldir import ModelCard, check_model_dir, module_hash, read_card, read_network, source_of
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
-from smoothcert.smoothing.protocols import is_random
+from smoothcert.smoothing.contract import Conduct, try_rows
+from smoothcert.smoothing.protocols import OneByOne, check_logits, is_random
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A base classifier ready to certify; `identity` goes into the store's, and says how the model was identified."""
+    """A base classifier ready to certify.
+
+    Attributes:
+        identity: goes into the store's, and says how the model was identified.
+        conduct: how the model answered on a few rows.
+    """
 
     model: BaseClassifier
     identity: dict[str, str]
+    conduct: Conduct
 
 
 def model_card(spec: str) -> ModelCard | None:
@@ -51,7 +58,7 @@ def open_classifier(
     model_id: str | None = None, device: torch.device | None = None, sigma: float | None = None,
     front: RunConfig | None = None,
 ) -> Classifier:
-    """Open the model that `spec` names, with what is to stand in front of it, and try it on one image.
+    """Open the model that `spec` names, with what is to stand in front of it, and try it on a few images.
 
     Identified by, in this order: the folder's or network's state dict and source (`module`), the file's bytes
     (`file`), the given `model_id` (`id`), or its answers to fixed inputs (`probe`). A denoiser's state dict and source
@@ -80,8 +87,11 @@ def open_classifier(
     if isinstance(classifier, nn.Module) and device is not None:
         classifier = classifier.to(device)
     check_ready(classifier)
-    answers = _probe(classifier, input_shape, num_classes, device)
-    return Classifier(classifier, _identity(spec, classifier, source, model_id, answers))
+    conduct = try_rows(classifier, input_shape, num_classes, device or torch.device("cpu"), model=classifier,
+                       random=is_random(classifier))
+    ready = OneByOne(classifier) if conduct.alone else classifier
+    answers = _probe(ready, input_shape, num_classes, device)
+    return Classifier(ready, _identity(spec, classifier, source, model_id, answers), conduct)
 
 
 def _identity(spec: str, model: Any, source: bytes | None, model_id: str | None, answers: np.ndarray) -> dict[str, str]:
@@ -101,24 +111,11 @@ def _identity(spec: str, model: Any, source: bytes | None, model_id: str | None,
 def _probe(
     classifier: BaseClassifier, shape: tuple[int, int, int], num_classes: int, device: torch.device | None
 ) -> np.ndarray:
-    """Logits of 16 fixed noisy inputs, after checking that the model takes such images at all."""
+    """Logits of 16 fixed noisy inputs, (16, K) float32."""
     generator = np.random.default_rng(0)
     inputs = 0.5 + 0.5 * generator.standard_normal((16, *shape), dtype=np.float32)
     where = device or torch.device("cpu")
     normals = [generator_normals(torch.Generator(where).manual_seed(0))] if is_random(classifier) else []
-    try:
-        with torch.no_grad():
-            logits = classifier(torch.from_numpy(inputs).to(where), *normals)
-    except SmoothcertError:
-        raise
-    except Exception as error:
-        raise ModelError(f"the model cannot take float32 images of shape (N, {', '.join(map(str, shape))}): "
-                         f"{type(error).__name__}: {error}") from error
-    if isinstance(logits, torch.Tensor):
-        logits = logits.cpu().numpy()
-    if not isinstance(logits, np.ndarray) or logits.shape != (16, num_classes):
-        raise ModelError(f"the model must return logits of shape (16, {num_classes}) for 16 images, got "
-                         f"{getattr(logits, 'shape', type(logits).__name__)}")
-    if np.isnan(logits).any():
-        raise ModelError("the model returns NaN logits: check its weights, and that it takes images in [0, 1]")
-    return np.ascontiguousarray(logits, dtype=np.float32)
+    with torch.no_grad():
+        logits = check_logits(classifier(torch.from_numpy(inputs).to(where), *normals), 16, num_classes)
+    return np.ascontiguousarray(logits.cpu(), dtype=np.float32)

@@ -151,7 +151,7 @@ def prepare(
     engine = found.stored.get("engine", "auto") if config.engine == "auto" else config.engine
     how = Sampling("plain" if engine == "exact" else engine, config.space, config.precision, config.noise_format,
                    config.batch_size, found.device, _expected(plan) * len(indices) * answers)
-    ready = open_voter(model, noise, data.num_classes, data.shape, found.seed, None, how)
+    ready = open_voter(model, noise, data.num_classes, data.shape, found.seed, None, how, found.classifier.conduct)
     identity = {
         "kind": plan.kind, **found.identity, "procedure": plan.identity(),
         "noise": {**noise.identity(), "format": ready.voter.format},

@@ -37,8 +37,6 @@ ANSWERS = {
 class Catcher:
     """A base classifier that keeps the copies it is given, and always answers class 0."""
 
-    batch_invariant = True
-
     def __init__(self) -> None:
         self.rows: list[np.ndarray] = []
 
@@ -52,6 +50,7 @@ def caught(setting: Setting, shape: tuple[int, int, int], image: np.ndarray, par
     """The noisy copies (streams, samples, d) of an image for each (key, stage), as a network gets them."""
     catcher = Catcher()
     voter = replace(setting, precision="float32").voter(catcher, 2, shape, "plain").voter
+    catcher.rows.clear()  # of the rows that the model was tried on
     voter.count([Segment(voter.subject(image, key), stage, 0, samples) for key, stage in parts])
     return np.concatenate(catcher.rows).reshape(len(parts), samples, -1), voter
 

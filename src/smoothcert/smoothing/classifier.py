@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from smoothcert.checks import check_count, check_positive, check_seed
 from smoothcert.errors import InputError
 from smoothcert.noise import build_noise, fresh_seed, image_key, sample
+from smoothcert.smoothing.contract import few_answers
 from smoothcert.smoothing.packing import Finished, run_plan
 from smoothcert.smoothing.protocols import (
     Denoiser,
@@ -69,7 +70,7 @@ class SmoothedClassifier:
         self.denoiser = denoiser
         self.device = torch.device(device) if device is not None else device_of(self.model)
         self._how = partial(Sampling, engine, space, precision, noise_format, device=self.device)
-        self._opened: dict[Any, OpenVoter] = {}
+        self._opened: dict[Any, tuple[OpenVoter, Tensor]] = {}
 
     def predict(
         self, x: Any, n: int | None = None, alpha: float = 0.001, *, n_max: int | None = None,
@@ -173,14 +174,22 @@ class SmoothedClassifier:
             yield from sorted(done, key=lambda finished: finished.tag)
 
     def _voter(self, shape: tuple[int, ...], batch_size: int | None, samples: int) -> OpenVoter:
-        """The voter for images of this shape, kept as long as the network's weights stay what they are."""
+        """The voter for images of this shape, kept as long as the network and its answers stay what they are."""
         c, h, w = shape
         key = (_content(self.model), shape, batch_size)
-        if key not in self._opened:
-            how = self._how(batch_size=batch_size, samples=samples)
-            self._opened = {key: open_voter(self.model, self.noise, self.num_classes, (c, h, w), self.seed,
-                                            self.denoiser, how)}
-        return self._opened[key]
+        if key in self._opened:
+            voter, before = self._opened[key]
+            if torch.equal(before, self._few_answers(shape)):
+                return voter
+        how = self._how(batch_size=batch_size, samples=samples)
+        voter = open_voter(self.model, self.noise, self.num_classes, (c, h, w), self.seed, self.denoiser, how)
+        self._opened = {key: (voter, self._few_answers(shape))}
+        return voter
+
+    def _few_answers(self, shape: tuple[int, ...]) -> Tensor:
+        run = behind(self.denoiser, self.sigma, self.model)
+        random = is_random(self.denoiser) or is_random(self.model)
+        return few_answers(run, shape, self.num_classes, self.device, random)
 
     def _images(self, x: Any, index: int | Sequence[int] | None) -> tuple[np.ndarray, list[int], bool]:
         """Checked float32 images (N, C, H, W) on the host, their noise keys, and whether x was a single image."""

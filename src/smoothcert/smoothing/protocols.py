@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from joblib import parallel_config
 from torch import Tensor, nn
 
 from smoothcert.errors import InputError, ModelError
@@ -30,10 +31,10 @@ class Denoiser(Protocol):
 class PredictProba:
     """A scikit-learn style classifier as a base classifier: probabilities of flattened images serve as logits.
 
-    `classes_`, where there, must hold integers in [0, num_classes): column j votes for class classes_[j].
+    joblib's workers are kept out of it: they add probabilities in the order in which they finish, and the last bit of
+    a sum decides an exact tie. `classes_`, where there, must hold integers in [0, num_classes): column j votes for
+    class classes_[j].
     """
-
-    batch_invariant = True  # NumPy estimators judge a row alone: no close call depends on its batch
 
     def __init__(self, predict_proba: Callable[[np.ndarray], Any], classes: Any, num_classes: int):
         self._predict_proba = predict_proba
@@ -41,7 +42,8 @@ class PredictProba:
         self._columns = None if classes is None else _check_columns(np.asarray(classes), num_classes)
 
     def __call__(self, images: Tensor) -> Tensor:
-        probabilities = np.asarray(self._predict_proba(images.reshape(len(images), -1).cpu().numpy()))
+        with parallel_config("sequential"):
+            probabilities = np.asarray(self._predict_proba(images.reshape(len(images), -1).cpu().numpy()))
         if self._columns is not None and probabilities.shape == (len(images), len(self._columns)):
             full = np.zeros((len(images), self._num_classes), dtype=probabilities.dtype)
             full[:, self._columns] = probabilities
@@ -49,14 +51,49 @@ class PredictProba:
         return torch.from_numpy(np.ascontiguousarray(probabilities)).to(images.device)
 
 
+class CastInputs(nn.Module):
+    """A network of another floating-point type behind a cast of its images to that type.
+
+    Attributes:
+        input_dtype: the type of its parameters, such as torch.float16.
+    """
+
+    def __init__(self, network: nn.Module, input_dtype: torch.dtype):
+        super().__init__()
+        self.network, self.input_dtype = network, input_dtype
+        self.training = network.training
+
+    def forward(self, images: Tensor, *normals: Any) -> Any:
+        return self.network(images.to(self.input_dtype), *normals)
+
+    @property
+    def random(self) -> bool:
+        return is_random(self.network)
+
+
+class OneByOne(nn.Module):
+    """A model that judges each row of a batch alone, because it takes no more or because they would mix."""
+
+    def __init__(self, model: Callable[[Tensor], Any]):
+        super().__init__()
+        self.model = model
+        self.training = getattr(model, "training", False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([as_logits(self.model(image)) for image in images.split(1)])
+
+
 def base_classifier(model: Any, num_classes: int) -> Any:
     """Make a model a base classifier, or raise ModelError.
 
     Taken: a torch module or any callable that returns logits as a tensor or an array; an object with
-    `predict_proba`, or that bound method itself.
+    `predict_proba`, or that bound method itself. A network without any float32 parameter gets images of its own type.
     """
     owner: Any = getattr(model, "__self__", None) if getattr(model, "__name__", "") == "predict_proba" else model
-    if not isinstance(model, nn.Module) and hasattr(owner, "predict_proba"):
+    if isinstance(model, nn.Module):
+        dtype = input_dtype(model)
+        return model if dtype == torch.float32 or isinstance(model, CastInputs) else CastInputs(model, dtype)
+    if hasattr(owner, "predict_proba"):
         return PredictProba(owner.predict_proba, getattr(owner, "classes_", None), num_classes)
     if not callable(model):
         raise ModelError(
@@ -64,6 +101,16 @@ def base_classifier(model: Any, num_classes: int) -> Any:
             f"predict_proba; got {type(model).__name__}"
         )
     return model
+
+
+def input_dtype(model: Any) -> torch.dtype:
+    """The type of images that a model takes: the one floating-point type of its parameters, float32 where it has
+    several or none."""
+    if isinstance(model, CastInputs):
+        return model.input_dtype
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    found = {parameter.dtype for parameter in parameters if parameter.is_floating_point()}
+    return found.pop() if len(found) == 1 else torch.float32
 
 
 def is_random(model: Any) -> bool:
@@ -83,18 +130,32 @@ def check_ready(model: Any) -> None:
             )
 
 
-def check_logits(logits: Any, batch: int, num_classes: int) -> Tensor:
-    """Return logits (batch, num_classes) as a tensor, or raise ModelError for another shape or type."""
-    if isinstance(logits, np.ndarray):
-        logits = torch.from_numpy(np.ascontiguousarray(logits))
-    if not isinstance(logits, Tensor):
-        raise ModelError(f"the base classifier must return a tensor of logits, got {type(logits).__name__}")
-    if tuple(logits.shape) != (batch, num_classes):
-        raise ModelError(
-            f"the base classifier must return logits of shape ({batch}, {num_classes}) for {batch} images and "
-            f"num_classes = {num_classes}, got {tuple(logits.shape)}"
-        )
-    return logits
+def as_logits(answers: Any) -> Tensor:
+    """Return a model's answers as a floating-point tensor, without axes of size 1 beyond the first.
+
+    Whole numbers and booleans count as scores. Raises ModelError for what is no tensor or array of numbers.
+    """
+    if isinstance(answers, np.ndarray) and answers.dtype.kind in "fiub":
+        answers = torch.from_numpy(np.ascontiguousarray(answers))
+    if not isinstance(answers, Tensor) or answers.is_complex():
+        kind = f"an array of {answers.dtype}" if hasattr(answers, "dtype") else type(answers).__name__
+        raise ModelError(f"the base classifier must return a tensor of logits, got {kind}")
+    if answers.ndim > 2:
+        answers = answers.reshape(len(answers), *(size for size in answers.shape[1:] if size != 1))
+    return answers if answers.is_floating_point() else answers.double()
+
+
+def check_logits(answers: Any, batch: int, num_classes: int) -> Tensor:
+    """Return a model's answers to a batch as logits (batch, num_classes), or raise ModelError; see `as_logits`."""
+    logits = as_logits(answers)
+    if tuple(logits.shape) == (batch, num_classes):
+        return logits
+    one = "" if logits.numel() != batch else (": one logit an image leaves the other class unsaid, return two columns, "
+                                              "such as torch.cat([-z, z], dim=1)")
+    raise ModelError(
+        f"the base classifier must return logits of shape ({batch}, {num_classes}) for {batch} images and "
+        f"num_classes = {num_classes}, got {tuple(logits.shape)}{one}"
+    )
 
 
 def check_finite(all_ordered: bool) -> None:

@@ -1,5 +1,6 @@
 """From a model and a noise to a voter: which space is sampled, which engine runs, which format the noise has."""
 
+import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -11,8 +12,17 @@ from torch import Tensor
 from smoothcert.checks import check_count, check_known
 from smoothcert.errors import InputError, ModelError
 from smoothcert.noise import SMALL_SPACE_FORMAT, Noise, PhiloxStream
-from smoothcert.smoothing.engines import ENGINES, PRECISIONS, open_engine, reduced
-from smoothcert.smoothing.protocols import BaseClassifier, Denoiser, Normals, device_of, is_random
+from smoothcert.smoothing.contract import COARSE, Conduct, try_rows
+from smoothcert.smoothing.engines import ENGINES, PRECISIONS, EngineWarning, open_engine, reduced
+from smoothcert.smoothing.protocols import (
+    BaseClassifier,
+    Denoiser,
+    Normals,
+    OneByOne,
+    device_of,
+    input_dtype,
+    is_random,
+)
 from smoothcert.smoothing.rows import DeviceRows, HostRows, Placement, Rows
 from smoothcert.smoothing.spaces import Space, find_space
 from smoothcert.smoothing.voters import BinaryVoter, LogitVoter, NetworkVoter, Voter
@@ -58,30 +68,33 @@ class OpenVoter:
     engine: str
     batch: int | None
     random: bool = False
+    dtype: torch.dtype = torch.float32
 
     def identity(self, precision: str, device: torch.device) -> dict[str, Any]:
-        """Space, engine, precision and kind of device; in reduced precision the batch too: it shapes the answers; of a
-        random base classifier, the format of its normals."""
-        batch = {} if precision == "float32" else {"batch_size": self.batch}
+        """Space, engine, precision and kind of device; the network's own type where it is not float32; in reduced
+        precision the batch too: it shapes the answers; of a random base classifier, the format of its normals."""
+        own = {} if self.dtype == torch.float32 else {"input_dtype": str(self.dtype).removeprefix("torch.")}
+        batch = {"batch_size": self.batch} if precision != "float32" or self.dtype in COARSE else {}
         walk = {"walk_format": PhiloxStream.format} if self.random else {}
-        return {"space": self.space, "engine": self.engine, "precision": precision, "device": device.type, **batch,
-                **walk}
+        return {"space": self.space, "engine": self.engine, "precision": precision, "device": device.type, **own,
+                **batch, **walk}
 
 
 def open_voter(
     model: BaseClassifier, noise: Noise, num_classes: int, shape: tuple[int, int, int], seed: int,
-    denoiser: Denoiser | None = None, how: Sampling | None = None,
+    denoiser: Denoiser | None = None, how: Sampling | None = None, conduct: Conduct | None = None,
 ) -> OpenVoter:
-    """Choose space and engine, and make the voter.
+    """Try the model on a few rows, choose space and engine, and make the voter.
 
     Args:
         model: base classifier, ready for use (see `protocols.check_ready`).
         shape: (C, H, W) of the images.
         seed: run seed of every stream.
         denoiser: placed between noise and model, or None.
+        conduct: how the model answered on a few rows, where it was tried before.
     Raises:
         InputError: unknown names, a precision that the engine or the device does not have, or a format that the noise
-            cannot be drawn from.
+            cannot be drawn from. ModelError: a model that is no function of one input.
     """
     how = how or Sampling()
     check_known("engine", how.engine, ENGINE_NAMES)
@@ -91,33 +104,41 @@ def open_voter(
         raise InputError(f"{noise.kind} noise has a format of its own, {', '.join(noise.formats)}, got noise_format "
                          f"{how.noise_format}: leave it at auto")
     check_known("precision", how.precision, PRECISIONS)
-    space = _space(model, noise, num_classes, shape, denoiser, how)
+    if conduct is None:
+        run = behind(denoiser, noise.sigma, reduced(model, "float32"))
+        conduct = try_rows(run, shape, num_classes, how.device or device_of(model), model=model,
+                           random=is_random(denoiser) or is_random(model))
+    if conduct.alone:
+        warnings.warn(f"the model judges one image at a time, which is slower: {conduct.alone}", EngineWarning,
+                      stacklevel=2)
+    space = None if conduct.alone else _space(model, noise, num_classes, shape, denoiser, how)
     if space is not None and space.name == "binary":
         return OpenVoter(BinaryVoter(space, noise, seed), "binary", "exact", None)
     if space is not None and space.head is None:
         return OpenVoter(LogitVoter(space, noise.sigma, seed), "logits", "exact", None)
-    return _network_voter(model, noise, num_classes, shape, seed, denoiser, how, space)
+    return _network_voter(model, noise, num_classes, shape, seed, denoiser, how, space, conduct)
 
 
 def _network_voter(
     model: BaseClassifier, noise: Noise, num_classes: int, shape: tuple[int, int, int], seed: int,
-    denoiser: Denoiser | None, how: Sampling, space: Space | None,
+    denoiser: Denoiser | None, how: Sampling, space: Space | None, conduct: Conduct,
 ) -> OpenVoter:
-    device = how.device or device_of(model)
+    device, dtype = how.device or device_of(model), input_dtype(model)
     placement = Placement(noise, space, shape)
     network = model if space is None else space.head
     dense = _dense_weights(network) + _dense_weights(denoiser)
     size = default_batch(placement.shape, device, dense) if how.batch_size is None else how.batch_size
     batch = check_count("batch_size", size)
     engine = open_engine(_engine(how), network, shape=placement.shape, batch=batch, device=device,
-                         precision=how.precision, samples=how.samples)
+                         precision=how.precision, samples=how.samples, only_plain=_only_plain(conduct, dtype))
     plain = reduced(network, how.precision)
-    referee = how.precision == "float32" and not getattr(model, "batch_invariant", False)
+    referee = how.precision == "float32" and dtype not in COARSE and not (conduct.alone or conduct.exact)
     random = is_random(denoiser) or is_random(model)
-    voter = NetworkVoter(_rows(placement, noise, seed, device, how), behind(denoiser, noise.sigma, engine.run),
-                         behind(denoiser, noise.sigma, plain), num_classes, engine.batch or batch, device, referee,
-                         random)
-    return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch, random)
+    run, judge = (behind(denoiser, noise.sigma, one) for one in (engine.run, plain))
+    voter = NetworkVoter(_rows(placement, noise, seed, device, how), OneByOne(run) if conduct.alone else run, judge,
+                         num_classes, engine.batch or batch, device, referee, random)
+    return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch, random,
+                     dtype)
 
 
 def _space(
@@ -130,6 +151,15 @@ def _space(
     if denoiser is not None or is_random(model):
         return None
     return find_space(model, shape, num_classes)
+
+
+def _only_plain(conduct: Conduct, dtype: torch.dtype) -> str | None:
+    """Why a model may run in no other engine, which would round otherwise; None where it may."""
+    if conduct.alone:
+        return "the model's rows are judged one by one"
+    if conduct.steps:
+        return "the model answers in steps, which other rounding would move"
+    return f"the network computes in {dtype}" if dtype in COARSE else None
 
 
 def _engine(how: Sampling) -> str:

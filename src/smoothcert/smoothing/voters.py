@@ -87,7 +87,7 @@ class NetworkVoter:
                 votes[part] = logits.argmax(dim=1)
                 ordered &= ~logits.isnan().any()
                 if self._referee:
-                    close[part] = _is_close(logits)
+                    close[part] = is_close(logits)
             counts = self._tally(segments, votes, close)
             return self._settled(counts, segments, close, ordered)
 
@@ -228,7 +228,7 @@ def batches(segments: Sequence[Segment], size: int) -> list[list[Segment]]:
     return cut if cut[-1] else cut[:-1]
 
 
-def _is_close(logits: Tensor) -> Tensor:
+def is_close(logits: Tensor) -> Tensor:
     """(N,) bool: the two top logits differ by less than CLOSE_CALL of the largest finite |logit|.
 
     That of the row, or of the batch's rows on average if that is more: where two logits cancel to almost nothing, as

@@ -17,7 +17,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from smoothcert.smoothing.contract import ROUNDING, largest_difference, row_scale
 from smoothcert.smoothing.engines.protocol import Run
+from smoothcert.smoothing.protocols import as_logits
 from smoothcert.smoothing.voters import CLOSE_CALL
 
 CHECKED = 500
@@ -37,23 +39,20 @@ def noisy_inputs(shape: tuple[int, ...], n: int, batch: int, device: torch.devic
 def logits_of(run: Run, shape: tuple[int, ...], n: int, batch: int, device: torch.device) -> Tensor:
     """A forward pass's logits on the noisy inputs: (n, K), float64, on the host."""
     with torch.no_grad():
-        return torch.cat([torch.as_tensor(run(rows)).double().cpu() for rows in noisy_inputs(shape, n, batch, device)])
+        return torch.cat([as_logits(run(rows)).double().cpu() for rows in noisy_inputs(shape, n, batch, device)])
 
 
 def fault(expected: Tensor, logits: Tensor, precision: str) -> str | None:
     """What is wrong with an engine's logits (N, K) where the plain model's are `expected`; None where nothing is."""
     if logits.shape != expected.shape:
         return f"its logits have shape {tuple(logits.shape)} where the plain model's have {tuple(expected.shape)}"
-    largest = expected.abs().nan_to_num(nan=0.0, posinf=0.0).amax(dim=1)
-    scale = largest.clamp(min=largest.median())
+    scale = row_scale(expected)
     first, second = expected.topk(2, dim=1).values.unbind(dim=1)
     flipped = (logits.argmax(dim=1) != expected.argmax(dim=1)) & (first - second > MARGINS[precision] * scale)
     if flipped.any():
         return f"{int(flipped.sum())} of {len(logits)} votes on noisy inputs differ from the plain model's"
-    equal = (logits == expected) | (logits.isnan() & expected.isnan())
-    errors = (logits - expected).abs().masked_fill(equal, 0.0).amax(dim=1)
-    worst = float((errors / scale).masked_fill(errors == 0, 0.0).nan_to_num(nan=float("inf")).max())
-    if precision == "float32" and worst > CLOSE_CALL / 4:
+    worst = largest_difference(expected, logits, scale)
+    if precision == "float32" and worst > ROUNDING:
         return (f"no vote on {len(logits)} noisy inputs differs, but a logit does, by {worst:.2g} of its scale "
-                f"({CLOSE_CALL / 4:.2g} is allowed, so that counts are equal in every engine)")
+                f"({ROUNDING:.2g} is allowed, so that counts are equal in every engine)")
     return None

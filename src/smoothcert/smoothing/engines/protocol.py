@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smoothcert.errors import first_line
+
 Run = Callable[[Tensor], Tensor]
 """A forward pass: float32 rows (N, ...) -> logits (N, K)."""
 
@@ -56,8 +58,3 @@ def no_graph() -> Iterator[None]:
     """no_grad, and no inference mode even where the caller is in it: there an energy could not be differentiated."""
     with torch.inference_mode(False), torch.no_grad():
         yield
-
-
-def first_line(error: Exception) -> str:
-    """The type of an error and the first line of its message."""
-    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

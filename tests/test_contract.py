@@ -1,0 +1,247 @@
+"""A base classifier is a function of one input: what the trial at opening finds, and what follows."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from smoothcert import SmoothedClassifier
+from smoothcert.errors import ModelError
+from smoothcert.smoothing.contract import COARSE, Conduct, try_rows
+from smoothcert.smoothing.engines import EngineWarning
+from smoothcert.smoothing.protocols import base_classifier
+
+SHAPE, K = (1, 8, 8), 10
+CPU = torch.device("cpu")
+IMAGE = torch.full(SHAPE, 133 / 255)
+
+
+def seeded(build):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build()
+
+
+def linear():
+    return seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, K)))
+
+
+def certified(model, **how):
+    return SmoothedClassifier(model, sigma=0.25, num_classes=K, seed=0).certify(IMAGE, n=500, **how)
+
+
+def tried(model, **how):
+    return try_rows(model, SHAPE, K, CPU, model=model, **how)
+
+
+class Forward(nn.Module):
+    """A linear network with something done to its logits, or to its images."""
+
+    def __init__(self, after=lambda logits: logits, before=lambda images: images):
+        super().__init__()
+        self.layers, self.after, self.before = linear(), after, before
+
+    def forward(self, images):
+        return self.after(self.layers(self.before(images)))
+
+
+def batch_norm():
+    return nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), *linear()).eval()
+
+
+def shrunk(logits):
+    return logits - 0.9 * (logits - logits.mean(dim=0))
+
+
+def scaled_over_the_batch(images):
+    scale = images.abs().max() / 127
+    return (images / scale).round() * scale
+
+
+@pytest.mark.parametrize(("model", "place"), [
+    (lambda: Forward(lambda y: y.softmax(0)), "after the last one"),
+    (batch_norm, r"layer to do so is 0 \(BatchNorm2d\)"),
+    (lambda: Forward(shrunk), "after the last one"), (lambda: Forward(before=scaled_over_the_batch), "before layers.0"),
+    (lambda: Forward(lambda y: y + torch.arange(len(y))[:, None] % 2), "after the last one"),
+    (lambda: Forward(lambda y: y.flip(0)), "after the last one"),
+    (lambda: lambda x: linear()(x) - x.amax() * torch.arange(K), "other rows of the batch"),
+])
+def test_what_mixes_the_rows_of_a_batch_is_refused_whatever_the_batch(model, place):
+    model = model()
+    for batch_size in (1, 16):
+        with pytest.raises(ModelError, match=f"no function of one input.*{place}"):
+            certified(model, batch_size=batch_size)
+
+
+def test_what_changes_from_call_to_call_is_refused():
+    calls = [0]
+
+    def counting(images):
+        calls[0] += 1
+        return linear()(images) + calls[0]
+
+    for model, place in ((Forward(before=lambda x: functional.dropout(x, training=True)), r"before layers\.0"),
+                         (Forward(after=lambda y: y + torch.rand_like(y)), "after the last one"), (counting, "")):
+        with pytest.raises(ModelError, match=f"change from call to call.*{place}"):
+            certified(model)
+
+
+def test_the_trial_costs_26_rows_in_7_passes_and_is_made_once():
+    sizes = []
+
+    def model(images):
+        sizes.append(len(images))
+        return images.flatten(1)[:, :K]
+
+    g = SmoothedClassifier(model, sigma=0.25, num_classes=K, seed=0)
+    assert tried(model) == Conduct()
+    assert sum(sizes) == 26
+    assert len(sizes) == 7
+    g.certify(IMAGE, n0=1, n=1000, batch_size=1000)
+    sizes.clear()
+    g.certify(IMAGE, n0=1, n=1000, batch_size=1000)
+    assert sum(size for size in sizes if size < 1000) <= 3 + 20  # two rows, the selection, and close calls
+
+
+class Nearest(nn.Module):
+    """A hard answer inside the network: torch.cdist changes its algorithm above 25 rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.centres = nn.Parameter(torch.rand(K, 64, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, images):
+        return functional.one_hot(torch.cdist(images.flatten(1), self.centres).argmin(1), K)
+
+
+def test_a_hard_answer_that_its_batch_decides_is_judged_row_by_row():
+    conduct = tried(Nearest())
+    assert "answers in steps" in str(conduct.alone)
+    with pytest.warns(EngineWarning, match="one image at a time"):
+        few = certified(Nearest(), batch_size=20)
+    with pytest.warns(EngineWarning, match="one image at a time"):
+        assert certified(Nearest(), batch_size=100).estimation == few.estimation
+
+
+def test_steps_that_no_batch_moves_are_exact():
+    """Comparisons of pixels have no rounding: no call of theirs is close, and batches are safe."""
+
+    def stump(images):
+        return functional.one_hot((images.flatten(1)[:, :K] > 0.5).sum(1) % K, K)
+
+    assert tried(stump) == Conduct(steps=True, exact=True)
+
+
+def test_a_forest_on_all_cores_answers_like_one_on_one():
+    """Threads add up probabilities in the order in which they finish, and exact ties then flip."""
+    ensemble = pytest.importorskip("sklearn.ensemble")
+    rng = np.random.default_rng(0)
+    x, y = rng.random((300, 64)).astype(np.float32), rng.integers(0, K, 300)
+    forest = ensemble.RandomForestClassifier(12, max_depth=3, random_state=0, n_jobs=-1).fit(x, y)
+    rows = torch.from_numpy(x).view(-1, *SHAPE)
+    judge = base_classifier(forest, K)
+    answers = [judge(rows) for _ in range(5)]
+    assert all(torch.equal(answers[0], other) for other in answers)
+    assert torch.equal(answers[0], base_classifier(forest.set_params(n_jobs=None), K)(rows))
+    assert try_rows(judge, SHAPE, K, CPU).exact
+    assert forest.set_params(n_jobs=-1).n_jobs == -1
+
+
+def test_a_model_that_takes_one_row_runs_on_one():
+    class One(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = linear()[1]
+
+        def forward(self, images):
+            return self.layer(images.reshape(1, 64))
+
+    with pytest.warns(EngineWarning, match=r"fails on several at once \(RuntimeError: shape '\[1, 64\]'"):
+        found = certified(One())
+    assert found.estimation == certified(linear()).estimation
+
+
+def test_dynamic_quantisation_runs_row_by_row_in_a_module_and_is_refused_behind_a_function():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantised = torch.ao.quantization.quantize_dynamic(linear(), {nn.Linear}, dtype=torch.qint8)
+    assert "its layer 1 (Linear) takes the scale" in str(tried(quantised).alone)
+    with pytest.raises(ModelError, match="no function of one input"):
+        try_rows(quantised, SHAPE, K, CPU)
+
+
+def test_a_random_classifier_keeps_its_normals_in_any_company():
+    class Walk:
+        random = True
+
+        def __call__(self, images, normals):
+            return (images + normals(0, images)).flatten(1)[:, :K]
+
+    assert try_rows(Walk(), SHAPE, K, CPU, random=True) == Conduct()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_another_type_gets_images_of_its_type(dtype):
+    model = linear().to(dtype)
+    g = SmoothedClassifier(model, sigma=0.25, num_classes=K, seed=0)
+    assert g.certify(IMAGE, n=500).prediction == certified(linear()).prediction
+    (opened, _), = g._opened.values()
+    assert opened.identity("float32", CPU)["input_dtype"] == str(dtype).removeprefix("torch.")
+    assert ("batch_size" in opened.identity("float32", CPU)) == (dtype in COARSE)
+
+
+def test_a_network_of_another_type_goes_on_in_bfloat16():
+    g = SmoothedClassifier(linear().half(), sigma=0.25, num_classes=K, seed=0, precision="bf16")
+    assert g.certify(IMAGE, n=500).prediction == certified(linear()).prediction
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.uint8, torch.bool, np.int32, np.bool_])
+def test_whole_answers_are_scores(kind):
+    def answer(images):
+        hard = functional.one_hot(images.flatten(1)[:, :K].argmax(1), K)
+        return hard.to(kind) if isinstance(kind, torch.dtype) else hard.numpy().astype(kind)
+
+    assert certified(answer).estimation == certified(lambda x: x.flatten(1)[:, :K]).estimation
+
+
+@pytest.mark.parametrize("shape", [(K, 1, 1), (1, K), (K, 1)])
+def test_axes_of_size_one_are_dropped(shape):
+    model = linear()
+    assert certified(lambda x: model(x).reshape(len(x), *shape)).estimation == certified(model).estimation
+
+
+def test_one_logit_an_image_is_refused_with_the_way_out():
+    with pytest.raises(ModelError, match=r"return two columns, such as torch\.cat\(\[-z, z\], dim=1\)"):
+        SmoothedClassifier(lambda x: x.mean((1, 2, 3)).sigmoid()[:, None], 0.25, 2, seed=0).certify(IMAGE, n=100)
+
+
+def test_the_live_model_answers():
+    """Whatever changed between two calls, in the state dict, beside it or behind it, the copy is renewed."""
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers, self.shift = linear(), [0.0]
+            self.register_buffer("bias", torch.zeros(K), persistent=False)
+
+        def forward(self, images):
+            return self.layers(images) + self.bias + self.shift[0] * torch.arange(K)
+
+    model = Shifted()
+    g = SmoothedClassifier(model, sigma=0.25, num_classes=K, seed=0, engine="eager")
+    first = g.certify(IMAGE, n=500)
+    model.shift[0] = 100.0
+    assert g.certify(IMAGE, n=500).prediction == 9
+    model.shift[0], model.bias[3] = 0.0, 100.0
+    assert g.certify(IMAGE, n=500).prediction == 3
+    model.bias[3] = 0.0
+    assert g.certify(IMAGE, n=500).estimation == first.estimation
+
+
+def test_models_that_fail_say_how_and_on_what():
+    with pytest.raises(ModelError, match=r"cannot take float32 images of shape \(1, 1, 8, 8\): RuntimeError: mat1"):
+        certified(nn.Linear(7, K))
+    with pytest.raises(ModelError, match="got str"):
+        certified(lambda images: "a")
