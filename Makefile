@@ -7,13 +7,38 @@ DEV := $(RUN)-dev
 DOCS := $(RUN)-docs
 BENCH := $(RUN)-bench
 
-.PHONY: demo test lint docs evidence bench clean
+.PHONY: demo test test-portability test-newest test-oldest constraints lint docs evidence bench clean
 
 demo: $(RUN)
 	$(BIN)/smoothcert demo -o demo
 
 test: $(DEV)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The tests that compute, under the settings that make this processor compute as others do: a table in the file.
+test-portability: $(DEV)
+	$(BIN)/python tests/portability.py
+
+# All tests with the newest and with the oldest releases that pyproject.toml allows, in environments of their own; torch
+# is constraints.txt's in both: others bring gigabytes of CUDA. Some tests alone: make test-oldest TESTS=tests/test_cli.py
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	grep '^torch==' constraints.txt > .venv-newest/torch.txt
+	.venv-newest/bin/pip install --quiet --upgrade -c .venv-newest/torch.txt -e '.[dev,docs,bench]'
+	.venv-newest/bin/python -m pytest -n 2 --dist worksteal $(TESTS)
+
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	grep '^torch==' constraints.txt > .venv-oldest/torch.txt
+	.venv-oldest/bin/pip install --quiet uv -r .venv-oldest/torch.txt
+	VIRTUAL_ENV=.venv-oldest .venv-oldest/bin/uv pip install --quiet --resolution lowest-direct -c .venv-oldest/torch.txt -e '.[dev]'
+	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal $(TESTS)
+
+# constraints.txt anew, from what `make test-newest` installed.
+constraints:
+	grep '^#' constraints.txt > .venv-newest/constraints.txt
+	.venv-newest/bin/pip freeze --all --exclude pip --exclude-editable | sed "s/+cpu//; s/^atheris.*/&; sys_platform == 'linux'/" >> .venv-newest/constraints.txt
+	mv .venv-newest/constraints.txt constraints.txt
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -33,7 +58,7 @@ bench: $(BENCH)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py $(PART)
 
 clean:
-	rm -rf $(VENV) demo build dist evidence-work
+	rm -rf $(VENV) .venv-newest .venv-oldest demo build dist evidence-work
 
 $(RUN):
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

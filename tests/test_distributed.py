@@ -253,7 +253,10 @@ def test_every_objective_has_a_case():
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_have_the_gradients_of_one(pair, name):
-    """To 1e-6 of the largest entry, with batches that do not divide; figures and running statistics likewise."""
+    """To 1e-6 of the largest entry, with batches that do not divide; figures and running statistics likewise.
+
+    Rounding is of the size of the numbers that a figure is the difference of: a small one may be off by as much.
+    """
     one = epoch_of(CASES[name], Ranks(0, 1))
     two, other = (torch.load(pair / f"rank-{rank}.pt", weights_only=False)[name] for rank in range(2))
     assert len(one["gradients"]) == len(two["gradients"]) >= 2
@@ -261,9 +264,10 @@ def test_two_processes_have_the_gradients_of_one(pair, name):
         assert ours.abs().max() > 0
         assert (ours - theirs).abs().max() < 1e-6 * ours.abs().max()
         assert torch.equal(theirs, thirds)
-    assert two["figures"] == pytest.approx(one["figures"], rel=1e-5)
+    largest = max(map(abs, one["figures"].values()))
+    assert two["figures"] == pytest.approx(one["figures"], rel=1e-5, abs=1e-6 * largest)
     if CASES[name].images == 10:
-        assert torch.allclose(one["buffers"], two["buffers"], rtol=1e-5)
+        assert torch.allclose(one["buffers"], two["buffers"], rtol=1e-5, atol=1e-6 * float(one["buffers"].abs().max()))
     assert torch.equal(two["buffers"], other["buffers"])
 
 

@@ -19,6 +19,7 @@ Four spaces; where there are several, the one with the fewest dimensions is take
 
 import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,13 @@ from scipy import special
 from torch import Tensor, fx, nn
 
 from smoothcert.smoothing.affine import affine_nodes, is_patchwise, part_after, part_before, rewrites, trace
+from smoothcert.smoothing.factors import factor_of, first_equal
 from smoothcert.smoothing.protocols import device_of
 
 _MOST_ENTRIES = 5 * 10**7  # of W: 0.4 GB
 _MOST_WORK = 10**11  # w^2 d, of probing and factoring: seconds
 _PROBE_VALUES = 2**22  # float64 values of a batch of probes
-_ROUNDING = 1e-13  # share of the largest entry below which an entry of L is the rounding error of a zero
+_ROUNDING = 1e-13  # relative difference of a pixel's slopes from the first pixel's that is rounding error
 _TOLERANCE = 1e-5  # share of the largest logit by which the network in two parts may differ from the whole, in float32
 
 
@@ -67,8 +69,8 @@ class Space:
         Classes with equal rows of W and b get equal logits to the last bit, so that ties are ties here too.
         """
         pixels = np.asarray(image, dtype=np.float64)
-        if self.head is None:  # a matrix product may sum equal rows in different orders
-            return np.einsum("ij,j->i", self.weight, pixels.ravel()) + self.bias
+        if self.head is None:
+            return np.einsum("ij,j->i", self.weight, pixels.ravel())[self.first] + self.bias
         inputs = pixels.ravel() if self.patch is None else _patches(pixels, self.patch)
         return (self.weight @ inputs).reshape(self.shape) + self.bias
 
@@ -103,6 +105,15 @@ class Space:
             return (1.0, 0.0) if first >= second else (0.0, 1.0)
         z = (first - second) / spread
         return float(special.ndtr(z)), float(special.ndtr(-z))
+
+    @cached_property
+    def first(self) -> np.ndarray:
+        """For each row of W the first one that equals it, int64 (w,).
+
+        A product may sum equal rows in different orders, each processor in its own. Taken from the first of them, the
+        products of equal rows are equal.
+        """
+        return first_equal(self.weight)
 
     def _factor_on(self, device: torch.device) -> Tensor:
         if device not in self._on_device:
@@ -146,7 +157,7 @@ def _search(model: nn.Module, shape: tuple[int, int, int], num_classes: int) -> 
         if getattr(layer, "inplace", False):
             vars(layer).update(inplace=False)  # the head must leave its samples as they are
     if result in affine:
-        space = _logit_space(part_before(network, graph, result), shape, num_classes)
+        space = _logit_space(network, graph, result, affine, shape, num_classes)
     else:
         space = _latent_space(network, graph, cuts, affine, shape)
     if space is None or not _agrees(space, images, expected):
@@ -179,15 +190,37 @@ def _affordable(width: int, pixels: int) -> bool:
     return width * pixels <= _MOST_ENTRIES and width**2 * pixels <= _MOST_WORK
 
 
-def _logit_space(network: fx.GraphModule, shape: tuple[int, int, int], num_classes: int) -> Space | None:
+def _logit_space(
+    network: nn.Module, graph: fx.Graph, result: fx.Node, affine: dict[fx.Node, bool], shape: tuple[int, int, int],
+    num_classes: int,
+) -> Space | None:
     """Cases `logits` and `binary`."""
     if not _affordable(num_classes, int(np.prod(shape))):
         return None
-    weight, bias = _affine_map(network, shape, num_classes)
+    weight, bias = _affine_map(part_before(network, graph, result), shape, num_classes)
+    rows, offsets = _last_map(network, graph, affine, shape, num_classes) or (weight, bias)
+    weight, bias = weight[first_equal(rows)], bias[first_equal(np.column_stack([rows, offsets]))]  # once for equal ones
     weight, bias = weight - weight.mean(axis=0), bias - bias.mean()
-    factor = _factor(weight, num_classes - 1)  # the rows of W sum to zero
+    factor = factor_of(weight, num_classes - 1)  # the rows of W sum to zero
     name = "binary" if num_classes == 2 else "logits"
     return Space(name, (num_classes,), factor.shape[1], None, factor, weight, bias)
+
+
+def _last_map(
+    network: nn.Module, graph: fx.Graph, affine: dict[fx.Node, bool], shape: tuple[int, int, int], num_classes: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """V (K, h) and c (K,) of logits V z + c, z what the last layer with weights takes; None where that is no part of
+    its own. Each entry comes from one product, which every processor rounds alike: equal classes have equal rows."""
+    weighted = [node for node in graph.nodes if node in affine and node.op == "call_module"
+                and isinstance(network.get_submodule(node.target), nn.Linear | nn.Conv2d)]
+    if not weighted:
+        return None
+    inputs = weighted[-1].all_input_nodes[0]
+    after = part_after(network, graph, inputs, affine)
+    if after is None:
+        return None
+    sizes = part_before(network, graph, inputs)(torch.zeros(1, *shape)).shape[1:]
+    return _affine_map(after, sizes, num_classes) if _affordable(num_classes, int(np.prod(sizes))) else None
 
 
 def _latent_space(
@@ -209,7 +242,7 @@ def _latent_space(
 def _linear_space(layer: nn.Linear, before: fx.GraphModule, head: nn.Module, shape: tuple[int, int, int]) -> Space:
     """`before` ends with the layer."""
     weight, bias = _affine_map(before, shape, layer.out_features)
-    factor = _factor(weight, layer.out_features)
+    factor = factor_of(weight, layer.out_features)
     return Space("linear", (layer.out_features,), factor.shape[1], head, factor, weight, bias)
 
 
@@ -224,12 +257,12 @@ def _patch_space(
     if scale is None or bias.shape != (layer.out_channels, *grid):
         return None
     weight = np.einsum("oihw,ic->ochw", layer.weight.double().numpy(), scale).reshape(layer.out_channels, -1)
-    factor = _factor(weight, layer.out_channels)
+    factor = factor_of(weight, layer.out_channels)
     return Space("patches", bias.shape, factor.shape[1] * grid[0] * grid[1], head, factor, weight, bias, (high, wide))
 
 
-def _affine_map(part: fx.GraphModule, shape: tuple[int, int, int], width: int) -> tuple[np.ndarray, np.ndarray]:
-    """W (width, d) and b (width,) of an affine part (N, C, H, W) -> (N, width), in float64: W by its gradients."""
+def _affine_map(part: fx.GraphModule, shape: tuple[int, ...], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """W (width, d) and b (width,) of an affine part (N, *shape) -> (N, width), in float64: W by its gradients."""
     part = copy.deepcopy(part).double()
     rows, pixels = [], int(np.prod(shape))
     for probes in torch.eye(width, dtype=torch.float64).split(max(1, _PROBE_VALUES // pixels)):
@@ -247,25 +280,13 @@ def _pixel_map(part: fx.GraphModule, shape: tuple[int, int, int], channels: int)
     return first[:, :, 0, 0] if np.allclose(slopes, first, rtol=_ROUNDING, atol=0) else None
 
 
-def _slopes(part: fx.GraphModule, probes: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """The gradient of each probe's product with the part's value, at the zero image: (len(probes), C, H, W)."""
+def _slopes(part: fx.GraphModule, probes: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The gradient of each probe's product with the part's value, at zero: (len(probes), *shape)."""
     images = torch.zeros(len(probes), *shape, dtype=torch.float64, requires_grad=True)
     values = part(images)
     if values.shape != probes.shape:
         raise ValueError(f"a part gave values of shape {tuple(values.shape)} where {tuple(probes.shape)} were expected")
     return torch.autograd.grad((values * probes).sum(), images)[0]
-
-
-def _factor(weight: np.ndarray, rank: int) -> np.ndarray:
-    """L float32 (w, min(rank, d)), lower triangular with a diagonal >= 0, L L^T = W W^T.
-
-    Every row of W beyond the first `rank` must depend on those above it: the columns of L that are dropped are zero.
-    """
-    upper = np.asarray(np.linalg.qr(weight.T, mode="r"))[:rank]
-    signs = np.where(np.diagonal(upper) < 0, -1.0, 1.0)  # makes L unique where W has full rank
-    lower = signs * upper.T
-    lower[np.abs(lower) <= _ROUNDING * np.abs(lower).max(initial=0.0)] = 0.0  # so equal rows of W give equal rows of L
-    return lower.astype(np.float32, order="C")
 
 
 def _patches(image: np.ndarray, patch: tuple[int, int]) -> np.ndarray:

@@ -178,8 +178,8 @@ class LogitVoter:
             part = slice(ends[k] - lengths[k], ends[k])
             for column in np.flatnonzero(np.count_nonzero(near[:, part], axis=0) > 1) + part.start:
                 table[k] -= near[:, column]
-                exact = self._cosines @ cosines[:, column] + self._sines @ sines[:, column] + centres[:, k]
-                table[k, exact.argmax()] += 1
+                exact = self._cosines @ cosines[:, column] + self._sines @ sines[:, column]
+                table[k, (exact[self._space.first] + centres[:, k]).argmax()] += 1
         return table
 
     def _words(self, segments: Sequence[Segment], total: int) -> np.ndarray:

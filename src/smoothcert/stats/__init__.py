@@ -41,6 +41,7 @@ from smoothcert.stats.radius import (
     linf_radius,
     max_radius,
 )
+from smoothcert.stats.rounding import is_same
 
 __all__ = [
     "ABSTAIN",
@@ -71,6 +72,7 @@ __all__ = [
     "cohen_radius",
     "default_pilot",
     "gaussian_radius",
+    "is_same",
     "lecuyer_radius",
     "li_radius",
     "linf_radius",

@@ -5,6 +5,7 @@ what they stand for, before anything is built.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -12,6 +13,7 @@ import yaml
 from smoothcert.limits import NESTING, YAML_BYTES, YAML_VALUES
 
 _DIGITS = 400
+_TOO_DEEP = f"it is nested more than {NESTING} deep"
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -49,14 +51,24 @@ def from_yaml(text: str) -> Any:
         raise yaml.YAMLError(f"a value that is none of its type ({type(error).__name__}: {error})") from None
 
 
+def _events(text: str) -> Iterator[yaml.Event]:
+    """The events of a text. The parser looks ahead, so its own limit of depth, where it has one, may strike first."""
+    try:
+        yield from yaml.parse(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        if isinstance(error, RecursionError) or "nesting depth" in str(error):
+            raise yaml.YAMLError(_TOO_DEEP) from None
+        raise
+
+
 def _check_size(text: str) -> None:
     """Raise YAMLError for a text that is nested too deep, or means too many values, or itself."""
     inner: list[tuple[str | None, int]] = [(None, 0)]  # the open collections: anchor, and values so far
     sizes: dict[str, int] = {}
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in _events(text):
         if isinstance(event, yaml.CollectionStartEvent):
             if len(inner) > NESTING:
-                raise yaml.YAMLError(f"it is nested more than {NESTING} deep")
+                raise yaml.YAMLError(_TOO_DEEP)
             inner.append((event.anchor, 1))
             continue
         if isinstance(event, yaml.CollectionEndEvent):

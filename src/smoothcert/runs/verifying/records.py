@@ -15,7 +15,7 @@ from smoothcert.runs.manifest import images_at
 from smoothcert.runs.recertify import noise_of, stored_plan
 from smoothcert.runs.records import histories
 from smoothcert.runs.verifying.files import Check, Readable
-from smoothcert.stats import ABSTAIN, Draw, History, Look, Plan, predict_plan
+from smoothcert.stats import ABSTAIN, Draw, History, Look, Plan, is_same, predict_plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +99,9 @@ def check_votes(readable: Readable, terms: Terms) -> list[Check]:
         wrong_looks += [f"{part.named(row)}: {wrong[row]}" for row in sorted(wrong)]
         if terms.plan is not None and terms.judges:
             rest = {row: history for row, history in sound.items() if row not in wrong}
-            wrong_answers += _wrong_answers(part, terms.plan, rest)
+            wrong_answers += _wrong_answers(part, terms.plan, rest, readable.identity["noise"]["sigma"])
     told = "none that votes alone decide" if not terms.judges else (
-        f"{len(readable.positions)} computed again from their votes, equal bit for bit")
+        f"{len(readable.positions)} computed again from their votes, equal up to rounding")
     return [Check("tallies", f"{looks} looks" + ", those that the procedure takes" * terms.draws, tuple(wrong_looks)),
             Check("answers", told if not wrong_answers else "computed again from their votes", tuple(wrong_answers))]
 
@@ -191,7 +191,7 @@ def _lost(looks: History, step: int) -> bool:
     return bool((looks[step].counts < _before(looks, step, looks[step].stage).counts).any())
 
 
-def _wrong_answers(part: Part, plan: Plan, found: dict[int, History]) -> Iterator[str]:
+def _wrong_answers(part: Part, plan: Plan, found: dict[int, History], sigma: float) -> Iterator[str]:
     rows = list(found)
     stored = part.table.drop_columns(["tallies"]).take(pa.array(rows, pa.int64())).to_pylist()
     for row, record, answer in zip(rows, stored, _answers(plan, list(found.values())), strict=True):
@@ -199,7 +199,7 @@ def _wrong_answers(part: Part, plan: Plan, found: dict[int, History]) -> Iterato
             yield f"{part.named(row)}: {answer}"
             continue
         for name, value in answer.items():
-            if _bits(record[name]) != _bits(value):
+            if not is_same(name, record[name], value, sigma):
                 yield f"{part.named(row)}: {name} is {record[name]}, and its votes give {value}"
 
 
@@ -211,7 +211,3 @@ def _answers(plan: Plan, looks: Sequence[History]) -> list[dict[str, Any] | str]
         return [str(error)] if len(looks) == 1 else [_answers(plan, [one])[0] for one in looks]
     columns = {"prediction": found.prediction.tolist(), **{name: v.tolist() for name, v in found.values.items()}}
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-
-def _bits(value: Any) -> Any:
-    return value.hex() if isinstance(value, float) else value

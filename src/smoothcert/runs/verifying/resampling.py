@@ -26,6 +26,7 @@ from smoothcert.runs.recertify import stored_plan
 from smoothcert.runs.records import Record
 from smoothcert.runs.verifying.files import Check, Readable
 from smoothcert.runs.work import Run
+from smoothcert.stats import is_same
 
 _FORMATS = ("sfc64-v1", "philox-v1")
 _ORIGINS = {"recertified_from": "certified again from the counts of another store",
@@ -51,13 +52,15 @@ def resampled(readable: Readable, config: VerifyConfig, progress: Progress) -> C
         problems: list[str] = []
         for done, (position, record, _) in enumerate(records_of(run, chosen), start=1):
             stored = Record.from_row(readable.table.slice(rows[position], 1).to_pylist()[0])
-            problems += _differences(f"record {position} (image {stored.index})", stored.row(), record.row())
+            problems += _differences(f"record {position} (image {stored.index})", stored.row(), record.row(),
+                                     readable.identity["noise"]["sigma"])
             progress(done, len(chosen), "sampling again")
         problems += _other_files(readable, Path(folder) / "store")
     versions, here = readable.manifest["provenance"].get("versions", {}), provenance()["versions"]
-    if problems and versions != here:
-        problems.append(f"made with {_listed(versions)}; here {_listed(here)}: other versions and processors may round "
-                        f"otherwise")
+    if problems:
+        others = "another kind of processor than the run's" if versions == here else (
+            f"made with {_listed(versions)}; here {_listed(here)}: other versions, or another kind of processor,")
+        problems.append(f"{others} may round near ties and gradients otherwise")
     return Check("resampled", f"{len(chosen)} records drawn again, equal in every vote and value" if not problems else
                  f"{len(chosen)} records drawn again", tuple(problems))
 
@@ -167,9 +170,9 @@ def _chosen(readable: Readable, count: int) -> list[int]:
     return sorted(readable.positions[random.choice(every, min(count, every), replace=False)].tolist())
 
 
-def _differences(name: str, stored: dict[str, Any], again: dict[str, Any]) -> Iterator[str]:
+def _differences(name: str, stored: dict[str, Any], again: dict[str, Any], sigma: float) -> Iterator[str]:
     for key, value in stored.items():
-        if value != again.get(key):
+        if not is_same(key, value, again.get(key), sigma):
             yield f"{name}: {key} is {value}, and drawn again {again.get(key)}"
 
 
