@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from smoothcert.cli.main import app
+from smoothcert.cli.output import number_list
 from smoothcert.errors import FileError, InputError, StoreError
-from smoothcert.report.gather import gather, radius_list
+from smoothcert.report.gather import gather
 from smoothcert.report.interop import named, open_records, read_counts, read_log, write_counts, write_log
 from smoothcert.report.interop.logs import rounded_down
 from smoothcert.report.results import Result
@@ -220,10 +221,10 @@ def test_names_differ_and_methods_are_told(tmp_path):
     odd = tmp_path / "x=1"
     odd.mkdir()
     assert named([str(odd)])[0].path == odd
-    assert radius_list("2/255, 0.5,1") == [2 / 255, 0.5, 1]
+    assert number_list("radii", "2/255, 0.5,1") == [2 / 255, 0.5, 1]
     for wrong in ("a", "1/0"):
         with pytest.raises(InputError, match="radii"):
-            radius_list(wrong)
+            number_list("radii", wrong)
 
 
 def test_the_rest_is_shown_where_one_is_damaged(tmp_path):
