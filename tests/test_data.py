@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import types
@@ -45,6 +46,31 @@ def encode(array, format="PNG"):
     file = io.BytesIO()
     Image.fromarray(array).save(file, format)
     return file.getvalue()
+
+
+def png(bits, kind, row):
+    """A PNG file of one pixel, of a depth and colour type that Pillow does not write."""
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, bits, kind, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b""))
+
+
+def tiff(bits, samples, kind=1):
+    """A TIFF file of one pixel, whose samples are 1, 2, ...; kind: its SampleFormat."""
+    tags = {256: 1, 257: 1, 258: bits, 259: 1, 262: 2 if samples > 2 else 1, 273: 0, 277: samples, 278: 1,
+            279: samples * bits // 8, **({338: 2} if samples == 4 else {}), 339: kind}
+    end = 8 + 2 + 12 * len(tags) + 4
+    tags |= {273: end + 16, **({258: end, 339: end + 8} if samples > 2 else {})}
+    entries = b"".join(struct.pack("<HHII", tag, 3, samples if tag in (258, 339) else 1, value)
+                       for tag, value in tags.items())
+    lists = struct.pack("<8H", *[bits] * 4, *[kind] * 4)
+    content = b"".join((k + 1).to_bytes(bits // 8, "little") for k in range(samples))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + lists + content
+
+
+JPEG_OF_12_BITS = encode(pixels(1, 8, 8, 3)[0], "JPEG").replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c")
 
 
 def hub_table(images, labels, image="image", label="label", names=None):
@@ -595,10 +621,39 @@ class TestParquet:
         with pytest.raises(DataError, match="too large to decode"):
             self.load(tmp_path, hub_table(self.GREY, self.LABELS))
 
-    def test_images_of_more_than_8_bits(self, tmp_path):
-        deep = encode(np.full((5, 6), 40_000, dtype=np.uint16))
-        with pytest.raises(DataError, match="more than 8 bits per channel"):
-            self.load(tmp_path, hub_table([deep, deep], [0, 1]))
+    @pytest.mark.parametrize(("content", "bits"), [
+        *((png(16, kind, bytes(range(2 * n))), 16) for kind, n in ((0, 1), (2, 3), (4, 2), (6, 4))),
+        (b"P6 1 1 65535\n" + bytes(6), 16), (b"P6#a 8\n 1 #b\n1\n1023\n" + bytes(6), 10), (b"P3 1 1 256\n1 2 3\n", 9),
+        (b"P5 1 1 65535\n" + bytes(2), 16), (b"P2 1 1 4095\n7\n", 12), (b"Pf\n1 1\n-1.0\n" + bytes(4), 32),
+        (tiff(16, 1), 16), (tiff(16, 3), 16), (tiff(16, 4), 16), (tiff(16, 1, 2), 16), (tiff(32, 1), 32),
+        (tiff(32, 1, 3), 32), (JPEG_OF_12_BITS, 12),
+    ])
+    def test_images_of_more_than_8_bits(self, tmp_path, content, bits):
+        """By the file's own header: Pillow would give the high bytes of most of them, in the mode of 8 bits."""
+        with pytest.raises(DataError, match=rf"row 1 of .*more than 8 bits per channel \({bits}\).*convert it to 8"):
+            self.load(tmp_path, hub_table([encode(self.GREY[0]), content], [0, 1]))
+
+    def test_a_signed_tiff(self, tmp_path):
+        with pytest.raises(DataError, match=r"row 0 of .*signed or floats"):
+            self.load(tmp_path, hub_table([tiff(8, 1, 2)] * 2, [0, 1]))
+
+    @pytest.mark.parametrize(("content", "expected"), [
+        (png(1, 0, b"\x80"), [[255]]), (png(2, 0, b"\x40"), [[85]]), (png(4, 0, b"\x30"), [[51]]),
+        (png(8, 0, b"\x05"), [[5]]), (png(8, 2, bytes([1, 2, 3])), [[1], [2], [3]]), (png(8, 4, bytes([9, 7])), [[9]]),
+        (png(8, 6, bytes([1, 2, 3, 4])), [[1], [2], [3]]), (b"P6 1 1 15\n" + bytes([0, 1, 15]), [[0], [17], [255]]),
+        (b"P5 1 1 255\n\x07", [[7]]), (b"P1 1 1\n1\n", [[0]]), (tiff(8, 3), [[1], [2], [3]]), (tiff(8, 1), [[1]]),
+    ])
+    def test_images_of_8_bits_and_less(self, tmp_path, content, expected):
+        data = self.load(tmp_path, hub_table([content] * 2, [0, 1]))
+        assert (255 * data.image(1))[:, 0].round().astype(int).tolist() == expected
+
+    @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])
+    def test_of_several_frames_the_first_is_taken(self, tmp_path, format):
+        first, second = (Image.fromarray(np.full((4, 4, 3), shade, np.uint8)) for shade in (50, 200))
+        file = io.BytesIO()
+        first.save(file, format, save_all=True, append_images=[second])
+        data = self.load(tmp_path, hub_table([file.getvalue()] * 2, [0, 1]))
+        assert np.abs(255 * data.image(0) - 50).max() <= 1
 
 
 class TestImageFolder:
