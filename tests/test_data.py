@@ -810,8 +810,17 @@ class TestFromTensors:
         (torch.zeros(2, 1, 4, 4, dtype=torch.bfloat16), [0, 1], InputError, "cannot be read as an array"),
         ([[1], [1, 2]], [0, 1], InputError, "cannot be read as an array"),
         (np.zeros((2, 1, 4, 4)), [0, 1, 1], InputError, "2 images and 3 labels"),
-        (np.zeros((2, 1, 4, 4)), [0.0, 1.0], DataError, "labels must be whole numbers.*float64"),
-        (np.zeros((2, 1, 4, 4)), [[0], [1]], DataError, r"of shape \(2, 1\)"),
+        (np.zeros((2, 8, 9, 3)), [0, 1], InputError, r"looks like \(N, H, W, C\)"),
+        (np.zeros((2, 1, 4, 4), dtype=object), [0, 1], InputError, "got object"),
+        (np.zeros((2, 1, 4, 4), dtype=bool), [0, 1], InputError, r"got bool: give 0\.0 and 1\.0"),
+        (np.full((2, 1, 4, 4), 300, dtype=np.uint16), [0, 1], DataError, "value 300; .*as floats in"),
+        (np.full((2, 1, 4, 4), 1e300), [0, 1], DataError, "value inf"),
+        (np.full((2, 1, 4, 4), np.float32(1 + 1e-7)), [0, 1], DataError, r"value 1\.0000001; pixels must"),
+        (np.zeros((2, 1, 4, 4)), [0.0, 0.5], DataError, r"row 1 has label 0\.5"),
+        (np.zeros((2, 1, 4, 4)), [0.0, np.nan], DataError, r"row 1 has label nan \(a missing label\?\)"),
+        (np.zeros((2, 1, 4, 4)), [[0, 1], [1, 1]], DataError, r"row 1 has the label \[1, 1\].*one-hot"),
+        (np.zeros((2, 1, 4, 4)), np.array(["a", None], object), DataError, "row 1 has no label"),
+        (np.zeros((2, 1, 4, 4)), np.array([b"a", b"b"]), DataError, r"got \|S1"),
         (np.zeros((2, 1, 4, 4)), [0, -1], DataError, "row 1 has label -1"),
         (np.zeros((2, 1, 4, 4)), [0, 0], DataError, "at least two"),
         (np.zeros((0, 1, 4, 4)), np.zeros(0, dtype=int), DataError, "no images"),
@@ -822,6 +831,28 @@ class TestFromTensors:
     def test_wrong_input(self, images, labels, error, message):
         with pytest.raises(error, match=message):
             from_tensors(images, labels)
+
+    FLOATS = np.linspace(0, 1, 96, dtype=np.float32).reshape(2, 3, 4, 4)
+
+    @pytest.mark.parametrize("given", [
+        FLOATS.astype(">f4"), np.asfortranarray(FLOATS), np.ascontiguousarray(FLOATS[..., ::-1])[..., ::-1],
+        FLOATS.tolist(), FLOATS.astype(np.longdouble), np.lib.stride_tricks.as_strided(FLOATS, writeable=False),
+        np.where(FLOATS == 1, 1 + 1e-12, FLOATS.astype(float)), np.where(FLOATS == 0, -1e-50, FLOATS.astype(float)),
+    ], ids=["big-endian", "Fortran order", "negative strides", "list", "long", "read-only", "above 1", "below 0"])
+    def test_arrays_of_any_layout_give_the_same_images(self, given):
+        """What is outside by less than float32 can tell is not outside."""
+        assert np.array_equal(from_tensors(given, [0, 1]).batch([0, 1]), self.FLOATS)
+
+    @pytest.mark.parametrize(("labels", "expected", "names"), [
+        ([1.0, 0.0], [1, 0], ("0", "1")), ([True, False], [1, 0], ("0", "1")), ([[1], [0]], [1, 0], ("0", "1")),
+        ([[0, 1], [1, 0]], [1, 0], ("0", "1")), (["dog", "cat"], [1, 0], ("cat", "dog")),
+        (["1", "0"], [1, 0], ("0", "1")), (np.array(["dog", "cat"], object), [1, 0], ("cat", "dog")),
+        (np.array([1, 0], ">i8"), [1, 0], ("0", "1")),
+        (torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]), [2, 0], ("0", "1", "2")),
+    ])
+    def test_labels_as_people_keep_them(self, labels, expected, names):
+        data = from_tensors(np.zeros((2, 1, 4, 4)), labels)
+        assert (data.labels.tolist(), data.class_names) == (expected, names)
 
     def test_labels_against_the_number_of_classes(self):
         with pytest.raises(DataError, match=r"row 1 has label 3; labels must be in 0\.\.2 \(3 classes\)"):
