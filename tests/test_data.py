@@ -681,6 +681,18 @@ class TestImageFolder:
         assert len(load_data(f"imagefolder:{tmp_path}", "test")) == 4
         assert len(load_data(f"imagefolder:{tmp_path}", "train")) == 6
 
+    def test_folders_below_a_class_belong_to_it(self, tmp_path):
+        """As in the layout CLASS/images/*.png; what is hidden does not count."""
+        images = pixels(3, 4, 4)
+        write_images(tmp_path / "test" / "a" / "images", images[:2])
+        write_images(tmp_path / "test" / "b", images[2:], ".PNG")
+        write_images(tmp_path / "test" / "b" / ".cache", images)
+        for name in (".DS_Store", "Thumbs.db", "._0.png"):
+            (tmp_path / "test" / "b" / name).write_text("no image")
+        data = load_data(f"imagefolder:{tmp_path}")
+        assert (data.labels.tolist(), data.class_names) == ([0, 0, 1], ("a", "b"))
+        assert np.array_equal(data.batch(range(3))[:, 0] * np.float32(255), images)
+
     def test_a_folder_without_splits(self, tmp_path):
         data = load_data(f"imagefolder:{self.fill(tmp_path)}")
         assert (len(data), data.num_classes) == (4, 2)
