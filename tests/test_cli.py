@@ -19,6 +19,7 @@ from smoothcert.cli.main import app, main
 from smoothcert.errors import ConfigError
 from smoothcert.runs import config
 from smoothcert.runs.config import CertifyConfig, PredictConfig, TrainConfig
+from smoothcert.runs.recipes import Expected
 from smoothcert.runs.store import read_store
 from smoothcert.stats import average_certified_radius
 
@@ -237,7 +238,7 @@ def _reals(kind) -> bool:
     return kind is float or any(_reals(part) for part in get_args(kind))
 
 
-def test_every_number_that_counts_nothing_may_be_a_fraction():
+def test_every_number_that_is_no_count_may_be_a_fraction():
     fields = {(kind.__name__, name): Annotated[field.annotation, *field.metadata, name]
               for kind in CONFIGS for name, field in kind.model_fields.items() if _reals(field.annotation)}
     found = {name: TypeAdapter(kind).validate_python("1 / 4") for name, kind in fields.items()}
@@ -262,8 +263,10 @@ def test_fractions_are_kept_as_floats(work, tmp_path):
     attack = read_store(tmp_path / "a").identity["attack"]
     assert 8 / 255 in attack["eps"]
     assert attack["options"]["step_size"] == 2 / 255
-    sigmas = TrainConfig.checked({"out": "m", "objective_option": {"sigmas": ["1/4", 0.5]}}).objective_option
-    assert sigmas == {"sigmas": [0.25, 0.5]}
+    assert Expected.checked({"accuracy": {"2/255": "1/2"}}).accuracy == {2 / 255: 0.5}
+    given = {"sigmas": ["1/4", 0.5], "eps": "8 / 255", "path": "../..", "name": "a/b", "range": "0.1:1"}
+    kept = TrainConfig.checked({"out": "m", "objective_option": given}).objective_option
+    assert kept == {**given, "sigmas": [0.25, 0.5], "eps": 8 / 255}
 
 
 @pytest.mark.parametrize(("text", "words"), [

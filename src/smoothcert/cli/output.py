@@ -25,10 +25,10 @@ def emit(content: str, out: Path | None) -> None:
 
 def real(*names: str, help: str) -> Any:
     """An option that takes a number or a fraction."""
-    return typer.Option(*names, metavar="FLOAT", parser=_real, help=help)
+    return typer.Option(*names, metavar="FLOAT", parser=_read_real, help=help)
 
 
-def _real(value: str | float) -> float:
+def _read_real(value: str | float) -> float:
     try:
         return real_number(str(value))
     except InputError as error:
@@ -44,4 +44,4 @@ def number_list(name: str, text: str | None) -> list[float]:
     try:
         return [real_number(part) for part in (text or "").split(",") if part.strip()]
     except InputError as error:
-        raise InputError(f"{name}, numbers separated by commas: {error}") from None
+        raise InputError(f"{name} must be numbers separated by commas, such as 0.5,1 or 2/255: {error}") from None

@@ -95,19 +95,19 @@ def label_array(table: pa.Table, name: str, where: Callable[[int], str], known: 
     """
     column = table.column(name)
     kind = storage(column.type)
-    values = pa.chunked_array([_stored(chunk) for chunk in column.chunks], type=kind)
+    values = pa.chunked_array([_unwrap(chunk) for chunk in column.chunks], type=kind)
     if values.null_count:
         raise DataError(f"{where(_first_null(values))} has no label")
     if is_list(kind):
         return class_indices(nested_array(values, where), where)
     if is_string(kind):
-        return class_indices(np.array(values.to_pylist(), dtype=object), where, known or _categories(table, name))
+        return class_indices(np.array(values.to_pylist(), dtype=object), where, known or _read_categories(table, name))
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise DataError(f"labels must be whole numbers or names; the column {name} has type {column.type}")
     return class_indices(values.to_numpy(), where)
 
 
-def _categories(table: pa.Table, name: str) -> tuple[str, ...] | None:
+def _read_categories(table: pa.Table, name: str) -> tuple[str, ...] | None:
     """The classes of a categorical column in an order of their own, as pandas and the enums of polars give them; None
     where there is none, or the order is that in which the names were met."""
     column, field = table.column(name), table.schema.field(name)
@@ -137,7 +137,7 @@ def pixel_array(table: pa.Table, name: str, where: Callable[[int], str]) -> np.n
     """
     column, tensors = table.column(name), tensor_type(table.schema.field(name))
     if tensors:
-        values = _tensors(column, tensors, where)
+        values = _read_tensors(column, tensors, where)
         axes = tensors.image_axes(values.shape[1:], where(0))
         return values.transpose(0, *(1 + axis for axis in axes))
     values = nested_array(column, where)
@@ -147,22 +147,22 @@ def pixel_array(table: pa.Table, name: str, where: Callable[[int], str]) -> np.n
     if shape is None:
         raise DataError(f"{where(0)}: the column {name} holds flat lists of {values.shape[1]} values; "
                         f"nest them, or add a column {SHAPE_COLUMN} such as [28, 28]")
-    return _shaped(values, shape, where)
+    return _reshape(values, shape, where)
 
 
-def _tensors(column: pa.ChunkedArray, tensors: TensorType, where: Callable[[int], str]) -> np.ndarray:
+def _read_tensors(column: pa.ChunkedArray, tensors: TensorType, where: Callable[[int], str]) -> np.ndarray:
     """The values of a column of Arrow's tensors, in the order they are stored in."""
     if tensors.shape is not None:
-        return _shaped(nested_array(column, where), tensors.shape, where)
-    stored = pa.chunked_array([_stored(chunk) for chunk in column.chunks], type=storage(column.type))
+        return _reshape(nested_array(column, where), tensors.shape, where)
+    stored = pa.chunked_array([_unwrap(chunk) for chunk in column.chunks], type=storage(column.type))
     if not {"data", "shape"} <= {part.name for part in _fields(stored.type)}:
         raise DataError(f"{where(0)}: tensors must be stored as a struct of data and shape, these are {stored.type}")
     data, shapes = (pc.call_function("struct_field", [stored], pc.StructFieldOptions([part]))
                     for part in ("data", "shape"))
-    return _shaped(nested_array(data, where), _common_shape(nested_array(shapes, where), where), where)
+    return _reshape(nested_array(data, where), _common_shape(nested_array(shapes, where), where), where)
 
 
-def _shaped(values: np.ndarray, shape: tuple[int, ...], where: Callable[[int], str]) -> np.ndarray:
+def _reshape(values: np.ndarray, shape: tuple[int, ...], where: Callable[[int], str]) -> np.ndarray:
     """Lists of flat values (N, D) as (N, *shape). Raises DataError where they have another number of values."""
     if values.ndim != 2 or math.prod(shape) != values.shape[1]:
         raise DataError(f"{where(0)}: lists of shape {values.shape[1:]} cannot have shape {shape}")
@@ -171,7 +171,7 @@ def _shaped(values: np.ndarray, shape: tuple[int, ...], where: Callable[[int], s
 
 def nested_array(column: pa.ChunkedArray, where: Callable[[int], str]) -> np.ndarray:
     """A column of equally long (nested) lists of N rows as an (N, d1, ..., dk) array. Raises DataError."""
-    values = pa.chunked_array([_stored(chunk) for chunk in column.chunks], type=storage(column.type)).combine_chunks()
+    values = pa.chunked_array([_unwrap(chunk) for chunk in column.chunks], type=storage(column.type)).combine_chunks()
     shape = [len(values)]
     while is_list(values.type):
         _refuse_nulls(values, shape, where)
@@ -218,9 +218,9 @@ def _fields(kind: pa.DataType) -> list[pa.Field]:
     return [kind.field(place) for place in range(kind.num_fields)] if pa.types.is_struct(kind) else []
 
 
-def _stored(chunk: pa.Array) -> pa.Array:
+def _unwrap(chunk: pa.Array) -> pa.Array:
     if isinstance(chunk, pa.ExtensionArray):
-        return _stored(chunk.storage)
+        return _unwrap(chunk.storage)
     return chunk.dictionary_decode() if isinstance(chunk, pa.DictionaryArray) else chunk
 
 

@@ -23,20 +23,21 @@ def class_indices(values: np.ndarray, where: Where, categories: Sequence[str] | 
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim == 2 and values.dtype.kind in "biuf":
-        return _one_hot(values, where), None
+        return _read_one_hot(values, where), None
     if values.ndim != 1:
         raise DataError(f"labels must have shape (N,), or be one-hot (N, K), got {values.dtype} of shape "
                         f"{values.shape}")
     if values.dtype.kind in "biu":
         return values.astype(np.int64), None
     if values.dtype.kind == "f":
-        return _whole(values, where), None
+        return _check_whole(values, where), None
     if values.dtype.kind in "OU":
-        return _named([_text(value, where(row)) for row, value in enumerate(values.tolist())], where, categories)
+        names = [_read_text(value, where(row)) for row, value in enumerate(values.tolist())]
+        return _index_names(names, where, categories)
     raise DataError(f"labels must be whole numbers or names, got {values.dtype}")
 
 
-def _whole(values: np.ndarray, where: Where) -> np.ndarray:
+def _check_whole(values: np.ndarray, where: Where) -> np.ndarray:
     odd = ~((np.floor(values) == values) & (np.abs(values) <= _LARGEST))
     if odd.any():
         row = int(np.argmax(odd))
@@ -45,7 +46,7 @@ def _whole(values: np.ndarray, where: Where) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def _one_hot(values: np.ndarray, where: Where) -> np.ndarray:
+def _read_one_hot(values: np.ndarray, where: Where) -> np.ndarray:
     odd = ((values != 0).sum(axis=1) != 1) | (values.max(axis=1, initial=0) != 1)
     if odd.any():
         row = int(np.argmax(odd))
@@ -54,10 +55,10 @@ def _one_hot(values: np.ndarray, where: Where) -> np.ndarray:
     return values.argmax(axis=1)
 
 
-def _named(names: list[str], where: Where, categories: Sequence[str] | None
+def _index_names(names: list[str], where: Where, categories: Sequence[str] | None
            ) -> tuple[np.ndarray, tuple[str, ...] | None]:
     if categories is None and names and all(map(_WHOLE.fullmatch, names)):
-        return _whole(np.array([float(name) for name in names]), where), None
+        return _check_whole(np.array([float(name) for name in names]), where), None
     classes = tuple(sorted(set(names))) if categories is None else tuple(categories)
     places = {name: place for place, name in enumerate(classes)}
     for row, name in enumerate(names):
@@ -66,7 +67,7 @@ def _named(names: list[str], where: Where, categories: Sequence[str] | None
     return np.array([places[name] for name in names], dtype=np.int64), classes
 
 
-def _text(value: object, where: str) -> str:
+def _read_text(value: object, where: str) -> str:
     """A label of a column of text. Whole numbers among them are let pass."""
     if isinstance(value, str):
         return value

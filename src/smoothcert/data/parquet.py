@@ -79,11 +79,11 @@ class ParquetBlobs:
         if isinstance(stored, bytes):
             return io.BytesIO(stored)
         try:
-            return open_bounded(self._followed(stored, index), IMAGE_BYTES)
+            return open_bounded(self._follow(stored, index), IMAGE_BYTES)
         except FileError as error:
             raise FileError(f"{self.where(index)} holds no image bytes, but a path: {error}") from None
 
-    def _followed(self, path: str, index: int) -> Path:
+    def _follow(self, path: str, index: int) -> Path:
         """The file that a row's path names: relative paths start at the parquet file's folder, and stay in it."""
         if "://" in path:
             raise DataError(f"{self.where(index)} holds the address {path!r} and no image bytes: only files are read; "

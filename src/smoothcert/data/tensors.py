@@ -75,24 +75,24 @@ def tensor_type(field: pa.Field) -> TensorType | None:
     if name not in (_FIXED, _VARIABLE):
         return None
     if isinstance(field.type, pa.BaseExtensionType):
-        told = _attributes(field) if name == _FIXED else _words(field)
+        told = _read_attributes(field) if name == _FIXED else _read_text(field)
     else:
         try:
             told = from_json(metadata.get(b"ARROW:extension:metadata") or b"{}", f"the type of {field.name}")
         except FileError as error:
             raise DataError(str(error)) from error
-    permutation, names = _permutation(field, told), told.get("dim_names") or []
+    permutation, names = _read_permutation(field, told), told.get("dim_names") or []
     roles = tuple(_ROLES.get(str(name).lower(), "") for name in names) if isinstance(names, list) else ()
-    return TensorType(_shape(field, told) if name == _FIXED else None, permutation,
+    return TensorType(_read_shape(field, told) if name == _FIXED else None, permutation,
                       roles if sorted(roles) in (["h", "w"], ["c", "h", "w"]) else ())
 
 
-def _attributes(field: pa.Field) -> dict[str, Any]:
+def _read_attributes(field: pa.Field) -> dict[str, Any]:
     told = {key: getattr(field.type, key) for key in ("shape", "permutation", "dim_names")}
     return {key: None if value is None else list(value) for key, value in told.items()}
 
 
-def _words(field: pa.Field) -> dict[str, Any]:
+def _read_text(field: pa.Field) -> dict[str, Any]:
     """pyarrow gives what a type of variable shape says as its text alone."""
     told = _TEXT.fullmatch(str(field.type))
     if told is None:
@@ -102,14 +102,14 @@ def _words(field: pa.Field) -> dict[str, Any]:
     return {"permutation": [int(axis) for axis in order], "dim_names": names}
 
 
-def _shape(field: pa.Field, told: dict[str, Any]) -> tuple[int, ...]:
+def _read_shape(field: pa.Field, told: dict[str, Any]) -> tuple[int, ...]:
     shape = told.get("shape")
     if not isinstance(shape, list) or not all(isinstance(size, int) and size > 0 for size in shape):
         raise DataError(f"the tensors of {field.name} must have a shape of whole numbers above 0, got {shape!r}")
     return tuple(shape)
 
 
-def _permutation(field: pa.Field, told: dict[str, Any]) -> tuple[int, ...]:
+def _read_permutation(field: pa.Field, told: dict[str, Any]) -> tuple[int, ...]:
     order = told.get("permutation") or []
     rank = len(told.get("shape") or order)
     if not isinstance(order, list) or (order and sorted(map(str, order)) != sorted(map(str, range(rank)))):

@@ -124,7 +124,7 @@ class Loop:
         trainee.optimizer.zero_grad(set_to_none=True)
         for left, part in zip(reversed(range(len(parts))), parts, strict=True):
             part.generator.hold(part.share.rows, part.share.whole)
-            with _gathering(trainee.parallel, last=left == 0), _single_rows_named(part.share.whole):
+            with _gathering(trainee.parallel, last=left == 0), _explain_single_rows(part.share.whole):
                 with _precision(config, self.device):
                     loss = self.objective.loss(trainee.parallel, part.images, part.labels,
                                                Step(part.generator, part.epoch))
@@ -225,7 +225,7 @@ def _gathering(network: nn.Module, last: bool) -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def _single_rows_named(rows: int) -> Iterator[None]:
+def _explain_single_rows(rows: int) -> Iterator[None]:
     """Turn what torch's BatchNorm raises on a single row into a ModelError that says what to do."""
     try:
         yield

@@ -13,7 +13,8 @@ from smoothcert.checks import check_known, check_seed, real_number
 from smoothcert.runs.config.plain import from_yaml
 from smoothcert.runs.places import RemotePath, place
 
-_FRACTION = re.compile(r"\s*[+-]?[\d.]+\s*/\s*[+-]?[\d.]+\s*")
+_DECIMAL = r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*"
+_FRACTION = re.compile(f"{_DECIMAL}/{_DECIMAL}")
 
 
 def _split(value: Any) -> Any:
@@ -34,17 +35,17 @@ def _pairs(value: Any) -> Any:
         raise ValueError(f"give KEY=VALUE with a YAML value, got {list(value)}: {error}") from None
 
 
-def _real(value: Any) -> Any:
+def _read_real(value: Any) -> Any:
     """'64/255' -> the float, so that numbers can be written as fractions."""
     return real_number(value) if isinstance(value, str) else value
 
 
-def _reals(value: Any) -> Any:
+def _read_fractions(value: Any) -> Any:
     """An option's value, whose type nobody knows here, with the fractions in it as floats."""
     if isinstance(value, dict):
-        return {key: _reals(part) for key, part in value.items()}
+        return {key: _read_fractions(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_reals(part) for part in value]
+        return [_read_fractions(part) for part in value]
     return real_number(value) if isinstance(value, str) and _FRACTION.fullmatch(value) else value
 
 
@@ -102,14 +103,14 @@ def _place(value: Any) -> Any:
 
 Local = Annotated[Path, BeforeValidator(_local)]
 Stored = Annotated[Path | InstanceOf[RemotePath], BeforeValidator(_place)]
-Real = Annotated[float, BeforeValidator(_real)]
+Real = Annotated[float, BeforeValidator(_read_real)]
 Sigma = Annotated[Real, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[Real, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[Real, Field(gt=0, lt=1)]
 Share = Annotated[Real, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
-Options = Annotated[dict[str, Any], BeforeValidator(_pairs), AfterValidator(_reals)]
+Options = Annotated[dict[str, Any], BeforeValidator(_pairs), AfterValidator(_read_fractions)]
 Floats = Annotated[tuple[Real, ...], BeforeValidator(_split)]
 Radii = Annotated[Floats, BeforeValidator(_one), AfterValidator(_at_least_zero)]
 Ints = Annotated[tuple[Whole, ...], BeforeValidator(_split)]
