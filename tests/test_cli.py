@@ -8,14 +8,18 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Annotated, get_args
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
 from smoothcert.cli.main import app, main
 from smoothcert.errors import ConfigError
+from smoothcert.runs import config
 from smoothcert.runs.config import CertifyConfig, PredictConfig, TrainConfig
+from smoothcert.runs.recipes import Expected
 from smoothcert.runs.store import read_store
 from smoothcert.stats import average_certified_radius
 
@@ -224,3 +228,61 @@ def test_numbers_are_read_as_people_write_them(tmp_path):
     assert all(type(value) is float for value in read.values())
     with pytest.raises(ConfigError, match=r"objective_option.*YAML"):
         TrainConfig.checked({"out": "m", "objective_option": ["a=[1,"]})
+
+
+CONFIGS = [value for value in vars(config).values() if isinstance(value, type) and issubclass(value, config.Config)]
+
+
+def _reals(kind) -> bool:
+    """Whether float is among the types that an annotation is made of."""
+    return kind is float or any(_reals(part) for part in get_args(kind))
+
+
+def test_every_number_that_is_no_count_may_be_a_fraction():
+    fields = {(kind.__name__, name): Annotated[field.annotation, *field.metadata, name]
+              for kind in CONFIGS for name, field in kind.model_fields.items() if _reals(field.annotation)}
+    found = {name: TypeAdapter(kind).validate_python("1 / 4") for name, kind in fields.items()}
+    assert {("CertifyConfig", "sigma"), ("AttackConfig", "eps"), ("CertifyConfig", "margin"),
+            ("DistributionalConfig", "rho"), ("TrainConfig", "lr")} <= found.keys()
+    assert all(value in (0.25, (0.25,)) for value in found.values()), found
+
+
+def test_fractions_are_kept_as_floats(work, tmp_path):
+    (tmp_path / "c.yaml").write_text("radii: [64/255, 0.5]\nsigma: 64/255\n")
+    options = [work / "m", "--n", "100", "--max-images", "3", "--seed", "0", "-q"]
+    run("certify", *options, "--config", tmp_path / "c.yaml", "-o", tmp_path / "s")
+    assert read_store(tmp_path / "s").identity["noise"]["sigma"] == 64 / 255
+    told = json.loads(run("table", tmp_path / "s", "--radii", "64/255,.5", "--rho", "1/20", "--json").output)[0]
+    assert (told["radii"], told["rho"]) == ([64 / 255, 0.5], 0.05)
+    told = json.loads(run("recertify", tmp_path / "s", "--alpha", "1/100", "--margin", "1/20", "--json").output)
+    assert (told["alpha"], told["margin"]) == (0.01, 0.05)
+    told = json.loads(run("cost", "--images", "10", "--n", "100", "--rate", "5/2", "--json").output)
+    assert told == json.loads(run("cost", "--images", "10", "--n", "100", "--rate", "2.5", "--json").output)
+    options = [*options, "--eps", "8/255", "--m", "1", "--steps", "1", "--attack-option", "step_size=2/255"]
+    run("attack", *options, "-o", tmp_path / "a")
+    attack = read_store(tmp_path / "a").identity["attack"]
+    assert 8 / 255 in attack["eps"]
+    assert attack["options"]["step_size"] == 2 / 255
+    assert Expected.checked({"accuracy": {"2/255": "1/2"}}).accuracy == {2 / 255: 0.5}
+    given = {"sigmas": ["1/4", 0.5], "eps": "8 / 255", "path": "../..", "name": "a/b", "range": "0.1:1"}
+    kept = TrainConfig.checked({"out": "m", "objective_option": given}).objective_option
+    assert kept == {**given, "sigmas": [0.25, 0.5], "eps": 8 / 255}
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("1/0", "0 below its line"), ("8/", "number or a fraction"), ("½", "number or a fraction"),
+    ("1/2/3", "number or a fraction"), ("nan/2", "finite"), ("1/inf", "finite"), ("nan", "got nan"),
+    ("-1/255", "above 0"), ("1e308/1e-308", "finite"),
+])
+def test_fractions_that_are_none_are_refused(work, tmp_path, text, words):
+    command = ["attack", work / "m", "--sigma", "1/4", "--n", "10", "--eps", text, "-o", tmp_path / "a"]
+    said = run(*command, code=2).stderr
+    assert words in said
+    assert "eps" in said
+    if words not in ("got nan", "above 0"):
+        assert words in run("table", work / "s", "--radii", text, code=2).stderr
+        with pytest.raises(ConfigError, match=words):
+            TrainConfig.checked({"out": "m", "sigma": text})
+    if text == "1/0":
+        with pytest.raises(ConfigError, match=f"objective_option.*{words}"):
+            TrainConfig.checked({"out": "m", "objective_option": {"eps": text}})

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import types
@@ -47,6 +48,31 @@ def encode(array, format="PNG"):
     return file.getvalue()
 
 
+def png(bits, kind, row):
+    """A PNG file of one pixel, of a depth and colour type that Pillow does not write."""
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, bits, kind, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b""))
+
+
+def tiff(bits, samples, kind=1):
+    """A TIFF file of one pixel, whose samples are 1, 2, ...; kind: its SampleFormat."""
+    tags = {256: 1, 257: 1, 258: bits, 259: 1, 262: 2 if samples > 2 else 1, 273: 0, 277: samples, 278: 1,
+            279: samples * bits // 8, **({338: 2} if samples == 4 else {}), 339: kind}
+    end = 8 + 2 + 12 * len(tags) + 4
+    tags |= {273: end + 16, **({258: end, 339: end + 8} if samples > 2 else {})}
+    entries = b"".join(struct.pack("<HHII", tag, 3, samples if tag in (258, 339) else 1, value)
+                       for tag, value in tags.items())
+    lists = struct.pack("<8H", *[bits] * 4, *[kind] * 4)
+    content = b"".join((k + 1).to_bytes(bits // 8, "little") for k in range(samples))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + lists + content
+
+
+JPEG_OF_12_BITS = encode(pixels(1, 8, 8, 3)[0], "JPEG").replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c")
+
+
 def hub_table(images, labels, image="image", label="label", names=None):
     """A table in the hub's layout; images: arrays, or bytes as they are."""
     content = [{"bytes": x if x is None or isinstance(x, bytes) else encode(x), "path": f"{i}.png"}
@@ -70,6 +96,7 @@ def write_images(folder, images, suffix=".png"):
     folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images):
         (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(folder / f"{i}{suffix}")
+    return sorted(folder.iterdir())
 
 
 def on_grid(data, count=50):
@@ -278,6 +305,167 @@ class TestParquet:
             data = self.load(tmp_path, table)
             assert np.array_equal(data.batch(range(4)) * np.float32(255), self.COLOUR.transpose(0, 3, 1, 2))
 
+    @pytest.mark.parametrize("view", ["HWC", "CHW of HWC", "WHC of HWC", "HWC of CHW"])
+    def test_tensors_are_read_as_they_were_meant(self, tmp_path, view):
+        """`from_numpy_ndarray` stores a transposed view as it lies in memory, with a permutation."""
+        channels_first = np.ascontiguousarray(self.COLOUR.transpose(0, 3, 1, 2))
+        meant = {"HWC": self.COLOUR, "CHW of HWC": self.COLOUR.transpose(0, 3, 1, 2),
+                 "WHC of HWC": self.COLOUR.transpose(0, 2, 1, 3),
+                 "HWC of CHW": channels_first.transpose(0, 2, 3, 1)}[view]
+        tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(meant)
+        table = pa.table({"image": pa.chunked_array([tensor[1:], tensor[:1]]), "label": self.LABELS})
+        data = self.load(tmp_path, table)
+        expected = meant if meant.shape[1] == 3 else meant.transpose(0, 3, 1, 2)
+        assert np.array_equal(data.batch([3, 0, 1, 2]) * np.float32(255), expected)
+
+    def test_a_transposed_grey_tensor_stays_transposed(self, tmp_path):
+        tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(self.GREY.transpose(0, 2, 1))
+        data = self.load(tmp_path, {"image": tensor, "label": self.LABELS})
+        assert np.array_equal(data.batch(range(4))[:, 0] * np.float32(255), self.GREY.transpose(0, 2, 1))
+
+    @pytest.mark.parametrize("options", [
+        {"permutation": [2, 0, 1]}, {"permutation": [2, 0, 1], "dim_names": ["H", "W", "C"]},
+        {"dim_names": ["height", "width", "channels"]}, {"permutation": [1, 2, 0], "dim_names": ["C", "H", "W"]},
+        {"dim_names": ["a", "b", "c"]}, {}])
+    @pytest.mark.parametrize("form", ["type", "metadata", "variable"])
+    def test_permutations_and_names_of_axes(self, tmp_path, options, form):
+        """The type as registered, as metadata alone, and Arrow's variable shapes, which pyarrow does not know."""
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(self.COLOUR.ravel()), 90)
+        name = "arrow.fixed_shape_tensor"
+        told = json.dumps({"shape": [5, 6, 3], **options})
+        metadata = {"ARROW:extension:name": name, "ARROW:extension:metadata": told}
+        table = pa.table([flat, pa.array(self.LABELS)], schema=pa.schema([
+            pa.field("image", flat.type, metadata=metadata), ("label", pa.int64())]))
+        if form == "variable":
+            table = self.of_variable_shape(flat.cast(pa.list_(pa.uint8())), [[5, 6, 3]] * 4, self.LABELS, options)
+        if form == "type":
+            kind = pa.fixed_shape_tensor(pa.uint8(), [5, 6, 3], **options)
+            table = pa.table({"image": pa.ExtensionArray.from_storage(kind, flat), "label": self.LABELS})
+        path = write(tmp_path / "x.parquet", table)
+        if form == "metadata":
+            pa.unregister_extension_type(name)
+        try:
+            data = load_data(f"parquet:{path}")
+        finally:
+            if form == "metadata":
+                pa.register_extension_type(pa.fixed_shape_tensor(pa.uint8(), [1]))
+        assert np.array_equal(data.batch(range(4)) * np.float32(255), self.COLOUR.transpose(0, 3, 1, 2))
+
+    @pytest.mark.parametrize(("shape", "options", "message"), [
+        ([5, 6], {"permutation": [1, 0], "dim_names": ["H", "W"]}, "different images"),
+        ([3, 10, 3], {"permutation": [1, 2, 0]}, "different images"),
+        ([5, 6, 3], {"dim_names": ["C", "H", "W"]}, "is no image"), ([5, 9, 2], {}, "is no image"),
+    ])
+    def test_tensors_that_are_no_images(self, tmp_path, shape, options, message):
+        kind = pa.fixed_shape_tensor(pa.uint8(), shape, **options)
+        flat = pa.array(np.zeros(2 * int(np.prod(shape)), np.uint8))
+        storage = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(shape)))
+        with pytest.raises(DataError, match=f"row 0 of .*{message}"):
+            self.load(tmp_path, {"image": pa.ExtensionArray.from_storage(kind, storage), "label": [0, 1]})
+
+    @pytest.mark.parametrize("form", ["fixed", "variable"])
+    def test_names_go_before_the_order_of_axes(self, tmp_path, form):
+        """Stored as (W, C, H), by its names alone or with a permutation."""
+        for told in ({"dim_names": ["W", "C", "H"]}, {"dim_names": ["W", "C", "H"], "permutation": [1, 2, 0]}):
+            flat = pa.FixedSizeListArray.from_arrays(pa.array(self.COLOUR.transpose(0, 2, 3, 1).ravel()), 90)
+            if form == "fixed":
+                column = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.uint8(), [6, 3, 5], **told), flat)
+                table = pa.table({"image": column, "label": self.LABELS})
+            else:
+                table = self.of_variable_shape(flat.cast(pa.list_(pa.uint8())), [[6, 3, 5]] * 4, self.LABELS, told)
+            data = self.load(tmp_path, table)
+            assert np.array_equal(data.batch(range(4)) * np.float32(255), self.COLOUR.transpose(0, 3, 1, 2))
+
+    def of_variable_shape(self, values, shapes, labels, told):
+        """A table of Arrow's tensors of variable shape, by metadata: not all versions of pyarrow know the type."""
+        shapes = pa.array(shapes, pa.list_(pa.int32(), len(shapes[0])))
+        stored = pa.StructArray.from_arrays([values, shapes], ["data", "shape"])
+        field = pa.field("image", stored.type, metadata={
+            "ARROW:extension:name": "arrow.variable_shape_tensor", "ARROW:extension:metadata": json.dumps(told)})
+        return pa.table([stored, pa.array(labels)], schema=pa.schema([field, ("label", pa.int64())]))
+
+    def test_tensors_of_several_shapes(self, tmp_path):
+        values = pa.array([[1] * 6] * 2, pa.list_(pa.uint8()))
+        table = self.of_variable_shape(values, [[2, 3], [3, 2]], [0, 1], {})
+        with pytest.raises(DataError, match=r"row 1 of .* has shape \[3, 2\], the first image \[2, 3\]"):
+            self.load(tmp_path, table)
+
+    @pytest.mark.parametrize("kind", ["list_view", "large_list_view", "large_list"])
+    def test_lists_of_other_sorts(self, tmp_path, kind):
+        make = getattr(pa, kind, None) or pytest.skip(f"this pyarrow has no {kind}")
+        column = pa.array(self.GREY.tolist(), make(make(pa.uint8())))
+        data = self.load(tmp_path, {"image": column, "label": self.LABELS})
+        assert np.array_equal(data.batch(range(4))[:, 0] * np.float32(255), self.GREY)
+
+    @pytest.mark.parametrize("kind", ["binary_view", "large_binary", "dictionary", "views in a struct"])
+    def test_encoded_images_of_other_sorts(self, tmp_path, kind):
+        content = [encode(x) for x in self.GREY]
+        if kind == "dictionary":
+            column = pa.array(content).dictionary_encode()
+        elif kind == "views in a struct":
+            column = pa.array([{"bytes": one, "path": None} for one in content],
+                              pa.struct([("bytes", pa.binary_view()), ("path", pa.string_view())]))
+        else:
+            column = pa.array(content, getattr(pa, kind)())
+        data = self.load(tmp_path, {"image": column, "label": self.LABELS})
+        assert np.array_equal(data.batch(range(4))[:, 0] * np.float32(255), self.GREY)
+
+    @pytest.mark.parametrize("form", ["null bytes", "path alone", "text", "dictionary of text"])
+    def test_paths_start_at_the_file(self, tmp_path, form, monkeypatch):
+        """An absolute path is taken as it is."""
+        files = write_images(tmp_path / "set" / "images", self.GREY)
+        paths = [f"images/{file.name}" for file in files[:3]] + [str(files[3])]
+        both = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        column = {"null bytes": pa.array([{"bytes": None, "path": p} for p in paths], both),
+                  "path alone": pa.array([{"path": p} for p in paths]), "text": pa.array(paths),
+                  "dictionary of text": pa.array(paths).dictionary_encode()}[form]
+        monkeypatch.chdir(tmp_path)
+        write(tmp_path / "set" / "x.parquet", {"image": column, "label": self.LABELS})
+        data = load_data("parquet:set/x.parquet")
+        assert np.array_equal(data.batch(range(4))[:, 0] * np.float32(255), self.GREY)
+        assert data.fingerprint([0]) == self.load(tmp_path, hub_table(self.GREY, self.LABELS)).fingerprint([0])
+        files[0].unlink()
+        with pytest.raises(FileError, match=r"row 0 of .*x\.parquet holds no image bytes.*0\.png cannot be read"):
+            load_data("parquet:set/x.parquet")
+
+    @pytest.mark.parametrize(("labels", "expected", "names"), [
+        (["dog", "cat", "hen", "cat"], [1, 0, 2, 0], ("cat", "dog", "hen")),
+        (pa.array(["dog", "cat", "hen", "cat"]).dictionary_encode(), [1, 0, 2, 0], ("cat", "dog", "hen")),
+        (pa.array(["dog", "cat", "hen", "cat"], pa.string_view()), [1, 0, 2, 0], ("cat", "dog", "hen")),
+        (pa.DictionaryArray.from_arrays(pa.array([0, 1, 3, 1], pa.uint8()), ["dog", "cat", "cow", "hen"], ordered=True),
+         [0, 1, 3, 1], ("dog", "cat", "cow", "hen")),
+        (["0", "10", "2", "10"], [0, 10, 2, 10], tuple(map(str, range(11)))),
+        ([0.0, 1.0, 2.0, 1.0], [0, 1, 2, 1], ("0", "1", "2")), ([True, False] * 2, [1, 0] * 2, ("0", "1")),
+        (pa.array([0, 1, 2, 1]).dictionary_encode(), [0, 1, 2, 1], ("0", "1", "2")),
+        ([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 0]], [0, 1, 2, 1], ("0", "1", "2")),
+    ])
+    def test_labels_as_people_store_them(self, tmp_path, labels, expected, names):
+        data = self.load(tmp_path, {"image": [encode(x) for x in self.GREY], "label": labels})
+        assert data.labels.tolist() == expected
+        assert data.class_names == names
+
+    def test_the_categories_of_pandas_keep_their_order(self, tmp_path):
+        """As pandas writes them, with classes that no row has; several files agree on the order, or it is by name."""
+        def categorical(names):
+            told = {"columns": [{"name": "label", "pandas_type": "categorical"}]}
+            column = pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int8()), names)
+            table = pa.table({"image": [encode(x) for x in self.GREY[:2]], "label": column})
+            return table.replace_schema_metadata({"pandas": json.dumps(told)})
+
+        write(tmp_path / "test-0.parquet", categorical(["dog", "cat", "eel"]))
+        write(tmp_path / "test-1.parquet", categorical(["dog", "cat", "eel"]))
+        data = load_data(f"parquet:{tmp_path}")
+        assert (data.labels.tolist(), data.class_names) == ([0, 1, 0, 1], ("dog", "cat", "eel"))
+        write(tmp_path / "test-1.parquet", categorical(["cat", "dog", "eel"]))
+        data = load_data(f"parquet:{tmp_path}")
+        assert (data.labels.tolist(), data.class_names) == ([1, 0, 0, 1], ("cat", "dog"))
+
+    def test_names_among_those_that_are_known(self, tmp_path):
+        table = hub_table(self.GREY, ["hen", "cat", "cow", "cat"], names=["cat", "dog", "cow", "hen"])
+        assert self.load(tmp_path, table).labels.tolist() == [3, 0, 2, 0]
+        with pytest.raises(DataError, match=r"row 1 of .* label 'eel', which is none of the classes cat, dog"):
+            self.load(tmp_path, hub_table(self.GREY, ["cat", "eel", "dog", "cat"], names=["cat", "dog"]))
+
     @pytest.mark.parametrize(("shape", "message"), [
         (None, "flat lists of 90 values"), ([[5, 5, 3]] * 4, "cannot have shape"), ([[90]] * 4, "two or three"),
         ([[5, 6, 3]] * 3 + [[6, 5, 3]], "row 3 of .* has shape")])
@@ -345,8 +533,16 @@ class TestParquet:
         ({"text": ["a"], "label": [1]}, r"no image column.*text \(string\), label \(int64\)"),
         ({"left": [b""], "right": [b""], "label": [1]}, r"several columns that could be images \(left, right\)"),
         ({"image": [[["a"]]], "label": [1]}, "pixels must be numbers, these are string"),
-        ({"image": [b""] * 2, "label": ["a", "b"]}, "labels must be whole numbers; the column label has type string"),
-        ({"image": [b""] * 2, "label": [0.5, 1.0]}, "labels must be whole numbers; the column label has type double"),
+        ({"image": [b""] * 2, "label": ["a", "b"]}, "row 0 of .*cannot be decoded"),
+        ({"image": [b""] * 2, "label": [1.0, 0.5]}, r"row 1 of .* has label 0\.5; labels must be whole numbers"),
+        ({"image": [b""] * 2, "label": [0.0, float("nan")]}, r"row 1 of .* has label nan \(a missing label\?\)"),
+        ({"image": [b""] * 2, "label": [b"a", b"b"]}, "the column label has type binary"),
+        ({"image": [b""] * 2, "label": [[0, 1], [1, 1]]}, r"row 1 of .* label \[1, 1\].* one-hot"),
+        ({"image": [b""] * 2, "label": ["a", None]}, r"row 1 of .*x\.parquet has no label"),
+        ({"image": [b"", None], "label": [0, 1]}, "row 0 of .*cannot be decoded"),
+        ({"image": [{"path": None}, {"path": "b"}], "label": [0, 1]}, "row 0 of .* neither bytes nor a path"),
+        ({"image": [{"path": "../a.png"}] * 2, "label": [0, 1]}, "row 0 of .*leads out of the folder"),
+        ({"image": ["https://x.org/a.png"] * 2, "label": [0, 1]}, "row 0 of .*only files are read"),
         ({"image": [b""] * 2, "label": [0, None]}, r"row 1 of .*x\.parquet has no label"),
         ({"image": [b""] * 2, "label": [1, -1]}, r"row 1 of .*x\.parquet has label -1; labels must be at least 0"),
         ({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}, r"x\.parquet holds no images"),
@@ -368,7 +564,8 @@ class TestParquet:
 
     @pytest.mark.parametrize("content", [b"", b"not an image", encode(GREY[0])[:40], None])
     def test_a_corrupt_image(self, tmp_path, content):
-        with pytest.raises(DataError, match=r"row 2 of .*x\.parquet"):
+        kind, words = (FileError, r"2\.png cannot be read") if content is None else (DataError, "cannot be decoded")
+        with pytest.raises(kind, match=rf"row 2 of .*x\.parquet.*{words}"):
             self.load(tmp_path, hub_table([*self.GREY[:2], content], [0, 1, 2]))
 
     def test_an_image_that_breaks_off_is_found_when_it_is_read(self, tmp_path):
@@ -424,10 +621,39 @@ class TestParquet:
         with pytest.raises(DataError, match="too large to decode"):
             self.load(tmp_path, hub_table(self.GREY, self.LABELS))
 
-    def test_images_of_more_than_8_bits(self, tmp_path):
-        deep = encode(np.full((5, 6), 40_000, dtype=np.uint16))
-        with pytest.raises(DataError, match="more than 8 bits per channel"):
-            self.load(tmp_path, hub_table([deep, deep], [0, 1]))
+    @pytest.mark.parametrize(("content", "bits"), [
+        *((png(16, kind, bytes(range(2 * n))), 16) for kind, n in ((0, 1), (2, 3), (4, 2), (6, 4))),
+        (b"P6 1 1 65535\n" + bytes(6), 16), (b"P6#a 8\n 1 #b\n1\n1023\n" + bytes(6), 10), (b"P3 1 1 256\n1 2 3\n", 9),
+        (b"P5 1 1 65535\n" + bytes(2), 16), (b"P2 1 1 4095\n7\n", 12), (b"Pf\n1 1\n-1.0\n" + bytes(4), 32),
+        (tiff(16, 1), 16), (tiff(16, 3), 16), (tiff(16, 4), 16), (tiff(16, 1, 2), 16), (tiff(32, 1), 32),
+        (tiff(32, 1, 3), 32), (JPEG_OF_12_BITS, 12),
+    ])
+    def test_images_of_more_than_8_bits(self, tmp_path, content, bits):
+        """By the file's own header: Pillow would give the high bytes of most of them, in the mode of 8 bits."""
+        with pytest.raises(DataError, match=rf"row 1 of .*more than 8 bits per channel \({bits}\).*convert it to 8"):
+            self.load(tmp_path, hub_table([encode(self.GREY[0]), content], [0, 1]))
+
+    def test_a_signed_tiff(self, tmp_path):
+        with pytest.raises(DataError, match=r"row 0 of .*signed or floats"):
+            self.load(tmp_path, hub_table([tiff(8, 1, 2)] * 2, [0, 1]))
+
+    @pytest.mark.parametrize(("content", "expected"), [
+        (png(1, 0, b"\x80"), [[255]]), (png(2, 0, b"\x40"), [[85]]), (png(4, 0, b"\x30"), [[51]]),
+        (png(8, 0, b"\x05"), [[5]]), (png(8, 2, bytes([1, 2, 3])), [[1], [2], [3]]), (png(8, 4, bytes([9, 7])), [[9]]),
+        (png(8, 6, bytes([1, 2, 3, 4])), [[1], [2], [3]]), (b"P6 1 1 15\n" + bytes([0, 1, 15]), [[0], [17], [255]]),
+        (b"P5 1 1 255\n\x07", [[7]]), (b"P1 1 1\n1\n", [[0]]), (tiff(8, 3), [[1], [2], [3]]), (tiff(8, 1), [[1]]),
+    ])
+    def test_images_of_8_bits_and_less(self, tmp_path, content, expected):
+        data = self.load(tmp_path, hub_table([content] * 2, [0, 1]))
+        assert (255 * data.image(1))[:, 0].round().astype(int).tolist() == expected
+
+    @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])
+    def test_of_several_frames_the_first_is_taken(self, tmp_path, format):
+        first, second = (Image.fromarray(np.full((4, 4, 3), shade, np.uint8)) for shade in (50, 200))
+        file = io.BytesIO()
+        first.save(file, format, save_all=True, append_images=[second])
+        data = self.load(tmp_path, hub_table([file.getvalue()] * 2, [0, 1]))
+        assert np.abs(255 * data.image(0) - 50).max() <= 1
 
 
 class TestImageFolder:
@@ -454,6 +680,18 @@ class TestImageFolder:
         self.fill(tmp_path / "train", count=3)
         assert len(load_data(f"imagefolder:{tmp_path}", "test")) == 4
         assert len(load_data(f"imagefolder:{tmp_path}", "train")) == 6
+
+    def test_folders_below_a_class_belong_to_it(self, tmp_path):
+        """As in the layout CLASS/images/*.png; what is hidden does not count."""
+        images = pixels(3, 4, 4)
+        write_images(tmp_path / "test" / "a" / "images", images[:2])
+        write_images(tmp_path / "test" / "b", images[2:], ".PNG")
+        write_images(tmp_path / "test" / "b" / ".cache", images)
+        for name in (".DS_Store", "Thumbs.db", "._0.png"):
+            (tmp_path / "test" / "b" / name).write_text("no image")
+        data = load_data(f"imagefolder:{tmp_path}")
+        assert (data.labels.tolist(), data.class_names) == ([0, 0, 1], ("a", "b"))
+        assert np.array_equal(data.batch(range(3))[:, 0] * np.float32(255), images)
 
     def test_a_folder_without_splits(self, tmp_path):
         data = load_data(f"imagefolder:{self.fill(tmp_path)}")
@@ -584,8 +822,17 @@ class TestFromTensors:
         (torch.zeros(2, 1, 4, 4, dtype=torch.bfloat16), [0, 1], InputError, "cannot be read as an array"),
         ([[1], [1, 2]], [0, 1], InputError, "cannot be read as an array"),
         (np.zeros((2, 1, 4, 4)), [0, 1, 1], InputError, "2 images and 3 labels"),
-        (np.zeros((2, 1, 4, 4)), [0.0, 1.0], DataError, "labels must be whole numbers.*float64"),
-        (np.zeros((2, 1, 4, 4)), [[0], [1]], DataError, r"of shape \(2, 1\)"),
+        (np.zeros((2, 8, 9, 3)), [0, 1], InputError, r"looks like \(N, H, W, C\)"),
+        (np.zeros((2, 1, 4, 4), dtype=object), [0, 1], InputError, "got object"),
+        (np.zeros((2, 1, 4, 4), dtype=bool), [0, 1], InputError, r"got bool: give 0\.0 and 1\.0"),
+        (np.full((2, 1, 4, 4), 300, dtype=np.uint16), [0, 1], DataError, "value 300; .*as floats in"),
+        (np.full((2, 1, 4, 4), 1e300), [0, 1], DataError, "value inf"),
+        (np.full((2, 1, 4, 4), np.float32(1 + 1e-7)), [0, 1], DataError, r"value 1\.0000001; pixels must"),
+        (np.zeros((2, 1, 4, 4)), [0.0, 0.5], DataError, r"row 1 has label 0\.5"),
+        (np.zeros((2, 1, 4, 4)), [0.0, np.nan], DataError, r"row 1 has label nan \(a missing label\?\)"),
+        (np.zeros((2, 1, 4, 4)), [[0, 1], [1, 1]], DataError, r"row 1 has the label \[1, 1\].*one-hot"),
+        (np.zeros((2, 1, 4, 4)), np.array(["a", None], object), DataError, "row 1 has no label"),
+        (np.zeros((2, 1, 4, 4)), np.array([b"a", b"b"]), DataError, r"got \|S1"),
         (np.zeros((2, 1, 4, 4)), [0, -1], DataError, "row 1 has label -1"),
         (np.zeros((2, 1, 4, 4)), [0, 0], DataError, "at least two"),
         (np.zeros((0, 1, 4, 4)), np.zeros(0, dtype=int), DataError, "no images"),
@@ -596,6 +843,28 @@ class TestFromTensors:
     def test_wrong_input(self, images, labels, error, message):
         with pytest.raises(error, match=message):
             from_tensors(images, labels)
+
+    FLOATS = np.linspace(0, 1, 96, dtype=np.float32).reshape(2, 3, 4, 4)
+
+    @pytest.mark.parametrize("given", [
+        FLOATS.astype(">f4"), np.asfortranarray(FLOATS), np.ascontiguousarray(FLOATS[..., ::-1])[..., ::-1],
+        FLOATS.tolist(), FLOATS.astype(np.longdouble), np.lib.stride_tricks.as_strided(FLOATS, writeable=False),
+        np.where(FLOATS == 1, 1 + 1e-12, FLOATS.astype(float)), np.where(FLOATS == 0, -1e-50, FLOATS.astype(float)),
+    ], ids=["big-endian", "Fortran order", "negative strides", "list", "long", "read-only", "above 1", "below 0"])
+    def test_arrays_of_any_layout_give_the_same_images(self, given):
+        """What is outside by less than float32 can tell is not outside."""
+        assert np.array_equal(from_tensors(given, [0, 1]).batch([0, 1]), self.FLOATS)
+
+    @pytest.mark.parametrize(("labels", "expected", "names"), [
+        ([1.0, 0.0], [1, 0], ("0", "1")), ([True, False], [1, 0], ("0", "1")), ([[1], [0]], [1, 0], ("0", "1")),
+        ([[0, 1], [1, 0]], [1, 0], ("0", "1")), (["dog", "cat"], [1, 0], ("cat", "dog")),
+        (["1", "0"], [1, 0], ("0", "1")), (np.array(["dog", "cat"], object), [1, 0], ("cat", "dog")),
+        (np.array([1, 0], ">i8"), [1, 0], ("0", "1")),
+        (torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]), [2, 0], ("0", "1", "2")),
+    ])
+    def test_labels_as_people_keep_them(self, labels, expected, names):
+        data = from_tensors(np.zeros((2, 1, 4, 4)), labels)
+        assert (data.labels.tolist(), data.class_names) == (expected, names)
 
     def test_labels_against_the_number_of_classes(self):
         with pytest.raises(DataError, match=r"row 1 has label 3; labels must be in 0\.\.2 \(3 classes\)"):

@@ -42,7 +42,7 @@ SIGMA, SHAPE = 0.5, (1, 6, 6)
 
 @dataclass(frozen=True)
 class Case:
-    """An objective on batches of 5 and 5 images, and of 1 where there are 11: uneven halves, and too few to share."""
+    """An objective on batches of 5 and 6 images, or 5 and 5: uneven halves, and parts of 1 row, too few to share."""
 
     objective: str
     options: dict[str, Any]
@@ -55,7 +55,7 @@ class Case:
 CASES = {
     "gaussian": Case("gaussian", {}),
     "clean": Case("clean", {}, augment="crop-flip"),
-    "smoothadv": Case("smoothadv", {"m": 2, "warmup": 0}),
+    "smoothadv": Case("smoothadv", {"m": 4, "warmup": 0}),
     "smoothadv, ddn": Case("smoothadv", {"m": 2, "attack": "ddn"}, augment="flip"),
     "adre": Case("adre", {"k": 3, "eps": 0.5}),
     "stability": Case("stability", {}, network="normed"),

@@ -6,14 +6,16 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from smoothcert.cli.main import app
+from smoothcert.cli.output import number_list
 from smoothcert.errors import FileError, InputError, StoreError
-from smoothcert.report.gather import gather, radius_list
+from smoothcert.report.gather import gather
 from smoothcert.report.interop import named, open_records, read_counts, read_log, write_counts, write_log
 from smoothcert.report.interop.logs import rounded_down
 from smoothcert.report.results import Result
@@ -211,6 +213,25 @@ def test_export(tmp_path):
     assert "must end in .tsv" in run("export", tmp_path / "s", "-o", tmp_path / "a.csv", code=2).stderr
 
 
+@pytest.mark.parametrize("kind", ["certify", "predict"])
+def test_export_to_a_table(tmp_path, kind):
+    """All columns as stored, and those that need no list to be taken apart."""
+    whole = store(tmp_path / "s", count=300, kind=kind)
+    run("export", tmp_path / "s", "-o", tmp_path / "a.parquet")
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert table.select(whole.records.column_names).equals(whole.records)
+    assert table["correct"].to_pylist() == whole.correct.tolist()
+    for stage in ("select", "estimate") if kind == "certify" else ("predict",):
+        counts = whole.counts(stage)
+        assert table[f"{stage}_n"].to_pylist() == counts.sum(axis=1).tolist()
+        assert table[f"{stage}_top"].to_pylist() == counts.argmax(axis=1).tolist()
+        assert table[f"{stage}_top_votes"].to_pylist() == counts.max(axis=1).tolist()
+    assert json.loads(table.schema.metadata[b"smoothcert"]) == whole.identity
+    write_log(whole, tmp_path / "a.tsv")
+    run("export", tmp_path / "a.tsv", "-o", tmp_path / "b.parquet")
+    assert pq.read_table(tmp_path / "b.parquet")["prediction"].equals(table["prediction"])
+
+
 def test_names_differ_and_methods_are_told(tmp_path):
     paths = [tmp_path / part / "s.tsv" for part in ("a", "b")]
     assert [one.name for one in named(map(str, paths))] == ["a/s", "b/s"]
@@ -220,10 +241,10 @@ def test_names_differ_and_methods_are_told(tmp_path):
     odd = tmp_path / "x=1"
     odd.mkdir()
     assert named([str(odd)])[0].path == odd
-    assert radius_list("2/255, 0.5,1") == [2 / 255, 0.5, 1]
+    assert number_list("radii", "2/255, 0.5,1") == [2 / 255, 0.5, 1]
     for wrong in ("a", "1/0"):
         with pytest.raises(InputError, match="radii"):
-            radius_list(wrong)
+            number_list("radii", wrong)
 
 
 def test_the_rest_is_shown_where_one_is_damaged(tmp_path):
@@ -276,7 +297,9 @@ def test_snippets_of_the_docs(tmp_path, monkeypatch, library):
     pytest.importorskip(library)
     page = (Path(__file__).parents[1] / "docs" / "interop.md").read_text()
     (code,) = [body for body in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S) if f"import {library}" in body]
-    expected = store(tmp_path / "store")
+    expected = store(tmp_path / "store", count=300)  # two shards
+    for other in ("times.jsonl", "journal.jsonl", ".shard-00002.parquet.tmp"):
+        (tmp_path / "store" / other).write_text("not parquet")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(code, names)

@@ -232,6 +232,10 @@ def test_bad_construction(options, words):
     (X[0, 0], "shape"), (X[None], "shape"), ((X * 255).to(torch.uint8), "8-bit"), (X * 2, r"lie in \[0.0, 1.0\]"),
     (X - 0.5, "normalisation"), (X * math.nan, "finite"), (torch.zeros(0, 1, 8, 8), "no pixels"),
     (torch.zeros(1, 0, 8), "no pixels"),
+    (torch.full((1, 8, 8), 1 + 1e-7), r"got values from 1\.0000001 to 1\.0000001: clip what rounding"),
+    (torch.full((1, 8, 8), -1e-9), r"from -1e-09 to -1e-09: clip"), (255 * X, "divide 8-bit values by 255"),
+    ([[[0.0]], [[0.0, 1.0]]], "cannot be read as an array"), (np.zeros((1, 8, 8), object), "dtype object$"),
+    (X.to_sparse(), "cannot be read as an array"), (X.double() * 1e300, "finite"),
 ])
 def test_bad_images(x, words):
     g = SmoothedClassifier(network(), sigma=0.5, num_classes=10)

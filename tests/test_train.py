@@ -244,6 +244,31 @@ def test_bad_requests_leave_nothing_behind(tmp_path, options, kind, words):
     assert not (tmp_path / "m").exists()
 
 
+NORMED = """
+from torch import nn
+
+
+def build():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+"""
+
+
+@pytest.mark.parametrize("objective", ["gaussian", "clean", "smoothadv", "stability", "trades", "consistency"])
+def test_a_last_image_that_would_be_alone_joins_the_batch_before(tmp_path, objective):
+    (tmp_path / "normed.py").write_text(NORMED)
+    asked = config(tmp_path / "m", model=f"{tmp_path / 'normed.py'}:build", model_option={}, objective=objective,
+                   epochs=1, batch_size=16, max_images=34, validation=0.02)
+    fit, held_out = split_indices(load_data("digits", "train"), asked)
+    assert (len(fit), len(held_out)) == (33, 1)  # the one held out is judged alone, in eval mode
+    assert train(asked).complete
+
+
+def test_single_rows_under_batch_norm_are_named(tmp_path):
+    (tmp_path / "normed.py").write_text(NORMED)
+    with pytest.raises(ModelError, match=r"has 1 image\(s\).*give a larger --batch-size"):
+        train(config(tmp_path / "m", model=f"{tmp_path / 'normed.py'}:build", model_option={}, batch_size=1))
+
+
 def test_divergence_says_so(tmp_path):
     with pytest.raises(ModelError, match="diverged"):
         train(config(tmp_path / "m", lr=1e30))

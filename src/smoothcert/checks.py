@@ -11,6 +11,28 @@ from smoothcert.errors import ConfigError, InputError, UnknownNameError
 T = TypeVar("T")
 
 
+def real_number(text: str) -> float:
+    """Return the number that a text means: a decimal one, or a fraction of two.
+
+    >>> real_number("0.25"), real_number("64 / 255") == 64 / 255
+    (0.25, True)
+
+    Raises:
+        InputError: it is neither, or a fraction whose value is not finite, such as 1/0.
+    """
+    over, slash, under = text.partition("/")
+    try:
+        value = float(over) / float(under) if slash else float(text)
+    except ZeroDivisionError:
+        raise InputError(f"a fraction cannot have 0 below its line, got {text!r}") from None
+    except ValueError:
+        raise InputError(f"must be a number or a fraction with a plain slash, such as 0.25 or 64/255, "
+                         f"got {text!r}") from None
+    if slash and not (math.isfinite(value) and math.isfinite(float(under))):
+        raise InputError(f"a fraction must have a finite value, got {text!r}")
+    return value
+
+
 def check_positive(name: str, value: Any) -> float:
     """Return `value` as a float, or raise InputError unless it is a finite number above zero."""
     number = _number(name, value, "a number above 0")

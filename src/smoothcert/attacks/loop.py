@@ -133,5 +133,5 @@ def _check_bounds(images: Tensor, bounds: Bounds) -> None:
         return
     low, high = float(images.min()), float(images.max())
     if not (bounds[0] <= low and high <= bounds[1]):
-        raise InputError(f"pixels must lie in [{bounds[0]}, {bounds[1]}] before an attack, got values from {low:.4g} "
-                         f"to {high:.4g}: undo any normalisation (it belongs inside the model), or pass other bounds")
+        raise InputError(f"pixels must lie in [{bounds[0]}, {bounds[1]}] before an attack, got values from {low:.9g} "
+                         f"to {high:.9g}: undo any normalisation (it belongs inside the model), or pass other bounds")

@@ -7,7 +7,7 @@ import typer
 
 from smoothcert.cli.errors import reported
 from smoothcert.cli.options import JsonFlag
-from smoothcert.cli.output import Out, emit
+from smoothcert.cli.output import Out, emit, number_list
 from smoothcert.cli.table import Dimension, Format, LogAlpha, Norm, Radii, Rho, format_of
 
 First = Annotated[str, typer.Argument(metavar="STORE", help="A store, a log (TSV) or a count file (NPZ).")]
@@ -20,10 +20,10 @@ def compare(
     dimension: Dimension = None, alpha: LogAlpha = None, out: Out = None, as_json: JsonFlag = False,
 ) -> None:
     """Compare two runs image by image: differences of certified accuracy, with paired intervals."""
-    from smoothcert.report.gather import compared, gather, radius_list
+    from smoothcert.report.gather import compared, gather
     from smoothcert.report.listings import comparison_content, render_comparison
 
     form = format_of(style, as_json)
     runs = gather([first, second], alpha=alpha, norm=norm, dimension=dimension, whole=True)
-    found = compared(runs, radius_list(radii), rho)
+    found = compared(runs, number_list("radii", radii), rho)
     emit(json.dumps(comparison_content(found)) if as_json else render_comparison(found, form), out)

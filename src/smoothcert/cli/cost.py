@@ -7,6 +7,7 @@ import typer
 
 from smoothcert.cli.errors import reported
 from smoothcert.cli.options import JsonFlag
+from smoothcert.cli.output import real
 
 PilotStore = Annotated[
     str | None, typer.Argument(metavar="STORE", help="A pilot: a store of certify or predict over some images.")
@@ -14,18 +15,18 @@ PilotStore = Annotated[
 Images = Annotated[int, typer.Option("--images", help="Images of the run to forecast. (required)")]
 N = Annotated[int | None, typer.Option("--n", help="Samples an image, a fixed number (default: the pilot's mean).")]
 Samples = Annotated[
-    float | None, typer.Option("--samples-per-image", help="Mean samples an image, all told (default: the pilot's).")
+    float | None, real("--samples-per-image", help="Mean samples an image, all told (default: the pilot's).")
 ]
-Rate = Annotated[float | None, typer.Option("--rate", help="Samples/s of one worker (default: the pilot's).")]
+Rate = Annotated[float | None, real("--rate", help="Samples/s of one worker (default: the pilot's).")]
 Machines = Annotated[int, typer.Option("--machines", help="Machines.")]
 Workers = Annotated[int, typer.Option("--workers-per-machine", help="Workers of each: processes, or GPUs.")]
 Block = Annotated[
     int | None, typer.Option("--block", help="Images handed out together (default: 1; several machines: 16).")
 ]
-Startup = Annotated[float, typer.Option("--startup", help="Seconds before a worker's first sample.")]
-Price = Annotated[float | None, typer.Option("--price", help="Price of a machine-hour, in any currency.")]
+Startup = Annotated[float, real("--startup", help="Seconds before a worker's first sample.")]
+Price = Annotated[float | None, real("--price", help="Price of a machine-hour, in any currency.")]
 Preemptions = Annotated[
-    float, typer.Option("--preemptions-per-hour", help="How often a spot machine is taken away, each losing a block.")
+    float, real("--preemptions-per-hour", help="How often a spot machine is taken away, each losing a block.")
 ]
 
 

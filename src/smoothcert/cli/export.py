@@ -8,12 +8,14 @@ import typer
 from smoothcert.cli.errors import reported
 
 Records = Annotated[str, typer.Argument(metavar="STORE", help="A store, a log (TSV) or a count file (NPZ).")]
-OutFile = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="FILE.tsv (a log) or FILE.npz (counts).")]
+OutFile = Annotated[
+    Path, typer.Option("--out", "-o", metavar="FILE", help="FILE.tsv (log), FILE.npz (counts) or FILE.parquet (table).")
+]
 
 
 @reported
 def export(store: Records, out: OutFile) -> None:
-    """Write a store as a log of the field (TSV, radii rounded down) or as a count file (NPZ)."""
+    """Write a store as a log of the field (TSV, radii rounded down), a count file (NPZ) or a table (parquet)."""
     from smoothcert.report.interop import open_records, write_records
     from smoothcert.runs.places import place
 

@@ -1,10 +1,11 @@
-"""What verbs that print share: where to, and lists of numbers."""
+"""What verbs that print share: where to, and numbers, which may be fractions."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from smoothcert.checks import real_number
 from smoothcert.errors import InputError
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write there instead of printing.")]
@@ -22,9 +23,25 @@ def emit(content: str, out: Path | None) -> None:
         typer.echo(f"wrote {out}", err=True)
 
 
-def number_list(name: str, text: str | None) -> list[float]:
-    """'0.5,1' -> [0.5, 1.0]; nothing for None."""
+def real(*names: str, help: str) -> Any:
+    """An option that takes a number or a fraction."""
+    return typer.Option(*names, metavar="FLOAT", parser=_read_real, help=help)
+
+
+def _read_real(value: str | float) -> float:
     try:
-        return [float(part) for part in (text or "").split(",") if part.strip()]
-    except ValueError:
-        raise InputError(f"{name} must be numbers separated by commas, such as 0.5,1,1.5, got {text!r}") from None
+        return real_number(str(value))
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def number_list(name: str, text: str | None) -> list[float]:
+    """Return the numbers of a list, some of which may be fractions; none for None.
+
+    >>> number_list("radii", "0.5, 1/4")
+    [0.5, 0.25]
+    """
+    try:
+        return [real_number(part) for part in (text or "").split(",") if part.strip()]
+    except InputError as error:
+        raise InputError(f"{name} must be numbers separated by commas, such as 0.5,1 or 2/255: {error}") from None

@@ -7,19 +7,20 @@ import typer
 
 from smoothcert.cli.errors import reported
 from smoothcert.cli.options import JsonFlag
+from smoothcert.cli.output import number_list, real
 from smoothcert.cli.table import Format, Radii, Rho, format_of
 from smoothcert.errors import InputError
 
 StorePath = Annotated[
     str, typer.Argument(metavar="STORE", help="A store of `smoothcert certify`, or a count file (NPZ).")
 ]
-Alpha = Annotated[float | None, typer.Option(help="Failure probability of each certificate (default: as stored).")]
+Alpha = Annotated[float | None, real(help="Failure probability of each certificate (default: as stored).")]
 Method = Annotated[
     str | None, typer.Option(metavar="TEXT", help="two-sided, cohen or t-certify (default: as stored).")
 ]
 Margin = Annotated[
     float | None,
-    typer.Option(help="tau: the radius within which the class keeps probability 1/2 + tau (default: as stored)."),
+    real(help="tau: the radius within which the class keeps probability 1/2 + tau (default: as stored)."),
 ]
 NoMargin = Annotated[bool, typer.Option("--no-margin", help="Drop the stored margin: plain radii.")]
 OutStore = Annotated[
@@ -33,7 +34,6 @@ def recertify(
     radii: Radii = None, style: Format = None, rho: Rho = 0.05, out: OutStore = None, as_json: JsonFlag = False,
 ) -> None:
     """Recompute certificates from stored counts, at another alpha, method or margin; needs no model."""
-    from smoothcert.report.gather import radius_list
     from smoothcert.report.interop import open_votes
     from smoothcert.report.results import Result, default_radii
     from smoothcert.report.tables import render, summary
@@ -48,7 +48,7 @@ def recertify(
     answers, procedure = run(stored, alpha, method, None if no_margin else "stored" if margin is None else margin)
     name = to.name if to else None
     result = Result.build(stored, name, procedure, answers.prediction, answers.radius)
-    grid = radius_list(radii) or default_radii([result])
+    grid = number_list("radii", radii) or default_radii([result])
     shown = json.dumps(summary(result, grid, rho)) if as_json else render([result], grid, rho, form)
     if to:
         write_recertified(to, stored, answers, procedure)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from smoothcert.cli.errors import fail_for, reported
+from smoothcert.cli.output import number_list
 from smoothcert.cli.plot import Crop, Data, DataDir, Resize, images_of
 from smoothcert.cli.table import Radii, Rho
 
@@ -27,13 +28,12 @@ def report(
     crop: Crop = None, selftest: Selftest = None,
 ) -> None:
     """Write one self-contained HTML page on stores: curves, tables, images, what is guaranteed and what is not."""
-    from smoothcert.report.gather import radius_list
     from smoothcert.report.html import check_page, gathered, report_page, write_page
     from smoothcert.report.selftest import read_selftest
 
     check_page(out)
     tested = read_selftest(selftest) if selftest else None
-    grid = radius_list(radii)
+    grid = number_list("radii", radii)
     runs, attacks, problems = gathered(stores, None if no_gallery else images_of(data, data_dir, resize, crop))
     write_page(out, report_page(runs, grid, rho, title, attacks, problems, tested))
     typer.echo(f"wrote {out}", err=True)

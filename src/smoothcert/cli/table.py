@@ -7,7 +7,7 @@ import typer
 
 from smoothcert.cli.errors import fail_for, reported
 from smoothcert.cli.options import JsonFlag
-from smoothcert.cli.output import Out, emit
+from smoothcert.cli.output import Out, emit, number_list, real
 from smoothcert.errors import InputError
 
 Stores = Annotated[list[str], typer.Argument(
@@ -20,10 +20,10 @@ Radii = Annotated[
 Format = Annotated[
     str | None, typer.Option("--format", metavar="TEXT", help="text (default), markdown, csv or latex.")
 ]
-Rho = Annotated[float, typer.Option(help="Failure probability of each data-set interval.")]
+Rho = Annotated[float, real(help="Failure probability of each data-set interval.")]
 Merge = Annotated[bool, typer.Option("--merge", help="Take the stores as parts of one run over different images.")]
 LogAlpha = Annotated[
-    float | None, typer.Option("--alpha", help="Failure probability of each line of logs, which do not say (0.001).")
+    float | None, real("--alpha", help="Failure probability of each line of logs, which do not say (0.001).")
 ]
 Norm = Annotated[str, typer.Option(metavar="TEXT", help="l2, or linf: radii of the l_inf ball inside the l2 ball.")]
 Dimension = Annotated[
@@ -48,11 +48,11 @@ def table(
     out: Out = None, as_json: JsonFlag = False,
 ) -> None:
     """Print certified accuracy, ACR, abstentions and data-set intervals of stores and logs; the best is starred."""
-    from smoothcert.report.gather import gather, radius_list, table_content, table_text
+    from smoothcert.report.gather import gather, table_content, table_text
 
     form = format_of(style, as_json)
     runs = gather(stores, alpha=alpha, norm=norm, dimension=dimension, merge=merge)
-    grid = radius_list(radii)
+    grid = number_list("radii", radii)
     shown = (json.dumps(table_content(runs, grid, rho, envelope)) if as_json
              else table_text(runs, grid, rho, form, envelope))
     emit(shown, out)

@@ -7,6 +7,7 @@ import numpy as np
 
 from smoothcert.checks import check_count
 from smoothcert.data.base import ImageData, resolve_classes
+from smoothcert.data.labels import class_indices
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import DataError, InputError
 
@@ -47,8 +48,9 @@ def from_tensors(images: Any, labels: Any, *, num_classes: int | None = None, na
                  levels: int = 255) -> ImageData:
     """Tensors or arrays as ImageData; they are not copied where they are float32 or uint8 already.
 
-    images: (N, C, H, W), floats in [0, 1] or whole numbers in 0..levels; labels: (N,) whole numbers;
-    levels: L such that L * x is an integer for every clean pixel x.
+    images: (N, C, H, W), floats in [0, 1] or whole numbers in 0..levels; labels: (N,) whole numbers or names, whose
+    classes are in the order of the names, or one-hot (N, K); levels: L such that L * x is an integer for every clean
+    pixel x.
     Raises InputError for a wrong shape or type, DataError for values out of range.
 
     >>> data = from_tensors(np.zeros((4, 1, 2, 2), dtype=np.uint8), [0, 1, 2, 1])
@@ -58,17 +60,20 @@ def from_tensors(images: Any, labels: Any, *, num_classes: int | None = None, na
     check_count("levels", levels)
     pixels, classes = _to_numpy("images", images), _to_numpy("labels", labels)
     if pixels.ndim != 4 or 0 in pixels.shape[1:]:
-        raise InputError(f"images must have shape (N, C, H, W), got {pixels.shape}")
+        hint = "; give grey images as images[:, None]" if pixels.ndim == 3 else ""
+        raise InputError(f"images must have shape (N, C, H, W), got {pixels.shape}{hint}")
+    if pixels.shape[3] == 3 and min(pixels.shape[1:3]) > 4:
+        raise InputError(f"images must have shape (N, C, H, W), and {pixels.shape} looks like (N, H, W, C): give "
+                         f"images.transpose(0, 3, 1, 2)")
     if pixels.dtype.kind not in "fiu":
-        raise InputError(f"images must be floats in [0, 1] or whole numbers in 0..{levels}, got {pixels.dtype}")
-    if classes.ndim != 1 or classes.dtype.kind not in "iu":
-        raise DataError(f"labels must be whole numbers of shape (N,), got {classes.dtype} of shape {classes.shape}")
-    if len(classes) != len(pixels):
-        raise InputError(f"there are {len(pixels)} images and {len(classes)} labels")
-    classes = classes.astype(np.int64)
+        hint = ": give 0.0 and 1.0" if pixels.dtype.kind == "b" else ""
+        raise InputError(f"images must be floats in [0, 1] or whole numbers in 0..{levels}, got {pixels.dtype}{hint}")
+    if classes.ndim == 0 or len(classes) != len(pixels):
+        raise InputError(f"there are {len(pixels)} images and {classes.size} labels, of shape {classes.shape}")
+    indices, names = class_indices(classes, _row)
     source = ArraySource(pixels, _row, levels=levels)
-    return ImageData(name, "all", classes, resolve_classes(classes, None, num_classes, _row), source,
-                     f"{len(classes)} images given as arrays")
+    return ImageData(name, "all", indices, resolve_classes(indices, names, num_classes, _row), source,
+                     f"{len(indices)} images given as arrays")
 
 
 def channels_first(values: np.ndarray, where: str) -> np.ndarray:
@@ -91,12 +96,16 @@ def _checked_pixels(values: np.ndarray, levels: int, where: Callable[[int], str]
     if len(values) == 0:
         raise DataError("the data set holds no images")
     is_float = values.dtype.kind == "f"
+    if is_float:
+        with np.errstate(over="ignore"):  # too large a number is refused below
+            values = values.astype(np.float32, copy=False)
     top = 1 if is_float else min(levels, 255)
     inside = (values >= 0) & (values <= top)
     if not inside.all():
         place = np.unravel_index(int(np.argmin(inside)), values.shape)
-        expected = "in [0, 1]; divide 8-bit values by 255" if is_float else f"whole numbers in 0..{top}"
-        raise DataError(f"{where(int(place[0]))} has a pixel of value {values[place]}; pixels must be {expected}")
+        expected = "in [0, 1]; divide 8-bit values by 255" if is_float else \
+            f"whole numbers in 0..{top}; give deeper ones as floats in [0, 1]"
+        raise DataError(f"{where(int(place[0]))} has a pixel of value {values[place]!s}; pixels must be {expected}")
     return np.ascontiguousarray(values, dtype=np.float32 if is_float else np.uint8)
 
 

@@ -1,13 +1,15 @@
-"""What the columns of an image table mean: which hold images and labels, the class names, lists as arrays."""
+"""What the columns of an image table mean: which hold images and labels, and lists as arrays."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from smoothcert.data.labels import class_indices
+from smoothcert.data.tensors import TensorType, tensor_type
 from smoothcert.errors import DataError, FileError
 from smoothcert.limits import from_json
 
@@ -16,33 +18,63 @@ LABEL_COLUMNS = ("label", "labels", "fine_label", "y", "target")
 SHAPE_COLUMN = "shape"
 
 
+def storage(kind: pa.DataType) -> pa.DataType:
+    """The type that values of an extension type or of a dictionary are stored as."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return storage(kind.storage_type)
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 def is_encoded(kind: pa.DataType) -> bool:
-    """Whether values of this type are encoded images: raw bytes, or the hub's struct of bytes and path."""
-    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        kind = kind.field("bytes").type
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    """Whether values of this type are encoded images: raw bytes, or the hub's struct of bytes and a path, or either."""
+    kind = storage(kind)
+    parts = {part.name: storage(part.type) for part in _fields(kind) if part.name in ("bytes", "path")}
+    if parts:
+        return _is_binary(parts.get("bytes", pa.null())) and is_string(parts.get("path", pa.null()))
+    return _is_binary(kind)
+
+
+def is_string(kind: pa.DataType) -> bool:
+    """Whether values of this type are text, or nothing at all."""
+    return _is_one_of(kind, "string", "large_string", "string_view", "null")
 
 
 def is_list(kind: pa.DataType) -> bool:
     """Whether values of this type are lists, of any sort, of fixed size or not."""
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return _is_one_of(kind, "list", "large_list", "fixed_size_list", "list_view", "large_list_view")
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return _is_one_of(kind, "binary", "large_binary", "binary_view", "null")
+
+
+def _is_one_of(kind: pa.DataType, *names: str) -> bool:
+    """By the functions of pyarrow's `types`, of which older versions lack those of views."""
+    return any(getattr(pa.types, f"is_{name}", lambda _: False)(kind) for name in names)
 
 
 def choose_columns(schema: pa.Schema, file: str) -> tuple[str, str]:
     """(image column, label column) of a table. Raises DataError naming the columns that are there."""
     labels = [name for name in LABEL_COLUMNS if name in schema.names]
     usable = [field.name for field in schema if field.name not in (*LABEL_COLUMNS, SHAPE_COLUMN)
-              and (is_encoded(_storage(field.type)) or is_list(_storage(field.type)))]
+              and not pa.types.is_null(field.type) and _may_be_images(field)]
     images = [name for name in IMAGE_COLUMNS if name in usable] or usable
     found = ", ".join(f"{field.name} ({field.type})" for field in schema)
     if not labels:
         raise DataError(f"{file} has no label column ({', '.join(LABEL_COLUMNS)}); its columns: {found}")
     if not images:
-        raise DataError(f"{file} has no image column: one of encoded bytes or of lists of pixels; its columns: {found}")
+        raise DataError(f"{file} has no image column: one of encoded bytes, of paths (called image), or of lists of "
+                        f"pixels; its columns: {found}")
     if len(images) > 1 and images[0] not in IMAGE_COLUMNS:
         raise DataError(f"{file} has several columns that could be images ({', '.join(images)}); "
                         f"call the right one image; its columns: {found}")
     return images[0], labels[0]
+
+
+def _may_be_images(field: pa.Field) -> bool:
+    kind = storage(field.type)
+    is_path = is_string(kind) and field.name in IMAGE_COLUMNS
+    return is_path or is_encoded(kind) or is_list(kind) or tensor_type(field) is not None
 
 
 def class_names(schema: pa.Schema, label_column: str) -> tuple[str, ...] | None:
@@ -55,38 +87,91 @@ def class_names(schema: pa.Schema, label_column: str) -> tuple[str, ...] | None:
     return tuple(map(str, names)) if isinstance(names, list) else None
 
 
-def label_array(column: pa.ChunkedArray, name: str, where: Callable[[int], str]) -> np.ndarray:
-    """(N,) int64 labels. Raises DataError for a column of another type, or a missing label."""
-    if not pa.types.is_integer(column.type):
-        raise DataError(f"labels must be whole numbers; the column {name} has type {column.type}")
-    if column.null_count:
-        raise DataError(f"{where(_first_null(column))} has no label")
-    return column.to_numpy().astype(np.int64)
+def label_array(table: pa.Table, name: str, where: Callable[[int], str], known: Sequence[str] | None = None
+                ) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """((N,) int64 labels, the names of the classes or None), where `known` are the names that are known already.
+
+    Raises DataError for a column of another type, or a missing label.
+    """
+    column = table.column(name)
+    kind = storage(column.type)
+    values = pa.chunked_array([_unwrap(chunk) for chunk in column.chunks], type=kind)
+    if values.null_count:
+        raise DataError(f"{where(_first_null(values))} has no label")
+    if is_list(kind):
+        return class_indices(nested_array(values, where), where)
+    if is_string(kind):
+        return class_indices(np.array(values.to_pylist(), dtype=object), where, known or _read_categories(table, name))
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        raise DataError(f"labels must be whole numbers or names; the column {name} has type {column.type}")
+    return class_indices(values.to_numpy(), where)
+
+
+def _read_categories(table: pa.Table, name: str) -> tuple[str, ...] | None:
+    """The classes of a categorical column in an order of their own, as pandas and the enums of polars give them; None
+    where there is none, or the order is that in which the names were met."""
+    column, field = table.column(name), table.schema.field(name)
+    if not pa.types.is_dictionary(column.type) or not column.num_chunks:
+        return None
+    if not (column.type.ordered or name in _pandas_categoricals(table.schema)
+            or any(key.startswith(b"_PL_ENUM") for key in field.metadata or {})):
+        return None
+    orders = {tuple(chunk.dictionary.drop_null().to_pylist()) for chunk in column.chunks}
+    return orders.pop() if len(orders) == 1 else None
+
+
+def _pandas_categoricals(schema: pa.Schema) -> list[str]:
+    try:
+        told = from_json((schema.metadata or {})[b"pandas"], "the table's metadata")["columns"]
+        return [one["name"] for one in told if one["pandas_type"] == "categorical"]
+    except (KeyError, TypeError, FileError):
+        return []
 
 
 def pixel_array(table: pa.Table, name: str, where: Callable[[int], str]) -> np.ndarray:
     """A column of lists as (N, H, W) or (N, H, W, C) or (N, C, H, W), whichever way it is stored.
 
-    Flat lists take their shape from the column's type (Arrow's fixed-shape tensor), from "shape" in the metadata
-    of its field, or from a `shape` column. Raises DataError where images differ in shape or flat ones have none.
+    Tensors of Arrow are put in the order that their type asks for. Flat lists take their shape from "shape" in the
+    metadata of the column's field, or from a `shape` column. Raises DataError where images differ in shape or flat
+    ones have none.
     """
-    values = nested_array(table.column(name), where)
+    column, tensors = table.column(name), tensor_type(table.schema.field(name))
+    if tensors:
+        values = _read_tensors(column, tensors, where)
+        axes = tensors.image_axes(values.shape[1:], where(0))
+        return values.transpose(0, *(1 + axis for axis in axes))
+    values = nested_array(column, where)
     if values.ndim > 2:
         return values
     shape = _shape_hint(table, name, where)
     if shape is None:
         raise DataError(f"{where(0)}: the column {name} holds flat lists of {values.shape[1]} values; "
                         f"nest them, or add a column {SHAPE_COLUMN} such as [28, 28]")
-    if math.prod(shape) != values.shape[1]:
-        raise DataError(f"{where(0)}: the column {name} holds lists of {values.shape[1]} values, "
-                        f"which cannot have shape {shape}")
+    return _reshape(values, shape, where)
+
+
+def _read_tensors(column: pa.ChunkedArray, tensors: TensorType, where: Callable[[int], str]) -> np.ndarray:
+    """The values of a column of Arrow's tensors, in the order they are stored in."""
+    if tensors.shape is not None:
+        return _reshape(nested_array(column, where), tensors.shape, where)
+    stored = pa.chunked_array([_unwrap(chunk) for chunk in column.chunks], type=storage(column.type))
+    if not {"data", "shape"} <= {part.name for part in _fields(stored.type)}:
+        raise DataError(f"{where(0)}: tensors must be stored as a struct of data and shape, these are {stored.type}")
+    data, shapes = (pc.call_function("struct_field", [stored], pc.StructFieldOptions([part]))
+                    for part in ("data", "shape"))
+    return _reshape(nested_array(data, where), _common_shape(nested_array(shapes, where), where), where)
+
+
+def _reshape(values: np.ndarray, shape: tuple[int, ...], where: Callable[[int], str]) -> np.ndarray:
+    """Lists of flat values (N, D) as (N, *shape). Raises DataError where they have another number of values."""
+    if values.ndim != 2 or math.prod(shape) != values.shape[1]:
+        raise DataError(f"{where(0)}: lists of shape {values.shape[1:]} cannot have shape {shape}")
     return values.reshape(len(values), *shape)
 
 
 def nested_array(column: pa.ChunkedArray, where: Callable[[int], str]) -> np.ndarray:
     """A column of equally long (nested) lists of N rows as an (N, d1, ..., dk) array. Raises DataError."""
-    chunks = [chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk for chunk in column.chunks]
-    values = pa.chunked_array(chunks, type=_storage(column.type)).combine_chunks()
+    values = pa.chunked_array([_unwrap(chunk) for chunk in column.chunks], type=storage(column.type)).combine_chunks()
     shape = [len(values)]
     while is_list(values.type):
         _refuse_nulls(values, shape, where)
@@ -105,8 +190,6 @@ def nested_array(column: pa.ChunkedArray, where: Callable[[int], str]) -> np.nda
 
 def _shape_hint(table: pa.Table, name: str, where: Callable[[int], str]) -> tuple[int, ...] | None:
     field = table.schema.field(name)
-    if isinstance(field.type, pa.FixedShapeTensorType):
-        return tuple(field.type.shape)
     if field.metadata and b"shape" in field.metadata:
         try:
             return _as_shape(from_json(field.metadata[b"shape"], "the shape"), where(0))
@@ -114,7 +197,10 @@ def _shape_hint(table: pa.Table, name: str, where: Callable[[int], str]) -> tupl
             raise DataError(f"the field {name} has {field.metadata[b'shape']!r} as shape; write [28, 28]") from error
     if SHAPE_COLUMN not in table.column_names:
         return None
-    shapes = nested_array(table.column(SHAPE_COLUMN), where)
+    return _common_shape(nested_array(table.column(SHAPE_COLUMN), where), where)
+
+
+def _common_shape(shapes: np.ndarray, where: Callable[[int], str]) -> tuple[int, ...]:
     odd = np.flatnonzero((shapes != shapes[0]).any(axis=-1))
     if odd.size:
         raise DataError(f"{where(int(odd[0]))} has shape {shapes[odd[0]].tolist()}, the first image "
@@ -128,8 +214,14 @@ def _as_shape(value: Any, where: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _storage(kind: pa.DataType) -> pa.DataType:
-    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+def _fields(kind: pa.DataType) -> list[pa.Field]:
+    return [kind.field(place) for place in range(kind.num_fields)] if pa.types.is_struct(kind) else []
+
+
+def _unwrap(chunk: pa.Array) -> pa.Array:
+    if isinstance(chunk, pa.ExtensionArray):
+        return _unwrap(chunk.storage)
+    return chunk.dictionary_decode() if isinstance(chunk, pa.DictionaryArray) else chunk
 
 
 def _refuse_nulls(values: pa.Array, shape: list[int], where: Callable[[int], str]) -> None:

@@ -1,13 +1,15 @@
 """From the bytes of an image file to pixels, with every failure named by file or row.
 
-16-bit and floating-point images are refused: Pillow would clip or truncate them to 8 bits without a word.
+Images of more than 8 bits per channel are refused by what their own header says: Pillow would clip them or cut their
+low bits off without a word, and its mode is the same for both.
 """
 
+import re
 import struct
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -23,6 +25,9 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 
 _GREY_MODES = ("1", "L", "LA", "La")
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+_SPACE = rb"(?:\s|#[^\r\n]*[\r\n])+"
+_PNM = re.compile(rb"P[2356]" + 3 * (_SPACE + rb"(\d{1,9})"))
+_HEAD = 1 << 16
 _CORRUPT = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error, zlib.error)
 
 
@@ -59,12 +64,58 @@ def decode_image(file: BinaryIO, where: str, channels: int, preprocess: Preproce
 def _open(file: BinaryIO, where: str) -> "Image":
     from PIL import Image
 
+    _check_bits(_bits(file), where)
     image = Image.open(file, formats=FORMATS)
     within(f"{where}: the number of pixels, {image.height}x{image.width},", image.width * image.height, PIXELS,
            "make the image smaller", DataError)
+    if image.format == "TIFF":
+        _check_tiff(image, where)
     if image.mode in _DEEP_MODES:
-        raise DataError(f"{where}: an image with more than 8 bits per channel (mode {image.mode}); convert it to 8")
+        _check_bits(32 if image.mode in ("I", "F") else 16, where)
     return image
+
+
+def _bits(file: BinaryIO) -> int:
+    """Return the bits per channel that the head of a PNG, PNM or JPEG file names; 8 where it is no such head."""
+    head, bits = file.read(26), 8
+    if head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) == 26:
+        bits = head[24]
+    elif head.startswith((b"P2", b"P3", b"P5", b"P6")):
+        pnm = _PNM.match(head + file.read(_HEAD))
+        bits = int(pnm[3]).bit_length() if pnm else 8
+    elif head.startswith(b"\xff\xd8"):
+        bits = _jpeg_bits(file)
+    file.seek(0)
+    return bits
+
+
+def _jpeg_bits(file: BinaryIO) -> int:
+    """Return the precision in the frame header of a JPEG file, which comes after any number of other segments."""
+    place = 2
+    while True:
+        file.seek(place)
+        segment = file.read(5)
+        if len(segment) < 5 or segment[0] != 0xFF:
+            return 8
+        if 0xC0 <= segment[1] <= 0xCF and segment[1] not in (0xC4, 0xC8, 0xCC):
+            return segment[4]
+        place += 1 if segment[1] == 0xFF else 2 + int.from_bytes(segment[2:4], "big")
+
+
+def _check_bits(bits: int, where: str) -> None:
+    if bits > 8:
+        raise DataError(f"{where}: an image with more than 8 bits per channel ({bits}), whose low ones would be lost; "
+                        f"convert it to 8 bits, or give its pixels as floats in [0, 1], in arrays or in parquet")
+
+
+def _check_tiff(image: "Image", where: str) -> None:
+    """Refuse what else TIFF can hold: deep samples, and signed ones, which Pillow reads as if they had no sign."""
+    tags: Any = getattr(image, "tag_v2", {})
+    bits, kinds = (value if isinstance(value, tuple) else (value,) for value in (tags.get(258, 1), tags.get(339, 1)))
+    _check_bits(max(bits), where)
+    if set(kinds) - {1, 4}:
+        raise DataError(f"{where}: a TIFF image whose samples are signed or floats (SampleFormat {kinds[0]}); convert "
+                        f"it to 8 bits without a sign")
 
 
 def _to_mode(image: "Image", mode: str) -> "Image":

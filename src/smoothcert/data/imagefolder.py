@@ -1,5 +1,6 @@
 """A folder of image files, one folder per class: PATH/SPLIT/CLASS/*.png, or PATH/CLASS/*.png without splits."""
 
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -78,8 +79,13 @@ def _folders(path: Path) -> set[str]:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir()
-                  if entry.suffix.lower() in SUFFIXES and not entry.name.startswith("."))
+    """The image files of a class, in folders below its own too, as torchvision finds them."""
+    found: list[Path] = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(root, name) for name in names
+                  if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")]
+    return sorted(found)
 
 
 def _choose(preprocess: Preprocess, found: Survey) -> Preprocess:

@@ -5,22 +5,31 @@ The columns of images and labels are read into memory as they are stored; images
 
 import bisect
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from smoothcert.data.arrays import ArraySource, channels_first
 from smoothcert.data.base import ImageData, PixelSource, resolve_classes
-from smoothcert.data.columns import SHAPE_COLUMN, choose_columns, class_names, is_encoded, label_array, pixel_array
+from smoothcert.data.columns import (
+    SHAPE_COLUMN,
+    choose_columns,
+    class_names,
+    is_encoded,
+    is_string,
+    label_array,
+    pixel_array,
+    storage,
+)
 from smoothcert.data.encoded import EncodedSource, survey
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import DataError, FileError, InputError
-from smoothcert.limits import unfolds_to
+from smoothcert.limits import IMAGE_BYTES, open_bounded, unfolds_to
 
 _ROWS = 64  # read at a time: a few bytes of a file can stand for a long row, repeated
 
@@ -35,28 +44,54 @@ class Rows:
 
     def where(self, index: int) -> str:
         """Row `index` as "row 5 of test.parquet", counted from 0 within its file."""
-        file = bisect.bisect_right(self.starts, index) - 1
-        return f"row {index - self.starts[file]} of {self.files[file]}"
+        return f"row {index - self.starts[self._place(index)]} of {self.file(index)}"
+
+    def file(self, index: int) -> str:
+        """The file that row `index` came from."""
+        return self.files[self._place(index)]
+
+    def _place(self, index: int) -> int:
+        return bisect.bisect_right(self.starts, index) - 1
 
 
 class ParquetBlobs:
-    """The encoded images of a column of bytes, or of the hub's structs {bytes, path}."""
+    """The encoded images of a column: bytes, paths, or the hub's structs {bytes, path}, whose bytes come first."""
 
     def __init__(self, column: pa.ChunkedArray, rows: Rows):
-        is_struct = pa.types.is_struct(column.type)
-        self._bytes: Any = pc.call_function("struct_field", [column], pc.StructFieldOptions(["bytes"])) \
-            if is_struct else column
+        self._column = column
+        self._rows = rows
         self.where = rows.where
 
     def __len__(self) -> int:
-        return len(self._bytes)
+        return len(self._column)
 
     def open(self, index: int) -> BinaryIO:
-        """The encoded image in memory. Raises DataError where the row holds no bytes."""
-        content = self._bytes[index].as_py()
-        if content is None:
-            raise DataError(f"{self.where(index)} holds no image bytes; a path alone is not followed")
-        return io.BytesIO(content)
+        """The encoded image, from memory or from the file that its path names.
+
+        Raises DataError where the row holds neither bytes nor a path that may be followed, FileError where the file
+        cannot be read.
+        """
+        stored: Any = self._column[index].as_py()
+        if isinstance(stored, dict):
+            stored = stored.get("path") if stored.get("bytes") is None else stored["bytes"]
+        if stored is None or stored == "":
+            raise DataError(f"{self.where(index)} holds no image: neither bytes nor a path")
+        if isinstance(stored, bytes):
+            return io.BytesIO(stored)
+        try:
+            return open_bounded(self._follow(stored, index), IMAGE_BYTES)
+        except FileError as error:
+            raise FileError(f"{self.where(index)} holds no image bytes, but a path: {error}") from None
+
+    def _follow(self, path: str, index: int) -> Path:
+        """The file that a row's path names: relative paths start at the parquet file's folder, and stay in it."""
+        if "://" in path:
+            raise DataError(f"{self.where(index)} holds the address {path!r} and no image bytes: only files are read; "
+                            f"download the images, or store their bytes")
+        if os.path.normpath(path).split(os.sep)[0] == os.pardir:
+            raise DataError(f"{self.where(index)} holds the path {path!r}, which leads out of the folder of its "
+                            f"parquet file: move that up, or store the images' bytes")
+        return Path(self._rows.file(index)).parent / path
 
 
 def load_parquet(path: Path, split: str, preprocess: Preprocess, num_classes: int | None) -> ImageData:
@@ -127,8 +162,9 @@ def parquet_data(rows: Rows, name: str, split: str, preprocess: Preprocess, num_
     image_column, label_column = choose_columns(schema, rows.files[0])
     if len(rows.table) == 0:
         raise DataError(f"{rows.files[0]} holds no images")
-    labels = label_array(rows.table.column(label_column), label_column, rows.where)
-    names = resolve_classes(labels, known_classes or class_names(schema, label_column), num_classes, rows.where)
+    known = known_classes or class_names(schema, label_column)
+    labels, named = label_array(rows.table, label_column, rows.where, known)
+    names = resolve_classes(labels, known or named, num_classes, rows.where)
     source, stored_as = _pixel_source(rows, image_column, preprocess)
     return ImageData(name, split, labels, names, source,
                      f"{len(labels)} images, stored as {stored_as}; preprocessing: {source.preprocessing}")
@@ -137,7 +173,7 @@ def parquet_data(rows: Rows, name: str, split: str, preprocess: Preprocess, num_
 def _pixel_source(rows: Rows, image_column: str, preprocess: Preprocess) -> tuple[PixelSource, str]:
     """The images of a column, and in words how they are stored."""
     column = rows.table.column(image_column)
-    if is_encoded(column.type):
+    if is_encoded(column.type) or is_string(storage(column.type)):
         blobs = ParquetBlobs(column, rows)
         found = survey(blobs)
         return EncodedSource(blobs, found, preprocess), "/".join(found.formats)

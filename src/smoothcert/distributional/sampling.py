@@ -112,5 +112,5 @@ def in_range(loss: PointLoss, values: np.ndarray) -> np.ndarray:
         raise ModelError("the base classifier's losses are NaN: check its weights and its input scale")
     if values.min() < 0 or values.max() > 1 + 1e-6:
         raise InputError(f"the loss {loss.name} must lie in [0, {loss.ceiling}], got values from "
-                         f"{values.min() * ceiling_of(loss):.6g} to {values.max() * ceiling_of(loss):.6g}")
+                         f"{values.min() * ceiling_of(loss):.9g} to {values.max() * ceiling_of(loss):.9g}")
     return np.minimum(values, 1.0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from smoothcert.attacks.frozen import unwrapped
-from smoothcert.checks import check_positive
+from smoothcert.checks import check_positive, real_number
 from smoothcert.denoise import EnergyEstimator
 from smoothcert.errors import InputError
 from smoothcert.objectives.gaussian import add_noise
@@ -75,9 +75,9 @@ def drawn(sigmas: Sequence[float] | str, model: Model, generator: torch.Generato
 
 def levels(sigmas: Sequence[float] | str) -> list[float]:
     """The listed noise levels, or the two ends of a range. Raises InputError."""
-    text = sigmas.split(":") if isinstance(sigmas, str) else sigmas
     try:
-        values = [check_positive("sigmas", float(value) if isinstance(sigmas, str) else value) for value in text]
+        given = [real_number(part) for part in sigmas.split(":")] if isinstance(sigmas, str) else sigmas
+        values = [check_positive("sigmas", value) for value in given]
     except (TypeError, ValueError):
         values = []
     if not values or (isinstance(sigmas, str) and not (len(values) == 2 and values[0] < values[1])):

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -121,19 +120,6 @@ def compared(runs: Gathered, radii: Sequence[float], rho: float) -> Comparison:
                          f"they cannot be compared")
     first, second = runs.results or runs.predicted
     return compare(first, second, list(radii) or (default_radii(runs.results) if runs.results else []), rho)
-
-
-def radius_list(text: str | None) -> list[float]:
-    """'0.5,1' or '2/255' as numbers; nothing for None.
-
-    >>> radius_list("0.5, 1/4")
-    [0.5, 0.25]
-    """
-    try:
-        return [float(Fraction(part.strip())) for part in (text or "").split(",") if part.strip()]
-    except (ValueError, ZeroDivisionError):
-        raise InputError(f"radii must be numbers or fractions separated by commas, such as 0.5,1,1.5 or 2/255, "
-                         f"got {text!r}") from None
 
 
 def _opened(one: Named, alpha: float | None, norm: str, dimension: int | None) -> Run | Robustness | Attack:

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,7 @@ class Loop:
         trainee.optimizer.zero_grad(set_to_none=True)
         for left, part in zip(reversed(range(len(parts))), parts, strict=True):
             part.generator.hold(part.share.rows, part.share.whole)
-            with _gathering(trainee.parallel, last=left == 0):
+            with _gathering(trainee.parallel, last=left == 0), _explain_single_rows(part.share.whole):
                 with _precision(config, self.device):
                     loss = self.objective.loss(trainee.parallel, part.images, part.labels,
                                                Step(part.generator, part.epoch))
@@ -222,6 +222,19 @@ def _gathering(network: nn.Module, last: bool) -> AbstractContextManager[Any]:
     if last or not isinstance(network, nn.parallel.DistributedDataParallel):
         return nullcontext()
     return network.no_sync()
+
+
+@contextmanager
+def _explain_single_rows(rows: int) -> Iterator[None]:
+    """Turn what torch's BatchNorm raises on a single row into a ModelError that says what to do."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ModelError(f"BatchNorm trains on more than one value a channel, and a step of this run has {rows} "
+                         f"image(s) ({error}): give a larger --batch-size, more training images, or a network "
+                         f"without BatchNorm") from error
 
 
 def _precision(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:

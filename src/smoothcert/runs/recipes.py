@@ -16,6 +16,7 @@ from smoothcert.checks import check_known
 from smoothcert.errors import FileError
 from smoothcert.runs.config import Config
 from smoothcert.runs.config.base import read_yaml
+from smoothcert.runs.config.fields import Real
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 """Where the recipes that come with the package lie."""
@@ -64,12 +65,12 @@ class Step(Config):
 class Expected(Config):
     """Printed figures of one step, as fractions."""
 
-    accuracy: dict[float, float] = Field(default_factory=dict,
+    accuracy: dict[Real, Real] = Field(default_factory=dict,
                                          description="by radius (certify) or by eps (attack); 0 is clean")
-    changed: dict[float, float] = Field(default_factory=dict,
+    changed: dict[Real, Real] = Field(default_factory=dict,
                                         description="answers that an attack changed, by multiple of the radius")
-    acr: float | None = Field(None, description="average certified radius")
-    abstained: float | None = Field(None, description="fraction of abstentions")
+    acr: Real | None = Field(None, description="average certified radius")
+    abstained: Real | None = Field(None, description="fraction of abstentions")
 
 
 class Row(Config):
@@ -86,7 +87,7 @@ class Best(Config):
     name: str = Field(description="how the table calls it")
     step: str = Field(description="the step whose accuracies are compared")
     rows: tuple[str, ...] = Field(description="the rows it chooses from")
-    accuracy: dict[float, float] = Field(description="printed fraction by radius")
+    accuracy: dict[Real, Real] = Field(description="printed fraction by radius")
 
 
 class Scale(Config):

@@ -69,12 +69,16 @@ def shuffled(indices: np.ndarray, seed: int, purpose: Sequence[str], start: int,
 
 
 def batch_sizes(images: int, batch_size: int) -> list[int]:
-    """Sizes of an epoch's batches.
+    """Return the sizes of an epoch's batches. A last image that would be alone joins the batch before it, since
+    BatchNorm cannot train on a single row.
 
-    >>> batch_sizes(10, 4)
-    [4, 4, 2]
+    >>> batch_sizes(10, 4), batch_sizes(9, 4)
+    ([4, 4, 2], [4, 5])
     """
-    return [min(batch_size, images - begin) for begin in range(0, images, batch_size)]
+    sizes = [min(batch_size, images - begin) for begin in range(0, images, batch_size)]
+    if batch_size > 1 and len(sizes) > 1 and sizes[-1] == 1:
+        sizes[-2:] = [batch_size + 1]
+    return sizes
 
 
 def spaced(indices: np.ndarray, most: int | None) -> np.ndarray:

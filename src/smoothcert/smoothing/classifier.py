@@ -206,24 +206,36 @@ class SmoothedClassifier:
 
 def check_images(x: Any, bounds: tuple[float, float] | None) -> np.ndarray:
     """Return images as float32 (C, H, W) or (N, C, H, W) on the host, or raise InputError for anything else."""
-    if isinstance(x, Tensor):
-        x = (x.detach().float() if x.is_floating_point() else x.detach()).cpu().numpy()
-    array = np.asarray(x)
+    try:
+        if isinstance(x, Tensor):
+            x = (x.detach().float() if x.is_floating_point() else x.detach()).cpu().numpy()
+        array = np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"images cannot be read as an array ({error})") from None
     if array.ndim not in (3, 4):
         raise InputError(f"images must have shape (C, H, W) or (N, C, H, W), got shape {array.shape}")
     if array.size == 0:
         raise InputError(f"there are no pixels in images of shape {array.shape}")
     if array.dtype.kind != "f":
-        raise InputError(f"images must be floating point in {bounds or 'units of sigma'}, got dtype {array.dtype}: "
-                         f"divide 8-bit images by 255")
+        hint = ": divide 8-bit images by 255" if array.dtype.kind in "iu" else ""
+        raise InputError(f"images must be floating point in {bounds or 'units of sigma'}, got dtype {array.dtype}"
+                         f"{hint}")
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(array).all():
         raise InputError("images must be finite, got NaN or infinite pixels")
     if bounds and (array.min() < bounds[0] or array.max() > bounds[1]):
-        raise InputError(
-            f"pixels must lie in [{bounds[0]}, {bounds[1]}], got values from {array.min():.4g} to {array.max():.4g}: "
-            f"undo any normalisation (it belongs inside the model), or pass other bounds"
-        )
-    return np.ascontiguousarray(array, dtype=np.float32)
+        raise InputError(f"pixels must lie in [{bounds[0]}, {bounds[1]}], got values from {array.min()!s} to "
+                         f"{array.max()!s}: {_advice(float(array.min()), float(array.max()), bounds)}")
+    return array
+
+
+def _advice(low: float, high: float, bounds: tuple[float, float]) -> str:
+    if max(bounds[0] - low, high - bounds[1]) < 1e-5 * (bounds[1] - bounds[0]):
+        return "clip what rounding has put outside"
+    if bounds == (0, 1) and low >= 0 and 2 < high <= 255:
+        return "divide 8-bit values by 255"
+    return "undo any normalisation (it belongs inside the model), or pass other bounds"
 
 
 def _check_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | None:

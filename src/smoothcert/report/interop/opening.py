@@ -6,6 +6,7 @@ from pathlib import Path
 
 from smoothcert.errors import InputError, StoreError
 from smoothcert.report.interop.counts import read_counts, write_counts
+from smoothcert.report.interop.flat import write_flat
 from smoothcert.report.interop.logs import read_log, write_log
 from smoothcert.report.naming import distinct_names
 from smoothcert.runs.places import Place, place
@@ -43,10 +44,11 @@ def open_votes(path: Place) -> Store:
 
 
 def write_records(store: Store, path: Path) -> None:
-    """Write a store as a log (`.tsv`) or a count file (`.npz`), or raise InputError for another ending."""
-    writers = {".tsv": write_log, ".npz": write_counts}
+    """Write a store as a log (`.tsv`), a count file (`.npz`) or a table (`.parquet`), or raise InputError for another
+    ending."""
+    writers = {".tsv": write_log, ".npz": write_counts, ".parquet": write_flat}
     if path.suffix not in writers:
-        raise InputError(f"-o must end in .tsv (a log) or .npz (a count file), got {path}")
+        raise InputError(f"-o must end in .tsv (a log), .npz (a count file) or .parquet (a table), got {path}")
     writers[path.suffix](store, path)
 
 

@@ -18,7 +18,7 @@ class AttackConfig(SamplingConfig):
     """Options of `smoothcert attack`: every image is attacked at every eps (or multiple), m and number of steps."""
 
     eps: Sizes | None = Field(
-        None, description="bounds on the perturbation's norm, in pixel units, such as 0.25,0.5,1")
+        None, description="bounds on the perturbation's norm, in pixel units, such as 0.25,0.5,1 or 8/255")
     m: Wholes = Field(
         "8", validate_default=True, description="noisy copies that the attack sees, such as 1,8,128; 0 attacks the "
                                                 "base classifier at the image itself")

@@ -1,6 +1,7 @@
 """Kinds of values that options take, checked as they are read."""
 
 import math
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,9 +9,12 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
 
-from smoothcert.checks import check_known, check_seed
+from smoothcert.checks import check_known, check_seed, real_number
 from smoothcert.runs.config.plain import from_yaml
 from smoothcert.runs.places import RemotePath, place
+
+_DECIMAL = r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*"
+_FRACTION = re.compile(f"{_DECIMAL}/{_DECIMAL}")
 
 
 def _split(value: Any) -> Any:
@@ -31,6 +35,20 @@ def _pairs(value: Any) -> Any:
         raise ValueError(f"give KEY=VALUE with a YAML value, got {list(value)}: {error}") from None
 
 
+def _read_real(value: Any) -> Any:
+    """'64/255' -> the float, so that numbers can be written as fractions."""
+    return real_number(value) if isinstance(value, str) else value
+
+
+def _read_fractions(value: Any) -> Any:
+    """An option's value, whose type nobody knows here, with the fractions in it as floats."""
+    if isinstance(value, dict):
+        return {key: _read_fractions(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_read_fractions(part) for part in value]
+    return real_number(value) if isinstance(value, str) and _FRACTION.fullmatch(value) else value
+
+
 def _one(value: Any) -> Any:
     """A single number, as a configuration file may have it, as a list of one."""
     return (value,) if isinstance(value, int | float) else value
@@ -48,10 +66,14 @@ def _above_zero(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return _ascending(values)
 
 
-def _costs(values: tuple[float, ...]) -> tuple[float, ...]:
-    if not all(0 <= value < math.inf for value in values):
+def _at_least_zero(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not values or not all(0 <= value < math.inf for value in values):
         raise ValueError(f"all must be finite numbers of at least 0, got {_shown(values)}")
-    return _ascending(values)
+    return values
+
+
+def _costs(values: tuple[float, ...]) -> tuple[float, ...]:
+    return _ascending(_at_least_zero(values))
 
 
 def _shown(values: tuple[Any, ...]) -> str:
@@ -81,12 +103,16 @@ def _place(value: Any) -> Any:
 
 Local = Annotated[Path, BeforeValidator(_local)]
 Stored = Annotated[Path | InstanceOf[RemotePath], BeforeValidator(_place)]
-Sigma = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Probability = Annotated[float, Field(gt=0, lt=1)]
+Real = Annotated[float, BeforeValidator(_read_real)]
+Sigma = Annotated[Real, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[Real, Field(ge=0, allow_inf_nan=False)]
+Probability = Annotated[Real, Field(gt=0, lt=1)]
+Share = Annotated[Real, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
-Options = Annotated[dict[str, Any], BeforeValidator(_pairs)]
-Floats = Annotated[tuple[float, ...], BeforeValidator(_split)]
+Options = Annotated[dict[str, Any], BeforeValidator(_pairs), AfterValidator(_read_fractions)]
+Floats = Annotated[tuple[Real, ...], BeforeValidator(_split)]
+Radii = Annotated[Floats, BeforeValidator(_one), AfterValidator(_at_least_zero)]
 Ints = Annotated[tuple[Whole, ...], BeforeValidator(_split)]
 Sizes = Annotated[Floats, BeforeValidator(_one), AfterValidator(_above_zero)]
 Counts = Annotated[Ints, BeforeValidator(_one), AfterValidator(_above_zero)]

@@ -8,13 +8,14 @@ from smoothcert.runs.config.base import Config, DataConfig, MachineConfig
 from smoothcert.runs.config.fields import (
     Count,
     Engine,
-    Floats,
     Ints,
     Local,
     Method,
     NoiseKind,
     Options,
     Probability,
+    Radii,
+    Real,
     Samples,
     Seed,
     Sigma,
@@ -43,8 +44,8 @@ class RunConfig(DataConfig, MachineConfig):
     front_option: Options = Field(default_factory=dict, description="option of walk-jump (sigma2, step, steps, unroll) "
                                                                     "or attractor (sigma2, tol, max_steps, method, "
                                                                     "step, unroll), KEY=VALUE (repeatable)")
-    sigma: Sigma | None = Field(None, description="noise level, in pixel units of [0, 1] "
-                                                  "(default: the denoiser's, else the one the model was "
+    sigma: Sigma | None = Field(None, description="noise level, in pixel units of [0, 1], such as "
+                                                  "0.25 or 64/255 (default: the denoiser's, else the one the model was "
                                                   "trained with)")
     noise: NoiseKind = Field("grid", description="noise kind: grid (nothing leaks through rounding), gaussian (plain "
                                                   "floats) or sound (the grid's, drawn exactly)")
@@ -108,13 +109,13 @@ class CertifyConfig(SamplingConfig):
     n: Samples | None = Field(None, description="samples that bound its probability, fixed (default: 100000 unless "
                                                 "n-max is given)")
     n_max: Samples | None = Field(None, description="sequential: at most this many samples; needs radii or curve-loss")
-    curve_loss: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+    curve_loss: Probability | None = Field(
         None, description="sequential: size n for each image so that at most this share of the radius at n-max is "
                           "lost, such as 0.01")
-    radii: Floats | None = Field(None, description="radii to print, in pixel units, such as 0.5,1,1.5; with n-max: "
-                                                   "decide just these, and stop when all are decided")
+    radii: Radii | None = Field(None, description="radii to print, in pixel units, such as 0.5,1,1.5 or 64/255; with "
+                                                   "n-max: decide just these, and stop when all are decided")
     method: Method = Field("two-sided", description="procedure: two-sided, cohen or t-certify")
-    margin: Annotated[float, Field(ge=0, lt=0.5)] | None = Field(
+    margin: Annotated[Real, Field(ge=0, lt=0.5)] | None = Field(
         None, description="tau: give the radius within which the class keeps probability 1/2 + tau")
 
     @model_validator(mode="after")

@@ -5,7 +5,18 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from smoothcert.runs.config.base import DataConfig, MachineConfig
-from smoothcert.runs.config.fields import Count, Local, ObjectiveName, Options, Seed, Sigma
+from smoothcert.runs.config.fields import (
+    Count,
+    Local,
+    ObjectiveName,
+    Options,
+    Probability,
+    Real,
+    Seed,
+    Share,
+    Sigma,
+    Weight,
+)
 
 
 class TrainConfig(DataConfig, MachineConfig):
@@ -33,31 +44,32 @@ class TrainConfig(DataConfig, MachineConfig):
     objective_option: Options = Field(default_factory=dict, description="option of the objective, KEY=VALUE "
                                                                         "(repeatable)")
     sigma: Sigma | None = Field(None, description="noise level of objective, validation and, by default, "
-                                                  "certification, in pixel units of [0, 1] (default: the denoiser's)")
+                                                  "certification, in pixel units of [0, 1], such as 0.25 or "
+                                                  "64/255 (default: the denoiser's)")
     epochs: Count = Field(10, description="passes over the training images")
     batch_size: Count = Field(256, description="images a step, on all processes together; deen and denoise: 128")
     optimizer: Literal["sgd", "adam", "adamw"] = Field(
         "sgd", description="sgd (Nesterov momentum), adam or adamw; deen and denoise: adam")
     lr: Sigma | None = Field(None, description="peak learning rate (default: 0.1 for sgd, 0.001 for adam and adamw)")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+    momentum: Share = Field(
         0.9, description="momentum of sgd, beta_1 of adam; onecycle moves it")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-4, description="weight decay; deen and denoise: 0")
+    weight_decay: Weight = Field(1e-4, description="weight decay; deen and denoise: 0")
     schedule: Literal["onecycle", "cosine", "step", "constant"] = Field(
         "onecycle", description="learning rate over time: onecycle, cosine, step or constant; deen and denoise: cosine")
-    warmup: Annotated[float, Field(ge=0)] = Field(0.0, description="epochs of linear warm-up from 0 before the "
+    warmup: Weight = Field(0.0, description="epochs of linear warm-up from 0 before the "
                                                                    "schedule (onecycle brings its own)")
     step_epochs: Count = Field(30, description="epochs between drops of the step schedule")
-    step_factor: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="factor of each drop")
+    step_factor: Annotated[Real, Field(gt=0, le=1)] = Field(0.1, description="factor of each drop")
     clip_norm: Sigma | None = Field(None, description="clip the gradient's l2 norm to this (default: no clipping; "
                                                       "deen and denoise: 5)")
     autocast: Literal["none", "bf16", "fp16"] = Field("none", description="reduced precision in training: none, bf16 "
                                                                           "or fp16")
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+    ema: Probability | None = Field(
         None, description="keep and use an exponential moving average of the weights, with this decay a step")
     augment: Literal["auto", "none", "crop", "flip", "crop-flip"] = Field(
         "auto", description="augmentation before the noise: none, crop (pad 4), flip or crop-flip; auto is crop-flip "
                             "for cifar10 and none elsewhere")
-    validation: Annotated[float, Field(gt=0, lt=1)] = Field(
+    validation: Probability = Field(
         0.04, description="share of the training images held out to choose the best epoch under noise")
     max_images: Count | None = Field(None, description="at most this many training images, evenly spaced (default: "
                                                        "all)")
