@@ -58,12 +58,31 @@ def base_classifier(model: Any, num_classes: int) -> Any:
     owner: Any = getattr(model, "__self__", None) if getattr(model, "__name__", "") == "predict_proba" else model
     if not isinstance(model, nn.Module) and hasattr(owner, "predict_proba"):
         return PredictProba(owner.predict_proba, getattr(owner, "classes_", None), num_classes)
+    if gives_no_scores(model):
+        raise ModelError(f"{type(model).__name__} {NO_SCORES}")
     if not callable(model):
         raise ModelError(
             f"a base classifier must be a callable from images (N, C, H, W) to logits (N, {num_classes}), or have "
             f"predict_proba; got {type(model).__name__}"
         )
     return model
+
+
+NO_SCORES = (
+    "has no predict_proba, so that it gives no score for each class: train it inside CalibratedClassifierCV, or give a "
+    "function that returns scores (N, K), such as lambda x: model.decision_function(x.flatten(1).numpy()) (of two "
+    "classes it is one column z: return numpy.stack([-z, z], 1)), or one-hot rows of what predict says"
+)
+
+
+def gives_no_scores(model: Any) -> bool:
+    """Whether a model is a scikit-learn style estimator without `predict_proba`, or a bound method of one."""
+    name, owner = getattr(model, "__name__", ""), getattr(model, "__self__", None)
+    if name in ("decision_function", "predict") and hasattr(owner, "fit"):
+        return True
+    if isinstance(model, nn.Module) or callable(model) or hasattr(model, "predict_proba"):
+        return False
+    return hasattr(model, "decision_function") or hasattr(model, "predict")
 
 
 def is_random(model: Any) -> bool:
@@ -89,6 +108,8 @@ def check_logits(logits: Any, batch: int, num_classes: int) -> Tensor:
         logits = torch.from_numpy(np.ascontiguousarray(logits))
     if not isinstance(logits, Tensor):
         raise ModelError(f"the base classifier must return a tensor of logits, got {type(logits).__name__}")
+    if [size for size in logits.shape if size != 1] == [size for size in (batch, num_classes) if size != 1]:
+        logits = logits.reshape(batch, num_classes)
     if tuple(logits.shape) != (batch, num_classes):
         raise ModelError(
             f"the base classifier must return logits of shape ({batch}, {num_classes}) for {batch} images and "
