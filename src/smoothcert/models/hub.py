@@ -102,7 +102,7 @@ def _processor_statistics(spec: str, processor: Any, channels: int | None) -> tu
         value = getattr(processor, name, None) if getattr(processor, "do_normalize", True) else neutral
         values = [value] * (channels or 3) if isinstance(value, int | float) else value
         if not isinstance(values, list | tuple) or len(values) != (channels or len(values)):
-            raise _not_inside(spec, name, value, f": the network takes {channels or 3} channel(s), and each needs a number")
+            raise _not_inside(spec, name, value, f": it takes one number for each of {channels or 3} channel(s)")
         found.append([number / scale for number in values])
     return found[0], found[1]
 

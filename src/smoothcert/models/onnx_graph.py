@@ -17,7 +17,7 @@ _RUNTIME = "com.microsoft"  # onnxruntime's own operators, many of which have no
 _TRAINING = ("ai.onnx.training", "ai.onnx.preview.training")
 
 _DRAWS = "draws random numbers"
-_TRAINS = "is in training mode"
+_TRAINS = "is in training mode, or may be"
 _BATCH = "takes its statistics over the batch"
 _SCALE = "takes its scale over the whole batch"
 

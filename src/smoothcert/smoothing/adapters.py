@@ -161,7 +161,7 @@ def choose(answer: Any, n: int, num_classes: int | None, output: str | int | Non
         name, value = _picked(outputs, output)
         if classes[name] is None:
             raise ModelError(f"output {name!r} has shape {_shape(value, n)}, but logits have shape (N, K), one row for "
-                           f"each image; {_advice(outputs, n, num_classes)}")
+                           f"each image{_advice(outputs, n)}")
         return name, value
     fitting = [name for name, k in classes.items() if k is not None]
     found = [name for name in fitting if classes[name] == num_classes] or fitting
@@ -171,7 +171,7 @@ def choose(answer: Any, n: int, num_classes: int | None, output: str | int | Non
                         f"Python, output=NAME)")
     if not found:
         raise ModelError(f"the base classifier must return logits of shape (N, {num_classes or 'K'}) for N images, got "
-                       f"{_listed(outputs, n)}; {_advice(outputs, n, num_classes)}")
+                       f"{_listed(outputs, n)}{_advice(outputs, n)}")
     return found[0], outputs[found[0]]
 
 
@@ -241,12 +241,12 @@ def _tried(shape: Sequence[int], sizes: BatchSizes) -> Iterator[int]:
         yield from (n for n in _BAKED_IN if n == 1 or n * int(np.prod(shape)) <= _TRIED_VALUES)
 
 
-def _advice(outputs: Mapping[str, Any], n: int, num_classes: int | None) -> str:
-    one_a_row = [value for value in outputs.values() if [size for size in value.shape if size != 1] == [n] * (n > 1)]
-    if one_a_row and num_classes in (None, 2):
-        return ("one logit z a row becomes two columns inside the model: return torch.cat([-z, z], 1) for z of shape "
-                "(N, 1)")
-    return "a wrapper that returns them will do"
+def _advice(outputs: Mapping[str, Any], n: int) -> str:
+    """What to do about answers of one number a row."""
+    if any([size for size in value.shape if size != 1] == [n] * (n > 1) for value in outputs.values()):
+        return (": one logit z a row, of shape (N, 1), decides between two classes: return two columns, "
+                "torch.cat([-z, z], 1); a probability p: torch.cat([1 - p, p], 1)")
+    return ""
 
 
 def _listed(outputs: Mapping[str, Any], n: int) -> str:
