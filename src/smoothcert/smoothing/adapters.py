@@ -31,10 +31,6 @@ class AdaptedWarning(UserWarning):
     """A model does not take any number of images, and runs in batches of the one size that it takes."""
 
 
-class Failed(ModelError):
-    """A model raised an error of its own."""
-
-
 @dataclass(frozen=True)
 class Fit:
     """How a model's answers become logits.
@@ -64,8 +60,8 @@ class Fit:
             answer = _picked(named_outputs(answer), self.output)[1]
         if isinstance(answer, np.ndarray):
             answer = torch.from_numpy(np.ascontiguousarray(answer)).to(rows.device)
-        if not isinstance(answer, Tensor):
-            return answer
+        if not isinstance(answer, Tensor):  # nor a stand-in of torch.fx, which has no shape to go by
+            raise ModelError(f"the base classifier must return a tensor of logits, got {type(answer).__name__}")
         k = _classes(tuple(answer.shape), len(rows))
         logits = answer if k is None else answer.reshape(len(rows), k)
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits  # NumPy has no bfloat16
@@ -131,20 +127,27 @@ def find_fit(
         ModelError: as `adapted` says.
     """
     sizes = batch or ANY_BATCH
-    failed: ModelError | None = None
+    failures: list[tuple[str, Exception]] = []
     for n in _tried(shape, sizes):
+        images = _noisy(shape, n).to(device or "cpu")
         try:
-            answer = _answer(run, _noisy(shape, n).to(device or "cpu"))
-        except Failed as error:
-            failed = failed or error
+            with torch.no_grad():
+                answer = run(images)
+        except SmoothcertError:
+            raise
+        except Exception as error:  # foreign code raises whatever it likes
+            said = " ".join(str(error).split())
+            shown = f"float32 images of shape {tuple(images.shape)}: {type(error).__name__}: {said:.400}"
+            failures.append((shown, error))
             continue
-        if failed is not None:
+        if failures:
             sizes = BatchSizes(n, n)
             takes = "one row at a time" if n == 1 else f"batches of exactly {n} rows"
-            warnings.warn(f"the model takes {takes}, and runs so; {failed}", AdaptedWarning, stacklevel=3)
+            warnings.warn(f"the model takes {takes}, and runs so; it cannot take {failures[0][0]}", AdaptedWarning,
+                          stacklevel=3)
         name, value = choose(answer, n, num_classes, output)
         return Fit(name or None, sizes, value.ndim != 2 or len(value) != n)
-    raise failed or ModelError("the model takes no number of images at all")
+    raise ModelError(f"the model cannot take {failures[0][0]}") from failures[0][1]
 
 
 def choose(answer: Any, n: int, num_classes: int | None, output: str | int | None) -> tuple[str, Any]:
@@ -217,17 +220,6 @@ def _classes(shape: tuple[int, ...], n: int) -> int | None:
     sizes = [size for size in shape if size != 1]
     rows = [n] if n != 1 else []
     return sizes[-1] if len(sizes) == len(rows) + 1 and sizes[:-1] == rows else None
-
-
-def _answer(run: Callable[..., Any], images: Tensor) -> Any:
-    try:
-        with torch.no_grad():
-            return run(images)
-    except SmoothcertError:
-        raise
-    except Exception as error:  # foreign code raises whatever it likes
-        raise Failed(f"the model cannot take float32 images of shape {tuple(images.shape)}: "
-                         f"{type(error).__name__}: {' '.join(str(error).split()):.400}") from error
 
 
 def _noisy(shape: Sequence[int], n: int) -> Tensor:
