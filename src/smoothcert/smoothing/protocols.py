@@ -59,7 +59,7 @@ def base_classifier(model: Any, num_classes: int) -> Any:
     if not isinstance(model, nn.Module) and hasattr(owner, "predict_proba"):
         return PredictProba(owner.predict_proba, getattr(owner, "classes_", None), num_classes)
     if gives_no_scores(model):
-        raise ModelError(f"{getattr(model, '__qualname__', type(model).__name__)} {NO_SCORES}")
+        raise ModelError(f"{type(getattr(model, '__self__', model)).__name__} {NO_SCORES}")
     if not callable(model):
         raise ModelError(
             f"a base classifier must be a callable from images (N, C, H, W) to logits (N, {num_classes}), or have "
