@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from smoothcert import SmoothedClassifier
 from smoothcert.cli.main import app
-from smoothcert.errors import InputError, ModelError
+from smoothcert.errors import AdaptedWarning, InputError, ModelError
 from smoothcert.models import load_model
-from smoothcert.smoothing.adapters import AdaptedFunction, AdaptedNetwork, AdaptedWarning, Fit, adapted, named_outputs
+from smoothcert.smoothing.adapters import AdaptedFunction, AdaptedNetwork, Fit, adapted, named_outputs
 from smoothcert.smoothing.batching import BatchSizes, in_batches
 
 SHAPE = (1, 4, 4)

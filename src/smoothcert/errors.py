@@ -64,3 +64,7 @@ class MissingExtraError(SmoothcertError):
     def __init__(self, package: str, extra: str, purpose: str):
         super().__init__(f"{purpose} needs the package {package}, which is not installed: "
                          f"pip install 'smoothcert[{extra}]'")
+
+
+class AdaptedWarning(UserWarning):
+    """A model does not take any number of images, and runs in batches of the one size that it takes."""

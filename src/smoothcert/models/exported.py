@@ -139,13 +139,15 @@ def _batch_sizes(batch: Any, program: torch.export.ExportedProgram) -> BatchSize
     if isinstance(batch, int):
         return BatchSizes(batch, batch)
     size = batch.node.expr
-    if len(size.free_symbols) != 1 or not size.diff(symbol := next(iter(size.free_symbols))).is_Integer:
+    symbol = next(iter(size.free_symbols))
+    if len(size.free_symbols) != 1 or not (size.diff(symbol).is_Integer and size.diff(symbol) > 0):
         return BatchSizes(int(batch.node.hint), int(batch.node.hint))
     step, offset = int(size.diff(symbol)), int(size.subs(symbol, 0))
     allowed = program.range_constraints.get(symbol)
-    low = max(0 if allowed is None else int(allowed.lower), -(-(1 - offset) // step))
-    high = None if allowed is None or not getattr(allowed.upper, "is_Integer", False) else int(allowed.upper)
-    return BatchSizes(offset + step * low, None if high is None else offset + step * high, step)
+    bounds: list[Any] = [getattr(allowed, "lower", None), getattr(allowed, "upper", None)]
+    low, high = (int(bound) if getattr(bound, "is_Integer", False) else None for bound in bounds)
+    least = max(low or 0, -(-(1 - offset) // step))
+    return BatchSizes(offset + step * least, None if high is None else offset + step * high, step)
 
 
 def _refuse_train_mode(path: Path, program: torch.export.ExportedProgram) -> None:

@@ -93,7 +93,7 @@ def load_onnx(
                       _INPUTS[images.type])
     shape = None if len(sizes) == 1 or not fixed else (sizes[0], sizes[1], sizes[2])
     tried = (1, 1, sizes[0]) if len(sizes) == 1 and fixed else shape or input_shape
-    declared = BatchSizes(batch, batch) if isinstance(batch, int) else ANY_BATCH
+    declared = BatchSizes(batch, batch) if isinstance(batch, int) and batch > 0 else ANY_BATCH
     model.settle(_fit(path, model, tried, outputs, listed, num_classes, output, declared))
     return LoadedModel(model, spec, "onnx", b"".join(stored), shape, model.input_dtype)
 

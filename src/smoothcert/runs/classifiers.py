@@ -67,7 +67,7 @@ def open_classifier(
         FileError, ModelError: what is missing, corrupt, or does not keep a base classifier's contract.
         InputError: another sigma than the denoiser's, or two denoisers.
     """
-    picked = output
+    beside: dict[str, str] = {}
     if Path(spec).is_dir():
         model_card(spec)
         model, card = read_network(Path(spec), weights, trust)
@@ -77,14 +77,14 @@ def open_classifier(
         if card.num_classes != num_classes:
             raise ModelError(f"{spec} has {card.num_classes} classes, the data set {num_classes}")
         source: bytes | None = None
-        beside = {}
+        from_several = output
     else:
         loaded = load_model(spec, num_classes=num_classes, input_shape=input_shape, trust=trust, output=output)
-        model, source, picked = loaded.model, loaded.content, None
+        model, source, from_several = loaded.model, loaded.content, None  # the loader has picked it
         beside = {} if loaded.input_dtype == "float32" else {"input_dtype": loaded.input_dtype}
     model = _on(device, base_classifier(model, num_classes))
     check_ready(model)
-    model = adapted(model, input_shape, num_classes, picked, device)
+    model = adapted(model, input_shape, num_classes, from_several, device)
     classifier = _on(device, fronted(model, front, input_shape, sigma))
     check_ready(classifier)
     answers = _probe(classifier, input_shape, num_classes, device)

@@ -5,10 +5,9 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
-from smoothcert.errors import SmoothcertError
+from smoothcert.errors import AdaptedWarning, SmoothcertError
 from smoothcert.runs.config import RunConfig
 from smoothcert.runs.records import Record
-from smoothcert.smoothing.adapters import AdaptedWarning
 
 Task = tuple[int, ...]
 """Positions in the run's list of records that one process works on together."""

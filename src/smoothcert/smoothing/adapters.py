@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smoothcert.errors import ModelError, SmoothcertError
+from smoothcert.errors import AdaptedWarning, ModelError, SmoothcertError
+from smoothcert.limits import PIXELS, within
 from smoothcert.smoothing.batching import ANY_BATCH, BatchSizes, in_batches
 from smoothcert.smoothing.protocols import is_random
 
@@ -25,10 +26,7 @@ _BAKED_IN = (1, 2, 4, 5, 8, 10, 16, 20, 32, 50, 64, 100, 128)
 """Batch sizes that are tried on a model that fails on `_ROWS` images: one of them may be written into it."""
 
 _TRIED_VALUES = 2**21  # of images, beyond which no larger batch is tried
-
-
-class AdaptedWarning(UserWarning):
-    """A model does not take any number of images, and runs in batches of the one size that it takes."""
+_BATCH_VALUES = 2**29  # of images, beyond which no model is run that asks for such a batch
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,11 @@ def find_fit(
     """
     sizes = batch or ANY_BATCH
     failures: list[tuple[str, Exception]] = []
+    values = int(np.prod(shape, dtype=object))
+    within(f"what an image of shape {tuple(shape)} holds", values, PIXELS, "it is no image", ModelError)
     for n in _tried(shape, sizes):
+        within(f"what a batch of {n} images of shape {tuple(shape)} holds", n * values, _BATCH_VALUES,
+               "export the model for smaller batches", ModelError)
         images = _noisy(shape, n).to(device or "cpu")
         try:
             with torch.no_grad():
