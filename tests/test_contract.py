@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from smoothcert import SmoothedClassifier
-from smoothcert.errors import ModelError
+from smoothcert.errors import AdaptedWarning, ModelError
 from smoothcert.smoothing.contract import COARSE, Conduct, try_rows
 from smoothcert.smoothing.engines import EngineWarning
 from smoothcert.smoothing.protocols import base_classifier
@@ -159,7 +159,7 @@ def test_a_model_that_takes_one_row_runs_on_one():
         def forward(self, images):
             return self.layer(images.reshape(1, 64))
 
-    with pytest.warns(EngineWarning, match=r"fails on several at once \(RuntimeError: shape '\[1, 64\]'"):
+    with pytest.warns(AdaptedWarning, match="takes one row at a time"):
         found = certified(One())
     assert found.estimation == certified(linear()).estimation
 
@@ -214,7 +214,7 @@ def test_axes_of_size_one_are_dropped(shape):
 
 
 def test_one_logit_an_image_is_refused_with_the_way_out():
-    with pytest.raises(ModelError, match=r"return two columns, such as torch\.cat\(\[-z, z\], dim=1\)"):
+    with pytest.raises(ModelError, match=r"return two columns, torch\.cat\(\[-z, z\], 1\)"):
         SmoothedClassifier(lambda x: x.mean((1, 2, 3)).sigmoid()[:, None], 0.25, 2, seed=0).certify(IMAGE, n=100)
 
 
@@ -241,7 +241,7 @@ def test_the_live_model_answers():
 
 
 def test_models_that_fail_say_how_and_on_what():
-    with pytest.raises(ModelError, match=r"cannot take float32 images of shape \(1, 1, 8, 8\): RuntimeError: mat1"):
+    with pytest.raises(ModelError, match=r"cannot take float32 images of shape \(3, 1, 8, 8\): RuntimeError: mat1"):
         certified(nn.Linear(7, K))
     with pytest.raises(ModelError, match="got str"):
         certified(lambda images: "a")

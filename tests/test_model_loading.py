@@ -16,7 +16,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from smoothcert.errors import FileError, InputError, MissingExtraError, ModelError, UnknownNameError
+from smoothcert.errors import FileError, InputError, MissingExtraError, ModelError, SmoothcertError, UnknownNameError
 from smoothcert.models import MODEL_FORMS, build_model, is_model_spec, load_model
 
 
@@ -242,21 +242,105 @@ class TwoInputs(nn.Module):
         return x + y
 
 
-class TwoOutputs(nn.Module):
-    def forward(self, x):
-        return x.flatten(1), x
+class Answering(nn.Module):
+    """A linear network whose answer is made of its logits; its input is called as transformers call theirs."""
+
+    def __init__(self, answer=lambda y: y):
+        super().__init__()
+        self.dense, self.answer = nn.Linear(64, 3), answer
+
+    def forward(self, pixel_values):
+        return self.answer(self.dense(pixel_values.flatten(1)))
 
 
 @pytest.mark.parametrize(("network", "arguments", "message"), [
     (TwoInputs(), (torch.rand(2, 1, 8, 8),) * 2, "takes 2 inputs"),
-    (TwoOutputs(), (torch.rand(2, 1, 8, 8),), "returns 2 values"),
     (nn.Flatten(), (torch.rand(2, 8),), "2 dimensions"),
-    (nn.Flatten(), (torch.rand(2, 1, 8, 8).double(),), "float64"),
+    (nn.Flatten(), (torch.ones(2, 1, 8, 8, dtype=torch.int64),), "int64"),
+    (nn.Identity(), (torch.rand(2, 1, 8, 8),), r"logits of shape \(N, K\) for N images, got \(N, 1, 8, 8\)"),
+    (Answering(lambda y: y.sum(1).sigmoid()), (torch.rand(2, 1, 8, 8),), r"return two columns, torch.cat\(\[-z, z\]"),
 ])
 def test_programs_of_other_form_are_refused(tmp_path, network, arguments, message):
     torch.export.save(torch.export.export(network, arguments), tmp_path / "net.pt2")
     with pytest.raises(ModelError, match=message):
         load_model(str(tmp_path / "net.pt2"))
+
+
+@pytest.mark.parametrize("answer", [
+    lambda y: {"logits": y}, lambda y: (y,), lambda y: [y],
+    lambda y: {"states": (y[:, :, None].repeat(1, 1, 5),), "y": y},
+    lambda y: y[:, :, None, None], lambda y: y[:, None], lambda y: y[..., None],
+])
+def test_the_one_output_of_a_program_is_unpacked_and_axes_of_one_are_dropped(tmp_path, answer):
+    network = Answering(answer).eval()
+    model = load_model(save_program(tmp_path / "net.pt2", network, 4, ({0: torch.export.Dim("n")},))).model
+    images = torch.rand(5, 1, 8, 8)
+    torch.testing.assert_close(model(images), network.dense(images.flatten(1)))
+
+
+def test_of_several_outputs_of_a_program_one_is_named(tmp_path):
+    network = Answering(lambda y: {"scores": y, "others": -y}).eval()
+    spec, images = save_program(tmp_path / "net.pt2", network, 2), torch.rand(3, 1, 8, 8)
+    with pytest.raises(ModelError, match=r"2 outputs .*scores \(N, 3\), others \(N, 3\); .*--output NAME"):
+        load_model(spec)
+    for output in ("others", 1, "1"):
+        torch.testing.assert_close(load_model(spec, output=output).model(images), network(images)["others"])
+    with pytest.raises(ModelError, match="no output 'logits'; it returns 'scores', 'others'"):
+        load_model(spec, output="logits")
+
+
+def test_a_program_exported_with_keywords_gets_its_images_by_name(tmp_path):
+    network, images = Answering().eval(), torch.rand(2, 1, 8, 8)
+    program = torch.export.export(network, (), {"pixel_values": images})
+    torch.export.save(program, tmp_path / "net.pt2")
+    torch.testing.assert_close(load_model(str(tmp_path / "net.pt2")).model(images), network(images))
+
+
+@pytest.mark.parametrize(("dtype", "alone"), [(torch.float64, False), (torch.float16, True), (torch.bfloat16, True)])
+def test_images_are_cast_to_the_type_of_a_program(tmp_path, dtype, alone):
+    network, images = Answering().eval().to(dtype), torch.rand(5, 1, 8, 8)
+    torch.export.save(torch.export.export(network, (images.to(dtype),)), tmp_path / "net.pt2")
+    loaded = load_model(str(tmp_path / "net.pt2"))
+    logits = torch.cat([network(image[None].to(dtype)) for image in images])
+    assert loaded.input_dtype == str(dtype).removeprefix("torch.")
+    assert loaded.model.fit.batch.alone is alone  # sums as coarse as these depend on the company of a row
+    torch.testing.assert_close(loaded.model(images), logits if dtype == torch.float64 else logits.float(),
+                               rtol=0.02, atol=0.02)
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+
+    def forward(self, x):
+        return self.encoder(x[:, 0]).flatten(1)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.layer = kind(8, 4, batch_first=True, bidirectional=True)
+
+    def forward(self, x):
+        return self.layer(x[:, 0])[0].flatten(1)
+
+
+class Masked(nn.Module):
+    def forward(self, x):
+        return x.masked_fill(x < 0.5, float("-inf")).flatten(1)
+
+
+@pytest.mark.parametrize(("network", "size"), [
+    (Encoder(), torch.export.Dim("n")), (Recurrent(nn.LSTM), torch.export.Dim("n")), (Masked(), torch.export.Dim("n")),
+    (nn.Flatten(), 8 * torch.export.Dim("n")), (nn.Flatten(), 2 * torch.export.Dim("n", max=20) + 1),
+])
+def test_harmless_programs_need_no_trust_and_take_any_number_of_images(tmp_path, network, size):
+    loaded = load_model(save_program(tmp_path / "net.pt2", network.eval(), 16 if size.__name__ != "2*n + 1" else 17,
+                                     ({0: size},)))
+    for n in (1, 16, 19, 43):
+        images = torch.rand(n, 1, 8, 8)
+        torch.testing.assert_close(loaded.model(images), network(images))
 
 
 def test_images_of_another_shape_are_refused_at_the_door(tmp_path, network):
@@ -321,6 +405,9 @@ HOSTILE = {
     "an expression": _put("Symbol('", f"{_CODE} or Symbol('"),
     "a power": _put("Symbol('", "9**9**9**9 + Symbol('"),
     "a name": _put('"name": "x"', f'"name": "x={_CODE}"'),
+    "a range": _put('"range_constraints": {"', f'"range_constraints": {{"{_CODE}": {{"min_val": 2, "max_val": 3}}, "'),
+    "a number": _put('"as_int": 1}', f'"as_float": "{_CODE}"}}'),
+    "a number by name": _put('"as_int": 1}', f'"as_name": "{_CODE}"}}'),
     "a guard": _put('"guards_code": []', f'"guards_code": ["{_CODE}"]'),
     "a function": _put("torch.ops.aten.linear.default", "torch.os.system"),
     "a hidden name": _put("torch.ops.aten.linear.default", "torch.ops.aten.__class__.default"),
@@ -444,13 +531,146 @@ def test_onnx_weights_stored_beside_the_file_belong_to_its_content(tmp_path):
     (("x", "y"), TensorProto.FLOAT, ["n", 3, 2, 2], r"takes 2 inputs \(x, y\)"),
     (("x", "x"), TensorProto.DOUBLE, ["n", 3, 2, 2], r"tensor\(double\)"),
     (("x", "x"), TensorProto.FLOAT, ["n", 3, 2], "flattened"),
-    (("x", "x"), TensorProto.FLOAT, ["n", 3, 2, 2], "no output of floats"),
+    (("x", "x"), TensorProto.FLOAT, ["n", 3, 2, 2], r"returns z: tensor\(float\).*logits of shape \(N, K\)"),
+    (("x", "x"), TensorProto.INT32, ["n", 3, 2, 2], r"takes a tensor\(int32\).*floats"),
 ])
 def test_onnx_of_other_form_is_refused(tmp_path, inputs, kind, shape, message):
     path = save_onnx(tmp_path / "net.onnx", [helper.make_node("Add", list(inputs), ["z"])],
                      [floats(name, shape, kind) for name in sorted(set(inputs))], [floats("z", shape, kind)])
     with pytest.raises(ModelError, match=message):
         load_model(str(path))
+
+
+def graph_onnx(path, nodes, outputs=("y",), shape=("n", 3, 2, 2), kind=TensorProto.FLOAT, **values):
+    """An ONNX model of nodes between x and outputs (n, 3), with the flattened x as `flat` and WEIGHT as `w`."""
+    held = [numpy_helper.from_array(np.asarray(value), name) for name, value in {"w": WEIGHT, **values}.items()]
+    return save_onnx(path, [helper.make_node("Flatten", ["x"], ["flat"]), *nodes], [floats("x", shape, kind)],
+                     [floats(name, None if name == "z" else ["n", 3], kind) for name in outputs], held)
+
+
+def node(kind, inputs, outputs, **more):
+    return helper.make_node(kind, inputs.split(), outputs.split(), **more)
+
+
+PRODUCT = node("MatMul", "flat w", "y")
+AFTER = node("MatMul", "d w", "y")
+
+
+def branch(*nodes):
+    return helper.make_graph(list(nodes), "g", [], [helper.make_tensor_value_info("o", TensorProto.FLOAT, None)])
+
+
+KEEP = branch(node("Identity", "flat", "o"))
+DRAWN = branch(node("If", "c", "o", then_branch=branch(node("RandomNormalLike", "flat", "o", name="deep")),
+                    else_branch=KEEP))
+NORM = {"g": np.ones(3, np.float32), "b": np.zeros(3, np.float32), "m": np.zeros(3, np.float32),
+        "v": np.ones(3, np.float32)}
+NOT_OF_ONE_IMAGE = {
+    "RandomUniformLike 'noise' draws": ([node("RandomUniformLike", "flat", "e", name="noise"),
+                                        node("Add", "flat e", "d"), AFTER], {}),
+    "Bernoulli 'coin' draws": ([node("Clip", "flat zero one", "p"), node("Bernoulli", "p", "d", name="coin"), AFTER],
+                               {"zero": np.float32(0), "one": np.float32(1)}),
+    "RandomNormalLike 'deep' draws": ([node("If", "c", "d", then_branch=DRAWN, else_branch=KEEP), AFTER],
+                                      {"c": np.bool_(False)}),
+    "Dropout 'drop' is in training mode": ([node("Dropout", "flat r t", "d", name="drop"), AFTER],
+                                           {"r": np.float32(0.5), "t": np.bool_(True)}),
+    "Dropout 'd' is in training mode, or may be": (
+        [node("ReduceMax", "flat", "h", keepdims=0), node("Greater", "h r", "t"), node("Dropout", "flat r t", "d"),
+         AFTER], {"r": np.float32(0.5)}),
+    "BatchNormalization 'norm' is in training": ([node("BatchNormalization", "x g b m v", "n mo vo", name="norm",
+                                                       training_mode=1), node("Flatten", "n", "d"), AFTER], NORM),
+    "MeanVarianceNormalization 'n' takes its statistics": ([node("MeanVarianceNormalization", "x", "n"),
+                                                           node("Flatten", "n", "d"), AFTER], {}),
+    "LayerNormalization 'd' takes its statistics": ([node("LayerNormalization", "flat s", "d", axis=0), AFTER],
+                                                   {"s": np.ones((1, 12), np.float32)}),
+}
+
+
+@pytest.mark.parametrize("words", NOT_OF_ONE_IMAGE)
+def test_onnx_graphs_that_are_no_function_of_one_image_are_refused_by_node(tmp_path, words):
+    nodes, values = NOT_OF_ONE_IMAGE[words]
+    path = graph_onnx(tmp_path / "net.onnx", nodes, **values)
+    with pytest.raises(ModelError, match=rf"net\.onnx is not a function of one image: {words}.*: export the model"):
+        load_model(str(path))
+
+
+@pytest.mark.parametrize(("nodes", "values"), [
+    ([node("Dropout", "flat", "d"), AFTER], {}),
+    ([node("Dropout", "flat r t", "d"), AFTER], {"r": np.float32(0.5), "t": np.bool_(False)}),
+    ([node("Constant", "", "t0", value_int=0), node("Cast", "t0", "t", to=TensorProto.BOOL),
+      node("Dropout", "flat r t", "d"), AFTER], {"r": np.float32(0.5)}),
+    ([node("BatchNormalization", "x g b m v", "n", epsilon=0.0), node("Flatten", "n", "d"), AFTER], NORM),
+])
+def test_onnx_graphs_in_eval_mode_are_taken(tmp_path, nodes, values):
+    images = torch.rand(2, 3, 2, 2)
+    model = load_model(str(graph_onnx(tmp_path / "net.onnx", nodes, **values))).model
+    torch.testing.assert_close(model(images), expected_logits(images))
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_onnx_functions_are_judged_by_what_they_are_called_with(tmp_path, trains):
+    local = helper.make_function("local", "Drop", ["a", "t"], ["b"], [
+        node("Constant", "", "r", value=numpy_helper.from_array(np.float32(0.5))),
+        node("Dropout", "a r t", "b", name="within")], [helper.make_opsetid("", 17)])
+    path = graph_onnx(tmp_path / "net.onnx", [node("Drop", "flat t", "d", domain="local"), AFTER], t=np.bool_(trains))
+    model = onnx.load(path)
+    model.functions.append(local)
+    model.opset_import.append(helper.make_opsetid("local", 1))
+    onnx.save(model, path)
+    if trains:
+        with pytest.raises(ModelError, match="Dropout 'within"):
+            load_model(str(path))
+    else:
+        images = torch.rand(2, 3, 2, 2)
+        torch.testing.assert_close(load_model(str(path)).model(images), expected_logits(images))
+
+
+def test_onnx_with_scales_over_the_batch_is_taken_for_one_image_at_a_time_only(tmp_path):
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    for batch in ("n", 1):
+        source = linear_onnx(tmp_path / f"{batch}.onnx", batch)
+        quantization.quantize_dynamic(source, tmp_path / f"q{batch}.onnx")
+    with pytest.raises(ModelError, match=r"DynamicQuantizeLinear '.*' takes its scale over the whole batch: .*static"):
+        load_model(str(tmp_path / "qn.onnx"))
+    model, images = load_model(str(tmp_path / "q1.onnx")).model, torch.rand(4, 3, 2, 2)
+    assert torch.equal(model(images), torch.cat([model(image[None]) for image in images]))
+
+
+def test_of_several_onnx_outputs_one_is_named(tmp_path):
+    nodes = [node("Neg", "y", "emb"), node("Concat", "flat y", "z", axis=1)]
+    spec = str(graph_onnx(tmp_path / "net.onnx", [PRODUCT, *nodes], ("emb", "y", "z")))
+    images = torch.rand(5, 3, 2, 2)
+    with pytest.raises(ModelError, match=r"2 outputs .*: emb \(N, 3\), y \(N, 3\); pick one with --output"):
+        load_model(spec, num_classes=3)
+    torch.testing.assert_close(load_model(spec, output="y").model(images), expected_logits(images))
+    torch.testing.assert_close(load_model(spec, output=0).model(images), -expected_logits(images))
+    assert load_model(spec, num_classes=15).model(images).shape == (5, 15)  # the one output with so many columns
+
+
+@pytest.mark.parametrize("to", [[-1, 3, 1, 1], [-1, 1, 3], [-1, 3, 1]])
+def test_axes_of_one_in_onnx_logits_are_dropped(tmp_path, to):
+    path = graph_onnx(tmp_path / "net.onnx", [PRODUCT, node("Reshape", "y s", "z")], ("z",), s=np.array(to))
+    images = torch.rand(5, 3, 2, 2)
+    torch.testing.assert_close(load_model(str(path)).model(images), expected_logits(images))
+
+
+@pytest.mark.parametrize(("rows", "words"), [(1, "one row at a time"), (4, "batches of exactly 4 rows")])
+def test_onnx_with_a_batch_baked_into_its_graph_runs_in_batches_of_that_size(tmp_path, rows, words):
+    nodes = [node("Reshape", "x s", "d"), AFTER]
+    path = graph_onnx(tmp_path / "net.onnx", nodes, s=np.array([rows, 12]))
+    with pytest.warns(UserWarning, match=words):
+        model = load_model(str(path)).model
+    images = torch.rand(6, 3, 2, 2)
+    torch.testing.assert_close(model(images), expected_logits(images))
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [(TensorProto.FLOAT16, np.float16), (TensorProto.DOUBLE, np.float64)])
+def test_images_are_cast_to_the_type_of_an_onnx_file(tmp_path, kind, dtype):
+    path = graph_onnx(tmp_path / "net.onnx", [PRODUCT], kind=kind, w=WEIGHT.astype(dtype))
+    loaded, images = load_model(str(path)), torch.rand(5, 3, 2, 2)
+    assert loaded.input_dtype == np.dtype(dtype).name
+    torch.testing.assert_close(loaded.model(images).float(), expected_logits(images), rtol=0.01, atol=0.01)
+    torch.testing.assert_close(loaded.model(images), torch.cat([loaded.model(image[None]) for image in images]))
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
@@ -566,6 +786,11 @@ def test_hub_models_normalise_and_resize_inside(monkeypatch, spec, package, stan
     ({"size": SimpleNamespace(height=9, width=4, shortest_edge=None)}, MEAN, STD, (9, 4)),
     ({"size": 5}, MEAN, STD, (5, 5)),
     ({"do_resize": False}, MEAN, STD, None),
+    ({"image_mean": 0.5, "image_std": 0.25}, [0.5] * 3, [0.25] * 3, (6, 8)),
+    ({"size": {"longest_edge": 7}}, MEAN, STD, (7, 7)),
+    ({"size": [5, 4]}, MEAN, STD, (5, 4)),
+    ({"do_center_crop": True, "crop_size": None, "size": {"shortest_edge": 4}, "crop_pct": 0.9}, MEAN, STD, (4, 4)),
+    ({"do_rescale": True, "rescale_factor": None}, MEAN, STD, (6, 8)),
 ])
 def test_processors_of_transformers_are_put_inside(monkeypatch, changes, mean, std, size):
     install(monkeypatch, "transformers", fake_transformers(processor(**changes)))
@@ -576,10 +801,44 @@ def test_processors_of_transformers_are_put_inside(monkeypatch, changes, mean, s
     assert model.size == size
 
 
-def test_processors_that_do_more_are_refused(monkeypatch):
-    install(monkeypatch, "transformers", fake_transformers(processor(do_flip_channel_order=True)))
-    with pytest.raises(ModelError, match="do_flip_channel_order"):
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"do_flip_channel_order": True}, "do_flip_channel_order = True"),
+    ({"size": {"max_height": 4, "max_width": 4}}, r"size = .*max_height.*height and width, shortest_edge"),
+    ({"size": None}, "size = None"),
+    ({"image_mean": None}, "image_mean = None"),
+    ({"image_std": [0.5]}, r"3 channel\(s\) and std has 1|image_std"),
+])
+def test_processors_that_cannot_go_inside_are_refused(monkeypatch, changes, words):
+    install(monkeypatch, "transformers", fake_transformers(processor(**changes)))
+    with pytest.raises(SmoothcertError, match=words):
         load_model("hf:lab/net")
+
+
+@pytest.mark.parametrize("changes", [
+    {"do_normalize": False}, {"image_mean": 0.0, "image_std": 1.0}, {"image_mean": [0.0], "image_std": [1.0]}])
+def test_processors_of_grey_images_are_put_inside(monkeypatch, changes):
+    stand_in = fake_transformers(processor(**changes))
+    network = Seen(lambda logits: SimpleNamespace(logits=logits))
+    network.config = SimpleNamespace(num_channels=1)
+    stand_in.AutoModelForImageClassification = SimpleNamespace(from_pretrained=lambda *a, **b: network)
+    install(monkeypatch, "transformers", stand_in)
+    images = torch.rand(2, 1, 6, 8)
+    load_model("hf:lab/net").model(images)
+    torch.testing.assert_close(network.images, images)
+
+
+def test_grey_images_become_colour_where_the_processor_converts_them(monkeypatch):
+    install(monkeypatch, "transformers", fake_transformers(processor(do_convert_rgb=True)))
+    model, images = load_model("hf:lab/net").model, torch.rand(2, 1, 6, 8)
+    model(images)
+    torch.testing.assert_close(model.network.images, normalised(images.expand(-1, 3, -1, -1)))
+
+
+def test_a_longest_edge_keeps_the_shape_of_images(monkeypatch):
+    install(monkeypatch, "transformers", fake_transformers(processor(size={"longest_edge": 8})))
+    model = load_model("hf:lab/net").model
+    model(torch.rand(1, 3, 16, 12))
+    assert model.network.images.shape == (1, 3, 8, 6)
 
 
 @pytest.mark.parametrize(("spec", "package", "extra"), [

@@ -69,3 +69,7 @@ class MissingExtraError(SmoothcertError):
 def first_line(error: BaseException) -> str:
     """Return the type of an error and the first line of its message."""
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+
+
+class AdaptedWarning(UserWarning):
+    """A model does not take any number of images, and runs in batches of the one size that it takes."""

@@ -2,74 +2,106 @@
 
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export.graph_signature import ConstantArgument, InputKind
+from torch.utils import _pytree as pytree
 
 from smoothcert.errors import FileError, ModelError
-from smoothcert.models.batching import in_batches
 from smoothcert.models.harmless import NotHarmless, harmless
 from smoothcert.models.layers import Shape
-from smoothcert.models.loaded import LoadedModel, read_model_file
+from smoothcert.models.loaded import LoadedModel, exact_batches, read_model_file
+from smoothcert.smoothing.adapters import Fit, find_fit
+from smoothcert.smoothing.batching import BatchSizes
 
 
-def load_exported(spec: str, kind: str, path: Path, input_shape: Shape | None, trust: bool) -> LoadedModel:
-    """The model in a file of kind "pt2" or "onnx".
+def load_exported(
+    spec: str, kind: str, path: Path, *, num_classes: int | None, input_shape: Shape | None, trust: bool,
+    output: str | int | None,
+) -> LoadedModel:
+    """Return the model in a file of kind "pt2" or "onnx".
 
     Raises FileError for a missing or corrupt file, MissingExtraError without onnxruntime, ModelError for a "pt2" file
-    without `trust`, or a model that does not take float32 images (of input_shape, where known) or does not return
+    without `trust`, or a model that does not take images of floats (of input_shape, where known) or does not return
     logits.
     """
     content = read_model_file(path)
     if kind == "pt2":
-        model, takes = _load_program(path, content, trust)
+        loaded = _load_program(spec, path, content, num_classes, input_shape, trust, output)
     else:
         from smoothcert.models.onnx_model import load_onnx
 
-        model, takes, content = load_onnx(path, content)
+        loaded = load_onnx(spec, path, content, num_classes, input_shape, output)
+    takes = loaded.input_shape
     if takes and input_shape and takes != input_shape:
-        raise ModelError(f"{path} takes images of shape {takes} (C, H, W), but the images have shape {input_shape}")
-    return LoadedModel(model, spec, kind, content, takes)
+        last = takes == (*input_shape[1:], input_shape[0])
+        advice = "; its channels are the last axis: export it with a transpose in front" if last else ""
+        raise ModelError(f"{path} takes images of shape {takes} (C, H, W), but the images have shape {input_shape}"
+                         f"{advice}")
+    return loaded
 
 
 class ExportedProgram(nn.Module):
     """A program of torch.export that takes any number of images: (N, C, H, W) -> (N, K).
 
     Its mode was fixed when it was exported, so train() and eval() change nothing.
+
+    Args:
+        program: the module of the program.
+        call: packs images as the program takes them, into positional and keyword arguments.
+        dtype: type of floating point that the program takes, to which images are cast.
     """
 
-    def __init__(self, program: nn.Module, least: int, most: int | None):
+    casts = True
+
+    def __init__(self, program: nn.Module, call: Callable[[Tensor], tuple[Any, Any]], dtype: torch.dtype):
         super().__init__()
-        self.program = program
-        self.least, self.most = least, most
+        self.program, self.call, self.dtype = program, call, dtype
+        self.fit = Fit()
 
     def forward(self, images: Tensor) -> Tensor:
-        return in_batches(self.program, images, self.least, self.most)
+        return self.fit.logits(self.run, images)
+
+    def run(self, batch: Tensor) -> Any:
+        """Return the program's own answer to one batch of a size that it takes."""
+        arguments, keywords = self.call(batch.to(self.dtype))
+        return self.program(*arguments, **keywords)
 
     def train(self, mode: bool = True) -> "ExportedProgram":
         return self
 
 
-def _load_program(path: Path, content: bytes, trust: bool) -> tuple[ExportedProgram, Shape | None]:
-    """The program in the bytes of a .pt2 file, and (C, H, W) where it fixes them."""
+def _load_program(
+    spec: str, path: Path, content: bytes, num_classes: int | None, input_shape: Shape | None, trust: bool,
+    output: str | int | None,
+) -> LoadedModel:
+    """The program in the bytes of a .pt2 file."""
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise FileError(f"{path} is not a .pt2 file (they are zip archives): save it with torch.export.save")
-    if not trust:
-        content = _harmless_content(path, content)
+    parts = content if trust else _harmless_content(path, content)
     try:
-        program = torch.export.load(io.BytesIO(content))
+        program = torch.export.load(io.BytesIO(parts))
     except Exception as error:  # torch passes on what zip, JSON, its schema and its loader raise
         raise FileError(f"{path} cannot be read as a torch.export program: {type(error).__name__}: {error}") from error
     _refuse_train_mode(path, program)
-    batch, *shape = _image_input(path, program).shape
-    if len(program.graph_signature.user_outputs) != 1:
-        raise ModelError(f"{path} returns {len(program.graph_signature.user_outputs)} values, not the logits alone")
-    least, most = _batch_sizes(batch, program)
-    takes = (shape[0], shape[1], shape[2]) if all(isinstance(size, int) for size in shape) else None
-    return ExportedProgram(program.module(), least, most), takes
+    images, call = _image_input(path, program)
+    batch, *sizes = images.shape
+    shape = (sizes[0], sizes[1], sizes[2]) if all(isinstance(size, int) for size in sizes) else None
+    model = ExportedProgram(program.module(), call, images.dtype)
+    dtype = str(images.dtype).removeprefix("torch.")
+    fit = Fit(None if output is None else str(output), _batch_sizes(batch, program))
+    if tried := shape or input_shape:
+        try:
+            fit = find_fit(model.run, tried, num_classes, output, fit.batch)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
+    model.fit = replace(fit, batch=exact_batches(fit.batch, dtype))
+    return LoadedModel(model, spec, "pt2", content, shape, dtype)
 
 
 def _harmless_content(path: Path, content: bytes) -> bytes:
@@ -83,26 +115,41 @@ def _harmless_content(path: Path, content: bytes) -> bytes:
                          f"weights as safetensors") from None
 
 
-def _image_input(path: Path, program: torch.export.ExportedProgram) -> Tensor:
-    """The stand-in for the images with which the program was traced."""
-    names = program.graph_signature.user_inputs
+def _image_input(
+    path: Path, program: torch.export.ExportedProgram
+) -> tuple[Tensor, Callable[[Tensor], tuple[Any, Any]]]:
+    """The stand-in for the images with which the program was traced, and how images are packed into its arguments."""
+    specs = [spec.arg for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    names = [argument.name for argument in specs if not isinstance(argument, ConstantArgument)]
     values = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
     if len(names) != 1 or not isinstance(values[0], Tensor):
-        raise ModelError(f"{path} takes {len(names)} inputs, not one tensor of images")
-    if values[0].ndim != 4 or values[0].dtype != torch.float32:
+        raise ModelError(f"{path} takes {len(names)} inputs ({', '.join(names)}), not one tensor of images")
+    if values[0].ndim != 4 or not values[0].is_floating_point():
         raise ModelError(f"{path} takes a tensor of type {values[0].dtype} and {values[0].ndim} dimensions; a model "
-                         f"takes float32 images (N, C, H, W) in [0, 1]")
-    return values[0]
+                         f"takes floats (N, C, H, W) in [0, 1] plus noise")
+    packing = program.call_spec.in_spec
+
+    def call(images: Tensor) -> tuple[Any, Any]:
+        leaves = [argument.value if isinstance(argument, ConstantArgument) else images for argument in specs]
+        return pytree.tree_unflatten(leaves, packing) if packing is not None else ((images,), {})
+
+    return values[0], call
 
 
-def _batch_sizes(batch: Any, program: torch.export.ExportedProgram) -> tuple[int, int | None]:
-    """The least and the greatest batch that the program takes; None: no limit."""
+def _batch_sizes(batch: Any, program: torch.export.ExportedProgram) -> BatchSizes:
+    """The batches that the program takes: of any number in a range, of one number, or of multiples such as 8 b."""
     if isinstance(batch, int):
-        return batch, batch
-    allowed = program.range_constraints.get(batch.node.expr)
-    if allowed is None:
-        return 1, None
-    return max(1, int(allowed.lower)), int(allowed.upper) if getattr(allowed.upper, "is_Integer", False) else None
+        return BatchSizes(batch, batch)
+    size = batch.node.expr
+    symbol = next(iter(size.free_symbols))
+    if len(size.free_symbols) != 1 or not (size.diff(symbol).is_Integer and size.diff(symbol) > 0):
+        return BatchSizes(int(batch.node.hint), int(batch.node.hint))
+    step, offset = int(size.diff(symbol)), int(size.subs(symbol, 0))
+    allowed = program.range_constraints.get(symbol)
+    bounds: list[Any] = [getattr(allowed, "lower", None), getattr(allowed, "upper", None)]
+    low, high = (int(bound) if getattr(bound, "is_Integer", False) else None for bound in bounds)
+    least = max(low or 0, -(-(1 - offset) // step))
+    return BatchSizes(offset + step * least, None if high is None else offset + step * high, step)
 
 
 def _refuse_train_mode(path: Path, program: torch.export.ExportedProgram) -> None:

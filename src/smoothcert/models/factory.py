@@ -17,6 +17,7 @@ from smoothcert.checks import suggestion
 from smoothcert.errors import ModelError, UnknownNameError
 from smoothcert.models.layers import Shape
 from smoothcert.models.loaded import LoadedModel, read_model_file
+from smoothcert.smoothing.protocols import NO_SCORES, gives_no_scores
 
 
 def load_factory(
@@ -46,6 +47,8 @@ def load_factory(
 
 def _call(spec: str, maker: Any, num_classes: int | None, input_shape: Shape | None) -> Any:
     """What the factory makes of the arguments that it names."""
+    if gives_no_scores(maker):
+        raise ModelError(f"{spec} is a {type(maker).__name__}, which {NO_SCORES}")
     if not callable(maker):
         raise ModelError(f"{spec} is neither a model nor a function that makes one: it is of type "
                          f"{type(maker).__name__}")
@@ -57,6 +60,8 @@ def _call(spec: str, maker: Any, num_classes: int | None, input_shape: Shape | N
         given = ", ".join(f"{name}={value}" for name, value in arguments.items())
         raise ModelError(f"{spec} failed when called with ({given}): {type(error).__name__}: {error}; a factory takes "
                          f"no arguments but input_shape and num_classes, and returns the model") from error
+    if gives_no_scores(model):
+        raise ModelError(f"{spec} returns a {type(model).__name__}, which {NO_SCORES}")
     if not _is_model(model) and (isinstance(model, type) or not callable(model)):
         raise ModelError(f"{spec} must return a torch module, an object with predict_proba or a callable from images "
                          f"to logits; it returned {model!r:.80} of type {type(model).__name__}")

@@ -25,13 +25,15 @@ _STEP = (r"torch\.ops\.aten\.(?!from_file\b)(?!__)\w+\.(?!__)\w+|torch\.ops\.hig
 _KNOWN = "|".join(("Symbol", "Integer", "Add", "Mul", "Max", "Min", "Mod", "FloorDiv", "CeilDiv", "positive", "integer",
                    "nonnegative", "True", "False"))
 _EXPRESSION = rf"(({_KNOWN}|[su]\d+)\b|'[su]\d+'|\d{{1,18}}|[-+%(),= ]|\*(?!\*)|/)*"
+_SIZE = r"([su]\d+|\d{1,18}|[-+() ]|\*(?!\*))+"
 _GUARD = r"(L\['[A-Za-z_]\w*'\]|\.size\(\)\[\d+\]|\b(and|or|not)\b|\d{1,18}|[-+%()<>=! ]|\*(?!\*))*"
 
 _STRINGS = {
     "target": _STEP, "as_operator": _STEP, "expr_str": _EXPRESSION, "guards_code": _GUARD, "type": "cpu|cuda",
     "torch_version": r"[\w.+-]*", "verifiers": "[A-Z]*", "as_string": r"(?s).*", "path_name": r"\w+",
-    **dict.fromkeys(("name", "parameter_name", "buffer_name", "tensor_constant_name", "fqn", "forward_arg_names"),
-                    _NAME),
+    "as_float": "-?Infinity|NaN",
+    **dict.fromkeys(("name", "as_name", "parameter_name", "buffer_name", "tensor_constant_name", "fqn",
+                     "forward_arg_names"), _NAME),
 }
 """What the strings of a program must match, by the key that they are under; those under any other key are unknown."""
 
@@ -99,7 +101,7 @@ def _harmless(part: str, key: str, value: Any) -> Any:
     """The value under `key` of a JSON part, without what is not needed."""
     if isinstance(value, dict):
         for name in value:
-            _match(part, key, name, _NAME)
+            _match(part, key, name, _SIZE if key == "range_constraints" else _NAME)
         if value.get("use_pickle"):
             raise NotHarmless(f"its part {part!r} names values that are pickled")
         return {name: {} if name in _DROPPED else _harmless(part, name, child) for name, child in value.items()}

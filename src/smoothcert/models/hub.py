@@ -23,19 +23,35 @@ Size = tuple[int, int]
 class HubClassifier(nn.Module):
     """Resize, normalise, classify: images (N, C, H, W) in [0, 1] -> logits (N, K).
 
-    Images of another size than the network was trained on are resized (bilinear, antialiased); `size` None keeps
-    every size. An output with `.logits` gives those.
+    Images of another size than the network was trained on are resized (bilinear, antialiased). An output with `.logits`
+    gives those.
+
+    Args:
+        mean, std: one number a channel.
+        size: (H, W) that the network takes; None keeps every size.
+        within: keep the shape of images, and fit their longer side to that of `size`.
+        to_rgb: repeat the channel of grey images for each channel of the network.
     """
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], size: Size | None):
+    def __init__(
+        self, network: nn.Module, mean: Sequence[float], std: Sequence[float], size: Size | None, *,
+        within: bool = False, to_rgb: bool = False,
+    ):
         super().__init__()
         self.normalise = Normalise(mean, std)
         self.network = network
-        self.size = size
+        self.size, self.within, self.to_rgb = size, within, to_rgb
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.size is not None and tuple(images.shape[2:]) != self.size:
-            images = functional.interpolate(images, self.size, mode="bilinear", antialias=True)
+        if self.to_rgb and images.shape[1] == 1:
+            images = images.expand(-1, self.normalise.mean.shape[1], -1, -1)
+        height, width = images.shape[2:]
+        size = self.size
+        if size is not None and self.within:
+            longer = max(height, width)
+            size = max(1, round(height * size[0] / longer)), max(1, round(width * size[1] / longer))
+        if size is not None and (height, width) != size:
+            images = functional.interpolate(images, size, mode="bilinear", antialias=True)
         output = self.network(self.normalise(images))
         return getattr(output, "logits", output)
 
@@ -55,33 +71,61 @@ def _from_transformers(spec: str, name: str) -> HubClassifier:
     with _library(spec):
         network = transformers.AutoModelForImageClassification.from_pretrained(name, trust_remote_code=False)
         processor = transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
-    for step in ("do_flip_channel_order", "rescale_offset", "include_top"):
+    for step in ("do_flip_channel_order", "rescale_offset", "include_top", "do_grayscale"):
         if getattr(processor, step, False):
-            raise ModelError(f"{spec} prepares its images with {step}, which cannot be put inside the model; write a "
-                             f"factory that does it (path/file.py:factory)")
-    return HubClassifier(network, *_processor_statistics(processor), _processor_size(processor))
+            raise _not_inside(spec, step, True)
+    mean, std = _processor_statistics(spec, processor, _channels(network))
+    size, within = _processor_size(spec, processor)
+    return HubClassifier(network, mean, std, size, within=within,
+                         to_rgb=bool(getattr(processor, "do_convert_rgb", False)))
 
 
-def _processor_statistics(processor: Any) -> tuple[list[float], list[float]]:
-    """Mean and std for pixels in [0, 1]; the processor's are for pixels 0..255 times its rescale_factor."""
-    scale = 255 * (processor.rescale_factor if getattr(processor, "do_rescale", True) else 1)
-    normalises = getattr(processor, "do_normalize", True)
-    mean = processor.image_mean if normalises else [0.0] * 3
-    std = processor.image_std if normalises else [1.0] * 3
-    return [value / scale for value in mean], [value / scale for value in std]
+def _not_inside(spec: str, setting: str, value: Any, expected: str = "") -> ModelError:
+    return ModelError(f"{spec} prepares its images with {setting} = {value!r}, which cannot be put inside the model"
+                      f"{expected}; write a factory that does it (path/file.py:factory)")
 
 
-def _processor_size(processor: Any) -> Size | None:
-    """The size of the images that the processor hands on; None where it keeps theirs."""
+def _channels(network: nn.Module) -> int | None:
+    """How many channels the network takes: as its configuration says, else its first convolution; None if neither."""
+    told = getattr(getattr(network, "config", None), "num_channels", None)
+    first = next((part.in_channels for part in network.modules() if isinstance(part, nn.Conv2d)), None)
+    return told if isinstance(told, int) else first
+
+
+def _processor_statistics(spec: str, processor: Any, channels: int | None) -> tuple[list[float], list[float]]:
+    """Mean and std, one a channel, for pixels in [0, 1]; the processor's are for 0..255 times its rescale_factor."""
+    rescales = getattr(processor, "do_rescale", True)
+    factor = getattr(processor, "rescale_factor", None)
+    scale = 255 * (1 / 255 if factor is None else factor) if rescales else 255
+    found = []
+    for name, neutral in (("image_mean", 0.0), ("image_std", 1.0)):
+        value = getattr(processor, name, None) if getattr(processor, "do_normalize", True) else neutral
+        values = [value] * (channels or 3) if isinstance(value, int | float) else value
+        if not isinstance(values, list | tuple) or len(values) != (channels or len(values)):
+            raise _not_inside(spec, name, value, f": it takes one number for each of {channels or 3} channel(s)")
+        found.append([number / scale for number in values])
+    return found[0], found[1]
+
+
+def _processor_size(spec: str, processor: Any) -> tuple[Size | None, bool]:
+    """The size of the images that the processor hands on, None where it keeps theirs; and whether it keeps their shape
+    and fits their longer side to it."""
     crops = getattr(processor, "do_center_crop", False)
     if not crops and not getattr(processor, "do_resize", True):
-        return None
-    size = processor.crop_size if crops else processor.size
+        return None, False
+    name = "crop_size" if crops and getattr(processor, "crop_size", None) else "size"
+    size = getattr(processor, name, None)
     if isinstance(size, int):
-        return size, size
-    entries = size if isinstance(size, Mapping) else vars(size)
-    edge = entries.get("shortest_edge")
-    return (edge, edge) if edge else (entries["height"], entries["width"])
+        return (size, size), False
+    if isinstance(size, list | tuple) and len(size) == 2:
+        return (size[0], size[1]), False
+    entries = size if isinstance(size, Mapping) else getattr(size, "__dict__", {})
+    height, width, shortest, longest = map(entries.get, ("height", "width", "shortest_edge", "longest_edge"))
+    if height and width:
+        return (height, width), False
+    if shortest or longest:
+        return (shortest or longest, shortest or longest), not shortest
+    raise _not_inside(spec, name, size, ": it takes height and width, shortest_edge, longest_edge, or one number")
 
 
 def _from_timm(spec: str, name: str) -> HubClassifier:

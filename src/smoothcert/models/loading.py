@@ -1,6 +1,7 @@
 """Users' own models: from a factory in Python, an exported file, or a hub."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from smoothcert.checks import check_count, check_shape
 from smoothcert.errors import InputError
 from smoothcert.models.layers import Shape
 from smoothcert.models.loaded import LoadedModel
+from smoothcert.smoothing.adapters import Fit, behind_fit
 
 HUBS = ("hf", "timm", "torchvision")
 MODEL_FORMS = (
@@ -25,7 +27,8 @@ _FACTORY = re.compile(r"(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")
 
 
 def load_model(
-    spec: str, *, num_classes: int | None = None, input_shape: Any = None, trust: bool = False
+    spec: str, *, num_classes: int | None = None, input_shape: Any = None, trust: bool = False,
+    output: str | int | None = None,
 ) -> LoadedModel:
     """Load a user's model.
 
@@ -35,10 +38,11 @@ def load_model(
             file that says what images it takes is compared with input_shape.
         trust: let a .pt2 file run code: torch unpickles parts of it, and evaluates its expressions. A factory is code
             that the caller names, so it needs no leave; ONNX files and the hubs' weights cannot run any.
+        output: name or position of the output that holds the logits, where the model has several that could.
     Returns:
-        A LoadedModel. A torch module is put in eval mode. A file with a fixed batch size takes any number of images
-        (split and padded); a hub's model has its mean and std inside and resizes images to the size it was
-        trained on.
+        A LoadedModel. A torch module is put in eval mode. A file takes any number of images, whatever batches it was
+        made for (split and padded), and casts them to its own type; a hub's model has its mean and std inside and
+        resizes images to the size it was trained on.
     Raises:
         InputError: a spec of no known form, or bad values. FileError: a file that is missing or corrupt.
         UnknownNameError: no such factory. MissingExtraError: an optional package is absent.
@@ -51,18 +55,23 @@ def load_model(
     if num_classes is not None:
         check_count("num_classes", num_classes, least=2)
     shape: Shape | None = None if input_shape is None else check_shape("input_shape", input_shape)
+    if kind not in ("factory", *HUBS):
+        from smoothcert.models.exported import load_exported
+
+        return load_exported(spec, kind, Path(spec).expanduser(), num_classes=num_classes, input_shape=shape,
+                             trust=trust, output=output)
     if kind == "factory":
         from smoothcert.models.factory import load_factory
 
         target, _, attribute = spec.rpartition(":")
-        return load_factory(spec, target, attribute, num_classes, shape)
-    if kind in HUBS:
+        loaded = load_factory(spec, target, attribute, num_classes, shape)
+    else:
         from smoothcert.models.hub import load_from_hub
 
-        return load_from_hub(spec, kind, spec.partition(":")[2])
-    from smoothcert.models.exported import load_exported
-
-    return load_exported(spec, kind, Path(spec).expanduser(), shape, trust)
+        loaded = load_from_hub(spec, kind, spec.partition(":")[2])
+    if output is not None and not callable(loaded.model):
+        raise InputError(f"output: {spec} has predict_proba, whose answer is one array: leave output away")
+    return loaded if output is None else replace(loaded, model=behind_fit(loaded.model, Fit(str(output))))
 
 
 def is_model_spec(text: Any) -> bool:

@@ -1,6 +1,7 @@
 """ONNX files, run by onnxruntime on the CPU."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ from torch import Tensor
 
 from smoothcert.errors import FileError, MissingExtraError, ModelError
 from smoothcert.limits import inside
-from smoothcert.models.batching import in_batches
 from smoothcert.models.layers import Shape
-from smoothcert.models.loaded import read_model_file
+from smoothcert.models.loaded import LoadedModel, exact_batches, read_model_file
+from smoothcert.models.onnx_graph import check_graph
+from smoothcert.smoothing.adapters import Fit, find_fit
+from smoothcert.smoothing.batching import ANY_BATCH, BatchSizes
 
-_FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
+_INPUTS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
+_SCORES = ("float", "double", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
 class OnnxModel:
@@ -23,28 +27,36 @@ class OnnxModel:
     It gives no gradients: raises ModelError for images that ask for them.
     """
 
-    def __init__(self, session: Any, images: str, logits: str, flat: bool, batch: int | None):
+    def __init__(self, session: Any, images: str, outputs: Sequence[str], flat: bool, input_dtype: str):
+        self.fit = Fit()
+        self.input_dtype = input_dtype
         self._session = session
-        self._images, self._logits = images, logits
+        self._images, self.outputs = images, list(outputs)
         self._flat = flat
-        self._batch = batch
 
     def __call__(self, images: Tensor) -> Tensor:
         if images.requires_grad and torch.is_grad_enabled():
             raise ModelError("an ONNX model gives no gradients, which attacks and training need: use the torch model")
-        return in_batches(self._run, images, self._batch or 0, self._batch)
+        return self.fit.logits(self.run, images)
 
-    def _run(self, batch: Tensor) -> Tensor:
-        array = np.ascontiguousarray(batch.detach().float().cpu().numpy())
+    def run(self, batch: Tensor) -> dict[str, np.ndarray]:
+        """Return the outputs that are wanted, by name, for one batch of a size that the file takes."""
+        array = np.ascontiguousarray(batch.detach().float().cpu().numpy()).astype(self.input_dtype, copy=False)
         array = array.reshape(len(array), -1) if self._flat else array
-        return torch.from_numpy(self._session.run([self._logits], {self._images: array})[0]).to(batch.device)
+        return dict(zip(self.outputs, self._session.run(self.outputs, {self._images: array}), strict=True))
+
+    def settle(self, fit: Fit) -> None:
+        """Run as `fit` says from now on, and compute no other output than the one that it names."""
+        self.fit, self.outputs = fit, [fit.output] if fit.output else self.outputs
 
 
-def load_onnx(path: Path, content: bytes) -> tuple[OnnxModel, Shape | None, bytes]:
-    """The model, (C, H, W) where the file fixes them, and the bytes of the file and of the weights stored beside it.
+def load_onnx(
+    spec: str, path: Path, content: bytes, num_classes: int | None, input_shape: Shape | None, output: str | int | None
+) -> LoadedModel:
+    """Return the model in an ONNX file; its content is the bytes of the file and of the weights stored beside it.
 
-    The input is (N, C, H, W), or (N, D) for images that are flattened first; the logits are the first output of
-    two dimensions that holds floats (a classifier of scikit-learn gives labels and probabilities).
+    The input is (N, C, H, W), or (N, D) for images that are flattened first, of floats of any precision; images are
+    cast to it. The logits are the one output that can hold them (see `smoothing.adapters`).
 
     Raises FileError, MissingExtraError or ModelError, as `load_exported` says.
     """
@@ -63,38 +75,71 @@ def load_onnx(path: Path, content: bytes) -> tuple[OnnxModel, Shape | None, byte
     stored = [content, *(read_model_file(inside(path.parent, place)) for place in beside)]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # what fails is raised, and need not be printed as well
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has one class of error a status, with no base of their own
         raise FileError(f"{path} cannot be loaded as an ONNX model: {type(error).__name__}: {error}") from error
     try:
-        images, logits = _image_input(path, session.get_inputs()), _logits_output(path, session.get_outputs())
-        batch, *shape = images.shape
+        images = _image_input(path, session.get_inputs())
+        outputs = session.get_outputs()
+        listed = ", ".join(f"{value.name}: {value.type} {value.shape}" for value in outputs)
     except UnicodeDecodeError as error:
         raise FileError(f"{path} names its inputs, outputs or dimensions in bytes that are no text: {error}") from None
-    model = OnnxModel(session, images.name, logits, flat=len(shape) == 1,
-                      batch=batch if isinstance(batch, int) else None)
-    fixed = len(shape) == 3 and all(isinstance(size, int) for size in shape)
-    return model, (shape[0], shape[1], shape[2]) if fixed else None, b"".join(stored)
+    batch, *sizes = images.shape
+    check_graph(path, stored_model, one_row=batch == 1)
+    fixed = all(isinstance(size, int) for size in sizes)
+    model = OnnxModel(session, images.name, _score_outputs(path, outputs, listed), len(sizes) == 1,
+                      _INPUTS[images.type])
+    shape = None if len(sizes) == 1 or not fixed else (sizes[0], sizes[1], sizes[2])
+    tried = (1, 1, sizes[0]) if len(sizes) == 1 and fixed else shape or input_shape
+    declared = BatchSizes(batch, batch) if isinstance(batch, int) and batch > 0 else ANY_BATCH
+    model.settle(_fit(path, model, tried, outputs, listed, num_classes, output, declared))
+    return LoadedModel(model, spec, "onnx", b"".join(stored), shape, model.input_dtype)
+
+
+def _fit(
+    path: Path, model: OnnxModel, shape: Shape | None, outputs: Sequence[Any], listed: str, num_classes: int | None,
+    output: str | int | None, batch: BatchSizes,
+) -> Fit:
+    """How the logits come out of the file: found by trying it, or declared where it takes images of any size."""
+    if shape is not None:
+        try:
+            fit = find_fit(model.run, shape, num_classes, output, batch)
+        except ModelError as error:
+            raise ModelError(f"{path} returns {listed}: {error}{_hint(listed)}") from error
+    else:
+        names = [value.name for value in outputs if value.name in model.outputs]
+        flat = [value.name for value in outputs if value.name in names and len(value.shape) == 2]
+        found = [name for name in names if name == output] if output is not None else flat or names
+        if len(found) != 1:
+            raise ModelError(f"{path} takes images of any size and returns {listed}: say which output holds the logits "
+                             f"by --output NAME (in Python, output=NAME), or give input_shape")
+        fit = Fit(found[0], batch)
+    return replace(fit, batch=exact_batches(fit.batch, model.input_dtype))
 
 
 def _image_input(path: Path, inputs: Sequence[Any]) -> Any:
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs)
         raise ModelError(f"{path} takes {len(inputs)} inputs ({names}); a model takes one, the images")
-    if inputs[0].type != "tensor(float)" or len(inputs[0].shape) not in (2, 4):
-        raise ModelError(f"{path} takes a {inputs[0].type} of shape {inputs[0].shape}; a model takes float32 images "
-                         f"(N, C, H, W) in [0, 1], or (N, D) flattened")
+    if inputs[0].type not in _INPUTS or len(inputs[0].shape) not in (2, 4):
+        raise ModelError(f"{path} takes a {inputs[0].type} of shape {inputs[0].shape}; a model takes floats (N, C, H, "
+                         f"W) in [0, 1] plus noise, or (N, D) flattened: export it with such an input, and put what "
+                         f"makes others of it inside")
     return inputs[0]
 
 
-def _logits_output(path: Path, outputs: Sequence[Any]) -> str:
-    for value in outputs:
-        if value.type in _FLOATS and len(value.shape) == 2:
-            return value.name
-    listed = ", ".join(f"{value.name}: {value.type} {value.shape}" for value in outputs)
-    raise ModelError(f"{path} has no output of floats (N, K), only {listed}; with skl2onnx, convert with the option "
-                     f"zipmap=False")
+def _score_outputs(path: Path, outputs: Sequence[Any], listed: str) -> list[str]:
+    """The outputs that hold numbers."""
+    names = [value.name for value in outputs if value.type in {f"tensor({kind})" for kind in _SCORES}]
+    if not names:
+        raise ModelError(f"{path} has no output of numbers (N, K), only {listed}{_hint(listed)}")
+    return names
+
+
+def _hint(listed: str) -> str:
+    return "; with skl2onnx, convert with the option zipmap=False" if "seq(" in listed or "map(" in listed else ""
 
 
 def _places_beside(model: Any) -> Iterator[str]:

@@ -16,8 +16,10 @@ from smoothcert.runs.config import RunConfig
 from smoothcert.runs.fronts import fronted
 from smoothcert.runs.modeldir import ModelCard, check_model_dir, module_hash, read_card, read_network, source_of
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
+from smoothcert.smoothing.adapters import Fit, adapted, behind_fit
+from smoothcert.smoothing.batching import ONE_ROW
 from smoothcert.smoothing.contract import Conduct, try_rows
-from smoothcert.smoothing.protocols import OneByOne, check_logits, is_random
+from smoothcert.smoothing.protocols import check_logits, is_random
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def model_card(spec: str) -> ModelCard | None:
 def open_classifier(
     spec: str, input_shape: tuple[int, int, int], num_classes: int, *, weights: str = "best", trust: bool = False,
     model_id: str | None = None, device: torch.device | None = None, sigma: float | None = None,
-    front: RunConfig | None = None,
+    front: RunConfig | None = None, output: str | int | None = None,
 ) -> Classifier:
     """Open the model that `spec` names, with what is to stand in front of it, and try it on a few images.
 
@@ -67,10 +69,13 @@ def open_classifier(
     Args:
         sigma: noise level that a denoiser will see; None is that of the one the model brings.
         front: options that may put a denoiser in front.
+        output: name or position of the output that holds the logits, where the model has several that could; it
+            becomes part of the identity.
     Raises:
         FileError, ModelError: what is missing, corrupt, or does not keep a base classifier's contract.
         InputError: another sigma than the denoiser's, or two denoisers.
     """
+    beside: dict[str, str] = {}
     if Path(spec).is_dir():
         model_card(spec)
         model, card = read_network(Path(spec), weights, trust)
@@ -80,18 +85,26 @@ def open_classifier(
         if card.num_classes != num_classes:
             raise ModelError(f"{spec} has {card.num_classes} classes, the data set {num_classes}")
         source: bytes | None = None
+        from_several = output
     else:
-        loaded = load_model(spec, num_classes=num_classes, input_shape=input_shape, trust=trust)
-        model, source = loaded.model, loaded.content
-    classifier = fronted(base_classifier(model, num_classes), front, input_shape, sigma)
-    if isinstance(classifier, nn.Module) and device is not None:
-        classifier = classifier.to(device)
+        loaded = load_model(spec, num_classes=num_classes, input_shape=input_shape, trust=trust, output=output)
+        model, source, from_several = loaded.model, loaded.content, None  # the loader has picked it
+        beside = {} if loaded.input_dtype == "float32" else {"input_dtype": loaded.input_dtype}
+    model = _on(device, base_classifier(model, num_classes))
+    check_ready(model)
+    model = adapted(model, input_shape, num_classes, from_several, device)
+    classifier = _on(device, fronted(model, front, input_shape, sigma))
     check_ready(classifier)
     conduct = try_rows(classifier, input_shape, num_classes, device or torch.device("cpu"), model=classifier,
                        random=is_random(classifier))
-    ready = OneByOne(classifier) if conduct.alone else classifier
+    ready = behind_fit(classifier, Fit(batch=ONE_ROW)) if conduct.alone else classifier
     answers = _probe(ready, input_shape, num_classes, device)
-    return Classifier(ready, _identity(spec, classifier, source, model_id, answers), conduct)
+    told = {} if output is None else {"output": str(output)}
+    return Classifier(ready, {**_identity(spec, classifier, source, model_id, answers), **beside, **told}, conduct)
+
+
+def _on(device: torch.device | None, model: Any) -> Any:
+    return model.to(device) if isinstance(model, nn.Module) and device is not None else model
 
 
 def _identity(spec: str, model: Any, source: bytes | None, model_id: str | None, answers: np.ndarray) -> dict[str, str]:

@@ -27,6 +27,8 @@ class _Model(_Told):
     by: Literal["module", "file", "id", "probe"]
     sha256: str | None = None
     id: str | None = None
+    output: str | None = None
+    input_dtype: str | None = None
 
 
 class _Data(_Told):

@@ -128,7 +128,7 @@ def opened(config: RunConfig, choose: Callable[[ImageData], np.ndarray] | None =
     device = pick_device(config.device)
     classifier = open_classifier(config.model, data.shape, data.num_classes, weights=config.weights,
                                  trust=config.trust, model_id=config.model_id, device=device, sigma=noise.sigma,
-                                 front=config)
+                                 front=config, output=config.output)
     stored = read_manifest(config.out)["identity"] if is_store(config.out) else {}
     seed = config.seed if config.seed is not None else int(stored["seed"]) if stored else fresh_seed()
     return Opened(data, indices, noise, classifier, device, seed, stored)

@@ -119,7 +119,7 @@ def open_teacher(spec: str, config: TrainConfig, data: ImageData, device: torch.
     model_card(spec)
     with seeded(config.seed, "pseudo-labels"):
         return open_classifier(spec, data.shape, data.num_classes, weights=config.weights, trust=config.trust,
-                               device=device)
+                               device=device, output=config.output)
 
 
 def _keep(path: Path, indices: np.ndarray, labels: np.ndarray) -> None:

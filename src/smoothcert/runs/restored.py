@@ -63,8 +63,9 @@ def stored_answers(store: Store, model: str, *, weights: str = "best", trust: bo
         InputError: another model. FileError, ModelError: it cannot be opened.
     """
     shape: Any = tuple(store.identity["data"]["shape"])
-    opened = open_classifier(model, shape, store.num_classes, weights=weights, trust=trust)
     stored = store.identity["model"]
+    opened = open_classifier(model, shape, store.num_classes, weights=weights, trust=trust,
+                             output=stored.get("output"))
     if stored["by"] != "id" and opened.identity != stored:
         raise InputError(f"{model} is not the model of {store.folder}: the store names {stored['by']} "
                          f"{stored['sha256'][:12]}, this one is {opened.identity['by']} "

@@ -37,7 +37,7 @@ from smoothcert.runs.streams import Stream, spaced
 from smoothcert.runs.trainee import Trainee, new_trainee
 
 _MACHINE = {"device", "threads", "out", "data_dir"}
-_SOURCES = {"init", "new_head", "weights", "trust", "unlabelled", "unlabelled_split", "max_unlabelled",
+_SOURCES = {"init", "new_head", "weights", "trust", "output", "unlabelled", "unlabelled_split", "max_unlabelled",
             "pseudo_labels", "unlabelled_weight", "denoiser", "classifier"}
 """Options that identity holds by what they stand for: the hashes of other models and of unlabelled images."""
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from smoothcert.checks import check_count, check_positive, check_seed
-from smoothcert.errors import InputError
+from smoothcert.errors import InputError, ModelError
 from smoothcert.noise import build_noise, fresh_seed, image_key, sample
-from smoothcert.smoothing.contract import few_answers
+from smoothcert.smoothing.adapters import adapted, choose
+from smoothcert.smoothing.contract import few_answers, try_rows
 from smoothcert.smoothing.packing import Finished, run_plan
 from smoothcert.smoothing.protocols import (
     Denoiser,
@@ -45,6 +46,7 @@ class SmoothedClassifier:
         levels: levels per unit the images were quantised to, for grid noise: 255 for 8-bit images.
         device: where the model runs; None means where its parameters are.
         engine, space, precision, noise_format: how votes are computed; see `smoothcert.smoothing.Sampling`.
+        output: name or position of the output that holds the logits, where the model has several that could.
     Raises:
         InputError: values outside these. ModelError: a model that cannot serve as a base classifier.
 
@@ -58,7 +60,7 @@ class SmoothedClassifier:
         self, model: Any, sigma: float, num_classes: int, seed: int | None = None, noise: str = "grid",
         denoiser: Denoiser | None = None, bounds: tuple[float, float] | None = (0, 1), levels: int = 255,
         device: torch.device | str | None = None, *, engine: str = "auto", space: str = "auto",
-        precision: str = "float32", noise_format: str = "auto",
+        precision: str = "float32", noise_format: str = "auto", output: str | int | None = None,
     ):
         self.num_classes = check_count("num_classes", num_classes, least=2)
         self.sigma = check_positive("sigma", sigma)
@@ -67,10 +69,12 @@ class SmoothedClassifier:
         self.noise = build_noise(noise, self.sigma, check_count("levels", levels), reach)
         self.seed = fresh_seed() if seed is None else check_seed(seed)
         self.model = base_classifier(model, self.num_classes)
+        self.output = output
         self.denoiser = denoiser
         self.device = torch.device(device) if device is not None else device_of(self.model)
         self._how = partial(Sampling, engine, space, precision, noise_format, device=self.device)
         self._opened: dict[Any, tuple[OpenVoter, Tensor]] = {}
+        self._adapted: dict[Any, Any] = {}
 
     def predict(
         self, x: Any, n: int | None = None, alpha: float = 0.001, *, n_max: int | None = None,
@@ -140,12 +144,12 @@ class SmoothedClassifier:
         """
         check_count("m", m)
         check_ready(self.model)
-        images, keys, _ = self._images(x, index)
+        images, keys, single = self._images(x, index)
         x = torch.as_tensor(x).to(self.device, torch.float32)
         x = x.unsqueeze(0) if x.ndim == 3 else x
         shifts = np.stack([self._shifts(image, key, m) for image, key in zip(images, keys, strict=True)])
         noisy = (x.unsqueeze(1) + torch.from_numpy(shifts).to(self.device)).flatten(0, 1)
-        logits = behind(self.denoiser, self.sigma, self.model)(noisy, *self._walk(images, keys, m))
+        logits = behind(self.denoiser, self.sigma, self._adapt(images, single))(noisy, *self._walk(images, keys, m))
         logits = check_logits(logits, len(noisy), self.num_classes)
         return logits.softmax(dim=1).unflatten(0, (len(x), m)).mean(dim=1)
 
@@ -166,30 +170,42 @@ class SmoothedClassifier:
     def _run(
         self, plan: Plan, x: Any, index: int | Sequence[int] | None, batch_size: int | None
     ) -> Iterator[Finished]:
-        images, keys, _ = self._images(x, index)
+        images, keys, single = self._images(x, index)
         check_ready(self.model)
         with evaluation(self.model):
-            voter = self._voter(images.shape[1:], batch_size, plan.most() * len(images)).voter
+            model = self._adapt(images, single)
+            voter = self._voter(model, images.shape[1:], batch_size, plan.most() * len(images)).voter
             done = run_plan(plan, voter, zip(range(len(images)), images, keys, strict=True), self.num_classes)
             yield from sorted(done, key=lambda finished: finished.tag)
 
-    def _voter(self, shape: tuple[int, ...], batch_size: int | None, samples: int) -> OpenVoter:
+    def _adapt(self, images: np.ndarray, single: bool) -> Any:
+        """The model as one that gives logits (N, K) of any number of such images, kept as long as it is the same."""
+        key = (id(self.model), images.shape[1:])
+        if key not in self._adapted:
+            try:
+                fitting = adapted(self.model, images.shape[1:], self.num_classes, self.output, self.device)
+            except ModelError as error:
+                reading = _other_reading(self.model, images[0], self.device) if single else None
+                if reading is None:
+                    raise
+                raise ModelError(f"{error}; {reading}") from error
+            self._adapted = {key: fitting}
+        return self._adapted[key]
+
+    def _voter(self, model: Any, shape: tuple[int, ...], batch_size: int | None, samples: int) -> OpenVoter:
         """The voter for images of this shape, kept as long as the network and its answers stay what they are."""
         c, h, w = shape
         key = (_content(self.model), shape, batch_size)
+        run, random = behind(self.denoiser, self.sigma, model), is_random(self.denoiser) or is_random(model)
         if key in self._opened:
             voter, before = self._opened[key]
-            if torch.equal(before, self._few_answers(shape)):
+            if torch.equal(before, few_answers(run, shape, self.num_classes, self.device, random)):
                 return voter
         how = self._how(batch_size=batch_size, samples=samples)
-        voter = open_voter(self.model, self.noise, self.num_classes, (c, h, w), self.seed, self.denoiser, how)
-        self._opened = {key: (voter, self._few_answers(shape))}
+        conduct = try_rows(run, shape, self.num_classes, self.device, model=model, random=random)
+        voter = open_voter(model, self.noise, self.num_classes, (c, h, w), self.seed, self.denoiser, how, conduct)
+        self._opened = {key: (voter, conduct.answers)}
         return voter
-
-    def _few_answers(self, shape: tuple[int, ...]) -> Tensor:
-        run = behind(self.denoiser, self.sigma, self.model)
-        random = is_random(self.denoiser) or is_random(self.model)
-        return few_answers(run, shape, self.num_classes, self.device, random)
 
     def _images(self, x: Any, index: int | Sequence[int] | None) -> tuple[np.ndarray, list[int], bool]:
         """Checked float32 images (N, C, H, W) on the host, their noise keys, and whether x was a single image."""
@@ -245,6 +261,18 @@ def _check_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | N
     if not low < high:
         raise InputError(f"bounds must be (low, high) with low < high, or None, got {bounds!r}")
     return float(low), float(high)
+
+
+def _other_reading(model: Any, image: np.ndarray, device: torch.device) -> str | None:
+    """What an array of three dimensions may be beside the one image that the model does not take."""
+    read = f"x of shape {image.shape} was read as one image (C, H, W)"
+    ways = "series (N, C, T) are given as x[:, :, None, :], to lambda x: model(x.squeeze(2)); grey images as x[:, None]"
+    try:
+        with torch.no_grad():
+            choose(model(torch.from_numpy(image).to(device)), len(image), None, None)
+    except Exception:  # the model takes it no better as a batch
+        return f"{read}: several have shape (N, C, H, W); {ways}" if len(image) > 4 else None
+    return f"{read}, but the model takes it as a batch of {len(image)}: {ways}" if len(image) > 1 else None
 
 
 def _is_single(x: Any) -> bool:

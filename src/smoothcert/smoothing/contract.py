@@ -11,7 +11,7 @@ move at all with its input, and then its steps are searched for and judged from 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,11 +45,13 @@ class Conduct:
         alone: why its rows must be judged one by one; None where batches give the same answers.
         steps: its answers do not move with its input but jump; engines that round otherwise may move the jumps.
         exact: batches do not change a bit of them, not even beside a jump: no call needs to be judged again.
+        answers: what `few_answers` gives.
     """
 
     alone: str | None = None
     steps: bool = False
     exact: bool = False
+    answers: Tensor = field(default_factory=lambda: torch.empty(0), compare=False, repr=False)
 
 
 def try_rows(
@@ -68,12 +70,12 @@ def try_rows(
     """
     trial = _Trial(run, _inputs(shape).to(device), num_classes, random)
     alone = torch.cat([trial.logits([row]) for row in _MIXED])
-    try:
-        whole = trial.logits(range(_ROWS))
-    except ModelError as error:
-        if error.__cause__ is None:
-            raise
-        return trial.alone(f"it fails on several at once ({first_line(error.__cause__)})")
+    return replace(_compared(trial, alone, model, batch), answers=alone[:2])
+
+
+def _compared(trial: "_Trial", alone: Tensor, model: Any, batch: int) -> Conduct:
+    """The conduct of a model that gave these answers to four rows alone; raises as `try_rows` does."""
+    whole = trial.logits(range(_ROWS))
     check_finite(not bool(whole.isnan().any()))
     scale, allowed = row_scale(whole), COARSE.get(input_dtype(model), ROUNDING)
     again = trial.logits(range(_ROWS))

@@ -71,18 +71,6 @@ class CastInputs(nn.Module):
         return is_random(self.network)
 
 
-class OneByOne(nn.Module):
-    """A model that judges each row of a batch alone, because it takes no more or because they would mix."""
-
-    def __init__(self, model: Callable[[Tensor], Any]):
-        super().__init__()
-        self.model = model
-        self.training = getattr(model, "training", False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.cat([as_logits(self.model(image)) for image in images.split(1)])
-
-
 def base_classifier(model: Any, num_classes: int) -> Any:
     """Make a model a base classifier, or raise ModelError.
 
@@ -95,6 +83,8 @@ def base_classifier(model: Any, num_classes: int) -> Any:
         return model if dtype == torch.float32 or isinstance(model, CastInputs) else CastInputs(model, dtype)
     if hasattr(owner, "predict_proba"):
         return PredictProba(owner.predict_proba, getattr(owner, "classes_", None), num_classes)
+    if gives_no_scores(model):
+        raise ModelError(f"{type(getattr(model, '__self__', model)).__name__} {NO_SCORES}")
     if not callable(model):
         raise ModelError(
             f"a base classifier must be a callable from images (N, C, H, W) to logits (N, {num_classes}), or have "
@@ -104,13 +94,32 @@ def base_classifier(model: Any, num_classes: int) -> Any:
 
 
 def input_dtype(model: Any) -> torch.dtype:
-    """The type of images that a model takes: the one floating-point type of its parameters, float32 where it has
-    several or none."""
+    """Return the type of images that a model takes: the one floating-point type of its parameters, float32 where it
+    has several or none, or `casts` its images itself."""
     if isinstance(model, CastInputs):
         return model.input_dtype
+    if getattr(model, "casts", False):
+        return torch.float32
     parameters = model.parameters() if isinstance(model, nn.Module) else ()
     found = {parameter.dtype for parameter in parameters if parameter.is_floating_point()}
     return found.pop() if len(found) == 1 else torch.float32
+
+
+NO_SCORES = (
+    "has no predict_proba, so that it gives no score for each class: train it inside CalibratedClassifierCV, or give a "
+    "function that returns scores (N, K), such as lambda x: model.decision_function(x.flatten(1).numpy()) (of two "
+    "classes it is one column z: return numpy.stack([-z, z], 1)), or one-hot rows of what predict says"
+)
+
+
+def gives_no_scores(model: Any) -> bool:
+    """Whether a model is a scikit-learn style estimator without `predict_proba`, or a bound method of one."""
+    name, owner = getattr(model, "__name__", ""), getattr(model, "__self__", None)
+    if name in ("decision_function", "predict") and hasattr(owner, "fit"):
+        return True
+    if isinstance(model, nn.Module) or callable(model) or hasattr(model, "predict_proba"):
+        return False
+    return hasattr(model, "decision_function") or hasattr(model, "predict")
 
 
 def is_random(model: Any) -> bool:
@@ -148,13 +157,11 @@ def as_logits(answers: Any) -> Tensor:
 def check_logits(answers: Any, batch: int, num_classes: int) -> Tensor:
     """Return a model's answers to a batch as logits (batch, num_classes), or raise ModelError; see `as_logits`."""
     logits = as_logits(answers)
-    if tuple(logits.shape) == (batch, num_classes):
-        return logits
-    one = "" if logits.numel() != batch else (": one logit an image leaves the other class unsaid, return two columns, "
-                                              "such as torch.cat([-z, z], dim=1)")
+    if [size for size in logits.shape if size != 1] == [size for size in (batch, num_classes) if size != 1]:
+        return logits.reshape(batch, num_classes)
     raise ModelError(
         f"the base classifier must return logits of shape ({batch}, {num_classes}) for {batch} images and "
-        f"num_classes = {num_classes}, got {tuple(logits.shape)}{one}"
+        f"num_classes = {num_classes}, got {tuple(logits.shape)}"
     )
 
 

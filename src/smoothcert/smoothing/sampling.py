@@ -12,13 +12,14 @@ from torch import Tensor
 from smoothcert.checks import check_count, check_known
 from smoothcert.errors import InputError, ModelError
 from smoothcert.noise import SMALL_SPACE_FORMAT, Noise, PhiloxStream
+from smoothcert.smoothing.adapters import Fit, behind_fit
+from smoothcert.smoothing.batching import ONE_ROW
 from smoothcert.smoothing.contract import COARSE, Conduct, try_rows
 from smoothcert.smoothing.engines import ENGINES, PRECISIONS, EngineWarning, open_engine, reduced
 from smoothcert.smoothing.protocols import (
     BaseClassifier,
     Denoiser,
     Normals,
-    OneByOne,
     device_of,
     input_dtype,
     is_random,
@@ -135,7 +136,9 @@ def _network_voter(
     referee = how.precision == "float32" and dtype not in COARSE and not (conduct.alone or conduct.exact)
     random = is_random(denoiser) or is_random(model)
     run, judge = (behind(denoiser, noise.sigma, one) for one in (engine.run, plain))
-    voter = NetworkVoter(_rows(placement, noise, seed, device, how), OneByOne(run) if conduct.alone else run, judge,
+    if conduct.alone:
+        run = behind_fit(run, Fit(batch=ONE_ROW))
+    voter = NetworkVoter(_rows(placement, noise, seed, device, how), run, judge,
                          num_classes, engine.batch or batch, device, referee, random)
     return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch, random,
                      dtype)

@@ -34,6 +34,8 @@ class RunConfig(DataConfig, MachineConfig):
     weights: Literal["best", "last"] = Field("best", description="which weights of a model directory: best or last")
     model_id: str | None = Field(None, description="name that identifies a model which is no network and no file, "
                                                    "so that its run can be resumed")
+    output: str | None = Field(None, description="name or position of the model's output that holds the logits, where "
+                                                 "several could (default: the only one that can)")
     trust: bool = Field(False, description="run the code that a model directory or a .pt2 file brings")
     denoiser: Local | None = Field(None, description="directory of a trained denoiser, to stand between the noise and "
                                                     "the model")

@@ -87,6 +87,8 @@ class TrainConfig(DataConfig, MachineConfig):
                                                       "labelled ones'")
     weights: Literal["best", "last"] = Field("best", description="which weights of the model directories of init, "
                                                                  "pseudo-labels and classifier: best or last")
+    output: str | None = Field(None, description="name or position of the output that holds the logits, where the "
+                                                 "model of pseudo-labels or classifier has several that could")
     trust: bool = Field(False, description="run the code that those model directories, or a .pt2 file, bring")
     seed: Seed = Field(0, description="run seed in [0, 2^128)")
     out: Local = Field(description="model directory; the same command resumes an interrupted run")

@@ -127,8 +127,10 @@ def _options(readable: Readable, asked: VerifyConfig) -> dict[str, Any]:
     images = images_at(identity, np.arange(identity["images"]["count"]))
     if images is None:
         images = readable.store.column("index")[:: identity.get("records_per_image", 1)]
-    return {**given, "model_id": identity["model"].get("id"), "data": asked.data or (name if name in KNOWN_SPECS else
-            None), "split": identity["data"]["split"], "num_classes": identity["num_classes"],
+    model = identity["model"]
+    return {**given, "model_id": model.get("id"), "output": model.get("output"),
+            "data": asked.data or (name if name in KNOWN_SPECS else None), "split": identity["data"]["split"],
+            "num_classes": identity["num_classes"],
             "indices": images.tolist(), "sigma": identity["noise"]["sigma"], "noise": identity["noise"]["kind"],
             "seed": identity["seed"], "device": identity["device"]}
 
