@@ -1,7 +1,7 @@
 """SmoothedClassifier: the thin face that users hold."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from smoothcert.checks import check_count, check_positive, check_seed
 from smoothcert.errors import InputError
 from smoothcert.noise import build_noise, fresh_seed, image_key, sample
+from smoothcert.smoothing.isolation import isolated
 from smoothcert.smoothing.packing import Finished, run_plan
 from smoothcert.smoothing.protocols import (
     Denoiser,
@@ -139,14 +140,15 @@ class SmoothedClassifier:
         """
         check_count("m", m)
         check_ready(self.model)
-        images, keys, _ = self._images(x, index)
-        x = torch.as_tensor(x).to(self.device, torch.float32)
-        x = x.unsqueeze(0) if x.ndim == 3 else x
-        shifts = np.stack([self._shifts(image, key, m) for image, key in zip(images, keys, strict=True)])
-        noisy = (x.unsqueeze(1) + torch.from_numpy(shifts).to(self.device)).flatten(0, 1)
-        logits = behind(self.denoiser, self.sigma, self.model)(noisy, *self._walk(images, keys, m))
-        logits = check_logits(logits, len(noisy), self.num_classes)
-        return logits.softmax(dim=1).unflatten(0, (len(x), m)).mean(dim=1)
+        with isolated(self.device):
+            images, keys, _ = self._images(x, index)
+            x = torch.as_tensor(x).to(self.device, torch.float32)
+            x = x.unsqueeze(0) if x.ndim == 3 else x
+            shifts = np.stack([self._shifts(image, key, m) for image, key in zip(images, keys, strict=True)])
+            noisy = (x.unsqueeze(1) + torch.from_numpy(shifts).to(self.device)).flatten(0, 1)
+            logits = behind(self.denoiser, self.sigma, self.model)(noisy, *self._walk(images, keys, m))
+            logits = check_logits(logits, len(noisy), self.num_classes)
+            return logits.softmax(dim=1).unflatten(0, (len(x), m)).mean(dim=1)
 
     def _walk(self, images: np.ndarray, keys: Sequence[int], m: int) -> list[Normals]:
         """The normals of stage "attack", where something random asks for them."""
@@ -164,13 +166,13 @@ class SmoothedClassifier:
 
     def _run(
         self, plan: Plan, x: Any, index: int | Sequence[int] | None, batch_size: int | None
-    ) -> Iterator[Finished]:
+    ) -> list[Finished]:
         images, keys, _ = self._images(x, index)
         check_ready(self.model)
-        with evaluation(self.model):
+        with isolated(self.device), evaluation(self.model):
             voter = self._voter(images.shape[1:], batch_size, plan.most() * len(images)).voter
             done = run_plan(plan, voter, zip(range(len(images)), images, keys, strict=True), self.num_classes)
-            yield from sorted(done, key=lambda finished: finished.tag)
+            return sorted(done, key=lambda finished: finished.tag)
 
     def _voter(self, shape: tuple[int, ...], batch_size: int | None, samples: int) -> OpenVoter:
         """The voter for images of this shape, kept as long as the network's weights stay what they are."""
