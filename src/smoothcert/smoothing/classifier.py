@@ -32,6 +32,8 @@ from smoothcert.stats import Certificate, ClassCounts, Plan, Prediction, certify
 class SmoothedClassifier:
     """g(x) = the class that the base classifier gives most often to x + N(0, sigma^2 I) (Cohen et al. 2019, eq. 1).
 
+    What the caller has set in torch (autocast, default dtype and device, shortened products) changes no answer.
+
     Args:
         model: base classifier, (N, C, H, W) float32 -> (N, K) logits, normalisation inside; or an object with
             `predict_proba`. Networks with BatchNorm or dropout must be in eval mode.
@@ -222,10 +224,13 @@ def check_images(x: Any, bounds: tuple[float, float] | None) -> np.ndarray:
 def _check_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
     if bounds is None:
         return None
-    low, high = bounds
+    try:
+        low, high = map(float, bounds)
+    except (TypeError, ValueError):
+        raise InputError(f"bounds must be two numbers (low, high), or None, got {bounds!r}") from None
     if not low < high:
         raise InputError(f"bounds must be (low, high) with low < high, or None, got {bounds!r}")
-    return float(low), float(high)
+    return low, high
 
 
 def _is_single(x: Any) -> bool:
