@@ -1,7 +1,8 @@
-"""A Ray cluster of two nodes on this machine: the bytes of a run by one process, whoever dies."""
+"""A Ray cluster of two nodes on this machine, with a token: the bytes of a run by one process, whoever dies."""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from smoothcert.runs.certify import certify
 from smoothcert.runs.cluster import BLOCK, blocks_of, by_cluster
 from smoothcert.runs.config import AttackConfig, CertifyConfig, DistributionalConfig
 from smoothcert.runs.distributional import distributional
+from smoothcert.runs.joining import joined
 
 SLOW = """
 import time
@@ -47,9 +49,13 @@ def home(tmp_path_factory) -> Path:
 def nodes() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        pytest.importorskip("ray", reason="needs ray")
+        patch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+        patch.setenv("RAY_AUTH_MODE", "token")
+        ray = pytest.importorskip("ray", reason="needs ray")
         from ray.cluster_utils import Cluster
 
+        if hasattr(ray.exceptions, "AuthenticationError"):
+            ray._raylet.Config.initialize("")  # it may have been imported before
         running = Cluster(initialize_head=True, head_node_args={
             "num_cpus": 1, "include_dashboard": False, "_system_config": SOON_DEAD})
         yield running
@@ -93,6 +99,21 @@ def test_a_node_and_then_the_driver_are_killed(home, nodes, tmp_path):
     assert gone.is_set()
     assert finished.complete
     assert content(tmp_path / "run") == content(tmp_path / "whole") != {}
+
+
+@pytest.mark.slow
+def test_the_cluster_asks_for_its_token(nodes):
+    """Ray's own heads do what `Guarded` does below."""
+    if not hasattr(sys.modules["ray"].exceptions, "AuthenticationError"):
+        pytest.skip("Ray before 2.52 has no tokens")
+    code = ("from smoothcert.runs.joining import joined\n"
+            f"with joined({nodes.address!r}) as ray: print(ray.get(ray.put('joined')))")
+    env = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
+    refused = "asks for its token, but the one in RAY_AUTH_TOKEN is another"
+    for token, words in (("a" * 64, "joined"), ("b" * 64, refused)):
+        told = subprocess.run([sys.executable, "-c", code], env={**env, "RAY_AUTH_TOKEN": token}, text=True,
+                              capture_output=True, timeout=100, check=False)
+        assert words in (told.stdout or told.stderr)
 
 
 @pytest.mark.slow
@@ -227,8 +248,7 @@ def test_what_is_refused(home, tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError, match=r"smoothcert\[ray\]"):
         list(by_cluster(run, [0]))
     assert list(by_cluster(run, [])) == []
-    refusing = SimpleNamespace(is_initialized=lambda: False, init=lambda address, **k: _refuse(address))
-    monkeypatch.setitem(sys.modules, "ray", refusing)
+    monkeypatch.setitem(sys.modules, "ray", Refusing())
     for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"):
         run.config.cluster = address
         with pytest.raises(InputError, match=rf"(?s)cannot join {address}: .*auto or local"):
@@ -237,15 +257,131 @@ def test_what_is_refused(home, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(InputError, match=r"cannot join 127\.0\.0\.1:1"):
         list(by_cluster(run, [0]))
-    monkeypatch.delenv("RAY_ADDRESS")
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    (tmp_path / "ray").mkdir()
-    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")  # of a cluster that is gone
-    with pytest.raises(InputError, match="cannot join local: asked to join local"):
-        list(by_cluster(run, [0]))
+    for value in (None, "", "auto"):
+        monkeypatch.delenv("RAY_ADDRESS") if value is None else monkeypatch.setenv("RAY_ADDRESS", value)
+        for found in ("127.0.0.1:1", None):  # a cluster that is gone, and none
+            monkeypatch.setitem(sys.modules, "ray", Refusing(found))
+            with pytest.raises(InputError, match="cannot join local: asked to join local"):
+                list(by_cluster(run, [0]))
     with pytest.raises(ConfigError, match="cluster"):
         DistributionalConfig.checked({"model": str(tmp_path), "cluster": 3})
 
 
-def _refuse(address: str) -> None:
-    raise ConnectionError(f"asked to join {address}")
+class Refusing:
+    """As much of Ray as finding a cluster and being refused by it takes; it has no tokens, as before Ray 2.52."""
+
+    exceptions = SimpleNamespace(RayError=type("RayError", (Exception,), {}))
+
+    def __init__(self, found: str | None = None):
+        self._found = found
+        self._private = SimpleNamespace(services=SimpleNamespace(canonicalize_bootstrap_address=self._find))
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, address: str, **options: Any) -> None:
+        raise ConnectionError(f"asked to join {address}")
+
+    def shutdown(self) -> None:
+        pass
+
+    def _find(self, address: str) -> str:
+        assert address == "auto"
+        if self._found is None:
+            raise ConnectionError("Could not find any running Ray instance")
+        return self._found
+
+
+class Guarded(Refusing):
+    """Ray as it treats tokens from 2.52 on: a head answers who shows what it asks for, and aborts who shows nothing.
+
+    Args:
+        token: the head's, or None where it takes everybody.
+    """
+
+    class AuthenticationError(Refusing.exceptions.RayError):
+        pass
+
+    exceptions = SimpleNamespace(RayError=Refusing.exceptions.RayError, AuthenticationError=AuthenticationError)
+
+    def __init__(self, address: str, token: str | None):
+        super().__init__(address)
+        self._token, self._mode, self.joined = token, os.environ.get("RAY_AUTH_MODE"), ""
+        self._raylet = SimpleNamespace(Config=SimpleNamespace(initialize=self._read), GcsClient=self._ask)
+
+    def init(self, address: str, **options: Any) -> None:
+        self._ask(address)
+        assert (self._mode == "token") == (self._token is not None), "the workers and the driver do not understand"
+        self.joined = address
+
+    def _read(self, _: str) -> None:
+        self._mode = os.environ.get("RAY_AUTH_MODE")
+
+    def _ask(self, address: str) -> None:
+        shown = self._shown() if self._mode == "token" else None
+        if self._token is not None and shown != self._token:
+            raise self.AuthenticationError("InvalidAuthToken")
+
+    def _shown(self) -> str:
+        if token := os.environ.get("RAY_AUTH_TOKEN"):
+            return token
+        path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+        if not path.is_file():
+            raise self.AuthenticationError("couldn't find an authentication token")
+        return path.read_text()
+
+
+@pytest.fixture
+def listening() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def own_home(tmp_path, monkeypatch) -> Path:
+    """A home folder without a token, and an environment that says nothing of any."""
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ENABLE_K8S_TOKEN_AUTH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def put_token(home: Path, token: str) -> None:
+    (home / ".ray").mkdir()
+    (home / ".ray" / "auth_token").write_text(token)
+
+
+@pytest.mark.parametrize("address", ["auto", "HOST:PORT", "ray://HOST:PORT"])
+@pytest.mark.parametrize(("token", "mode"), [("t", None), ("t", "token"), (None, None), (None, "token")])
+def test_a_cluster_gets_the_token_that_it_asks_for(address, token, mode, own_home, listening, monkeypatch):
+    """Of the home folder; and one that asks for none is shown none, without which its workers could not answer."""
+    if address.startswith("ray://") and token is None:
+        pytest.skip("Ray's client may show a token to everybody")
+    put_token(own_home, "t")
+    if mode:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    ray = Guarded(listening, token)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with joined(address.replace("HOST:PORT", listening)):
+        assert ray.joined.endswith(listening)
+    assert os.environ.get("RAY_AUTH_MODE") == mode, "left as it was"
+
+
+@pytest.mark.parametrize(("of_home", "settings", "words"), [
+    (None, {}, r"none was found in .*\.ray/auth_token"),
+    (None, {"RAY_AUTH_MODE": "token"}, r"none was found in .*\.ray/auth_token"),
+    ("", {}, r"none was found in .*\.ray/auth_token"),
+    ("other", {}, r"the one in .*\.ray/auth_token is another"),
+    ("t", {"RAY_AUTH_TOKEN": "other"}, "the one in RAY_AUTH_TOKEN is another"),
+    ("t", {"RAY_AUTH_TOKEN_PATH": "/nowhere"}, "none was found in /nowhere"),
+    ("t", {"RAY_AUTH_MODE": "disabled"}, "the one in .* was not shown, because RAY_AUTH_MODE is not token"),
+])
+def test_a_refused_token_is_named(of_home, settings, words, own_home, listening, monkeypatch):
+    if of_home is not None:
+        put_token(own_home, of_home)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "ray", Guarded(listening, "t"))
+    expected = rf"asks for its token, but {words}.*\n.*ray get-auth-token"
+    with pytest.raises(InputError, match=expected), joined(listening):
+        pass

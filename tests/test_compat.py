@@ -44,7 +44,7 @@ def test_the_published_call():
 def test_it_is_certify_as_published_from_the_same_votes():
     x, net = torch.linspace(0, 1, 12).reshape(3, 2, 2), network().eval()
     mine = Smooth(net, 3, SIGMA, seed=5).certify(x, 100, 1000, 0.01, 64)
-    told = SmoothedClassifier(net, SIGMA, 3, 5, "gaussian", bounds=None).certify(x, 100, 1000, 0.01, "cohen")
+    told = SmoothedClassifier(net, SIGMA, 3, 5, "grid", bounds=None).certify(x, 100, 1000, 0.01, "cohen")
     p = special.betaincinv(n_a := int(np.asarray(told.estimation)[told.selection.top]), 1001 - n_a, 0.01)
     exact = SIGMA * special.ndtri(p)
     assert mine == ((told.selection.top, told.radius) if p > 0.5 else (-1, 0.0))
@@ -93,6 +93,83 @@ def test_either_noise(noise):
     assert Smooth(half_space, 2, SIGMA, seed=0, noise=noise).predict(torch.full((3, 2, 2), 0.5), 100, 0.001, 50) == 1
 
 
+def reads_the_centre(x):
+    """Class 1 where the trailing bits of noisy pixels near 0 tell that the clean ones were 1/255 (Mironov 2012)."""
+    y = x.flatten(1).double()
+    near = y.abs() < 2.0**-9
+    told = (~near | (torch.remainder(y * 2.0**32, 1) == 0)).all(dim=1) & near.any(dim=1)
+    return torch.stack([~told, told], dim=1).float()
+
+
+def test_trailing_bits_give_no_false_certificate_unless_the_published_noise_is_asked_for():
+    """0 and 1/255 are .124 apart; on plain noise each is certified beyond that, with different classes."""
+    images = [torch.full((1, 20, 50), k / 255) for k in (0, 1)]
+
+    def told(**noise):
+        return [Smooth(reads_the_centre, 2, 0.5, seed=k, **noise).certify(images[k], 100, 1000, 0.001, 500)
+                for k in (0, 1)]
+
+    (low, near), (high, far) = told(noise="gaussian")
+    assert (low, high) == (0, 1)
+    assert min(near, far) > np.sqrt(1000) / 255
+    (low, near), (high, far) = told()
+    assert low == high or min(near, far) < np.sqrt(1000) / 255
+
+
+def test_attributes_are_read_at_each_call():
+    x = torch.full((3, 2, 2), 0.5)
+    g = Smooth(half_space, 2, 0.25, seed=0)
+    first = g.certify(x, 100, 1000, 0.001, 100)
+    g.sigma = 0.5
+    assert g.certify(x, 100, 1000, 0.001, 100) == Smooth(half_space, 2, 0.5, seed=0).certify(x, 100, 1000, 0.001, 100)
+    assert g.certify(x, 100, 1000, 0.001, 100) != first
+    g.base_classifier = lambda y: half_space(-y)
+    assert g.certify(x, 100, 1000, 0.001, 100)[0] == 0
+    g.base_classifier, g.num_classes = network(), 3
+    assert g.predict(x, 100, 0.001, 100) in (-1, 0, 1, 2)
+    assert not g.base_classifier.training
+    g.sigma = -1
+    with pytest.raises(InputError, match="sigma"):
+        g.predict(x, 100, 0.001, 100)
+
+
+class Unanimous(Smooth):
+    def _sample_noise(self, x, num, batch_size):
+        return np.array([0, num])
+
+
+class Cautious(Smooth):
+    def _lower_confidence_bound(self, NA, N, alpha):
+        return super()._lower_confidence_bound(NA, N, alpha) / 2
+
+
+def test_steps_that_a_subclass_overrides_are_taken():
+    x = torch.full((3, 2, 2), -0.5)
+    assert Smooth(half_space, 2, SIGMA).predict(x, 100, 0.001, 100) == 0
+    assert Unanimous(half_space, 2, SIGMA).predict(x, 100, 0.001, 100) == 1
+    answer, radius = Unanimous(half_space, 2, SIGMA).certify(x, 100, 1000, 0.001, 100)
+    exact = SIGMA * special.ndtri(0.001 ** (1 / 1000))
+    assert answer == 1
+    assert exact - 1e-11 <= radius <= exact
+    assert Cautious(half_space, 2, SIGMA).certify(x, 100, 1000, 0.001, 100) == (Smooth.ABSTAIN, 0.0)
+    g = Smooth(half_space, 2, SIGMA)
+    g._sample_noise = lambda x, num, batch_size: np.array([num // 2, num - num // 2])
+    assert g.certify(x, 100, 1000, 0.001, 100) == (Smooth.ABSTAIN, 0.0)
+    counts = Smooth(half_space, 2, SIGMA)._sample_noise(x, 100, 30)
+    assert counts.shape == (2,)
+    assert counts.sum() == 100
+
+
+def test_one_image_as_the_published_class_takes_it():
+    """It repeats x in a new first dimension of four, so that fewer dimensions, and a batch of one, are an image too."""
+    image = torch.full((1, 3, 4), 0.5)
+    expected = Smooth(half_space, 2, SIGMA, seed=0).certify(image, 100, 1000, 0.001, 100)
+    for x in (image[None], image[0], image.numpy(), image.double(), image.requires_grad_()):
+        assert Smooth(half_space, 2, SIGMA, seed=0).certify(x, 100, 1000, 0.001, 100) == expected
+    with pytest.raises(InputError, match=r"one image, .*got shape \(2, 1, 3, 4\): call once for each"):
+        Smooth(half_space, 2, SIGMA).predict(image.repeat(2, 1, 1, 1), 100, 0.001, 100)
+
+
 def test_an_estimator_like_arts():
     estimator = SmoothedEstimator(half_space, 2, sample_size=200, scale=SIGMA, seed=0, clip_values=None)
     x = np.stack([np.full((3, 2, 2), value, np.float32) for value in (0.5, -0.5, 0.0)])
@@ -107,3 +184,10 @@ def test_an_estimator_like_arts():
         estimator.predict(x[0])
     with pytest.raises(InputError, match="pixels must lie"):
         SmoothedEstimator(half_space, 2).predict(x)
+    estimator.scale, before = 2 * SIGMA, radii
+    _, radii = estimator.certify(x, n=1000)
+    assert (radii != before).any()
+    estimator.model = lambda images: half_space(-images)
+    assert estimator.predict(x).tolist()[:2] == [[1, 0], [0, 1]]
+    with pytest.raises(InputError, match="two numbers"):
+        SmoothedEstimator(half_space, 2, clip_values=(np.zeros((3, 1, 1)), np.ones((3, 1, 1))))

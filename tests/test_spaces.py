@@ -530,3 +530,17 @@ def test_spaces_are_found_where_gradients_are_off():
         with off():
             _, space = found("mlp")
             assert space.head(torch.zeros(2, 20)).shape == (2, 5)
+
+
+class NumPyScalar(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(48, 3)
+
+    def forward(self, x):
+        return self.head((x - np.float64(0.4)).flatten(1))
+
+
+def test_a_network_that_cannot_be_run_as_its_graph_says_prints_nothing(capfd):
+    assert find_space(NumPyScalar().eval(), (3, 4, 4), 3) is None
+    assert capfd.readouterr() == ("", "")

@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from smoothcert.checks import check_count
+from smoothcert.compat.live import LiveClassifier
 from smoothcert.errors import InputError
 from smoothcert.smoothing import SmoothedClassifier
 from smoothcert.stats.procedures import ABSTAIN
@@ -13,6 +13,8 @@ from smoothcert.stats.procedures import ABSTAIN
 
 class SmoothedEstimator:
     """`predict` and `certify` on arrays (N, C, H, W), as `PyTorchRandomizedSmoothing` of ART has them.
+
+    All attributes are read at each call, so `estimator.scale = 1.0` takes effect.
 
     Args:
         model: (N, C, H, W) float32 -> (N, K) logits; put into eval mode at each call.
@@ -32,8 +34,9 @@ class SmoothedEstimator:
     ):
         self.model, self.nb_classes = model, nb_classes
         self.sample_size, self.scale, self.alpha = check_count("sample_size", sample_size), scale, alpha
-        self.clip_values = clip_values
-        self._classifier = SmoothedClassifier(model, scale, nb_classes, seed, bounds=clip_values)
+        self.clip_values, self.seed = clip_values, seed
+        self._live = LiveClassifier()
+        self._live.of(model, **self._settings())
 
     def predict(self, x: Any, batch_size: int = 128, is_abstain: bool = True) -> np.ndarray:
         """(N, K) float32, 1 at the class of each image; a row of zeros where PREDICT abstains.
@@ -56,9 +59,10 @@ class SmoothedEstimator:
                 np.array([one.radius for one in told]))
 
     def _ready(self) -> SmoothedClassifier:
-        if isinstance(self.model, nn.Module):
-            self.model.eval()
-        return self._classifier
+        return self._live.ready(self.model, **self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        return {"sigma": self.scale, "num_classes": self.nb_classes, "seed": self.seed, "bounds": self.clip_values}
 
 
 def _batch(x: Any) -> Any:

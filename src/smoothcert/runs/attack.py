@@ -34,6 +34,7 @@ from smoothcert.runs.seeds import generator
 from smoothcert.runs.soft_answers import soft_answers
 from smoothcert.runs.store import Store, read_store
 from smoothcert.runs.work import Done, Task
+from smoothcert.smoothing.isolation import isolated
 from smoothcert.smoothing.packing import Finished
 from smoothcert.smoothing.protocols import evaluation
 from smoothcert.stats import Plan, predict_plan
@@ -45,6 +46,7 @@ NOISE_FORMAT = "sfc64-v1"
 """The format of the noise that an attack sees."""
 
 
+@isolated()
 def attack(config: AttackConfig, progress: Progress = silent) -> Store:
     """Attack the images of a data set, or what is left of them; the finished store.
 

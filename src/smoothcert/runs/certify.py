@@ -11,14 +11,17 @@ from smoothcert.runs.filling import fill
 from smoothcert.runs.prepare import prepare
 from smoothcert.runs.progress import Progress, silent
 from smoothcert.runs.store import Store
+from smoothcert.smoothing.isolation import isolated
 from smoothcert.stats import Plan, certify_plan, predict_plan
 
 
+@isolated()
 def certify(config: CertifyConfig, progress: Progress = silent) -> Store:
     """Certify the images of a data set, or what is left of them; the finished store."""
     return fill(prepare(config, partial(_certify_plan, config)), progress)
 
 
+@isolated()
 def predict(config: PredictConfig, progress: Progress = silent) -> Store:
     """Predict the images of a data set with the smoothed classifier, or what is left of them; the finished store."""
     return fill(prepare(config, partial(_predict_plan, config)), progress)

@@ -8,20 +8,16 @@ under the same paths as the driver.
 import os
 import platform
 import re
-import signal
-import socket
-import threading
 import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from smoothcert.errors import InputError, MissingExtraError, SmoothcertError
+from smoothcert.errors import SmoothcertError
+from smoothcert.runs.joining import joined
 from smoothcert.runs.manifest import record_count
 from smoothcert.runs.work import BLOCK, Done, Run, Task, reopened
 from smoothcert.runs.workers import DEATHS
@@ -29,7 +25,6 @@ from smoothcert.version import __version__
 
 _COLOURS = r"\x1b\[\d*m"
 _AHEAD = 2  # blocks that a worker has at a time, so that it never waits for the driver
-_ANSWER = 10.0  # seconds that a cluster has to answer
 _LOOK, _PATIENCE = 2.0, 60.0  # seconds between looks at the cluster's size, and until a warning that it does nothing
 
 
@@ -59,62 +54,6 @@ def blocks_of(run: Run, pending: Sequence[int]) -> list[list[Task]]:
         if left := tuple(position for position in task if position in wanted):
             blocks[-1].append(left)
     return [block for block in blocks if block]
-
-
-@contextmanager
-def joined(address: str) -> Iterator[Any]:
-    """Ray, connected to a cluster: `auto` is the one that runs already, else, as `local`, one of this machine."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError:
-        raise MissingExtraError("ray", "ray", "--cluster") from None
-    ours = not ray.is_initialized()
-    if ours:
-        ending = signal.getsignal(signal.SIGTERM)
-        _connect(ray, address)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, ending)  # Ray puts its own in its place, which drops the process
-    try:
-        yield ray
-    finally:
-        if ours:
-            ray.shutdown()
-
-
-def _connect(ray: Any, address: str) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        if address == "auto":
-            address = _running_here() or "local"
-        if address == "local":
-            quiet["include_dashboard"] = False
-        else:
-            _knock(address)
-        ray.init(address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise InputError(f"cluster: cannot join {address}: {error}\nGive the address of a running Ray cluster "
-                         f"(HOST:PORT of its head, or ray://HOST:10001 from outside), auto or local") from None
-
-
-def _running_here() -> str | None:
-    """The address of the cluster that the environment names, or that was started last on this machine and answers."""
-    if named := os.environ.get("RAY_ADDRESS"):
-        return named
-    told = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
-    try:
-        address = told.read_text(encoding="utf-8").strip()
-        _knock(address)
-    except (OSError, ValueError):
-        return None
-    return address
-
-
-def _knock(address: str) -> None:
-    """Raise OSError or ValueError where nobody answers, which Ray itself would wait for over many minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    socket.create_connection((host, int(port)), timeout=_ANSWER).close()
 
 
 @dataclass(eq=False)

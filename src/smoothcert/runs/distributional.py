@@ -34,9 +34,11 @@ from smoothcert.runs.seeds import generator
 from smoothcert.runs.store import Store
 from smoothcert.runs.work import Done, Task
 from smoothcert.smoothing.engines.precision import tf32
+from smoothcert.smoothing.isolation import isolated
 from smoothcert.smoothing.protocols import evaluation
 
 
+@isolated()
 def distributional(config: DistributionalConfig, progress: Progress = silent) -> Store:
     """Do what is left of the run over a model's images; the finished store. Of a store, see `counted`.
 

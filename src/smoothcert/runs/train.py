@@ -35,6 +35,7 @@ from smoothcert.runs.seeds import derived_seed
 from smoothcert.runs.store import check_identity
 from smoothcert.runs.streams import Stream, spaced
 from smoothcert.runs.trainee import Trainee, new_trainee
+from smoothcert.smoothing.isolation import isolated
 
 _MACHINE = {"device", "threads", "out", "data_dir"}
 _SOURCES = {"init", "new_head", "weights", "trust", "output", "unlabelled", "unlabelled_split", "max_unlabelled",
@@ -42,6 +43,7 @@ _SOURCES = {"init", "new_head", "weights", "trust", "output", "unlabelled", "unl
 """Options that identity holds by what they stand for: the hashes of other models and of unlabelled images."""
 
 
+@isolated()
 def train(config: TrainConfig, progress: Progress = silent) -> ModelCard:
     """Train a base classifier or a denoiser and leave a model folder; the same call resumes where a killed one stopped.
 

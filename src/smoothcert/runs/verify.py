@@ -12,6 +12,7 @@ from smoothcert.runs.progress import Progress, silent
 from smoothcert.runs.verifying.files import Check, Readable, check_adversaries, read_all
 from smoothcert.runs.verifying.records import Terms, check_images, check_votes, terms_of
 from smoothcert.runs.verifying.settings import check_settings
+from smoothcert.smoothing.isolation import isolated
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Verified:
                            for check in self.checks]}
 
 
+@isolated()
 def verify(config: VerifyConfig, progress: Progress = silent) -> Verified:
     """Check a store of any kind, and find everything that is wrong with it.
 

@@ -1,6 +1,7 @@
 """From a base classifier and noise to votes, and the smoothed classifier that users hold."""
 
 from smoothcert.smoothing.classifier import SmoothedClassifier
+from smoothcert.smoothing.isolation import isolated
 from smoothcert.smoothing.packing import Finished, run_plan
 from smoothcert.smoothing.protocols import BaseClassifier, Denoiser, base_classifier, check_ready, evaluation
 from smoothcert.smoothing.rows import Segment
@@ -8,5 +9,5 @@ from smoothcert.smoothing.sampling import OpenVoter, Sampling, open_voter
 
 __all__ = [
     "BaseClassifier", "Denoiser", "Finished", "OpenVoter", "Sampling", "Segment", "SmoothedClassifier",
-    "base_classifier", "check_ready", "evaluation", "open_voter", "run_plan",
+    "base_classifier", "check_ready", "evaluation", "isolated", "open_voter", "run_plan",
 ]

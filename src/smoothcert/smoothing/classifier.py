@@ -1,7 +1,7 @@
 """SmoothedClassifier: the thin face that users hold."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,8 @@ from smoothcert.errors import InputError, ModelError
 from smoothcert.noise import build_noise, fresh_seed, image_key, sample
 from smoothcert.smoothing.adapters import adapted, choose
 from smoothcert.smoothing.contract import few_answers, try_rows
+from smoothcert.smoothing.engines import reduced
+from smoothcert.smoothing.isolation import isolated
 from smoothcert.smoothing.packing import Finished, run_plan
 from smoothcert.smoothing.protocols import (
     Denoiser,
@@ -32,6 +34,8 @@ from smoothcert.stats import Certificate, ClassCounts, Plan, Prediction, certify
 
 class SmoothedClassifier:
     """g(x) = the class that the base classifier gives most often to x + N(0, sigma^2 I) (Cohen et al. 2019, eq. 1).
+
+    What the caller has set in torch (autocast, default dtype and device, shortened products) changes no answer.
 
     Args:
         model: base classifier, (N, C, H, W) float32 -> (N, K) logits, normalisation inside; or an object with
@@ -144,14 +148,15 @@ class SmoothedClassifier:
         """
         check_count("m", m)
         check_ready(self.model)
-        images, keys, single = self._images(x, index)
-        x = torch.as_tensor(x).to(self.device, torch.float32)
-        x = x.unsqueeze(0) if x.ndim == 3 else x
-        shifts = np.stack([self._shifts(image, key, m) for image, key in zip(images, keys, strict=True)])
-        noisy = (x.unsqueeze(1) + torch.from_numpy(shifts).to(self.device)).flatten(0, 1)
-        logits = behind(self.denoiser, self.sigma, self._adapt(images, single))(noisy, *self._walk(images, keys, m))
-        logits = check_logits(logits, len(noisy), self.num_classes)
-        return logits.softmax(dim=1).unflatten(0, (len(x), m)).mean(dim=1)
+        with isolated(self.device):
+            images, keys, single = self._images(x, index)
+            x = torch.as_tensor(x).to(self.device, torch.float32)
+            x = x.unsqueeze(0) if x.ndim == 3 else x
+            shifts = np.stack([self._shifts(image, key, m) for image, key in zip(images, keys, strict=True)])
+            noisy = (x.unsqueeze(1) + torch.from_numpy(shifts).to(self.device)).flatten(0, 1)
+            logits = behind(self.denoiser, self.sigma, self._adapt(images, single))(noisy, *self._walk(images, keys, m))
+            logits = check_logits(logits, len(noisy), self.num_classes)
+            return logits.softmax(dim=1).unflatten(0, (len(x), m)).mean(dim=1)
 
     def _walk(self, images: np.ndarray, keys: Sequence[int], m: int) -> list[Normals]:
         """The normals of stage "attack", where something random asks for them."""
@@ -169,14 +174,14 @@ class SmoothedClassifier:
 
     def _run(
         self, plan: Plan, x: Any, index: int | Sequence[int] | None, batch_size: int | None
-    ) -> Iterator[Finished]:
+    ) -> list[Finished]:
         images, keys, single = self._images(x, index)
         check_ready(self.model)
-        with evaluation(self.model):
+        with isolated(self.device), evaluation(self.model):
             model = self._adapt(images, single)
             voter = self._voter(model, images.shape[1:], batch_size, plan.most() * len(images)).voter
             done = run_plan(plan, voter, zip(range(len(images)), images, keys, strict=True), self.num_classes)
-            yield from sorted(done, key=lambda finished: finished.tag)
+            return sorted(done, key=lambda finished: finished.tag)
 
     def _adapt(self, images: np.ndarray, single: bool) -> Any:
         """The model as one that gives logits (N, K) of any number of such images, kept as long as it is the same."""
@@ -196,7 +201,8 @@ class SmoothedClassifier:
         """The voter for images of this shape, kept as long as the network and its answers stay what they are."""
         c, h, w = shape
         key = (_content(self.model), shape, batch_size)
-        run, random = behind(self.denoiser, self.sigma, model), is_random(self.denoiser) or is_random(model)
+        run = behind(self.denoiser, self.sigma, reduced(model, "float32"))
+        random = is_random(self.denoiser) or is_random(model)
         if key in self._opened:
             voter, before = self._opened[key]
             if torch.equal(before, few_answers(run, shape, self.num_classes, self.device, random)):
@@ -257,10 +263,13 @@ def _advice(low: float, high: float, bounds: tuple[float, float]) -> str:
 def _check_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
     if bounds is None:
         return None
-    low, high = bounds
+    try:
+        low, high = map(float, bounds)
+    except (TypeError, ValueError):
+        raise InputError(f"bounds must be two numbers (low, high), or None, got {bounds!r}") from None
     if not low < high:
         raise InputError(f"bounds must be (low, high) with low < high, or None, got {bounds!r}")
-    return float(low), float(high)
+    return low, high
 
 
 def _other_reading(model: Any, image: np.ndarray, device: torch.device) -> str | None:

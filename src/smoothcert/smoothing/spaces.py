@@ -253,7 +253,7 @@ def _patch_space(
     high, wide = layer.kernel_size
     grid = (shape[1] // high, shape[2] // wide)
     scale = _pixel_map(pixels, shape, layer.in_channels)
-    bias = copy.deepcopy(before).double()(torch.zeros(1, *shape, dtype=torch.float64))[0].numpy()
+    bias = copy.deepcopy(before).double().forward(torch.zeros(1, *shape, dtype=torch.float64))[0].numpy()
     if scale is None or bias.shape != (layer.out_channels, *grid):
         return None
     weight = np.einsum("oihw,ic->ochw", layer.weight.double().numpy(), scale).reshape(layer.out_channels, -1)
@@ -267,7 +267,7 @@ def _affine_map(part: fx.GraphModule, shape: tuple[int, ...], width: int) -> tup
     rows, pixels = [], int(np.prod(shape))
     for probes in torch.eye(width, dtype=torch.float64).split(max(1, _PROBE_VALUES // pixels)):
         rows.append(_slopes(part, probes, shape).reshape(len(probes), pixels))
-    bias = part(torch.zeros(1, *shape, dtype=torch.float64)).reshape(width)
+    bias = part.forward(torch.zeros(1, *shape, dtype=torch.float64)).reshape(width)
     return torch.cat(rows).numpy(), bias.numpy()
 
 
@@ -283,7 +283,7 @@ def _pixel_map(part: fx.GraphModule, shape: tuple[int, int, int], channels: int)
 def _slopes(part: fx.GraphModule, probes: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The gradient of each probe's product with the part's value, at zero: (len(probes), *shape)."""
     images = torch.zeros(len(probes), *shape, dtype=torch.float64, requires_grad=True)
-    values = part(images)
+    values = part.forward(images)  # called itself, a part prints what it raises
     if values.shape != probes.shape:
         raise ValueError(f"a part gave values of shape {tuple(values.shape)} where {tuple(probes.shape)} were expected")
     return torch.autograd.grad((values * probes).sum(), images)[0]
@@ -303,5 +303,5 @@ def _agrees(space: Space, images: Tensor, expected: Tensor) -> bool:
     if space.head is None:
         found, wanted = samples, expected - expected.mean(dim=1, keepdim=True)
     else:
-        found, wanted = space.head(samples), expected
+        found, wanted = space.head.forward(samples), expected
     return found.shape == wanted.shape and bool((found - wanted).abs().max() <= _TOLERANCE * expected.abs().max())
