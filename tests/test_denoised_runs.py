@@ -236,7 +236,7 @@ class TestBundles:
             "model = lambda: Model()\n")
         spec, denoiser = f"{tmp_path / 'mine.py'}:model", home / "denoiser"
         store = certify(certifying(spec, tmp_path / "a", denoiser=denoiser))
-        assert set(store.identity["model"]) == {"by", "sha256", "denoiser"}
+        assert set(store.identity["model"]) == {"by", "sha256", "denoiser", "sources", "answers"}
         other = certify(certifying(spec, tmp_path / "b", sigma=SIGMA))
         assert "denoiser" not in other.identity["model"]
         assert records(other) != records(store)

@@ -27,6 +27,9 @@ class _Model(_Told):
     by: Literal["module", "file", "id", "probe"]
     sha256: str | None = None
     id: str | None = None
+    sources: dict[str, str] = {}
+    attributes: str | None = None
+    answers: _Numbers = []
 
 
 class _Data(_Told):

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from smoothcert.errors import SmoothcertError
 from smoothcert.runs.config import RunConfig
 from smoothcert.runs.records import Record
+from smoothcert.runs.sameness import differences
 
 Task = tuple[int, ...]
 """Positions in the run's list of records that one process works on together."""
@@ -56,8 +57,7 @@ class Run(Protocol):
 def reopened(reopen: Callable[[], Run], identity: dict[str, Any]) -> Run:
     """A run prepared again in another process, or SmoothcertError where it is not the driver's."""
     run = reopen()
-    if run.identity != identity:
-        fields = [name for name in {**identity, **run.identity} if identity.get(name) != run.identity.get(name)]
+    if fields := differences(identity, run.identity):
         raise SmoothcertError(f"the worker on {platform.node()} prepared another run than its driver (they differ in "
                               f"{', '.join(fields)}): has it the same model and data, and the same kind of device?")
     return run
