@@ -159,6 +159,17 @@ def test_samples_have_the_mean_and_covariance_of_noisy_images(name):
     np.testing.assert_allclose(covariance, wanted, rtol=0, atol=1e-6 * wanted.max())
 
 
+def test_no_less_noise_is_drawn_than_is_claimed():
+    """As float32 the level 0.12 would be 2.2e-8 too small."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 4, bias=False), nn.ReLU(), nn.Linear(4, 10))
+    network[1].weight.data = torch.eye(4, 64)
+    space = find_space(network, (1, 8, 8), 10)
+    for level in (0.12, 0.7, 0.25):
+        normals, none = np.eye(4, dtype=np.float32), np.zeros(4, np.float32)
+        assert np.diagonal(space.place(normals, none, level)).min() >= level
+        assert space.place(normals, none, 0.25)[0, 0] == 0.25
+
+
 @pytest.mark.parametrize("name", FOUND)
 def test_the_head_takes_it_from_there(name):
     network, space = found(name)

@@ -26,6 +26,7 @@ import torch
 from scipy import special
 from torch import Tensor, fx, nn
 
+from smoothcert.noise import least_float32
 from smoothcert.smoothing.affine import affine_nodes, is_patchwise, part_after, part_before, rewrites, trace
 from smoothcert.smoothing.protocols import device_of
 
@@ -88,7 +89,7 @@ class Space:
             rows = eta @ factor.T
         else:
             rows = (factor @ eta.reshape(len(eta), factor.shape[1], -1)).reshape(len(eta), -1)
-        rows *= sigma
+        rows *= least_float32(sigma) if on_host else sigma
         rows += centre
         return rows if on_host else rows.float()
 
@@ -258,6 +259,9 @@ def _slopes(part: fx.GraphModule, probes: Tensor, shape: tuple[int, int, int]) -
 
 def _factor(weight: np.ndarray, rank: int) -> np.ndarray:
     """L float32 (w, min(rank, d)), lower triangular with a diagonal >= 0, L L^T = W W^T.
+
+    W = L Q^T with orthonormal columns in Q. So sigma L eta, with L in float32, is noise of level sigma for the weights
+    L Q^T, which are W rounded as any float32 product rounds it.
 
     Every row of W beyond the first `rank` must depend on those above it: the columns of L that are dropped are zero.
     """
