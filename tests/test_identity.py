@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.ao.quantization import get_default_qconfig_mapping, quantize_fx
 
-from smoothcert.errors import IdentityError, SmoothcertError
+from smoothcert import SmoothedClassifier
+from smoothcert.errors import IdentityError, InputError, SmoothcertError
 from smoothcert.runs.attack import attack
 from smoothcert.runs.certify import _certify_plan, certify, predict
 from smoothcert.runs.classifiers import open_classifier
@@ -33,6 +36,7 @@ from smoothcert.runs.train import train
 from smoothcert.runs.verify import verify
 from smoothcert.runs.work import reopened
 from smoothcert.smoothing.content import attributes_hash, attributes_of, fingerprint, settled
+from smoothcert.smoothing.protocols import evaluation
 
 HEAD = "import torch\nfrom torch import nn\n"
 LINEAR = "torch.manual_seed(0)\n    last = nn.Linear(64, 10)\n"
@@ -385,3 +389,75 @@ def test_module_hash_takes_any_extra_state():
     assert module_hash(first) != module_hash(second)
     second.value = 1
     assert module_hash(first) == module_hash(second)
+
+
+def quantised() -> nn.Module:
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+        return torch.ao.quantization.quantize_dynamic(network, {nn.Linear}, dtype=torch.qint8)
+
+
+def int8_graph() -> nn.Module:
+    """Of the graph mode of torch.ao, with calibrated activations and a packed weight that is no parameter."""
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.weight = nn.Parameter(torch.randn(10, 64))
+
+        def forward(self, images):
+            return nn.functional.linear(images.flatten(1), self.weight)
+
+    images = (torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0)),)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        prepared = quantize_fx.prepare_fx(Functional().eval(), get_default_qconfig_mapping("x86"), images)
+        prepared(*images)
+        return quantize_fx.convert_fx(prepared)
+
+
+def program() -> nn.Module:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    sizes = ({0: torch.export.Dim("batch")},)
+    return torch.export.export(network, (torch.zeros(2, 1, 8, 8),), dynamic_shapes=sizes).module()
+
+
+class Within(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.drop = program(), nn.Dropout()
+
+    def forward(self, images):
+        return self.drop(self.inner(images))
+
+
+@pytest.mark.parametrize("make", [quantised, int8_graph, program])
+def test_networks_whose_weights_are_no_parameters_are_hashed_and_certified(make, monkeypatch):
+    """Quantised layers, and what torch.export made, which refuses `eval()`."""
+    network, again = make(), make()
+    assert module_hash(network) == module_hash(again)
+    assert fingerprint(network) == fingerprint(again)
+    seed = torch.manual_seed
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "manual_seed", lambda number: seed(number + 1))
+        other = make()
+    assert module_hash(network) != module_hash(other)
+    assert fingerprint(network) != fingerprint(other)
+    for how in ({"engine": "eager"}, {"engine": "plain"}, {"noise": "gaussian"}):
+        found = SmoothedClassifier(network, 0.25, 10, seed=0, **how).certify(torch.full((1, 8, 8), 0.5), n=100)
+        assert sum(found.estimation) == 100
+
+
+def test_a_program_within_a_network_is_put_in_eval_mode_with_it():
+    with evaluation(network := Within()):
+        assert not any(part.training for part in network.modules())
+        assert torch.equal(network(torch.ones(1, 1, 8, 8)), network(torch.ones(1, 1, 8, 8)))
+    assert network.drop.training
+
+
+def test_quantised_networks_are_not_taken_in_bfloat16():
+    with pytest.raises(InputError, match="precision 'float32'"):
+        SmoothedClassifier(int8_graph(), 0.25, 10, precision="bf16").certify(torch.zeros(1, 8, 8), n=100)

@@ -8,6 +8,7 @@ from torch import nn
 from smoothcert.checks import check_count
 from smoothcert.errors import InputError
 from smoothcert.smoothing import SmoothedClassifier
+from smoothcert.smoothing.protocols import put_in_eval_mode
 from smoothcert.stats.procedures import ABSTAIN
 
 
@@ -57,7 +58,7 @@ class SmoothedEstimator:
 
     def _ready(self) -> SmoothedClassifier:
         if isinstance(self.model, nn.Module):
-            self.model.eval()
+            put_in_eval_mode(self.model)
         return self._classifier
 
 

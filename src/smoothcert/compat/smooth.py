@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from smoothcert.smoothing import SmoothedClassifier
+from smoothcert.smoothing.protocols import put_in_eval_mode
 from smoothcert.stats.procedures import ABSTAIN as ABSTAINED
 
 
@@ -62,7 +63,7 @@ class Smooth:
 
     def _ready(self) -> None:
         if isinstance(self.base_classifier, nn.Module):
-            self.base_classifier.eval()
+            put_in_eval_mode(self.base_classifier)
 
     def _call(self) -> int | None:
         """What keys the noise beside the seed: a number no other call had, or None for the image's own bytes."""

@@ -18,6 +18,7 @@ from smoothcert.errors import ModelError, UnknownNameError
 from smoothcert.models.layers import Shape
 from smoothcert.models.loaded import LoadedModel, read_model_file
 from smoothcert.models.sources import local_files, local_sources, modules_of
+from smoothcert.smoothing.protocols import put_in_eval_mode
 
 _as_loaded: dict[str, str] = {}
 """Local modules that factories were loaded with, and the SHA-256 that their files had then."""
@@ -46,7 +47,7 @@ def load_factory(
         model = maker if _is_model(maker) else _call(spec, maker, num_classes, input_shape)
         _as_loaded.update(local_sources(_roots(target)))
     if isinstance(model, nn.Module):
-        model.eval()
+        put_in_eval_mode(model)
     return LoadedModel(model, spec, "factory", _source(maker, module, spec))
 
 

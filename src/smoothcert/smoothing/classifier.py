@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from smoothcert.checks import check_count, check_positive, check_seed
 from smoothcert.errors import InputError
 from smoothcert.noise import build_noise, fresh_seed, image_key, sample
+from smoothcert.smoothing.content import state_parts
 from smoothcert.smoothing.packing import Finished, run_plan
 from smoothcert.smoothing.protocols import (
     Denoiser,
@@ -235,10 +236,8 @@ def _content(model: Any) -> str:
     if not isinstance(model, nn.Module):
         return str(id(model))
     digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.ndim else
-                      str(tensor.item()).encode())
+    for part in state_parts(model.state_dict().items()):
+        digest.update(part)
     return digest.hexdigest()
 
 
