@@ -19,10 +19,10 @@ from pages import Section, read_sections, section, table
 from reference import N, plain_counts
 from timing import Rates, Run, interleaved
 
+from smoothcert.errors import EngineWarning
 from smoothcert.noise import build_noise
 from smoothcert.runs.provenance import machine_line
 from smoothcert.smoothing import Sampling, Segment
-from smoothcert.smoothing.engines import EngineWarning
 from smoothcert.smoothing.engines.precision import tf32
 from smoothcert.smoothing.rows import DeviceRows, Placement
 

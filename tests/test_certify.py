@@ -243,7 +243,8 @@ def test_a_callable_is_identified_by_its_answers_or_its_id(tmp_path):
     assert store.identity["model"]["by"] == "probe"
     certify(config(spec, tmp_path / "a", sigma=0.5, data="digits"))
     named = certify(config(spec, tmp_path / "b", sigma=0.5, data="digits", model_id="sines-1"))
-    assert named.identity["model"] == {"by": "id", "id": "sines-1"}
+    assert named.identity["model"]["by"] == "id"
+    assert named.identity["model"]["id"] == "sines-1"
 
 
 def test_one_image_and_one_sample(model, tmp_path):

@@ -9,9 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from smoothcert import SmoothedClassifier
-from smoothcert.errors import AdaptedWarning, ModelError
+from smoothcert.errors import AdaptedWarning, EngineWarning, ModelError
 from smoothcert.smoothing.contract import COARSE, Conduct, try_rows
-from smoothcert.smoothing.engines import EngineWarning
 from smoothcert.smoothing.protocols import base_classifier
 
 SHAPE, K = (1, 8, 8), 10

@@ -12,7 +12,7 @@ from torch import nn
 from smoothcert import SmoothedClassifier
 from smoothcert.data import load_data
 from smoothcert.denoise import DenoisedClassifier, GaussianDenoiser, WalkJump, build_denoiser, generator_normals
-from smoothcert.errors import ConfigError, FileError, InputError, ModelError, SmoothcertError
+from smoothcert.errors import ConfigError, EngineWarning, FileError, InputError, ModelError, SmoothcertError
 from smoothcert.models import build_model
 from smoothcert.noise import STAGES, PhiloxStream, build_noise, walk_position
 from smoothcert.report.describe import described
@@ -23,7 +23,7 @@ from smoothcert.runs.config import CertifyConfig, TrainConfig
 from smoothcert.runs.modeldir import module_hash, read_card, read_network, read_weights
 from smoothcert.runs.train import split_indices, train
 from smoothcert.smoothing import Sampling, Segment, open_voter
-from smoothcert.smoothing.engines import EngineWarning, open_engine
+from smoothcert.smoothing.engines import open_engine
 
 SIGMA = 0.4
 SHAPE = (1, 8, 8)
@@ -236,7 +236,7 @@ class TestBundles:
             "model = lambda: Model()\n")
         spec, denoiser = f"{tmp_path / 'mine.py'}:model", home / "denoiser"
         store = certify(certifying(spec, tmp_path / "a", denoiser=denoiser))
-        assert set(store.identity["model"]) == {"by", "sha256", "denoiser"}
+        assert set(store.identity["model"]) == {"by", "sha256", "denoiser", "sources", "answers"}
         other = certify(certifying(spec, tmp_path / "b", sigma=SIGMA))
         assert "denoiser" not in other.identity["model"]
         assert records(other) != records(store)

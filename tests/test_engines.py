@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from smoothcert.errors import InputError, MissingExtraError, UnknownNameError
+from smoothcert.errors import EngineWarning, InputError, MissingExtraError, UnknownNameError
 from smoothcert.models import build_model
-from smoothcert.smoothing.engines import ENGINES, EngineWarning, open_engine, reduced, trial
+from smoothcert.smoothing.engines import ENGINES, open_engine, reduced, trial
 from smoothcert.smoothing.engines.check import fault
 from smoothcert.smoothing.engines.folding import fold
 from smoothcert.smoothing.engines.onnx_engines import PACKAGES
@@ -219,6 +219,12 @@ def test_folding_leaves_no_batchnorm_in_the_networks_known_by_name(name):
     torch.testing.assert_close(folded(rows), model(rows), rtol=1e-11, atol=1e-11)
 
 
+def added(value, relu):
+    alias = value.view(value.shape)
+    alias += relu(value)
+    return value
+
+
 def unfoldable(kind):
     """Networks in which a BatchNorm that follows a convolution, or looks so, must stay, and where ReLU must copy."""
     torch.manual_seed(0)
@@ -227,16 +233,29 @@ def unfoldable(kind):
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv, self.norm = conv, norm
+            self.conv, self.norm, self.relu = conv, norm, nn.ReLU()
 
         def forward(self, x):
             y = self.conv(x)
             return {"used twice": lambda: self.norm(y) + y, "called twice": lambda: self.norm(self.conv(y)),
                     "relu between": lambda: self.norm(functional.relu(y)),
+                    "added to an alias": lambda: added(self.norm(y), self.relu),
+                    "added to a view": lambda: added(y, self.relu),
                     "relu of a view": lambda: functional.relu(y.flatten(1)) + y.flatten(1),
                     "relu of a shared value": lambda: functional.relu(y) + y,
                     "relu of the input": lambda: functional.relu(x) + self.conv(x)}.get(kind, lambda: self.norm(y))()
 
+    if kind == "forward of a layer":
+        forward = norm.forward
+        norm.forward = lambda input: 2 * forward(input)
+    if kind == "forward of the network":
+        network = Net()
+        network.forward = lambda x: 2 * network.norm(network.conv(x))
+        return network
+    if kind == "hook of the network":
+        network = Net()
+        network.register_forward_hook(lambda module, inputs, output: output * 2)
+        return network
     if kind == "hook":
         conv.register_forward_hook(lambda module, inputs, output: output * 2)
     if kind == "subclass":
@@ -252,7 +271,8 @@ def unfoldable(kind):
 
 @pytest.mark.parametrize("kind", [
     "used twice", "called twice", "relu between", "relu of a view", "relu of a shared value", "relu of the input",
-    "hook", "subclass", "no statistics",
+    "hook", "subclass", "no statistics", "forward of a layer", "forward of the network", "hook of the network",
+    "added to an alias", "added to a view",
 ])
 def test_what_cannot_be_folded_stays_as_it_is(kind):
     model = unfoldable(kind).double()

@@ -1,6 +1,7 @@
 """Grid noise tells nothing of its centre but the sum; streams are a function of their key and follow the normal law."""
 
 import hashlib
+from fractions import Fraction
 from functools import cache
 
 import numpy as np
@@ -209,13 +210,38 @@ def test_values_off_the_grid_depend_on_the_sum_alone():
                           moved[1][:, np.abs(np.abs(centre.fraction) - 0.5) > 0.1])
 
 
-def test_off_grid_is_decided_at_a_4096th_of_a_level():
+def test_on_the_grid_is_what_float32_rounding_could_have_moved_from_it():
     noise = GridNoise(0.25)
     for level in (0, 1, 100, 254):
-        inside, outside = ((level + share * 2.0**-12) / 255 for share in (0.9, 1.2))
+        inside, outside = ((level + share * 2.0**-16) / 255 for share in (0.4, 2.0))
         assert not noise.centre(np.array([inside], np.float32)).off_grid
         assert noise.centre(np.array([outside], np.float32)).off_grid
+    for levels in (1, 16, 255):
+        assert GridNoise(0.25, levels).centre(np.array([1 / levels + 9e-7], np.float32)).off_grid
     assert noise.centre(np.array([np.nan], np.float32)).off_grid
+
+
+@pytest.mark.parametrize("levels", [1023, 4095, 65_535])
+def test_deep_images_are_on_the_grid(levels):
+    """Where float32 is coarser than 2^-16 of a level."""
+    for image in (np.arange(levels + 1) / levels, np.arange(levels + 1, dtype=np.float32) / np.float32(levels)):
+        assert not GridNoise(0.25, levels).centre(image.astype(np.float32)).off_grid
+
+
+@pytest.mark.parametrize("sigma", [0.12, 0.7, 0.1, 0.25, 1 / 3, 64 / 255, 0.9999999, 1.2])
+@pytest.mark.parametrize("make", [GaussianNoise, GridNoise, lambda sigma: GridNoise(sigma, 16)])
+def test_no_less_noise_is_drawn_than_is_claimed(make, sigma):
+    """What a normal of 1 is turned into is the level that is drawn: in float32, and never below sigma."""
+    noise = make(sigma)
+    unit = Fraction(int(getattr(noise, "per_unit", 1)))
+    drawn = Fraction(noise.drawn) / unit
+    assert Fraction(sigma) <= drawn <= Fraction(sigma) * (1 + Fraction(1, 2**23))
+    assert noise.drawn == np.float32(noise.drawn)
+    if noise.kind == "gaussian":
+        rows, tensor = np.ones((1, 1), np.float32), torch.ones(1, 1)
+        noise.place(rows, np.zeros(1, np.float32))
+        noise.place(tensor, torch.zeros(1))
+        assert rows.item() == tensor.item() == noise.drawn >= sigma
 
 
 @pytest.mark.parametrize("levels", [1, 16, 255])

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from smoothcert.cli.main import app
 from smoothcert.errors import ConfigError, InputError, StoreError, UnknownNameError
 from smoothcert.report.attack_tables import attack_text
-from smoothcert.report.attacks import outcomes
+from smoothcert.report.attacks import outcomes, violations
 from smoothcert.report.best import Board, best_method
 from smoothcert.report.compare import compare
 from smoothcert.report.curves import certified_curve
@@ -65,6 +65,25 @@ def test_a_curve_has_every_corner_of_the_step_function():
 def test_a_curve_of_nothing_right():
     curve = certified_curve(result([0.0, 0.5], [False, False]))
     assert (curve.accuracy == 0).all()
+
+
+def test_what_is_said_of_many_t_certificates_rests_on_2_alpha(tmp_path):
+    """At alpha 0.02, so that the bounds differ: those of t-certify at alpha are those of cohen at 2 alpha."""
+    radius, correct = np.linspace(0.01, 1, 60), np.ones(60, bool)
+    t, cohen = (result(radius, correct, method=m, alpha=a) for m, a in (("t-certify", 0.02), ("cohen", 0.04)))
+    radii = [0.0, 0.25, 0.5]
+    for bound in ("test_set", "bernstein", "population", "all_radii"):
+        assert np.array_equal(getattr(t.at(radii, 0.05), bound), getattr(cohen.at(radii, 0.05), bound))
+        assert (getattr(t.at(radii, 0.05), bound) < getattr(replace(t, method="cohen").at(radii, 0.05), bound)).any()
+    assert np.array_equal(certified_curve(t).lower, certified_curve(cohen).lower)
+    assert result([0.5], [True], method="t-certify", alpha=0.7).at([0.0], 0.05).population[0] == 0
+    boards = [Board.of([one, replace(one, name="b")], radii, 0.05) for one in (t, cohen)]
+    assert np.array_equal(boards[0].envelopes[0].values["test_set"], boards[1].envelopes[0].values["test_set"])
+    assert "run, b: t-certify is proved at 2 alpha" in " ".join(boards[0].notes)
+    store, attack = open_records(made(tmp_path / "s", right=3)), open_records(attacked(tmp_path / "attack", count=60))
+    told = {**store.identity, "procedure": {**store.identity["procedure"], "method": "t-certify"}}
+    once, twice = (violations(attack, one) for one in (store, replace(store, identity=told)))
+    assert twice.expected - once.expected == pytest.approx(60 * 0.001 * 2)
 
 
 def test_pictures(tmp_path):

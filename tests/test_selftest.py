@@ -15,7 +15,7 @@ from scipy import special, stats
 from typer.testing import CliRunner
 
 from smoothcert.cli.main import app
-from smoothcert.errors import ConfigError, FileError, InputError
+from smoothcert.errors import ConfigError, EngineWarning, FileError, InputError
 from smoothcert.noise import GridNoise, Sfc64Stream
 from smoothcert.noise.keys import STAGES
 from smoothcert.report.html import gathered, report_page
@@ -31,7 +31,7 @@ from smoothcert.selftest.finding import FALSE_ALARM, QUICK, Finding, Planned, Se
 from smoothcert.selftest.normals import Normals
 from smoothcert.selftest.votes import EngineVotes, Networks, spaces
 from smoothcert.smoothing import voters
-from smoothcert.smoothing.engines import ENGINES, EngineWarning
+from smoothcert.smoothing.engines import ENGINES
 from smoothcert.smoothing.engines.onnx_engines import PACKAGES
 from smoothcert.smoothing.engines.protocol import Refused
 from smoothcert.smoothing.rows import HostRows

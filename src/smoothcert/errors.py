@@ -71,5 +71,9 @@ def first_line(error: BaseException) -> str:
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
 
 
+class EngineWarning(UserWarning):
+    """An engine that was asked for is not used, because it cannot run the model or gives it other votes."""
+
+
 class AdaptedWarning(UserWarning):
     """A model does not take any number of images, and runs in batches of the one size that it takes."""

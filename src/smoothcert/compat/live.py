@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from smoothcert.smoothing import SmoothedClassifier
-from smoothcert.smoothing.protocols import device_of
+from smoothcert.smoothing.protocols import device_of, put_in_eval_mode
 
 
 class LiveClassifier:
@@ -27,5 +27,5 @@ class LiveClassifier:
     def ready(self, model: Any, **settings: Any) -> SmoothedClassifier:
         """The same, with a network put into eval mode, as the published classes leave it."""
         if isinstance(model, nn.Module):
-            model.eval()
+            put_in_eval_mode(model)
         return self.of(model, **settings)

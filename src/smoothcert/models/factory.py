@@ -17,7 +17,11 @@ from smoothcert.checks import suggestion
 from smoothcert.errors import ModelError, UnknownNameError
 from smoothcert.models.layers import Shape
 from smoothcert.models.loaded import LoadedModel, read_model_file
-from smoothcert.smoothing.protocols import NO_SCORES, gives_no_scores
+from smoothcert.models.sources import local_files, local_sources, modules_of
+from smoothcert.smoothing.protocols import NO_SCORES, gives_no_scores, put_in_eval_mode
+
+_as_loaded: dict[str, str] = {}
+"""Local modules that factories were loaded with, and the SHA-256 that their files had then."""
 
 
 def load_factory(
@@ -31,8 +35,9 @@ def load_factory(
 
     Raises FileError, UnknownNameError or ModelError, the last for code that fails, chained to its own error.
     """
-    path = Path(target).expanduser().resolve() if target.endswith(".py") else None
+    path = _file(target)
     with _importable(path.parent if path else Path.cwd()):
+        _forget_changed()
         module = _import_file(path) if path else _import_module(target)
         if not hasattr(module, attribute):
             names = _own_names(module)
@@ -40,9 +45,39 @@ def load_factory(
                                    f"defines: {', '.join(names) or 'nothing that can be called'}")
         maker = getattr(module, attribute)
         model = maker if _is_model(maker) else _call(spec, maker, num_classes, input_shape)
+        _as_loaded.update(local_sources(_roots(target)))
     if isinstance(model, nn.Module):
-        model.eval()
+        put_in_eval_mode(model)
     return LoadedModel(model, spec, "factory", _source(maker, module, spec))
+
+
+def factory_sources(target: str, model: Any) -> dict[str, str]:
+    """Return the SHA-256 of the local files that a model comes from, by module name (see `local_sources`): of the
+    module or file `target`, of those that define the model's classes, and of what they import."""
+    path = _file(target)
+    with _importable(path.parent if path else Path.cwd()):
+        return local_sources([*_roots(target), *modules_of(model)])
+
+
+def _file(target: str) -> Path | None:
+    """The file of a target that is one, None for a module's name."""
+    return Path(target).expanduser().resolve() if target.endswith(".py") else None
+
+
+def _roots(target: str) -> list[tuple[str, Path]]:
+    path = _file(target)
+    return [(path.stem, path)] if path else local_files(target)
+
+
+def _forget_changed() -> None:
+    """Have local modules of earlier factories imported again where the file of one of them has changed since."""
+    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in _as_loaded}
+    changed = [name for name, file in files.items() if file and Path(file).is_file()
+               and hashlib.sha256(Path(file).read_bytes()).hexdigest() != _as_loaded[name]]
+    if changed:
+        for name in files:
+            sys.modules.pop(name, None)
+        _as_loaded.clear()
 
 
 def _call(spec: str, maker: Any, num_classes: int | None, input_shape: Shape | None) -> Any:

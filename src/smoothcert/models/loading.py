@@ -74,6 +74,17 @@ def load_model(
     return loaded if output is None else replace(loaded, model=behind_fit(loaded.model, Fit(str(output))))
 
 
+def model_sources(spec: str, model: Any) -> dict[str, str]:
+    """Return the SHA-256 of the local files that the code of a loaded model is in, by module name; see `local_sources`.
+
+    Args:
+        spec: what it was loaded from. model: what came of it.
+    """
+    from smoothcert.models.factory import factory_sources
+
+    return factory_sources(spec.rpartition(":")[0], model) if _kind(spec) == "factory" else {}
+
+
 def is_model_spec(text: Any) -> bool:
     """Whether a text has one of MODEL_FORMS; it says nothing of whether the model exists.
 

@@ -10,7 +10,7 @@ from smoothcert.noise.gaussian import GaussianNoise
 from smoothcert.noise.grid import GridNoise
 from smoothcert.noise.keys import STAGES, fresh_seed, image_key, walk_position
 from smoothcert.noise.philox import PhiloxStream, philox4x32, row_key
-from smoothcert.noise.protocol import Centre, Noise, sample
+from smoothcert.noise.protocol import Centre, Noise, least_float32, sample
 from smoothcert.noise.sfc64 import BoxMullerStream, Sfc64Stream
 from smoothcert.noise.sound import SoundNoise, SoundStream
 from smoothcert.noise.streams import FORMATS, SMALL_SPACE_FORMAT, Stream, open_stream
@@ -49,6 +49,7 @@ __all__ = [
     "build_noise",
     "fresh_seed",
     "image_key",
+    "least_float32",
     "open_stream",
     "philox4x32",
     "row_key",

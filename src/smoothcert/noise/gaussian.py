@@ -5,27 +5,33 @@ In floating point the rounding of x + sigma Z depends on x, so a crafted base cl
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from smoothcert.noise.protocol import Centre, NormalNoise
+from smoothcert.noise.protocol import Centre, NormalNoise, least_float32
 from smoothcert.stats import ProbabilityBounds, gaussian_radius
 
 
 @dataclass(frozen=True)
 class GaussianNoise(NormalNoise):
-    """N(0, sigma^2 I) added in float32."""
+    """N(0, sigma^2 I) added in float32, sigma rounded up to one."""
 
     kind = "gaussian"
     norm = "l2"
     sigma: float
 
+    @cached_property
+    def drawn(self) -> float:
+        """The level that is drawn, a float32."""
+        return least_float32(self.sigma)
+
     def centre(self, image: np.ndarray) -> Centre:
         return Centre(np.ravel(image).astype(np.float32, copy=False))
 
     def place(self, out: Any, values: Any, fraction: Any = None) -> None:
-        out *= float(np.float32(self.sigma))
+        out *= self.drawn
         out += values
 
     def radius(self, bounds: ProbabilityBounds, margin: float | None = None) -> np.ndarray:

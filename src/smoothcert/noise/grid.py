@@ -5,19 +5,22 @@ i = 2^e round(L x). Draw t = round(sigma Z / h) and form y = (t + i) h: |t + i| 
 y depends on t + i alone. This is the base classifier f(Q(.)), Q = rounding to the grid, smoothed with continuous
 noise, so every theorem holds unchanged. A sigma too large for 2^24 takes a smaller e.
 
-An image off the grid (|L x - round(L x)| >= 2^-12 for some pixel, or beyond the range) is never snapped: with
+An image off the grid (|L x - round(L x)| > (L + 1) 2^-24 for some pixel, which is the spacing of float32 below 1: for
+8-bit images 2^-16 of a level; or beyond the range) is never snapped: with
 x = (i + f) h, i whole and |f| <= 1/2, it is certified as given, y = Q(x + sigma Z) = (round(sigma Z / h + f) + i) h,
 and flagged. Pixels beyond 2^24 h alone lose digits: there float32 no longer holds every i.
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from smoothcert.checks import check_count, check_positive
 from smoothcert.errors import InputError
-from smoothcert.noise.protocol import Centre, NormalNoise
+from smoothcert.noise.protocol import Centre, NormalNoise, least_float32
 from smoothcert.stats import ProbabilityBounds, gaussian_radius
 
 EXACT = 2**24
@@ -69,11 +72,21 @@ class GridNoise(NormalNoise):
         """1 / h, a whole number."""
         return float(self.levels * 2**self.exponent)
 
+    @property
+    def scale(self) -> Fraction:
+        """sigma / h."""
+        return Fraction(self.sigma) * int(self.per_unit)
+
+    @cached_property
+    def drawn(self) -> float:
+        """The level that is drawn, in steps: sigma / h, rounded up to a float32."""
+        return least_float32(self.scale)
+
     def centre(self, image: np.ndarray) -> Centre:
         flat = np.ravel(image).astype(np.float32, copy=False)
         levels = flat.astype(np.float64) * self.levels
         whole = np.rint(levels)
-        exact = np.abs(levels - whole) < 2.0**-_FINEST
+        exact = np.abs(levels - whole) <= (self.levels + 1) * max(self.reach, 1.0) * 2.0**-24
         if exact.all() and np.abs(flat).max(initial=0) <= self.reach:
             return Centre((whole * 2**self.exponent).astype(np.float32))
         steps = levels * 2**self.exponent
@@ -81,7 +94,7 @@ class GridNoise(NormalNoise):
         return Centre(values, (steps - values).astype(np.float32), off_grid=True)
 
     def place(self, out: Any, values: Any, fraction: Any = None) -> None:
-        out *= float(np.float32(self.sigma * self.per_unit))
+        out *= self.drawn
         if fraction is not None:
             out += fraction
         if hasattr(out, "round_"):

@@ -1,6 +1,7 @@
 """What a noise is: a centre made once per image, noisy copies around it, and the radius its theorem gives."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,16 @@ class Centre:
     off_grid: bool = False
 
 
+def least_float32(value: float | Fraction) -> float:
+    """Return the least float32 that is not below a number.
+
+    Normals are multiplied by a float32, and noise of less than the claimed level would prove less than is claimed:
+    float32(0.12) lies 2.2e-8 below 0.12.
+    """
+    nearest = np.float32(float(value))
+    return float(nearest if Fraction(float(nearest)) >= Fraction(value) else np.nextafter(nearest, np.float32(np.inf)))
+
+
 class Noise(Protocol):
     """A family of smoothing noise. To add one: write the class, register it in `smoothcert.noise.NOISES`."""
 
@@ -37,7 +48,7 @@ class Noise(Protocol):
 
     @property
     def sigma(self) -> float:
-        """Noise level, in units of the image."""
+        """Noise level, in units of the image: never above the one that is drawn."""
         ...
 
     @property

@@ -81,11 +81,6 @@ class SoundNoise(GridNoise):
     formats = (SoundStream.format,)
 
     @property
-    def scale(self) -> Fraction:
-        """sigma / h."""
-        return Fraction(self.sigma) * int(self.per_unit)
-
-    @property
     def unit(self) -> float:
         return float(self.scale)
 

@@ -14,7 +14,7 @@ from smoothcert.errors import InputError, StoreError
 from smoothcert.report.present import check_records
 from smoothcert.runs.comparing import check_certificates
 from smoothcert.runs.store import SHARD, Store
-from smoothcert.stats import FixedPredict
+from smoothcert.stats import FixedPredict, proved_level
 from smoothcert.stats.tails import tail
 
 
@@ -100,9 +100,10 @@ class Beside:
 class Violations:
     """Attacked images that lie inside a certified radius, and those among them that were answered otherwise.
 
-    An answer changes only where the certificate is false (probability alpha for each image that was certified, found to
-    have a radius or not) or where PREDICT errs (its alpha, for each attacked image). Attacks on one image share its
-    certificate and its noise; images share nothing. So with N images, k attacks on one inside its radius at the most:
+    An answer changes only where the certificate is false (with probability alpha, the `proved_level` of its method, for
+    each image that was certified, found to have a radius or not) or where PREDICT errs (its alpha', for each attacked
+    image). Attacks on one image share its certificate and its noise; images share nothing. So with N images, k attacks
+    on one inside its radius at the most:
 
     Attributes:
         pairs: (image, attack) with ||delta||_2 below the image's certified radius. changed: those answered otherwise.
@@ -189,7 +190,8 @@ def violations(store: Store, certified: Store, n: int | None = None) -> Violatio
     index, given = store.column("index")[inside], view.answers[inside, look]
     changed = (given >= 0) & (given != answer[inside])
     _, pairs = np.unique(index, return_counts=True)
-    certificate, answer_alpha = certified.identity["procedure"]["alpha"], store.identity["procedure"]["alpha"]
+    proved, answer_alpha = certified.identity["procedure"], store.identity["procedure"]["alpha"]
+    certificate = proved_level(proved["method"], proved["alpha"])
     images, most = certified.num_records, int(pairs.max(initial=0))
     expected = images * most * certificate + len(index) * answer_alpha
     images_changed = len(np.unique(index[changed]))

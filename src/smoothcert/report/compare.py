@@ -90,6 +90,9 @@ def run_notes(runs: Sequence[Run]) -> list[str]:
     """What a reader has to know of the runs' figures, in words."""
     printed = [run.name for run in runs if isinstance(run, Result) and run.printed]
     rounded = [f"{', '.join(printed)}: radii as logs printed them, possibly rounded up"] if printed else []
+    doubled = [run.name for run in runs if isinstance(run, Result) and run.level != run.alpha]
+    if doubled:
+        rounded.append(f"{', '.join(doubled)}: t-certify is proved at 2 alpha, and so are its lower bounds")
     return rounded + [f"{run.name}: {note}" for run in runs for note in run.notes]
 
 

@@ -9,7 +9,14 @@ import numpy as np
 from smoothcert.errors import InputError, StoreError
 from smoothcert.report.present import check_records
 from smoothcert.runs.store import Store
-from smoothcert.stats import CertifiedAccuracy, average_certified_radius, certified_accuracy, linf_radius, max_radius
+from smoothcert.stats import (
+    CertifiedAccuracy,
+    average_certified_radius,
+    certified_accuracy,
+    linf_radius,
+    max_radius,
+    proved_level,
+)
 
 
 @dataclass(frozen=True)
@@ -92,9 +99,14 @@ class Result:
         """Average certified radius."""
         return average_certified_radius(self.radius, self.correct)
 
+    @property
+    def level(self) -> float:
+        """The failure probability of each certificate, as far as it is proved."""
+        return proved_level(self.method, self.alpha)
+
     def at(self, radii: Any, rho: float) -> CertifiedAccuracy:
-        """Certified accuracy at `radii` with its intervals."""
-        return certified_accuracy(self.radius, self.correct, radii, self.alpha, rho)
+        """Certified accuracy at `radii` with its intervals, which rest on the certificates' proved level."""
+        return certified_accuracy(self.radius, self.correct, radii, self.level, rho)
 
     def in_linf(self, dimension: int | None = None) -> Self:
         """The same certificates as radii of l_inf balls: R / sqrt(d) (Salman et al. 2019, section 4).

@@ -116,7 +116,7 @@ def bounds_compared(store: Store, name: str, rho: float) -> list[Curve]:
     for words, radius_of in BOUNDS.items():
         parts = [radius_of(p, q, run.sigma) for p, q in zip(_pieces(p_a), _pieces(q_a), strict=True)]
         radius = np.concatenate(parts)[where]
-        curves.append(drawn_curve(_recast(run, votes, store, radius, words), rho))
+        curves.append(drawn_curve(replace(_recast(run, votes, store, radius, words), method="cohen"), rho))
     return curves
 
 

@@ -1,6 +1,7 @@
 """Any model a run may name, opened: the callable, what identifies it, and what its folder says of it."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,24 @@ from torch import nn
 
 from smoothcert.denoise import DenoisedClassifier, generator_normals
 from smoothcert.errors import FileError, ModelError
-from smoothcert.models import MODEL_FORMS, is_model_spec, load_model
+from smoothcert.models import MODEL_FORMS, is_model_spec, load_model, model_sources
 from smoothcert.runs.config import RunConfig
 from smoothcert.runs.fronts import fronted
-from smoothcert.runs.modeldir import ModelCard, check_model_dir, module_hash, read_card, read_network, source_of
+from smoothcert.runs.modeldir import (
+    ModelCard,
+    check_model_dir,
+    module_hash,
+    read_card,
+    read_network,
+    runs_code,
+    source_of,
+)
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
 from smoothcert.smoothing.adapters import Fit, adapted, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
+from smoothcert.smoothing.content import attributes_hash, attributes_of, settled
 from smoothcert.smoothing.contract import Conduct, try_rows
+from smoothcert.smoothing.engines.precision import reduced
 from smoothcert.smoothing.protocols import check_logits, is_random
 
 
@@ -32,7 +43,7 @@ class Classifier:
     """
 
     model: BaseClassifier
-    identity: dict[str, str]
+    identity: dict[str, Any]
     conduct: Conduct
 
 
@@ -64,7 +75,10 @@ def open_classifier(
 
     Identified by, in this order: the folder's or network's state dict and source (`module`), the file's bytes
     (`file`), the given `model_id` (`id`), or its answers to fixed inputs (`probe`). A denoiser's state dict and source
-    are part of `module`, and come beside the others as `denoiser`.
+    are part of `module`, and come beside the others as `denoiser`. What a user's code or a hub makes is told by three
+    things more: `sources`, the local files that its code is in (see `local_sources`); `attributes`, of networks, what
+    they hold beside the state dict (see `attributes_of`) and a forward pass leaves alone; and `answers`, one number for
+    each of 16 fixed inputs, compared within rounding (see `sameness`), for what neither of them shows.
 
     Args:
         sigma: noise level that a denoiser will see; None is that of the one the model brings.
@@ -75,7 +89,8 @@ def open_classifier(
         FileError, ModelError: what is missing, corrupt, or does not keep a base classifier's contract.
         InputError: another sigma than the denoiser's, or two denoisers.
     """
-    beside: dict[str, str] = {}
+    beside: dict[str, Any] = {}
+    coded: str | None = spec
     if Path(spec).is_dir():
         model_card(spec)
         model, card = read_network(Path(spec), weights, trust)
@@ -85,29 +100,58 @@ def open_classifier(
         if card.num_classes != num_classes:
             raise ModelError(f"{spec} has {card.num_classes} classes, the data set {num_classes}")
         source: bytes | None = None
-        from_several = output
+        coded, from_several = card.model if runs_code(card) else None, output
     else:
         loaded = load_model(spec, num_classes=num_classes, input_shape=input_shape, trust=trust, output=output)
         model, source, from_several = loaded.model, loaded.content, None  # the loader has picked it
+        coded = None if loaded.kind in ("onnx", "pt2") else spec
         beside = {} if loaded.input_dtype == "float32" else {"input_dtype": loaded.input_dtype}
+    own = model.classifier if isinstance(model, DenoisedClassifier) else model
+    before = attributes_of(own) if coded and isinstance(own, nn.Module) else {}
     model = _on(device, base_classifier(model, num_classes))
     check_ready(model)
     model = adapted(model, input_shape, num_classes, from_several, device)
     classifier = _on(device, fronted(model, front, input_shape, sigma))
     check_ready(classifier)
-    conduct = try_rows(classifier, input_shape, num_classes, device or torch.device("cpu"), model=classifier,
+    judge = reduced(classifier, "float32")
+    conduct = try_rows(judge, input_shape, num_classes, device or torch.device("cpu"), model=classifier,
                        random=is_random(classifier))
     ready = behind_fit(classifier, Fit(batch=ONE_ROW)) if conduct.alone else classifier
     answers = _probe(ready, input_shape, num_classes, device)
-    told = {} if output is None else {"output": str(output)}
-    return Classifier(ready, {**_identity(spec, classifier, source, model_id, answers), **beside, **told}, conduct)
+    if coded:
+        beside |= _coded(coded, own, before, None if is_random(classifier) else answers)
+    if output is not None:
+        beside["output"] = str(output)
+    return Classifier(ready, {**_identity(spec, classifier, source, model_id, answers), **beside}, conduct)
 
 
 def _on(device: torch.device | None, model: Any) -> Any:
     return model.to(device) if isinstance(model, nn.Module) and device is not None else model
 
 
-def _identity(spec: str, model: Any, source: bytes | None, model_id: str | None, answers: np.ndarray) -> dict[str, str]:
+def _coded(spec: str, model: Any, before: Mapping[str, bytes], answers: np.ndarray | None) -> dict[str, Any]:
+    """What is told beside the rest of a model that a user's code or a hub makes; see `open_classifier`.
+
+    Args:
+        before: its attributes before it answered; those that are others now are none of it.
+        answers: (16, K); None where they are drawn.
+    """
+    sources = model_sources(spec, model)
+    still = settled(before, attributes_of(model)) if isinstance(model, nn.Module) else {}
+    return {**({"sources": sources} if sources else {}),
+            **({"attributes": attributes_hash(still)} if isinstance(model, nn.Module) else {}),
+            **({"answers": _in_brief(answers)} if answers is not None else {})}
+
+
+def _in_brief(answers: np.ndarray) -> list[float]:
+    """One number for each row of logits (16, K): their sum with weights cos(k), with infinities as what lies just
+    beyond the largest."""
+    beyond = 2 * float(np.abs(answers[np.isfinite(answers)]).max(initial=1.0))
+    finite = np.nan_to_num(answers.astype(np.float64), posinf=beyond, neginf=-beyond)
+    return [float(f"{value:.7g}") for value in finite @ np.cos(np.arange(answers.shape[1]))]
+
+
+def _identity(spec: str, model: Any, source: bytes | None, model_id: str | None, answers: np.ndarray) -> dict[str, Any]:
     composed = isinstance(model, DenoisedClassifier)
     is_file = Path(spec).suffix in (".onnx", ".pt2") and source is not None
     if isinstance(model.classifier if composed else model, nn.Module) and not is_file:
@@ -130,5 +174,5 @@ def _probe(
     where = device or torch.device("cpu")
     normals = [generator_normals(torch.Generator(where).manual_seed(0))] if is_random(classifier) else []
     with torch.no_grad():
-        logits = check_logits(classifier(torch.from_numpy(inputs).to(where), *normals), 16, num_classes)
-    return np.ascontiguousarray(logits.cpu(), dtype=np.float32)
+        logits = reduced(classifier, "float32")(torch.from_numpy(inputs).to(where), *normals)
+    return np.ascontiguousarray(check_logits(logits, 16, num_classes).cpu(), dtype=np.float32)

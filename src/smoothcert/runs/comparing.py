@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 
 from smoothcert.errors import StoreError
+from smoothcert.runs.sameness import differences, without_unrecorded
 from smoothcert.runs.store import Store
-
-_SHARED = (("model",), ("num_classes",), ("noise", "sigma"), ("data", "name"), ("data", "split"), ("data", "shape"))
 
 
 def check_certified(store: Store, wanted: str) -> None:
@@ -27,17 +26,18 @@ def check_certificates(store: Store, identity: dict[str, Any], indices: np.ndarr
     check_certified(store, wanted)
     if not store.complete:
         raise StoreError(f"{store.folder} is not complete: finish its run first (the same command resumes it)")
-    differing = [f"  - {'.'.join(field)}: there {_at(store.identity, field)!r}, here {_at(identity, field)!r}"
-                 for field in _SHARED if _at(store.identity, field) != _at(identity, field)]
-    if differing:
+    found = without_unrecorded(differences(_shared(store.identity), _shared(identity)), store.identity)
+    if found:
         raise StoreError(f"{store.folder} holds certificates of something else, so {wanted} cannot use it:\n"
-                         + "\n".join(differing))
+                         + "\n".join(f"  - {name}: there {there!r}, here {here!r}"
+                                     for name, (there, here) in found.items()))
     if len(missing := np.setdiff1d(indices, store.column("index"))):
         raise StoreError(f"{store.folder} has no certificates for {len(missing)} of the {len(indices)} images "
                          f"(image {missing[0]} is the first), so {wanted} cannot use it: certify the same images")
 
 
-def _at(identity: dict[str, Any], field: tuple[str, ...]) -> Any:
-    for name in field:
-        identity = identity[name]
-    return identity
+def _shared(identity: dict[str, Any]) -> dict[str, Any]:
+    """What of an identity says of which classifier and which kind of images it is."""
+    data = {name: identity["data"][name] for name in ("name", "split", "shape")}
+    return {"model": identity["model"], "num_classes": identity["num_classes"],
+            "noise": {"sigma": identity["noise"]["sigma"]}, "data": data}

@@ -29,6 +29,9 @@ class _Model(_Told):
     id: str | None = None
     output: str | None = None
     input_dtype: str | None = None
+    sources: dict[str, str] = {}
+    attributes: str | None = None
+    answers: _Numbers = []
 
 
 class _Data(_Told):

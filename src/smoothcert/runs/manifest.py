@@ -12,6 +12,7 @@ from smoothcert.runs.files import read_json, write_json
 from smoothcert.runs.identities import check_manifest
 from smoothcert.runs.places import Place
 from smoothcert.runs.records import VALUES
+from smoothcert.runs.sameness import differences, without_unrecorded
 
 VERSION = 2
 """Version 1 had no hash of the manifest itself; it is read and gone on with, and keeps its number."""
@@ -73,15 +74,22 @@ def images_at(identity: dict[str, Any], places: np.ndarray) -> np.ndarray | None
 
 def check_identity(folder: Place, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise IdentityError, naming every differing field, unless the two are equal."""
-    before, now = _flatten(stored), _flatten(wanted)
-    fields = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    if fields:
-        lines = [f"  - {name}: stored {before.get(name)!r}, asked {now.get(name)!r}" for name in fields]
-        hint = ("\n`smoothcert recertify` recomputes a finished store at another alpha, method or margin."
-                if stored["kind"] == "certify"
-                and set(fields) <= {f"procedure.{name}" for name in ("alpha", "method", "margin")} else "")
-        raise IdentityError(f"{folder} holds another run, which differs in:\n" + "\n".join(lines)
-                            + f"\nGive the same options to resume it, or another -o.{hint}")
+    found = differences(stored, wanted)
+    if stored.get("model", {}).get("by") == "id":  # its name vouches for what an older store does not hold
+        found = without_unrecorded(found, stored)
+    if not found:
+        return
+    lines = [f"  - {name}: stored {before!r}, asked {now!r}" for name, (before, now) in found.items()]
+    advice = "Give the same options to resume it, or another -o."
+    if not without_unrecorded(found, stored):
+        advice = ("It was begun by a smoothcert that did not record a model's sources, attributes and answers, so "
+                  "nobody can tell whether the model is still the same: start again with another -o.")
+    elif any(name.startswith("model.") for name in found):
+        advice += (" One store holds one model, and this one has changed: `sources` are the files of its code, "
+                   "`attributes` its settings outside the weights, `answers` those to fixed inputs.")
+    if stored["kind"] == "certify" and set(found) <= {f"procedure.{name}" for name in ("alpha", "method", "margin")}:
+        advice += "\n`smoothcert recertify` recomputes a finished store at another alpha, method or margin."
+    raise IdentityError(f"{folder} holds another run, which differs in:\n" + "\n".join(lines) + f"\n{advice}")
 
 
 def _seal(manifest: dict[str, Any]) -> str:
@@ -102,9 +110,3 @@ def _check_content(folder: Place, manifest: dict[str, Any]) -> None:
         raise StoreError(f"{folder} is a store of kind {kind!r}; this smoothcert reads {', '.join(VALUES)}")
     check_manifest(manifest, str(folder / NAME))
 
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

@@ -26,6 +26,7 @@ from smoothcert.limits import inside
 from smoothcert.models import build_model, load_model, model_names
 from smoothcert.runs.files import explained, make_folder, write_whole
 from smoothcert.runs.modelcard import ModelCard, check_model_dir, is_model_dir, read_card, write_card
+from smoothcert.smoothing.content import state_parts
 
 DENOISER = "denoiser"
 """The folder, within that of a classifier, of the denoiser that it was trained behind."""
@@ -192,10 +193,8 @@ def module_hash(network: nn.Module, source: bytes | None = None) -> str:
     digest = hashlib.sha256(source_of(network) if source is None else source)
     for name, part in network.named_modules():
         digest.update(f"\0{name}\0{type(part).__qualname__}\0".encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        array = tensor.detach().cpu().contiguous()
-        digest.update(f"\0{name}\0{array.dtype}\0{tuple(array.shape)}\0".encode())
-        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
+    for part in state_parts(sorted(network.state_dict().items())):
+        digest.update(part)
     return digest.hexdigest()
 
 

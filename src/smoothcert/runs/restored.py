@@ -13,6 +13,7 @@ from smoothcert.data.named import DATA_DIR_VARIABLE, HUB_SETS
 from smoothcert.errors import InputError
 from smoothcert.runs.classifiers import open_classifier
 from smoothcert.runs.manifest import images_at
+from smoothcert.runs.sameness import differences, without_unrecorded
 from smoothcert.runs.store import Store
 from smoothcert.smoothing import evaluation
 
@@ -66,9 +67,10 @@ def stored_answers(store: Store, model: str, *, weights: str = "best", trust: bo
     stored = store.identity["model"]
     opened = open_classifier(model, shape, store.num_classes, weights=weights, trust=trust,
                              output=stored.get("output"))
-    if stored["by"] != "id" and opened.identity != stored:
+    found = differences({"model": stored}, {"model": opened.identity})
+    if stored["by"] != "id" and without_unrecorded(found, store.identity):
         raise InputError(f"{model} is not the model of {store.folder}: the store names {stored['by']} "
-                         f"{stored['sha256'][:12]}, this one is {opened.identity['by']} "
+                         f"{stored.get('sha256', '')[:12]}, this one is {opened.identity['by']} "
                          f"{opened.identity.get('sha256', '')[:12]}")
 
     def answers(images: np.ndarray) -> np.ndarray:

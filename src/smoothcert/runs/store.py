@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from smoothcert.errors import StoreError
+from smoothcert.errors import IdentityError, StoreError
 from smoothcert.runs.files import claim_folder, locked, sha256, write_whole
 from smoothcert.runs.journal import NAME as JOURNAL
 from smoothcert.runs.journal import Lines, journal_line, journal_lines, read_journal
@@ -27,6 +27,7 @@ from smoothcert.runs.manifest import NAME as MANIFEST
 from smoothcert.runs.manifest import check_identity, is_store, new_manifest, read_manifest, record_count, write_manifest
 from smoothcert.runs.places import Place
 from smoothcert.runs.records import Record, Tally, dense_counts, histories
+from smoothcert.runs.sameness import is_unproved, is_vouched_for
 from smoothcert.runs.shards import SHARD, Shard, Shards, write_shard
 from smoothcert.stats import History
 
@@ -112,13 +113,16 @@ def open_store(folder: Place, identity: dict[str, Any], provenance: dict[str, An
     In an object storage nothing can be locked: two runs of one identity write the same bytes, and both end complete.
 
     Raises:
-        IdentityError: the folder holds another run; the differing fields are named.
+        IdentityError: the folder holds another run, the differing fields named; or one whose model could have changed
+            unnoticed.
         StoreError: the folder holds something else, or another run is writing to it.
     """
     claim_folder(folder, MANIFEST)
     with locked(folder):
         if is_store(folder):
             manifest = read_manifest(folder)
+            if is_vouched_for(manifest["identity"], identity):
+                manifest["identity"]["model"] = identity["model"]
             check_identity(folder, manifest["identity"], identity)
             for told in manifest["shards"]:
                 Shard.read(folder, told)
@@ -126,6 +130,11 @@ def open_store(folder: Place, identity: dict[str, Any], provenance: dict[str, An
             manifest = new_manifest(identity, provenance)
             write_manifest(folder, manifest)
         writer = StoreWriter(folder, manifest)
+        if is_unproved(identity) and 0 < len(writer.pending()) < record_count(identity):
+            raise IdentityError(
+                f"{folder} cannot be gone on with: its model is known by its answers to fixed inputs alone, and may "
+                f"have changed since. If it has not, give it a name with --model-id (change the name whenever the "
+                f"model changes); if it has, start again with another -o, and with --model-id from the start")
         try:
             yield writer
         finally:

@@ -10,7 +10,7 @@ import torch
 
 from smoothcert.data import ImageData, channel_statistics, load_data, select_indices
 from smoothcert.errors import ConfigError, FileError, InputError
-from smoothcert.models import model_names
+from smoothcert.models import model_names, model_sources
 from smoothcert.objectives import Objective, Trained, build_objective
 from smoothcert.runs.classifiers import Classifier
 from smoothcert.runs.config import TrainConfig
@@ -26,6 +26,7 @@ from smoothcert.runs.modeldir import (
     is_model_dir,
     read_card,
     read_state,
+    runs_code,
     write_card,
     write_denoiser,
 )
@@ -76,6 +77,8 @@ def train(config: TrainConfig, progress: Progress = silent) -> ModelCard:
                      normalisation(config, objective.trains, data, initial))
         card.identity.update(_sources(initial, unlabelled, front, teacher))
         trainee = new_trainee(config, card, device, ranks, initial, front.module if front else None)
+        if runs_code(card):
+            card.identity["sources"] = model_sources(card.model, trainee.network)
         card = replace(card, parameters=sum(p.numel() for p in trainee.network.parameters()),
                        init=initial.described(trainee.fresh) if initial else None,
                        denoiser=front.card.told() if front else None)

@@ -5,9 +5,10 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
-from smoothcert.errors import AdaptedWarning, SmoothcertError
+from smoothcert.errors import AdaptedWarning, EngineWarning, SmoothcertError
 from smoothcert.runs.config import RunConfig
 from smoothcert.runs.records import Record
+from smoothcert.runs.sameness import differences
 
 Task = tuple[int, ...]
 """Positions in the run's list of records that one process works on together."""
@@ -57,10 +58,10 @@ class Run(Protocol):
 def reopened(reopen: Callable[[], Run], identity: dict[str, Any]) -> Run:
     """A run prepared again in another process, or SmoothcertError where it is not the driver's."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AdaptedWarning)  # which the driver has given already
+        for said in (AdaptedWarning, EngineWarning):  # which the driver has given already
+            warnings.simplefilter("ignore", said)
         run = reopen()
-    if run.identity != identity:
-        fields = [name for name in {**identity, **run.identity} if identity.get(name) != run.identity.get(name)]
+    if fields := differences(identity, run.identity):
         raise SmoothcertError(f"the worker on {platform.node()} prepared another run than its driver (they differ in "
                               f"{', '.join(fields)}): has it the same model and data, and the same kind of device?")
     return run

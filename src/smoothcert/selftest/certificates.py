@@ -11,14 +11,13 @@ from smoothcert.selftest.finding import Finding, Planned, Setting, by_chance
 from smoothcert.selftest.known import image_at, positions
 from smoothcert.selftest.votes import EngineVotes
 from smoothcert.smoothing import Finished, run_plan
-from smoothcert.stats import FixedCertify, reread
+from smoothcert.stats import METHODS, FixedCertify, proved_level, reread
 
 ALPHA = 0.05
 """Failure probability of each certificate: large, so that failures can be counted."""
 
 _N0 = 100
 _NEAREST, _FARTHEST = 1.0, 3.3  # |u| / sigma: at 1 the class is chosen wrongly from 100 samples in 1 of 10^16 cases
-_MOST = {"two-sided": ALPHA, "cohen": ALPHA, "t-certify": 2 * ALPHA}
 _USED = 0.9  # of alpha, by p_A of the method two-sided
 _SLACK = {"float32": 1e-4, "tf32": 2.0**-8, "bf16": 2.0**-5}
 """Share of the true radius by which that of the network in a precision may be another."""
@@ -72,12 +71,12 @@ class Certificates:
     def covered(self, level: float) -> Finding:
         """False certificates are at most Bin(M, alpha), in every method: a wrong class, or a radius beyond |u|."""
         wrong, slack = {}, 1 + _SLACK[self.setting.precision]
-        for method in _MOST:
+        for method in METHODS:
             answers = reread(self.plan, method=method).judge([one.history for one in self.done])
             other = (answers.prediction >= 0) & (answers.prediction != (self.truth > 0))
             wrong[method] = int((other | (answers.values["radius"] > np.abs(self.truth) * slack)).sum())
         count = len(self.done)
-        tests = {method: float(special.betainc(k, count - k + 1, _MOST[method])) if k else 1.0
+        tests = {method: float(special.betainc(k, count - k + 1, proved_level(method, ALPHA))) if k else 1.0
                  for method, k in wrong.items()}
         words = ", ".join(f"{k} ({method})" for method, k in wrong.items())
         return by_chance(tests, level, f"of {count:,} at alpha {ALPHA:g}: {words}")

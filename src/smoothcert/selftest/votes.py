@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from smoothcert.errors import SmoothcertError
+from smoothcert.errors import EngineWarning, SmoothcertError
 from smoothcert.noise import GaussianNoise
 from smoothcert.selftest.finding import Finding, Planned, Setting, binomial_p, by_chance
 from smoothcert.selftest.known import (
@@ -25,7 +25,7 @@ from smoothcert.selftest.known import (
 )
 from smoothcert.selftest.normals import caught
 from smoothcert.smoothing import OpenVoter, Sampling, Segment, open_voter
-from smoothcert.smoothing.engines import ENGINES, EngineWarning
+from smoothcert.smoothing.engines import ENGINES
 from smoothcert.smoothing.engines.check import MARGINS
 from smoothcert.smoothing.engines.protocol import Refused
 from smoothcert.smoothing.voters import Voter

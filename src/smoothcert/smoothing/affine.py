@@ -11,6 +11,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from smoothcert.smoothing.tracing import Proxy, Tracer, is_altered
+
 _PIXELWISE_LAYERS = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.BatchNorm2d)
 _AFFINE_LAYERS = (*_PIXELWISE_LAYERS, nn.BatchNorm1d, nn.Flatten, nn.Unflatten, nn.Linear, nn.Conv2d, nn.ZeroPad2d,
                   nn.AvgPool2d, nn.AdaptiveAvgPool2d)
@@ -55,16 +57,6 @@ def is_patchwise(layer: nn.Module) -> bool:
     )
 
 
-def rewrites(graph: fx.Graph) -> bool:
-    """Whether a call changes a tensor in place, so that the graph's arrows do not tell all."""
-    for node in graph.nodes:
-        name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-        in_place = name.endswith("_") and not name.endswith("__")
-        if node.op in ("call_method", "call_function") and (in_place or node.kwargs.get("inplace")):
-            return True
-    return False
-
-
 def part_before(network: nn.Module, graph: fx.Graph, node: fx.Node) -> fx.GraphModule:
     """Images -> the value of a node. Shares the network's layers."""
     needed = _needed([node], stops=())
@@ -97,7 +89,7 @@ def part_after(
     return fx.GraphModule(network, part)
 
 
-class _Images(fx.Proxy):
+class _Images(Proxy):
     """The images while a network is traced: of known shape, but for their number."""
 
     ndim = 4
@@ -117,7 +109,7 @@ class _Images(fx.Proxy):
         return self.shape if dim is None else self.shape[dim]
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(Tracer):
     def __init__(self, shape: tuple[int, int, int]):
         super().__init__()
         self._shape = shape
@@ -145,7 +137,7 @@ def _is_affine(node: fx.Node, affine: dict[fx.Node, bool], layers: dict[str, nn.
 
 def _is_affine_layer(layer: nn.Module) -> bool:
     """By exact type: a subclass may compute anything. BatchNorm without running statistics mixes images."""
-    return type(layer) in _AFFINE_LAYERS and getattr(layer, "running_mean", 0) is not None
+    return type(layer) in _AFFINE_LAYERS and not is_altered(layer) and getattr(layer, "running_mean", 0) is not None
 
 
 def _is_constant(arg: Any) -> bool:

@@ -13,6 +13,7 @@ from smoothcert.checks import check_count, check_positive, check_seed
 from smoothcert.errors import InputError, ModelError
 from smoothcert.noise import build_noise, fresh_seed, image_key, sample
 from smoothcert.smoothing.adapters import adapted, choose
+from smoothcert.smoothing.content import state_parts
 from smoothcert.smoothing.contract import few_answers, try_rows
 from smoothcert.smoothing.engines import reduced
 from smoothcert.smoothing.isolation import isolated
@@ -293,10 +294,8 @@ def _content(model: Any) -> str:
     if not isinstance(model, nn.Module):
         return str(id(model))
     digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.ndim else
-                      str(tensor.item()).encode())
+    for part in state_parts(model.state_dict().items()):
+        digest.update(part)
     return digest.hexdigest()
 
 

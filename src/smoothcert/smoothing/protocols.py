@@ -180,11 +180,24 @@ def evaluation(model: Any) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
     try:
         if isinstance(model, nn.Module):
-            model.eval()
+            put_in_eval_mode(model)
         yield
     finally:
         for module, training in modes:
             module.training = training
+
+
+def put_in_eval_mode(network: nn.Module) -> nn.Module:
+    """Call `network.eval()`, and return the network; what torch.export made keeps the mode that it was exported in.
+
+    Such a program refuses the call, also from within another network. Its steps do not ask for the mode.
+    """
+    try:
+        return network.eval()
+    except NotImplementedError:
+        for part in network.modules():
+            part.training = False
+    return network
 
 
 def device_of(model: Any) -> torch.device:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from smoothcert.checks import check_count, check_known
-from smoothcert.errors import InputError, ModelError
+from smoothcert.errors import EngineWarning, InputError, ModelError
 from smoothcert.noise import SMALL_SPACE_FORMAT, Noise, PhiloxStream
 from smoothcert.smoothing.adapters import Fit, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
 from smoothcert.smoothing.contract import COARSE, Conduct, try_rows
-from smoothcert.smoothing.engines import ENGINES, PRECISIONS, EngineWarning, open_engine, reduced
+from smoothcert.smoothing.engines import ENGINES, PRECISIONS, open_engine, reduced
 from smoothcert.smoothing.protocols import (
     BaseClassifier,
     Denoiser,

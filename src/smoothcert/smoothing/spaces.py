@@ -27,9 +27,11 @@ import torch
 from scipy import special
 from torch import Tensor, fx, nn
 
-from smoothcert.smoothing.affine import affine_nodes, is_patchwise, part_after, part_before, rewrites, trace
+from smoothcert.noise import least_float32
+from smoothcert.smoothing.affine import affine_nodes, is_patchwise, part_after, part_before, trace
 from smoothcert.smoothing.factors import factor_of, first_equal
 from smoothcert.smoothing.protocols import device_of
+from smoothcert.smoothing.tracing import has_global_hooks, is_altered, settle_in_place
 
 _MOST_ENTRIES = 5 * 10**7  # of W: 0.4 GB
 _MOST_WORK = 10**11  # w^2 d, of probing and factoring: seconds
@@ -90,7 +92,7 @@ class Space:
             rows = eta @ factor.T
         else:
             rows = (factor @ eta.reshape(len(eta), factor.shape[1], -1)).reshape(len(eta), -1)
-        rows *= sigma
+        rows *= least_float32(sigma) if on_host else sigma
         rows += centre
         return rows if on_host else rows.float()
 
@@ -143,13 +145,15 @@ def find_space(model: Any, shape: tuple[int, int, int], num_classes: int) -> Spa
 
 def _search(model: nn.Module, shape: tuple[int, int, int], num_classes: int) -> Space | None:
     network = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    if any(layer._forward_hooks or layer._forward_pre_hooks for layer in network.modules()):
+    if has_global_hooks() or any(map(is_altered, network.modules())):
         return None
     graph = trace(network, shape)
+    if not settle_in_place(graph, network):
+        return None
     affine = affine_nodes(graph, network)
     result = next(node for node in graph.nodes if node.op == "output").args[0]
     cuts = [] if result in affine else _cuts(network, graph, affine, shape)
-    if rewrites(graph) or not (result in affine or cuts):
+    if not (result in affine or cuts):
         return None
     images = 0.5 + torch.randn(16, *shape, generator=torch.Generator().manual_seed(0))
     expected = network(images.clone())

@@ -31,6 +31,7 @@ from smoothcert.stats.procedures import (
     certify_counts,
     certify_with,
     predict_counts,
+    proved_level,
 )
 from smoothcert.stats.radius import (
     ProbabilityBounds,
@@ -81,5 +82,6 @@ __all__ = [
     "plan_from",
     "predict_counts",
     "predict_plan",
+    "proved_level",
     "reread",
 ]

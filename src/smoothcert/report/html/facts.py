@@ -83,7 +83,8 @@ def warnings(run: Run) -> list[str]:
                      "have given" + (f"; it is settled at radius {', '.join(f'{r:g}' for r in result.decided)}."
                                      if result.decided else "."))
     if result.method == "t-certify":
-        found.append("T-CERTIFY as published is proved to fail with probability at most 2 alpha, not alpha.")
+        found.append("T-CERTIFY as published is proved to fail with probability at most 2 alpha, not alpha; its lower "
+                     "bounds of certified accuracy are those at 2 alpha.")
     if result.margin is not None:
         found.append(f"Radii are those within which the class keeps {0.5 + result.margin:g} of the votes: smaller than "
                      f"plain ones.")

@@ -24,6 +24,7 @@ from smoothcert.runs.progress import Progress
 from smoothcert.runs.provenance import provenance
 from smoothcert.runs.recertify import stored_plan
 from smoothcert.runs.records import Record
+from smoothcert.runs.sameness import differences, without_unrecorded
 from smoothcert.runs.verifying.files import Check, Readable
 from smoothcert.runs.work import Run
 from smoothcert.stats import is_same
@@ -148,20 +149,13 @@ def _check_same(readable: Readable, run: Run) -> None:
     """Raise IdentityError unless the run that was rebuilt is the store's."""
     here = json.loads(json.dumps(run.identity))
     stored = {name: value for name, value in readable.identity.items() if name != "recertified_from"}
-    if differing := list(_differing(stored, here)):
+    if differing := without_unrecorded(differences(stored, here), stored):
         raise IdentityError(
             f"{readable.folder} cannot be drawn again from what was given, which differs in:\n"
-            + "\n".join(f"  - {line}" for line in differing)
+            + "\n".join(f"  - {name}: the store has {there!r}, here it is {now!r}"
+                        for name, (there, now) in differing.items())
             + "\nGive the run's own --model (with --weights and --denoiser, if any) and --data (with --resize and "
               "--crop, if any), on the kind of device that it ran on.")
-
-
-def _differing(stored: Any, here: Any, name: str = "") -> Iterator[str]:
-    if isinstance(stored, dict) and isinstance(here, dict):
-        for key in {**stored, **here}:
-            yield from _differing(stored.get(key), here.get(key), f"{name}.{key}" if name else key)
-    elif stored != here:
-        yield f"{name}: the store has {stored!r}, here it is {here!r}"
 
 
 def _chosen(readable: Readable, count: int) -> list[int]:

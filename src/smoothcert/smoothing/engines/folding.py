@@ -1,7 +1,6 @@
 """Networks made cheaper to run without changing what they compute: BatchNorm folded, ReLU in place."""
 
 import copy
-import operator
 from collections import Counter
 from collections.abc import Collection
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
+
+from smoothcert.smoothing.tracing import Tracer, has_global_hooks, is_altered, is_new, settle_in_place
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _AFFINE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -30,7 +31,12 @@ def fold(model: nn.Module) -> nn.Module:
 
 
 def _folded(module: nn.Module) -> nn.Module:
-    """The module as a folded graph, else itself with the folded graphs of its children in their places."""
+    """The module as a folded graph, else itself with the folded graphs of its children in their places.
+
+    Itself where it is altered, since a graph would lose that, and under global hooks, which would see other modules.
+    """
+    if has_global_hooks() or is_altered(module):
+        return module
     try:
         return _graph(module, ())
     except Exception:  # tracing runs the user's own forward on stand-ins, which may raise anything
@@ -45,7 +51,7 @@ def _folded(module: nn.Module) -> nn.Module:
         return module
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(Tracer):
     """Enters only modules where there is something to do, so that most of what cannot be traced is never met."""
 
     def __init__(self, closed: Collection[int]):
@@ -54,7 +60,7 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         known = m.__module__.startswith("torch.nn") and not isinstance(m, nn.Sequential)
-        return known or id(m) in self._closed or not _is_worth_entering(m)
+        return known or id(m) in self._altered or id(m) in self._closed or not _is_worth_entering(m)
 
 
 def _is_worth_entering(module: nn.Module) -> bool:
@@ -62,7 +68,9 @@ def _is_worth_entering(module: nn.Module) -> bool:
 
 
 def _graph(module: nn.Module, closed: Collection[int]) -> fx.GraphModule:
-    graph = fx.GraphModule(module, _Tracer(closed).trace(module))
+    traced = _Tracer(closed).trace(module)
+    settle_in_place(traced, module)
+    graph = fx.GraphModule(module, traced)
     _fold_norms(graph)
     _relu_in_place(graph)
     graph.delete_all_unused_submodules()
@@ -85,11 +93,10 @@ def _fold_norms(graph: fx.GraphModule) -> None:
 
 
 def _fits(layer: Any, norm: Any) -> bool:
-    """Whether the types are exactly these (a subclass may compute anything) and nothing hooks into them."""
+    """Whether the types are exactly these (a subclass may compute anything) and neither is altered."""
     if type(layer) not in _AFFINE or type(norm) not in _NORMS or norm.training or norm.running_mean is None:
         return False
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, norm._forward_hooks, norm._forward_pre_hooks)
-    return not any(hooks) and bool(layer.weight.shape[0] == norm.num_features)
+    return not is_altered(layer) and not is_altered(norm) and bool(layer.weight.shape[0] == norm.num_features)
 
 
 def _fold_norm(layer: Any, norm: Any) -> None:
@@ -106,7 +113,7 @@ def _fold_norm(layer: Any, norm: Any) -> None:
 def _relu_in_place(graph: fx.GraphModule) -> None:
     for node in graph.graph.nodes:
         module = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
-        is_relu = type(module) is nn.ReLU or (node.op == "call_function" and node.target in _RELUS)
+        is_relu = node.target in _RELUS if module is None else type(module) is nn.ReLU and not is_altered(module)
         if not is_relu or not _is_fresh(graph, node.args[0]):
             continue
         with graph.graph.inserting_before(node):
@@ -116,8 +123,4 @@ def _relu_in_place(graph: fx.GraphModule) -> None:
 
 def _is_fresh(graph: fx.GraphModule, value: Any) -> bool:
     """Whether a value is a new tensor, no view of another one, that only one step uses."""
-    if not isinstance(value, fx.Node) or len(value.users) > 1:
-        return False
-    if value.op == "call_module":
-        return type(graph.get_submodule(str(value.target))) in (*_AFFINE, *_NORMS)
-    return value.op == "call_function" and value.target is operator.add
+    return isinstance(value, fx.Node) and len(value.users) == 1 and is_new(value, dict(graph.named_modules()))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothcert.errors import InputError, MissingExtraError
-from smoothcert.smoothing.engines.fingerprint import fingerprint
+from smoothcert.smoothing.content import fingerprint
 from smoothcert.smoothing.engines.folding import fold
 from smoothcert.smoothing.engines.protocol import Refused, Run, refusing
 

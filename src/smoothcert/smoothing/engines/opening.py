@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from smoothcert.checks import check_count, check_known
-from smoothcert.errors import MissingExtraError
+from smoothcert.errors import EngineWarning, MissingExtraError
 from smoothcert.smoothing.engines import trial
 from smoothcert.smoothing.engines.check import CHECKED, fault, logits_of, noisy_inputs
 from smoothcert.smoothing.engines.onnx_engines import PACKAGES, onnxruntime, openvino
 from smoothcert.smoothing.engines.precision import PRECISIONS
-from smoothcert.smoothing.engines.protocol import Builder, Engine, EngineWarning, Refused, Run, refusing
+from smoothcert.smoothing.engines.protocol import Builder, Engine, Refused, Run, refusing
 from smoothcert.smoothing.engines.torch_engines import compiled, eager, plain
 from smoothcert.smoothing.protocols import is_random
 

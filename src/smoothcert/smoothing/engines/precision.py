@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from smoothcert.checks import check_known
 from smoothcert.errors import InputError
-from smoothcert.smoothing.protocols import CastInputs, device_of
+from smoothcert.smoothing.protocols import CastInputs, device_of, put_in_eval_mode
 
 PRECISIONS = ("float32", "tf32", "bf16")
 
@@ -47,7 +47,7 @@ class Bfloat16(nn.Module):
     def __init__(self, network: nn.Module):
         super().__init__()
         network = network.network if isinstance(network, CastInputs) else network
-        self.network = copy.deepcopy(network).eval().to(torch.bfloat16)
+        self.network = put_in_eval_mode(copy.deepcopy(network)).to(torch.bfloat16)
 
     def forward(self, rows: Tensor, *normals: Any) -> Tensor:
         return self.network(rows.to(torch.bfloat16), *normals).to(torch.float32)

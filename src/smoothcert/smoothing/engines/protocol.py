@@ -36,10 +36,6 @@ class Engine:
     batch: int | None
 
 
-class EngineWarning(UserWarning):
-    """An engine that was asked for is not used, because it cannot run the model or gives it other votes."""
-
-
 class Refused(Exception):
     """An engine that cannot run this model here; the message says why. Never reaches users: it becomes a warning."""
 

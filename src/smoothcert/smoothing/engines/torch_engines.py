@@ -5,14 +5,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from smoothcert.errors import InputError
 from smoothcert.smoothing.engines.folding import fold
 from smoothcert.smoothing.engines.precision import Bfloat16, guarded, reduced
-from smoothcert.smoothing.engines.protocol import Run, no_graph, refusing
+from smoothcert.smoothing.engines.protocol import Run, first_line, no_graph, refusing
 
 
 def plain(model: Any, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
     """The model as it is, for any number of rows."""
-    return reduced(model, precision)
+    run = reduced(model, precision)
+    if precision != "bf16":
+        return run
+
+    def run_told(*inputs: Any) -> Tensor:
+        try:
+            return run(*inputs)
+        except RuntimeError as error:
+            raise InputError(f"precision 'bf16': the network cannot compute in bfloat16 ({first_line(error)}), which "
+                             f"quantised layers cannot, for example: use precision 'float32'") from error
+
+    return run_told
 
 
 def eager(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:

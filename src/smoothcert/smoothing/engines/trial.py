@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smoothcert.smoothing.engines.fingerprint import fingerprint
+from smoothcert.smoothing.content import fingerprint
 from smoothcert.smoothing.engines.onnx_engines import imported
 from smoothcert.smoothing.engines.protocol import Run
 
