@@ -13,8 +13,10 @@ from typing import Annotated, get_args
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
+from rich.console import Console
 from typer.testing import CliRunner
 
+from smoothcert.cli import progress
 from smoothcert.cli.main import app, main
 from smoothcert.errors import ConfigError
 from smoothcert.runs import config
@@ -22,6 +24,7 @@ from smoothcert.runs.config import CertifyConfig, PredictConfig, TrainConfig
 from smoothcert.runs.recipes import Expected
 from smoothcert.runs.store import read_store
 from smoothcert.stats import average_certified_radius
+from stores import made
 
 CLI = str(Path(sys.executable).parent / "smoothcert")
 
@@ -38,6 +41,45 @@ def work(tmp_path_factory) -> Path:
     run("train", "--model", "linear", "--data", "digits", "--sigma", "0.25", "--epochs", "8", "-q", "-o", folder / "m")
     run("certify", folder / "m", "--n", "1000", "--max-images", "30", "--seed", "0", "-q", "-o", folder / "s")
     return folder
+
+
+RAW = "a\x1b[31mred\x1b]0;title\x07\x9b2J\u202e\x7f\r\nACR 9.999"
+
+
+@pytest.mark.parametrize("verb", [
+    ["info"], ["table"], *(["table", "--format", style] for style in ("markdown", "csv", "latex")), ["verify"],
+    ["recertify", "--alpha", "0.01"], ["compare", "OTHER"], ["info", "--json"], ["table", "--json"],
+    ["verify", "--json"], ["cost"], ["recertify", "--method", "x\x1b[0m"],
+    ["plot", "-k", "x\x1b[0m", "-o", "no.png"],
+])
+def test_what_a_stranger_named_never_reaches_the_terminal_raw(tmp_path, verb):
+    """Names, notes, folders, and whatever of them errors repeat, in every verb, on both streams."""
+    told = {"notes": [RAW], "model": RAW, "versions": {RAW: RAW}, "machine": {"system": RAW}}
+    store = made(tmp_path / f"evil\x1b[31m\x9b\n{'x'}", told=told, engine=RAW, space=RAW)
+    other = str(made(tmp_path / "other", seed=1, told=told))
+    given = [part.replace("OTHER", other) for part in verb[1:]]
+    result = CliRunner().invoke(app, [verb[0], str(store), *given])
+    assert result.exit_code in (0, 1, 2), result.exception
+    for stream in (result.stdout, result.stderr):
+        assert not set(stream) & set("\x1b\x9b\x07\x7f\r\u202e")
+        assert not any(line.startswith("ACR 9.999") for line in stream.splitlines())
+    if verb == ["info"] or verb == ["table"]:
+        assert "\\x1b[31mred" in result.stdout
+
+
+def test_an_error_repeats_no_control_character(tmp_path):
+    result = run("info", tmp_path / "no\x1b[31m", code=1)
+    assert "\x1b" not in result.stderr
+    assert "\\x1b[31m" in result.stderr
+
+
+def test_progress_obeys_neither_markup_nor_control_characters(monkeypatch):
+    written = io.StringIO()
+    monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
+    monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=written, width=200))
+    with progress.shown("images", quiet=False) as told:
+        told(1, 2, "[bold]a\x1b[31m[/nothing]")
+    assert "[bold]a\\x1b[31m[/nothing]" in written.getvalue()
 
 
 def test_a_warning_is_one_line(monkeypatch, capsys):

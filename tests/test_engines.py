@@ -558,6 +558,18 @@ def test_a_trial_is_remembered_for_equal_circumstances_only(three, cache, monkey
     assert opened("auto", small(), samples=100).name == "middling"
 
 
+@pytest.mark.parametrize("entry", [[["fast"]], [{"fast": 1}], [None, 3, "fast", "fast"], {"fast": 1}, "fast", 3, None])
+def test_an_entry_of_another_shape_is_tried_again_or_taken_as_far_as_it_goes(three, cache, monkeypatch, entry):
+    _, timed = three
+    opened("auto", small(), samples=100)
+    key, = json.loads(cache.read_text())
+    cache.write_text(json.dumps({key: entry}))
+    monkeypatch.setattr(trial, "_rankings", {})
+    timed.clear()
+    assert opened("auto", small(), samples=100).name == "fast"
+    assert len(timed) == (1 if entry == [None, 3, "fast", "fast"] else 2)
+
+
 def test_a_cache_that_cannot_be_written_is_no_error(three, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -257,6 +257,21 @@ def test_older_stores_are_read_verified_and_refused_with_the_reason(tmp_path):
         certified(spec, tmp_path / "part")
 
 
+@pytest.mark.parametrize("change", [{"model": None}, {"seed": None}])
+def test_a_manifest_that_lacks_what_a_resume_compares_is_another_run(tmp_path, change):
+    spec = write(tmp_path, net=NORMALISED, settings="MEAN, SD = .4, .3")
+    interrupted(spec, tmp_path / "s")
+    path = tmp_path / "s" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["identity"].update(change)
+    del manifest["sha256"]
+    path.write_text(json.dumps({**manifest, "version": 1}))
+    asked = options(spec, tmp_path / "s")
+    del asked["seed"]
+    with pytest.raises(IdentityError, match=f"- {next(iter(change))}"):
+        certify(CertifyConfig.checked(asked))
+
+
 def test_our_own_networks_keep_their_identity(tmp_path):
     train(TrainConfig.checked({"data": "digits", "model": "linear", "sigma": 0.25, "epochs": 1, "max_images": 64,
                                "out": tmp_path / "m"}))

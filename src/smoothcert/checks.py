@@ -3,12 +3,43 @@
 import difflib
 import math
 import numbers
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from smoothcert.errors import ConfigError, InputError, UnknownNameError
 
 T = TypeVar("T")
+
+_CONTROLS = r"\x00-\x1f\x7f-\x9f\ud800-\udfff"
+_UNSEEN = re.compile(rf"[{_CONTROLS}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_BREAKS = re.compile(f"[{_CONTROLS}]")
+
+
+def printable(text: str) -> str:
+    """Return a text with every character that a terminal would obey instead of showing it written as an escape.
+
+    Those are control characters but for line ends and tabs, marks that turn the direction of writing, line and
+    paragraph separators, and halves of characters.
+
+    >>> printable("a\\x1b[31mb\\n")
+    'a\\\\x1b[31mb\\n'
+    """
+    return _UNSEEN.sub(lambda found: found[0] if found[0] in "\n\t" else _escape(found[0]), text)
+
+
+def one_line(text: str) -> str:
+    """Return somebody's name or note with control characters, line ends and tabs too, written as escapes.
+
+    >>> one_line("run\\nACR 9.999")
+    'run\\\\nACR 9.999'
+    """
+    return _BREAKS.sub(lambda found: _escape(found[0]), text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode() if character < "\ud800" else (
+        f"\\u{ord(character):04x}")
 
 
 def real_number(text: str) -> float:

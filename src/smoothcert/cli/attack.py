@@ -2,9 +2,8 @@
 
 import json
 
-import typer
-
 from smoothcert.cli.options import configured
+from smoothcert.cli.output import say
 from smoothcert.cli.progress import shown
 from smoothcert.runs.config import AttackConfig
 
@@ -20,4 +19,4 @@ def attack(config: AttackConfig, as_json: bool, quiet: bool) -> None:
         store = run(config, progress)
     certificates = config.certified or config.eps_from
     certified = None if certificates is None else read_store(certificates)
-    typer.echo(json.dumps(attack_summary(store, certified)) if as_json else attack_text(store, certified))
+    say(json.dumps(attack_summary(store, certified)) if as_json else attack_text(store, certified))

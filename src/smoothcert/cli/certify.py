@@ -2,9 +2,8 @@
 
 import json
 
-import typer
-
 from smoothcert.cli.options import configured
+from smoothcert.cli.output import say
 from smoothcert.cli.progress import shown
 from smoothcert.runs.config import CertifyConfig
 
@@ -20,6 +19,6 @@ def certify(config: CertifyConfig, as_json: bool, quiet: bool) -> None:
         result = Result.of(run(config, progress))
     radii = config.radii or default_radii([result])
     if as_json:
-        typer.echo(json.dumps({"store": str(config.out), **summary(result, radii, rho=0.05)}))
+        say(json.dumps({"store": str(config.out), **summary(result, radii, rho=0.05)}))
     else:
-        typer.echo(render([result], radii, rho=0.05, style="text"))
+        say(render([result], radii, rho=0.05, style="text"))

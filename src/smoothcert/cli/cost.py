@@ -7,7 +7,7 @@ import typer
 
 from smoothcert.cli.errors import reported
 from smoothcert.cli.options import JsonFlag
-from smoothcert.cli.output import real
+from smoothcert.cli.output import real, say
 
 PilotStore = Annotated[
     str | None, typer.Argument(metavar="STORE", help="A pilot: a store of certify or predict over some images.")
@@ -43,4 +43,4 @@ def cost(
 
     asked = Asked(images, n, samples, rate, machines, workers, block, startup, preemptions, price)
     told = costing(asked, None if store is None else read_store(place(store)))
-    typer.echo(json.dumps(costing_content(told)) if as_json else costing_text(told))
+    say(json.dumps(costing_content(told)) if as_json else costing_text(told))

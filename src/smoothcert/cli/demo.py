@@ -7,6 +7,7 @@ import typer
 
 from smoothcert.cli.errors import reported
 from smoothcert.cli.options import Quiet
+from smoothcert.cli.output import say
 from smoothcert.cli.progress import shown
 
 OutFolder = Annotated[Path, typer.Option("--out", "-o", metavar="PATH", help="Folder for the model, store and plots.")]
@@ -24,21 +25,21 @@ def demo(out: OutFolder = Path("demo"), quiet: Quiet = False) -> None:
     from smoothcert.runs.train import train
 
     model, store = out / "model", out / "store"
-    typer.echo("1. train a small CNN on 8 x 8 digits, Gaussian noise sigma 0.25 added to every image")
+    say("1. train a small CNN on 8 x 8 digits, Gaussian noise sigma 0.25 added to every image")
     with shown("steps", quiet) as progress:
         card = train(TrainConfig.checked(
             {"data": "digits", "model": "cnn", "model_option": {"width": 16}, "sigma": 0.25, "epochs": 30,
              "batch_size": 64, "normalise": "standard", "threads": 1, "out": model}), progress)
-    typer.echo(f"   held-out accuracy under that noise: {card.best['validation_accuracy']:.1%}\n")
-    typer.echo("2. certify the test images: 5,000 noisy copies each, votes counted, radii proved")
+    say(f"   held-out accuracy under that noise: {card.best['validation_accuracy']:.1%}\n")
+    say("2. certify the test images: 5,000 noisy copies each, votes counted, radii proved")
     with shown("images", quiet) as progress:
         done = certify(CertifyConfig.checked(
             {"model": str(model), "n": 5000, "seed": 0, "threads": 1, "out": store}), progress)
     result = Result.of(done, "digits, small CNN")
-    typer.echo(render([result], [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], rho=0.05, style="text"))
+    say(render([result], [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], rho=0.05, style="text"))
     files = [out / "curve.png", out / "curve.svg"]
     plot_curves([certified_curve(result)], files, title="Certified accuracy of the smoothed classifier, digits")
-    typer.echo(f"\n3. the curve: {files[0]} and {files[1]}\n\n" + _NEXT.format(model=model, store=store, out=out))
+    say(f"\n3. the curve: {files[0]} and {files[1]}\n\n" + _NEXT.format(model=model, store=store, out=out))
 
 
 _NEXT = """What to try next:

@@ -2,9 +2,8 @@
 
 import json
 
-import typer
-
 from smoothcert.cli.options import configured
+from smoothcert.cli.output import say
 from smoothcert.cli.progress import shown
 from smoothcert.runs.config import DistributionalConfig
 
@@ -20,6 +19,6 @@ def distributional(config: DistributionalConfig, as_json: bool, quiet: bool) -> 
         store = run(config, progress)
     result = Robustness.of(store, alpha=config.alpha if "alpha" in config.model_fields_set else None)
     if as_json:
-        typer.echo(json.dumps({"store": str(store.folder), **result.content(config.rho)}))
+        say(json.dumps({"store": str(store.folder), **result.content(config.rho)}))
     else:
-        typer.echo(render_robustness([result], config.rho, "text"))
+        say(render_robustness([result], config.rho, "text"))

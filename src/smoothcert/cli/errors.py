@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from smoothcert.cli.output import say
 from smoothcert.errors import SmoothcertError
 
 
@@ -19,10 +20,10 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except SmoothcertError as error:
-            typer.echo(f"error: {error}", err=True)
+            say(f"error: {error}", err=True)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt:
-            typer.echo("interrupted: what was finished is kept; the same command goes on from there", err=True)
+            say("interrupted: what was finished is kept; the same command goes on from there", err=True)
             raise typer.Exit(1) from None
 
     return wrapped
@@ -31,7 +32,7 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
 def fail_for(problems: Sequence[SmoothcertError]) -> None:
     """Print what went wrong with a part of the work, and exit with 1 if anything did; the rest was done."""
     for problem in problems:
-        typer.echo(f"error: {problem}", err=True)
+        say(f"error: {problem}", err=True)
     if problems:
         raise typer.Exit(1)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from smoothcert.cli.errors import reported
+from smoothcert.cli.output import say
 
 Records = Annotated[str, typer.Argument(metavar="STORE", help="A store, a log (TSV) or a count file (NPZ).")]
 OutFile = Annotated[
@@ -20,4 +21,4 @@ def export(store: Records, out: OutFile) -> None:
     from smoothcert.runs.places import place
 
     write_records(open_records(place(store)), out)
-    typer.echo(f"wrote {out}", err=True)
+    say(f"wrote {out}", err=True)

@@ -13,6 +13,7 @@ from smoothcert.cli.demo import demo
 from smoothcert.cli.distributional import distributional
 from smoothcert.cli.export import export
 from smoothcert.cli.info import info
+from smoothcert.cli.output import say
 from smoothcert.cli.plot import plot
 from smoothcert.cli.predict import predict
 from smoothcert.cli.recertify import recertify
@@ -34,7 +35,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"smoothcert {__version__}")
+        say(f"smoothcert {__version__}")
         raise typer.Exit
 
 
@@ -53,7 +54,7 @@ for verb in (train, certify, predict, attack, distributional, table, plot, repor
 
 def _warned(message: Warning | str, *where: Any) -> None:
     """A warning in a line, without the place in the code that it comes from."""
-    typer.echo(f"warning: {message}", err=True)
+    say(f"warning: {message}", err=True)
 
 
 def main() -> None:

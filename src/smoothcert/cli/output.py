@@ -5,10 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from smoothcert.checks import real_number
+from smoothcert.checks import printable, real_number
 from smoothcert.errors import InputError
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write there instead of printing.")]
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print to standard output or error: all that a verb prints, but for its progress, passes here.
+
+    Names and notes are often those of a stranger's store, so what a terminal would obey is shown as an escape.
+    """
+    typer.echo(printable(text), err=err)
 
 
 def emit(content: str, out: Path | None) -> None:
@@ -16,11 +24,11 @@ def emit(content: str, out: Path | None) -> None:
     from smoothcert.runs.files import make_folder, write_text
 
     if out is None:
-        typer.echo(content)
+        say(content)
     else:
         make_folder(out.parent)
-        write_text(out, content + "\n")
-        typer.echo(f"wrote {out}", err=True)
+        write_text(out, printable(content) + "\n")
+        say(f"wrote {out}", err=True)
 
 
 def real(*names: str, help: str) -> Any:

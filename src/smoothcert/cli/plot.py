@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from smoothcert.cli.errors import reported
-from smoothcert.cli.output import number_list
+from smoothcert.cli.output import number_list, say
 from smoothcert.cli.table import Rho
 from smoothcert.errors import InputError
 
@@ -82,7 +82,7 @@ def plot(
                       partial(_answers, model, weights or "best", trust) if model else None,
                       partial(_estimates, denoiser, walk_jump, front_option) if denoiser else None)
     save(picture(kind, request), out, title)
-    typer.echo(f"wrote {out}", err=True)
+    say(f"wrote {out}", err=True)
 
 
 def images_of(data: str | None, data_dir: Path | None, resize: int | None, crop: int | None) -> Any:

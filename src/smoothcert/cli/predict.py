@@ -2,9 +2,8 @@
 
 import json
 
-import typer
-
 from smoothcert.cli.options import configured
+from smoothcert.cli.output import say
 from smoothcert.cli.progress import shown
 from smoothcert.runs.config import PredictConfig
 
@@ -17,4 +16,4 @@ def predict(config: PredictConfig, as_json: bool, quiet: bool) -> None:
 
     with shown("images", quiet) as progress:
         store = run(config, progress)
-    typer.echo(json.dumps(prediction_summary(store)) if as_json else prediction_text(store))
+    say(json.dumps(prediction_summary(store)) if as_json else prediction_text(store))

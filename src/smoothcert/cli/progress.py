@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from smoothcert.checks import printable
 from smoothcert.runs.progress import Progress as Told
 from smoothcert.runs.progress import silent
 
@@ -22,13 +23,13 @@ def shown(unit: str, quiet: bool) -> Iterator[Told]:
     if quiet:
         yield silent
     elif console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), _Rate(unit),
-                   TimeRemainingColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
+                   _Rate(unit), TimeRemainingColumn())
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("starting", total=None)
 
             def told(done: int, total: int, words: str) -> None:
-                bar.update(task, completed=done, total=total, description=words)
+                bar.update(task, completed=done, total=total, description=printable(words))
 
             yield told
     else:
@@ -46,7 +47,8 @@ def _lines(console: Console, unit: str) -> Told:
         if now - last >= _LINE_EVERY or (done == total and now - started >= _LINE_EVERY):
             last = now
             pace = _pace(done - first, total - done, now - started, unit.rstrip("s"))
-            console.print(f"{done} of {total} {unit}  {words}{pace}", highlight=False, soft_wrap=True)
+            console.print(f"{done} of {total} {unit}  {printable(words)}{pace}", markup=False, highlight=False,
+                          soft_wrap=True)
 
     return told
 

@@ -7,7 +7,7 @@ import typer
 
 from smoothcert.cli.errors import reported
 from smoothcert.cli.options import JsonFlag
-from smoothcert.cli.output import number_list, real
+from smoothcert.cli.output import number_list, real, say
 from smoothcert.cli.table import Format, Radii, Rho, format_of
 from smoothcert.errors import InputError
 
@@ -52,4 +52,4 @@ def recertify(
     shown = json.dumps(summary(result, grid, rho)) if as_json else render([result], grid, rho, form)
     if to:
         write_recertified(to, stored, answers, procedure)
-    typer.echo(shown)
+    say(shown)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from smoothcert.cli.errors import fail_for, reported
-from smoothcert.cli.output import number_list
+from smoothcert.cli.output import number_list, say
 from smoothcert.cli.plot import Crop, Data, DataDir, Resize, images_of
 from smoothcert.cli.table import Radii, Rho
 
@@ -36,5 +36,5 @@ def report(
     grid = number_list("radii", radii)
     runs, attacks, problems = gathered(stores, None if no_gallery else images_of(data, data_dir, resize, crop))
     write_page(out, report_page(runs, grid, rho, title, attacks, problems, tested))
-    typer.echo(f"wrote {out}", err=True)
+    say(f"wrote {out}", err=True)
     fail_for(problems)

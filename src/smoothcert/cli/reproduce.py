@@ -6,9 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from smoothcert.cli.options import configured
+from smoothcert.cli.output import say
 from smoothcert.cli.progress import shown
 from smoothcert.runs.config import ReproduceConfig
 
@@ -35,7 +34,7 @@ def reproduce(config: ReproduceConfig, as_json: bool, quiet: bool) -> None:
     run(planned, config.row or tuple(planned.tasks), out, machine, _watch(quiet))
     comparison = compared(planned, out)
     write_comparison(comparison, out)
-    typer.echo(json.dumps(comparison.content()) if as_json else f"{text(comparison)}\n\nwrote {out}/reproduced.md")
+    say(json.dumps(comparison.content()) if as_json else f"{text(comparison)}\n\nwrote {out}/reproduced.md")
 
 
 def _watch(quiet: bool) -> Any:
@@ -44,7 +43,7 @@ def _watch(quiet: bool) -> Any:
     @contextmanager
     def watch(task: Any, rows: list[str]) -> Iterator[Any]:
         if not quiet:
-            typer.echo(f"{task.step} of {', '.join(rows)}: {task.verb} -> steps/{task.folder}", err=True)
+            say(f"{task.step} of {', '.join(rows)}: {task.verb} -> steps/{task.folder}", err=True)
         with shown("steps" if task.verb == "train" else "images", quiet) as progress:
             yield progress
 
@@ -56,4 +55,4 @@ def _list(config: ReproduceConfig, as_json: bool) -> None:
     from smoothcert.runs.recipes import read_recipe, recipe_names
 
     recipes = [read_recipe(name) for name in ([config.recipe] if config.recipe else recipe_names())]
-    typer.echo(json.dumps([recipe.model_dump(mode="json") for recipe in recipes]) if as_json else listing(recipes))
+    say(json.dumps([recipe.model_dump(mode="json") for recipe in recipes]) if as_json else listing(recipes))

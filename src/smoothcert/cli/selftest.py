@@ -5,6 +5,7 @@ import json
 import typer
 
 from smoothcert.cli.options import configured
+from smoothcert.cli.output import say
 from smoothcert.cli.progress import shown
 from smoothcert.selftest.config import SelftestConfig
 
@@ -21,6 +22,6 @@ def selftest(config: SelftestConfig, as_json: bool, quiet: bool) -> None:
     if config.out is not None:
         make_folder(config.out.parent)
         write_json(config.out, found.content())
-    typer.echo(json.dumps(found.content()) if as_json else selftest_text(found))
+    say(json.dumps(found.content()) if as_json else selftest_text(found))
     if found.verdict != "green":
         raise typer.Exit(1)

@@ -3,9 +3,8 @@
 import json
 import os
 
-import typer
-
 from smoothcert.cli.options import configured
+from smoothcert.cli.output import say
 from smoothcert.cli.progress import shown
 from smoothcert.errors import LostProcessError
 from smoothcert.runs.config import TrainConfig
@@ -24,13 +23,13 @@ def train(config: TrainConfig, as_json: bool, quiet: bool) -> None:
         with shown("steps", quiet or not is_main_process()) as progress:
             card = run(config, progress)
     except LostProcessError as error:
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         os._exit(error.exit_code)
     if not is_main_process():
         return
     if as_json:
-        typer.echo(json.dumps({"out": str(config.out), "epochs": card.epochs_done, "best_epoch": card.best_epoch,
+        say(json.dumps({"out": str(config.out), "epochs": card.epochs_done, "best_epoch": card.best_epoch,
                                **card.best}))
     else:
         told = MEASURES[card.kind].told(card.best, card.sigma)
-        typer.echo(f"{config.out}: best epoch {card.best_epoch} of {card.epochs_done}, {told}")
+        say(f"{config.out}: best epoch {card.best_epoch} of {card.epochs_done}, {told}")

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from smoothcert.checks import one_line
 from smoothcert.cli.options import configured
+from smoothcert.cli.output import say
 from smoothcert.cli.progress import shown
 from smoothcert.runs.config import VerifyConfig
 
@@ -22,7 +24,7 @@ def verify(config: VerifyConfig, as_json: bool, quiet: bool) -> None:
 
     with shown("records", quiet) as progress:
         found = run(config, progress)
-    typer.echo(json.dumps(found.content()) if as_json else _text(found))
+    say(json.dumps(found.content()) if as_json else _text(found))
     if found.problems:
         raise typer.Exit(1)
 
@@ -36,4 +38,4 @@ def _text(found: "Verified") -> str:
             lines.append(f"         ... and {len(check.problems) - _SHOWN} more (--json lists all)")
     wrong = len(found.problems)
     lines.append(f"{wrong} problem{'s' if wrong > 1 else ''} found" if wrong else "nothing is wrong")
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))

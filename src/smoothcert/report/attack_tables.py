@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from smoothcert.checks import check_known
+from smoothcert.checks import check_known, one_line
 from smoothcert.report.attacks import (
     Attack,
     Beside,
@@ -82,8 +82,9 @@ def _facts(store: Store, name: str) -> str:
     unfinished = "" if store.complete else "  (UNFINISHED: the run has attacks left)"
     alpha = alpha_of(store)
     answered = "answers by mean softmax" if alpha is None else f"alpha {alpha:g}"
-    return (f"{name or store.folder.name}: {identity['images']['count']} images, sigma {identity['noise']['sigma']:g}, "
-            f"{answered}{unfinished}\nattack {told['name']}{options}{wanted}")
+    return (f"{one_line(name or store.folder.name)}: {identity['images']['count']} images, "
+            f"sigma {identity['noise']['sigma']:g}, {answered}{unfinished}\n"
+            + one_line(f"attack {told['name']}{options}{wanted}"))
 
 
 def _legend(store: Store) -> str:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from smoothcert.checks import one_line
 from smoothcert.errors import FileError
 from smoothcert.report.attacks import Outcome, axis_of, outcomes
 from smoothcert.report.interop import open_records
@@ -38,10 +39,10 @@ def outline(facts: dict[str, Any], indent: int = 0) -> str:
     lines = []
     for name, value in facts.items():
         if isinstance(value, dict) and value:
-            lines += [f"{' ' * indent}{name}:", outline(value, indent + 2)]
+            lines += [one_line(f"{' ' * indent}{name}:"), outline(value, indent + 2)]
         else:
             shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            lines.append(f"{' ' * indent}{name}: {shown}")
+            lines.append(one_line(f"{' ' * indent}{name}: {shown}"))
     return "\n".join(lines)
 
 

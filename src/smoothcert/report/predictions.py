@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from smoothcert.checks import one_line
 from smoothcert.report.present import check_records
 from smoothcert.report.results import setting_of
 from smoothcert.runs.store import Store
@@ -43,10 +44,11 @@ class Predicted:
         check_records(store)
         procedure = store.identity["procedure"]
         n = procedure.get("n") or procedure["n_max"]
-        return cls(name or store.folder.name, store.column("index"), store.correct, store.column("prediction") < 0,
-                   store.column("label"), store.identity["noise"]["sigma"], procedure["alpha"],
+        return cls(one_line(name or store.folder.name), store.column("index"), store.correct,
+                   store.column("prediction") < 0, store.column("label"), store.identity["noise"]["sigma"],
+                   procedure["alpha"],
                    n if isinstance(n, int) else n[-1], setting_of(store.identity), store.complete,
-                   tuple(store.provenance.get("notes", ())))
+                   tuple(map(one_line, store.provenance.get("notes", ()))))
 
     @property
     def images(self) -> int:

@@ -210,4 +210,13 @@ def _seconds(tasks: Sequence[Task], task: Task, out: Path) -> float:
         used |= open_
         open_ = {folder for other in tasks if other.folder in open_ for folder in other.needs} - used
     files = [other.path(out) / "metrics.jsonl" for other in tasks if other.verb == "train" and other.folder in used]
-    return sum(json.loads(line)["seconds"] for file in files for line in file.read_text().splitlines())
+    return sum(_seconds_in(line) for file in files
+               for line in file.read_text(encoding="utf-8", errors="replace").splitlines())
+
+
+def _seconds_in(line: str) -> float:
+    """The seconds of an epoch; 0 for a line that a kill cut off, or that is none."""
+    try:
+        return float(json.loads(line)["seconds"])
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        return 0.0

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from smoothcert.checks import one_line
 from smoothcert.errors import InputError, StoreError
 from smoothcert.report.present import check_records
 from smoothcert.runs.store import Store
@@ -69,17 +70,18 @@ class Result:
     def build(cls, store: Store, name: str | None, procedure: dict[str, Any], prediction: np.ndarray,
               radius: np.ndarray | None) -> Self:
         """Certificates given beside a store, such as recomputed ones."""
-        name = name or store.folder.name
+        name = one_line(name or store.folder.name)
         if radius is None:
             raise StoreError(f"{store.folder} is a store of kind {store.kind} and has no radii: this needs a "
                              f"certify store; `smoothcert info` says what it holds")
         check_records(store)
         label = store.column("label")
         return cls(name, store.column("index"), np.asarray(radius), prediction == label, prediction < 0,
-                   store.identity["noise"]["sigma"], procedure["alpha"], procedure["method"],
+                   store.identity["noise"]["sigma"], procedure["alpha"], one_line(procedure["method"]),
                    procedure.get("n") or procedure["n_max"], procedure["margin"], _decided(procedure),
                    setting_of({**store.identity, "procedure": procedure}), store.complete, label,
-                   printed=bool(store.identity.get("printed")), notes=tuple(store.provenance.get("notes", ())))
+                   printed=bool(store.identity.get("printed")),
+                   notes=tuple(map(one_line, store.provenance.get("notes", ()))))
 
     @property
     def is_lower_bound(self) -> bool:

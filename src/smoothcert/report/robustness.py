@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from smoothcert.checks import check_probability
+from smoothcert.checks import check_probability, one_line
 from smoothcert.distributional.closed import ClosedCertificate, certificate_from_counts
 from smoothcert.distributional.ends import Ends, SurrogateBound, Terms, WorstCase, bound_from
 from smoothcert.distributional.moments import LossMoments, certificate_from_moments
@@ -62,15 +62,15 @@ class Robustness:
             StoreError: a store of another kind, counts that are not fit (see `errors_in`), or no image is done.
         """
         level = store.identity["procedure"]["alpha"] if alpha is None else check_probability("alpha", alpha)
-        told = store.identity.get("distributional")
+        told, name = store.identity.get("distributional"), one_line(name or store.folder.name)
         if told is None or told["loss"] == "0-1":
             errors, n = errors_in(store)
             certificate = certificate_from_counts(errors, n, store.identity["noise"]["sigma"], level)
-            return cls(name or store.folder.name, "0-1", 1.0, certificate.sigma, level, certificate.images, certificate,
+            return cls(name, "0-1", 1.0, certificate.sigma, level, certificate.images, certificate,
                        {}, {}, tuple(store.provenance.get("rho", RHO)), store.complete)
         records = _Records(store)
         forms = FORMS if store.identity["records_per_image"] > 1 else ()
-        return cls(name or store.folder.name, told["loss"], told["ceiling"], records.sigma, level, records.images,
+        return cls(name, told["loss"], told["ceiling"], records.sigma, level, records.images,
                    records.certificate(level), {form: records.bound(form, level) for form in forms if told["gamma"]},
                    {form: records.found(form) for form in forms}, tuple(store.provenance.get("rho", RHO)),
                    store.complete)

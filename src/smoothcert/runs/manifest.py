@@ -75,7 +75,7 @@ def images_at(identity: dict[str, Any], places: np.ndarray) -> np.ndarray | None
 def check_identity(folder: Place, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise IdentityError, naming every differing field, unless the two are equal."""
     found = differences(stored, wanted)
-    if stored.get("model", {}).get("by") == "id":  # its name vouches for what an older store does not hold
+    if (stored.get("model") or {}).get("by") == "id":  # its name vouches for what an older store does not hold
         found = without_unrecorded(found, stored)
     if not found:
         return

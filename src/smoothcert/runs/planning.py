@@ -46,7 +46,8 @@ class Task:
 
     def is_done(self, out: Path) -> bool:
         marker = self.path(out) / VERBS[self.verb].leaves
-        return marker.is_file() and read_json(marker).get("complete") is True
+        content = read_json(marker) if marker.is_file() else None
+        return isinstance(content, dict) and content.get("complete") is True
 
     def configured(self, out: Path, machine: Options) -> Config:
         """Its configuration, with the machine's options that the verb takes."""

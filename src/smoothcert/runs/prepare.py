@@ -130,7 +130,8 @@ def opened(config: RunConfig, choose: Callable[[ImageData], np.ndarray] | None =
                                  trust=config.trust, model_id=config.model_id, device=device, sigma=noise.sigma,
                                  front=config, output=config.output)
     stored = read_manifest(config.out)["identity"] if is_store(config.out) else {}
-    seed = config.seed if config.seed is not None else int(stored["seed"]) if stored else fresh_seed()
+    kept = config.seed if config.seed is not None else stored.get("seed")
+    seed = fresh_seed() if kept is None else int(kept)
     return Opened(data, indices, noise, classifier, device, seed, stored)
 
 

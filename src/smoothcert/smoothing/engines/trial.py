@@ -38,7 +38,9 @@ def seconds(runs: Mapping[str, Run], rows: Tensor, rounds: int = 5) -> dict[str,
 def recalled(key: str, candidates: Collection[str]) -> list[str]:
     """The candidates remembered under a key, fastest first, in this process or in the user's cache folder."""
     found = _rankings.get(key) or _read().get(key)
-    return [name for name in found if name in candidates] if isinstance(found, list) else []
+    if not isinstance(found, list):
+        return []
+    return [name for name in dict.fromkeys(name for name in found if isinstance(name, str)) if name in candidates]
 
 
 def remember(key: str, ranking: list[str]) -> None:
