@@ -68,7 +68,7 @@ def from_tensors(images: Any, labels: Any, *, num_classes: int | None = None, na
     classes = classes.astype(np.int64)
     source = ArraySource(pixels, _row, levels=levels)
     return ImageData(name, "all", classes, resolve_classes(classes, None, num_classes, _row), source,
-                     f"{len(classes)} images given as arrays")
+                     f"{len(classes)} images given as arrays", named=False).with_classes()
 
 
 def channels_first(values: np.ndarray, where: str) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from smoothcert.classes import names_by_index
 from smoothcert.errors import MissingExtraError, ModelError
 from smoothcert.models.layers import Normalise
 from smoothcert.models.loaded import LoadedModel
@@ -24,11 +25,13 @@ class HubClassifier(nn.Module):
     """Resize, normalise, classify: images (N, C, H, W) in [0, 1] -> logits (N, K).
 
     Images of another size than the network was trained on are resized (bilinear, antialiased); `size` None keeps
-    every size. An output with `.logits` gives those.
+    every size. An output with `.logits` gives those. `classes_` are the names of the classes, where the hub has them.
     """
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], size: Size | None):
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], size: Size | None,
+                 classes: tuple[str, ...] | None = None):
         super().__init__()
+        self.classes_ = classes
         self.normalise = Normalise(mean, std)
         self.network = network
         self.size = size
@@ -59,7 +62,17 @@ def _from_transformers(spec: str, name: str) -> HubClassifier:
         if getattr(processor, step, False):
             raise ModelError(f"{spec} prepares its images with {step}, which cannot be put inside the model; write a "
                              f"factory that does it (path/file.py:factory)")
-    return HubClassifier(network, *_processor_statistics(processor), _processor_size(processor))
+    return HubClassifier(network, *_processor_statistics(processor), _processor_size(processor),
+                         _class_names(network.config))
+
+
+def _class_names(config: Any) -> tuple[str, ...] | None:
+    """The names that `id2label` gives the classes, else `label2id`; None where both are the library's LABEL_0, ..."""
+    for told in (config.id2label, config.label2id):
+        names = names_by_index(told or {})
+        if names and names != tuple(f"LABEL_{k}" for k in range(len(names))):
+            return names
+    return None
 
 
 def _processor_statistics(processor: Any) -> tuple[list[float], list[float]]:

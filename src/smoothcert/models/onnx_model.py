@@ -13,6 +13,7 @@ from smoothcert.limits import inside
 from smoothcert.models.batching import in_batches
 from smoothcert.models.layers import Shape
 from smoothcert.models.loaded import read_model_file
+from smoothcert.models.onnx_labels import onnx_labels
 
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 
@@ -20,8 +21,11 @@ _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 class OnnxModel:
     """An onnxruntime session as a model: float32 (N, C, H, W) -> (N, K), for any N, on the device of the images.
 
-    It gives no gradients: raises ModelError for images that ask for them.
+    It gives no gradients: raises ModelError for images that ask for them. `classes_` says what its outputs are of,
+    where the file does.
     """
+
+    classes_: tuple[int | str, ...] | None = None
 
     def __init__(self, session: Any, images: str, logits: str, flat: bool, batch: int | None):
         self._session = session
@@ -74,6 +78,7 @@ def load_onnx(path: Path, content: bytes) -> tuple[OnnxModel, Shape | None, byte
         raise FileError(f"{path} names its inputs, outputs or dimensions in bytes that are no text: {error}") from None
     model = OnnxModel(session, images.name, logits, flat=len(shape) == 1,
                       batch=batch if isinstance(batch, int) else None)
+    model.classes_ = onnx_labels(stored_model, logits)
     fixed = len(shape) == 3 and all(isinstance(size, int) for size in shape)
     return model, (shape[0], shape[1], shape[2]) if fixed else None, b"".join(stored)
 

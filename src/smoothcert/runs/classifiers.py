@@ -1,6 +1,7 @@
 """Any model a run may name, opened: the callable, what identifies it, and what its folder says of it."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,22 +10,30 @@ import numpy as np
 import torch
 from torch import nn
 
+from smoothcert.classes import chosen_names, own_classes
 from smoothcert.denoise import DenoisedClassifier, generator_normals
-from smoothcert.errors import FileError, ModelError, SmoothcertError
+from smoothcert.errors import FileError, InputError, ModelError, SmoothcertError
 from smoothcert.models import MODEL_FORMS, is_model_spec, load_model
 from smoothcert.runs.config import RunConfig
 from smoothcert.runs.fronts import fronted
 from smoothcert.runs.modeldir import ModelCard, check_model_dir, module_hash, read_card, read_network, source_of
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
-from smoothcert.smoothing.protocols import is_random
+from smoothcert.smoothing.protocols import is_random, owner_of
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A base classifier ready to certify; `identity` goes into the store's, and says how the model was identified."""
+    """A base classifier ready to certify.
+
+    Attributes:
+        identity: goes into the store's, and says how the model was identified.
+        num_classes: K. class_names: the names of its classes, in the order of its outputs; None where it has none.
+    """
 
     model: BaseClassifier
     identity: dict[str, str]
+    num_classes: int
+    class_names: tuple[str, ...] | None = None
 
 
 def model_card(spec: str) -> ModelCard | None:
@@ -47,9 +56,9 @@ def model_card(spec: str) -> ModelCard | None:
 
 
 def open_classifier(
-    spec: str, input_shape: tuple[int, int, int], num_classes: int, *, weights: str = "best", trust: bool = False,
-    model_id: str | None = None, device: torch.device | None = None, sigma: float | None = None,
-    front: RunConfig | None = None,
+    spec: str, input_shape: tuple[int, int, int], num_classes: int, *, classes: Sequence[str] | None = None,
+    weights: str = "best", trust: bool = False, model_id: str | None = None, device: torch.device | None = None,
+    sigma: float | None = None, front: RunConfig | None = None,
 ) -> Classifier:
     """Open the model that `spec` names, with what is to stand in front of it, and try it on one image.
 
@@ -58,30 +67,41 @@ def open_classifier(
     are part of `module`, and come beside the others as `denoiser`.
 
     Args:
+        num_classes: K, for a factory that asks for it; the model may turn out to have another number.
+        classes: the names of the model's classes in the order of its outputs; None are its own.
         sigma: noise level that a denoiser will see; None is that of the one the model brings.
         front: options that may put a denoiser in front.
     Raises:
         FileError, ModelError: what is missing, corrupt, or does not keep a base classifier's contract.
-        InputError: another sigma than the denoiser's, or two denoisers.
+        InputError: another sigma than the denoiser's, two denoisers, or `classes` that the model contradicts.
     """
+    outputs: Sequence[int | str] | None = None
     if Path(spec).is_dir():
         model_card(spec)
         model, card = read_network(Path(spec), weights, trust)
         if card.input_shape != input_shape:
             raise ModelError(f"{spec} takes images of shape {card.input_shape}, the data set has {input_shape}: use "
                              f"the data it was trained on, or --resize and --crop")
-        if card.num_classes != num_classes:
-            raise ModelError(f"{spec} has {card.num_classes} classes, the data set {num_classes}")
+        own: tuple[str, ...] | None = card.class_names
         source: bytes | None = None
     else:
-        loaded = load_model(spec, num_classes=num_classes, input_shape=input_shape, trust=trust)
+        expected = num_classes if classes is None else len(classes)
+        loaded = load_model(spec, num_classes=expected, input_shape=input_shape, trust=trust)
         model, source = loaded.model, loaded.content
-    classifier = fronted(base_classifier(model, num_classes), front, input_shape, sigma)
+        labels = getattr(owner_of(model), "classes_", None)
+        outputs, own = (None, None) if labels is None else own_classes(labels, expected)
+    names = chosen_names(own, classes)
+    classifier = base_classifier(model, len(own or names or ()) or num_classes, outputs)
+    classifier = fronted(classifier, front, input_shape, sigma)
     if isinstance(classifier, nn.Module) and device is not None:
         classifier = classifier.to(device)
     check_ready(classifier)
-    answers = _probe(classifier, input_shape, num_classes, device)
-    return Classifier(classifier, _identity(spec, classifier, source, model_id, answers))
+    answers = _probe(classifier, input_shape, device)
+    count = answers.shape[1]
+    if names is not None and len(names) != count:
+        raise InputError(f"{spec} gives {count} scores an image, and {len(names)} classes are named"
+                         + (": give --classes FILE with as many names" if classes else ""))
+    return Classifier(classifier, _identity(spec, classifier, source, model_id, answers), count, names)
 
 
 def _identity(spec: str, model: Any, source: bytes | None, model_id: str | None, answers: np.ndarray) -> dict[str, str]:
@@ -98,10 +118,8 @@ def _identity(spec: str, model: Any, source: bytes | None, model_id: str | None,
     return {"by": "probe", "sha256": hashlib.sha256(answers.tobytes()).hexdigest(), **beside}
 
 
-def _probe(
-    classifier: BaseClassifier, shape: tuple[int, int, int], num_classes: int, device: torch.device | None
-) -> np.ndarray:
-    """Logits of 16 fixed noisy inputs, after checking that the model takes such images at all."""
+def _probe(classifier: BaseClassifier, shape: tuple[int, int, int], device: torch.device | None) -> np.ndarray:
+    """Logits (16, K) of 16 fixed noisy inputs, after checking that the model takes such images at all."""
     generator = np.random.default_rng(0)
     inputs = 0.5 + 0.5 * generator.standard_normal((16, *shape), dtype=np.float32)
     where = device or torch.device("cpu")
@@ -116,8 +134,8 @@ def _probe(
                          f"{type(error).__name__}: {error}") from error
     if isinstance(logits, torch.Tensor):
         logits = logits.cpu().numpy()
-    if not isinstance(logits, np.ndarray) or logits.shape != (16, num_classes):
-        raise ModelError(f"the model must return logits of shape (16, {num_classes}) for 16 images, got "
+    if not isinstance(logits, np.ndarray) or logits.ndim != 2 or len(logits) != 16:
+        raise ModelError(f"the model must return logits of shape (16, K), K classes, for 16 images, got "
                          f"{getattr(logits, 'shape', type(logits).__name__)}")
     if np.isnan(logits).any():
         raise ModelError("the model returns NaN logits: check its weights, and that it takes images in [0, 1]")

@@ -1,9 +1,11 @@
 """What a run is to those who fill a store from it: tasks to hand out, and records that come of them."""
 
 import platform
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+from smoothcert.classes import ClassWarning
 from smoothcert.errors import SmoothcertError
 from smoothcert.runs.config import RunConfig
 from smoothcert.runs.records import Record
@@ -55,7 +57,9 @@ class Run(Protocol):
 
 def reopened(reopen: Callable[[], Run], identity: dict[str, Any]) -> Run:
     """A run prepared again in another process, or SmoothcertError where it is not the driver's."""
-    run = reopen()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ClassWarning)  # the driver said it
+        run = reopen()
     if run.identity != identity:
         fields = [name for name in {**identity, **run.identity} if identity.get(name) != run.identity.get(name)]
         raise SmoothcertError(f"the worker on {platform.node()} prepared another run than its driver (they differ in "

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smoothcert.errors import InputError, ModelError
+from smoothcert.classes import class_columns
+from smoothcert.errors import ModelError
 
 BaseClassifier = Callable[..., Tensor]
 """Any callable from float32 images (N, C, H, W) to logits (N, K); normalisation happens inside it.
@@ -30,7 +31,7 @@ class Denoiser(Protocol):
 class PredictProba:
     """A scikit-learn style classifier as a base classifier: probabilities of flattened images serve as logits.
 
-    `classes_`, where there, must hold integers in [0, num_classes): column j votes for class classes_[j].
+    `classes_`, where there, says which class each column votes for (see `smoothcert.classes.class_columns`).
     """
 
     batch_invariant = True  # NumPy estimators judge a row alone: no close call depends on its batch
@@ -38,7 +39,7 @@ class PredictProba:
     def __init__(self, predict_proba: Callable[[np.ndarray], Any], classes: Any, num_classes: int):
         self._predict_proba = predict_proba
         self._num_classes = num_classes
-        self._columns = None if classes is None else _check_columns(np.asarray(classes), num_classes)
+        self._columns = None if classes is None else class_columns(classes, num_classes)
 
     def __call__(self, images: Tensor) -> Tensor:
         probabilities = np.asarray(self._predict_proba(images.reshape(len(images), -1).cpu().numpy()))
@@ -49,21 +50,44 @@ class PredictProba:
         return torch.from_numpy(np.ascontiguousarray(probabilities)).to(images.device)
 
 
-def base_classifier(model: Any, num_classes: int) -> Any:
+class Columns:
+    """A base classifier whose j-th score is that of class columns[j]; the other classes score less than any."""
+
+    def __init__(self, model: Callable[..., Any], columns: np.ndarray, num_classes: int):
+        self._model, self._columns, self._num_classes = model, torch.from_numpy(columns), num_classes
+
+    def __call__(self, images: Tensor) -> Tensor:
+        scores = check_logits(self._model(images), len(images), len(self._columns))
+        full = (scores.amin(dim=1, keepdim=True) - 1).repeat(1, self._num_classes)
+        full[:, self._columns.to(full.device)] = scores
+        return full
+
+
+def base_classifier(model: Any, num_classes: int, classes: Any = None) -> Any:
     """Make a model a base classifier, or raise ModelError.
 
     Taken: a torch module or any callable that returns logits as a tensor or an array; an object with
     `predict_proba`, or that bound method itself.
+
+    Args:
+        classes: which class each of the model's outputs is of, in place of its own `classes_`.
     """
-    owner: Any = getattr(model, "__self__", None) if getattr(model, "__name__", "") == "predict_proba" else model
+    owner: Any = owner_of(model)
+    classes = getattr(owner, "classes_", None) if classes is None else classes
     if not isinstance(model, nn.Module) and hasattr(owner, "predict_proba"):
-        return PredictProba(owner.predict_proba, getattr(owner, "classes_", None), num_classes)
+        return PredictProba(owner.predict_proba, classes, num_classes)
     if not callable(model):
         raise ModelError(
             f"a base classifier must be a callable from images (N, C, H, W) to logits (N, {num_classes}), or have "
             f"predict_proba; got {type(model).__name__}"
         )
-    return model
+    columns = None if classes is None else class_columns(classes, num_classes)
+    return model if columns is None else Columns(model, columns, num_classes)
+
+
+def owner_of(model: Any) -> Any:
+    """The object that a bound `predict_proba` belongs to, else the model itself."""
+    return getattr(model, "__self__", None) if getattr(model, "__name__", "") == "predict_proba" else model
 
 
 def is_random(model: Any) -> bool:
@@ -136,11 +160,3 @@ def _depends_on_mode(module: nn.Module) -> bool:
         return module.dropout > 0
     return any(word in type(module).__name__.lower() for word in ("dropout", "droppath", "stochasticdepth"))
 
-
-def _check_columns(classes: np.ndarray, num_classes: int) -> np.ndarray:
-    if classes.ndim != 1 or classes.dtype.kind not in "iu" or not np.all((classes >= 0) & (classes < num_classes)):
-        raise InputError(
-            f"the classifier's classes_ must be whole numbers in [0, {num_classes}) so that they name the classes, "
-            f"got {classes!r}"
-        )
-    return classes
