@@ -86,7 +86,7 @@ def open_classifier(
         source: bytes | None = None
     else:
         expected = num_classes if classes is None else len(classes)
-        loaded = load_model(spec, num_classes=expected, input_shape=input_shape, trust=trust)
+        loaded = load_model(spec, num_classes=expected if expected > 1 else None, input_shape=input_shape, trust=trust)
         model, source = loaded.model, loaded.content
         labels = getattr(owner_of(model), "classes_", None)
         outputs, own = (None, None) if labels is None else own_classes(labels, expected)
