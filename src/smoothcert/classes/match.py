@@ -113,7 +113,7 @@ def check_class_count(count: int, data: Sequence[str], named: bool, whose: str) 
 
     Args:
         named: whether the data name their classes; else `data` only says how many labels there are.
-        whose: who says `count`, with its verb, such as "the model has 5 classes".
+        whose: who says `count`, with its verb, such as "the model gives 5 scores an image".
     """
     if count == len(data):
         return

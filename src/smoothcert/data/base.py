@@ -120,7 +120,7 @@ class ImageData:
         if count < 2:
             raise DataError(f"{self.name} has {count} class; certification needs at least two")
         if names is None:
-            check_class_count(count, self.class_names, self.named, f"{whose} has {count} classes")
+            check_class_count(count, self.class_names, self.named, f"{whose} gives {count} scores an image")
             warn_of_text_order(self.name, self.class_names)
             return self
         if not self.named:

@@ -63,13 +63,13 @@ def _from_transformers(spec: str, name: str) -> HubClassifier:
             raise ModelError(f"{spec} prepares its images with {step}, which cannot be put inside the model; write a "
                              f"factory that does it (path/file.py:factory)")
     return HubClassifier(network, *_processor_statistics(processor), _processor_size(processor),
-                         _class_names(network.config))
+                         _class_names(getattr(network, "config", None)))
 
 
 def _class_names(config: Any) -> tuple[str, ...] | None:
     """The names that `id2label` gives the classes, else `label2id`; None where both are the library's LABEL_0, ..."""
-    for told in (config.id2label, config.label2id):
-        names = names_by_index(told or {})
+    for entry in ("id2label", "label2id"):
+        names = names_by_index(getattr(config, entry, None) or {})
         if names and names != tuple(f"LABEL_{k}" for k in range(len(names))):
             return names
     return None

@@ -23,6 +23,7 @@ class Predicted:
         setting: the store's identity without what tells its images apart.
         complete: whether the run has finished.
         notes: what a reader of its figures has to know besides.
+        classes: the names of the classes, where known.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Predicted:
     setting: dict[str, Any] = field(default_factory=dict)
     complete: bool = True
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, store: Store, name: str | None = None) -> Self:
@@ -46,7 +48,7 @@ class Predicted:
         return cls(name or store.folder.name, store.column("index"), store.correct, store.column("prediction") < 0,
                    store.column("label"), store.identity["noise"]["sigma"], procedure["alpha"],
                    n if isinstance(n, int) else n[-1], setting_of(store.identity), store.complete,
-                   tuple(store.provenance.get("notes", ())))
+                   tuple(store.provenance.get("notes", ())), store.class_names)
 
     @property
     def images(self) -> int:
