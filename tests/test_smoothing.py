@@ -281,6 +281,16 @@ def test_log_probabilities_of_zero_are_fine():
     assert SmoothedClassifier(certain, sigma=0.5, num_classes=3).predict(X[0], n=50).counts == ClassCounts([0, 50, 0])
 
 
+class Fixed:
+    """A classifier that always answers alike, of given classes."""
+
+    def __init__(self, classes):
+        self.classes_ = np.array(classes)
+
+    def predict_proba(self, rows):
+        return np.tile(np.eye(len(self.classes_))[0], (len(rows), 1))
+
+
 class TestPredictProba:
     def fitted(self, labels):
         from sklearn.linear_model import LogisticRegression
@@ -302,9 +312,22 @@ class TestPredictProba:
         counts = SmoothedClassifier(estimator, sigma=0.5, num_classes=10, seed=1).predict(X[0], n=100).counts
         assert counts[3] + counts[7] == 100
 
-    def test_classes_that_are_no_indices_are_refused(self):
+    @pytest.mark.parametrize("labels", [np.array([3.0, 7.0]), np.array(["3", "7"]), np.array([b"3", b"7"])])
+    def test_whole_floats_and_texts_are_numbers_too(self, labels):
+        estimator = self.fitted(labels[np.arange(60) % 2])
+        counts = SmoothedClassifier(estimator, sigma=0.5, num_classes=10, seed=1).predict(X[0], n=100).counts
+        assert counts[3] + counts[7] == 100
+
+    @pytest.mark.parametrize("labels", [np.array([False, True]), np.array(["bee", "ant"]), np.array([0, 1])])
+    def test_booleans_and_names_are_taken_in_their_order(self, labels):
+        estimator = self.fitted(labels[np.arange(60) % 2])
+        votes = SmoothedClassifier(estimator, sigma=0.5, num_classes=2, seed=1).predict(X[0], n=100)
+        assert sum(votes.counts[k] for k in range(2)) == 100
+
+    @pytest.mark.parametrize("labels", [["ant", "bee", "cat"], [1, 2], [-1, 0], [0.5, 1.0]])
+    def test_classes_that_are_neither_indices_nor_names_are_refused(self, labels):
         with pytest.raises(InputError, match="classes_"):
-            SmoothedClassifier(self.fitted(np.where(np.arange(60) % 2, "a", "b")), sigma=0.5, num_classes=2)
+            SmoothedClassifier(Fixed(labels), sigma=0.5, num_classes=2)
 
 
 class TestSequential:

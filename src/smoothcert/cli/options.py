@@ -74,7 +74,8 @@ def _parameter(name: str, field: Any, positional: bool) -> inspect.Parameter:
         return _plain(name, Annotated[list[str] | None, typer.Option(flag, metavar="KEY=VALUE", help=words)], None)
     flags = (flag, "-o") if name == "out" else (flag,)
     names = {int: "INT", float: "FLOAT", Path: "PATH", tuple: "LIST"}
-    return _plain(name, Annotated[str | None, typer.Option(*flags, metavar=names.get(kind, "TEXT"), help=words)], None)
+    metavar = (field.json_schema_extra or {}).get("metavar") or names.get(kind, "TEXT")
+    return _plain(name, Annotated[str | None, typer.Option(*flags, metavar=metavar, help=words)], None)
 
 
 def _kind(annotation: Any) -> type:

@@ -44,6 +44,7 @@ Data = Annotated[
 DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="PATH", help="Folder with the data sets' files.")]
 Resize = Annotated[int | None, typer.Option(metavar="INT", help="As the run was given it.")]
 Crop = Annotated[int | None, typer.Option(metavar="INT", help="As the run was given it.")]
+NumericClasses = Annotated[bool, typer.Option("--numeric-classes", help="As the run was given it.")]
 Model = Annotated[str | None, typer.Option(metavar="TEXT", help="regions: the base classifier, as for certify.")]
 Weights = Annotated[str | None, typer.Option(metavar="TEXT", help="regions: of a model directory: best or last.")]
 Trust = Annotated[bool, typer.Option("--trust", help="regions: run the Python code that a model directory names.")]
@@ -64,8 +65,9 @@ FrontOption = Annotated[
 def plot(
     kind: Which, stores: Stores, out: OutPicture, title: Title = "", rho: Rho = 0.05, sizes: Sizes = None,
     alphas: Alphas = None, sigmas: Sigmas = None, image: ImageIndex = None, count: Count = None, data: Data = None,
-    data_dir: DataDir = None, resize: Resize = None, crop: Crop = None, model: Model = None, weights: Weights = None,
-    trust: Trust = False, denoiser: Denoiser = None, walk_jump: Walk = None, front_option: FrontOption = None,
+    data_dir: DataDir = None, resize: Resize = None, crop: Crop = None, numeric_classes: NumericClasses = False,
+    model: Model = None, weights: Weights = None, trust: Trust = False, denoiser: Denoiser = None,
+    walk_jump: Walk = None, front_option: FrontOption = None,
 ) -> None:
     """Draw a picture from stores: curves, envelopes, projections, galleries, noise panels, decision regions, denoisers.
     """
@@ -78,18 +80,20 @@ def plot(
     options = {name: value for name, value in given.items() if value is not None and value is not False and value != []}
     check_request(kind, Request(tuple(stores), rho, options))
     check_ending(out)
-    request = Request(tuple(stores), rho, options, images_of(data, data_dir, resize, crop),
+    request = Request(tuple(stores), rho, options, images_of(data, data_dir, resize, crop, numeric_classes),
                       partial(_answers, model, weights or "best", trust) if model else None,
                       partial(_estimates, denoiser, walk_jump, front_option) if denoiser else None)
     save(picture(kind, request), out, title)
     say(f"wrote {out}", err=True)
 
 
-def images_of(data: str | None, data_dir: Path | None, resize: int | None, crop: int | None) -> Any:
+def images_of(
+    data: str | None, data_dir: Path | None, resize: int | None, crop: int | None, numeric_classes: bool
+) -> Any:
     def images_of(store: Any) -> Any:
         from smoothcert.runs.restored import stored_data
 
-        return stored_data(store, data, data_dir, resize, crop)
+        return stored_data(store, data, data_dir, resize, crop, numeric_classes)
 
     return images_of
 

@@ -73,7 +73,7 @@ def from_tensors(images: Any, labels: Any, *, num_classes: int | None = None, na
     indices, names = class_indices(classes, _row)
     source = ArraySource(pixels, _row, levels=levels)
     return ImageData(name, "all", indices, resolve_classes(indices, names, num_classes, _row), source,
-                     f"{len(indices)} images given as arrays")
+                     f"{len(indices)} images given as arrays", named=names is not None).with_classes()
 
 
 def channels_first(values: np.ndarray, where: str) -> np.ndarray:

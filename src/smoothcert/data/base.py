@@ -2,12 +2,21 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import numpy as np
 
 from smoothcert.checks import check_count
+from smoothcert.classes import (
+    USE_ITS_CLASSES,
+    check_class_count,
+    in_order_of_numbers,
+    match_classes,
+    numbered,
+    recorded_names,
+    warn_of_text_order,
+)
 from smoothcert.errors import DataError, InputError
 
 IMPLIED_CLASSES_LIMIT = 100_000
@@ -43,8 +52,9 @@ class PixelSource(Protocol):
 class ImageData:
     """Labelled images, float32 in [0, 1], in the data set's own order; noise is added elsewhere.
 
-    labels: (N,) int64 in 0..num_classes-1; class_names: one name per class; description: a note for people.
-    Raises DataError where the set is empty, has fewer than two classes, or has a label outside them.
+    labels: (N,) int64 in 0..num_classes-1; class_names: one name per class; description: a note for people;
+    named: whether the data name their classes, rather than number them.
+    Raises DataError where the set is empty, or has a label outside its classes.
     """
 
     name: str
@@ -53,14 +63,13 @@ class ImageData:
     class_names: tuple[str, ...]
     source: PixelSource
     description: str = ""
+    named: bool = True
 
     def __post_init__(self):
         if len(self.labels) != len(self.source):
             raise DataError(f"{self.name} has {len(self.source)} images and {len(self.labels)} labels")
         if len(self.labels) == 0:
             raise DataError(f"{self.name} ({self.split}) holds no images")
-        if len(self.class_names) < 2:
-            raise DataError(f"{self.name} has {len(self.class_names)} class; certification needs at least two")
         check_labels(self.labels, self.num_classes, self.source.where)
 
     @property
@@ -91,6 +100,47 @@ class ImageData:
         if pixels.dtype == np.uint8:
             return pixels.astype(np.float32) / np.float32(self.levels)
         return pixels
+
+    def with_classes(self, names: Sequence[str] | None = None, num_classes: int | None = None,
+                     whose: str = "the model", advice: str = USE_ITS_CLASSES) -> Self:
+        """The same images with the classes of a model: labels become its indices.
+
+        The data may lack some of the classes. Data that number their classes are taken to use the model's indices.
+
+        Args:
+            names: of the model's classes, in the order of its outputs; None where it has none: then the data's order
+                is taken.
+            num_classes: K, where there are no names; None is that of the data.
+            whose: who has these names or classes, for messages. advice: what to do where they differ.
+        Raises:
+            InputError: the data have classes that the model lacks, or, without names to tell by, another number of
+                them. DataError: a label is no class of the model, or there is but one class.
+        """
+        count = len(names) if names is not None else num_classes or self.num_classes
+        if count < 2:
+            raise DataError(f"{self.name} has {count} class; certification needs at least two")
+        if names is None:
+            check_class_count(count, self.class_names, self.named, f"{whose} gives {count} scores an image")
+            warn_of_text_order(self.name, self.class_names)
+            return self
+        if not self.named:
+            check_labels(self.labels, count, self.source.where)
+            return replace(self, class_names=tuple(names), named=tuple(names) != numbered(count))
+        places = match_classes(names, self.class_names, whose, advice=advice)
+        return replace(self, labels=places[self.labels], class_names=recorded_names(names, self.class_names))
+
+    def in_order_of_numbers(self) -> Self:
+        """The same images with classes in the order of the numbers that are their names.
+
+        Raises InputError where a class has another name.
+        """
+        if not self.named:
+            return self
+        names = in_order_of_numbers(self.class_names)
+        if names is None:
+            raise InputError(f"numeric_classes orders classes by the numbers that are their names; {self.name} has the "
+                             f"classes {', '.join(self.class_names[:10])}: leave it out")
+        return replace(self, labels=match_classes(names, self.class_names)[self.labels], class_names=names)
 
     def fingerprint(self, indices: Sequence[int] | np.ndarray) -> str:
         """SHA-256 (hex) of the stored bytes and labels of these images, their preprocessing and shape.
@@ -132,14 +182,11 @@ def resolve_classes(labels: np.ndarray, names: Sequence[str] | None, num_classes
                     where: Callable[[int], str]) -> tuple[str, ...]:
     """The class names: those of the data where it has any, else "0", "1", ... up to `num_classes` or max(labels).
 
-    Raises InputError where `num_classes` contradicts the data's own names, DataError for a negative label
-    or one too large to be a class.
+    Raises DataError for a negative label or one too large to be a class.
     """
     if num_classes is not None:
         check_count("num_classes", num_classes, least=2)
     if names is not None:
-        if num_classes not in (None, len(names)):
-            raise InputError(f"num_classes is {num_classes}, but the data name {len(names)} classes")
         return tuple(names)
     check_labels(labels, None, where)
     if num_classes is None and labels.size and labels.max() >= IMPLIED_CLASSES_LIMIT:
@@ -147,7 +194,7 @@ def resolve_classes(labels: np.ndarray, names: Sequence[str] | None, num_classes
         raise DataError(f"{where(row)} has label {labels[row]}; labels must be 0, 1, ... up to the number of classes "
                         f"less one (give num_classes if there are more than {IMPLIED_CLASSES_LIMIT:,})")
     count = num_classes if num_classes is not None else int(labels.max(initial=-1)) + 1
-    return tuple(str(k) for k in range(count))
+    return numbered(count)
 
 
 def _framed(content: bytes) -> bytes:

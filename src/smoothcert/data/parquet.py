@@ -156,18 +156,20 @@ def parquet_data(rows: Rows, name: str, split: str, preprocess: Preprocess, num_
                  known_classes: tuple[str, ...] | None = None) -> ImageData:
     """The images and labels of a table; `known_classes` goes before the names that the table gives its classes.
 
-    Raises DataError for content that cannot be used, InputError for a `num_classes` that contradicts the names.
+    Raises DataError for content that cannot be used.
     """
     schema = rows.table.schema
     image_column, label_column = choose_columns(schema, rows.files[0])
     if len(rows.table) == 0:
         raise DataError(f"{rows.files[0]} holds no images")
     known = known_classes or class_names(schema, label_column)
-    labels, named = label_array(rows.table, label_column, rows.where, known)
-    names = resolve_classes(labels, known or named, num_classes, rows.where)
+    labels, found = label_array(rows.table, label_column, rows.where, known)
+    named = known or found
+    names = resolve_classes(labels, named, num_classes, rows.where)
     source, stored_as = _pixel_source(rows, image_column, preprocess)
     return ImageData(name, split, labels, names, source,
-                     f"{len(labels)} images, stored as {stored_as}; preprocessing: {source.preprocessing}")
+                     f"{len(labels)} images, stored as {stored_as}; preprocessing: {source.preprocessing}",
+                     named=named is not None)
 
 
 def _pixel_source(rows: Rows, image_column: str, preprocess: Preprocess) -> tuple[PixelSource, str]:

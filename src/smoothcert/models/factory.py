@@ -93,8 +93,10 @@ def _call(spec: str, maker: Any, num_classes: int | None, input_shape: Shape | N
         model = maker(**arguments)
     except (Exception, SystemExit) as error:
         given = ", ".join(f"{name}={value}" for name, value in arguments.items())
+        more = " (num_classes is the data's: where the model has more, give --classes or --num-classes)"
         raise ModelError(f"{spec} failed when called with ({given}): {type(error).__name__}: {error}; a factory takes "
-                         f"no arguments but input_shape and num_classes, and returns the model") from error
+                         f"no arguments but input_shape and num_classes, and returns the model"
+                         f"{more if 'num_classes' in arguments else ''}") from error
     if gives_no_scores(model):
         raise ModelError(f"{spec} returns a {type(model).__name__}, which {NO_SCORES}")
     if not _is_model(model) and (isinstance(model, type) or not callable(model)):

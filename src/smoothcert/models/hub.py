@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from smoothcert.classes import names_by_index
 from smoothcert.errors import MissingExtraError, ModelError
 from smoothcert.models.layers import Normalise
 from smoothcert.models.loaded import LoadedModel
@@ -24,7 +25,7 @@ class HubClassifier(nn.Module):
     """Resize, normalise, classify: images (N, C, H, W) in [0, 1] -> logits (N, K).
 
     Images of another size than the network was trained on are resized (bilinear, antialiased). An output with `.logits`
-    gives those.
+    gives those. `classes_` are the names of the classes, where the hub has them.
 
     Args:
         mean, std: one number a channel.
@@ -35,9 +36,10 @@ class HubClassifier(nn.Module):
 
     def __init__(
         self, network: nn.Module, mean: Sequence[float], std: Sequence[float], size: Size | None, *,
-        within: bool = False, to_rgb: bool = False,
+        classes: tuple[str, ...] | None = None, within: bool = False, to_rgb: bool = False,
     ):
         super().__init__()
+        self.classes_ = classes
         self.normalise = Normalise(mean, std)
         self.network = network
         self.size, self.within, self.to_rgb = size, within, to_rgb
@@ -76,8 +78,17 @@ def _from_transformers(spec: str, name: str) -> HubClassifier:
             raise _not_inside(spec, step, True)
     mean, std = _processor_statistics(spec, processor, _channels(network))
     size, within = _processor_size(spec, processor)
-    return HubClassifier(network, mean, std, size, within=within,
-                         to_rgb=bool(getattr(processor, "do_convert_rgb", False)))
+    return HubClassifier(network, mean, std, size, classes=_class_names(getattr(network, "config", None)),
+                         within=within, to_rgb=bool(getattr(processor, "do_convert_rgb", False)))
+
+
+def _class_names(config: Any) -> tuple[str, ...] | None:
+    """The names that `id2label` gives the classes, else `label2id`; None where both are the library's LABEL_0, ..."""
+    for entry in ("id2label", "label2id"):
+        names = names_by_index(getattr(config, entry, None) or {})
+        if names and names != tuple(f"LABEL_{k}" for k in range(len(names))):
+            return names
+    return None
 
 
 def _not_inside(spec: str, setting: str, value: Any, expected: str = "") -> ModelError:

@@ -14,6 +14,7 @@ from smoothcert.limits import inside
 from smoothcert.models.layers import Shape
 from smoothcert.models.loaded import LoadedModel, exact_batches, read_model_file
 from smoothcert.models.onnx_graph import check_graph
+from smoothcert.models.onnx_labels import onnx_labels
 from smoothcert.smoothing.adapters import Fit, find_fit
 from smoothcert.smoothing.batching import ANY_BATCH, BatchSizes
 
@@ -24,8 +25,11 @@ _SCORES = ("float", "double", "float16", "int64", "int32", "int16", "int8", "uin
 class OnnxModel:
     """An onnxruntime session as a model: float32 (N, C, H, W) -> (N, K), for any N, on the device of the images.
 
-    It gives no gradients: raises ModelError for images that ask for them.
+    It gives no gradients: raises ModelError for images that ask for them. `classes_` says what its outputs are of,
+    where the file does.
     """
+
+    classes_: tuple[int | str, ...] | None = None
 
     def __init__(self, session: Any, images: str, outputs: Sequence[str], flat: bool, input_dtype: str):
         self.fit = Fit()
@@ -95,6 +99,7 @@ def load_onnx(
     tried = (1, 1, sizes[0]) if len(sizes) == 1 and fixed else shape or input_shape
     declared = BatchSizes(batch, batch) if isinstance(batch, int) and batch > 0 else ANY_BATCH
     model.settle(_fit(path, model, tried, outputs, listed, num_classes, output, declared))
+    model.classes_ = onnx_labels(stored_model, model.outputs[0])
     return LoadedModel(model, spec, "onnx", b"".join(stored), shape, model.input_dtype)
 
 

@@ -24,6 +24,7 @@ class Predicted:
         setting: the store's identity without what tells its images apart.
         complete: whether the run has finished.
         notes: what a reader of its figures has to know besides.
+        classes: the names of the classes, where known.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Predicted:
     setting: dict[str, Any] = field(default_factory=dict)
     complete: bool = True
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, store: Store, name: str | None = None) -> Self:
@@ -48,7 +50,7 @@ class Predicted:
                    store.column("prediction") < 0, store.column("label"), store.identity["noise"]["sigma"],
                    procedure["alpha"],
                    n if isinstance(n, int) else n[-1], setting_of(store.identity), store.complete,
-                   tuple(map(one_line, store.provenance.get("notes", ()))))
+                   tuple(map(one_line, store.provenance.get("notes", ()))), store.class_names)
 
     @property
     def images(self) -> int:

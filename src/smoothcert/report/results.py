@@ -38,6 +38,7 @@ class Result:
         norm: that of the radii, "l2" or "linf".
         printed: the radii were read as a log printed them, so they may be rounded up.
         notes: what a reader of its figures has to know besides.
+        classes: the names of the classes, where known.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Result:
     norm: str = "l2"
     printed: bool = False
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, store: Store, name: str | None = None) -> Self:
@@ -81,7 +83,7 @@ class Result:
                    procedure.get("n") or procedure["n_max"], procedure["margin"], _decided(procedure),
                    setting_of({**store.identity, "procedure": procedure}), store.complete, label,
                    printed=bool(store.identity.get("printed")),
-                   notes=tuple(map(one_line, store.provenance.get("notes", ()))))
+                   notes=tuple(map(one_line, store.provenance.get("notes", ()))), classes=store.class_names)
 
     @property
     def is_lower_bound(self) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from smoothcert.classes import places_of
 from smoothcert.errors import InputError
 from smoothcert.report.predictions import Predicted
 from smoothcert.report.results import Result
@@ -11,7 +12,7 @@ from smoothcert.report.results import Result
 
 def check_same_data(runs: Sequence[Result | Predicted]) -> None:
     """Raise InputError where runs are over different data sets: by what they say (name, split and
-    shape), or by the labels of shared images."""
+    shape), or by the labels of shared images, which are compared by name where models order their classes otherwise."""
     told = [(run.name, run.setting["data"]) for run in runs if run.setting.get("data")]
     for name, data in told[1:]:
         if any(data.get(field) != told[0][1].get(field) for field in ("name", "split", "shape")):
@@ -22,13 +23,24 @@ def check_same_data(runs: Sequence[Result | Predicted]) -> None:
         if first.label is None or other.label is None:
             continue
         shared, one, two = np.intersect1d(first.index, other.index, assume_unique=True, return_indices=True)
-        bad = np.flatnonzero(first.label[one] != other.label[two])
+        bad = np.flatnonzero(first.label[one] != _translated(other, first)[two])
         if len(bad):
             where = bad[0]
             raise InputError(
                 f"{first.name} and {other.name} are over different data sets: image {shared[where]} has label "
                 f"{first.label[one[where]]} in the one and {other.label[two[where]]} in the other"
                 + (f", and {len(bad) - 1} more differ" if len(bad) > 1 else ""))
+
+
+def _translated(run: Result | Predicted, to: Result | Predicted) -> np.ndarray:
+    """The labels of a run as indices of another one's classes; as they are where these lack one, or have no names."""
+    label = np.asarray(run.label)
+    names: tuple[str, ...] = run.classes or ()
+    used, inverse = np.unique(label, return_inverse=True)
+    if not to.classes or names == to.classes or used.min(initial=0) < 0 or used.max(initial=0) >= len(names):
+        return label
+    places = places_of(to.classes, tuple(names[k] for k in used.tolist()))
+    return label if places is None else np.array(places)[inverse]
 
 
 def _words(data: dict) -> str:

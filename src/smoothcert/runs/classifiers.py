@@ -1,7 +1,7 @@
 """Any model a run may name, opened: the callable, what identifies it, and what its folder says of it."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from smoothcert.classes import chosen_names, own_classes
 from smoothcert.denoise import DenoisedClassifier, generator_normals
-from smoothcert.errors import FileError, ModelError
+from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.models import MODEL_FORMS, is_model_spec, load_model, model_sources
 from smoothcert.runs.config import RunConfig
 from smoothcert.runs.fronts import fronted
@@ -30,7 +31,7 @@ from smoothcert.smoothing.batching import ONE_ROW
 from smoothcert.smoothing.content import attributes_hash, attributes_of, settled
 from smoothcert.smoothing.contract import Conduct, try_rows
 from smoothcert.smoothing.engines.precision import reduced
-from smoothcert.smoothing.protocols import check_logits, is_random
+from smoothcert.smoothing.protocols import check_logits, is_random, owner_of
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,14 @@ class Classifier:
     Attributes:
         identity: goes into the store's, and says how the model was identified.
         conduct: how the model answered on a few rows.
+        num_classes: K. class_names: the names of its classes, in the order of its outputs; None where it has none.
     """
 
     model: BaseClassifier
     identity: dict[str, Any]
     conduct: Conduct
+    num_classes: int
+    class_names: tuple[str, ...] | None = None
 
 
 def model_card(spec: str) -> ModelCard | None:
@@ -67,9 +71,9 @@ def model_card(spec: str) -> ModelCard | None:
 
 
 def open_classifier(
-    spec: str, input_shape: tuple[int, int, int], num_classes: int, *, weights: str = "best", trust: bool = False,
-    model_id: str | None = None, device: torch.device | None = None, sigma: float | None = None,
-    front: RunConfig | None = None, output: str | int | None = None,
+    spec: str, input_shape: tuple[int, int, int], num_classes: int, *, classes: Sequence[str] | None = None,
+    weights: str = "best", trust: bool = False, model_id: str | None = None, device: torch.device | None = None,
+    sigma: float | None = None, front: RunConfig | None = None, output: str | int | None = None,
 ) -> Classifier:
     """Open the model that `spec` names, with what is to stand in front of it, and try it on a few images.
 
@@ -81,48 +85,59 @@ def open_classifier(
     each of 16 fixed inputs, compared within rounding (see `sameness`), for what neither of them shows.
 
     Args:
+        num_classes: K, for a factory that asks for it; the model may turn out to have another number.
+        classes: the names of the model's classes in the order of its outputs; None are its own.
         sigma: noise level that a denoiser will see; None is that of the one the model brings.
         front: options that may put a denoiser in front.
         output: name or position of the output that holds the logits, where the model has several that could; it
             becomes part of the identity.
     Raises:
         FileError, ModelError: what is missing, corrupt, or does not keep a base classifier's contract.
-        InputError: another sigma than the denoiser's, or two denoisers.
+        InputError: another sigma than the denoiser's, two denoisers, or `classes` that the model contradicts.
     """
     beside: dict[str, Any] = {}
     coded: str | None = spec
+    outputs: Sequence[int | str] | None = None
     if Path(spec).is_dir():
         model_card(spec)
         model, card = read_network(Path(spec), weights, trust)
         if card.input_shape != input_shape:
             raise ModelError(f"{spec} takes images of shape {card.input_shape}, the data set has {input_shape}: use "
                              f"the data it was trained on, or --resize and --crop")
-        if card.num_classes != num_classes:
-            raise ModelError(f"{spec} has {card.num_classes} classes, the data set {num_classes}")
+        own: tuple[str, ...] | None = card.class_names
         source: bytes | None = None
         coded, from_several = card.model if runs_code(card) else None, output
     else:
-        loaded = load_model(spec, num_classes=num_classes, input_shape=input_shape, trust=trust, output=output)
+        expected = num_classes if classes is None else len(classes)
+        loaded = load_model(spec, num_classes=expected if expected > 1 else None, input_shape=input_shape, trust=trust,
+                            output=output)
         model, source, from_several = loaded.model, loaded.content, None  # the loader has picked it
         coded = None if loaded.kind in ("onnx", "pt2") else spec
         beside = {} if loaded.input_dtype == "float32" else {"input_dtype": loaded.input_dtype}
-    own = model.classifier if isinstance(model, DenoisedClassifier) else model
-    before = attributes_of(own) if coded and isinstance(own, nn.Module) else {}
-    model = _on(device, base_classifier(model, num_classes))
+        labels = getattr(owner_of(model), "classes_", None)
+        outputs, own = (None, None) if labels is None else own_classes(labels, expected)
+    names = chosen_names(own, classes)
+    raw = model.classifier if isinstance(model, DenoisedClassifier) else model
+    before = attributes_of(raw) if coded and isinstance(raw, nn.Module) else {}
+    model = _on(device, base_classifier(model, len(own or names or ()) or num_classes, outputs))
     check_ready(model)
-    model = adapted(model, input_shape, num_classes, from_several, device)
+    model = adapted(model, input_shape, len(own or names or ()) or num_classes, from_several, device)
     classifier = _on(device, fronted(model, front, input_shape, sigma))
     check_ready(classifier)
-    judge = reduced(classifier, "float32")
-    conduct = try_rows(judge, input_shape, num_classes, device or torch.device("cpu"), model=classifier,
-                       random=is_random(classifier))
+    conduct = try_rows(reduced(classifier, "float32"), input_shape, None, device or torch.device("cpu"),
+                       model=classifier, random=is_random(classifier))
+    count = conduct.answers.shape[1]
+    if names is not None and len(names) != count:
+        raise InputError(f"{spec} gives {count} scores an image, and {len(names)} classes are named"
+                         + (": give --classes FILE with as many names" if classes else ""))
     ready = behind_fit(classifier, Fit(batch=ONE_ROW)) if conduct.alone else classifier
-    answers = _probe(ready, input_shape, num_classes, device)
+    answers = _probe(ready, input_shape, count, device)
     if coded:
-        beside |= _coded(coded, own, before, None if is_random(classifier) else answers)
+        beside |= _coded(coded, raw, before, None if is_random(classifier) else answers)
     if output is not None:
         beside["output"] = str(output)
-    return Classifier(ready, {**_identity(spec, classifier, source, model_id, answers), **beside}, conduct)
+    identity = {**_identity(spec, classifier, source, model_id, answers), **beside}
+    return Classifier(ready, identity, conduct, count, names)
 
 
 def _on(device: torch.device | None, model: Any) -> Any:

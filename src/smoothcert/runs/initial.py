@@ -1,4 +1,4 @@
-"""Fine-tuning: a run that starts from the weights of another model directory, its head fresh where classes differ."""
+"""Fine-tuning: a run that starts from another model directory's weights, with a fresh head where the classes differ."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from smoothcert.classes import are_alike, places_of
 from smoothcert.data import ImageData
 from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.runs.config import TrainConfig
@@ -18,12 +19,12 @@ _USUAL = {"classifier": "cnn", "denoiser": "energy-residual"}
 
 @dataclass(frozen=True, eq=False)
 class Initial:
-    """The weights that a run starts from, as in the pre-training of Salman et al. 2019: all but, where the number of
-    classes differs or it is asked for, those of the head, the network's last layer with parameters.
+    """The weights that a run starts from, as in the pre-training of Salman et al. 2019: all but, where the classes
+    differ or it is asked for, those of the head, the network's last layer with parameters.
 
     Attributes:
         folder, weights: the model directory, and whether its best or last weights.
-        new_head: leave the head fresh whatever the number of classes.
+        new_head: leave the head fresh whatever the classes.
         card: what the directory says of its network.
         state: its tensors by name.
         sha256: of the file that holds them.
@@ -54,13 +55,21 @@ class Initial:
                              f"from those weights")
         return own
 
+    def ordered(self, data: ImageData) -> ImageData:
+        """The data with their classes in the order of the head, where they are the same; else as they are."""
+        if self.card.kind != "classifier" or self.new_head or not data.named:
+            return data
+        if sorted(places_of(self.card.class_names, data.class_names) or ()) != list(range(self.card.num_classes)):
+            return data
+        return data.with_classes(self.card.class_names, whose=str(self.folder))
+
     def give(self, network: nn.Module, card: ModelCard) -> tuple[str, ...]:
         """Copy the weights into the `network` of `card` and return the names of the layers left fresh.
 
         Raises:
             ModelError: a tensor outside the head is missing, left over or of another shape, or nothing is outside.
         """
-        others = card.kind == "classifier" and card.num_classes != self.card.num_classes
+        others = card.kind == "classifier" and not are_alike(self.card.class_names, card.class_names)
         head = last_layer(network) if self.new_head or others else None
         wanted, given = _without(head, network.state_dict()), _without(head, self.state)
         differing = [name for name in {**wanted, **given} if _shape(wanted, name) != _shape(given, name)]

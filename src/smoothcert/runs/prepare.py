@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from smoothcert.data import ImageData, load_data, select_indices
+from smoothcert.data import ImageData, select_indices
+from smoothcert.data.load import indices_as_names, open_data
 from smoothcert.denoise.walks import FrontEnd
 from smoothcert.errors import InputError
 from smoothcert.noise import Noise, build_noise, fresh_seed
@@ -123,12 +124,14 @@ def opened(config: RunConfig, choose: Callable[[ImageData], np.ndarray] | None =
         torch.set_num_threads(config.threads or 1)
     card = model_card(config.model)
     data = _data(config, card)
-    indices = (choose or partial(selected, config))(data)
     noise = build_noise(config.noise, _sigma(config, card), data.levels)
     device = pick_device(config.device)
-    classifier = open_classifier(config.model, data.shape, data.num_classes, weights=config.weights,
-                                 trust=config.trust, model_id=config.model_id, device=device, sigma=noise.sigma,
-                                 front=config, output=config.output)
+    classifier = open_classifier(config.model, data.shape, config.num_classes or data.num_classes,
+                                 classes=config.classes, weights=config.weights, trust=config.trust,
+                                 model_id=config.model_id, device=device, sigma=noise.sigma, front=config,
+                                 output=config.output)
+    data = _matched(config, classifier, data)
+    indices = (choose or partial(selected, config))(data)
     stored = read_manifest(config.out)["identity"] if is_store(config.out) else {}
     kept = config.seed if config.seed is not None else stored.get("seed")
     seed = fresh_seed() if kept is None else int(kept)
@@ -185,11 +188,21 @@ def index_summary(indices: np.ndarray) -> dict[str, Any]:
 def _data(config: RunConfig, card: ModelCard | None) -> ImageData:
     """The data set asked for, else the one the model was trained on, with the same preprocessing, else digits."""
     trained_on = card.data if card and config.data in (None, card.data["data"]) else {}
-    return load_data(
+    return open_data(
         config.data or trained_on.get("data") or "digits", config.split, data_dir=config.data_dir,
         resize=config.resize or trained_on.get("resize"), crop=config.crop or trained_on.get("crop"),
-        num_classes=config.num_classes or (card.num_classes if card else None),
+        num_classes=config.num_classes or (card.num_classes if card else None), numeric_classes=config.numeric_classes,
     )
+
+
+def _matched(config: RunConfig, classifier: Classifier, data: ImageData) -> ImageData:
+    """The data with the model's classes, so that an index means the same to both."""
+    count, names = classifier.num_classes, classifier.class_names
+    if config.num_classes not in (None, count):
+        raise InputError(f"num_classes is {config.num_classes}, but {config.model} has {count} classes: leave it out")
+    if names is None and config.numeric_classes:
+        names = indices_as_names(data, count)
+    return data.with_classes(names, count)
 
 
 def _sigma(config: RunConfig, card: ModelCard | None) -> float:

@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from smoothcert.data import ImageData, load_data, select_indices
-from smoothcert.errors import FileError, InputError
+from smoothcert.classes import match_classes
+from smoothcert.data import ImageData, select_indices
+from smoothcert.data.load import open_data
+from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.runs.arrays import read_arrays
 from smoothcert.runs.classifiers import Classifier, model_card, open_classifier
 from smoothcert.runs.config import TrainConfig
@@ -37,11 +39,16 @@ _BATCH = 256
 
 @dataclass(frozen=True, eq=False)
 class Unlabelled:
-    """The images of a run without labels, the model that labels them, and the weight w of their loss."""
+    """The images of a run without labels, the model that labels them, and the weight w of their loss.
+
+    Attributes:
+        places: (K,) the class of the run that each of the teacher's classes is.
+    """
 
     data: ImageData
     indices: np.ndarray
     teacher: Classifier
+    places: np.ndarray
     device: torch.device
     weight: float
 
@@ -70,7 +77,7 @@ class Unlabelled:
         return Stream("pseudo", self.data, labels, self.indices, self.weight)
 
     def _labels(self, ranks: Ranks, progress: Progress) -> np.ndarray:
-        """(M,) int64: the model's argmax on every image, clean; every process asks it about its share of batches."""
+        """(M,) int64: the model's class of every image, clean; every process asks it about its share of batches."""
         labels = torch.zeros(len(self.indices), dtype=torch.int64, device=self.device)
         begins = range(ranks.rank * _BATCH, len(labels), ranks.world * _BATCH)
         with torch.no_grad(), evaluation(self.teacher.model):
@@ -78,7 +85,7 @@ class Unlabelled:
                 logits = torch.as_tensor(self.teacher.model(images.to(self.device)))
                 labels[begin : begin + len(images)] = logits.argmax(dim=1)
                 progress(0, len(labels), f"pseudo-labels {begin + len(images)} of {len(labels)}")
-        return ranks.sum(labels).cpu().numpy()
+        return self.places[ranks.sum(labels).cpu().numpy()]
 
     def _images(self, begins: Sequence[int]) -> Iterator[torch.Tensor]:
         batches = [self.indices[i : i + _BATCH] for i in begins]
@@ -98,7 +105,7 @@ def open_unlabelled(
     """
     if config.unlabelled is None or config.pseudo_labels is None:
         return None
-    pool = load_data(config.unlabelled, config.unlabelled_split, data_dir=config.data_dir, resize=config.resize,
+    pool = open_data(config.unlabelled, config.unlabelled_split, data_dir=config.data_dir, resize=config.resize,
                      crop=config.crop, num_classes=config.num_classes)
     if pool.shape != data.shape:
         raise InputError(f"unlabelled: {config.unlabelled} has images of shape {pool.shape}, {config.data} of shape "
@@ -111,7 +118,18 @@ def open_unlabelled(
                          f"with --max-images, or take another set or split")
     indices = spaced(indices, config.max_unlabelled)
     teacher = open_teacher(config.pseudo_labels, config, data, device)
-    return Unlabelled(pool, indices, teacher, device, config.unlabelled_weight)
+    places = _places(config.pseudo_labels, teacher, data)
+    return Unlabelled(pool, indices, teacher, places, device, config.unlabelled_weight)
+
+
+def _places(spec: str, teacher: Classifier, data: ImageData) -> np.ndarray:
+    """(K,) int64: the class of the labelled data that each class of the model is. Raises InputError or ModelError."""
+    if teacher.class_names is not None and data.named:
+        return match_classes(data.class_names, teacher.class_names, data.name, spec,
+                             "take a model that answers with classes of the data")
+    if teacher.num_classes != data.num_classes:
+        raise ModelError(f"{spec} has {teacher.num_classes} classes, the data set {data.num_classes}")
+    return np.arange(data.num_classes)
 
 
 def open_teacher(spec: str, config: TrainConfig, data: ImageData, device: torch.device) -> Classifier:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from smoothcert.data import ImageData, load_data
+from smoothcert.data import ImageData
+from smoothcert.data.load import open_data
 from smoothcert.data.named import DATA_DIR_VARIABLE, HUB_SETS
 from smoothcert.errors import InputError
 from smoothcert.runs.classifiers import open_classifier
@@ -20,15 +21,15 @@ from smoothcert.smoothing import evaluation
 
 def stored_data(
     store: Store, data: str | None = None, data_dir: Path | None = None, resize: int | None = None,
-    crop: int | None = None,
+    crop: int | None = None, numeric_classes: bool = False,
 ) -> ImageData:
-    """The data set of a store, checked to be the same: shape, labels, and the hash of the images of the run.
+    """The data set of a store, in its classes, checked to be the same: shape, labels, and the hash of the run's images.
 
     Nothing is fetched: a set of the public hub has to lie in `data_dir` or in the environment's folder.
 
     Args:
         data: the forms of `smoothcert.data.load_data`; None takes the name in the store.
-        resize, crop: as the run was given them.
+        resize, crop, numeric_classes: as the run was given them; classes that the store names need no order.
     Raises:
         InputError: it must be named, or is another one. FileError, DataError: it cannot be read.
     """
@@ -42,8 +43,9 @@ def stored_data(
     if data is None and name not in ("digits", *HUB_SETS):
         raise InputError(f"the images of {store.folder} came from {name!r}: give --data parquet:PATH or "
                          f"imagefolder:PATH")
-    images = load_data(name, told["split"], data_dir=data_dir, resize=resize, crop=crop,
-                       num_classes=store.num_classes)
+    images = open_data(name, told["split"], data_dir=data_dir, resize=resize, crop=crop,
+                       num_classes=store.num_classes, numeric_classes=numeric_classes)
+    images = images.with_classes(store.class_names, store.num_classes, str(store.folder), "give the data of the run")
     if list(images.shape) != list(told["shape"]):
         raise InputError(f"{name} has images of shape {images.shape}, and those of {store.folder} have "
                          f"{tuple(told['shape'])}: give the run's --resize and --crop")
@@ -65,7 +67,7 @@ def stored_answers(store: Store, model: str, *, weights: str = "best", trust: bo
     """
     shape: Any = tuple(store.identity["data"]["shape"])
     stored = store.identity["model"]
-    opened = open_classifier(model, shape, store.num_classes, weights=weights, trust=trust,
+    opened = open_classifier(model, shape, store.num_classes, classes=store.class_names, weights=weights, trust=trust,
                              output=stored.get("output"))
     found = differences({"model": stored}, {"model": opened.identity})
     if stored["by"] != "id" and without_unrecorded(found, store.identity):

@@ -173,6 +173,12 @@ class Store:
     def num_classes(self) -> int:
         return self.identity["num_classes"]
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes, where the run left them."""
+        names = self.provenance.get("classes")
+        return tuple(names) if names and len(names) == self.num_classes else None
+
     @cached_property
     def correct(self) -> np.ndarray:
         """(M,) bool: the answer is the label; False where abstained."""

@@ -39,6 +39,8 @@ from smoothcert.runs.trainee import Trainee, new_trainee
 from smoothcert.smoothing.isolation import isolated
 
 _MACHINE = {"device", "threads", "out", "data_dir"}
+_ORDER = {"classes", "numeric_classes"}
+"""Options that identity holds by the hash of the labels that they lead to."""
 _SOURCES = {"init", "new_head", "weights", "trust", "output", "unlabelled", "unlabelled_split", "max_unlabelled",
             "pseudo_labels", "unlabelled_weight", "denoiser", "classifier"}
 """Options that identity holds by what they stand for: the hashes of other models and of unlabelled images."""
@@ -59,9 +61,11 @@ def train(config: TrainConfig, progress: Progress = silent) -> ModelCard:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
-    data = load_data(config.data, "train", data_dir=config.data_dir, resize=config.resize,
-                     crop=config.crop, num_classes=config.num_classes)
+    data = load_data(config.data, "train", data_dir=config.data_dir, resize=config.resize, crop=config.crop,
+                     num_classes=config.num_classes, classes=config.classes, numeric_classes=config.numeric_classes)
     initial = read_initial(config)
+    if initial and config.classes is None:
+        data = initial.ordered(data)
     front, config = read_front(config, data, initial)
     teacher = open_teacher(config.classifier, config, data, device) if config.classifier else None
     objective = _objective(config, teacher, front)
@@ -165,7 +169,7 @@ def _card(
     normalise: dict[str, Any],
 ) -> ModelCard:
     """The card of a run on its training and held-out images, without what it takes from other models."""
-    left_out = _MACHINE | _SOURCES
+    left_out = _MACHINE | _ORDER | _SOURCES
     settings = {name: value for name, value in config.model_dump(mode="json").items() if name not in left_out}
     fit, held_out = indices
     return ModelCard(

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+from smoothcert.classes import ClassWarning
 from smoothcert.errors import AdaptedWarning, EngineWarning, SmoothcertError
 from smoothcert.runs.config import RunConfig
 from smoothcert.runs.records import Record
@@ -58,7 +59,7 @@ class Run(Protocol):
 def reopened(reopen: Callable[[], Run], identity: dict[str, Any]) -> Run:
     """A run prepared again in another process, or SmoothcertError where it is not the driver's."""
     with warnings.catch_warnings():
-        for said in (AdaptedWarning, EngineWarning):  # which the driver has given already
+        for said in (AdaptedWarning, ClassWarning, EngineWarning):  # which the driver has given already
             warnings.simplefilter("ignore", said)
         run = reopen()
     if fields := differences(identity, run.identity):

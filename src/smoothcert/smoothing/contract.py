@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothcert.errors import ModelError, SmoothcertError, first_line
-from smoothcert.smoothing.protocols import Normals, check_finite, check_logits, device_of, input_dtype
+from smoothcert.smoothing.protocols import Normals, as_logits, check_finite, check_logits, device_of, input_dtype
 from smoothcert.smoothing.voters import CLOSE_CALL, is_close
 
 ROUNDING = CLOSE_CALL / 4
@@ -55,13 +55,14 @@ class Conduct:
 
 
 def try_rows(
-    run: Callable[..., Any], shape: Sequence[int], num_classes: int, device: torch.device, *, model: Any = None,
-    random: bool = False, batch: int = _POINTS,
+    run: Callable[..., Any], shape: Sequence[int], num_classes: int | None, device: torch.device, *,
+    model: Any = None, random: bool = False, batch: int = _POINTS,
 ) -> Conduct:
     """Judge a few rows alone, in batches of different sizes and company, and twice.
 
     Args:
         run: float32 rows (N, *shape) on `device` -> logits (N, K), with `Normals` after them where `random`.
+        num_classes: K; None where it is yet to be seen.
         model: the module behind `run`, if any, in which the layer at fault is looked for.
         batch: rows a forward pass will have.
     Raises:
@@ -107,7 +108,7 @@ def few_answers(
 class _Trial:
     """The model on the trial's rows, with the normals that belong to each row where it asks for them."""
 
-    def __init__(self, run: Callable[..., Any], rows: Tensor, num_classes: int, random: bool):
+    def __init__(self, run: Callable[..., Any], rows: Tensor, num_classes: int | None, random: bool):
         self.run, self.rows, self._num_classes, self._random = run, rows, num_classes, random
 
     def logits(self, chosen: Sequence[int]) -> Tensor:
@@ -141,6 +142,8 @@ class _Trial:
         except Exception as error:
             raise ModelError(f"the model cannot take float32 images of shape {tuple(rows.shape)}: "
                              f"{first_line(error)}") from error
+        if self._num_classes is None:
+            self._num_classes = max(2, as_logits(answers).numel() // len(rows))
         return check_logits(answers, len(rows), self._num_classes).detach().clone()
 
     def _normals(self, step: int) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from joblib import parallel_config
 from torch import Tensor, nn
 
-from smoothcert.errors import InputError, ModelError
+from smoothcert.classes import class_columns
+from smoothcert.errors import ModelError
 
 BaseClassifier = Callable[..., Tensor]
 """Any callable from float32 images (N, C, H, W) to logits (N, K); normalisation happens inside it.
@@ -32,14 +33,14 @@ class PredictProba:
     """A scikit-learn style classifier as a base classifier: probabilities of flattened images serve as logits.
 
     joblib's workers are kept out of it: they add probabilities in the order in which they finish, and the last bit of
-    a sum decides an exact tie. `classes_`, where there, must hold integers in [0, num_classes): column j votes for
-    class classes_[j].
+    a sum decides an exact tie. `classes_`, where there, says which class each column votes for (see
+    `smoothcert.classes.class_columns`).
     """
 
     def __init__(self, predict_proba: Callable[[np.ndarray], Any], classes: Any, num_classes: int):
         self._predict_proba = predict_proba
         self._num_classes = num_classes
-        self._columns = None if classes is None else _check_columns(np.asarray(classes), num_classes)
+        self._columns = None if classes is None else class_columns(classes, num_classes)
 
     def __call__(self, images: Tensor) -> Tensor:
         with parallel_config("sequential"):
@@ -71,18 +72,35 @@ class CastInputs(nn.Module):
         return is_random(self.network)
 
 
-def base_classifier(model: Any, num_classes: int) -> Any:
+class Columns:
+    """A base classifier whose j-th score is that of class columns[j]; the other classes score less than any."""
+
+    def __init__(self, model: Callable[..., Any], columns: np.ndarray, num_classes: int):
+        self._model, self._columns, self._num_classes = model, torch.from_numpy(columns), num_classes
+
+    def __call__(self, images: Tensor) -> Tensor:
+        scores = check_logits(self._model(images), len(images), len(self._columns))
+        full = (scores.amin(dim=1, keepdim=True) - 1).repeat(1, self._num_classes)
+        full[:, self._columns.to(full.device)] = scores
+        return full
+
+
+def base_classifier(model: Any, num_classes: int, classes: Any = None) -> Any:
     """Make a model a base classifier, or raise ModelError.
 
     Taken: a torch module or any callable that returns logits as a tensor or an array; an object with
     `predict_proba`, or that bound method itself. A network without any float32 parameter gets images of its own type.
+
+    Args:
+        classes: which class each of the model's outputs is of, in place of its own `classes_`.
     """
-    owner: Any = getattr(model, "__self__", None) if getattr(model, "__name__", "") == "predict_proba" else model
+    owner: Any = owner_of(model)
+    classes = getattr(owner, "classes_", None) if classes is None else classes
     if isinstance(model, nn.Module):
         dtype = input_dtype(model)
-        return model if dtype == torch.float32 or isinstance(model, CastInputs) else CastInputs(model, dtype)
-    if hasattr(owner, "predict_proba"):
-        return PredictProba(owner.predict_proba, getattr(owner, "classes_", None), num_classes)
+        model = model if dtype == torch.float32 or isinstance(model, CastInputs) else CastInputs(model, dtype)
+    elif hasattr(owner, "predict_proba"):
+        return PredictProba(owner.predict_proba, classes, num_classes)
     if gives_no_scores(model):
         raise ModelError(f"{type(getattr(model, '__self__', model)).__name__} {NO_SCORES}")
     if not callable(model):
@@ -90,7 +108,13 @@ def base_classifier(model: Any, num_classes: int) -> Any:
             f"a base classifier must be a callable from images (N, C, H, W) to logits (N, {num_classes}), or have "
             f"predict_proba; got {type(model).__name__}"
         )
-    return model
+    columns = None if classes is None else class_columns(classes, num_classes)
+    return model if columns is None else Columns(model, columns, num_classes)
+
+
+def owner_of(model: Any) -> Any:
+    """The object that a bound `predict_proba` belongs to, else the model itself."""
+    return getattr(model, "__self__", None) if getattr(model, "__name__", "") == "predict_proba" else model
 
 
 def input_dtype(model: Any) -> torch.dtype:
@@ -217,11 +241,3 @@ def _depends_on_mode(module: nn.Module) -> bool:
         return module.dropout > 0
     return any(word in type(module).__name__.lower() for word in ("dropout", "droppath", "stochasticdepth"))
 
-
-def _check_columns(classes: np.ndarray, num_classes: int) -> np.ndarray:
-    if classes.ndim != 1 or classes.dtype.kind not in "iu" or not np.all((classes >= 0) & (classes < num_classes)):
-        raise InputError(
-            f"the classifier's classes_ must be whole numbers in [0, {num_classes}) so that they name the classes, "
-            f"got {classes!r}"
-        )
-    return classes

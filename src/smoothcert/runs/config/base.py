@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from smoothcert.checks import suggestion
 from smoothcert.errors import ConfigError, FileError, InputError
 from smoothcert.limits import YAML_BYTES, bounded_bytes
-from smoothcert.runs.config.fields import Count, Local
+from smoothcert.runs.config.fields import ClassNames, Count, Local
 from smoothcert.runs.config.plain import from_yaml
 
 
@@ -56,6 +56,11 @@ class DataConfig(Config):
     crop: Count | None = Field(None, description="crop the centre to this many pixels, after resizing")
     num_classes: Annotated[int, Field(ge=2)] | None = Field(
         None, description="number of classes K (default: the model's or the data's)")
+    classes: ClassNames | None = Field(
+        None, description="file with the names of the model's classes, in the order of its outputs: one a line, or "
+                          "JSON (default: the model's own, else the data's)", json_schema_extra={"metavar": "FILE"})
+    numeric_classes: bool = Field(False, description="take classes that are named by numbers in the order of the "
+                                                     "numbers, not of the text")
 
 
 class MachineConfig(Config):

@@ -10,6 +10,8 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
 
 from smoothcert.checks import check_known, check_seed, real_number
+from smoothcert.classes import read_class_names
+from smoothcert.errors import SmoothcertError
 from smoothcert.runs.config.plain import from_yaml
 from smoothcert.runs.places import RemotePath, place
 
@@ -101,6 +103,14 @@ def _place(value: Any) -> Any:
     return place(value) if isinstance(value, str) else value
 
 
+def _class_names(value: Any) -> Any:
+    try:
+        return read_class_names(value)
+    except SmoothcertError as error:
+        raise ValueError(str(error)) from None
+
+
+ClassNames = Annotated[tuple[str, ...], BeforeValidator(_class_names)]
 Local = Annotated[Path, BeforeValidator(_local)]
 Stored = Annotated[Path | InstanceOf[RemotePath], BeforeValidator(_place)]
 Real = Annotated[float, BeforeValidator(_read_real)]

@@ -74,7 +74,7 @@ class TrainConfig(DataConfig, MachineConfig):
     max_images: Count | None = Field(None, description="at most this many training images, evenly spaced (default: "
                                                        "all)")
     init: Local | None = Field(None, description="fine-tune: start from the weights of this model directory, with a "
-                                                 "new last layer where the number of classes differs")
+                                                 "new last layer where the classes differ")
     new_head: bool = Field(False, description="with init: a new last layer in any case")
     unlabelled: str | None = Field(None, description="self-training: images whose labels are not used, in the forms "
                                                      "of data; of data itself, those that are left over")

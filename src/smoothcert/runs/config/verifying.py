@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from smoothcert.runs.config.base import Config
-from smoothcert.runs.config.fields import Count, Local, Options, Stored
+from smoothcert.runs.config.fields import ClassNames, Count, Local, Options, Stored
 
 
 class VerifyConfig(Config):
@@ -28,6 +28,10 @@ class VerifyConfig(Config):
                                                          "environment variable SMOOTHCERT_DATA_DIR)")
     resize: Count | None = Field(None, description="resize of the run, if it was given one")
     crop: Count | None = Field(None, description="crop of the run, if it was given one")
+    classes: ClassNames | None = Field(
+        None, description="classes of the run, if it was given them (default: as the store has them)",
+        json_schema_extra={"metavar": "FILE"})
+    numeric_classes: bool = Field(False, description="numeric-classes of the run, if it was given it")
     eps_from: Stored | None = Field(None, description="certify store that an attack store took its radii from")
     batch_size: Count | None = Field(None, description="samples per forward pass; never changes results in float32 "
                                                        "(default: fits the cache)")

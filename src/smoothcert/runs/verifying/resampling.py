@@ -123,7 +123,7 @@ def _options(readable: Readable, asked: VerifyConfig) -> dict[str, Any]:
     identity = readable.identity
     given = {name: getattr(asked, name) for name in (
         "model", "weights", "trust", "denoiser", "walk_jump", "attractor", "front_option", "data_dir", "resize", "crop",
-        "threads", "workers")}
+        "numeric_classes", "threads", "workers")}
     name = identity["data"]["name"]
     images = images_at(identity, np.arange(identity["images"]["count"]))
     if images is None:
@@ -131,7 +131,7 @@ def _options(readable: Readable, asked: VerifyConfig) -> dict[str, Any]:
     model = identity["model"]
     return {**given, "model_id": model.get("id"), "output": model.get("output"),
             "data": asked.data or (name if name in KNOWN_SPECS else None), "split": identity["data"]["split"],
-            "num_classes": identity["num_classes"],
+            "num_classes": identity["num_classes"], "classes": asked.classes or readable.store.class_names,
             "indices": images.tolist(), "sigma": identity["noise"]["sigma"], "noise": identity["noise"]["kind"],
             "seed": identity["seed"], "device": identity["device"]}
 
