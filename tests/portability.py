@@ -263,7 +263,8 @@ def main() -> int:
         for setting, (outcome, words) in zip(SETTINGS, pool.map(lambda one: run(one, plain), SETTINGS), strict=True):
             tally[outcome] += 1
             print(f"{outcome:8}{setting.name}\n        {words}", flush=True)
-    print(f"{time.perf_counter() - started:.0f} s")
+    spent = os.times()
+    print(f"{time.perf_counter() - started:.0f} s, {spent.children_user + spent.children_system:.0f} s of processors")
     print(f"portability: {tally['passed']} passed, {tally['FAILED']} failed, {tally['skipped']} skipped")
     return 1 if tally["FAILED"] else 0
 
