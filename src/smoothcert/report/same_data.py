@@ -35,11 +35,11 @@ def check_same_data(runs: Sequence[Result | Predicted]) -> None:
 def _translated(run: Result | Predicted, to: Result | Predicted) -> np.ndarray:
     """The labels of a run as indices of another one's classes; as they are where these lack one, or have no names."""
     label = np.asarray(run.label)
-    names = list[str](run.classes or ())
+    names: tuple[str, ...] = () if run.classes is None else run.classes
     used, inverse = np.unique(label, return_inverse=True)
-    if not to.classes or names == list(to.classes) or used.min(initial=0) < 0 or used.max(initial=0) >= len(names):
+    if not to.classes or names == to.classes or used.min(initial=0) < 0 or used.max(initial=0) >= len(names):
         return label
-    places = places_of(to.classes, tuple(names[k] for k in used.tolist()))
+    places = places_of(to.classes, tuple(str(names[k]) for k in used.tolist()))
     return label if places is None else np.array(places)[inverse]
 
 

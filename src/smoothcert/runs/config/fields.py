@@ -10,7 +10,6 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
 
 from smoothcert.checks import check_known, check_seed, real_number
-from smoothcert.classes import read_class_names
 from smoothcert.errors import SmoothcertError
 from smoothcert.runs.config.plain import from_yaml
 from smoothcert.runs.places import RemotePath, place
@@ -104,6 +103,8 @@ def _place(value: Any) -> Any:
 
 
 def _class_names(value: Any) -> Any:
+    from smoothcert.classes import read_class_names  # brings NumPy, which --help does without
+
     try:
         return read_class_names(value)
     except SmoothcertError as error:
