@@ -6,16 +6,17 @@ from typing import Annotated
 import typer
 
 from smoothcert.cli.errors import reported
+from smoothcert.cli.table import RadiusColumn
 
 Records = Annotated[str, typer.Argument(metavar="STORE", help="A store, a log (TSV) or a count file (NPZ).")]
 OutFile = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="FILE.tsv (a log) or FILE.npz (counts).")]
 
 
 @reported
-def export(store: Records, out: OutFile) -> None:
+def export(store: Records, out: OutFile, radius_column: RadiusColumn = None) -> None:
     """Write a store as a log of the field (TSV, radii rounded down) or as a count file (NPZ)."""
     from smoothcert.report.interop import open_records, write_records
     from smoothcert.runs.places import place
 
-    write_records(open_records(place(store)), out)
+    write_records(open_records(place(store), radius_column=radius_column), out)
     typer.echo(f"wrote {out}", err=True)

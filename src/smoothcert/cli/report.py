@@ -7,7 +7,7 @@ import typer
 
 from smoothcert.cli.errors import fail_for, reported
 from smoothcert.cli.plot import Crop, Data, DataDir, Resize, images_of
-from smoothcert.cli.table import Radii, Rho
+from smoothcert.cli.table import LogAlpha, Radii, RadiusColumn, Rho
 
 Stores = Annotated[
     list[str], typer.Argument(metavar="STORE...", help="Stores, logs (TSV) or count files (NPZ), also attack stores.")
@@ -24,7 +24,7 @@ Selftest = Annotated[
 def report(
     stores: Stores, out: OutPage, title: Title = "", radii: Radii = None, rho: Rho = 0.05,
     no_gallery: NoGallery = False, data: Data = None, data_dir: DataDir = None, resize: Resize = None,
-    crop: Crop = None, selftest: Selftest = None,
+    crop: Crop = None, selftest: Selftest = None, alpha: LogAlpha = None, radius_column: RadiusColumn = None,
 ) -> None:
     """Write one self-contained HTML page on stores: curves, tables, images, what is guaranteed and what is not."""
     from smoothcert.report.gather import radius_list
@@ -34,7 +34,8 @@ def report(
     check_page(out)
     tested = read_selftest(selftest) if selftest else None
     grid = radius_list(radii)
-    runs, attacks, problems = gathered(stores, None if no_gallery else images_of(data, data_dir, resize, crop))
+    images = None if no_gallery else images_of(data, data_dir, resize, crop)
+    runs, attacks, problems = gathered(stores, images, alpha=alpha, radius_column=radius_column)
     write_page(out, report_page(runs, grid, rho, title, attacks, problems, tested))
     typer.echo(f"wrote {out}", err=True)
     fail_for(problems)

@@ -8,8 +8,9 @@ import numpy as np
 
 from smoothcert.checks import check_probability
 from smoothcert.errors import InputError
+from smoothcert.report.naming import few, grouped
 from smoothcert.report.predictions import Predicted
-from smoothcert.report.results import Result
+from smoothcert.report.results import ASSUMED_ALPHA, Result
 from smoothcert.report.same_data import check_same_data
 from smoothcert.stats import paired_interval
 
@@ -87,17 +88,31 @@ def compare(first: Run, second: Run, radii: Sequence[float], rho: float) -> Comp
 
 
 def run_notes(runs: Sequence[Run]) -> list[str]:
-    """What a reader has to know of the runs' figures, in words."""
-    printed = [run.name for run in runs if isinstance(run, Result) and run.printed]
-    rounded = [f"{', '.join(printed)}: radii as logs printed them, possibly rounded up"] if printed else []
-    return rounded + [f"{run.name}: {note}" for run in runs for note in run.notes]
+    """What a reader has to know of the runs' figures, in words; equal words of several runs once."""
+    printed = [(run.name, "radii as logs printed them, possibly rounded up") for run in runs
+               if isinstance(run, Result) and run.printed]
+    silent = [(run.name, f"alpha is not told, so bounds take {ASSUMED_ALPHA:g}; --alpha says another") for run in runs
+              if run.alpha is None]
+    told = [*printed, *silent, *((run.name, note) for run in runs for note in run.notes)]
+    return [f"{few(names)}: {words}" for names, words in grouped(told)]
 
 
 def image_notes(runs: Sequence[Run]) -> list[str]:
     """Which runs lack images that others have, in words."""
     every = np.unique(np.concatenate([run.index for run in runs]))
-    return [f"{run.name} has {run.images} of the {len(every)} images: {_shown(np.setdiff1d(every, run.index))} missing"
-            for run in runs if run.images < len(every)]
+    lacking = [(run.name, f"{run.images} of the {len(every)} images: {_shown(np.setdiff1d(every, run.index))} missing")
+               for run in runs if run.images < len(every)]
+    return [f"{few(names)} {'has' if len(names) == 1 else 'have'} {words}" for names, words in grouped(lacking)]
+
+
+def why_not_side_by_side(runs: Sequence[Run]) -> tuple[str, list[str]]:
+    """Why the figures of runs do not belong side by side, "" where they do; and which images which of them lack."""
+    try:
+        check_same_data(runs)
+    except InputError as error:
+        return str(error), []
+    lacking = image_notes(runs)
+    return "the runs are over different images" if lacking else "", lacking
 
 
 def _shown(index: np.ndarray) -> str:
