@@ -333,3 +333,14 @@ def test_accuracies_are_those_of_each_run_alone():
     for told, one in zip(accuracies(runs, [0.0, 0.3, 0.9], 0.05), runs, strict=True):
         for name, values in vars(one.at([0.0, 0.3, 0.9], 0.05)).items():
             assert np.array_equal(getattr(told, name), values)
+
+
+def test_a_comparison_beyond_the_radius_that_could_be_proved_has_a_dash(tmp_path):
+    stores = [made(tmp_path / f"s{sigma}", sigma, right=1) for sigma in (0.25, 0.5)]
+    shown = run("compare", *stores, "--radii", "0.1,1,1.5").stdout
+    rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if re.match(r"[\d.]+ ", line)}
+    assert rows["1.5"] == ["-"] * 6
+    assert rows["1"][0] == "-", "the first run's samples prove .615 at most"
+    assert rows["1"][1] != "-"
+    assert "-" not in rows["0.1"]
+    assert shown.count("a dash stands beyond it") == 2

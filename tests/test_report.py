@@ -22,7 +22,7 @@ from smoothcert.report.gather import gather, table_content, table_text
 from smoothcert.report.interop import open_records
 from smoothcert.report.listings import render_comparison, render_predictions
 from smoothcert.report.plots import plot_curves
-from smoothcert.report.predictions import Predicted
+from smoothcert.report.predictions import Predicted, prediction_text
 from smoothcert.report.results import Result, default_radii, merged
 from smoothcert.report.same_data import check_same_data
 from smoothcert.report.tables import down, radius_words, render, summary
@@ -354,3 +354,16 @@ def test_a_log_does_not_say_which_images_are_off_the_grid(kinds):
 def test_bounds_over_laws_say_what_they_do_not_take(tmp_path, given, words):
     with pytest.raises(ConfigError, match=words):
         DistributionalConfig.checked({"model": "m", "out": tmp_path / "s", **given})
+
+
+def test_predict_prints_the_figures_of_its_table(tmp_path):
+    counts = np.eye(10, dtype=int) * 100
+    records = [Record(i, 3, 3 if i else -1, {"p_value": 0.0}, False, [Tally.of("predict", counts[3])])
+               for i in range(60)]
+    folder = tmp_path / "a_b&c"
+    write_store(folder, identity_of("predict", 60, 0.25, {"method": "predict", "n": 100}), {}, records)
+    store = open_records(folder)
+    assert "classifier 98.3%, abstained 1.6%" in prediction_text(store)
+    run = Predicted.of(store)
+    assert " 98.3        1.6 " in render_predictions([run], 0.05, "text")
+    assert r"a\_b\&c & 60 " in render_predictions([run], 0.05, "latex")

@@ -70,8 +70,11 @@ def _shares(run: Predicted, rho: float) -> tuple[float, float, float, float]:
 
 def _row(d: Difference, norm: str) -> list[str]:
     mark = ">=" if d.lower_bound else ""
-    return ["predicted" if d.radius is None else radius_words(d.radius, norm), *(mark + percent(v)
-            for v in (d.first, d.second)), str(d.only_first), str(d.only_second), f"{100 * d.value:+.1f}",
+    radius = "predicted" if d.radius is None else radius_words(d.radius, norm)
+    if all(d.out_of_reach):
+        return [radius, *["-"] * (len(_HEAD) - 1)]
+    shares = ("-" if out else mark + percent(v) for v, out in zip((d.first, d.second), d.out_of_reach, strict=True))
+    return [radius, *shares, str(d.only_first), str(d.only_second), f"{100 * d.value:+.1f}",
             f"[{_outward(d.low, math.floor)}, {_outward(d.high, math.ceil)}]"]
 
 

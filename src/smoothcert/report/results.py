@@ -142,13 +142,18 @@ class Result:
 
     @property
     def ceiling(self) -> float | None:
-        """r_max: the largest radius that its samples could have proved; None where it is not known what they were."""
+        """r_max: the largest radius that its samples could have proved; None where it is not known how they were drawn.
+        """
         if self.n is None or self.alpha is None or math.isnan(self.sigma):
             return None
         if self.norm != "l2" and "dimension" not in self.setting:
             return None
         ceiling = float(max_radius(self.n, self.alpha, self.sigma))
         return ceiling if self.norm == "l2" else float(linf_radius(ceiling, self.setting["dimension"]))
+
+    def is_out_of_reach(self, radius: float) -> bool:
+        """Whether its samples could not have proved `radius`, and no right image claims it: a 0 there says nothing."""
+        return self.ceiling is not None and radius > self.ceiling and not np.any(self.correct & (self.radius >= radius))
 
     @property
     def widest(self) -> float:

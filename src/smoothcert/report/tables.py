@@ -8,8 +8,9 @@ from typing import Any
 
 from smoothcert.checks import check_known
 from smoothcert.report.best import Best, Board, best_method
+from smoothcert.report.compare import reach_notes
 from smoothcert.report.figures import alpha_words, down, percent, sigma_words
-from smoothcert.report.naming import few, grouped
+from smoothcert.report.naming import few
 from smoothcert.report.results import Result
 from smoothcert.stats import CertifiedAccuracy
 
@@ -167,15 +168,10 @@ def _percentages(result: Result, at: CertifiedAccuracy, bounds: Sequence[tuple[s
 
 def _cell(result: Result, at: CertifiedAccuracy, field: str, k: int) -> str:
     """Percent, rounded down; certified accuracy that more samples could raise is marked."""
-    if is_out_of_reach(result, at, k):
+    if result.is_out_of_reach(at.radii[k]):
         return "-"
     mark = ">=" if field == "accuracy" and not result.is_decided(at.radii[k]) else ""
     return mark + percent(getattr(at, field)[k])
-
-
-def is_out_of_reach(result: Result, at: CertifiedAccuracy, k: int) -> bool:
-    """Whether nothing could have been proved at the k-th radius: a 0 there says nothing of the classifier."""
-    return result.ceiling is not None and at.radii[k] > result.ceiling and not at.claimed[k]
 
 
 def _envelope_rows(one: Best) -> list[list[str]]:
@@ -189,11 +185,7 @@ def _envelope_facts(one: Best, board: Board) -> str:
 
 def _notes(board: Board) -> list[str]:
     """The notes of a board, and what a dash in it means."""
-    beyond = [(result.name, f"-: with n = {result.n:,}, alpha {alpha_words(result.alpha)} and sigma "
-                            f"{sigma_words(result.sigma)} no radius above {down(result.ceiling, 3)} can be proved")
-              for result, at in zip(board.results, board.at, strict=True)
-              if result.ceiling is not None and any(is_out_of_reach(result, at, k) for k in range(len(at.radii)))]
-    return [*board.notes, *(f"{few(names)}: {words}" for names, words in grouped(beyond))]
+    return [*board.notes, *reach_notes(board.results, board.radii)]
 
 
 def _heads(board: Board) -> list[str]:

@@ -20,7 +20,6 @@ from smoothcert.report.html.selftested import selftested
 from smoothcert.report.naming import few, grouped
 from smoothcert.report.results import accuracies, default_radii
 from smoothcert.report.selftest import SelfTest
-from smoothcert.report.tables import is_out_of_reach
 from smoothcert.version import __version__
 
 LARGEST_SIDE = 96
@@ -132,7 +131,7 @@ def _tables(runs: Sequence[Run], radii: Sequence[float], rho: float) -> Iterator
     results = [run.result for run in runs]
     for result, at in zip(results, accuracies(results, radii, rho), strict=True):
         mark = ">=" if result.is_lower_bound else ""
-        beyond = [is_out_of_reach(result, at, k) for k in range(len(radii))]
+        beyond = [result.is_out_of_reach(radius) for radius in radii]
         facts = [result.name, f"{result.images:,}", sigma_words(result.sigma), result.method or "?",
                  alpha_words(result.alpha), f"{result.n:,}" if result.n else "?", mark + down(result.acr, 3),
                  percent(result.abstained.mean())]

@@ -4,8 +4,7 @@ To add one, write a drawing function (arrays -> figure), a gathering one (reques
 """
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 
 from smoothcert.analysis.estimates import Estimates
 from smoothcert.analysis.panels import noise_panels, resolution_study
-from smoothcert.analysis.regions import Answers, decision_regions
+from smoothcert.analysis.regions import decision_regions
 from smoothcert.checks import check_known, check_probability
 from smoothcert.errors import InputError, SmoothcertError
 from smoothcert.report.attacks import Attack, axis_of, empirical_curve, norm_of
@@ -29,6 +28,7 @@ from smoothcert.report.plots.counts import draw_abstention, draw_scatter, draw_t
 from smoothcert.report.plots.denoising import draw_contraction, draw_denoised, draw_failures
 from smoothcert.report.plots.images import draw_gallery, draw_panels, draw_regions, draw_resolution
 from smoothcert.report.plots.lines import Empirical, Observed, draw_curves, draw_empirical, draw_envelope
+from smoothcert.report.plots.requests import Kind, Request
 from smoothcert.report.present import check_records
 from smoothcert.report.results import Result
 from smoothcert.report.robustness import Robustness
@@ -53,57 +53,6 @@ from smoothcert.stats import clopper_pearson
 
 _PANEL_SIGMA = (0.12, 0.25, 0.5, 1.0)
 _FRONT = ("denoiser", "walk-jump", "front-option")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a picture is asked of.
-
-    Attributes:
-        stores: stores, logs or count files (also METHOD=PATH), in the order of their colours.
-        rho: failure probability of each lower bound.
-        options: what was given beside; each kind names those that it takes.
-        radius_column: the column of logs that holds the radii; see `read_log`.
-        images_of, answers_of, estimates_of: the data set of a store, its base classifier, and a denoiser at its sigma;
-            for kinds that need them.
-        opened: what the kind takes of each store, filled in when they have been opened.
-    """
-
-    stores: tuple[str, ...]
-    rho: float = 0.05
-    options: dict[str, Any] = field(default_factory=dict)
-    radius_column: str | None = None
-    images_of: ImagesOf | None = None
-    answers_of: Callable[[Store], Answers] | None = None
-    estimates_of: Callable[[Store], Estimates] | None = None
-    opened: tuple[Any, ...] = ()
-
-
-def _whole(store: Store, name: str) -> tuple[Store, str]:
-    check_records(store)
-    return store, name
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of picture.
-
-    Attributes:
-        gather: request -> what `draw` takes.
-        draw: that -> figure.
-        words: what it shows, in a line.
-        options: names of the options it takes beside the common ones.
-        most: how many stores it takes at most, and `least` at least.
-        of: (store, name) -> what `gather` takes of a store, or an error where the store does not have it.
-    """
-
-    gather: Callable[[Request], Any]
-    draw: Callable[[Any], Figure]
-    words: str
-    options: tuple[str, ...] = ()
-    least: int = 1
-    most: int | None = None
-    of: Callable[[Store, str], Any] = _whole
 
 
 def picture(kind: str, request: Request) -> Figure:
