@@ -196,7 +196,7 @@ def test_a_radius_column_under_another_name_is_named_and_picked_by_every_verb(tm
 
 
 @pytest.mark.parametrize(("name", "column", "kind"), [
-    ("linf_sigma_0.25.tsv", "radius", "linf"), ("l1/sigma_0.25.tsv", "radius", "l1"),
+    ("linf_sigma_0.25.tsv", "radius", "linf"), ("l1_sigma_0.25", "radius", "l1"),
     ("generalized_sigma_0.25.tsv", "radius", "generalized"), ("laplace_0.5.tsv", "radius", "l1"),
 ])
 def test_radii_of_another_kind_have_no_place_in_an_l2_table(tmp_path, name, column, kind):
@@ -217,6 +217,9 @@ def test_linf_radii_of_a_log_are_those_of_an_linf_table(tmp_path):
     assert told.radius.tolist() == RADII
     write_log(read_log(path, radius_column="radius_linf"), tmp_path / "again.tsv")
     assert "not l2, but linf" in run("table", tmp_path / "again.tsv", code=1).stderr, "what is written keeps its norm"
+    for told, norm in (("2", "l2"), ("Linf", "linf"), ("1", "l1")):
+        lines = [f"{line}\t{told if k else 'norm'}" for k, line in enumerate(TEXT.splitlines())]
+        assert read_log(written(tmp_path, "\n".join(lines), "x.tsv")).identity["norm"] == norm
 
 
 @pytest.mark.parametrize(("changes", "facts"), [

@@ -17,10 +17,10 @@ a sequential run decided (a/b, or none); the norm of the radii; "down" where no 
 _SIGMA = re.compile(r"(?<![a-z])(?:sigma|noise)(?:_?(?:sd|std))?[_=-]?(\d*[.,p]?\d+(?:e-\d+)?)", re.IGNORECASE)
 _SAMPLES = re.compile(r"(?<![a-z])n[_=-]?([1-9]\d*(?:e\d)?)([km]?)(?![a-z\d])", re.IGNORECASE)
 _MULTIPLES = {"": 1, "k": 10**3, "m": 10**6}
-_NORM = re.compile(r"(?<![a-z\d])l[_ -]?(0|1|2|inf)(?:inity)?(?![a-z\d])", re.IGNORECASE)
+_NORM = re.compile(r"(?<![a-z\d])(?:l[_ -]?([012])|(?:l[_ -]?)?(inf)(?:ini)?(?:ty)?)(?![a-z\d])", re.IGNORECASE)
 _LENGTH = re.compile(r"\d{1,18}(?:\.\d{1,30})?(?:[eE][-+]?\d{1,3})?")
-_OTHERS = {"laplace": "l1", "generali": "generalized", "wasserstein": "Wasserstein", "ellips": "ellipsoid",
-           "anisotropic": "ellipsoid", "iid_bound": "any iid noise"}
+_OTHERS = {"laplace": "l1", "generalized": "generalized", "generalised": "generalized", "wasserstein": "Wasserstein",
+           "ellips": "ellipsoid", "anisotropic": "ellipsoid", "iid_bound": "any iid noise"}
 
 
 def facts_of_path(path: Path) -> tuple[float, int | None]:
@@ -38,9 +38,13 @@ def facts_of_path(path: Path) -> tuple[float, int | None]:
 
 
 def norm_of_name(name: str) -> str | None:
-    """The norm in a name, such as "linf" in "radius_linf"; None where there is none."""
+    """The norm in a name, None where there is none.
+
+    >>> norm_of_name("radius_Linf"), norm_of_name("l_1 radius"), norm_of_name("r_infty"), norm_of_name("radius")
+    ('linf', 'l1', 'linf', None)
+    """
     found = _NORM.search(name)
-    return found and f"l{found[1].lower()}"
+    return found and f"l{(found[1] or found[2]).lower()}"
 
 
 def kind_of_radius(*names: str) -> str:
@@ -76,6 +80,12 @@ def procedure_of(facts: Mapping[str, str], n: int | None, alpha: float | None) -
         radii = [float(part) for part in facts["decided"].split("/") if _LENGTH.fullmatch(part)]
         told |= {"n": None, "design": "radii", "radii": radii, "decided": bool(radii)}
     return told
+
+
+def told_norm(facts: Mapping[str, str]) -> str | None:
+    """The norm of the radii as a column tells it, such as l2, 2 or Linf; None where there is no such column."""
+    told = facts.get("norm", "")
+    return norm_of_name(told) or norm_of_name(f"l{told}") or told or None
 
 
 def sigma_of(facts: Mapping[str, str], otherwise: float) -> float:

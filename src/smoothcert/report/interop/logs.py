@@ -25,6 +25,7 @@ from smoothcert.report.interop.log_facts import (
     procedure_of,
     sigma_of,
     told_facts,
+    told_norm,
 )
 from smoothcert.report.interop.log_text import NEEDED, LogText, read_text
 from smoothcert.report.naming import log_stem
@@ -78,7 +79,7 @@ def read_log(path: Path, alpha: float | None = None, radius_column: str | None =
                 "noise": {"kind": "gaussian", "sigma": sigma_of(facts, sigma)},
                 "procedure": procedure_of(facts, n, alpha), "printed": bool(radii) and facts.get("rounded") != "down"}
     if radii:
-        identity["norm"] = facts.get("norm") or _norm(path, text, radii, radius_column is not None)
+        identity["norm"] = told_norm(facts) or _norm(path, text, radii, radius_column is not None)
     return Store(path, identity, {"log": str(path), "notes": text.notes}, True, table)
 
 
@@ -132,7 +133,7 @@ def _radius_column(path: Path, header: list[str], asked: str | None) -> str | No
 
 def _norm(path: Path, text: LogText, column: str, is_chosen: bool) -> str:
     """What the radii are of. Who chooses a column takes it for l2 radii, unless its own name says another norm."""
-    said = kind_of_radius(column, log_stem(path.name), path.absolute().parent.name)
+    said = kind_of_radius(column, log_stem(path.name))
     if not is_chosen:
         return said
     norm = norm_of_name(column) or "l2"
