@@ -347,3 +347,5 @@ def test_a_comparison_beyond_the_radius_that_could_be_proved_has_a_dash(tmp_path
     assert rows["1"][1] != "-"
     assert "-" not in rows["0.1"]
     assert shown.count("a dash stands beyond it") == 2
+    acrs = [re.search(r"ACR ([\d.]+)", run("table", store).stdout)[1] for store in stores]
+    assert "ACR {} and {}:".format(*acrs) in shown, "the figures of their tables"

@@ -9,7 +9,7 @@ from typing import Any
 
 from smoothcert.checks import check_known
 from smoothcert.report.compare import Comparison, Difference, run_notes, why_not_side_by_side
-from smoothcert.report.figures import alpha_words, percent, sigma_words
+from smoothcert.report.figures import alpha_words, down, percent, sigma_words
 from smoothcert.report.predictions import Predicted
 from smoothcert.report.tables import FORMATS, aligned, escaped, radius_words
 
@@ -26,7 +26,7 @@ def render_comparison(comparison: Comparison, style: str) -> str:
     if comparison.acr is not None:
         error = "" if comparison.acr_error is None else f" (standard error {comparison.acr_error:.3f}, an estimate)"
         first, second = comparison.acr
-        facts.append(f"ACR {first:.3f} and {second:.3f}: difference {first - second:+.3f}{error}")
+        facts.append(f"ACR {down(first, 3)} and {down(second, 3)}: difference {first - second:+.3f}{error}")
     told = [*facts, *(f"note: {note}" for note in comparison.notes)]
     return laid_out(told, [_HEAD, *(_row(d, comparison.norm) for d in comparison.differences)], style,
                      _comparison_legend(comparison))
