@@ -19,7 +19,7 @@ from workplace import WORK, data_dir
 from smoothcert import SmoothedClassifier, load_data
 from smoothcert.analysis.margins import linear_margins
 from smoothcert.denoise import DenoisedClassifier, GaussianDenoiser, asymmetry
-from smoothcert.report.compare import compare
+from smoothcert.report.compare import Difference, compare
 from smoothcert.report.reproduced import compared
 from smoothcert.report.results import Result
 from smoothcert.runs.modeldir import read_denoiser, read_network
@@ -33,6 +33,7 @@ OUT, PICTURES = WORK / "denoisers", Path(__file__).parents[1] / "docs" / "result
 RADII, SIGMAS = (0.5, 1.0, 1.5, 2.0), (0.3, 0.6)
 PAPER = {"g[h]": (71, 30, 7, 1), "g[pi]": (88, 77, 56, 28)}
 S0, CASES = 0.7, 500
+BEYOND = "A dash: the samples could not have proved this radius, even if all had agreed."
 
 
 def main() -> str:
@@ -118,7 +119,7 @@ def linear(planned: Plan) -> list[str]:
              f"radius.\n",
              f"| | training, s | {' | '.join(f'at {r:g}' for r in RADII)} |", "|---" * (2 + len(RADII)) + "|"]
     for row in ("h-0.3", "h-0.6", "pi-0.3", "pi-0.6"):
-        lines.append(_row(row, f"{seconds[row]:.0f}", 100 * results[row].at(RADII, 0.05).accuracy))
+        lines.append(_row(row, f"{seconds[row]:.0f}", _best([results[row]])))
     for name, start in (("g[h]", "h-"), ("g[pi]", "pi-")):
         lines.append(_row(f"envelope of {name}", "", _best([results[f"{start}{sigma:g}"] for sigma in SIGMAS])))
         lines.append(_row(f"paper, {name}, 10,000 images", "", np.array(PAPER[name])))
@@ -135,17 +136,25 @@ def linear(planned: Plan) -> list[str]:
     lines += ["", "g[pi] minus g[h] on the same images, in points, with 95 % paired intervals:\n",
               f"| sigma | {' | '.join(f'at {r:g}' for r in RADII)} |", "|---" * (1 + len(RADII)) + "|"]
     for sigma, found in zip(SIGMAS, behind, strict=True):
-        cells = [f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]" for d in found.differences]
-        lines.append(f"| {sigma:g} | {' | '.join(cells)} |")
-    return lines
+        lines.append(f"| {sigma:g} | {' | '.join(map(_difference, found.differences))} |")
+    return [*lines, "", BEYOND]
 
 
 def _row(name: str, seconds: str, values: np.ndarray) -> str:
-    return f"| {name} | {seconds} | {' | '.join(f'{np.floor(10 * v + 1e-9) / 10:.1f}' for v in values)} |"
+    cells = ("-" if np.isnan(v) else f"{np.floor(10 * v + 1e-9) / 10:.1f}" for v in values)
+    return f"| {name} | {seconds} | {' | '.join(cells)} |"
 
 
 def _best(results: list[Result]) -> np.ndarray:
-    return 100 * np.max([result.at(RADII, 0.05).accuracy for result in results], axis=0)
+    """Percent at each radius; NaN where no run's samples could prove it."""
+    found = 100 * np.max([result.at(RADII, 0.05).accuracy for result in results], axis=0)
+    return np.where([all(result.is_out_of_reach(r) for result in results) for r in RADII], np.nan, found)
+
+
+def _difference(found: Difference) -> str:
+    if all(found.out_of_reach):
+        return "-"
+    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
 def _margins(planned: Plan, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -218,7 +227,7 @@ def adversarial(planned: Plan, rows: list[str]) -> list[str]:
              f"sampling stops when the radii are decided. Seconds are those of everything the row trained.\n",
              f"| | training, s | ACR | {' | '.join(f'at {r:g}' for r in RADII)} |", "|---" * (3 + len(RADII)) + "|"]
     for row, result in results.items():
-        lines.append(_row(row, f"{seconds[row]:.0f} | {result.acr:.3f}", 100 * result.at(RADII, 0.05).accuracy))
+        lines.append(_row(row, f"{seconds[row]:.0f} | {result.acr:.3f}", _best([result])))
     for name in ("h", "xhat0", "xhat", "smoothadv"):
         both = [results[row] for row in results if row.rsplit("-", 1)[0] == name]
         if len(both) == len(SIGMAS):
@@ -230,10 +239,9 @@ def adversarial(planned: Plan, rows: list[str]) -> list[str]:
             one, two = (results.get(f"{name}-{sigma:g}") for name in (first, second))
             if one and two:
                 found = compare(one, two, RADII, 0.05).differences
-                cells = [f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]" for d in found]
-                lines.append(f"- {first} less {second}, sigma {sigma:g}: {', '.join(cells)}")
+                lines.append(f"- {first} less {second}, sigma {sigma:g}: {', '.join(map(_difference, found))}")
     left = [row for row in planned.tasks if row not in rows]
-    return [*lines, "", f"Not run: {', '.join(left)}."]
+    return [*lines, "", BEYOND, "", f"Not run: {', '.join(left)}."]
 
 
 # Pictures

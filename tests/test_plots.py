@@ -323,3 +323,20 @@ def test_errors_are_smoothcerts_own():
         picture("envelop", Request(("a",)))
     with pytest.raises(SmoothcertError):
         noisy_copy(np.zeros((1, 2, 2), np.float32), build_noise("gaussian", 0.5), -1, 0)
+
+
+def test_pictures_print_no_formulas_and_round_r_max_down(stores, tmp_path):
+    for kind in ("votes", "wall"):
+        save(picture(kind, Request(tuple(map(str, stores)))), tmp_path / f"{kind}.svg")
+    assert "mathdefault" not in (tmp_path / "votes.svg").read_text()
+    words = (tmp_path / "wall.svg").read_text()
+    assert "r_max 0.615: " in words, "0.6158"
+    assert "r_max 1.231: " in words, "1.2316"
+
+
+def test_a_band_has_an_edge_and_a_legend_names_the_first_runs():
+    curves = [drawn_curve(result([0.2, 0.4, 0.9], [True, True, False], f"r{k}")) for k in range(40)]
+    axes = draw_curves(curves).axes[0]
+    assert all(band.get_linewidth()[0] > 0 for band in axes.collections)
+    words = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert words[-2:] == ["r23", "and 16 more"]

@@ -4,6 +4,7 @@ import functools
 import json
 import tomllib
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from smoothcert.errors import ConfigError, FileError, InputError, UnknownNameErr
 from smoothcert.report.attacks import outcomes
 from smoothcert.report.reproduced import compared
 from smoothcert.report.reproduced_tables import markdown, text
+from smoothcert.report.results import Result
 from smoothcert.runs.planning import plan
 from smoothcert.runs.progress import silent
 from smoothcert.runs.recipes import FOLDER, Recipe, read_recipe, recipe_names
@@ -313,11 +315,23 @@ def test_the_comparison_is_what_the_stores_say(done):
         exact = stats.binomtest(count, len(right)).proportion_ci(0.95, "exact")
         assert figure.obtained == count / len(right)
         assert (figure.low, figure.high) == pytest.approx((exact.low, exact.high), rel=1e-9)
+        assert figure.out_of_reach == Result.of(store).is_out_of_reach(figure.at)
     metrics = (planned.tasks["a"][0].path(out) / "metrics.jsonl").read_text().splitlines()
     assert line.seconds == pytest.approx(sum(json.loads(epoch)["seconds"] for epoch in metrics))
     (best,) = comparison.best
     first = [by_row[row, "certified"].figures[0].obtained for row in "ac"]
     assert (best.rows, best.of, best.figures[0].obtained, best.figures[0].expected) == (2, 2, max(first), 0.6)
+
+
+def test_a_radius_out_of_reach_has_a_dash(done):
+    planned, out, _ = done
+    comparison = compared(planned, out)
+    beyond = [replace(line, figures=(*line.figures[:-1], replace(line.figures[-1], out_of_reach=True)))
+              for line in comparison.lines]
+    said = text(replace(comparison, lines=tuple(beyond)))
+    rows = [line.split() for line in said.splitlines()]
+    assert [row[-1] for row in rows if "obtained" in row or "95%" in row] == ["-"] * 2 * len(beyond)
+    assert "could not have proved this radius" in said
 
 
 def test_attacks_are_read_by_eps_or_by_multiple_of_the_radius(tmp_path):

@@ -7,6 +7,7 @@ import typer
 
 from smoothcert.cli.errors import reported
 from smoothcert.cli.output import say
+from smoothcert.cli.table import RadiusColumn
 
 Records = Annotated[str, typer.Argument(metavar="STORE", help="A store, a log (TSV) or a count file (NPZ).")]
 OutFile = Annotated[
@@ -15,10 +16,10 @@ OutFile = Annotated[
 
 
 @reported
-def export(store: Records, out: OutFile) -> None:
+def export(store: Records, out: OutFile, radius_column: RadiusColumn = None) -> None:
     """Write a store as a log of the field (TSV, radii rounded down), a count file (NPZ) or a table (parquet)."""
     from smoothcert.report.interop import open_records, write_records
     from smoothcert.runs.places import place
 
-    write_records(open_records(place(store)), out)
+    write_records(open_records(place(store), radius_column=radius_column), out)
     say(f"wrote {out}", err=True)

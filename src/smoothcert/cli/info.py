@@ -8,6 +8,7 @@ import typer
 from smoothcert.cli.errors import reported
 from smoothcert.cli.options import JsonFlag
 from smoothcert.cli.output import Out, emit
+from smoothcert.cli.table import RadiusColumn
 
 Folder = Annotated[
     str, typer.Argument(metavar="PATH", help="A store, a log (TSV), a count file (NPZ) or a model directory.")
@@ -15,10 +16,12 @@ Folder = Annotated[
 
 
 @reported
-def info(path: Folder, out: Out = None, as_json: JsonFlag = False) -> None:
+def info(
+    path: Folder, radius_column: RadiusColumn = None, out: Out = None, as_json: JsonFlag = False,
+) -> None:
     """Say what a store, a log, a count file or a model directory is: identity, origin, progress."""
     from smoothcert.report.describe import described, outline
     from smoothcert.runs.places import place
 
-    facts = described(place(path))
+    facts = described(place(path), radius_column)
     emit(json.dumps(facts, indent=2) if as_json else outline(facts), out)

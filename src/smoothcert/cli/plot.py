@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from smoothcert.cli.errors import reported
+from smoothcert.cli.errors import fail_for, reported
 from smoothcert.cli.output import number_list, say
-from smoothcert.cli.table import Rho
+from smoothcert.cli.table import RadiusColumn, Rho
 from smoothcert.errors import InputError
 
 PLOTS = ("curve", "envelope", "empirical", "bounds", "projection", "abstention", "votes", "wall", "scatter", "gallery",
@@ -67,11 +67,11 @@ def plot(
     alphas: Alphas = None, sigmas: Sigmas = None, image: ImageIndex = None, count: Count = None, data: Data = None,
     data_dir: DataDir = None, resize: Resize = None, crop: Crop = None, numeric_classes: NumericClasses = False,
     model: Model = None, weights: Weights = None, trust: Trust = False, denoiser: Denoiser = None,
-    walk_jump: Walk = None, front_option: FrontOption = None,
+    walk_jump: Walk = None, front_option: FrontOption = None, radius_column: RadiusColumn = None,
 ) -> None:
     """Draw a picture from stores: curves, envelopes, projections, galleries, noise panels, decision regions, denoisers.
     """
-    from smoothcert.report.plots.kinds import Request, check_request, picture
+    from smoothcert.report.plots.kinds import Request, check_request, draw_picture
     from smoothcert.report.plots.style import check_ending, save
 
     given = {"n": _whole("n", sizes), "alpha": number_list("alpha", alphas), "sigma": number_list("sigma", sigmas),
@@ -80,11 +80,14 @@ def plot(
     options = {name: value for name, value in given.items() if value is not None and value is not False and value != []}
     check_request(kind, Request(tuple(stores), rho, options))
     check_ending(out)
-    request = Request(tuple(stores), rho, options, images_of(data, data_dir, resize, crop, numeric_classes),
+    request = Request(tuple(stores), rho, options, radius_column,
+                      images_of(data, data_dir, resize, crop, numeric_classes),
                       partial(_answers, model, weights or "best", trust) if model else None,
                       partial(_estimates, denoiser, walk_jump, front_option) if denoiser else None)
-    save(picture(kind, request), out, title)
+    figure, problems = draw_picture(kind, request)
+    save(figure, out, title)
     say(f"wrote {out}", err=True)
+    fail_for(problems)
 
 
 def images_of(

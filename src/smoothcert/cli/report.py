@@ -8,7 +8,7 @@ import typer
 from smoothcert.cli.errors import fail_for, reported
 from smoothcert.cli.output import number_list, say
 from smoothcert.cli.plot import Crop, Data, DataDir, NumericClasses, Resize, images_of
-from smoothcert.cli.table import Radii, Rho
+from smoothcert.cli.table import LogAlpha, Radii, RadiusColumn, Rho
 
 Stores = Annotated[
     list[str], typer.Argument(metavar="STORE...", help="Stores, logs (TSV) or count files (NPZ), also attack stores.")
@@ -25,7 +25,8 @@ Selftest = Annotated[
 def report(
     stores: Stores, out: OutPage, title: Title = "", radii: Radii = None, rho: Rho = 0.05,
     no_gallery: NoGallery = False, data: Data = None, data_dir: DataDir = None, resize: Resize = None,
-    crop: Crop = None, numeric_classes: NumericClasses = False, selftest: Selftest = None,
+    crop: Crop = None, numeric_classes: NumericClasses = False, selftest: Selftest = None, alpha: LogAlpha = None,
+    radius_column: RadiusColumn = None,
 ) -> None:
     """Write one self-contained HTML page on stores: curves, tables, images, what is guaranteed and what is not."""
     from smoothcert.report.html import check_page, gathered, report_page, write_page
@@ -35,7 +36,7 @@ def report(
     tested = read_selftest(selftest) if selftest else None
     grid = number_list("radii", radii)
     images = None if no_gallery else images_of(data, data_dir, resize, crop, numeric_classes)
-    runs, attacks, problems = gathered(stores, images)
+    runs, attacks, problems = gathered(stores, images, alpha=alpha, radius_column=radius_column)
     write_page(out, report_page(runs, grid, rho, title, attacks, problems, tested))
     say(f"wrote {out}", err=True)
     fail_for(problems)

@@ -23,7 +23,11 @@ Format = Annotated[
 Rho = Annotated[float, real(help="Failure probability of each data-set interval.")]
 Merge = Annotated[bool, typer.Option("--merge", help="Take the stores as parts of one run over different images.")]
 LogAlpha = Annotated[
-    float | None, real("--alpha", help="Failure probability of each line of logs, which do not say (0.001).")
+    float | None, real("--alpha", help="Failure probability of each line of logs that do not say it.")
+]
+RadiusColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Column of logs that holds the radii (default: radius), or several: "
+                                                  "the first that a log has; none: logs of PREDICT.")
 ]
 Norm = Annotated[str, typer.Option(metavar="TEXT", help="l2, or linf: radii of the l_inf ball inside the l2 ball.")]
 Dimension = Annotated[
@@ -45,13 +49,14 @@ def format_of(style: str | None, as_json: bool) -> str:
 def table(
     stores: Stores, radii: Radii = None, style: Format = None, rho: Rho = 0.05, merge: Merge = False,
     envelope: Envelope = False, norm: Norm = "l2", dimension: Dimension = None, alpha: LogAlpha = None,
+    radius_column: RadiusColumn = None,
     out: Out = None, as_json: JsonFlag = False,
 ) -> None:
     """Print certified accuracy, ACR, abstentions and data-set intervals of stores and logs; the best is starred."""
     from smoothcert.report.gather import gather, table_content, table_text
 
     form = format_of(style, as_json)
-    runs = gather(stores, alpha=alpha, norm=norm, dimension=dimension, merge=merge)
+    runs = gather(stores, alpha=alpha, norm=norm, dimension=dimension, radius_column=radius_column, merge=merge)
     grid = number_list("radii", radii)
     shown = (json.dumps(table_content(runs, grid, rho, envelope)) if as_json
              else table_text(runs, grid, rho, form, envelope))

@@ -17,6 +17,7 @@ from smoothcert.report.attacks import (
     outcomes,
     violations,
 )
+from smoothcert.report.figures import percent
 from smoothcert.report.listings import csv_lines, laid_out
 from smoothcert.report.tables import FORMATS, aligned
 from smoothcert.runs.store import Store
@@ -65,8 +66,8 @@ def _rows(store: Store) -> list[list[str]]:
     is_targeted, in_linf = found[0].reached is not None, norm_of(store) == "linf"
     head = [axis_of(store), "m", "T", "n", "images", "accuracy", "changed", *(["reached"] if is_targeted else []),
             "abstained", "mean l2", *(["mean linf"] if in_linf else [])]
-    return [head, *([*_setting_cells(o), str(o.images), _percent(o.accuracy), _percent(o.changed),
-                     *([_percent(o.reached or 0.0)] if is_targeted else []), _percent(o.abstained), f"{o.l2:.4g}",
+    return [head, *([*_setting_cells(o), str(o.images), percent(o.accuracy), percent(o.changed),
+                     *([percent(o.reached or 0.0)] if is_targeted else []), percent(o.abstained), f"{o.l2:.4g}",
                      *([f"{o.linf:.4g}"] if in_linf else [])] for o in found)]
 
 
@@ -91,15 +92,15 @@ def _legend(store: Store) -> str:
     unit = "multiples of each image's certified radius" if axis_of(store) == "times" else "bounds on the perturbation"
     several = " Each n is judged at alpha by itself." if isinstance(store.identity["procedure"]["n"], list) else ""
     abstentions = "" if alpha_of(store) is None else " An abstention is wrong, and no change."
-    return (f"Percent; {axis_of(store)} = {unit}; m 0 = the base classifier attacked."
+    return (f"Percent, rounded down; {axis_of(store)} = {unit}; m 0 = the base classifier attacked."
             f"{abstentions}{several}\nThis is what the attack found, and no guarantee: a stronger one may find more.")
 
 
 def _beside_text(store: Store, certified: Store) -> str:
     rows = beside(store, certified)
     head = ["eps", "m", "T", "n", "certified", "empirical", "lost to answers", "to abstention"]
-    cells = [[*_setting_cells(row), _percent(row.certified), _percent(row.empirical), _percent(row.lost_answers),
-              _percent(row.lost_abstentions)] for row in rows]
+    cells = [[*_setting_cells(row), percent(row.certified), percent(row.empirical), percent(row.lost_answers),
+              percent(row.lost_abstentions)] for row in rows]
     lines = [f"Beside the certificates of {certified.folder.name}, same images (lost = certified and right, but then):",
              aligned([head, *cells])]
     low = [row for row in rows if row.empirical < row.certified]
@@ -122,7 +123,3 @@ def violations_text(found: Violations) -> str:
 
 def _places(rows: list[Beside]) -> str:
     return "; ".join(dict.fromkeys(f"eps {row.size:g} (n {row.n})" for row in rows))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"

@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from smoothcert.checks import check_probability
 from smoothcert.errors import InputError
+from smoothcert.report.figures import alpha_words, down, sigma_words
+from smoothcert.report.naming import few, grouped
 from smoothcert.report.predictions import Predicted
-from smoothcert.report.results import Result
+from smoothcert.report.results import ASSUMED_ALPHA, Result
 from smoothcert.report.same_data import check_same_data
 from smoothcert.stats import paired_interval
 
@@ -22,7 +24,8 @@ class Difference:
 
     `first` and `second` are the runs' certified accuracies on the shared images; `only_first` and `only_second` count
     the images that just one of them has; `low` and `high` hold first - second on new images of the same kind, with
-    probability 1 - rho at one radius chosen beforehand.
+    probability 1 - rho at one radius chosen beforehand. `out_of_reach` says of each run whether its samples could not
+    have proved the radius; where neither's could, the figures say nothing.
     """
 
     radius: float | None
@@ -33,6 +36,7 @@ class Difference:
     low: float
     high: float
     lower_bound: bool = False
+    out_of_reach: tuple[bool, bool] = (False, False)
 
     @property
     def value(self) -> float:
@@ -71,15 +75,16 @@ def compare(first: Run, second: Run, radii: Sequence[float], rho: float) -> Comp
         raise InputError(f"{first.name} and {second.name} have no image in common")
     told = {"names": (first.name, second.name), "images": len(one), "rho": rho,
             "left_out": (first.images - len(one), second.images - len(one)),
-            "notes": tuple(run_notes([first, second]))}
+            "notes": (*run_notes([first, second]), *reach_notes([first, second], radii))}
     if isinstance(first, Predicted) and isinstance(second, Predicted):
         return Comparison(differences=(_difference(None, first.correct[one], second.correct[two], rho),), **told)
     if isinstance(first, Predicted) or isinstance(second, Predicted):
         raise InputError(f"{first.name} and {second.name} are of different kinds: radii cannot be compared with the "
                          f"answers of PREDICT")
     claims = [np.where(run.correct, run.radius, -1.0)[where] for run, where in ((first, one), (second, two))]
-    rows = [_difference(r, claims[0] >= r, claims[1] >= r, rho, not (first.is_decided(r) and second.is_decided(r)))
-            for r in radii]
+    rows = [replace(_difference(r, claims[0] >= r, claims[1] >= r, rho),
+                    lower_bound=not (first.is_decided(r) and second.is_decided(r)),
+                    out_of_reach=(first.is_out_of_reach(r), second.is_out_of_reach(r))) for r in radii]
     counted = [np.maximum(c, 0.0) for c in claims]
     error = float(np.std(counted[0] - counted[1], ddof=1) / math.sqrt(len(one))) if len(one) > 1 else None
     return Comparison(differences=tuple(rows), norm=first.norm, acr_error=error,
@@ -87,20 +92,41 @@ def compare(first: Run, second: Run, radii: Sequence[float], rho: float) -> Comp
 
 
 def run_notes(runs: Sequence[Run]) -> list[str]:
-    """What a reader has to know of the runs' figures, in words."""
-    printed = [run.name for run in runs if isinstance(run, Result) and run.printed]
-    rounded = [f"{', '.join(printed)}: radii as logs printed them, possibly rounded up"] if printed else []
-    doubled = [run.name for run in runs if isinstance(run, Result) and run.level != run.alpha]
-    if doubled:
-        rounded.append(f"{', '.join(doubled)}: t-certify is proved at 2 alpha, and so are its lower bounds")
-    return rounded + [f"{run.name}: {note}" for run in runs for note in run.notes]
+    """What a reader has to know of the runs' figures, in words; equal words of several runs once."""
+    printed = [(run.name, "radii as logs printed them, possibly rounded up") for run in runs
+               if isinstance(run, Result) and run.printed]
+    doubled = [(run.name, "t-certify is proved at 2 alpha, and so are its lower bounds") for run in runs
+               if isinstance(run, Result) and run.method == "t-certify"]
+    silent = [(run.name, f"alpha is not told, so bounds take {ASSUMED_ALPHA:g}; --alpha says another") for run in runs
+              if run.alpha is None]
+    told = [*printed, *doubled, *silent, *((run.name, note) for run in runs for note in run.notes)]
+    return [f"{few(names)}: {words}" for names, words in grouped(told)]
+
+
+def reach_notes(runs: Sequence[Run], radii: Sequence[float]) -> list[str]:
+    """Which runs could not have proved some of the radii, and what they could: what a dash in a table means."""
+    beyond = [(run.name, f"no radius above {down(run.ceiling or 0.0, 3)} can be proved with n = {run.n:,}, alpha "
+                         f"{alpha_words(run.alpha)} and sigma {sigma_words(run.sigma)}; a dash stands beyond it")
+              for run in runs if isinstance(run, Result) and any(map(run.is_out_of_reach, radii))]
+    return [f"{few(names)}: {words}" for names, words in grouped(beyond)]
 
 
 def image_notes(runs: Sequence[Run]) -> list[str]:
     """Which runs lack images that others have, in words."""
     every = np.unique(np.concatenate([run.index for run in runs]))
-    return [f"{run.name} has {run.images} of the {len(every)} images: {_shown(np.setdiff1d(every, run.index))} missing"
-            for run in runs if run.images < len(every)]
+    lacking = [(run.name, f"{run.images} of the {len(every)} images: {_shown(np.setdiff1d(every, run.index))} missing")
+               for run in runs if run.images < len(every)]
+    return [f"{few(names)} {'has' if len(names) == 1 else 'have'} {words}" for names, words in grouped(lacking)]
+
+
+def why_not_side_by_side(runs: Sequence[Run]) -> tuple[str, list[str]]:
+    """Why the figures of runs do not belong side by side, "" where they do; and which images which of them lack."""
+    try:
+        check_same_data(runs)
+    except InputError as error:
+        return str(error), []
+    lacking = image_notes(runs)
+    return "the runs are over different images" if lacking else "", lacking
 
 
 def _shown(index: np.ndarray) -> str:
@@ -109,8 +135,6 @@ def _shown(index: np.ndarray) -> str:
     return f"{len(index)} (from image {index[0]} to {index[-1]}) are"
 
 
-def _difference(radius: float | None, first: np.ndarray, second: np.ndarray, rho: float,
-                lower_bound: bool = False) -> Difference:
+def _difference(radius: float | None, first: np.ndarray, second: np.ndarray, rho: float) -> Difference:
     b, c, m = int((first & ~second).sum()), int((second & ~first).sum()), len(first)
-    return Difference(radius, float(first.mean()), float(second.mean()), b, c, *paired_interval(b, c, m, rho),
-                      lower_bound)
+    return Difference(radius, float(first.mean()), float(second.mean()), b, c, *paired_interval(b, c, m, rho))

@@ -19,14 +19,16 @@ from smoothcert.runs.places import Place
 from smoothcert.runs.store import Store
 
 
-def described(folder: Place) -> dict[str, Any]:
+def described(folder: Place, radius_column: str | None = None) -> dict[str, Any]:
     """The facts of a store, a log, a count file or a model directory; a store is checked against its hashes on the way.
 
+    Args:
+        radius_column: the column of a log that holds the radii; see `read_log`.
     Raises:
         FileError: it is none of them.
     """
     if is_store(folder) or folder.is_file():
-        return _store(folder)
+        return _store(folder, radius_column)
     if isinstance(folder, Path) and is_model_dir(folder):
         return {"path": str(folder), "is": "model directory", **asdict(read_card(folder))}
     if not folder.exists():
@@ -46,8 +48,8 @@ def outline(facts: dict[str, Any], indent: int = 0) -> str:
     return "\n".join(lines)
 
 
-def _store(folder: Place) -> dict[str, Any]:
-    store = open_records(folder)
+def _store(folder: Place, radius_column: str | None) -> dict[str, Any]:
+    store = open_records(folder, radius_column=radius_column)
     form = "log" if "log" in store.provenance else "count file" if folder.is_file() else "store"
     facts: dict[str, Any] = {
         "path": str(folder), "is": f"{store.kind} {form}",
@@ -71,9 +73,11 @@ def _store(folder: Place) -> dict[str, Any]:
 
 
 def _told_by_log(store: Store) -> dict[str, Any]:
-    """What the path of a log says, None where it does not; and what was noticed in it."""
-    sigma, n = store.identity["noise"]["sigma"], store.identity["procedure"]["n"]
-    return {"sigma": None if math.isnan(sigma) else sigma, "n": n or None, "notes": store.provenance["notes"]}
+    """What a log and its path say, None where they do not; and what was noticed in it."""
+    sigma, procedure = store.identity["noise"]["sigma"], store.identity["procedure"]
+    norm = {"norm": store.identity["norm"]} if "norm" in store.identity else {}
+    return {"sigma": None if math.isnan(sigma) else sigma, "n": procedure["n"] or procedure["n_max"],
+            **{name: procedure[name] for name in ("alpha", "method")}, **norm, "notes": store.provenance["notes"]}
 
 
 def _setting(store: Store, outcome: Outcome) -> str:

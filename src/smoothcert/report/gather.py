@@ -37,14 +37,15 @@ class Gathered:
 
 def gather(
     texts: Sequence[str], *, alpha: float | None = None, norm: str = "l2", dimension: int | None = None,
-    merge: bool = False, whole: bool = False,
+    radius_column: str | None = None, merge: bool = False, whole: bool = False,
 ) -> Gathered:
     """Open every `PATH` or `METHOD=PATH`.
 
     Args:
-        alpha: failure probability of the answers of logs and count files.
+        alpha: failure probability of the answers of count files, and of logs that do not say it.
         norm: "l2", or "linf": see `Result.in_linf`.
         dimension: values of an image, where a run does not say.
+        radius_column: the column of logs that holds the radii; see `read_log`.
         merge: take them all as parts of one run over different images.
         whole: raise what goes wrong with any; so does `merge`, and so it is where nothing can be opened.
     """
@@ -53,8 +54,8 @@ def gather(
         check_count("dimension", dimension)
         if norm != "linf":
             raise InputError("--dimension is for --norm linf: leave it out, or give both")
-    runs, problems = opened_apart(texts, partial(_opened, alpha=alpha, norm=norm, dimension=dimension),
-                                  whole or merge)
+    opening = partial(_opened, alpha=alpha, norm=norm, dimension=dimension, radius_column=radius_column)
+    runs, problems = opened_apart(texts, opening, whole or merge)
     results = [run for run in runs if isinstance(run, Result)]
     predicted = [run for run in runs if isinstance(run, Predicted)]
     robust = [run for run in runs if isinstance(run, Robustness)]
@@ -100,8 +101,8 @@ def table_content(runs: Gathered, radii: Sequence[float], rho: float, envelopes:
     content = []
     if runs.results:
         board = Board.of(runs.results, radii or default_radii(runs.results), rho, envelopes)
-        content += [{**summary(result, board.radii, rho), "group": result.group, "best": stars.tolist()}
-                    for result, stars in zip(board.results, board.stars, strict=True)]
+        content += [{**summary(result, board.radii, rho, at), "group": result.group, "best": stars.tolist()}
+                    for result, at, stars in zip(board.results, board.at, board.stars, strict=True)]
         content += [best_content(one, rho) for one in board.envelopes] if envelopes else []
     content += [prediction_content(run, rho) for run in runs.predicted]
     costs = [radius**2 for radius in radii] or named_rhos(runs.robust)
@@ -122,8 +123,9 @@ def compared(runs: Gathered, radii: Sequence[float], rho: float) -> Comparison:
     return compare(first, second, list(radii) or (default_radii(runs.results) if runs.results else []), rho)
 
 
-def _opened(one: Named, alpha: float | None, norm: str, dimension: int | None) -> Run | Robustness | Attack:
-    store = open_records(one.path, alpha)
+def _opened(one: Named, alpha: float | None, norm: str, dimension: int | None, radius_column: str | None
+            ) -> Run | Robustness | Attack:
+    store = open_records(one.path, alpha, radius_column)
     if store.kind != "certify" and norm != "l2":
         raise InputError(f"{one.name} is a store of kind {store.kind}: --norm {norm} is for certified radii alone "
                          f"(rho is a mean squared l2 move): leave it out")
@@ -133,5 +135,4 @@ def _opened(one: Named, alpha: float | None, norm: str, dimension: int | None) -
         return Robustness.of(store, one.name)
     if store.kind == "predict":
         return Predicted.of(store, one.name)
-    result = replace(Result.of(store, one.name), group=one.group)
-    return result if norm == "l2" else result.in_linf(dimension)
+    return replace(Result.of(store, one.name), group=one.group).in_norm(norm, dimension)

@@ -8,11 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from smoothcert.checks import check_known
-from smoothcert.errors import InputError
-from smoothcert.report.compare import Comparison, Difference, image_notes, run_notes
+from smoothcert.report.compare import Comparison, Difference, run_notes, why_not_side_by_side
+from smoothcert.report.figures import alpha_words, down, percent, sigma_words
 from smoothcert.report.predictions import Predicted
-from smoothcert.report.same_data import check_same_data
-from smoothcert.report.tables import FORMATS, aligned, down, radius_words
+from smoothcert.report.tables import FORMATS, aligned, escaped, radius_words
 
 _HEAD = ("radius", "first", "second", "first only", "second only", "first - second", "interval")
 
@@ -27,7 +26,7 @@ def render_comparison(comparison: Comparison, style: str) -> str:
     if comparison.acr is not None:
         error = "" if comparison.acr_error is None else f" (standard error {comparison.acr_error:.3f}, an estimate)"
         first, second = comparison.acr
-        facts.append(f"ACR {first:.3f} and {second:.3f}: difference {first - second:+.3f}{error}")
+        facts.append(f"ACR {down(first, 3)} and {down(second, 3)}: difference {first - second:+.3f}{error}")
     told = [*facts, *(f"note: {note}" for note in comparison.notes)]
     return laid_out(told, [_HEAD, *(_row(d, comparison.norm) for d in comparison.differences)], style,
                      _comparison_legend(comparison))
@@ -46,12 +45,14 @@ def render_predictions(runs: Sequence[Predicted], rho: float, style: str) -> str
     head = ["run", "images", "sigma", "alpha", "n", "accuracy", "abstained", "this test set, at least",
             "new images, at least"]
     rows = [[run.name + ("" if run.complete else " (UNFINISHED)"), str(run.images),
-             "?" if math.isnan(run.sigma) else f"{run.sigma:g}", f"{run.alpha:g}", f"{run.n:,}" if run.n else "?",
-             *(down(100 * value, 1) for value in _shares(run, rho))] for run in runs]
+             sigma_words(run.sigma), alpha_words(run.alpha), f"{run.n:,}" if run.n else "?",
+             *map(percent, _shares(run, rho))] for run in runs]
     legend = (f"Percent, rounded down; an abstention counts as wrong. Lower bounds of the smoothed classifier's own "
               f"accuracy hold with probability {1 - rho:g}.")
-    notes = [f"note: {note}" for note in (*run_notes(runs), *_beside(runs))]
-    return laid_out([], [head, *rows], style, "\n".join([*notes, legend]))
+    why_not, lacking = why_not_side_by_side(runs)
+    warning = [f"WARNING: not comparable: {why_not}"] if why_not else []
+    notes = [f"note: {note}" for note in (*run_notes(runs), *lacking)]
+    return laid_out(warning, [head, *rows], style, "\n".join([*notes, legend]))
 
 
 def prediction_content(run: Predicted, rho: float) -> dict[str, Any]:
@@ -67,18 +68,13 @@ def _shares(run: Predicted, rho: float) -> tuple[float, float, float, float]:
     return float(at.accuracy[0]), float(run.abstained.mean()), float(at.test_set[0]), float(at.population[0])
 
 
-def _beside(runs: Sequence[Predicted]) -> list[str]:
-    try:
-        check_same_data(runs)
-    except InputError as error:
-        return [f"not comparable: {error}"]
-    return image_notes(runs)
-
-
 def _row(d: Difference, norm: str) -> list[str]:
     mark = ">=" if d.lower_bound else ""
-    return ["predicted" if d.radius is None else radius_words(d.radius, norm), *(mark + down(100 * v, 1)
-            for v in (d.first, d.second)), str(d.only_first), str(d.only_second), f"{100 * d.value:+.1f}",
+    radius = "predicted" if d.radius is None else radius_words(d.radius, norm)
+    if all(d.out_of_reach):
+        return [radius, *["-"] * (len(_HEAD) - 1)]
+    shares = ("-" if out else mark + percent(v) for v, out in zip((d.first, d.second), d.out_of_reach, strict=True))
+    return [radius, *shares, str(d.only_first), str(d.only_second), f"{100 * d.value:+.1f}",
             f"[{_outward(d.low, math.floor)}, {_outward(d.high, math.ceil)}]"]
 
 
@@ -109,7 +105,7 @@ def laid_out(facts: Sequence[str], rows: Sequence[Sequence[str]], style: str, le
         lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
         lines.insert(1, f"|{'|'.join('---' for _ in rows[0])}|")
         return "\n".join([*(f"{fact}\n" for fact in facts), *lines, "", legend])
-    body = [" & ".join(cell.replace("_", r"\_").replace("%", r"\%") for cell in row) + r" \\" for row in rows]
+    body = [" & ".join(map(escaped, row)) + r" \\" for row in rows]
     comments = [f"% {line}" for line in "\n".join([*facts, legend]).splitlines()]
     columns = "l" + "r" * (len(rows[0]) - 1)
     return "\n".join([*comments, rf"\begin{{tabular}}{{{columns}}}", r"\toprule", body[0], r"\midrule", *body[1:],

@@ -6,8 +6,9 @@ from typing import Any, Self
 import numpy as np
 
 from smoothcert.checks import one_line
+from smoothcert.report.figures import percent
 from smoothcert.report.present import check_records
-from smoothcert.report.results import setting_of
+from smoothcert.report.results import ASSUMED_ALPHA, setting_of
 from smoothcert.runs.store import Store
 from smoothcert.stats import CertifiedAccuracy, certified_accuracy
 
@@ -20,7 +21,7 @@ class Predicted:
         name: how it is called in tables.
         index, correct, abstained, label: (M,) per image; an abstention counts as wrong.
         sigma, alpha, n: what they were predicted with; n is the most samples an image could take. A log may not say
-            its sigma (then NaN) or its n (then 0).
+            them: then sigma is NaN and the others are None.
         setting: the store's identity without what tells its images apart.
         complete: whether the run has finished.
         notes: what a reader of its figures has to know besides.
@@ -33,8 +34,8 @@ class Predicted:
     abstained: np.ndarray
     label: np.ndarray
     sigma: float
-    alpha: float
-    n: int
+    alpha: float | None
+    n: int | None
     setting: dict[str, Any] = field(default_factory=dict)
     complete: bool = True
     notes: tuple[str, ...] = ()
@@ -48,8 +49,7 @@ class Predicted:
         n = procedure.get("n") or procedure["n_max"]
         return cls(one_line(name or store.folder.name), store.column("index"), store.correct,
                    store.column("prediction") < 0, store.column("label"), store.identity["noise"]["sigma"],
-                   procedure["alpha"],
-                   n if isinstance(n, int) else n[-1], setting_of(store.identity), store.complete,
+                   procedure["alpha"], n[-1] if isinstance(n, list) else n, setting_of(store.identity), store.complete,
                    tuple(map(one_line, store.provenance.get("notes", ()))), store.class_names)
 
     @property
@@ -58,7 +58,8 @@ class Predicted:
 
     def bounds(self, rho: float) -> CertifiedAccuracy:
         """Accuracy, with its lower bounds: each class returned is another than g's with probability at most alpha."""
-        return certified_accuracy(np.zeros(self.images), self.correct, [0.0], self.alpha, rho)
+        level = ASSUMED_ALPHA if self.alpha is None else self.alpha
+        return certified_accuracy(np.zeros(self.images), self.correct, [0.0], level, rho)
 
 
 def prediction_summary(store: Store) -> dict[str, Any]:
@@ -76,4 +77,5 @@ def prediction_text(store: Store) -> str:
     s = prediction_summary(store)
     unfinished = "" if s["complete"] else " (UNFINISHED: the run has images left)"
     return (f"{store.folder.name}: {s['images']} images, sigma {s['sigma']:g}, alpha {s['alpha']:g}, n {s['n']:,}"
-            f"{unfinished}\naccuracy of the smoothed classifier {s['accuracy']:.1%}, abstained {s['abstained']:.1%}")
+            f"{unfinished}\naccuracy of the smoothed classifier {percent(s['accuracy'])}%, abstained "
+            f"{percent(s['abstained'])}%")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Figure:
     """A share of the images at a radius (certify), an eps or a multiple of the radius (attack; 0 is clean), or a bound
     on the expected loss at a transport cost (distributional).
 
+    Certified figures are `out_of_reach` where no sample of the run could have proved that radius: they say nothing.
     `low` and `high` are the Clopper-Pearson interval, at confidence 1 - RHO, of that share of new images of the same
     kind, or None for bounds, and for the best of several rows, which were chosen by these very images.
     """
@@ -35,9 +36,12 @@ class Figure:
     low: float | None
     high: float | None
     expected: float | None
+    out_of_reach: bool = False
 
     @property
     def excludes_expected(self) -> bool:
+        if self.out_of_reach:
+            return False
         return None not in (self.expected, self.low, self.high) and not self.low <= self.expected <= self.high  # type: ignore[operator]
 
 
@@ -128,7 +132,8 @@ class _Read:
 def _certified(read: _Read) -> Iterator[Line]:
     result, expected = Result.of(read.store), read.expected
     counts = result.at(read.at, RHO).claimed.tolist()
-    figures = [_figure(r, count, result.images, expected.accuracy) for r, count in zip(read.at, counts, strict=True)]
+    figures = [replace(_figure(r, count, result.images, expected.accuracy), out_of_reach=result.is_out_of_reach(r))
+               for r, count in zip(read.at, counts, strict=True)]
     yield read.line(figures, images=result.images, acr=result.acr, expected_acr=expected.acr,
                     abstained=float(result.abstained.mean()), expected_abstained=expected.abstained)
 
@@ -198,8 +203,9 @@ def _best(plan: Plan, lines: Sequence[Line]) -> Iterator[Best]:
         if not chosen:
             continue
         points = np.array([[figure.obtained for figure in line.figures] for line in chosen]).max(axis=0)
-        figures = tuple(Figure(figure.at, float(value), None, None, best.accuracy.get(figure.at))
-                        for figure, value in zip(chosen[0].figures, points, strict=True))
+        beyond = [all(line.figures[k].out_of_reach for line in chosen) for k in range(len(points))]
+        figures = tuple(Figure(figure.at, float(value), None, None, best.accuracy.get(figure.at), out)
+                        for figure, value, out in zip(chosen[0].figures, points, beyond, strict=True))
         yield Best(best.name, best.step, len(chosen), len(best.rows), figures)
 
 

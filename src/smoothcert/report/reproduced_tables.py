@@ -78,10 +78,13 @@ def _cells(comparison: Comparison, line: Line, at: Sequence[float]) -> Iterator[
            *(_obtained(line, f) + ("*" if marked and f.excludes_expected else "") if f else "" for f in points)]
     if line.measure != "bound":
         yield ["", f"{1 - RHO:.0%}", "", "", "", "", *(
-            f"{_percent(f.low, math.floor)}-{_percent(f.high, math.ceil)}" if f else "" for f in points)]
+            "" if f is None else "-" if f.out_of_reach
+            else f"{_percent(f.low, math.floor)}-{_percent(f.high, math.ceil)}" for f in points)]
 
 
 def _obtained(line: Line, figure: Figure) -> str:
+    if figure.out_of_reach:
+        return "-"
     return up(figure.obtained) if line.measure == "bound" else _percent(figure.obtained, math.floor)
 
 
@@ -90,7 +93,7 @@ def _best_cells(best: Best, at: Sequence[float]) -> Iterator[list[str]]:
     points = [figures.get(point) for point in at]
     yield [best.name, "paper", "", "", "", "", *(_percent(f.expected, round) if f else "" for f in points)]
     yield ["", f"best of {best.rows} of {best.of}", "", "", "", "",
-           *(_percent(f.obtained, math.floor) if f else "" for f in points)]
+           *("" if f is None else "-" if f.out_of_reach else _percent(f.obtained, math.floor) for f in points)]
 
 
 def _scale_words(comparison: Comparison) -> str:
@@ -108,6 +111,8 @@ def _legend(comparison: Comparison) -> str:
         words += " Bounds on the loss are in its own units, rounded up."
     if comparison.best:
         words += " The best of several rows is chosen by the images it is measured on, so it leans upwards."
+    if any(figure.out_of_reach for line in comparison.lines for figure in line.figures):
+        words += " A dash: the samples that were drawn could not have proved this radius, even if all had agreed."
     if comparison.plan.scale == "paper":
         words += " *: the paper's figure lies outside the interval; it has sampling error of its own."
     return words

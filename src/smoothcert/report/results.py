@@ -1,6 +1,7 @@
 """What a report is made of: the per-image answers of one run, with what they mean."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -18,6 +19,10 @@ from smoothcert.stats import (
     max_radius,
     proved_level,
 )
+from smoothcert.stats.intervals import accuracy_of_counts, check_radii, claims
+
+ASSUMED_ALPHA = 0.001
+"""The alpha that bounds count with where a log does not say its own: the papers' value."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +33,14 @@ class Result:
         name: how it is called in tables and legends.
         index, radius, correct, abstained: (M,) per image; radius is 0 where abstained.
         sigma, alpha, method, n, margin: what they were certified with; n is the most samples an image could take.
-            A log may not say its sigma (then NaN) or its n (then 0).
+            A log may not say them: then sigma is NaN and the others are None.
         decided: radii that a sequential run was asked to decide: its claims there are what n samples would give, and
             everything between is a lower bound. None where every radius counts as it is.
         setting: the store's identity without what tells its images apart; runs can be merged where it is equal.
         complete: whether the run has finished.
         label: (M,) true classes, where known.
         group: runs of one group are one method at several sigma.
-        norm: that of the radii, "l2" or "linf".
+        norm: that of the radii: "l2", "linf", or what else a log says they are of.
         printed: the radii were read as a log printed them, so they may be rounded up.
         notes: what a reader of its figures has to know besides.
         classes: the names of the classes, where known.
@@ -47,9 +52,9 @@ class Result:
     correct: np.ndarray
     abstained: np.ndarray
     sigma: float
-    alpha: float
-    method: str
-    n: int
+    alpha: float | None
+    method: str | None
+    n: int | None
     margin: float | None = None
     decided: tuple[float, ...] | None = None
     setting: dict[str, Any] = field(default_factory=dict)
@@ -82,7 +87,7 @@ class Result:
                    store.identity["noise"]["sigma"], procedure["alpha"], one_line(procedure["method"]),
                    procedure.get("n") or procedure["n_max"], procedure["margin"], _decided(procedure),
                    setting_of({**store.identity, "procedure": procedure}), store.complete, label,
-                   printed=bool(store.identity.get("printed")),
+                   norm=store.identity.get("norm", "l2"), printed=bool(store.identity.get("printed")),
                    notes=tuple(map(one_line, store.provenance.get("notes", ()))), classes=store.class_names)
 
     @property
@@ -105,12 +110,26 @@ class Result:
 
     @property
     def level(self) -> float:
-        """The failure probability of each certificate, as far as it is proved."""
-        return proved_level(self.method, self.alpha)
+        """The failure probability of each certificate that its bounds count with, as far as it is proved."""
+        alpha = ASSUMED_ALPHA if self.alpha is None else self.alpha
+        return alpha if self.method is None else proved_level(self.method, alpha)
 
     def at(self, radii: Any, rho: float) -> CertifiedAccuracy:
         """Certified accuracy at `radii` with its intervals, which rest on the certificates' proved level."""
         return certified_accuracy(self.radius, self.correct, radii, self.level, rho)
+
+    def in_norm(self, norm: str, dimension: int | None = None) -> Self:
+        """The same certificates as radii of `norm`, "l2" or "linf": an l2 ball holds an l_inf ball (see `in_linf`).
+
+        Raises:
+            StoreError: they are radii of another kind.
+        """
+        if self.norm == norm:
+            return self
+        if self.norm == "l2":
+            return self.in_linf(dimension)
+        raise StoreError(f"the radii of {self.name} are not {norm}, but {self.norm}, as the names of its file or its "
+                         f"columns say: leave it out, or name the column that holds {norm} radii with --radius-column")
 
     def in_linf(self, dimension: int | None = None) -> Self:
         """The same certificates as radii of l_inf balls: R / sqrt(d) (Salman et al. 2019, section 4).
@@ -133,12 +152,42 @@ class Result:
                        setting={**self.setting, "dimension": d})
 
     @property
+    def ceiling(self) -> float | None:
+        """r_max: the largest radius that its samples could have proved; None where it is not known how they were drawn.
+        """
+        if self.n is None or self.alpha is None or math.isnan(self.sigma):
+            return None
+        if self.norm != "l2" and "dimension" not in self.setting:
+            return None
+        ceiling = float(max_radius(self.n, self.alpha, self.sigma))
+        return ceiling if self.norm == "l2" else float(linf_radius(ceiling, self.setting["dimension"]))
+
+    def is_out_of_reach(self, radius: float) -> bool:
+        """Whether its samples could not have proved `radius`, and no right image claims it: a 0 there says nothing."""
+        return self.ceiling is not None and radius > self.ceiling and not np.any(self.correct & (self.radius >= radius))
+
+    @property
     def widest(self) -> float:
-        """The largest radius that its samples could have proved; where a log does not say, the largest it has."""
-        if not self.n or math.isnan(self.sigma):
-            return float(self.radius.max())
-        widest = float(max_radius(self.n, self.alpha, self.sigma))
-        return widest if self.norm == "l2" else float(linf_radius(widest, self.setting["dimension"]))
+        """How far its curve can reach: r_max where it is known, else its largest radius."""
+        ceiling = self.ceiling
+        return float(self.radius.max()) if ceiling is None else ceiling
+
+
+def accuracies(results: Sequence[Result], radii: Any, rho: float) -> list[CertifiedAccuracy]:
+    """`Result.at` of each of `results`, those of as many images and one alpha computed together."""
+    grid = check_radii(radii)
+    found: dict[int, CertifiedAccuracy] = {}
+    together: dict[tuple[int, float], list[int]] = {}
+    for number, result in enumerate(results):
+        together.setdefault((result.images, result.level), []).append(number)
+    for (images, alpha), numbers in together.items():
+        claimed = np.stack([claims(results[k].radius, results[k].correct, grid) for k in numbers])
+        every, where = np.unique(claimed, return_inverse=True)
+        at = accuracy_of_counts(grid, every, images, alpha, rho)
+        for number, rows in zip(numbers, where.reshape(claimed.shape), strict=True):
+            found[number] = CertifiedAccuracy(grid, at.claimed[rows], images, at.accuracy[rows], at.test_set[rows],
+                                              at.bernstein[rows], at.population[rows], at.all_radii[rows])
+    return [found[number] for number in range(len(results))]
 
 
 def merged(results: list[Result]) -> Result:

@@ -8,7 +8,7 @@ import numpy as np
 from smoothcert.checks import check_count, check_probability
 from smoothcert.errors import InputError
 from smoothcert.report.curves import Curve
-from smoothcert.report.results import Result
+from smoothcert.report.results import Result, accuracies
 from smoothcert.report.same_data import check_same_data
 from smoothcert.report.thin import corners, drawn_curve
 from smoothcert.report.votes import Votes, collapsed, votes_of
@@ -77,7 +77,7 @@ class Wall:
     Attributes:
         names, radii: of each run, its radii from the largest down (right or wrong, without the abstained), thinned.
         share: of each run, at which share of its images each of these radii stands.
-        wall: r_max of each run; of a log that does not say its sigma or n, its largest radius.
+        wall: r_max of each run; NaN where a log does not say its sigma, alpha or n.
         at_wall: share of each run's images with a radius within `WALL` of it: more samples would raise those.
     """
 
@@ -101,7 +101,7 @@ def envelope(results: Sequence[Result], rho: float) -> Envelope:
     """The envelope over `results`, with every run's own curve."""
     check_same_data(results)
     radius = np.unique(np.concatenate([corners(result) for result in results]))
-    at = [result.at(radius, check_probability("rho", rho) / len(results)) for result in results]
+    at = accuracies(results, radius, check_probability("rho", rho) / len(results))
     accuracy = np.stack([one.accuracy for one in at])
     return Envelope([drawn_curve(result, rho) for result in results], radius, accuracy.max(axis=0),
                     np.stack([one.test_set for one in at]).max(axis=0), accuracy.argmax(axis=0))
@@ -111,7 +111,7 @@ def bounds_compared(store: Store, name: str, rho: float) -> list[Curve]:
     """Curves of one run's counts under the radii of `BOUNDS`, each from p_A >= CP_lo(N_A, n, alpha), p_B <= 1 - p_A."""
     run, votes = Result.of(store, name), votes_of(store)
     n_a, n, where = collapsed(votes.n_a, votes.n)
-    p_a, q_a = Votes(n_a, n_a, n_a, n).lower(run.alpha)
+    p_a, q_a = Votes(n_a, n_a, n_a, n).lower(run.level)
     curves = []
     for words, radius_of in BOUNDS.items():
         parts = [radius_of(p, q, run.sigma) for p, q in zip(_pieces(p_a), _pieces(q_a), strict=True)]
@@ -133,7 +133,8 @@ def projected_over_n(store: Store, name: str, sizes: Sequence[int], rho: float) 
         n_a = np.floor(votes.share * n * (1 + 1e-15)).astype(np.int64)
         rival = np.minimum(np.ceil(votes.rival / np.maximum(votes.n, 1) * n * (1 - 1e-15)).astype(np.int64), n - n_a)
         top, second, where = collapsed(n_a, rival)
-        bounds = METHODS[run.method](top, second[:, None], np.full(len(top), n), run.alpha)
+        method = METHODS[store.identity["procedure"]["method"]]
+        bounds = method(top, second[:, None], np.full(len(top), n), run.level)
         radius = noise.radius(bounds, run.margin)[where]
         curve = drawn_curve(_recast(run, votes, store, radius, f"n = {n:,} (projected)"), rho)
         curves.append(replace(curve, lower=curve.accuracy))  # an estimate has no bound
@@ -170,11 +171,11 @@ def top_shares(runs: Sequence[tuple[str, Votes, float]], bins: int = 50) -> TopS
     return TopShares([name for name, _, _ in runs], edges, observed, lower)
 
 
-def wall(results: Sequence[Result]) -> Wall:
-    """How the radii of each run lie under the most that its samples could prove."""
-    walls = np.array([r.widest for r in results])
+def wall(results: Sequence[Result], most: int = 2000) -> Wall:
+    """How the radii of each run, `most` of them, lie under the most that its samples could prove."""
+    walls = np.array([np.nan if r.ceiling is None else r.ceiling for r in results])
     ranked = [np.sort(r.radius[~r.abstained])[::-1] for r in results]
-    ranks = [_ranks(len(radii)) for radii in ranked]
+    ranks = [_ranks(len(radii), most) for radii in ranked]
     at_wall = [float(np.mean(r.radius >= (1 - WALL) * top)) for r, top in zip(results, walls, strict=True)]
     return Wall([r.name for r in results], [radii[k] for radii, k in zip(ranked, ranks, strict=True)],
                 [(k + 1) / r.images for k, r in zip(ranks, results, strict=True)], walls, np.array(at_wall))
@@ -217,6 +218,6 @@ def _pieces(values: np.ndarray) -> list[np.ndarray]:
     return [values[start:start + _CHUNK] for start in range(0, max(len(values), 1), _CHUNK)]
 
 
-def _ranks(count: int, most: int = 2000) -> np.ndarray:
+def _ranks(count: int, most: int) -> np.ndarray:
     """At most `most` evenly spaced ranks of `count`, the first and the last among them."""
     return np.unique(np.linspace(0, max(count - 1, 0), min(count, most)).round().astype(np.int64))

@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from smoothcert.checks import check_known
-from smoothcert.report.best import Best, Board, best_method, sigma_words
+from smoothcert.report.best import Best, Board, best_method
+from smoothcert.report.compare import reach_notes
+from smoothcert.report.figures import alpha_words, down, percent, sigma_words
+from smoothcert.report.naming import few
 from smoothcert.report.results import Result
+from smoothcert.stats import CertifiedAccuracy
 
 BOUNDS = (
     ("accuracy", "certified accuracy"),
@@ -20,6 +22,10 @@ BOUNDS = (
     ("all_radii", "this test set, all radii at once"),
 )
 """What is printed at each radius: fields of `smoothcert.stats.CertifiedAccuracy`, and their names."""
+
+
+_LATEX = {**{character: "\\" + character for character in "&%$#_{}"}, "\\": r"\textbackslash{}",
+          "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}"}
 
 
 def render(
@@ -34,15 +40,15 @@ def render(
     return make(Board.of(results, radii, rho, envelopes))
 
 
-def summary(result: Result, radii: Sequence[float], rho: float) -> dict[str, Any]:
-    """One result as plain numbers, for programs."""
-    at = result.at(radii, rho)
+def summary(result: Result, radii: Sequence[float], rho: float, at: CertifiedAccuracy | None = None) -> dict[str, Any]:
+    """One result as plain numbers, for programs; `at` spares computing its accuracies again."""
+    at = at or result.at(radii, rho)
     return {
         "name": result.name, "images": result.images, "complete": result.complete,
         "sigma": None if math.isnan(result.sigma) else result.sigma,
         "method": result.method, "alpha": result.alpha, "n": result.n, "margin": result.margin, "rho": rho,
         "norm": result.norm, "rounded_up": result.printed, "notes": list(result.notes),
-        "lower_bound": result.is_lower_bound, "decided": result.decided,
+        "lower_bound": result.is_lower_bound, "decided": result.decided, "r_max": result.ceiling,
         "acr": result.acr, "abstained": int(result.abstained.sum()), "radii": at.radii.tolist(),
         "claimed": at.claimed.tolist(),
         **{field: getattr(at, field).tolist() for field, _ in BOUNDS},
@@ -51,32 +57,33 @@ def summary(result: Result, radii: Sequence[float], rho: float) -> dict[str, Any
 
 def text(board: Board) -> str:
     """For a terminal: of each run a line of facts, then percentages at each radius; of several an overview below."""
-    blocks = []
-    for result in board.results:
-        rows = [["radius", *_heads(board)], *_percentages(result, board, BOUNDS)]
+    blocks = [f"WARNING: {board.warning}"] if board.warning else []
+    for result, at in zip(board.results, board.at, strict=True):
+        rows = [["radius", *_heads(board)], *_percentages(result, at, BOUNDS)]
         blocks.append("\n".join([_facts(result), aligned(rows)]))
     if len(board.results) > 1:
         blocks.append("certified accuracy; ACR beside it\n" + aligned(list(_overview(board))))
     if board.with_envelopes:
         blocks += ["\n".join([_envelope_facts(one, board), aligned([["radius", *_heads(board)], *_envelope_rows(one)])])
                    for one in board.envelopes]
-    notes = ["\n".join(f"note: {note}" for note in board.notes)] if board.notes else []
-    return "\n\n".join([*blocks, *notes, _legend(board)])
+    notes = "\n".join(f"note: {note}" for note in _notes(board))
+    return "\n\n".join([*blocks, *([notes] if notes else []), _legend(board)])
 
 
 def markdown(board: Board) -> str:
     """One table, a row for each run and bound; the best certified accuracy at each radius is bold."""
     head = ["run", "images", "sigma", "method", "alpha", "ACR", "abstained", "%", *_heads(board)]
     lines = [f"| {' | '.join(head)} |", f"|{'|'.join('---' for _ in head)}|"]
-    for result, stars in zip(board.results, board.stars, strict=True):
-        facts = [result.name, str(result.images), sigma_words(result), _method(result), f"{result.alpha:g}",
+    for result, at, stars in zip(board.results, board.at, board.stars, strict=True):
+        facts = [result.name, str(result.images), sigma_words(result.sigma), _method(result), alpha_words(result.alpha),
                  _acr(result), _share(result)]
-        rows = _percentages(result, board, BOUNDS)
+        rows = _percentages(result, at, BOUNDS)
         rows[0][1:] = [f"**{cell}**" if star else cell for cell, star in zip(rows[0][1:], stars, strict=True)]
         lines += _markdown_lines(facts, rows)
     for one in board.envelopes if board.with_envelopes else ():
         lines += _markdown_lines([one.name, "", "", "", "", "", ""], _envelope_rows(one))
-    return "\n".join([*lines, "", *(f"Note: {note}.\n" for note in board.notes), _legend(board)])
+    warning = [f"**Warning: {board.warning}.**\n"] if board.warning else []
+    return "\n".join([*warning, *lines, "", *(f"Note: {note}.\n" for note in _notes(board)), _legend(board)])
 
 
 def tidy(board: Board) -> str:
@@ -86,10 +93,9 @@ def tidy(board: Board) -> str:
     writer.writerow(["run", "images", "sigma", "method", "alpha", "n", "margin", "acr", "lower_bound", "abstained",
                      "rho", "radius", "decided", "claimed", *(field for field, _ in BOUNDS),
                      "group", "norm", "rounded_up", "best"])
-    for result, stars in zip(board.results, board.stars, strict=True):
-        facts = [result.name, result.images, sigma_words(result).strip("?"), result.method, result.alpha, result.n,
-                 result.margin, result.acr, result.is_lower_bound, int(result.abstained.sum()), board.rho]
-        at = result.at(board.radii, board.rho)
+    for result, at, stars in zip(board.results, board.at, board.stars, strict=True):
+        facts = [result.name, result.images, sigma_words(result.sigma).strip("?"), result.method, result.alpha,
+                 result.n, result.margin, result.acr, result.is_lower_bound, int(result.abstained.sum()), board.rho]
         for i, radius in enumerate(at.radii):
             bounds = (getattr(at, field)[i] for field, _ in BOUNDS)
             writer.writerow([*facts, radius, result.is_decided(radius), at.claimed[i], *bounds, result.group,
@@ -105,15 +111,16 @@ def latex(board: Board) -> str:
     """A booktabs table of certified accuracy and its exact test-set bound; the best at each radius is bold."""
     head = " & ".join(["run", r"$\sigma$", "ACR", "abst.\\ (\\%)", "", *_heads(board)])
     columns = "lrrrl" + "r" * len(board.radii)
-    lines = [*(f"% {note}" for note in (*board.notes, _legend(board))), rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
-             head + r" \\", r"\midrule"]
-    for result, stars in zip(board.results, board.stars, strict=True):
-        rows = _percentages(result, board, BOUNDS[:2])
+    warning = [f"WARNING: {board.warning}"] if board.warning else []
+    lines = [*(f"% {note}" for note in (*warning, *_notes(board), _legend(board))),
+             rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head + r" \\", r"\midrule"]
+    for result, at, stars in zip(board.results, board.at, board.stars, strict=True):
+        rows = _percentages(result, at, BOUNDS[:2])
         rows[0][1:] = [rf"\textbf{{{cell}}}" if star else cell for cell, star in zip(rows[0][1:], stars, strict=True)]
-        facts = [_escaped(result.name), sigma_words(result), _acr(result, r"$\ge$ "), _share(result).rstrip("%")]
+        facts = [escaped(result.name), sigma_words(result.sigma), _acr(result, r"$\ge$ "), _share(result).rstrip("%")]
         lines += [" & ".join([*(facts if i == 0 else [""] * 4), *row]) + r" \\" for i, row in enumerate(rows)]
     for one in board.envelopes if board.with_envelopes else ():
-        facts = [_escaped(one.name), "", "", ""]
+        facts = [escaped(one.name), "", "", ""]
         lines += [" & ".join([*(facts if i == 0 else [""] * 4), *row]) + r" \\"
                   for i, row in enumerate(_envelope_rows(one)[:2])]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
@@ -142,18 +149,12 @@ def radius_words(radius: float, norm: str) -> str:
     return f"{radius:g}"
 
 
-def down(value: float, digits: int) -> str:
-    """`value` with `digits` decimals, rounded down; the tiny step undoes the error of the division before it."""
-    scale = 10**digits
-    return f"{math.floor(value * scale + 1e-9) / scale:.{digits}f}"
-
-
 def _overview(board: Board) -> Iterator[list[str]]:
     """A row for each run, the best at each radius starred, and below them which sigma and which method is best."""
     yield ["run", "sigma", "ACR", *(f"{head} " for head in _heads(board))]
-    for result, stars in zip(board.results, board.stars, strict=True):
-        (row,) = _percentages(result, board, BOUNDS[:1])
-        yield [result.name, sigma_words(result), _acr(result),
+    for result, at, stars in zip(board.results, board.at, board.stars, strict=True):
+        (row,) = _percentages(result, at, BOUNDS[:1])
+        yield [result.name, sigma_words(result.sigma), _acr(result),
                *(cell + ("*" if star else " ") for cell, star in zip(row[1:], stars, strict=True))]
     for one in board.envelopes:
         yield [f"best sigma of {one.group}" if one.group else "best sigma", "", "", *(f"{s} " for s in one.sigma)]
@@ -161,25 +162,30 @@ def _overview(board: Board) -> Iterator[list[str]]:
         yield ["best method", "", "", *(f"{method} " for method in best_method(board.envelopes))]
 
 
-def _percentages(result: Result, board: Board, bounds: Sequence[tuple[str, str]]) -> list[list[str]]:
-    at = result.at(board.radii, board.rho)
-    return [[words, *(_cell(result, field, radius, value)
-                      for radius, value in zip(at.radii, getattr(at, field), strict=True))] for field, words in bounds]
+def _percentages(result: Result, at: CertifiedAccuracy, bounds: Sequence[tuple[str, str]]) -> list[list[str]]:
+    return [[words, *(_cell(result, at, field, k) for k in range(len(at.radii)))] for field, words in bounds]
+
+
+def _cell(result: Result, at: CertifiedAccuracy, field: str, k: int) -> str:
+    """Percent, rounded down; certified accuracy that more samples could raise is marked."""
+    if result.is_out_of_reach(at.radii[k]):
+        return "-"
+    mark = ">=" if field == "accuracy" and not result.is_decided(at.radii[k]) else ""
+    return mark + percent(getattr(at, field)[k])
 
 
 def _envelope_rows(one: Best) -> list[list[str]]:
-    return [[words, *(down(100 * value, 1) for value in one.values[field])] for field, words in BOUNDS]
+    return [[words, *map(percent, one.values[field])] for field, words in BOUNDS]
 
 
 def _envelope_facts(one: Best, board: Board) -> str:
     count = len(board.results)
-    return f"{one.name}: the best of {', '.join(one.runs)} at each radius; bounds at rho = {board.rho:g} / {count} runs"
+    return f"{one.name}: the best of {few(one.runs)} at each radius; bounds at rho = {board.rho:g} / {count} runs"
 
 
-def _cell(result: Result, field: str, radius: float, value: float) -> str:
-    """Percent, rounded down; certified accuracy that more samples could raise is marked."""
-    mark = ">=" if field == "accuracy" and not result.is_decided(radius) else ""
-    return mark + down(100 * value, 1)
+def _notes(board: Board) -> list[str]:
+    """The notes of a board, and what a dash in it means."""
+    return [*board.notes, *reach_notes(board.results, board.radii)]
 
 
 def _heads(board: Board) -> list[str]:
@@ -193,8 +199,8 @@ def _markdown_lines(facts: Sequence[str], rows: Sequence[Sequence[str]]) -> list
 
 def _facts(result: Result) -> str:
     unfinished = "" if result.complete else "  (UNFINISHED: the run has images left)"
-    return (f"{result.name}: {result.images} images, sigma {sigma_words(result)}, {_method(result)}, "
-            f"alpha {result.alpha:g}, n {_samples(result)}{unfinished}\n"
+    return (f"{result.name}: {result.images} images, sigma {sigma_words(result.sigma)}, {_method(result)}, "
+            f"alpha {alpha_words(result.alpha)}, n {_samples(result)}{unfinished}\n"
             f"ACR {_acr(result)}, abstained {_share(result)}{_bounded(result)}")
 
 
@@ -223,14 +229,14 @@ def _legend(board: Board) -> str:
 
 
 def _method(result: Result) -> str:
-    return result.method if result.margin is None else f"{result.method} with margin {result.margin:g}"
+    method = result.method or "method ?"
+    return method if result.margin is None else f"{method} with margin {result.margin:g}"
 
 
 def _share(result: Result) -> str:
-    return f"{100 * np.mean(result.abstained):.1f}%"
+    return f"{percent(result.abstained.mean())}%"
 
 
-def _escaped(name: str) -> str:
-    for character in "&%$#_{}":
-        name = name.replace(character, "\\" + character)
-    return name
+def escaped(text: str) -> str:
+    """Text as LaTeX shows it."""
+    return "".join(_LATEX.get(character, character) for character in text)

@@ -186,7 +186,8 @@ class Store:
 
     def column(self, name: str) -> np.ndarray:
         """(M,) the values of one column of the records, any but the tallies."""
-        values = self.at_hand.column(name).combine_chunks()
+        chunks = self.at_hand.column(name)
+        values = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()  # which would copy the one
         if pa.types.is_boolean(values.type) or not pa.types.is_primitive(values.type) or values.null_count:
             return values.to_numpy(zero_copy_only=False)
         return np.from_dlpack(values)  # to_numpy imports pandas where it is installed: a third of a second

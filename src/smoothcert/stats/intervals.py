@@ -63,15 +63,32 @@ def certified_accuracy(
     [0.5, 0.25]
     """
     radius, correct = _check_results(radius, correct)
-    alpha, rho = check_probability("alpha", alpha), check_probability("rho", rho)
+    grid = check_radii(radii)
+    return accuracy_of_counts(grid, claims(radius, correct, grid), len(radius), alpha, rho)
+
+
+def check_radii(radii: npt.ArrayLike) -> np.ndarray:
+    """Return `radii` as (R,) floats, or raise InputError unless they are finite numbers of at least 0."""
     grid = np.atleast_1d(np.asarray(radii, dtype=np.float64))
     if grid.ndim != 1 or grid.size == 0 or not np.all(np.isfinite(grid) & (grid >= 0)):
         raise InputError(f"radii must be finite numbers of at least 0, got {radii!r}")
-    m = len(radius)
+    return grid
+
+
+def claims(radius: np.ndarray, correct: np.ndarray, radii: npt.ArrayLike) -> np.ndarray:
+    """C(r) at each of `radii` (R,): the number of images (M,) that are right and certified at radius >= r."""
     sorted_radii = np.sort(radius[correct])
-    claimed = len(sorted_radii) - np.searchsorted(sorted_radii, grid, side="left")
+    return len(sorted_radii) - np.searchsorted(sorted_radii, radii, side="left")
+
+
+def accuracy_of_counts(radii: np.ndarray, claimed: np.ndarray, m: int, alpha: float, rho: float) -> CertifiedAccuracy:
+    """`certified_accuracy` from the counts C(r) of m images; `claimed` (..., R) may hold several runs at once.
+
+    Every bound grows with `claimed`.
+    """
+    alpha, rho = check_probability("alpha", alpha), check_probability("rho", rho)
     return CertifiedAccuracy(
-        radii=grid, claimed=claimed, m=m, accuracy=claimed / m,
+        radii=radii, claimed=claimed, m=m, accuracy=claimed / m,
         test_set=truly_robust(claimed, m, alpha, rho) / m,
         bernstein=bernstein_bound(claimed, m, alpha, rho),
         population=population_bound(claimed, m, alpha, rho),

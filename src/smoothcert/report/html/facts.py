@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from smoothcert.report.best import sigma_words
+from smoothcert.report.figures import alpha_words, sigma_words
 from smoothcert.report.gallery import Gallery
-from smoothcert.report.results import Result
+from smoothcert.report.present import is_foreign
+from smoothcert.report.results import ASSUMED_ALPHA, Result
 from smoothcert.runs.store import Store
 
 
@@ -52,11 +53,12 @@ def settings(run: Run) -> list[tuple[str, str]]:
     """What was certified, how, and with what, in (name, value) lines."""
     result = run.result
     identity, origin = run.store.identity, run.store.provenance
-    lines = [("images", f"{result.images:,}"), ("sigma", sigma_words(result)), ("method", result.method),
-             ("alpha", f"{result.alpha:g}"), ("samples an image, at most", f"{result.n:,}" if result.n else "?")]
+    lines = [("images", f"{result.images:,}"), ("sigma", sigma_words(result.sigma)),
+             ("method", result.method or "?"), ("alpha", alpha_words(result.alpha)),
+             ("samples an image, at most", f"{result.n:,}" if result.n else "?")]
     if result.margin is not None:
         lines.append(("margin tau", f"{result.margin:g}"))
-    if "model" not in identity:
+    if is_foreign(run.store):
         return [*lines, ("read from", ", ".join(str(origin[name]) for name in ("log", "counts") if name in origin))]
     data, model = identity["data"], identity["model"]
     lines += [
@@ -91,9 +93,10 @@ def warnings(run: Run) -> list[str]:
     if result.printed:
         found.append("Radii are those that a log printed, so they may be rounded up: by less than one unit of their "
                      "last digit.")
-    if "model" not in run.store.identity:
-        found.append("The file does not say which model, data and seed it is of, so none of it can be checked here"
-                     + (", and alpha is what it was taken to be." if "log" in run.store.provenance else "."))
+    if is_foreign(run.store):
+        found.append("The file does not say which model, data and seed it is of, so none of it can be checked here.")
+        if result.alpha is None:
+            found.append(f"It does not say alpha either: lower bounds take {ASSUMED_ALPHA:g}.")
     else:
         found += _store_warnings(run.store)
     return [*found, *(f"{note[:1].upper()}{note[1:]}." for note in result.notes), *_image_warnings(run)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from smoothcert.report.html.facts import Run
 from smoothcert.report.interop import Named, open_records
 from smoothcert.report.results import Result
 from smoothcert.report.several import opened_apart
-from smoothcert.runs.files import make_folder, write_text
+from smoothcert.runs.files import make_folder, write_whole
 from smoothcert.runs.store import Store
 
 GALLERY = 48
@@ -27,17 +28,20 @@ class Gathered(NamedTuple):
     problems: list[SmoothcertError]
 
 
-def gathered(texts: Sequence[str], images_of: ImagesOf | None) -> Gathered:
+def gathered(texts: Sequence[str], images_of: ImagesOf | None, *, alpha: float | None = None,
+             radius_column: str | None = None) -> Gathered:
     """What a page shows of stores, logs and count files (also METHOD=PATH), opened as `opened_apart` does.
 
     Images that cannot be had are left out, and the page says why.
 
     Args:
         images_of: the data set of a store, or None for no images.
+        alpha: failure probability of the answers of count files, and of logs that do not say it.
+        radius_column: the column of logs that holds the radii; see `read_log`.
     Raises:
         StoreError: none has radii. What opening them raises.
     """
-    opened, problems = opened_apart(texts, _opened)
+    opened, problems = opened_apart(texts, partial(_opened, alpha=alpha, radius_column=radius_column))
     attacks = [one for one in opened if isinstance(one, Attack)]
     runs = [one for one in opened if isinstance(one, Run)]
     if not runs:
@@ -53,7 +57,7 @@ def gathered(texts: Sequence[str], images_of: ImagesOf | None) -> Gathered:
 def write_page(file: Path, page: str) -> None:
     """Write the page whole; what is no text in a name (a file's bytes that are no UTF-8) becomes a question mark."""
     make_folder(file.parent)
-    write_text(file, page.encode("utf-8", "replace").decode("utf-8"))
+    write_whole(file, lambda temporary: temporary.write_bytes(page.encode("utf-8", "replace")))
 
 
 def check_page(file: Path) -> None:
@@ -62,12 +66,14 @@ def check_page(file: Path) -> None:
         raise InputError(f"{file.name} must end in .html")
 
 
-def _opened(one: Named) -> Run | Attack:
-    store = open_records(one.path)
+def _opened(one: Named, alpha: float | None, radius_column: str | None) -> Run | Attack:
+    store = open_records(one.path, alpha, radius_column)
     if store.kind == "distributional":
         raise StoreError(f"{one.name}: a report shows what was certified of single images, and this store bounds "
                          f"losses under data laws: `smoothcert table` and `smoothcert plot distributional` show it")
-    return Attack.of(store, one.name) if store.kind == "attack" else Run(Result.of(store, one.name), store)
+    if store.kind == "attack":
+        return Attack.of(store, one.name)
+    return Run(Result.of(store, one.name).in_norm("l2"), store)
 
 
 def _gallery(store: Store, images_of: ImagesOf | None, number: int, of: int) -> tuple[Gallery | None, str]:

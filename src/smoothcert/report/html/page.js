@@ -1,6 +1,7 @@
 (() => {
   "use strict";
-  const { runs, attacks } = JSON.parse(document.getElementById("data").textContent);
+  const { runs, fields, levels, attacks } = JSON.parse(document.getElementById("data").textContent);
+  runs.forEach((run) => fields.forEach((field, k) => { run[field] = run.at.map((level) => levels[level][k]); }));
   const root = document.documentElement;
   const at = (id) => document.getElementById(id);
   const dashes = ["solid", "9px,3px", "2px,2px", "10px,3px,2px,3px", "15px,4px", "6px,2px,2px,2px,2px,2px"];
@@ -96,8 +97,8 @@
       if (!visible[k]) return;
       const line = { color: shade(k), dash: dashes[k % 6], width: 2.2 };
       traces.push({ x: run.wall.share.map((v) => 100 * v), y: run.wall.radius, mode: "lines", line, name: escaped(run.name),
-        hovertemplate: `%{y:.3f} (r_max ${floor(run.wall.most, 3)}, ${(100 * run.wall.at).toFixed(1)} % of images at it)` });
-      shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: run.wall.most, y1: run.wall.most,
+        hovertemplate: `%{y:.3f} (r_max ${run.wall.most === null ? "unknown" : `${floor(run.wall.most, 3)}, ${floor(100 * run.wall.at, 1)} % of images at it`})` });
+      if (run.wall.most !== null) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: run.wall.most, y1: run.wall.most,
         line: { color: shade(k), width: 1, dash: "dot" } });
     });
     Plotly.react(at("wall"), traces, layout("images, largest radius first (%)", "l2 radius",
@@ -135,8 +136,10 @@
     const column = [...row.children].indexOf(head), numeric = head.classList.contains("n");
     const down = head.ariaSort ? head.ariaSort === "ascending" : numeric;
     const key = (line) => {
-      const cell = line.children[column];
-      return cell.dataset.v === undefined ? cell.textContent : Number(cell.dataset.v);
+      const cell = line.children[column], value = cell.dataset.v === undefined ? cell.textContent : cell.dataset.v;
+      if (!numeric) return value;
+      const number = Number(value.replace(/[^-+.e\d]/g, "") || NaN);
+      return Number.isNaN(number) ? -1 : number;  // "-" and "?" stand below all figures
     };
     const order = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true }));
     const lines = [...body.rows].sort((a, b) => (down ? -1 : 1) * order(key(a), key(b)));

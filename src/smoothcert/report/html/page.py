@@ -2,22 +2,24 @@
 
 import base64
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from importlib import resources
 
 import numpy as np
 
 from smoothcert.errors import SmoothcertError
 from smoothcert.report.attacks import Attack, axis_of, norm_of, outcomes
-from smoothcert.report.best import sigma_words
+from smoothcert.report.compare import why_not_side_by_side
+from smoothcert.report.figures import alpha_words, down, percent, sigma_words
 from smoothcert.report.gallery import Gallery
-from smoothcert.report.html.charts import LOWER, attack_points, chart_data
+from smoothcert.report.html.charts import LOWER, chart_data, packed
 from smoothcert.report.html.facts import ASSUMES, SAYS, SAYS_NOT, Run, settings, warnings
-from smoothcert.report.html.markup import Markup, element, embedded, joined, sortable
+from smoothcert.report.html.markup import Markup, element, joined, sortable
 from smoothcert.report.html.selftested import selftested
-from smoothcert.report.results import default_radii
+from smoothcert.report.naming import few, grouped
+from smoothcert.report.results import accuracies, default_radii
 from smoothcert.report.selftest import SelfTest
-from smoothcert.report.tables import down
 from smoothcert.version import __version__
 
 LARGEST_SIDE = 96
@@ -47,17 +49,16 @@ def report_page(
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title), element("style", _own("page.css")),
     )
-    body = joined(
-        element("a", "Skip to the figures", href="#curves", class_="skip"), _header(title, runs, rho),
-        element("main", _missing(problems), _warned(runs), selftested(selftest, runs), _curves(runs, attacks),
-                _table(runs, radii, rho), _attacked(attacks), _meaning(), _charts(), _galleries(runs), _images(runs),
-                _details(runs)),
+    return "".join([  # in one step: of many runs these are megabytes
+        '<!doctype html>\n<html lang="en">', element("head", head), "<body>",
+        element("a", "Skip to the figures", href="#curves", class_="skip"), _header(title, runs, rho), "<main>",
+        _missing(problems), _warned(runs), selftested(selftest, runs), _curves(runs, attacks),
+        *_tables(runs, radii, rho), _attacked(attacks), _meaning(), _charts(), _galleries(runs), _images(runs),
+        _details(runs), "</main>",
         element("footer", f"Made by smoothcert {__version__} from stored counts. This page asks nothing of a network."),
-        element("script", embedded({"runs": chart_data(runs, rho), "attacks": attack_points(attacks)}),
-                type="application/json", id="data"),
-        element("script", _plotly()), element("script", _own("page.js")),
-    )
-    return f"<!doctype html>\n{element('html', element('head', head), element('body', body), lang='en')}\n"
+        element("script", packed(chart_data(runs, rho), attacks), type="application/json", id="data"),
+        element("script", _plotly()), element("script", _own("page.js")), "</body></html>\n",
+    ])
 
 
 def _header(title: str, runs: Sequence[Run], rho: float) -> Markup:
@@ -77,11 +78,15 @@ def _missing(problems: Sequence[SmoothcertError]) -> Markup:
 
 
 def _warned(runs: Sequence[Run]) -> Markup:
-    lines = [(run.name, line) for run in runs for line in warnings(run)]
-    if not lines:
+    """What to beware of: first what speaks against holding the runs against each other, then each run's own."""
+    why_not, lacking = why_not_side_by_side([run.result for run in runs])
+    items = [element("li", element("strong", "Not to be compared"), f": {'; '.join([why_not, *lacking])}.")
+             ] if why_not else []
+    items += [element("li", element("strong", few(names)), ": ", line)
+              for names, line in grouped((run.name, line) for run in runs for line in warnings(run))]
+    if not items:
         words = "No warnings: the runs are finished, in full precision, on the noise's grid."
         return element("p", words, id="warnings")
-    items = [element("li", element("strong", name), ": ", line) for name, line in lines]
     return element("section", element("h2", "To beware of"), element("ul", *items), class_="warn", id="warnings")
 
 
@@ -119,24 +124,29 @@ def _swatch(k: int) -> Markup:
     return element("svg", line, width="34", height="10", aria_hidden="true")
 
 
-def _table(runs: Sequence[Run], radii: Sequence[float], rho: float) -> Markup:
+def _tables(runs: Sequence[Run], radii: Sequence[float], rho: float) -> Iterator[Markup | str]:
+    """The section of tables in parts, for they are most of a page of many runs."""
     head = ["run", "images", "sigma", "method", "alpha", "n", "ACR", "abstained (%)", *(f"r {r:g}" for r in radii)]
     figures, bounds = [], []
-    for run in runs:
-        result, at = run.result, run.result.at(radii, rho)
+    results = [run.result for run in runs]
+    for result, at in zip(results, accuracies(results, radii, rho), strict=True):
         mark = ">=" if result.is_lower_bound else ""
-        facts = [result.name, _number(result.images), (sigma_words(result), result.sigma), result.method,
-                 _number(result.alpha), _number(result.n), (mark + down(result.acr, 3), result.acr),
-                 (f"{100 * result.abstained.mean():.1f}", float(result.abstained.mean()))]
-        figures.append([*facts, *(_percent(a, "" if result.is_decided(r) else ">=")
-                                  for r, a in zip(radii, at.accuracy, strict=True))])
-        bounds += [[result.name, words, *(_percent(value) for value in getattr(at, name))] for name, words in LOWER]
-    return element(
-        "section", element("h2", "Tables"),
-        sortable("Certified accuracy (%) at each radius", head, figures, set(range(1, len(head))) - {3}),
-        sortable(f"Lower bounds (%), each at rho {rho:g}", ["run", "bound", *(f"r {r:g}" for r in radii)], bounds,
-                 set(range(2, 2 + len(radii)))),
-        element("p", "Press a column's head to sort by it."), id="tables")
+        beyond = [result.is_out_of_reach(radius) for radius in radii]
+        facts = [result.name, f"{result.images:,}", sigma_words(result.sigma), result.method or "?",
+                 alpha_words(result.alpha), f"{result.n:,}" if result.n else "?", mark + down(result.acr, 3),
+                 percent(result.abstained.mean())]
+        figures.append([*facts, *("-" if out else ("" if result.is_decided(r) else ">=") + percent(a)
+                                  for r, a, out in zip(radii, at.accuracy, beyond, strict=True))])
+        bounds += [[result.name, words, *("-" if out else percent(value)
+                                          for value, out in zip(getattr(at, name), beyond, strict=True))]
+                   for name, words in LOWER]
+    yield '<section id="tables">'
+    yield element("h2", "Tables")
+    yield sortable("Certified accuracy (%) at each radius", head, figures, set(range(1, len(head))) - {3})
+    yield sortable(f"Lower bounds (%), each at rho {rho:g}", ["run", "bound", *(f"r {r:g}" for r in radii)], bounds,
+                   set(range(2, 2 + len(radii))))
+    yield element("p", "Press a column's head to sort by it. A dash: the run's samples could prove no such radius.")
+    yield "</section>"
 
 
 def _attacked(attacks: Sequence[Attack]) -> Markup:
@@ -180,9 +190,9 @@ def _charts() -> Markup:
 
 
 def _galleries(runs: Sequence[Run]) -> Markup:
-    parts = [_gallery(run.name, run.gallery) if run.gallery else
-             element("p", element("strong", run.name), f": no images shown. {run.no_gallery}", class_="missing")
-             for run in runs]
+    parts = [_gallery(run.name, run.gallery) for run in runs if run.gallery]
+    parts += [element("p", element("strong", few(names)), f": no images shown. {why}", class_="missing")
+              for names, why in grouped((run.name, run.no_gallery) for run in runs if not run.gallery)]
     return element("section", element("h2", "Images, by radius"), *parts, id="gallery")
 
 
@@ -239,24 +249,27 @@ def _images(runs: Sequence[Run]) -> Markup:
 
 
 def _details(runs: Sequence[Run]) -> Markup:
+    """The settings of each run; of runs with the same ones, as many logs are, once."""
     parts = []
-    for run in runs:
-        lines = [element("tr", element("th", name, scope="row"), element("td", value)) for name, value in settings(run)]
-        parts.append(element("details", element("summary", run.name), element("div", element("table", *lines),
-                                                                              class_="wide", tabindex="0"),
-                             open=len(runs) == 1))
+    for names, lines in grouped((run.name, joined(*_setting_lines(run))) for run in runs):
+        parts.append(element("details", element("summary", few(names)),
+                             element("div", element("table", lines), class_="wide", tabindex="0"), open=len(runs) == 1))
     check = joined("Anyone who has a store can recompute its certificates: ", element("code", "smoothcert recertify "
                                                                                               "STORE"), ".")
     return element("section", element("h2", "What was certified, and with what"), *parts, element("p", check),
                    id="details")
 
 
+def _setting_lines(run: Run) -> list[Markup]:
+    return [element("tr", element("th", name, scope="row"), element("td", value)) for name, value in settings(run)]
+
+
 def _number(value: float) -> tuple[str, float]:
     return (f"{value:,}" if isinstance(value, int) else f"{value:g}"), value
 
 
-def _percent(value: float, mark: str = "") -> tuple[str, float]:
-    return mark + down(100 * float(value), 1), float(value)
+def _percent(value: float) -> tuple[str, float]:
+    return percent(value), float(value)
 
 
 def _own(name: str) -> Markup:
@@ -264,5 +277,7 @@ def _own(name: str) -> Markup:
 
 
 def _plotly() -> Markup:
-    """Plotly's script, as its package brings it."""
-    return Markup(resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8"))
+    """Plotly's script, as its package brings it; the few characters that are no ASCII, all in expressions, as escapes:
+    one of them would double the memory that the whole page takes."""
+    script = resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
+    return Markup(re.sub("[\u0080-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", script))

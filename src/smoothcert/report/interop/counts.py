@@ -22,12 +22,14 @@ import pyarrow as pa
 from smoothcert.checks import check_known, check_positive, check_probability
 from smoothcert.errors import FileError, InputError, StoreError
 from smoothcert.limits import CLASSES, VOTES, within
-from smoothcert.report.interop.logs import ALPHA
 from smoothcert.runs.arrays import read_arrays
 from smoothcert.runs.files import make_folder, write_whole
 from smoothcert.runs.records import schema
 from smoothcert.runs.store import Store
 from smoothcert.stats import METHODS, certify_counts, predict_counts
+
+ALPHA = 0.001
+"""Taken where a count file does not say it."""
 
 _STAGES = {"certify": ("select", "estimate"), "predict": ("predict",)}
 

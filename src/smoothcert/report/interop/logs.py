@@ -1,13 +1,12 @@
 """The field's logs (Cohen et al. 2019): tab separated `idx label predict radius correct time`; PREDICT has no radius.
 
 A log says neither its alpha nor its n nor whether it is finished, and its radii were printed with three digits, rounded
-to nearest: up to half a unit above what was proved. Ours are rounded down.
+to nearest: up to half a unit above what was proved. Ours are rounded down, and say more (see `log_facts.FACTS`).
 """
 
 import json
 import math
 import re
-from collections import Counter
 from datetime import timedelta
 from decimal import ROUND_DOWN, Context, Decimal
 from pathlib import Path
@@ -16,63 +15,78 @@ import numpy as np
 import pyarrow as pa
 
 from smoothcert.errors import FileError, StoreError
-from smoothcert.limits import CLASSES, LOG_BYTES, bounded_bytes, within
+from smoothcert.limits import CLASSES, within
+from smoothcert.report.interop.log_facts import (
+    FACTS,
+    facts_of_columns,
+    facts_of_path,
+    kind_of_radius,
+    norm_of_name,
+    procedure_of,
+    sigma_of,
+    told_facts,
+    told_norm,
+)
+from smoothcert.report.interop.log_text import NEEDED, LogText, read_text
+from smoothcert.report.naming import log_stem
 from smoothcert.runs.files import make_folder, write_text
 from smoothcert.runs.records import VALUES, schema
 from smoothcert.runs.store import Store
 
 DIGITS = 6
 """Significant digits of the radii we write."""
-ALPHA = 0.001
-"""What a log is taken to be certified at unless told otherwise: the papers' value."""
 
-_NEEDED = ("idx", "label", "predict")
-_SIGMA = re.compile(r"(?:sigma|noise)[_=-]?(\d+(?:\.\d+)?)")
-_SAMPLES = re.compile(r"(?<![a-z])n[_=-]?(\d+)", re.IGNORECASE)
+_OF_PREDICT = {*NEEDED, "correct", "time", *FACTS, ""}
+_DECIMAL_COMMA = re.compile(r"\s*(-?\d+),(\d+)\s*")
 _TIME = re.compile(r"(?:(\d{1,9}) days?, )?(\d{1,9}):(\d\d):(\d\d(?:\.\d+)?)")
 _LONGEST = 1e12  # seconds
 
 
-def read_log(path: Path, alpha: float | None = None) -> Store:
-    """A log as a store without votes: kind "certify" where it has radii, else "predict".
+def read_log(path: Path, alpha: float | None = None, radius_column: str | None = None) -> Store:
+    """Read a log as a store without votes: of kind "certify" where it has radii, else "predict".
 
-    Its sigma is the last `sigma_X` or `noise_X` in its path, else NaN; n the `N_X` in its name, else 0. `correct` is
-    made anew from `predict` and `label`. A last line that was cut off is left out, and noted.
+    What it does not say is None in its identity, and NaN for sigma. Its sigma is that of its column, else the last
+    `sigma_X` or `noise_X` in the name of the file, else of its folders; n that of its column, else the `N_X` in the
+    name of the file. `correct` is made anew from `predict` and `label`, and abstentions have radius 0.
 
     Args:
-        alpha: failure probability of each line, which logs do not say; None means 0.001.
+        alpha: failure probability of each line, where the log does not say.
+        radius_column: the column with the radii where it is not `radius`, or several separated by commas: the first
+            that a log has. "none" reads a log of PREDICT that has unknown columns.
     Raises:
-        FileError: no such file, or no log: columns missing, a value that is none, an image twice; the line is named.
+        FileError: no such file, or no log: columns missing, a value that is none, an image twice, or no column
+            `radius` but unknown ones; the line is named, and what was expected.
     """
-    header, rows, notes = _rows(path)
-    kind = "certify" if "radius" in header else "predict"
-    columns = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, ())
-    index, label, prediction = (_whole(path, name, columns[name], least)
-                                for name, least in zip(_NEEDED, (0, 0, -1), strict=True))
-    within(f"{path}: the largest class", int(max(label.max(initial=0), prediction.max(initial=0))), CLASSES - 1,
-           "label and predict must be classes")
-    _check_once(path, index)
-    found = [] if "correct" not in columns else np.flatnonzero(
-        np.array([text.strip() in ("1", "1.0", "True") for text in columns["correct"]], bool) != (prediction == label))
-    if len(found):
-        notes.append(f"the column `correct` is not `predict == label` in {len(found)} lines; it was made anew")
-    values = [_radii(path, columns["radius"], prediction)] if kind == "certify" else [np.full(len(index), np.nan)]
-    parts = {"index": index, "label": label, "prediction": prediction,
-             **dict(zip(VALUES[kind], values, strict=True)), "off_grid": np.zeros(len(index), bool)}
-    table = pa.table({**parts, "tallies": pa.array([[]] * len(index), schema(kind).field("tallies").type)},
-                     schema=schema(kind))
-    if "time" in columns:
-        table = table.append_column("seconds", pa.array([_seconds(text) for text in columns["time"]], pa.float64()))
-    sigma, n = _facts(path)
-    procedure = {"method": "cohen", "alpha": ALPHA if alpha is None else alpha, "n": n, "n_max": 0, "margin": None}
-    identity = {"kind": kind, "num_classes": int(max(label.max(initial=0), prediction.max(initial=0))) + 1,
-                "images": {"count": len(index)}, "noise": {"kind": "gaussian", "sigma": sigma}, "data": {},
-                "procedure": procedure, "printed": kind == "certify"}
-    return Store(path, identity, {"log": str(path), "notes": notes}, True, table)
+    text = read_text(path)
+    columns = dict(zip(text.header, zip(*text.rows, strict=True), strict=True)) if text.rows else dict.fromkeys(
+        text.header, ())
+    radii = _radius_column(path, text.header, radius_column)
+    kind = "certify" if radii else "predict"
+    index, label, prediction = (_whole(path, text, name, columns[name], least)
+                                for name, least in zip(NEEDED, (0, 0, -1), strict=True))
+    top = int(max(label.max(initial=0), prediction.max(initial=0)))
+    within(f"{path}: the largest class", top, CLASSES - 1, "label and predict must be classes")
+    _check_once(path, text, index)
+    if "correct" in columns:
+        _note_wrong(text, columns["correct"], prediction == label)
+    values = _radii(path, text, radii, columns[radii], prediction) if radii else np.full(len(index), np.nan)
+    layout = schema(kind)
+    table = pa.table({"index": index, "label": label, "prediction": prediction, next(iter(VALUES[kind])): values,
+                      "off_grid": np.zeros(len(index), bool),
+                      "tallies": pa.nulls(len(index), layout.field("tallies").type)}, schema=layout)
+    facts, (sigma, n) = facts_of_columns(columns), facts_of_path(path)
+    identity = {"kind": kind, "num_classes": top + 1, "images": {"count": len(index)}, "data": {},
+                "noise": {"kind": "gaussian", "sigma": sigma_of(facts, sigma)},
+                "procedure": procedure_of(facts, n, alpha), "printed": bool(radii) and facts.get("rounded") != "down"}
+    if radii:
+        identity["norm"] = told_norm(facts) or _norm(path, text, radii, radius_column is not None)
+    return Store(path, identity, {"log": str(path), "notes": text.notes}, True, table)
 
 
 def write_log(store: Store, path: Path) -> None:
     """Write a `certify` or `predict` store as a log; radii are rounded down to `DIGITS` significant digits.
+
+    What is known of how they were made stands in columns of its own behind those of the field.
 
     Raises:
         StoreError: another kind of store, or one without records.
@@ -85,7 +99,9 @@ def write_log(store: Store, path: Path) -> None:
     columns = [store.column(name).tolist() for name in ("index", "label", "prediction")]
     columns += [radius] if radius else []
     columns += [store.correct.astype(int).tolist(), [str(timedelta(seconds=s)) for s in seconds_of(store)]]
-    head = ["idx", "label", "predict", *(["radius"] if radius else []), "correct", "time"]
+    facts = told_facts(store)
+    columns += [[words] * store.num_records for words in facts.values()]
+    head = ["idx", "label", "predict", *(["radius"] if radius else []), "correct", "time", *facts]
     make_folder(path.parent)
     write_text(path, "\n".join("\t".join(map(str, row)) for row in [head, *zip(*columns, strict=True)]) + "\n")
 
@@ -101,52 +117,61 @@ def rounded_down(radius: float) -> str:
     return format(Context(prec=DIGITS, rounding=ROUND_DOWN).create_decimal(Decimal(repr(radius))).normalize(), "f")
 
 
-def _rows(path: Path) -> tuple[list[str], list[list[str]], list[str]]:
-    """Header, rows and notes of a file."""
-    try:
-        text = bounded_bytes(path, LOG_BYTES).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise FileError(f"cannot read {path} as a log: {error}") from None
-    first, *lines = text.splitlines() or [""]
-    header = [name.strip() for name in first.split("\t")]
-    if missing := [name for name in _NEEDED if name not in header]:
-        raise FileError(f"{path} is no log: its first line has no {', '.join(missing)}. A log is tab separated: "
-                        f"idx, label, predict, radius (not in PREDICT logs), correct, time")
-    if twice := [name for name, times in Counter(header).items() if times > 1]:
-        raise FileError(f"{path} has several columns {', '.join(twice)}: keep one of each")
-    rows = [line.split("\t") for line in lines if line.strip()]
-    notes = []
-    if rows and not text.endswith("\n") and len(rows[-1]) < len(header):
-        notes.append("its last line was cut off, and is left out")
-        rows.pop()
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise FileError(f"{path}, line {number}: {len(row)} values under {len(header)} columns")
-    return header, rows, notes
+def _radius_column(path: Path, header: list[str], asked: str | None) -> str | None:
+    """The name of the column with the radii; None for a log of PREDICT."""
+    wanted = [name.strip().lower() for name in (asked or "radius").split(",")]
+    found = next((name for name in wanted if name in (*header, "none")), None)
+    if found:
+        return None if found == "none" else found
+    others = [name for name in header if name not in _OF_PREDICT]
+    if asked is None and not others:
+        return None
+    raise FileError(f"{path} has no column {' or '.join(wanted)}; its other columns are {', '.join(others) or 'none'}. "
+                    f"If one of them holds the radii, name it with --radius-column; --radius-column none reads a log "
+                    f"of PREDICT")
 
 
-def _whole(path: Path, name: str, texts: tuple[str, ...], least: int) -> np.ndarray:
+def _norm(path: Path, text: LogText, column: str, is_chosen: bool) -> str:
+    """What the radii are of. Who chooses a column takes it for l2 radii, unless its own name says another norm."""
+    said = kind_of_radius(column, log_stem(path.name))
+    if not is_chosen:
+        return said
+    norm = norm_of_name(column) or "l2"
+    if column != "radius" or said != norm:
+        doubt = "" if said == norm else f", taken as {norm} radii by choice, though the names say {said}"
+        text.notes.append(f"radii are those of the column {column}{doubt}")
+    return norm
+
+
+def _whole(path: Path, text: LogText, name: str, cells: tuple[str, ...], least: int) -> np.ndarray:
     try:
-        values = np.array(texts, dtype=np.int64)
+        values = np.array(cells, dtype=np.int64)
     except (ValueError, OverflowError):
-        bad = next(k for k, text in enumerate(texts) if not re.fullmatch(r"\s*-?\d{1,18}\s*", text))
-        raise FileError(f"{path}, line {bad + 2}: {name} must be a whole number, got {texts[bad]!r:.80}") from None
+        values = np.array([_integer(path, text, name, row, cell) for row, cell in enumerate(cells)], dtype=np.int64)
     if len(low := np.flatnonzero(values < least)):
         what = "a class, or -1 for an abstention" if least < 0 else "at least 0"
-        raise FileError(f"{path}, line {low[0] + 2}: {name} must be {what}, got {values[low[0]]}")
+        raise FileError(f"{path}, line {text.lines[low[0]]}: {name} must be {what}, got {values[low[0]]}")
     return values
 
 
-def _radii(path: Path, texts: tuple[str, ...], prediction: np.ndarray) -> np.ndarray:
-    """Radii, 0 where abstained."""
+def _integer(path: Path, text: LogText, name: str, row: int, cell: str) -> int:
+    """A cell as a whole number; some tools write 3 as 3.0."""
+    if found := re.fullmatch(r"\s*(-?\d{1,18})(?:\.0*)?\s*", cell):
+        return int(found[1])
+    raise FileError(f"{path}, line {text.lines[row]}: {name} must be a whole number, got {cell!r:.80}")
+
+
+def _radii(path: Path, text: LogText, name: str, cells: tuple[str, ...], prediction: np.ndarray) -> np.ndarray:
+    """Radii, 0 where abstained, whatever stands there."""
     try:
-        radius = np.array(texts, dtype=np.float64)
+        radius = np.array(cells, dtype=np.float64)
     except ValueError:
-        radius = np.array([_number(text) for text in texts])
+        radius = np.array([_number(_DECIMAL_COMMA.sub(r"\1.\2", cell)) for cell in cells])
+    radius = np.where(prediction < 0, 0.0, radius)
     if len(bad := np.flatnonzero(~(np.isfinite(radius) & (radius >= 0)))):
-        raise FileError(f"{path}, line {bad[0] + 2}: a radius must be a finite number of at least 0, "
-                        f"got {texts[bad[0]]!r:.80}")
-    return np.where(prediction < 0, 0.0, radius)
+        raise FileError(f"{path}, line {text.lines[bad[0]]}: a radius must be a finite number of at least 0, "
+                        f"got {cells[bad[0]]!r:.80} in the column {name}")
+    return radius
 
 
 def _number(text: str) -> float:
@@ -156,19 +181,19 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _check_once(path: Path, index: np.ndarray) -> None:
+def _check_once(path: Path, text: LogText, index: np.ndarray) -> None:
     values, times = np.unique(index, return_counts=True)
     if len(twice := values[times > 1]):
-        lines = np.flatnonzero(index == twice[0]) + 2
-        raise FileError(f"{path} has image {twice[0]} in lines {lines[0]} and {lines[1]}: a log has a line an image")
+        lines = [text.lines[row] for row in np.flatnonzero(index == twice[0])]
+        cause = next((f" ({note})" for note in text.notes if "repeated" in note), "")
+        raise FileError(f"{path} has image {twice[0]} in lines {lines[0]} and {lines[1]}{cause}: a log has a line an "
+                        f"image. Split it into one file a run")
 
 
-def _facts(path: Path) -> tuple[float, int]:
-    """(sigma, n) as the path says them, the file's name first; NaN and 0 where it does not."""
-    parts = [path.stem, *(parent.name for parent in path.absolute().parents)]
-    told = [found for part in parts if (found := _SIGMA.findall(part))]
-    samples = _SAMPLES.findall(path.stem)
-    return (float(told[0][-1]) if told else math.nan), (int(samples[-1]) if samples else 0)
+def _note_wrong(text: LogText, cells: tuple[str, ...], correct: np.ndarray) -> None:
+    told = np.array([cell.strip().lower() in ("1", "1.0", "true") for cell in cells], bool)
+    if count := int((told != correct).sum()):
+        text.notes.append(f"the column `correct` is not `predict == label` in {count} lines; it was made anew")
 
 
 def _seconds(text: str) -> float | None:
@@ -181,12 +206,16 @@ def _seconds(text: str) -> float | None:
 
 
 def seconds_of(store: Store) -> list[float]:
-    """Seconds of each record, from a log or from the file beside a store's records; 0 where unknown."""
-    if "seconds" in store.at_hand.column_names:
-        return [seconds or 0.0 for seconds in store.at_hand.column("seconds").to_pylist()]
+    """Seconds of each record, read anew from a log, or from the file beside a store's records; 0 where unknown."""
     told: dict[int, float] = {}
     sidecar = store.folder / "times.jsonl"
-    if sidecar.is_file():
+    if "log" in store.provenance:
+        text = read_text(Path(store.provenance["log"]))
+        if "time" in text.header:
+            at = text.header.index("time")
+            told = {index: _seconds(row[at]) or 0.0
+                    for index, row in zip(store.column("index").tolist(), text.rows, strict=True)}
+    elif sidecar.is_file():
         for line in sidecar.read_text(encoding="utf-8", errors="replace").splitlines():
             told |= _entry(line)
     return [told.get(index, 0.0) for index in store.column("index").tolist()]

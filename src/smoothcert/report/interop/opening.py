@@ -8,7 +8,7 @@ from smoothcert.errors import InputError, StoreError
 from smoothcert.report.interop.counts import read_counts, write_counts
 from smoothcert.report.interop.flat import write_flat
 from smoothcert.report.interop.logs import read_log, write_log
-from smoothcert.report.naming import distinct_names
+from smoothcert.report.naming import distinct_names, log_stem
 from smoothcert.runs.places import Place, place
 from smoothcert.runs.store import Store, read_store
 
@@ -22,16 +22,17 @@ class Named:
     group: str
 
 
-def open_records(path: Place, alpha: float | None = None) -> Store:
+def open_records(path: Place, alpha: float | None = None, radius_column: str | None = None) -> Store:
     """A store (a folder), a count file (`.npz`) or a log (any other file), as a store.
 
     Args:
-        alpha: failure probability of each answer of a log (else 0.001) or of a count file (else its own).
+        alpha: failure probability of each answer of a log that does not say it, or of a count file (else its own).
+        radius_column: the column of a log that holds the radii; see `read_log`.
     Raises:
         FileError, StoreError: nothing is there, or it is none of them, or it is damaged.
     """
     if isinstance(path, Path) and path.is_file():
-        return read_counts(path, alpha) if path.suffix == ".npz" else read_log(path, alpha)
+        return read_counts(path, alpha) if path.suffix == ".npz" else read_log(path, alpha, radius_column)
     return read_store(path)
 
 
@@ -53,7 +54,7 @@ def write_records(store: Store, path: Path) -> None:
 
 
 def named(texts: Sequence[str]) -> list[Named]:
-    """Inputs `PATH` or `METHOD=PATH`, named by the ends of the paths.
+    """Inputs `PATH` or `METHOD=PATH`, named by the ends of the paths, without those of logs where that is enough.
 
     >>> [one.name for one in named(["a/noise_0.25/sigma_0.25.tsv", "a/noise_0.50/sigma_0.50.tsv"])]
     ['sigma_0.25', 'sigma_0.50']
@@ -65,8 +66,10 @@ def named(texts: Sequence[str]) -> list[Named]:
     split = [_split(text) for text in texts]
     whole = [path.absolute() for _, path in split]
     short = [path.parent / _last(path) for path in whole]
-    names = distinct_names([path if len({w for w, s in zip(whole, short, strict=True) if s == end}) > 1 else end
-                            for path, end in zip(whole, short, strict=True)])
+    meant: dict[Place, set[Place]] = {}
+    for path, end in zip(whole, short, strict=True):
+        meant.setdefault(end, set()).add(path)
+    names = distinct_names([path if len(meant[end]) > 1 else end for path, end in zip(whole, short, strict=True)])
     return [Named(path, f"{group} {name}" if group else name, group)
             for (group, path), name in zip(split, names, strict=True)]
 
@@ -80,4 +83,4 @@ def _split(text: str) -> tuple[str, Place]:
 
 def _last(path: Place) -> str:
     """The name of a folder, or of a file without its ending."""
-    return path.name.removesuffix(".tsv").removesuffix(".npz")
+    return log_stem(path.name).removesuffix(".npz")

@@ -4,8 +4,10 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from smoothcert.report.plots.style import COLOURS, FAINT, INK, handle, legend, look, marker, new_figure, styled
+from smoothcert.report.figures import down, percent
+from smoothcert.report.plots.style import COLOURS, FAINT, NAMED, handle, legend, look, marker, new_figure, styled
 from smoothcert.report.studies import Pairs, Shares, TopShares, Wall
 
 _DENSE = 5000
@@ -41,7 +43,9 @@ def draw_top_shares(data: TopShares) -> Figure:
         for number, values in enumerate(counted):
             axes.stairs(100 * values, data.edges, **look(number), linewidth=1.6)
         axes.set(yscale="log", ylabel="images (%)", title=words)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())  # by default formulas, which this style draws as they are
         axes.axvline(0.5, color=FAINT, linewidth=1, linestyle=":")
     lower.set(xlabel="share of the votes", xlim=(0, 1))
     legend(upper, [handle(k) for k in range(len(data.names))], data.names, loc="upper left")
@@ -51,7 +55,7 @@ def draw_top_shares(data: TopShares) -> Figure:
 @styled
 def draw_wall(data: Wall) -> Figure:
     """Radii in falling order under r_max, the most that the samples could prove."""
-    figure = new_figure()
+    figure = new_figure(height=4.0 + 0.17 * min(len(data.names), NAMED + 1))
     axes = figure.add_subplot(xlabel="images, largest radius first (% of the run)", xlim=(0, 100),
                               ylabel="certified l2 radius (pixel units)")
     for number, (radii, share) in enumerate(zip(data.radii, data.share, strict=True)):
@@ -59,13 +63,19 @@ def draw_wall(data: Wall) -> Figure:
         axes.plot(100 * share, radii, **style)
         some = np.linspace(0, len(radii) - 1, 7).astype(int)[:-1] if len(radii) > 7 else np.arange(0)
         axes.plot(100 * share[some], radii[some], marker(number), color=style["color"])
-        axes.axhline(data.wall[number], color=style["color"], linewidth=0.9, linestyle=style["linestyle"])
-        axes.annotate(f"r_max {data.wall[number]:.2f}: {100 * data.at_wall[number]:.1f} % of images at it",
-                      (100, data.wall[number]), xytext=(0, 3), textcoords="offset points", ha="right", va="bottom",
-                      fontsize=8, color=INK)
-    axes.set_ylim(0, 1.08 * max(data.wall) or 1.0)
-    legend(axes, [handle(k) for k in range(len(data.names))], data.names, loc="lower left")
+        if np.isfinite(data.wall[number]):
+            axes.axhline(data.wall[number], color=style["color"], linewidth=0.9, linestyle=style["linestyle"])
+    top = max((float(values.max(initial=0)) for values in [*data.radii, data.wall[np.isfinite(data.wall)]]), default=0)
+    axes.set_ylim(0, 1.08 * top or 1.0)
+    legend(figure, [handle(k) for k in range(len(data.names))], [_wall_words(data, k) for k in range(len(data.names))],
+           loc="outside lower left")
     return figure
+
+
+def _wall_words(data: Wall, k: int) -> str:
+    if not np.isfinite(data.wall[k]):
+        return f"{data.names[k]} (r_max unknown)"
+    return f"{data.names[k]} (r_max {down(data.wall[k], 3)}: {percent(data.at_wall[k])} % of images at it)"
 
 
 @styled

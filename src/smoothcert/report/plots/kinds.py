@@ -3,8 +3,9 @@
 To add one, write a drawing function (arrays -> figure), a gathering one (request -> arrays), and a row in `KINDS`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,23 +13,27 @@ from matplotlib.figure import Figure
 
 from smoothcert.analysis.estimates import Estimates
 from smoothcert.analysis.panels import noise_panels, resolution_study
-from smoothcert.analysis.regions import Answers, decision_regions
+from smoothcert.analysis.regions import decision_regions
 from smoothcert.checks import check_known, check_probability
-from smoothcert.errors import InputError
-from smoothcert.report.attacks import axis_of, empirical_curve, norm_of
+from smoothcert.errors import InputError, SmoothcertError
+from smoothcert.report.attacks import Attack, axis_of, empirical_curve, norm_of
 from smoothcert.report.bound_curves import bound_panels
+from smoothcert.report.compare import why_not_side_by_side
+from smoothcert.report.curves import Curve
 from smoothcert.report.denoising import contraction_of, denoised_copies, denoised_gallery, failures_of
 from smoothcert.report.gallery import ImagesOf, gallery_of
-from smoothcert.report.interop import named, open_records
+from smoothcert.report.interop import Named, open_records
 from smoothcert.report.plots.bounding import draw_bounds
 from smoothcert.report.plots.counts import draw_abstention, draw_scatter, draw_top_shares, draw_wall
 from smoothcert.report.plots.denoising import draw_contraction, draw_denoised, draw_failures
 from smoothcert.report.plots.images import draw_gallery, draw_panels, draw_regions, draw_resolution
 from smoothcert.report.plots.lines import Empirical, Observed, draw_curves, draw_empirical, draw_envelope
+from smoothcert.report.plots.requests import Kind, Request
 from smoothcert.report.present import check_records
 from smoothcert.report.results import Result
 from smoothcert.report.robustness import Robustness
 from smoothcert.report.same_data import check_same_data
+from smoothcert.report.several import opened_apart
 from smoothcert.report.studies import (
     among,
     bounds_compared,
@@ -41,7 +46,7 @@ from smoothcert.report.studies import (
     wall,
 )
 from smoothcert.report.thin import drawn_curve
-from smoothcert.report.votes import votes_of
+from smoothcert.report.votes import Votes, votes_of
 from smoothcert.runs.recertify import noise_of
 from smoothcert.runs.store import Store
 from smoothcert.stats import clopper_pearson
@@ -50,56 +55,32 @@ _PANEL_SIGMA = (0.12, 0.25, 0.5, 1.0)
 _FRONT = ("denoiser", "walk-jump", "front-option")
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a picture is asked of.
-
-    Attributes:
-        stores: stores, logs or count files (also METHOD=PATH), in the order of their colours.
-        rho: failure probability of each lower bound.
-        options: what was given beside; each kind names those that it takes.
-        images_of, answers_of, estimates_of: the data set of a store, its base classifier, and a denoiser at its sigma;
-            for kinds that need them.
-    """
-
-    stores: tuple[str, ...]
-    rho: float = 0.05
-    options: dict[str, Any] = field(default_factory=dict)
-    images_of: ImagesOf | None = None
-    answers_of: Callable[[Store], Answers] | None = None
-    estimates_of: Callable[[Store], Estimates] | None = None
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of picture.
-
-    Attributes:
-        gather: request -> what `draw` takes.
-        draw: that -> figure.
-        words: what it shows, in a line.
-        options: names of the options it takes beside the common ones.
-        most: how many stores it takes at most, and `least` at least.
-    """
-
-    gather: Callable[[Request], Any]
-    draw: Callable[[Any], Figure]
-    words: str
-    options: tuple[str, ...] = ()
-    least: int = 1
-    most: int | None = None
-
-
 def picture(kind: str, request: Request) -> Figure:
-    """Gather and draw.
+    """Draw a picture of the stores that can be opened, and warn of each that cannot; see `draw_picture`."""
+    figure, problems = draw_picture(kind, request)
+    for problem in problems:
+        warnings.warn(str(problem), stacklevel=2)
+    return figure
+
+
+def draw_picture(kind: str, request: Request) -> tuple[Figure, list[SmoothcertError]]:
+    """Open the stores, gather and draw; what went wrong with single ones of many stands beside the figure.
 
     Raises:
         UnknownNameError: no such kind; the closest is named. InputError: an option that it does not take, or another
-            number of stores than it takes. StoreError: a store that it cannot be made from.
+            number of stores than it takes. StoreError, FileError: too few stores that it can be made from.
     """
-    chosen = KINDS[check_known("kind of picture", kind, KINDS)]
     check_request(kind, request)
-    return chosen.draw(chosen.gather(request))
+    chosen = KINDS[kind]
+    opened, problems = opened_apart(request.stores, partial(_opened, chosen, request.radius_column),
+                                    whole=chosen.most is not None)
+    if problems and len(opened) < chosen.least:
+        raise type(problems[0])("\n".join(map(str, problems)))
+    return chosen.draw(chosen.gather(replace(request, opened=tuple(opened)))), problems
+
+
+def _opened(kind: Kind, radius_column: str | None, one: Named) -> Any:
+    return kind.of(open_records(one.path, radius_column=radius_column), one.name)
 
 
 def check_request(kind: str, request: Request) -> None:
@@ -116,43 +97,49 @@ def check_request(kind: str, request: Request) -> None:
         raise InputError(f"{kind} takes {wanted} store(s), got {count}")
 
 
-def _opened(request: Request) -> list[tuple[Store, str]]:
-    return [(open_records(one.path), one.name) for one in named(request.stores)]
+def _result(store: Store, name: str) -> Result:
+    return Result.of(store, name).in_norm("l2")
 
 
-def _results(request: Request) -> list[Result]:
-    return [Result.of(store, name) for store, name in _opened(request)]
+def _votes(store: Store, name: str) -> tuple[str, Votes, float]:
+    return name, votes_of(store), store.identity["procedure"]["alpha"]
 
 
-def _comparable(request: Request) -> list[Result]:
-    results = _results(request)
-    check_same_data(results)
-    return results
+def _result_or_attack(store: Store, name: str) -> Result | Attack:
+    return Attack.of(store, name) if store.kind == "attack" else _result(store, name)
+
+
+def _comparable(request: Request) -> tuple[Result, ...]:
+    check_same_data(request.opened)
+    return request.opened
 
 
 def _only(request: Request) -> tuple[Store, str]:
-    return _opened(request)[0]
+    return request.opened[0]
 
 
-def _curves(request: Request) -> Any:
-    return [drawn_curve(result, request.rho) for result in _results(request)]
+def _curves(request: Request) -> tuple[list[Curve], str]:
+    reason, lacking = why_not_side_by_side(request.opened)
+    why_not = "; ".join([reason, *lacking]) if reason else ""
+    if why_not:
+        warnings.warn(f"the curves are not to be compared: {why_not}", stacklevel=2)
+    return [drawn_curve(result, request.rho) for result in request.opened], why_not
 
 
 def _empirical(request: Request) -> Empirical:
     """Certified curves over the images that were attacked, and the accuracies under attack."""
-    opened = _opened(request)
-    attacks = [(store, name) for store, name in opened if store.kind == "attack"]
-    results = [Result.of(store, name) for store, name in opened if store.kind != "attack"]
+    attacks = [one for one in request.opened if isinstance(one, Attack)]
+    results = [one for one in request.opened if isinstance(one, Result)]
     if not attacks or not results:
         raise InputError("empirical shows certify stores beside attack stores: give at least one of each")
-    norms = {norm_of(store) for store, _ in attacks}
+    norms = {norm_of(attack.store) for attack in attacks}
     if len(norms) > 1:
         raise InputError(f"the attacks are bounded in different norms ({', '.join(sorted(norms))}): draw each alone")
     norm = norms.pop()
-    attacked = np.unique(np.concatenate([store.column("index") for store, _ in attacks]))
+    attacked = np.unique(np.concatenate([attack.store.column("index") for attack in attacks]))
     shared = [among(result if norm == "l2" else result.in_linf(), attacked) for result in results]
     return Empirical([drawn_curve(result, request.rho) for result in shared],
-                     [_observed(store, name) for store, name in attacks], norm)
+                     [_observed(attack.store, attack.name) for attack in attacks], norm)
 
 
 def _observed(store: Store, name: str) -> Observed:
@@ -172,13 +159,8 @@ def _projection(request: Request) -> Any:
         raise InputError("a projection is over n or over alpha: give one of --n and --alpha")
     if alpha:
         return projected_over_alpha(store, name, alpha, request.rho)
-    taken = Result.of(store).n
+    taken = Result.of(store).n or 0
     return projected_over_n(store, name, n or [taken // 10 or 1, taken * 10, taken * 100], request.rho)
-
-
-def _top_shares(request: Request) -> Any:
-    return top_shares([(name, votes_of(store), store.identity["procedure"]["alpha"])
-                       for store, name in _opened(request)])
 
 
 def _gallery(request: Request) -> Any:
@@ -220,7 +202,7 @@ def _denoised(request: Request) -> Any:
 
 
 def _failures(request: Request) -> Any:
-    first, second = _opened(request)
+    first, second = request.opened
     how = request.estimates_of(second[0]) if request.estimates_of else None
     return failures_of(first, second, _images(request), how, request.options.get("count", 12))
 
@@ -258,20 +240,23 @@ def _images(request: Request) -> ImagesOf:
 
 
 KINDS: dict[str, Kind] = {
-    "curve": Kind(_curves, draw_curves, "certified accuracy against radius, with lower bounds"),
+    "curve": Kind(_curves, lambda data: draw_curves(*data), "certified accuracy against radius, with lower bounds",
+                  of=_result),
     "envelope": Kind(lambda r: envelope(_comparable(r), r.rho), draw_envelope,
-                     "the best of several runs at each radius, bound at rho / number of runs", least=2),
+                     "the best of several runs at each radius, bound at rho / number of runs", least=2, of=_result),
     "empirical": Kind(_empirical, draw_empirical, "certified accuracy, and accuracy under the attacks of attack stores",
-                      least=2),
+                      least=2, of=_result_or_attack),
     "bounds": Kind(lambda r: bounds_compared(*_only(r), r.rho), draw_curves,
                    "the radii of Cohen, Li and Lecuyer from the same counts", most=1),
     "projection": Kind(_projection, draw_curves, "the same run at another n (an estimate) or alpha",
                        ("n", "alpha"), most=1),
-    "abstention": Kind(lambda r: shares(_results(r)), draw_abstention, "right, wrong and abstained"),
-    "votes": Kind(_top_shares, draw_top_shares, "histograms of p_A, observed and bounded"),
-    "wall": Kind(lambda r: wall(_results(r)), draw_wall, "sorted radii under r_max, the most n samples can prove"),
+    "abstention": Kind(lambda r: shares(r.opened), draw_abstention, "right, wrong and abstained", of=Result.of),
+    "votes": Kind(lambda r: top_shares(r.opened), draw_top_shares, "histograms of p_A, observed and bounded",
+                  of=_votes),
+    "wall": Kind(lambda r: wall(r.opened), draw_wall, "sorted radii under r_max, the most n samples can prove",
+                 of=_result),
     "scatter": Kind(lambda r: pairs(*_comparable(r)), draw_scatter, "radius of each image in two runs",
-                    least=2, most=2),
+                    least=2, most=2, of=_result),
     "gallery": Kind(_gallery, draw_gallery, "images sorted by radius, clean and noisy", ("count",), most=1),
     "panels": Kind(_panels, draw_panels, "one image at several sigma", ("image", "sigma"), most=1),
     "resolution": Kind(_resolution, draw_resolution, "the same noise at several image sizes, after average pooling",
@@ -284,7 +269,7 @@ KINDS: dict[str, Kind] = {
                      ("count", "denoiser"), least=2, most=2),
     "contraction": Kind(_contraction, draw_contraction, "how far a denoiser contracts noise, and moves the image",
                         ("count", "n", *_FRONT), most=1),
-    "distributional": Kind(lambda r: bound_panels([Robustness.of(store, name) for store, name in _opened(r)]),
-                           draw_bounds, "bounds on the expected loss against rho, and the worst case found"),
+    "distributional": Kind(lambda r: bound_panels(r.opened), draw_bounds,
+                           "bounds on the expected loss against rho, and the worst case found", of=Robustness.of),
 }
 """Kinds of picture by name."""

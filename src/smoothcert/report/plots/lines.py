@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -38,13 +39,15 @@ class Empirical:
 
 
 @styled
-def draw_curves(curves: Sequence[Curve]) -> Figure:
-    """Step curves with a band down to their lower bound."""
+def draw_curves(curves: Sequence[Curve], why_not: str = "") -> Figure:
+    """Step curves with a band down to their lower bound; `why_not` says why they are not to be compared."""
     figure, axes = _axes("certified accuracy (%)")
     right = _furthest(curves)
     for number, curve in enumerate(curves):
         _step(axes, curve, number, right)
     _finish(axes, right, [curve.name for curve in curves], range(len(curves)))
+    if why_not:
+        axes.set_title("\n".join(wrap(f"Not to be compared: {why_not}", 100)[:4]), fontsize=8, loc="left")
     return figure
 
 
@@ -56,10 +59,10 @@ def draw_envelope(data: Envelope) -> Figure:
     for number, curve in enumerate(data.curves):
         _step(axes, curve, number, right, band=False, width=1.1)
     axes.step(data.radius, 100 * data.accuracy, where="pre", color=INK, linewidth=3.2, alpha=0.35)
-    axes.fill_between(data.radius, 100 * data.lower, 100 * data.accuracy, step="pre", color=INK, alpha=0.15,
-                      linewidth=0)
+    best = axes.lines[-1]
+    _band(axes, data.radius, data.lower, data.accuracy, INK)
     _finish(axes, right, [curve.name for curve in data.curves], range(len(data.curves)),
-            extra=[(axes.lines[-1], "best of all, with joint lower bound")])
+            extra=[(best, "best of all, with joint lower bound")])
     return figure
 
 
@@ -96,11 +99,16 @@ def _step(axes: Any, curve: Curve, number: int, right: float, band: bool = True,
     style = look(number)
     axes.step(curve.radius, 100 * curve.accuracy, where="pre", linewidth=width, **style)
     if band:
-        axes.fill_between(curve.radius, 100 * curve.lower, 100 * curve.accuracy, step="pre", color=style["color"],
-                          alpha=0.2, linewidth=0)
+        _band(axes, curve.radius, curve.lower, curve.accuracy, style["color"])
     at = (np.arange(_MARKS) + (0.2 + 0.618 * number) % 1) / _MARKS * right
     at = at[at < curve.radius[-1]]
     axes.plot(at, 100 * value_at(curve, at), marker(number), color=style["color"])
+
+
+def _band(axes: Any, radius: np.ndarray, lower: np.ndarray, accuracy: np.ndarray, colour: str) -> None:
+    """From a curve down to its lower bound, with an edge: of few images the band is as thin as the curve's own line."""
+    axes.fill_between(radius, 100 * lower, 100 * accuracy, step="pre", facecolor=(colour, 0.22),
+                      edgecolor=(colour, 0.8), linewidth=0.7)
 
 
 def _finish(axes: Any, right: float, names: list[str], numbers: Sequence[int],

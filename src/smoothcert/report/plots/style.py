@@ -20,6 +20,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (9, 2)),
                            (0, (3, 1.2, 1.2, 1.2, 1.2, 1.2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+NAMED = 24
+"""Series that a legend names."""
 INK, FAINT = "#222222", "#8a8a8a"
 STYLE: Any = {
     "font.size": 10, "font.family": "DejaVu Sans", "axes.titlesize": 10, "figure.titlesize": 11,
@@ -58,9 +60,12 @@ def new_figure(width: float = 6.4, height: float = 4.0) -> Figure:
 
 
 def legend(axes: Any, handles: list[Any], names: list[str], **options: Any) -> None:
-    """A legend of exactly these names: one that starts with "_" would be left out otherwise."""
+    """A legend of these names, of many the first `NAMED`: one that starts with "_" would be left out otherwise."""
+    shown = [f" {name}" if name.startswith("_") else name for name in names[:NAMED]]
+    if len(names) > NAMED:
+        handles, shown = [*handles[:NAMED], Line2D([], [], linestyle="")], [*shown, f"and {len(names) - NAMED:,} more"]
     if names:
-        axes.legend(handles, [f" {name}" if name.startswith("_") else name for name in names], **options)
+        axes.legend(handles, shown, **options)
 
 
 def styled(function: Any) -> Any:
