@@ -23,7 +23,7 @@ from smoothcert.smoothing.voters import CLOSE_CALL
 
 CPU = torch.device("cpu")
 SHAPES = {"cnn": (1, 28, 28), "lenet": (1, 28, 28), "resnet20": (3, 16, 16)}
-pytestmark = pytest.mark.filterwarnings("error::smoothcert.smoothing.engines.EngineWarning")
+pytestmark = pytest.mark.filterwarnings("error::smoothcert.errors.EngineWarning")
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """Networks made cheaper to run without changing what they compute: BatchNorm folded, ReLU in place."""
 
 import copy
+import warnings
 from collections import Counter
 from collections.abc import Collection
 from typing import Any
@@ -26,7 +27,9 @@ def fold(model: nn.Module) -> nn.Module:
     Raises whatever the model's own `deepcopy` raises. A BatchNorm over another axis than the features of a dense
     layer of the same size ((N, L, F) with L = F) cannot be told from the usual one: the votes must be checked.
     """
-    folded = _folded(copy.deepcopy(model).eval())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, of the parts of a torch.export program
+        folded = _folded(copy.deepcopy(model).eval())
     return folded.eval()
 
 
