@@ -35,7 +35,7 @@ PROMISED = {
 with one another; the tests of each format hold its bits against whole-number arithmetic."""
 
 SUMS = ("spaces", "voters", "smoothing", "objectives", "distributed")
-LAYERS = ("engines", "smoothing", "models", "objectives")
+LAYERS = ("engines", "smoothing", "contract", "models", "objectives")
 FUNCTIONS = ("noise", "sound", "binomial", "radius", "procedures", "sequential", "rounding", "spaces", "voters",
              "verify")
 
