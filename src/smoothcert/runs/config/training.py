@@ -12,10 +12,10 @@ class TrainConfig(DataConfig, MachineConfig):
     """Options of `smoothcert train`."""
 
     data: str = Field("digits", description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH")
-    model: str | None = Field(None, description="linear, mlp, cnn, lenet, cnn3, resnet18, resnet20, resnet110 or "
-                                                "vgg16; or file.py:factory, package.module:factory, hf:NAME, "
-                                                "timm:NAME, torchvision:NAME (default: that of init, else cnn); a "
-                                                "denoiser: energy-residual, energy-scalar or direct (default: the "
+    model: str | None = Field(None, description="linear, mlp, cnn, lenet, cnn3, resnet18, resnet20, resnet50, "
+                                                "resnet110 or vgg16; or file.py:factory, package.module:factory, "
+                                                "hf:NAME, timm:NAME, torchvision:NAME (default: that of init, "
+                                                "else cnn); a denoiser: energy-residual, energy-scalar or direct (default: the "
                                                 "first)")
     model_option: Options = Field(default_factory=dict, description="option of the model, KEY=VALUE (repeatable), such "
                                                                     "as activation=elu")
@@ -54,11 +54,13 @@ class TrainConfig(DataConfig, MachineConfig):
                                                                           "or fp16")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="keep and use an exponential moving average of the weights, with this decay a step")
-    augment: Literal["auto", "none", "crop", "flip", "crop-flip"] = Field(
-        "auto", description="augmentation before the noise: none, crop (pad 4), flip or crop-flip; auto is crop-flip "
-                            "for cifar10 and none elsewhere")
-    validation: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.04, description="share of the training images held out to choose the best epoch under noise")
+    augment: Literal["auto", "none", "crop", "flip", "crop-flip", "resized-crop", "resized-crop-flip"] = Field(
+        "auto", description="augmentation before the noise: none, crop (pad 4), flip, crop-flip, resized-crop (a "
+                            "window of 8 % to 100 % of the area, enlarged; ImageNet's) or resized-crop-flip; auto is "
+                            "crop-flip for cifar10 and none elsewhere")
+    validation: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.04, description="share of the training images held out to choose the best epoch under noise; 0 trains on all "
+                          "of them and takes the last epoch")
     max_images: Count | None = Field(None, description="at most this many training images, evenly spaced (default: "
                                                        "all)")
     init: Local | None = Field(None, description="fine-tune: start from the weights of this model directory, with a "
