@@ -375,6 +375,18 @@ class TestFromCertificates:
         assert found.pairs == np.sum(radius > 0)
         assert found.changed == 0
 
+    def test_only_right_leaves_out_what_is_certified_in_a_wrong_class(self, home, certified, tmp_path):
+        options = digits(home, tmp_path / "s", eps_from=certified.folder, times="1", only_right=True)
+        del options["max_images"]
+        store = attacked(**options)
+        right = (certified.column("radius") > 0) & certified.correct
+        assert np.unique(store.column("index")).tolist() == np.flatnonzero(right).tolist()
+        assert (store.column("attacked") == store.column("label")).all()
+        assert store.identity["attack"]["only_right"]
+        wrong = np.flatnonzero((certified.column("radius") > 0) & ~certified.correct)
+        with pytest.raises(InputError, match="certified and right"):
+            attacked(**{**options, "out": tmp_path / "t", "indices": ",".join(map(str, wrong))})
+
     def test_image_options_choose_among_its_images(self, home, certified, tmp_path):
         held = np.flatnonzero(certified.column("radius") > 0)
         options = digits(home, tmp_path / "s", eps_from=certified.folder, start=2, every=2, max_images=3)
@@ -451,6 +463,7 @@ class TestAdversaries:
     ({"eps": "-1"}, "above 0"), ({"eps": "nan"}, "above 0"), ({"eps": "1,0.5"}, "ascending"), ({"eps": ""}, "nothing"),
     ({"eps": "1", "m": "-1"}, "m.0"), ({"eps": "1", "m": "1,x"}, "m.1"), ({"eps": "1", "steps": 0}, "steps"),
     ({"eps": "1", "n": "0"}, "n: "), ({"eps": "1", "n": "100,50"}, "n: .*ascending"),
+    ({"eps": "1", "only_right": True}, "only-right chooses"),
     ({"eps": "1", "times": "1"}, "times are multiples"), ({"eps_from": "c", "times": "0"}, "times"),
     ({"eps_from": "c", "certified": "c"}, "leave certified out"), ({"eps_from": "c", "target": 1}, "leave target out"),
     ({"eps_from": "c", "attack_option": ["norm=linf"]}, "l2"), ({"eps": "1", "attack": "pdg"}, 'did you mean "pgd"'),

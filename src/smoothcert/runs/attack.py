@@ -65,7 +65,7 @@ def prepare_attack(config: AttackConfig) -> "AttackRun":
     found = None if config.eps_from is None else read_store(config.eps_from)
     if found is not None:
         config = _like(config, found)
-    certificates = None if found is None else certificates_of(found)
+    certificates = None if found is None else certificates_of(found, config.only_right)
     if config.answer == "softmax":
         config = config.model_copy(update={"engine": "plain", "space": "pixels"})
     settings = settings_of(config)
@@ -98,6 +98,7 @@ class AttackRun:
         }
         if self.certificates is not None:
             told["certificates"] = self.certificates.digest(self.base.indices)
+            told |= {"only_right": True} if self.config.only_right else {}
         answered = {"procedure": {"method": "softmax", "n": self.most}} if self.config.answer == "softmax" else {}
         return {**self.base.identity, "kind": "attack", "records_per_image": len(self.settings), "attack": told,
                 **answered}
@@ -247,7 +248,8 @@ def _chosen(config: AttackConfig, certificates: Certificates | None, data: Image
         indices = indices[data.labels[indices] != config.target]
     if not len(indices):
         raise InputError("no image is left to attack: " + (
-            f"none of those selected is certified in {config.eps_from}" if certificates is not None else
+            f"none of those selected is certified{' and right' * config.only_right} in {config.eps_from}"
+            if certificates is not None else
             f"all those selected are of class {config.target}, the target"))
     return indices[: config.max_images]
 

@@ -39,6 +39,7 @@ class AttackConfig(SamplingConfig):
                                                     "images at multiples of its own radius, and its certified class")
     times: Sizes | None = Field(
         None, description="with eps-from: the multiples of the radius (default: 1,1.5,2)")
+    only_right: bool = Field(False, description="with eps-from: only images whose certified class is their label")
     certified: Stored | None = Field(None, description="store of `smoothcert certify` over the same images: print its "
                                                      "curve beside the empirical accuracy")
     save_adversaries: bool = Field(False, description="keep the attacked images, as float32")
@@ -59,6 +60,8 @@ class AttackConfig(SamplingConfig):
             yield "give either eps, bounds for all images, or eps-from, the store whose radii are the bounds"
         if self.times is not None and self.eps_from is None:
             yield "times are multiples of a certified radius: give eps-from, the store that holds the radii"
+        if self.only_right and self.eps_from is None:
+            yield "only-right chooses among certified images: give eps-from, the store that holds them"
         if self.eps_from is not None and self.certified is not None:
             yield "with eps-from the bounds differ from image to image: leave certified out"
         if self.eps_from is not None and self.target is not None:

@@ -15,8 +15,8 @@ class TrainConfig(DataConfig, MachineConfig):
     model: str | None = Field(None, description="linear, mlp, cnn, lenet, cnn3, resnet18, resnet20, resnet50, "
                                                 "resnet110 or vgg16; or file.py:factory, package.module:factory, "
                                                 "hf:NAME, timm:NAME, torchvision:NAME (default: that of init, "
-                                                "else cnn); a denoiser: energy-residual, energy-scalar or direct (default: the "
-                                                "first)")
+                                                "else cnn); a denoiser: energy-residual, energy-scalar or direct "
+                                                "(default: the first)")
     model_option: Options = Field(default_factory=dict, description="option of the model, KEY=VALUE (repeatable), such "
                                                                     "as activation=elu")
     normalise: Literal["auto", "standard", "centre", "none"] = Field(

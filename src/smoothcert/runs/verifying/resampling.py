@@ -96,7 +96,8 @@ def _attack(identity: dict[str, Any], options: dict[str, Any], asked: VerifyConf
     return prepare_attack(AttackConfig.checked({
         **options, **_computing(identity, asked), **bounds, **settled, "m": told["m"], "steps": told["steps"],
         "n": n if isinstance(n, list) else [n], "attack": told["name"], "attack_option": told["options"],
-        "target": told["target"], "save_adversaries": told["adversaries"]}))
+        "target": told["target"], "only_right": told.get("only_right", False),
+        "save_adversaries": told["adversaries"]}))
 
 
 def _distributional(identity: dict[str, Any], options: dict[str, Any], asked: VerifyConfig) -> Run:
@@ -106,7 +107,8 @@ def _distributional(identity: dict[str, Any], options: dict[str, Any], asked: Ve
     search = {"search_option": {name: told["search"][name] for name in SEARCH}} if told["search"] else {}
     prices = {name: told[name] for name in ("gamma", "gamma_adv") if told[name]}
     return prepare_distributional(DistributionalConfig.checked(
-        {**options, **proved, **search, **prices, "loss": told["loss"]}))
+        {**options, **proved, **search, **prices, "loss": told["loss"],
+         "eps_equivalent": told.get("eps_equivalent", False)}))
 
 
 _RUNS: dict[str, Callable[[dict[str, Any], dict[str, Any], VerifyConfig], Run]] = {
