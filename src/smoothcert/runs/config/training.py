@@ -72,7 +72,8 @@ class TrainConfig(DataConfig, MachineConfig):
     max_unlabelled: Count | None = Field(None, description="at most this many unlabelled images, evenly spaced "
                                                            "(default: all)")
     pseudo_labels: str | None = Field(None, description="the model that labels the unlabelled images: a model "
-                                                        "directory, or any model that certify takes")
+                                                        "directory, or any model that certify takes; or a file of "
+                                                        "labels, .npy or .npz")
     unlabelled_weight: Sigma = Field(1.0, description="weight of the pseudo-labelled images' mean loss beside the "
                                                       "labelled ones'")
     weights: Literal["best", "last"] = Field("best", description="which weights of the model directories of init, "
@@ -86,7 +87,8 @@ class TrainConfig(DataConfig, MachineConfig):
         if self.new_head and self.init is None:
             raise ValueError("new-head replaces the last layer of another model: give init, that model's directory")
         if self.unlabelled is not None and self.pseudo_labels is None:
-            raise ValueError("unlabelled images need labels: give pseudo-labels, a model that labels them")
+            raise ValueError("unlabelled images need labels: give pseudo-labels, a model that labels them, or a file "
+                             "of labels")
         given = {"pseudo-labels": self.pseudo_labels is not None, "max-unlabelled": self.max_unlabelled is not None,
                  "unlabelled-weight": "unlabelled_weight" in self.model_fields_set,
                  "unlabelled-split": "unlabelled_split" in self.model_fields_set}

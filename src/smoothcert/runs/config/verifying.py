@@ -29,6 +29,7 @@ class VerifyConfig(Config):
     resize: Count | None = Field(None, description="resize of the run, if it was given one")
     crop: Count | None = Field(None, description="crop of the run, if it was given one")
     eps_from: Stored | None = Field(None, description="certify store that an attack store took its radii from")
+    adversaries: Stored | None = Field(None, description="attack store whose images a predict store is of")
     batch_size: Count | None = Field(None, description="samples per forward pass; never changes results in float32 "
                                                        "(default: fits the cache)")
     threads: Count | None = Field(None, description="processor threads for torch (default: all)")

@@ -13,7 +13,7 @@ import numpy as np
 from smoothcert.data.load import KNOWN_SPECS
 from smoothcert.errors import IdentityError, InputError
 from smoothcert.runs.attack import prepare_attack
-from smoothcert.runs.config import AttackConfig, DistributionalConfig, SamplingConfig, VerifyConfig
+from smoothcert.runs.config import AttackConfig, DistributionalConfig, PredictConfig, SamplingConfig, VerifyConfig
 from smoothcert.runs.config.bounding import SEARCH
 from smoothcert.runs.distributional import prepare_distributional
 from smoothcert.runs.files import make_folder
@@ -81,7 +81,13 @@ def _rebuilt(readable: Readable, config: VerifyConfig, out: Path) -> Run:
 
 
 def _sampling(identity: dict[str, Any], options: dict[str, Any], asked: VerifyConfig) -> Run:
-    config = SamplingConfig.checked({**options, **_computing(identity, asked)})
+    given = {**options, **_computing(identity, asked)}
+    if "adversaries" in identity:
+        if asked.adversaries is None:
+            raise InputError("adversaries: this store predicts attacked images: give the attack store that kept them")
+        setting = {name: value for name, value in identity["adversaries"].items() if name != "attack"}
+        given = {**given, "adversaries": asked.adversaries, "setting": setting}
+    config = (PredictConfig if "adversaries" in identity else SamplingConfig).checked(given)
     return prepare(config, partial(stored_plan, identity))
 
 
