@@ -504,6 +504,7 @@ class TestAdversaries:
     ({"eps": "1", "m": "-1"}, "m.0"), ({"eps": "1", "m": "1,x"}, "m.1"), ({"eps": "1", "steps": 0}, "steps"),
     ({"eps": "1", "n": "0"}, "n: "), ({"eps": "1", "n": "100,50"}, "n: .*ascending"),
     ({"eps": "1", "only_right": True}, "only-right chooses"),
+    ({"eps": "1", "attack": "deepfool"}, "give m 0"), ({"eps": "1", "attack": "deepfool", "m": "0,8"}, "give m 0"),
     ({"eps": "1", "times": "1"}, "times are multiples"), ({"eps_from": "c", "times": "0"}, "times"),
     ({"eps_from": "c", "certified": "c"}, "leave certified out"), ({"eps_from": "c", "target": 1}, "leave target out"),
     ({"eps_from": "c", "attack_option": ["norm=linf"]}, "l2"), ({"eps": "1", "attack": "pdg"}, 'did you mean "pgd"'),

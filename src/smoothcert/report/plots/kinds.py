@@ -4,7 +4,7 @@ To add one, write a drawing function (arrays -> figure), a gathering one (reques
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from smoothcert.analysis.panels import noise_panels, resolution_study
 from smoothcert.analysis.regions import Answers, decision_regions
 from smoothcert.checks import check_known, check_probability
 from smoothcert.errors import InputError
-from smoothcert.report.attacks import axis_of, empirical_curve, norm_of
 from smoothcert.report.bound_curves import bound_panels
 from smoothcert.report.denoising import contraction_of, denoised_copies, denoised_gallery, failures_of
 from smoothcert.report.gallery import ImagesOf, gallery_of
@@ -24,7 +23,15 @@ from smoothcert.report.plots.bounding import draw_bounds
 from smoothcert.report.plots.counts import draw_abstention, draw_scatter, draw_top_shares, draw_wall
 from smoothcert.report.plots.denoising import draw_contraction, draw_denoised, draw_failures
 from smoothcert.report.plots.images import draw_gallery, draw_panels, draw_regions, draw_resolution
-from smoothcert.report.plots.lines import Empirical, Observed, draw_curves, draw_empirical, draw_envelope
+from smoothcert.report.plots.lines import (
+    Empirical,
+    Envelopes,
+    draw_curves,
+    draw_empirical,
+    draw_envelopes,
+    draw_theorems,
+)
+from smoothcert.report.plots.observed import best_observed, observed, shared_norm
 from smoothcert.report.present import check_records
 from smoothcert.report.results import Result
 from smoothcert.report.robustness import Robustness
@@ -32,19 +39,20 @@ from smoothcert.report.same_data import check_same_data
 from smoothcert.report.studies import (
     among,
     bounds_compared,
-    envelope,
+    envelopes,
     pairs,
     projected_over_alpha,
     projected_over_n,
     shares,
+    theorems,
     top_shares,
     wall,
 )
 from smoothcert.report.thin import drawn_curve
+from smoothcert.report.upper import upper_bound
 from smoothcert.report.votes import votes_of
 from smoothcert.runs.recertify import noise_of
 from smoothcert.runs.store import Store
-from smoothcert.stats import clopper_pearson
 
 _PANEL_SIGMA = (0.12, 0.25, 0.5, 1.0)
 _FRONT = ("denoiser", "walk-jump", "front-option")
@@ -134,8 +142,30 @@ def _only(request: Request) -> tuple[Store, str]:
     return _opened(request)[0]
 
 
+def _grouped(request: Request) -> list[Result]:
+    """The certified runs, each with the method that it was named with."""
+    return [replace(Result.of(open_records(one.path), one.name), group=one.group) for one in named(request.stores)]
+
+
 def _curves(request: Request) -> Any:
-    return [drawn_curve(result, request.rho) for result in _results(request)]
+    """Certified curves, and the empirical upper bounds that attack stores prove."""
+    opened = _opened(request)
+    return ([drawn_curve(Result.of(store, name), request.rho) for store, name in opened if store.kind != "attack"],
+            [upper_bound(store, name) for store, name in opened if store.kind == "attack"])
+
+
+def _envelopes(request: Request) -> Envelopes:
+    """Of certified runs, or of attack stores, the best of each method."""
+    opened = [(open_records(one.path), one) for one in named(request.stores)]
+    if {store.kind for store, _ in opened} != {"attack"}:
+        results = _grouped(request)
+        check_same_data(results)
+        return Envelopes(envelopes(results, request.rho), [], [])
+    norm = shared_norm([store for store, _ in opened])
+    runs = [(one.group, observed(store, one.name, request.rho / len(opened))[-1]) for store, one in opened]
+    groups = dict.fromkeys(group for group, _ in runs)
+    return Envelopes([], [best_observed(group, [run for own, run in runs if own == group]) for group in groups],
+                     [run for _, run in runs], norm)
 
 
 def _empirical(request: Request) -> Empirical:
@@ -145,24 +175,11 @@ def _empirical(request: Request) -> Empirical:
     results = [Result.of(store, name) for store, name in opened if store.kind != "attack"]
     if not attacks or not results:
         raise InputError("empirical shows certify stores beside attack stores: give at least one of each")
-    norms = {norm_of(store) for store, _ in attacks}
-    if len(norms) > 1:
-        raise InputError(f"the attacks are bounded in different norms ({', '.join(sorted(norms))}): draw each alone")
-    norm = norms.pop()
+    norm = shared_norm([store for store, _ in attacks])
     attacked = np.unique(np.concatenate([store.column("index") for store, _ in attacks]))
     shared = [among(result if norm == "l2" else result.in_linf(), attacked) for result in results]
     return Empirical([drawn_curve(result, request.rho) for result in shared],
-                     [_observed(store, name) for store, name in attacks], norm)
-
-
-def _observed(store: Store, name: str) -> Observed:
-    if axis_of(store) != "eps":
-        raise InputError(f"{store.folder} attacked each image at multiples of its own radius: it has no curve over eps")
-    curve = empirical_curve(store)
-    images = len(np.unique(store.column("index")))
-    right = np.rint(curve.accuracy * images).astype(np.int64)
-    low, high = (np.asarray(clopper_pearson(right, images, 0.025, side)) for side in ("lower", "upper"))
-    return Observed(f"{name}, under attack", curve.size, curve.accuracy, low, high)
+                     [one for store, name in attacks for one in observed(store, name)], norm)
 
 
 def _projection(request: Request) -> Any:
@@ -258,13 +275,16 @@ def _images(request: Request) -> ImagesOf:
 
 
 KINDS: dict[str, Kind] = {
-    "curve": Kind(_curves, draw_curves, "certified accuracy against radius, with lower bounds"),
-    "envelope": Kind(lambda r: envelope(_comparable(r), r.rho), draw_envelope,
-                     "the best of several runs at each radius, bound at rho / number of runs", least=2),
+    "curve": Kind(_curves, lambda data: draw_curves(*data), "certified accuracy against radius, with lower bounds, and "
+                  "the upper bounds that attacks prove"),
+    "envelope": Kind(_envelopes, draw_envelopes, "the best of several runs of each method at each radius, or attack "
+                     "stores' at each eps, bound at rho / number of runs", least=2),
     "empirical": Kind(_empirical, draw_empirical, "certified accuracy, and accuracy under the attacks of attack stores",
                       least=2),
     "bounds": Kind(lambda r: bounds_compared(*_only(r), r.rho), draw_curves,
                    "the radii of Cohen, Li and Lecuyer from the same counts", most=1),
+    "theorems": Kind(lambda r: theorems(_only(r)[0]), draw_theorems,
+                     "radius against p_A under Cohen, Li and Lecuyer, and where the images stand", most=1),
     "projection": Kind(_projection, draw_curves, "the same run at another n (an estimate) or alpha",
                        ("n", "alpha"), most=1),
     "abstention": Kind(lambda r: shares(_results(r)), draw_abstention, "right, wrong and abstained"),

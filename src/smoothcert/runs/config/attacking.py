@@ -30,7 +30,8 @@ class AttackConfig(SamplingConfig):
     answer: Literal["votes", "softmax"] = Field(
         "votes", description="how the attacked image is answered: votes (PREDICT) or softmax, the largest mean "
                              "probability of n noisy copies, which is no test and never abstains")
-    attack: str = Field("pgd", description="pgd, ddn or stein (asks the model only for answers)")
+    attack: str = Field("pgd", description="pgd, ddn, stein (asks the model only for answers) or deepfool "
+                                             "(of the base classifier: m 0)")
     attack_option: Options = Field(default_factory=dict, description="option of the attack, KEY=VALUE (repeatable), "
                                                                      "such as surrogate=wrong or norm=linf")
     target: Whole | None = Field(None, description="class that the attack wants (default: any but the right one); "
@@ -76,6 +77,9 @@ class AttackConfig(SamplingConfig):
             yield "answers by softmax follow the network as it is, in float32: leave engine and precision out"
         if 0 in self.m and self.attack == "stein":
             yield "m = 0 follows the base classifier's gradient, and stein has none but that of noisy copies"
+
+        if self.attack == "deepfool" and (self.m != (0,) or self.target is not None):
+            yield "deepfool attacks the base classifier at the image itself, away from its class: give m 0, no target"
 
     def _attack_problems(self) -> Iterator[str]:
         """What the attack itself says of its options; it is imported only here, since it needs torch."""
