@@ -64,10 +64,10 @@ def test_bounds_are_those_of_the_store(done):
     run = Robustness.of(read_store(folders["bounded"]))
     comparison = compared(planned, out)
     lines = {line.setting: line for line in comparison.lines if line.step == "bounded"}
-    assert list(lines) == ["certificate", "outside, estimate", "inside, estimate"]
+    assert list(lines) == ["certificate", "outside, estimate", "inside (rho with noise), estimate"]
     for setting, line in lines.items():
         assert (line.measure, line.images, line.row) == ("bound", run.images, ROW)
-        kind = setting.partition(",")[0]
+        kind = setting.partition(",")[0].partition(" ")[0]
         assert [(figure.at, figure.obtained) for figure in line.figures] == [
             (rho, run.at(rho)[kind]) for rho in (0, 0.01)]
     for render in (text, markdown):

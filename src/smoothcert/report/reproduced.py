@@ -180,8 +180,9 @@ def _bounded(read: _Read) -> Iterator[Line]:
     for kind in ("certificate", *FORMS):
         if all(figures[kind] is not None for figures in at.values()):
             labels = sorted({figures[f"{kind}_label"] for figures in at.values()}) if kind in FORMS else []
+            named = f"{kind} (rho with noise)" if kind == "inside" else kind
             yield read.line([Figure(rho, figures[kind], None, None, None) for rho, figures in at.items()],
-                            images=run.images, setting=", ".join([kind, *labels]), measure="bound")
+                            images=run.images, setting=", ".join([named, *labels]), measure="bound")
 
 
 _READERS: dict[str, Callable[[_Read], Iterator[Line]]] = {
