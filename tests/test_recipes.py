@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from smoothcert.cli.main import app
 from smoothcert.errors import ConfigError, FileError, InputError, UnknownNameError
 from smoothcert.report.attacks import outcomes
+from smoothcert.report.predictions import Predicted
 from smoothcert.report.reproduced import compared
 from smoothcert.report.reproduced_tables import markdown, text
 from smoothcert.runs.planning import plan
@@ -378,6 +379,24 @@ def test_attacks_are_read_by_eps_or_by_multiple_of_the_radius(tmp_path):
     assert (last.measure, last.figures[-1].at, last.figures[-1].expected) == ("changed", 8, 0.5)
     assert last.figures[-1].obtained > 0
     assert "by-radius, answers changed by attack" in text(comparison)
+
+
+def test_predictions_have_a_line_for_every_n(tmp_path):
+    def predicting(content):
+        content["steps"][3] = {"name": "predicted", "verb": "predict", "options": {
+            "model": "$step.model", "n": [50, 200], "every": 45, "seed": 0}}
+        content["rows"] = [{**content["rows"][0], "expected": {"predicted": {"accuracy": {0: .5}, "abstained": .1}}}]
+        content["best"] = []
+        content["steps"].pop(1)
+        content["scales"].pop("cpu")
+
+    planned = plan(recipe(predicting))
+    reproduce(planned, ["a"], tmp_path, {"threads": 1}, watching([]))
+    lines = [line for line in compared(planned, tmp_path).lines if line.step == "predicted"]
+    assert [line.setting for line in lines] == ["n 50", "n 200"]
+    assert [line.figures[0].expected for line in lines] == [None, 0.5]
+    looks = Predicted.of(read_store(planned.tasks["a"][2].path(tmp_path))).looks
+    assert [line.figures[0].obtained for line in lines] == [look.correct.mean() for look in looks]
 
 
 def test_rows_finished_earlier_are_compared_too(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from smoothcert.report.attacks import Outcome, axis_of, outcomes
-from smoothcert.report.predictions import prediction_summary
+from smoothcert.report.predictions import Predicted
 from smoothcert.report.results import Result, default_radii
 from smoothcert.report.robustness import FORMS, Robustness
 from smoothcert.runs.planning import Plan, Task
@@ -152,10 +152,13 @@ def _certified(read: _Read) -> Iterator[Line]:
 
 
 def _predicted(read: _Read) -> Iterator[Line]:
-    told, expected = prediction_summary(read.store), read.expected
-    figure = _figure(0.0, int(read.store.correct.sum()), told["images"], expected.accuracy)
-    yield read.line([figure], images=told["images"], abstained=told["abstained"],
-                    expected_abstained=expected.abstained)
+    """A line for every n; what was printed stands beside the largest."""
+    last, expected = Predicted.of(read.store), read.expected
+    for look in last.looks:
+        printed = expected if look.n == last.n else Expected.checked({})
+        figure = _figure(0.0, int(look.correct.sum()), look.images, printed.accuracy)
+        yield read.line([figure], images=look.images, abstained=float(look.abstained.mean()),
+                        expected_abstained=printed.abstained, setting=f"n {look.n:,}" if last.earlier else "")
 
 
 def _attacked(read: _Read) -> Iterator[Line]:
