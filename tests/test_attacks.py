@@ -648,7 +648,7 @@ class TestRefusals:
 
     def test_adre_surrogate(self):
         with pytest.raises(InputError, match="lam"):
-            AdreSurrogate(1.0)
+            AdreSurrogate(-0.1)
         with pytest.raises(InputError, match="regulariser"):
             AdreSurrogate(0.1, "none")
 

@@ -314,6 +314,11 @@ class TestAdre:
         log_p = logits.log_softmax(-1)[0, 0]
         found = objective.of_logits(logits, torch.tensor([1])).total
         assert float(found) == pytest.approx(float(-log_p[1] + 1.5 * log_p[0]), rel=1e-6)
+        with pytest.warns(QualityWarning):
+            adversarial = build_objective("adre", 0.5, k=2, lam=1.5, cap=None, eps=0.2, steps=1, warmup=0)
+        images = torch.rand(3, 1, 4, 4, generator=generator())
+        model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+        assert torch.isfinite(adversarial.loss(model, images, torch.arange(3), Step(generator(), 1.0)).total)
 
     @pytest.mark.parametrize("cap", [None, 9.0])
     def test_the_logit_gradient_at_k_1(self, cap):
