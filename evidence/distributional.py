@@ -22,7 +22,8 @@ from smoothcert.runs.store import Store, read_store
 
 CLI = str(Path(sys.executable).parent / "smoothcert")
 RECIPE = "yang2021-mnist"
-ROWS = ("nal-0.25", "nal-1.5", "wrm-0.25", "wrm-1.5", "smoothadv", "stability", "trades", "undefended")
+ROWS = ("nal-0.25", "nal-1.5", "nal-elu-0.25", "wrm-0.25", "nal-elu-1.5", "wrm-1.5", "smoothadv", "stability", "trades",
+        "undefended")
 BOUNDED = ("nal-0.25", "nal-1.5", "undefended")
 """The rows whose certificates and worst cases are compared."""
 PRICES = (0.25, 1.5, 3.0)
@@ -52,7 +53,7 @@ def bounded(model: Path, out: Path) -> Robustness:
 
 
 def page(planned: Plan, stores: dict[str, Store]) -> str:
-    """Accuracy of every row at every radius, and NAL less WRM at the same gamma."""
+    """Accuracy of every row at every radius, and NAL less WRM on one network at the same gamma."""
     curves = {row: empirical_curve(store) for row, store in stores.items()}
     size = next(iter(curves.values())).size
     told = next(iter(stores.values())).identity
@@ -64,14 +65,15 @@ def page(planned: Plan, stores: dict[str, Store]) -> str:
              f"| row | {' | '.join(f'{radius:g}' for radius in size)} |", "|---" * (len(size) + 1) + "|"]
     lines += [f"| {row} | {' | '.join(f'{100 * share:.1f}' for share in curve.accuracy)} |"
               for row, curve in curves.items()]
-    lines += ["", "NAL less WRM, in points: on the same images, averaged over all radii above 0, with the standard "
-                  "error of its mean over the images (an estimate; it knows nothing of other trainings).\n"]
+    lines += ["", "NAL less WRM, in points: on one network, with ELU, and on the same images, averaged over all radii "
+                  "above 0, with the standard error of its mean over the images (an estimate; it knows nothing of "
+                  "other trainings).\n"]
     for row in stores:
-        other = row.replace("nal-", "wrm-")
-        if row.startswith("nal-") and other in stores:
+        other = row.replace("nal-elu-", "wrm-")
+        if row.startswith("nal-elu-") and other in stores:
             above = 100 * (robust_share(stores[row]) - robust_share(stores[other]))
             error = above.std(ddof=1) / np.sqrt(len(above))
-            lines.append(f"- gamma {row.removeprefix('nal-')}: {above.mean():+.1f} ({error:.1f})")
+            lines.append(f"- gamma {row.removeprefix('nal-elu-')}: {above.mean():+.1f} ({error:.1f})")
     return "\n".join(lines) + "\n"
 
 

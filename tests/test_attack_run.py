@@ -18,14 +18,16 @@ from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError
 from smoothcert.report.attack_tables import attack_summary, attack_text
 from smoothcert.report.attacks import beside, empirical_curve, outcomes, violations
 from smoothcert.report.describe import described
+from smoothcert.report.predictions import Predicted
 from smoothcert.report.results import Result
 from smoothcert.runs.adversaries import read_adversaries
 from smoothcert.runs.attack import PART, attack, prepare_attack
 from smoothcert.runs.certify import certify, predict
-from smoothcert.runs.config import AttackConfig, CertifyConfig, PredictConfig
+from smoothcert.runs.config import AttackConfig, CertifyConfig, PredictConfig, VerifyConfig
 from smoothcert.runs.manifest import read_manifest, write_manifest
 from smoothcert.runs.recertify import recertify
 from smoothcert.runs.store import Record, Store, Tally, read_store, write_store
+from smoothcert.runs.verify import verify
 from smoothcert.stats import FixedPredict, History, Look
 
 NETS = """
@@ -375,6 +377,18 @@ class TestFromCertificates:
         assert found.pairs == np.sum(radius > 0)
         assert found.changed == 0
 
+    def test_only_right_leaves_out_what_is_certified_in_a_wrong_class(self, home, certified, tmp_path):
+        options = digits(home, tmp_path / "s", eps_from=certified.folder, times="1", only_right=True)
+        del options["max_images"]
+        store = attacked(**options)
+        right = (certified.column("radius") > 0) & certified.correct
+        assert np.unique(store.column("index")).tolist() == np.flatnonzero(right).tolist()
+        assert (store.column("attacked") == store.column("label")).all()
+        assert store.identity["attack"]["only_right"]
+        wrong = np.flatnonzero((certified.column("radius") > 0) & ~certified.correct)
+        with pytest.raises(InputError, match="certified and right"):
+            attacked(**{**options, "out": tmp_path / "t", "indices": ",".join(map(str, wrong))})
+
     def test_image_options_choose_among_its_images(self, home, certified, tmp_path):
         held = np.flatnonzero(certified.column("radius") > 0)
         options = digits(home, tmp_path / "s", eps_from=certified.folder, start=2, every=2, max_images=3)
@@ -429,6 +443,44 @@ class TestAdversaries:
             assert np.array_equal(np.abs(delta).max((1, 2, 3)), grid.column("linf")[rows])
         assert len(list((grid.folder / "adversaries").iterdir())) == 6 * -(-20 // PART)
 
+    def test_predict_answers_about_them_as_the_attack_did(self, home, grid, tmp_path):
+        """At the attack's own seed the votes are its own; the larger n goes on from them. Workers change nothing."""
+        asked = {"model": f"{home}/nets.py:Means", "engine": "plain", "seed": 1, "adversaries": grid.folder,
+                 "setting": {"eps": 1.0, "m": 4}, "out": tmp_path / "p", "n": "20,60,200"}
+        store = predict(PredictConfig.checked(asked))
+        rows = np.flatnonzero((grid.column("eps") == 1) & (grid.column("m") == 4))
+        assert store.column("index").tolist() == grid.column("index")[rows].tolist()
+        assert store.identity["noise"]["sigma"] == SIGMA
+        assert store.identity["adversaries"] == {"attack": "pgd", "eps": 1.0, "m": 4, "steps": 3}
+        theirs = grid.histories(0, grid.num_records)
+        for row, history in zip(rows, store.histories(0, store.num_records), strict=True):
+            for mine, own in zip(history[:2], theirs[row], strict=True):
+                assert np.array_equal(mine.counts, own.counts)
+        told = Predicted.of(store)
+        assert [look.n for look in told.looks] == [20, 60, 200]
+        for look in told.earlier:
+            outcome = next(o for o in outcomes(grid) if (o.size, o.m, o.n) == (1, 4, look.n))
+            assert (look.correct.mean(), look.abstained.mean()) == (outcome.accuracy, outcome.abstained)
+        with_workers = predict(PredictConfig.checked({**asked, "out": tmp_path / "w", "workers": 2}))
+        assert files(with_workers.folder) == files(store.folder)
+        verified = verify(VerifyConfig.checked({"store": tmp_path / "p", "resample": 3, "model": asked["model"],
+                                                "adversaries": grid.folder}))
+        assert not [problem for check in verified.checks for problem in check.problems]
+
+    @pytest.mark.parametrize(("change", "words"), [
+        ({"setting": {"eps": 0.7}}, "0 settings"), ({"setting": {}}, "6 settings"),
+        ({"split": "train"}, "other images"),
+        ({"start": 300}, "none of the images selected was attacked"),
+        ({"setting": {"epsilon": 1}}, "setting takes eps, times, m, steps"),
+        ({"adversaries": None, "setting": {"eps": 1}}, "give adversaries"),
+    ])
+    def test_predict_says_which_adversaries_it_misses(self, home, grid, tmp_path, change, words):
+        given = {"model": f"{home}/nets.py:Means", "seed": 1, "adversaries": grid.folder,
+                 "setting": {"eps": 1.0, "m": 4}, "out": tmp_path / "p", **change}
+        with pytest.raises((InputError, ConfigError, StoreError), match=words):
+            predict(PredictConfig.checked(given))
+        assert not (tmp_path / "p").exists()
+
     def test_what_is_missing_or_changed_is_named(self, home, grid, tmp_path):
         with pytest.raises(InputError, match=r"6 settings; the store has eps 0\.5, m 0, steps 3"):
             read_adversaries(grid.folder)
@@ -451,6 +503,8 @@ class TestAdversaries:
     ({"eps": "-1"}, "above 0"), ({"eps": "nan"}, "above 0"), ({"eps": "1,0.5"}, "ascending"), ({"eps": ""}, "nothing"),
     ({"eps": "1", "m": "-1"}, "m.0"), ({"eps": "1", "m": "1,x"}, "m.1"), ({"eps": "1", "steps": 0}, "steps"),
     ({"eps": "1", "n": "0"}, "n: "), ({"eps": "1", "n": "100,50"}, "n: .*ascending"),
+    ({"eps": "1", "only_right": True}, "only-right chooses"),
+    ({"eps": "1", "attack": "deepfool"}, "give m 0"), ({"eps": "1", "attack": "deepfool", "m": "0,8"}, "give m 0"),
     ({"eps": "1", "times": "1"}, "times are multiples"), ({"eps_from": "c", "times": "0"}, "times"),
     ({"eps_from": "c", "certified": "c"}, "leave certified out"), ({"eps_from": "c", "target": 1}, "leave target out"),
     ({"eps_from": "c", "attack_option": ["norm=linf"]}, "l2"), ({"eps": "1", "attack": "pdg"}, 'did you mean "pgd"'),

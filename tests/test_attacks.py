@@ -607,6 +607,21 @@ class TestAgainstFoolbox:
         assert found.min() >= 0
         assert found.max() <= 1
 
+    def test_deepfool_as_an_attack_is_its_own_perturbation_within_eps(self, trained):
+        pytest.importorskip("foolbox")
+        net, x, y = trained
+        net.eval()
+        whole, _ = deepfool(net, x, y)
+        norms = (whole - x).flatten(1).norm(dim=1)
+        middle = float(norms.median())
+        found = attacked(build_attack("deepfool", eps=middle, steps=50), net, x, y, generator=generator())
+        reached = norms <= middle * (1 - 1e-5)
+        assert torch.allclose(found[reached], whole[reached], atol=1e-6)
+        rest = (found - x).flatten(1).norm(dim=1)[~reached]
+        assert (rest <= middle).all()
+        assert torch.allclose(rest, torch.full_like(rest, middle), rtol=1e-3)
+        assert (net(found[reached]).argmax(1) != y[reached]).float().mean() > 0.9
+
     def test_deepfool_without_foolbox(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "foolbox", None)
         monkeypatch.setitem(sys.modules, "foolbox.attacks.deepfool", None)
@@ -633,7 +648,7 @@ class TestRefusals:
 
     def test_adre_surrogate(self):
         with pytest.raises(InputError, match="lam"):
-            AdreSurrogate(1.0)
+            AdreSurrogate(-0.1)
         with pytest.raises(InputError, match="regulariser"):
             AdreSurrogate(0.1, "none")
 

@@ -1,5 +1,6 @@
 """Random crops and flips: their distributions, their determinism, and that no global generator is touched."""
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -59,7 +60,28 @@ def test_crop_and_flip_are_the_crop_then_the_flip():
     assert torch.equal(augment(images, "crop-flip", generator(4)), expected)
 
 
-@pytest.mark.parametrize("kind", ["crop", "flip", "crop-flip"])
+def test_resized_windows_have_the_areas_and_ratios_of_imagenet_training():
+    """On a ramp the ends of the enlarged window say how large it was. Drawn by hand: an area uniform on [.08, 1] and a
+    ratio log-uniform on [3/4, 4/3], until the window fits."""
+    side, ramp = 64, torch.linspace(0, 1, 64)
+    images = torch.stack([ramp[:, None].expand(side, side), ramp[None, :].expand(side, side)]).repeat(600, 1, 1, 1)
+    moved = augment(images, "resized-crop", generator(5))
+    height = (moved[:, 0, -1, 0] - moved[:, 0, 0, 0]) * side + 0.5
+    width = (moved[:, 1, 0, -1] - moved[:, 1, 0, 0]) * side + 0.5
+    random = np.random.default_rng(0)
+    area, ratio = random.uniform(0.08, 1, 20_000), np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3), 20_000))
+    fits = (area * ratio <= 1) & (area / ratio <= 1)
+    assert stats.ks_2samp((height * width / side**2).numpy(), area[fits]).pvalue > 0.001
+    assert stats.ks_2samp((width / height).numpy(), ratio[fits]).statistic < 0.1
+    assert (moved >= 0).all()
+    assert (moved <= 1).all()
+
+
+def test_a_window_that_never_fits_is_cut_to_fit():
+    assert augment(torch.rand(20, 1, 4, 40), "resized-crop", generator(1)).shape == (20, 1, 4, 40)
+
+
+@pytest.mark.parametrize("kind", ["crop", "flip", "crop-flip", "resized-crop", "resized-crop-flip"])
 def test_the_generator_alone_decides(kind):
     images = torch.rand(64, 3, 8, 8, generator=generator(9))
     before = images.clone()

@@ -16,6 +16,8 @@ from smoothcert import SmoothedClassifier
 from smoothcert.data import load_data
 from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
 from smoothcert.report.curves import certified_curve
+from smoothcert.report.listings import render_predictions
+from smoothcert.report.predictions import Predicted, prediction_text
 from smoothcert.report.results import Result, default_radii
 from smoothcert.report.tables import render, summary
 from smoothcert.runs.certify import certify, predict
@@ -69,6 +71,28 @@ def test_predict_stores_agree_with_the_smoothed_classifier(model, tmp_path):
         found = g.predict(load_data("digits").image(index), n=200, index=index)
         assert store.column("p_value")[row] == found.p_value
         assert np.array_equal(store.counts("predict")[row], found.counts)
+
+
+def test_several_n_are_looks_at_one_sample(model, tmp_path):
+    """The first 100 of predict --n 100,400 are the sample of --n 100; the store's answer is that of the last look."""
+    told = {"model": str(model), "max_images": 12, "seed": 1}
+    both = predict(PredictConfig.checked({**told, "n": "100,400", "out": tmp_path / "b"}))
+    stores = {n: predict(PredictConfig.checked({**told, "n": n, "out": tmp_path / str(n)})) for n in (100, 400)}
+    assert stores[100].identity["procedure"]["n"] == 100
+    assert both.identity["procedure"]["n"] == [100, 400]
+    assert both.column("prediction").tolist() == stores[400].column("prediction").tolist()
+    for history, small in zip(both.histories(0, 12), stores[100].histories(0, 12), strict=True):
+        assert np.array_equal(history[0].counts, small[0].counts)
+    looks = Predicted.of(both).looks
+    for look in looks:
+        alone = Predicted.of(stores[look.n])
+        assert (look.n, look.correct.tolist(), look.abstained.tolist()) == (
+            alone.n, alone.correct.tolist(), alone.abstained.tolist())
+    shown = render_predictions([Predicted.of(both)], 0.05, "csv").splitlines()
+    assert [line.split(",")[5] for line in shown] == ["n", "100", "400"]
+    assert "at n 100: accuracy" in prediction_text(both)
+    with pytest.raises(ConfigError, match="ascending"):
+        PredictConfig.checked({**told, "n": "400,100", "out": tmp_path / "c"})
 
 
 def test_results_do_not_depend_on_batch_size_threads_or_selection(model, tmp_path):

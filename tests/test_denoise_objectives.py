@@ -292,10 +292,11 @@ class TestXhat:
         assert torch.allclose(loss_of(build_objective("xhat", SIGMA, eps=0.0, m=4), model).total, expected)
 
     @pytest.mark.parametrize("name", ["energy-residual", "direct"])
-    def test_its_three_gradients_against_differences(self, name):
+    @pytest.mark.parametrize("clamp", [False, True])
+    def test_its_three_gradients_against_differences(self, name, clamp):
         """grad_y phi in x_hat; grad_x J through the denoiser, which PGD follows; grad_theta J with x_hat held."""
         model = composition(name, batchnorm=False)
-        objective = build_objective("xhat", SIGMA, m=2, eps=0.3, steps=1)
+        objective = build_objective("xhat", SIGMA, m=2, eps=0.3, steps=1, clamp=clamp)
         inputs: list[Tensor] = []
         hook = model.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
         loss = loss_of(objective, model)
@@ -315,9 +316,10 @@ class TestXhat:
         x = IMAGES.clone()
         ascent = differences(lambda: j(x).sum().item(), x)
         delta = 2 * 0.3 * ascent / ascent.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-        into_box = (IMAGES + delta).clamp(0, 1) - IMAGES
-        norms = into_box.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-        attacked = IMAGES + into_box * (0.3 / norms).clamp(max=1)
+        allowed = (IMAGES + delta).clamp(0, 1) - IMAGES if clamp else delta
+        norms = allowed.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        attacked = IMAGES + allowed * (0.3 / norms).clamp(max=1)
+        assert clamp == bool(((attacked >= 0) & (attacked <= 1)).all())
         assert torch.allclose(inputs[0].unflatten(0, (6, 2)), IMAGES[:, None] + noise)
         assert torch.allclose(inputs[-1].unflatten(0, (6, 2)), attacked[:, None] + noise, atol=1e-6)
         assert torch.allclose(loss.total, j(attacked).mean(), atol=1e-6)

@@ -12,7 +12,15 @@ from torch import nn
 from smoothcert import SmoothedClassifier
 from smoothcert.data import load_data
 from smoothcert.denoise import DenoisedClassifier, GaussianDenoiser, WalkJump, build_denoiser, generator_normals
-from smoothcert.errors import ConfigError, EngineWarning, FileError, InputError, ModelError, SmoothcertError
+from smoothcert.errors import (
+    ConfigError,
+    EngineWarning,
+    FileError,
+    InputError,
+    ModelError,
+    QualityWarning,
+    SmoothcertError,
+)
 from smoothcert.models import build_model
 from smoothcert.noise import STAGES, PhiloxStream, build_noise, walk_position
 from smoothcert.report.describe import described
@@ -76,6 +84,16 @@ class TestTraining:
         noisy = clean + SIGMA * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
         error = (denoiser(noisy, SIGMA).detach() - clean).square().flatten(1).sum(dim=1).mean()
         assert float(error) == pytest.approx(card.best["validation_error"], rel=0.1)
+
+    def test_a_denoiser_worse_than_none_warns_when_trained_and_when_put_in_front(self, home, tmp_path):
+        with pytest.warns(QualityWarning, match="worse than none"):
+            card = train(energy(tmp_path / "bad", 0.05, epochs=1, lr=1e-6))
+        assert card.best["validation_error"] > card.best["validation_error_without"]
+        with pytest.warns(QualityWarning, match="bad is worse than none"):
+            certify(certifying(home / "plain", tmp_path / "store", denoiser=tmp_path / "bad"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", QualityWarning)
+            certify(certifying(home / "plain", tmp_path / "good", denoiser=home / "denoiser"))
 
     def test_the_best_epoch_is_that_of_the_least_error(self, tmp_path):
         measure = loop.MEASURES["denoiser"]

@@ -58,7 +58,7 @@ def shrunk(beta: float) -> Estimates:
 
 
 def test_every_table_and_figure_has_a_recipe():
-    names = ["figure2", "figure3", "figure4", "figure5", "table1", "table2"]
+    names = ["figure2", "figure3", "figure4", "figure5", "figure6", "table1", "table2"]
     assert [name.removeprefix("saremi2020-") for name in RECIPES] == names
     for name in RECIPES:
         for scale in ("smoke", "cpu", "paper"):
@@ -76,7 +76,7 @@ def test_only_rows_behind_a_denoiser_train_one_and_all_are_certified_at_their_si
         for scale in ("smoke", "cpu", "paper"):
             for row, tasks in plan(read_recipe(name), scale).tasks.items():
                 trained = {task.step: task.options for task in tasks if task.verb == "train"}
-                behind = row.startswith(("pi", "xhat"))
+                behind = row.startswith(("pi", "xhat", "walk-jump"))
                 assert ("denoiser" in trained) == behind, (name, row)
                 certified = tasks[-1].options
                 if behind:
@@ -93,8 +93,21 @@ def test_figures_share_what_the_tables_trained():
     for scale in ("cpu", "paper"):
         assert folders("table1", "pi-0.6", scale)[:2] == folders("figure4", "pi-0.6", scale)[:2]
         assert folders("table1", "pi-0.6", scale)[1] == folders("table2", "xhat-0.6", scale)[0]
+        assert folders("figure6", "walk-jump", scale)[:2] == folders("figure4", "pi-0.6", scale)[:2]
         assert folders("figure2", "pi-0.6", scale) == folders("figure4", "pi-0.6", scale)
     assert folders("table2", "xhat-0.6", "paper") == folders("figure5", "xhat-0.6-n1e6", "paper")
+
+
+@pytest.mark.parametrize("scale", ["smoke", "cpu", "paper"])
+def test_figure_6_walks_at_sigma_0_05_from_the_estimate_at_0_6(scale):
+    tasks = plan(read_recipe("saremi2020-figure6"), scale).tasks
+    trained = {task.step: task for task in tasks["walk-jump"] if task.verb == "train"}
+    certified = tasks["walk-jump"][-1].options
+    assert (trained["denoiser"].options["sigma"], trained["fine"].options["sigma"]) == (0.6, 0.05)
+    assert (certified["denoiser"].folder, certified["walk_jump"].folder) == (
+        trained["denoiser"].folder, trained["fine"].folder)
+    assert certified["front_option"] == {"step": 0.001, "steps": 3 if scale == "smoke" else 100}
+    assert "walk_jump" not in tasks["pi"][-1].options
 
 
 def test_a_recipe_runs_at_scale_smoke(tmp_path):

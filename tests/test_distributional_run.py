@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,10 +21,12 @@ from smoothcert.distributional import (
     certificate_from_counts,
     certificate_from_moments,
     clipped_cross_entropy,
+    eps_equivalent,
     errors_of,
     inside_bound,
     outside_bound,
     sample_losses,
+    side_by_side,
 )
 from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError, StoreError
 from smoothcert.noise import build_noise
@@ -294,6 +297,40 @@ class TestShown:
         assert told["loss"] == "0-1"
         assert "gamma: all must" in self.run("distributional", "m", "--gamma", "-1", "-o", "x", code=2)
         assert "no.tsv is no store" in self.run("distributional", "no.tsv", "--rho", "0.1", code=2).replace("\n", " ")
+
+    def test_each_cost_has_a_head_of_its_own_and_both_bounds_stand_at_one_cost(self, store):
+        shown = self.run("distributional", store.folder, "--rho", "0.01,0.1", "-q").splitlines()
+        head = next(line for line in shown if line.startswith("rho "))
+        assert re.split(r"  +", head) == ["rho", "certificate", "these images", "outside", "found", "rho with noise",
+                                          "inside", "found"]
+        told = Robustness.of(store)
+        exact = side_by_side(told.bounds["outside"], told.bounds["inside"])
+        assert exact.noise_cost == pytest.approx(64 * SIGMA**2)
+        place = next(i for i, line in enumerate(shown) if line.startswith("rho + noise"))
+        for line, rho in zip(shown[place + 1 : place + 3], (0.01, 0.1), strict=True):
+            assert line.split() == [f"{rho:g}", *(f"{value:.4f}" for value in exact.at(rho))]
+        assert (told.at(0.1)["beside_smoothed"], told.at(0.1)["beside_base"]) == exact.at(0.1)
+
+    def test_the_eps_that_a_gamma_stands_for(self, home, tmp_path):
+        given = options(home, tmp_path / "s", eps_equivalent=True)
+        store = bounded(given)
+        told, net, data = Robustness.of(store), network(home), load_data("digits")
+        images, labels = torch.from_numpy(data.batch(range(IMAGES))), torch.from_numpy(data.labels[:IMAGES])
+        for gamma, eps in told.equivalent.items():
+            exact = eps_equivalent(net, [(images, labels)], gamma, SIGMA, seed=0)
+            assert eps == pytest.approx(exact, rel=0.05)  # other noise
+        assert list(told.equivalent) == list(GAMMAS)
+        assert [one["gamma"] for one in told.content([0.0])["eps_equivalent"]] == list(GAMMAS)
+        shown = [line.split() for line in self.run("distributional", store.folder, "-q").splitlines()]
+        place = shown.index(["gamma", "0.5", "3", "400"])
+        assert shown[place + 1] == ["eps", *(f"{eps:.3g}" for eps in told.equivalent.values())]
+        assert "nothing is wrong" in self.run("verify", store.folder, "--resample", "4", "--model",
+                                              f"{home}/nets.py:Means")
+        plain = bounded(options(home, tmp_path / "plain"))
+        assert "eps_equivalent" not in plain.identity["distributional"]
+        assert told.at(0.1) == Robustness.of(plain).at(0.1)
+        with pytest.raises(ConfigError, match="eps-equivalent says which eps"):
+            DistributionalConfig.checked(common(home, tmp_path / "x", eps_equivalent=True))
 
     def test_in_tables(self, store, certified):
         kept = Robustness.of(store)

@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from smoothcert.data import load_data
-from smoothcert.errors import ConfigError, FileError, IdentityError, InputError, ModelError
+from smoothcert.errors import ConfigError, FileError, IdentityError, InputError, ModelError, SmoothcertError
 from smoothcert.models import build_model
 from smoothcert.objectives import OBJECTIVES, Loss
 from smoothcert.objectives.protocol import WholeBatch
@@ -315,6 +315,36 @@ class TestSelfTraining:
             train(config(tmp_path / "m", **options, unlabelled_weight=0.5))
         with pytest.raises(IdentityError, match=r"unlabelled\.count: stored 400, asked 399"):
             train(config(tmp_path / "m", **options | {"max_unlabelled": 399}))
+
+    def test_labels_may_come_from_a_file(self, tmp_path, pretrained):
+        """The model's own labels in a file give the model's weights; the identity is that of the labels."""
+        train(config(tmp_path / "m", **self_training(pretrained)))
+        kept = np.load(tmp_path / "m" / FILE)
+        size = len(load_data("digits", "train"))
+        whole = np.zeros(size, dtype=np.int64)
+        whole[kept["indices"]] = kept["labels"]
+        np.save(tmp_path / "all.npy", whole)
+        np.savez(tmp_path / "some.npz", **kept)
+        for name in ("all.npy", "some.npz"):
+            train(config(tmp_path / name[:3], **self_training(tmp_path / name)))
+            assert same(weights(tmp_path / "m"), weights(tmp_path / name[:3]))
+        assert read_card(tmp_path / "all").identity == read_card(tmp_path / "som").identity
+        np.save(tmp_path / "all.npy", (whole + 1) % 10)
+        with pytest.raises(IdentityError, match=r"unlabelled\.labelled_by\.sha256"):
+            train(config(tmp_path / "all", **self_training(tmp_path / "all.npy")))
+
+    @pytest.mark.parametrize(("arrays", "words"), [
+        ({"labels": np.full(1438, 10)}, "label 10 for image"), ({"labels": np.zeros(9, int)}, "whole number for each"),
+        ({"labels": np.zeros(3, int), "indices": np.arange(3)}, "no label for image"),
+        ({"labels": np.zeros(1438)}, "got float64"), ({"classes": np.zeros(3, int)}, "no array `labels`, but classes"),
+    ])
+    def test_files_that_hold_no_labels_for_the_images(self, tmp_path, arrays, words):
+        np.savez(tmp_path / "labels.npz", **arrays)
+        with pytest.raises(SmoothcertError, match=words):
+            train(config(tmp_path / "m", **self_training(tmp_path / "labels.npz")))
+        with pytest.raises(FileError, match=r"none\.npy is missing"):
+            train(config(tmp_path / "m", **self_training(tmp_path / "none.npy")))
+        assert not (tmp_path / "m").exists()
 
     @pytest.mark.parametrize(("options", "kind", "words"), [
         ({"pseudo_labels": None}, ConfigError, "give pseudo-labels"),

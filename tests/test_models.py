@@ -11,7 +11,7 @@ from smoothcert.models import Centre, Normalise, build_model, model_names, model
 from smoothcert.models.convolutional import same_padding
 
 LEAST = {"linear": 1, "mlp": 1, "cnn": 4, "lenet": 16, "cnn3": 27, "resnet20": 8, "resnet110": 8, "resnet18": 8,
-         "vgg16": 8}
+         "resnet50": 8, "vgg16": 8}
 OPTIONS = {"mlp": {"hidden": [9, 7], "activation": "silu"}, "cnn": {"width": 3}, "cnn3": {"activation": "elu"},
            "resnet18": {"activation": "elu"}, "vgg16": {"activation": "silu"}}
 
@@ -72,6 +72,7 @@ def test_parameter_counts_are_those_of_the_papers_architectures():
         assert parameters(model) == resnet(n)
         assert round(resnet(n) / 1e6, 2) == millions
         assert [len(stage) for stage in (model.stage1, model.stage2, model.stage3)] == [n, n, n]
+    assert parameters(build_model("resnet50", (3, 224, 224), 1000)) == 25_557_032
     lenet = 20 * 26 + 50 * (20 * 25 + 1) + 500 * (50 * 16 + 1) + 10 * 501
     assert parameters(build_model("lenet", (1, 28, 28), 10)) == lenet
     cnn3 = 64 * (64 + 1) + 128 * (64 * 36 + 1) + 128 * (128 * 25 + 1) + 10 * 129
@@ -79,7 +80,7 @@ def test_parameter_counts_are_those_of_the_papers_architectures():
 
 
 def test_depth_counts_the_layers_on_the_longest_path():
-    for name, depth in [("resnet20", 20), ("resnet110", 110)]:
+    for name, depth in [("resnet20", 20), ("resnet50", 50), ("resnet110", 110)]:
         weights = build_model(name, (1, 8, 8), 2).state_dict()
         deep = [key for key, value in weights.items()
                 if value.ndim in (2, 4) and key.endswith("weight") and "shortcut" not in key]

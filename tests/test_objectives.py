@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from smoothcert.attacks import AdreSurrogate, draw_noise, noisy_logits
-from smoothcert.errors import ConfigError, InputError
+from smoothcert.errors import ConfigError, InputError, QualityWarning
 from smoothcert.objectives import OBJECTIVES, Step, build_objective
 from smoothcert.objectives.inner import warmed
 from smoothcert.objectives.trades import divergence
@@ -184,7 +184,7 @@ class TestEveryObjective:
         ("trades", {"beta": math.nan}, "beta"), ("adversarial", {"eps": math.inf}, "eps"),
         ("macer", {"gamma": 0}, "gamma"), ("macer", {"lam": -1}, "lam"), ("consistency", {"m": 2.5}, "m must"),
         ("consistency", {"eta": -0.5}, "eta"), ("stability", {"lam": None}, "lam"),
-        ("adre", {"lambda": 0.1}, 'did you mean "lam"'),
+        ("adre", {"lam": -0.1, "cap": None}, "lam"), ("adre", {"lambda": 0.1}, 'did you mean "lam"'),
     ])
     def test_values_out_of_range(self, name, options, words):
         with pytest.raises(InputError, match=words):
@@ -306,6 +306,19 @@ class TestAdre:
         smooth = build_objective("adre", 0.5, k=2, lam=0, label_smoothing=0.3).of_logits(logits, labels)
         expected = 0.7 * l_per - 0.3 * float(logits.mean())
         assert float(smooth.total) == pytest.approx(expected, rel=1e-6)
+
+    def test_without_a_cap_any_lambda_is_taken_with_a_warning_from_1_on(self):
+        with pytest.warns(QualityWarning, match="lambda = 1.5 and no cap"):
+            objective = build_objective("adre", 0.5, k=1, lam=1.5, cap=None)
+        logits = torch.tensor([[[1.0, 2.0, -0.5]]])
+        log_p = logits.log_softmax(-1)[0, 0]
+        found = objective.of_logits(logits, torch.tensor([1])).total
+        assert float(found) == pytest.approx(float(-log_p[1] + 1.5 * log_p[0]), rel=1e-6)
+        with pytest.warns(QualityWarning):
+            adversarial = build_objective("adre", 0.5, k=2, lam=1.5, cap=None, eps=0.2, steps=1, warmup=0)
+        images = torch.rand(3, 1, 4, 4, generator=generator())
+        model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+        assert torch.isfinite(adversarial.loss(model, images, torch.arange(3), Step(generator(), 1.0)).total)
 
     @pytest.mark.parametrize("cap", [None, 9.0])
     def test_the_logit_gradient_at_k_1(self, cap):

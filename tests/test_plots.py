@@ -19,28 +19,33 @@ from smoothcert.cli.main import app
 from smoothcert.cli.plot import PLOTS
 from smoothcert.errors import InputError, SmoothcertError, StoreError, UnknownNameError
 from smoothcert.noise import build_noise, open_stream, sample
+from smoothcert.report.attacks import outcomes
 from smoothcert.report.curves import certified_curve
 from smoothcert.report.gallery import gallery_of
 from smoothcert.report.plots.counts import draw_wall
-from smoothcert.report.plots.kinds import KINDS, Request, picture
-from smoothcert.report.plots.lines import Empirical, Observed, draw_curves, draw_empirical
+from smoothcert.report.plots.kinds import KINDS, Request, open_request, picture
+from smoothcert.report.plots.lines import Empirical, Envelopes, Observed, draw_curves, draw_empirical, draw_envelopes
 from smoothcert.report.plots.style import COLOURS, DASHES, save
 from smoothcert.report.results import Result
 from smoothcert.report.studies import (
     bounds_compared,
     envelope,
+    envelopes,
     pairs,
     projected_over_alpha,
     projected_over_n,
     shares,
+    theorems,
     wall,
 )
 from smoothcert.report.thin import drawn_curve, thinned, value_at
+from smoothcert.report.upper import upper_bound
 from smoothcert.report.votes import votes_of
+from smoothcert.runs.records import Record, Tally
 from smoothcert.runs.restored import stored_data
-from smoothcert.runs.store import read_store
-from smoothcert.stats import cohen_radius
-from stores import DIGITS, made
+from smoothcert.runs.store import read_store, write_store
+from smoothcert.stats import clopper_pearson, cohen_radius
+from stores import DIGITS, attacked, made
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +130,86 @@ def test_the_envelope_is_the_best_run_at_joint_confidence():
         assert accuracy == max(at.accuracy[0] for at in each)
         assert lower == max(at.test_set[0] for at in each)
     assert set(data.best) == {0, 1}
+
+
+def test_each_method_has_an_envelope_and_all_bounds_hold_together():
+    runs = [result([0.1, 0.2, 0.3] * 30, [True] * 90, "a1", group="a"),
+            result([0.0, 0.2, 0.9] * 30, [True] * 90, "a2", group="a"),
+            result([0.1, 0.4, 0.4] * 30, [True] * 90, "b1", group="b")]
+    first, second = envelopes(runs, 0.06)
+    assert (first.name, second.name) == ("a", "b")
+    np.testing.assert_array_equal(first.accuracy, envelope(runs[:2], 0.06).accuracy)
+    for one, members in ((first, runs[:2]), (second, runs[2:])):
+        for r, lower in zip(one.radius, one.lower, strict=True):
+            assert lower == max(run.at([r], 0.02).test_set[0] for run in members)
+    assert len(draw_envelopes(Envelopes([first, second], [], [])).axes[0].get_legend().get_texts()) == 5
+
+
+def test_the_envelope_of_attack_stores_is_the_best_model_at_each_eps(tmp_path):
+    paths = [attacked(tmp_path / "one", (0.25, 0.5)), attacked(tmp_path / "two", (0.1, 0.25, 0.5), count=15)]
+    data = KINDS["envelope"].gather(open_request("envelope", Request(tuple(f"m={path}" for path in paths)))[0])
+    (best,) = data.attacked
+    assert (best.name, best.eps.tolist()) == ("m", [0, 0.25, 0.5])
+    each = [{o.size: o.accuracy for o in outcomes(read_store(path))} for path in paths]
+    assert best.accuracy.tolist() == [max(one[eps] for one in each) for eps in best.eps]
+    low = [clopper_pearson(round(one[0.5] * n), n, 0.025 / 2, "lower") for one, n in zip(each, (20, 15), strict=True)]
+    assert best.low[-1] == max(low)
+    picture("envelope", Request(tuple(map(str, paths))))
+    other = attacked(tmp_path / "three", (0.3, 0.7))
+    with pytest.raises(InputError, match="no sizes in common"):
+        picture("envelope", Request((str(paths[0]), str(other))))
+
+
+def test_the_upper_bound_is_the_least_perturbation_that_worked(tmp_path, stores):
+    """Of the made-up attacks: images 0 mod 3 fall at .25, 1 mod 3 at .5, and 2 mod 3 stand."""
+    store = read_store(attacked(tmp_path / "s"))
+    upper = upper_bound(store, "deepfool")
+    index = np.arange(20)
+    for r in (0.0, 0.2, 0.25, 0.4, 0.5):
+        fell = ((index % 3 == 0) & (r >= 0.25)) | ((index % 3 == 1) & (r >= 0.5))
+        place = np.searchsorted(upper.radius, r, side="right") - 1
+        assert upper.accuracy[place] == pytest.approx(1 - fell.mean())
+    figure = picture("curve", Request((str(stores[0]), str(tmp_path / "s"))))
+    words = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert words[-1].endswith("empirical upper bound")
+    assert lines(figure)[-1][0].tolist() == upper.radius.tolist()
+
+
+def test_every_m_has_a_curve_of_its_own(tmp_path, stores):
+    several = write_like_m(attacked(tmp_path / "s"), tmp_path / "m")
+    data = KINDS["empirical"].gather(open_request("empirical", Request((str(stores[0]), str(several))))[0])
+    assert [one.name.rpartition(", ")[2] for one in data.observed] == ["m 4", "m 8"]
+    found = {(o.m, o.size): o.accuracy for o in outcomes(read_store(several))}
+    for one, m in zip(data.observed, (4, 8), strict=True):
+        assert one.accuracy.tolist() == [found[0, 0], found[m, 0.25], found[m, 0.5]]
+
+
+def write_like_m(source: Path, folder: Path) -> Path:
+    """The attack store with every attack a second time, as of m = 8 and never successful."""
+    store, records = read_store(source), []
+    for row in store.records.to_pylist():
+        records.append(Record.from_row(row))
+        if row["m"] and row["eps"] == 0.5:  # the settings of one image are over
+            for eps in (0.25, 0.5):
+                counts = np.eye(10, dtype=int)[row["label"]] * 100
+                again = {**row, "m": 8, "eps": eps, "l2": eps, "prediction": row["label"],
+                         "tallies": [vars(Tally.of("predict", counts))]}
+                records.append(Record.from_row(again))
+    told = {**store.identity["attack"], "m": [4, 8]}
+    write_store(folder, {**store.identity, "attack": told, "records_per_image": 5}, {}, records)
+    return folder
+
+
+def test_the_theorems_are_those_of_the_papers(stores):
+    store = read_store(stores[0])
+    told = theorems(store)
+    assert list(told.radii) == ["Cohen et al. 2019", "Li et al. 2018", "Lecuyer et al. 2019"]
+    np.testing.assert_allclose(told.radii["Cohen et al. 2019"], 0.25 * norm.ppf(told.p_a), atol=1e-6)
+    first, second, third = told.radii.values()
+    assert (first >= second - 1e-12).all()
+    assert (second >= third - 1e-12).all()
+    lower = votes_of(store).lower(0.001)[0]
+    assert told.images.tolist() == sorted(lower[lower > 0.5])
 
 
 def test_the_bounds_are_the_papers_from_the_same_counts(stores):

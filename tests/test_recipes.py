@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from smoothcert.cli.main import app
 from smoothcert.errors import ConfigError, FileError, InputError, UnknownNameError
 from smoothcert.report.attacks import outcomes
+from smoothcert.report.predictions import Predicted
 from smoothcert.report.reproduced import compared
 from smoothcert.report.reproduced_tables import markdown, text
 from smoothcert.report.results import Result
@@ -121,13 +122,42 @@ def test_figures_are_those_of_the_papers():
     assert accuracy("feng2020-table1-cifar10", "sigma-1-lambda-0.2")[1.5] == 0.16
     assert accuracy("feng2020-table1-cifar10", "basic-0.5")[1.75] == 0.05
     assert accuracy("feng2020-table1-imagenet", "sigma-0.5-lambda-0.1")[1] == 0.42
-    assert accuracy("cohen2019-cifar10", "sigma-0.5") == {0.25: .55, 0.5: .41, 0.75: .32, 1: .23, 1.25: .15, 1.5: .09}
+    assert accuracy("cohen2019-cifar10", "sigma-0.5") == {
+        0: .65, 0.25: .55, 0.5: .41, 0.75: .32, 1: .23, 1.25: .15, 1.5: .09}
     assert accuracy("cohen2019-imagenet", "sigma-1")[3] == 0.12
     assert [best.accuracy[1] for best in known("salman2019-pretraining").best] == [0.38, 0.40, 0.37]
     assert known("salman2019-cifar10").best[0].accuracy[2.25] == 0.16
     assert known("salman2019-imagenet").best[0].accuracy[3.5] == 0.17
     later = {row.name: row.expected for row in known("mnist-later").rows}
     assert later["smoothadv-1"]["certified"].acr == 1.779
+
+
+def test_rows_have_the_hyperparameters_of_the_papers():
+    """Feng et al.: k = 1 at batch 256 beside k = 4 at batch 64 on ImageNet, batch 400 on CIFAR-10; Yang et al.: the
+    rivals' eps at gamma 1.5, and WRM beside NAL on one network."""
+    def trained(name: str) -> dict[str, dict]:
+        return {row: tasks[0].options for row, tasks in plan(known(name), "paper").tasks.items()}
+
+    imagenet = trained("feng2020-table1-imagenet")
+    assert {(o["objective_option"].get("k"), o["batch_size"]) for o in imagenet.values()} == {
+        (None, 256), (1, 256), (4, 64)}
+    printed = {row.name for row in known("feng2020-table1-imagenet").rows if row.expected}
+    assert all(imagenet[row]["batch_size"] == 256 for row in printed)
+    assert {o["batch_size"] for o in trained("feng2020-figure1").values()} == {400}
+    figure2, table1 = trained("feng2020-figure2"), trained("feng2020-table1-cifar10")
+    assert figure2["basic-0.5"] == table1["basic-0.5"]
+    assert figure2["adre-0.5"] == table1["sigma-0.5-lambda-0.1"]
+    cifar = trained("yang2021-cifar10")
+    assert {row: o["objective_option"]["eps"] for row, o in cifar.items() if "eps" in o["objective_option"]} == {
+        "resnet18-smoothadv": .92, "resnet18-trades": .92, "vgg16-smoothadv": .57, "vgg16-trades": .57}
+    for name in ("yang2021-mnist", "yang2021-cifar10", "yang2021-tiny-imagenet", "yang2021-figure1"):
+        rows = trained(name)
+        for row in (row for row in rows if "wrm" in row):
+            assert rows[row]["model_option"] == rows[row.replace("wrm", "nal-elu")]["model_option"] == {
+                "activation": "elu"}
+    tightness = {task.step: task.options for task in plan(known("cohen2019-tightness"), "paper").tasks["sigma-0.25"]}
+    assert tightness["certified"]["alpha"] == tightness["attacked"]["alpha"] == 0.01
+    assert tightness["attacked"]["only_right"]
 
 
 def test_the_l_inf_ball_lies_in_the_l2_ball_of_the_recipe():
@@ -365,11 +395,62 @@ def test_attacks_are_read_by_eps_or_by_multiple_of_the_radius(tmp_path):
     assert "by-radius, answers changed by attack" in text(comparison)
 
 
+def test_predictions_have_a_line_for_every_n(tmp_path):
+    def predicting(content):
+        content["steps"][3] = {"name": "predicted", "verb": "predict", "options": {
+            "model": "$step.model", "n": [50, 200], "every": 45, "seed": 0}}
+        content["rows"] = [{**content["rows"][0], "expected": {"predicted": {"accuracy": {0: .5}, "abstained": .1}}}]
+        content["best"] = []
+        content["steps"].pop(1)
+        content["scales"].pop("cpu")
+
+    planned = plan(recipe(predicting))
+    reproduce(planned, ["a"], tmp_path, {"threads": 1}, watching([]))
+    lines = [line for line in compared(planned, tmp_path).lines if line.step == "predicted"]
+    assert [line.setting for line in lines] == ["n 50", "n 200"]
+    assert [line.figures[0].expected for line in lines] == [None, 0.5]
+    looks = Predicted.of(read_store(planned.tasks["a"][2].path(tmp_path))).looks
+    assert [line.figures[0].obtained for line in lines] == [look.correct.mean() for look in looks]
+
+
 def test_rows_finished_earlier_are_compared_too(tmp_path):
     planned = plan(recipe())
     for rows, lines in ((["c"], ["c"]), (["a"], ["a", "c"])):
         reproduce(planned, rows, tmp_path, {"threads": 1}, watching([]))
         assert [line.row for line in compared(planned, tmp_path).lines if line.step == "certified"] == lines
+
+
+def test_rows_that_became_one_run_are_one_line_named_so(tmp_path):
+    """At scale cpu rows a and b of the small recipe are the same run; c is another."""
+    planned = plan(recipe(lambda content: content["rows"][1].update(
+        expected={"certified": {"accuracy": {0: .5, 0.25: .2}}})), "cpu")
+    reproduce(planned, planned.tasks, tmp_path, {"threads": 1}, watching([]))
+    comparison = compared(planned, tmp_path)
+    lines = [line for line in comparison.lines if line.step == "certified"]
+    assert [(line.row, line.rows) for line in lines] == [("a = b", ("a", "b")), ("c", ("c",))]
+    assert [figure.expected for figure in lines[0].figures] == [0.5, None], "the figures on which both agree"
+    assert lines[0].expected_acr == 0.2
+    (best,) = comparison.best
+    assert (best.rows, best.of) == (2, 2)
+    for render in (text, markdown):
+        assert "Equal rows are one run at this scale, trained and measured once: a = b." in render(comparison)
+    assert [line["row"] for line in comparison.content()["lines"]] == ["a = b", "c"] * 2
+
+
+def test_the_best_of_equal_rows_counts_runs(tmp_path):
+    """Five rows that are two runs: "best of 1 of 2 runs" while one is done."""
+    def five(content):
+        content["rows"] = [{"name": f"r{n}", "parameters": {"n": 50 + 50 * (n // 3)}} for n in range(5)]
+        content["best"] = [{"name": "best", "step": "certified", "rows": [f"r{n}" for n in range(5)], "accuracy": {}}]
+        content["steps"].pop(1)
+        content["scales"].pop("cpu")
+
+    planned = plan(recipe(five))
+    reproduce(planned, ["r1"], tmp_path, {"threads": 1}, watching([]))
+    comparison = compared(planned, tmp_path)
+    assert [line.row for line in comparison.lines] == ["r0 = 2 more"] * 2
+    assert "best of 1 of 2 runs" in text(comparison)
+    assert "r0 = r1 = r2" in text(comparison)
 
 
 def test_words_say_whose_figures_they_are(done):
@@ -378,7 +459,8 @@ def test_words_say_whose_figures_they_are(done):
         said = render(compared(planned, out))
         assert "need not agree" not in said
         assert "lies outside the interval" in said
-        assert "best of 2 of 2" in said
+        assert "best of 2 of 2 runs" in said
+        assert "Equal rows" not in said
     cpu = plan(recipe(), "cpu")
     assert "The paper's figures belong to scale paper: they need not agree." in text(compared(cpu, out))
     assert "lies outside" not in text(compared(cpu, out))

@@ -17,6 +17,7 @@ from smoothcert.data import load_data
 from smoothcert.errors import ConfigError, FileError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
 from smoothcert.objectives import OBJECTIVES, Step, build_objective
 from smoothcert.runs.config import TrainConfig
+from smoothcert.runs.measures import MEASURES
 from smoothcert.runs.modeldir import module_hash, read_card, read_network, read_weights
 from smoothcert.runs.schedule import learning_rate, momentum
 from smoothcert.runs.train import preferred, split_indices, train
@@ -54,6 +55,19 @@ def test_it_learns_and_leaves_a_model_directory(tmp_path):
     with torch.no_grad():
         votes = network(torch.from_numpy(data.batch(range(len(data))))).argmax(dim=1).numpy()
     assert (votes == data.labels).mean() > 0.85
+
+
+def test_without_validation_all_images_are_trained_on_and_the_last_weights_taken(tmp_path):
+    asked = config(tmp_path / "m", validation=0, max_images=100)
+    card = train(asked)
+    fit, held_out = split_indices(load_data("digits", "train"), asked)
+    assert (len(fit), len(held_out)) == (100, 0)
+    assert (card.held_out, card.best_epoch, card.best, card.complete) == (0, 3, {}, True)
+    assert read_card(tmp_path / "m") == card
+    last = read_weights(tmp_path / "m" / "checkpoints" / "0003" / "weights.safetensors")
+    assert all(torch.equal(last[name], value) for name, value in weights(tmp_path / "m").items())
+    assert "last epoch" in MEASURES["classifier"].told(card.best, card.sigma)
+    assert train(config(tmp_path / "n", max_images=100, epochs=1)).held_out == 20
 
 
 def test_the_seed_decides_everything(tmp_path):

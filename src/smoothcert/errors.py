@@ -66,6 +66,10 @@ class MissingExtraError(SmoothcertError):
                          f"pip install 'smoothcert[{extra}]'")
 
 
+class QualityWarning(UserWarning):
+    """A run that goes on although something says that its result will be poor; the message says what."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the type of an error and the first line of its message."""
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from smoothcert.attacks.ddn import DDN
-from smoothcert.attacks.deepfool import deepfool
+from smoothcert.attacks.deepfool import DeepFool, deepfool
 from smoothcert.attacks.geometry import NORMS, l2_norms
 from smoothcert.attacks.loop import Attack, attacked
 from smoothcert.attacks.pgd import PGD
@@ -14,7 +14,7 @@ from smoothcert.attacks.surrogates import SURROGATES, AdreSurrogate, Surrogate
 from smoothcert.checks import built, check_known
 from smoothcert.errors import InputError
 
-ATTACKS: dict[str, Any] = {"pgd": PGD, "ddn": DDN, "stein": Stein}
+ATTACKS: dict[str, Any] = {"pgd": PGD, "ddn": DDN, "stein": Stein, "deepfool": DeepFool}
 """Attacks by name; the fields of each dataclass are its options."""
 
 
@@ -32,6 +32,7 @@ def build_attack(name: str, **options: Any) -> Attack:
 
 
 __all__ = [
-    "ATTACKS", "DDN", "NORMS", "PGD", "SURROGATES", "AdreSurrogate", "Attack", "Stein", "Surrogate", "attacked",
+    "ATTACKS", "DDN", "NORMS", "PGD", "SURROGATES", "AdreSurrogate", "Attack", "DeepFool", "Stein", "Surrogate",
+    "attacked",
     "build_attack", "deepfool", "draw_noise", "l2_norms", "noisy_logits", "stein_gradient",
 ]

@@ -1,12 +1,15 @@
 """DeepFool (Moosavi-Dezfooli et al. 2016) on an undefended network, from Foolbox: the dashed "empirical upper bound"
 line of Cohen et al. 2019."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from smoothcert.attacks.frozen import frozen
+from smoothcert.attacks.loop import State
+from smoothcert.attacks.problem import Probe, Problem
 from smoothcert.checks import check_count, check_positive
 from smoothcert.errors import MissingExtraError
 
@@ -41,6 +44,49 @@ def deepfool(
         target = PyTorchModel(_Wrapped(network).eval(), bounds=bounds, device=images.device)
         _, found, fooled = rule(target, images.detach(), labels, epsilons=None)
     return found.detach(), fooled.to(torch.bool)
+
+
+@dataclass(frozen=True)
+class DeepFool:
+    """`deepfool` as an attack of the base classifier: its perturbation where that has norm at most eps, else the part
+    of it that has. It sees no noisy copies and wants no class.
+
+    Attributes:
+        eps: bound on ||delta||_2.
+        steps, candidates, overshoot: of `deepfool`.
+    """
+
+    eps: float
+    steps: int = 50
+    candidates: int = 10
+    overshoot: float = 0.02
+
+    def __post_init__(self):
+        check_positive("eps", self.eps)
+        check_count("steps", self.steps)
+        check_count("candidates", self.candidates, least=2)
+        check_positive("overshoot", self.overshoot)
+
+    def start(self, problem: Problem) -> State:
+        """Everything: the steps that follow are all finished."""
+        moved, _ = deepfool(problem.model, problem.images, problem.labels, steps=self.steps, bounds=problem.bounds
+                            or (-torch.inf, torch.inf), candidates=self.candidates, overshoot=self.overshoot)
+        return {"delta": self.project(problem, moved - problem.images)}
+
+    def probe(self, problem: Problem, delta: Tensor) -> Probe:
+        return Probe(problem.logits(delta), torch.zeros_like(delta))
+
+    def finished(self, problem: Problem, probe: Probe) -> Tensor:
+        return torch.ones(len(problem.images), dtype=torch.bool, device=problem.images.device)
+
+    def step(self, problem: Problem, state: State, probe: Probe, t: int) -> State:
+        return state
+
+    def project(self, problem: Problem, delta: Tensor) -> Tensor:
+        return problem.into_ball(problem.into_box(delta), "l2")
+
+    def finish(self, problem: Problem, state: State) -> Tensor:
+        return state["delta"]
 
 
 class _Wrapped(nn.Module):

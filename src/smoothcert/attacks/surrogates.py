@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, nll_loss
 
-from smoothcert.checks import check_known, check_share
+from smoothcert.checks import check_known, check_weight
 
 Surrogate = Callable[[Tensor, Tensor], Tensor]
 """(logits (b, m, K), labels (b,)) -> (b,)."""
@@ -65,7 +65,7 @@ class AdreSurrogate:
     regulariser: str = "runner-up"
 
     def __post_init__(self):
-        check_share("lam", self.lam)
+        check_weight("lam", self.lam)
         check_known("regulariser", self.regulariser, REGULARISERS)
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from smoothcert.cli.output import number_list, say
 from smoothcert.cli.table import RadiusColumn, Rho
 from smoothcert.errors import InputError
 
-PLOTS = ("curve", "envelope", "empirical", "bounds", "projection", "abstention", "votes", "wall", "scatter", "gallery",
-         "panels", "resolution", "regions", "denoised", "failures", "contraction", "distributional")
+PLOTS = ("curve", "envelope", "empirical", "bounds", "theorems", "projection", "abstention", "votes", "wall", "scatter",
+         "gallery", "panels", "resolution", "regions", "denoised", "failures", "contraction", "distributional")
 
 Which = Annotated[str, typer.Argument(metavar="KIND", help=", ".join(PLOTS) + ".")]
 Stores = Annotated[

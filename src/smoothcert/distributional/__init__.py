@@ -3,13 +3,14 @@
 For laws P within squared-distance transport cost rho of P0, and l_hat(x) = E l(x + z) with z ~ N(0, sigma^2 I):
 a certificate that needs no inner optimisation (`closed`), the bound of Yang et al. 2021 with its two forms (`bounds`),
 and the worst case that an adversary finds (`curves`). Parts load on first use: `closed`, `moments`, `ends`,
-`limits` and `concavity` are pure statistics and need no torch.
+`beside`, `limits` and `concavity` are pure statistics and need no torch.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from smoothcert.distributional.beside import SideBySide, side_by_side
     from smoothcert.distributional.bounds import inside_bound, outside_bound
     from smoothcert.distributional.closed import (
         ClosedCertificate,
@@ -20,14 +21,7 @@ if TYPE_CHECKING:
         surrogate,
     )
     from smoothcert.distributional.concavity import concavity_threshold, smoothness
-    from smoothcert.distributional.curves import (
-        SideBySide,
-        eps_equivalent,
-        eps_of_rho,
-        rho_of_eps,
-        side_by_side,
-        worst_case,
-    )
+    from smoothcert.distributional.curves import eps_equivalent, eps_of_rho, rho_of_eps, worst_case
     from smoothcert.distributional.ends import BoundAt, Surrogate, SurrogateBound, WorstCase
     from smoothcert.distributional.inner import Search
     from smoothcert.distributional.losses import PointLoss, clipped_cross_entropy, cross_entropy, zero_one
@@ -35,10 +29,11 @@ if TYPE_CHECKING:
     from smoothcert.distributional.sampling import certify_losses, sample_losses
 
 _HOMES = {
+    "beside": ("SideBySide", "side_by_side"),
     "bounds": ("inside_bound", "outside_bound"),
     "closed": ("ClosedCertificate", "RobustLoss", "certificate_from_counts", "certificate_from_limits", "errors_of",
                "surrogate"),
-    "curves": ("SideBySide", "eps_equivalent", "eps_of_rho", "rho_of_eps", "side_by_side", "worst_case"),
+    "curves": ("eps_equivalent", "eps_of_rho", "rho_of_eps", "worst_case"),
     "ends": ("BoundAt", "Surrogate", "SurrogateBound", "WorstCase"),
     "inner": ("Search",),
     "losses": ("PointLoss", "clipped_cross_entropy", "cross_entropy", "zero_one"),

@@ -1,14 +1,15 @@
-"""The worst case that an adversary finds, what eps is worth in rho, and both bounds of one model side by side."""
+"""The worst case that an adversary finds, and what eps is worth in rho."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from smoothcert.attacks import attacked, draw_noise, l2_norms
 from smoothcert.checks import check_count, check_optional_positive, check_weight
 from smoothcert.distributional.bounds import seeded
-from smoothcert.distributional.ends import SurrogateBound, WorstCase
+from smoothcert.distributional.ends import WorstCase
 from smoothcert.distributional.inner import Search, solve
 from smoothcert.distributional.limits import check_gammas, check_rho
 from smoothcert.distributional.losses import PointLoss, cross_entropy
@@ -66,13 +67,9 @@ def eps_equivalent(
     Differs from NAL's own ascent: the noise is in the loss and not in the cost, nor in the norm, where it would add
     d sigma^2. `steps` and `draws` are the ascent's K and s; sigma = None is without noise. An estimate.
     """
-    ascent = Ascent(check_gammas(gamma)[0], check_count("steps", steps), loss.mean, noise_in_cost=False,
-                    fresh=check_optional_positive("sigma", sigma))
-    check_count("draws", draws)
     total, images = 0.0, 0
     for x, y, generator in seeded(batches, seed):
-        still = draw_noise(x, draws if sigma else 1, 0.0, generator)
-        moved = attacked(ascent, model, x, y, still, generator=generator, bounds=None)
+        moved = equivalent_moves(model, x, y, gamma, sigma, generator, loss=loss, steps=steps, draws=draws)
         total += float(l2_norms(moved - x).square().sum())
         images += len(x)
     if not images:
@@ -80,41 +77,12 @@ def eps_equivalent(
     return math.sqrt(total / images)
 
 
-@dataclass(frozen=True, eq=False)
-class SideBySide:
-    """Both bounds of one network at the same cost, ||x + z - x0||^2 with the noise in it.
-
-    By Jensen's inequality the smoothed one is at most the other at every gamma (Yang et al. 2021, Theorem 3):
-    sup_x E_z {...} <= E_z sup_x {...}, and E ||x + z - x0||^2 = ||x - x0||^2 + d sigma^2.
-
-    Attributes:
-        gamma: (G,).
-        smoothed: mean of sup_x E_z { l(x + z) - gamma ||x + z - x0||^2 }: outside less gamma d sigma^2.
-        base: mean of E_z sup_x { the same }: inside.
-        noise_cost: d sigma^2.
-        label: "estimate".
-    """
-
-    gamma: np.ndarray
-    smoothed: np.ndarray
-    base: np.ndarray
-    noise_cost: float
-    label: str = "estimate"
-
-    def at(self, rho: float) -> tuple[float, float]:
-        """Both bounds, each with its best gamma, where the adversary's own moves cost at most rho."""
-        cost = self.gamma * (check_rho(rho) + self.noise_cost)
-        return float(np.min(cost + self.smoothed)), float(np.min(cost + self.base))
-
-
-def side_by_side(outside: SurrogateBound, inside: SurrogateBound) -> SideBySide:
-    """Theorem 3 on two bounds of one model, over the same images and gammas. Raises InputError for other pairs."""
-    gammas = [tuple(s.gamma for s in bound.surrogates) for bound in (outside, inside)]
-    if (outside.form, inside.form) != ("outside", "inside") or gammas[0] != gammas[1] \
-            or outside.images != inside.images:
-        raise InputError("side by side stand an outside and an inside bound of the same images at the same gammas, in "
-                         f"this order; got {outside.form} and {inside.form}, {outside.images} and {inside.images} "
-                         f"image(s), gammas {gammas[0]} and {gammas[1]}")
-    gamma = np.array(gammas[0])
-    smoothed, base = (np.array([s.estimate for s in bound.surrogates]) for bound in (outside, inside))
-    return SideBySide(gamma, smoothed - gamma * outside.noise_cost, base, outside.noise_cost)
+def equivalent_moves(
+    model: Model, images: Tensor, labels: Tensor, gamma: float, sigma: float | None, generator: torch.Generator, *,
+    loss: PointLoss = cross_entropy, steps: int = 15, draws: int = 4,
+) -> Tensor:
+    """Where the ascent of `eps_equivalent` takes images (B, C, H, W)."""
+    ascent = Ascent(check_gammas(gamma)[0], check_count("steps", steps), loss.mean, noise_in_cost=False,
+                    fresh=check_optional_positive("sigma", sigma))
+    still = draw_noise(images, check_count("draws", draws) if sigma else 1, 0.0, generator)
+    return attacked(ascent, model, images, labels, still, generator=generator, bounds=None)

@@ -11,7 +11,7 @@ from smoothcert.checks import built, check_count, check_known, check_shape
 from smoothcert.models.convolutional import cnn, cnn3, lenet
 from smoothcert.models.dense import linear, mlp
 from smoothcert.models.layers import with_normalisation
-from smoothcert.models.resnet import resnet18, resnet20, resnet110
+from smoothcert.models.resnet import resnet18, resnet20, resnet50, resnet110
 from smoothcert.models.vgg import vgg16
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -23,6 +23,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet20": resnet20,
     "resnet110": resnet110,
     "resnet18": resnet18,
+    "resnet50": resnet50,
     "vgg16": vgg16,
 }
 """Builders by name: (input_shape, num_classes, *, options) -> network; the keyword-only arguments are the options."""

@@ -1,4 +1,4 @@
-"""Residual networks for small images (He et al. 2016, section 4.2), as the certified-robustness literature has them."""
+"""Residual networks (He et al. 2016) of the certified-robustness literature: for small images, and ResNet-50."""
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,6 +29,30 @@ class BasicBlock(nn.Module):
         y = self.activation(self.norm1(self.conv1(x)))
         y = self.norm2(self.conv2(y))
         return self.activation(y + self.shortcut(x))
+
+
+class Bottleneck(nn.Module):
+    """relu(shortcut(x) + BN(conv1x1(relu(BN(conv3x3(relu(BN(conv1x1(x))))))))): (N, inputs, H, W) -> (N, outputs,
+    H/stride, W/stride), outputs = 4 width.
+
+    The stride is that of the 3x3 convolution, and the shortcut as in `BasicBlock`.
+    """
+
+    def __init__(self, inputs: int, width: int, stride: int):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.conv3, self.norm3 = nn.Conv2d(width, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != 4 * width:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, 4 * width, 1, stride=stride, bias=False),
+                                          nn.BatchNorm2d(4 * width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.norm1(self.conv1(x)))
+        y = functional.relu(self.norm2(self.conv2(y)))
+        return functional.relu(self.norm3(self.conv3(y)) + self.shortcut(x))
 
 
 class CifarResNet(nn.Module):
@@ -86,6 +110,35 @@ class WideStemResNet(nn.Module):
         return self.dense(x.mean(dim=(2, 3)))
 
 
+class ImageNetResNet(nn.Module):
+    """ResNet-50: a 7x7 convolution and a 3x3 maximum, each of stride 2, then four stages of 3, 4, 6 and 3 bottlenecks,
+    256 to 2,048 wide: (N, C, H, W) -> (N, K).
+
+    The mean over all positions comes before the dense layer. Convolutions start from He's normal distribution
+    (fan-out).
+
+    Differs from He et al.: the stride of a stage is that of its first 3x3 convolution, as in most ResNet-50s since.
+    """
+
+    def __init__(self, input_shape: Shape, num_classes: int):
+        super().__init__()
+        check_least_size("resnet50", input_shape, 8)
+        self.conv = nn.Conv2d(input_shape[0], 64, 7, stride=2, padding=3, bias=False)
+        self.norm = nn.BatchNorm2d(64)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.stage1 = _bottlenecks(64, 64, 3, stride=1)
+        self.stage2 = _bottlenecks(256, 128, 4, stride=2)
+        self.stage3 = _bottlenecks(512, 256, 6, stride=2)
+        self.stage4 = _bottlenecks(1024, 512, 3, stride=2)
+        self.dense = nn.Linear(2048, num_classes)
+        _he_normal(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.pool(functional.relu(self.norm(self.conv(images))))
+        x = self.stage4(self.stage3(self.stage2(self.stage1(x))))
+        return self.dense(x.mean(dim=(2, 3)))
+
+
 def resnet20(input_shape: Shape, num_classes: int) -> nn.Module:
     """CifarResNet of depth 20 (3 blocks a stage), 0.27 million parameters."""
     return CifarResNet(input_shape, num_classes, blocks=3)
@@ -104,6 +157,18 @@ def resnet18(input_shape: Shape, num_classes: int, *, activation: str = "relu") 
     Raises InputError below 8x8 pixels or for an unknown activation.
     """
     return WideStemResNet(input_shape, num_classes, activation)
+
+
+def resnet50(input_shape: Shape, num_classes: int) -> nn.Module:
+    """ImageNetResNet, 25.6 million parameters at 1,000 classes, for images of about 224x224: the ImageNet network of
+    Cohen et al., Salman et al. and Feng et al. Raises InputError below 8x8 pixels.
+    """
+    return ImageNetResNet(input_shape, num_classes)
+
+
+def _bottlenecks(inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+    rest = [Bottleneck(4 * width, width, 1) for _ in range(blocks - 1)]
+    return nn.Sequential(Bottleneck(inputs, width, stride), *rest)
 
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int, activation: str = "relu") -> nn.Sequential:

@@ -1,6 +1,7 @@
 """`adre`: adversarially regularised training, ADRE and ADRE-Adv (Feng et al. 2020)."""
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from smoothcert.attacks import PGD, AdreSurrogate, attacked, draw_noise, noisy_logits
 from smoothcert.attacks.surrogates import REGULARISERS, log_mean_softmax
 from smoothcert.checks import check_count, check_flag, check_known, check_optional_positive, check_share, check_weight
+from smoothcert.errors import QualityWarning
 from smoothcert.objectives.inner import strength, warmed
 from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
 
@@ -29,7 +31,7 @@ class Adre(WholeBatch):
 
     Attributes:
         k: noises an image, 8 on CIFAR-10, 1 or 4 on ImageNet.
-        lam: lambda in [0, 1), .1 to .3 on CIFAR-10.
+        lam: lambda in [0, 1), .1 to .3 on CIFAR-10; without a cap any from 0, with a warning from 1 on.
         cap: the largest l_adre, in nats, that still has a gradient; None is the faithful form.
         single_draw: take l_per from the first noise alone, as for the paper's Table 1.
         regulariser: "runner-up" (l_adre), or "gap": eq. 10's Phi^-1(p_A) - Phi^-1(p_B) of G's two likeliest classes,
@@ -53,8 +55,12 @@ class Adre(WholeBatch):
 
     def __post_init__(self):
         check_count("k", self.k)
-        check_share("lam", self.lam)
         check_optional_positive("cap", self.cap)
+        (check_weight if self.cap is None else check_share)("lam", self.lam)
+        if self.lam >= 1:
+            warnings.warn(f"adre with lambda = {self.lam:g} and no cap: from lambda = 1 on the loss falls without end "
+                          f"as the likeliest wrong class becomes less likely, whatever the label gets; watch l_per",
+                          QualityWarning, stacklevel=2)
         check_flag("single_draw", self.single_draw)
         check_known("regulariser", self.regulariser, REGULARISERS)
         check_share("label_smoothing", self.label_smoothing)

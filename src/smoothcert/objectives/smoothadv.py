@@ -42,7 +42,7 @@ class SmoothAdv:
 
     def __post_init__(self):
         check_count("m", self.m)
-        check_known("attack of smoothadv", self.attack, [name for name in ATTACKS if name != "stein"])
+        check_known("attack of smoothadv", self.attack, [name for name in ATTACKS if name not in ("stein", "deepfool")])
         check_weight("warmup", self.warmup)
         build_attack(self.attack, eps=self.eps, steps=self.steps)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from smoothcert.attacks import PGD, attacked, draw_noise, noisy_logits
 from smoothcert.attacks.frozen import unwrapped
 from smoothcert.attacks.surrogates import smoothed
-from smoothcert.checks import check_count, check_weight
+from smoothcert.checks import check_count, check_flag, check_weight
 from smoothcert.denoise import DenoisedClassifier
 from smoothcert.errors import InputError
 from smoothcert.objectives.inner import strength, warmed
@@ -22,13 +22,15 @@ class Xhat(WholeBatch):
 
     The model is a `DenoisedClassifier` whose denoiser is frozen. PGD follows J through the denoiser (for an energy,
     (I - sigma^2 Hess phi)^T grad H: double backward); the training pass takes x_hat as it is, and its gradient ends at
-    H. Noise is drawn once a step. eps = 0 attacks nothing: the paper's XHAT_0.
+    H. Noise is drawn once a step. eps = 0 attacks nothing: the paper's XHAT_0. The ascent runs over the ball alone, so
+    that x + delta may leave [0, 1], as it may in the certificate.
 
     Attributes:
         m: noises an image, 1 in the paper.
         eps: bound on ||delta||_2, 1 in the paper.
         steps: of PGD, 16 in the paper.
         warmup: epochs over which eps grows linearly.
+        clamp: keep x + delta in [0, 1], which the paper does not.
     """
 
     sigma: float
@@ -36,12 +38,14 @@ class Xhat(WholeBatch):
     eps: float = 1.0
     steps: int = 16
     warmup: float = 0.0
+    clamp: bool = False
 
     def __post_init__(self):
         check_count("m", self.m)
         check_weight("eps", self.eps)
         check_count("steps", self.steps)
         check_weight("warmup", self.warmup)
+        check_flag("clamp", self.clamp)
 
     def loss(self, model: Model, images: Tensor, labels: Tensor, step: Step) -> Loss:
         _check_composition(unwrapped(model))
@@ -49,7 +53,8 @@ class Xhat(WholeBatch):
         parts = {}
         if self.eps > 0:
             eps = warmed(self.eps, step.epoch, self.warmup)
-            adversarial = attacked(PGD(eps, self.steps), model, images, labels, noise, generator=step.generator)
+            adversarial = attacked(PGD(eps, self.steps), model, images, labels, noise, generator=step.generator,
+                                   bounds=(0.0, 1.0) if self.clamp else None)
             parts = strength(eps, images, adversarial)
             images = adversarial
         return Loss(smoothed(noisy_logits(model, images, noise), labels).mean(), parts)

@@ -11,19 +11,21 @@ from typing import Any, Self
 import numpy as np
 
 from smoothcert.errors import InputError, StoreError
+from smoothcert.report.looks import look_answers
 from smoothcert.report.present import check_records
 from smoothcert.runs.comparing import check_certificates
-from smoothcert.runs.store import SHARD, Store
-from smoothcert.stats import FixedPredict, proved_level
+from smoothcert.runs.store import Store
+from smoothcert.stats import proved_level
 from smoothcert.stats.tails import tail
 
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack store, and its name in a table or on a page."""
+    """An attack store, and its name in a table or on a page; those of one group attack one method's models."""
 
     store: Store
     name: str
+    group: str = ""
 
     @classmethod
     def of(cls, store: Store, name: str) -> Self:
@@ -235,12 +237,7 @@ def _answers(store: Store) -> tuple[tuple[int, ...], np.ndarray]:
     procedure, alpha = store.identity["procedure"], alpha_of(store)
     if alpha is None:
         return (procedure["n"],), store.column("prediction")[:, None]
-    plan, parts = FixedPredict(procedure["n"], alpha), []
-    for start in range(0, store.num_records, SHARD):
-        histories = store.histories(start, SHARD)
-        parts.append(np.stack([plan.judge([history[: k + 1] for history in histories]).prediction
-                               for k in range(len(plan.looks))], axis=1))
-    return plan.looks, np.concatenate(parts)
+    return look_answers(store, alpha)
 
 
 def _unattacked(store: Store, answers: np.ndarray, clean: np.ndarray) -> np.ndarray:

@@ -41,14 +41,15 @@ def render_predictions(runs: Sequence[Predicted], rho: float, style: str) -> str
     """Accuracy and abstention of runs of PREDICT: text, markdown, csv or latex."""
     check_known("format", style, FORMATS)
     if style == "csv":
-        return csv_lines([prediction_content(run, rho) for run in runs])
+        return csv_lines([prediction_content(look, rho) for run in runs for look in run.looks])
     head = ["run", "images", "sigma", "alpha", "n", "accuracy", "abstained", "this test set, at least",
             "new images, at least"]
     rows = [[run.name + ("" if run.complete else " (UNFINISHED)"), str(run.images),
              sigma_words(run.sigma), alpha_words(run.alpha), f"{run.n:,}" if run.n else "?",
-             *map(percent, _shares(run, rho))] for run in runs]
+             *map(percent, _shares(run, rho))] for one in runs for run in one.looks]
     legend = (f"Percent, rounded down; an abstention counts as wrong. Lower bounds of the smoothed classifier's own "
-              f"accuracy hold with probability {1 - rho:g}.")
+              f"accuracy hold with probability {1 - rho:g}."
+              + (" Each n of a run is judged at alpha by itself." if any(run.earlier for run in runs) else ""))
     why_not, lacking = why_not_side_by_side(runs)
     warning = [f"WARNING: not comparable: {why_not}"] if why_not else []
     notes = [f"note: {note}" for note in (*run_notes(runs), *lacking)]

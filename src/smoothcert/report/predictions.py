@@ -1,12 +1,13 @@
 """What `predict` stores and logs say: accuracy and abstention of the smoothed classifier."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 
 from smoothcert.checks import one_line
 from smoothcert.report.figures import percent
+from smoothcert.report.looks import look_answers
 from smoothcert.report.present import check_records
 from smoothcert.report.results import ASSUMED_ALPHA, setting_of
 from smoothcert.runs.store import Store
@@ -26,6 +27,8 @@ class Predicted:
         complete: whether the run has finished.
         notes: what a reader of its figures has to know besides.
         classes: the names of the classes, where known.
+        earlier: the answers of the same sample at smaller n, where the run looked at it several times; each look is
+            judged at alpha by itself.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Predicted:
     complete: bool = True
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None
+    earlier: tuple["Predicted", ...] = ()
 
     @classmethod
     def of(cls, store: Store, name: str | None = None) -> Self:
@@ -47,10 +51,20 @@ class Predicted:
         check_records(store)
         procedure = store.identity["procedure"]
         n = procedure.get("n") or procedure["n_max"]
-        return cls(one_line(name or store.folder.name), store.column("index"), store.correct,
-                   store.column("prediction") < 0, store.column("label"), store.identity["noise"]["sigma"],
-                   procedure["alpha"], n[-1] if isinstance(n, list) else n, setting_of(store.identity), store.complete,
-                   tuple(map(one_line, store.provenance.get("notes", ()))), store.class_names)
+        label, answers = store.column("label"), store.column("prediction")[:, None]
+        looks = n if isinstance(n, list) else [n]
+        if len(looks) > 1:
+            looks, answers = look_answers(store, procedure["alpha"])
+        told = [cls(one_line(name or store.folder.name), store.column("index"), given == label, given < 0, label,
+                    store.identity["noise"]["sigma"], procedure["alpha"], look, setting_of(store.identity),
+                    store.complete, tuple(map(one_line, store.provenance.get("notes", ()))), store.class_names)
+                for look, given in zip(looks, answers.T, strict=True)]
+        return replace(told[-1], earlier=tuple(told[:-1]))
+
+    @property
+    def looks(self) -> tuple["Predicted", ...]:
+        """The answers at every n, the smallest first."""
+        return *self.earlier, self
 
     @property
     def images(self) -> int:
@@ -65,10 +79,12 @@ class Predicted:
 def prediction_summary(store: Store) -> dict[str, Any]:
     """Accuracy (an abstention counts as wrong) and abstention of the images predicted so far, as fractions."""
     told = Predicted.of(store)
+    looks = [{"n": look.n, "accuracy": float(look.correct.mean()), "abstained": float(look.abstained.mean())}
+             for look in told.earlier]
     return {
         "store": str(store.folder), "images": told.images, "complete": told.complete, "sigma": told.sigma,
         "alpha": told.alpha, "n": told.n, "accuracy": float(told.correct.mean()),
-        "abstained": float(told.abstained.mean()),
+        "abstained": float(told.abstained.mean()), **({"earlier": looks} if looks else {}),
     }
 
 
@@ -76,6 +92,9 @@ def prediction_text(store: Store) -> str:
     """The same for people."""
     s = prediction_summary(store)
     unfinished = "" if s["complete"] else " (UNFINISHED: the run has images left)"
+    earlier = "".join(f"at n {look['n']:,}: accuracy {percent(look['accuracy'])}%, abstained "
+                      f"{percent(look['abstained'])}%\n"
+                      for look in s.get("earlier", ()))
     return (f"{store.folder.name}: {s['images']} images, sigma {s['sigma']:g}, alpha {s['alpha']:g}, n {s['n']:,}"
-            f"{unfinished}\naccuracy of the smoothed classifier {percent(s['accuracy'])}%, abstained "
+            f"{unfinished}\n{earlier}accuracy of the smoothed classifier {percent(s['accuracy'])}%, abstained "
             f"{percent(s['abstained'])}%")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from smoothcert.report.attacks import Outcome, axis_of, outcomes
-from smoothcert.report.predictions import prediction_summary
+from smoothcert.report.predictions import Predicted
 from smoothcert.report.results import Result, default_radii
 from smoothcert.report.robustness import FORMS, Robustness
 from smoothcert.runs.planning import Plan, Task
@@ -49,11 +49,12 @@ class Figure:
 class Line:
     """What a step measured for a row: `figures` are accuracies, shares of `changed` answers, or each a `bound`.
 
-    `seconds` are those of the training of everything that the step used; `setting` tells apart the attacks or the
-    bounds of a step.
+    `rows` are those that are one run at this scale, mostly a single one; a figure is expected of them where all who
+    print it agree. `seconds` are those of the training of everything that the step used; `setting` tells apart the
+    attacks or the bounds of a step.
     """
 
-    row: str
+    rows: tuple[str, ...]
     step: str
     verb: str
     folder: str
@@ -67,10 +68,15 @@ class Line:
     abstained: float | None = None
     expected_abstained: float | None = None
 
+    @property
+    def row(self) -> str:
+        """What the rows are called together."""
+        return " = ".join(self.rows) if len(self.rows) < 3 else f"{self.rows[0]} = {len(self.rows) - 1} more"
+
 
 @dataclass(frozen=True)
 class Best:
-    """At each radius the best of the rows measured so far, `rows` of `of`."""
+    """At each radius the best of the rows measured so far, `rows` of `of`; rows that are one run count once."""
 
     name: str
     step: str
@@ -92,7 +98,8 @@ class Comparison:
         recipe, scale = self.plan.recipe, self.plan.scale
         return {"recipe": recipe.name, "title": recipe.title, "source": recipe.source, "scale": scale,
                 "about": recipe.scales[scale].about, "comparable": scale == "paper", "rho": RHO,  # type: ignore[index]
-                "lines": [asdict(line) for line in self.lines], "best": [asdict(best) for best in self.best]}
+                "lines": [{"row": line.row, **asdict(line)} for line in self.lines],
+                "best": [asdict(best) for best in self.best]}
 
 
 def compared(plan: Plan, out: Path) -> Comparison:
@@ -103,8 +110,10 @@ def compared(plan: Plan, out: Path) -> Comparison:
                 if task.step == step and VERBS[task.verb].measures and task.is_done(out)]
         stores = {task.folder: read_store(task.path(out)) for _, task in done}
         at = _points(plan, step, [(task, stores[task.folder]) for _, task in done])
-        for row, task in done:
-            lines += _READERS[task.verb](_Read(plan, out, row, task, stores[task.folder], at))
+        for folder, store in stores.items():
+            rows = tuple(row for row, task in done if task.folder == folder)
+            task = next(task for _, task in done if task.folder == folder)
+            lines += _READERS[task.verb](_Read(plan, out, rows, task, store, at))
     return Comparison(plan, tuple(lines), tuple(_best(plan, lines)))
 
 
@@ -114,19 +123,28 @@ class _Read:
 
     plan: Plan
     out: Path
-    row: str
+    rows: tuple[str, ...]
     task: Task
     store: Store
     at: Sequence[float]
 
     @property
     def expected(self) -> Expected:
-        row = next(row for row in self.plan.recipe.rows if row.name == self.row)
-        return row.expected.get(self.task.step, Expected.checked({}))
+        """The figures on which all rows agree that print them."""
+        printed = [row.expected[self.task.step].model_dump() for row in self.plan.recipe.rows
+                   if row.name in self.rows and self.task.step in row.expected]
+        return Expected.checked(_agreed(printed))
 
     def line(self, figures: Sequence[Figure], **facts: Any) -> Line:
-        return Line(self.row, self.task.step, self.task.verb, self.task.folder, facts.pop("images"),
-                    _seconds(self.plan.tasks[self.row], self.task, self.out), tuple(figures), **facts)
+        return Line(self.rows, self.task.step, self.task.verb, self.task.folder, facts.pop("images"),
+                    _seconds(self.plan.tasks[self.rows[0]], self.task, self.out), tuple(figures), **facts)
+
+
+def _agreed(printed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several mappings, nested or not, say alike wherever they say anything."""
+    values = {name: [one[name] for one in printed if one.get(name) is not None] for one in printed for name in one}
+    return {name: _agreed(found) if isinstance(found[0], dict) else found[0] for name, found in values.items()
+            if found and (isinstance(found[0], dict) or all(value == found[0] for value in found))}
 
 
 def _certified(read: _Read) -> Iterator[Line]:
@@ -139,10 +157,13 @@ def _certified(read: _Read) -> Iterator[Line]:
 
 
 def _predicted(read: _Read) -> Iterator[Line]:
-    told, expected = prediction_summary(read.store), read.expected
-    figure = _figure(0.0, int(read.store.correct.sum()), told["images"], expected.accuracy)
-    yield read.line([figure], images=told["images"], abstained=told["abstained"],
-                    expected_abstained=expected.abstained)
+    """A line for every n; what was printed stands beside the largest."""
+    last, expected = Predicted.of(read.store), read.expected
+    for look in last.looks:
+        printed = expected if look.n == last.n else Expected.checked({})
+        figure = _figure(0.0, int(look.correct.sum()), look.images, printed.accuracy)
+        yield read.line([figure], images=look.images, abstained=float(look.abstained.mean()),
+                        expected_abstained=printed.abstained, setting=f"n {look.n:,}" if last.earlier else "")
 
 
 def _attacked(read: _Read) -> Iterator[Line]:
@@ -167,8 +188,9 @@ def _bounded(read: _Read) -> Iterator[Line]:
     for kind in ("certificate", *FORMS):
         if all(figures[kind] is not None for figures in at.values()):
             labels = sorted({figures[f"{kind}_label"] for figures in at.values()}) if kind in FORMS else []
+            named = f"{kind} (rho with noise)" if kind == "inside" else kind
             yield read.line([Figure(rho, figures[kind], None, None, None) for rho, figures in at.items()],
-                            images=run.images, setting=", ".join([kind, *labels]), measure="bound")
+                            images=run.images, setting=", ".join([named, *labels]), measure="bound")
 
 
 _READERS: dict[str, Callable[[_Read], Iterator[Line]]] = {
@@ -199,14 +221,15 @@ def _figure(at: float, count: int, images: int, expected: Mapping[float, float])
 
 def _best(plan: Plan, lines: Sequence[Line]) -> Iterator[Best]:
     for best in plan.recipe.best:
-        chosen = [line for line in lines if line.step == best.step and line.row in best.rows]
+        chosen = [line for line in lines if line.step == best.step and set(line.rows) & set(best.rows)]
         if not chosen:
             continue
         points = np.array([[figure.obtained for figure in line.figures] for line in chosen]).max(axis=0)
         beyond = [all(line.figures[k].out_of_reach for line in chosen) for k in range(len(points))]
         figures = tuple(Figure(figure.at, float(value), None, None, best.accuracy.get(figure.at), out)
                         for figure, value, out in zip(chosen[0].figures, points, beyond, strict=True))
-        yield Best(best.name, best.step, len(chosen), len(best.rows), figures)
+        of = {task.folder for row in best.rows for task in plan.tasks[row] if task.step == best.step}
+        yield Best(best.name, best.step, len(chosen), len(of), figures)
 
 
 def _seconds(tasks: Sequence[Task], task: Task, out: Path) -> float:

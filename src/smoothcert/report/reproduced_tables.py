@@ -92,7 +92,7 @@ def _best_cells(best: Best, at: Sequence[float]) -> Iterator[list[str]]:
     figures = {figure.at: figure for figure in best.figures}
     points = [figures.get(point) for point in at]
     yield [best.name, "paper", "", "", "", "", *(_percent(f.expected, round) if f else "" for f in points)]
-    yield ["", f"best of {best.rows} of {best.of}", "", "", "", "",
+    yield ["", f"best of {best.rows} of {best.of} runs", "", "", "", "",
            *("" if f is None else "-" if f.out_of_reach else _percent(f.obtained, math.floor) for f in points)]
 
 
@@ -105,17 +105,28 @@ def _scale_words(comparison: Comparison) -> str:
 
 
 def _legend(comparison: Comparison) -> str:
-    words = (f"Percent, rounded down. {1 - RHO:.0%}: Clopper-Pearson interval of the share of new images of the "
+    words = _equal_words(comparison)
+    words += (f"Percent, rounded down. {1 - RHO:.0%}: Clopper-Pearson interval of the share of new images of the "
              f"same kind. Training: seconds of all models that the line used.")
     if any(line.measure == "bound" for line in comparison.lines):
         words += " Bounds on the loss are in its own units, rounded up."
     if comparison.best:
-        words += " The best of several rows is chosen by the images it is measured on, so it leans upwards."
+        words += " The best of several runs is chosen by the images it is measured on, so it leans upwards."
     if any(figure.out_of_reach for line in comparison.lines for figure in line.figures):
         words += " A dash: the samples that were drawn could not have proved this radius, even if all had agreed."
     if comparison.plan.scale == "paper":
         words += " *: the paper's figure lies outside the interval; it has sampling error of its own."
     return words
+
+
+def _equal_words(comparison: Comparison) -> str:
+    """Which rows are one run at this scale."""
+    groups = dict.fromkeys(line.rows for line in comparison.lines if len(line.rows) > 1)
+    if not groups:
+        return ""
+    told = "; ".join(" = ".join(rows) for rows in groups)
+    return (f"Equal rows are one run at this scale, trained and measured once: {told}. The paper's figures stand "
+            f"beside them where they agree. ")
 
 
 def _percent(value: float | None, rounding: Callable[[float], int]) -> str:

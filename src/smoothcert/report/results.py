@@ -77,14 +77,14 @@ class Result:
     def build(cls, store: Store, name: str | None, procedure: dict[str, Any], prediction: np.ndarray,
               radius: np.ndarray | None) -> Self:
         """Certificates given beside a store, such as recomputed ones."""
-        name = one_line(name or store.folder.name)
+        name, method = one_line(name or store.folder.name), procedure["method"]
         if radius is None:
             raise StoreError(f"{store.folder} is a store of kind {store.kind} and has no radii: this needs a "
                              f"certify store; `smoothcert info` says what it holds")
         check_records(store)
         label = store.column("label")
         return cls(name, store.column("index"), np.asarray(radius), prediction == label, prediction < 0,
-                   store.identity["noise"]["sigma"], procedure["alpha"], one_line(procedure["method"]),
+                   store.identity["noise"]["sigma"], procedure["alpha"], method and one_line(method),
                    procedure.get("n") or procedure["n_max"], procedure["margin"], _decided(procedure),
                    setting_of({**store.identity, "procedure": procedure}), store.complete, label,
                    norm=store.identity.get("norm", "l2"), printed=bool(store.identity.get("printed")),

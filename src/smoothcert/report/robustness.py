@@ -6,12 +6,13 @@ A bound on the expected loss is for all laws within a transport cost rho of that
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
 
 from smoothcert.checks import check_probability, one_line
+from smoothcert.distributional.beside import SideBySide, side_by_side
 from smoothcert.distributional.closed import ClosedCertificate, certificate_from_counts
 from smoothcert.distributional.ends import Ends, SurrogateBound, Terms, WorstCase, bound_from
 from smoothcert.distributional.moments import LossMoments, certificate_from_moments
@@ -38,6 +39,8 @@ class Robustness:
         certificate: closed, of the smoothed classifier's expected loss; None where the loss has no ceiling.
         bounds: by form, outside and inside; of a form without gammas there is none.
         found: by form, the worst case that the ascents found, with the same cost as the bound of that form.
+        beside: both bounds at one cost, where there are both.
+        equivalent: the eps that each gamma stands for, where the run was asked.
         rho: transport costs that the run named.
         complete: whether the run has finished.
     """
@@ -53,6 +56,8 @@ class Robustness:
     found: dict[str, WorstCase]
     rho: tuple[float, ...] = RHO
     complete: bool = True
+    beside: SideBySide | None = None
+    equivalent: dict[float, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, store: Store, name: str | None = None, alpha: float | None = None) -> Self:
@@ -70,15 +75,17 @@ class Robustness:
                        {}, {}, tuple(store.provenance.get("rho", RHO)), store.complete)
         records = _Records(store)
         forms = FORMS if store.identity["records_per_image"] > 1 else ()
+        bounds = {form: records.bound(form, level) for form in forms if told["gamma"]}
         return cls(name, told["loss"], told["ceiling"], records.sigma, level, records.images,
-                   records.certificate(level), {form: records.bound(form, level) for form in forms if told["gamma"]},
-                   {form: records.found(form) for form in forms}, tuple(store.provenance.get("rho", RHO)),
-                   store.complete)
+                   records.certificate(level), bounds, {form: records.found(form) for form in forms},
+                   tuple(store.provenance.get("rho", RHO)), store.complete,
+                   side_by_side(bounds["outside"], bounds["inside"]) if bounds else None, records.equivalent())
 
     def at(self, rho: float) -> dict[str, Any]:
         """All figures at one transport cost, as plain values; None where there is none.
 
-        Beside each bound its label, the gamma it took, and the worst case `found` at the same cost.
+        Beside each bound its label, the gamma it took, and the worst case `found` at the same cost; at last both
+        bounds where the cost holds the noise for both, and rho is the adversary's part of it (see `SideBySide`).
         """
         closed = None if self.certificate is None else self.certificate.at(rho)
         figures: dict[str, Any] = {"rho": rho, "certificate": closed and closed.value,
@@ -88,6 +95,8 @@ class Robustness:
             worst = self.found[form].at(rho) if form in self.found else None
             figures |= {form: bound and bound.value, f"{form}_label": bound and bound.label,
                         f"{form}_gamma": bound and bound.gamma, f"{form}_found": worst}
+        smoothed, base = self.beside.at(rho) if self.beside else (None, None)
+        figures |= {"beside_smoothed": smoothed, "beside_base": base}
         return figures
 
     def content(self, rhos: Sequence[float]) -> dict[str, Any]:
@@ -95,6 +104,7 @@ class Robustness:
         return {"name": self.name, "images": self.images, "complete": self.complete, "sigma": self.sigma,
                 "loss": self.loss, "ceiling": self.ceiling, "alpha": self.alpha,
                 "figures": [self.at(rho) for rho in rhos],
+                "eps_equivalent": [{"gamma": gamma, "eps": eps} for gamma, eps in self.equivalent.items()],
                 "searches": [{"form": form, **asdict(one)} for form, bound in self.bounds.items()
                              for one in bound.surrogates]}
 
@@ -153,3 +163,8 @@ class _Records:
         settings = [Setting(form, gamma) for gamma in (None, *gammas)]
         means = [[float(self.values(setting, name).mean()) for setting in settings] for name in ("cost", "loss")]
         return WorstCase(np.array([math.inf, *gammas]), *np.array(means))
+
+    def equivalent(self) -> dict[float, float]:
+        """By gamma the root mean square move of the short ascents, where the run made them."""
+        asked = self.told["gamma"] if self.told.get("eps_equivalent") else []
+        return {gamma: math.sqrt(float(self.values(Setting("equivalent", gamma), "cost").mean())) for gamma in asked}

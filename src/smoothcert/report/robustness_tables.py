@@ -13,9 +13,21 @@ _LEGEND = (
     "A certificate holds for every law within rho (mean squared l2 move of the images) with probability 1 - alpha; "
     "'these images' is the same for laws around these very images. Rounded up.",
     "outside: the bound of Yang et al. 2021 for the smoothed classifier; inside: WRM's, of the base classifier without "
-    "noise, whose rho is the cost of its input, noise included. An estimate may be too low.",
+    "noise, whose rho (rho with noise) is the cost of its input, noise included. An estimate may be too low.",
     "found: the worst case that the ascents found at that cost, an estimate from below: compare it with the bound on "
     "its left.",
+)
+
+
+_RHO = {"inside": "rho with noise"}
+"""The head of the transport cost of a form whose cost is not that of the certificate."""
+
+_BESIDE = ["rho + noise", "smoothed", "base"]
+"""The head of the table of both bounds at one cost."""
+
+_BESIDE_LEGEND = (
+    "rho + noise: both bounds at one cost, rho for the moves of the adversary and d sigma^2 for the noise. "
+    "Estimates; of the suprema themselves the smoothed one is never the larger (Theorem 3 of Yang et al.)."
 )
 
 
@@ -26,7 +38,7 @@ def render_robustness(runs: Sequence[Robustness], rhos: Sequence[float], style: 
     if style == "csv":
         return csv_lines([{**_facts(run), **run.at(rho)} for run in runs for rho in rhos])
     if style == "text":
-        return "\n\n".join([*(_block(run, rhos) for run in runs), _legend(runs)])
+        return "\n\n".join([*(_block(run, rhos) for run in runs), _legend(runs, beside=True)])
     head = ["run", "images", "sigma", "loss", "alpha", *_head(runs)]
     rows = [[_name(run), str(run.images), f"{run.sigma:g}", loss_words(run), f"{run.alpha:g}", *_cells(run, rho, runs)]
             for run in runs for rho in rhos]
@@ -60,9 +72,20 @@ def _block(run: Robustness, rhos: Sequence[float]) -> str:
     told = "" if run.certificate is None else f", alpha {run.alpha:g}"
     lines = [f"{_name(run)}: {run.images} images, sigma {run.sigma:g}, {loss_words(run)}{told}",
              aligned([_head([run]), *(_cells(run, rho, [run]) for rho in rhos)])]
+    if run.beside:
+        lines += ["", aligned([_BESIDE, *_beside(run, rhos)])]
     if run.bounds:
         lines += ["", aligned(_searches(run)), *_refuted(run, rhos)]
+    if run.equivalent:
+        lines += ["", aligned([["gamma", *(f"{gamma:g}" for gamma in run.equivalent)],
+                               ["eps", *(f"{eps:.3g}" for eps in run.equivalent.values())]])]
     return "\n".join(lines)
+
+
+def _beside(run: Robustness, rhos: Sequence[float]) -> list[list[str]]:
+    """Both bounds at one cost."""
+    cells = ([at["beside_smoothed"], at["beside_base"]] for at in map(run.at, rhos))
+    return [[f"{rho:g}", *(f"{value:.4f}" for value in values)] for rho, values in zip(rhos, cells, strict=True)]
 
 
 def _refuted(run: Robustness, rhos: Sequence[float]) -> list[str]:
@@ -84,9 +107,9 @@ def _searches(run: Robustness) -> list[list[str]]:
 
 
 def _head(runs: Sequence[Robustness]) -> list[str]:
-    shown = [name for form in FORMS for name in ([form] if _any(runs, "bounds", form) else [])
-             + (["found"] if _any(runs, "found", form) else [])]
-    return ["rho", *(["certificate", "these images"] if any(run.certificate for run in runs) else []), *shown]
+    shown = {form: [form] * _any(runs, "bounds", form) + ["found"] * _any(runs, "found", form) for form in FORMS}
+    return ["rho", *(["certificate", "these images"] if any(run.certificate for run in runs) else []),
+            *shown["outside"], *([_RHO["inside"], *shown["inside"]] if shown["inside"] else [])]
 
 
 def _cells(run: Robustness, rho: float, runs: Sequence[Robustness]) -> list[str]:
@@ -95,6 +118,8 @@ def _cells(run: Robustness, rho: float, runs: Sequence[Robustness]) -> list[str]
     if any(other.certificate for other in runs):
         cells += ["-" if at[name] is None else up(at[name]) for name in ("certificate", "sample")]
     for form in FORMS:
+        if form in _RHO and (_any(runs, "bounds", form) or _any(runs, "found", form)):
+            cells.append(f"{rho:g}")
         if _any(runs, "bounds", form):
             label = at[f"{form}_label"]
             cells.append("-" if label is None else f"{_bounded(at[form], label)} {label}")
@@ -120,8 +145,9 @@ def _name(run: Robustness) -> str:
     return run.name if run.complete else f"{run.name} (UNFINISHED)"
 
 
-def _legend(runs: Sequence[Robustness]) -> str:
+def _legend(runs: Sequence[Robustness], beside: bool = False) -> str:
     wanted = (any(run.certificate for run in runs), any(run.bounds for run in runs), any(run.found for run in runs))
     losses = {run.loss for run in runs}
-    words = ["The 0-1 loss is that of the base classifier under noise."] if "0-1" in losses else []
+    words = [_BESIDE_LEGEND] if beside and any(run.beside for run in runs) else []
+    words += ["The 0-1 loss is that of the base classifier under noise."] if "0-1" in losses else []
     return "\n".join([*(line for line, is_shown in zip(_LEGEND, wanted, strict=True) if is_shown), *words])

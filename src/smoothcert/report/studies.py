@@ -37,6 +37,7 @@ class Envelope:
         lower: the largest bound on this test set of any run, each at rho / number of runs, so that all hold together
             with probability 1 - rho at one radius chosen beforehand; (P,).
         best: (P,) which run has that accuracy.
+        name: the method whose runs they are; "" where none is told.
     """
 
     curves: list[Curve]
@@ -44,6 +45,7 @@ class Envelope:
     accuracy: np.ndarray
     lower: np.ndarray
     best: np.ndarray
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,48 @@ class Pairs:
     second: np.ndarray
 
 
-def envelope(results: Sequence[Result], rho: float) -> Envelope:
-    """The envelope over `results`, with every run's own curve."""
+def envelopes(results: Sequence[Result], rho: float) -> list[Envelope]:
+    """An envelope for each method (group), every run's bounds at rho / number of all runs."""
+    check_same_data(results)
+    groups = dict.fromkeys(result.group for result in results)
+    return [replace(envelope([one for one in results if one.group == group], rho, len(results)), name=group)
+            for group in groups]
+
+
+def envelope(results: Sequence[Result], rho: float, runs: int | None = None) -> Envelope:
+    """The envelope over `results`, with every run's own curve; `runs` of which all bounds hold together."""
     check_same_data(results)
     radius = np.unique(np.concatenate([corners(result) for result in results]))
-    at = accuracies(results, radius, check_probability("rho", rho) / len(results))
+    at = accuracies(results, radius, check_probability("rho", rho) / (runs or len(results)))
     accuracy = np.stack([one.accuracy for one in at])
     return Envelope([drawn_curve(result, rho) for result in results], radius, accuracy.max(axis=0),
                     np.stack([one.test_set for one in at]).max(axis=0), accuracy.argmax(axis=0))
+
+
+@dataclass(frozen=True)
+class Theorems:
+    """Certified radius against p_A, the lower bound of the top class's probability, with p_B = 1 - p_A.
+
+    Attributes:
+        sigma: noise level, the unit of the radii.
+        p_a: (P,). radii: of each theorem in `BOUNDS`, (P,).
+        images: p_A of a run's certified images, sorted.
+    """
+
+    sigma: float
+    p_a: np.ndarray
+    radii: dict[str, np.ndarray]
+    images: np.ndarray
+
+
+def theorems(store: Store, points: int = 400) -> Theorems:
+    """The radii of all theorems at a run's sigma, and where its images stand (Cohen et al. 2019, Figure 5)."""
+    run, votes = Result.of(store), votes_of(store)
+    q_a = 2e-5 + (0.5 - 2e-5) * np.linspace(1, 0, points) ** 3  # dense where p_A is near 1
+    p_a = 1 - q_a
+    lower, _ = votes.lower(run.level)
+    radii = {name: np.asarray(radius_of(p_a, q_a, run.sigma)) for name, radius_of in BOUNDS.items()}
+    return Theorems(run.sigma, p_a, radii, np.sort(lower[lower > 0.5]))
 
 
 def bounds_compared(store: Store, name: str, rho: float) -> list[Curve]:

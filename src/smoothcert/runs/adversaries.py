@@ -15,14 +15,15 @@ from safetensors.numpy import load, save_file
 
 from smoothcert.errors import FileError, InputError, StoreError
 from smoothcert.limits import inside
+from smoothcert.runs.config.sampling import ATTACKED
 from smoothcert.runs.files import make_folder, read_json, sha256, write_json, write_whole
 from smoothcert.runs.manifest import is_store
 from smoothcert.runs.places import Place
 
 LISTING = "adversaries.json"
 
-SETTING = ("eps", "times", "m", "steps")
-"""What an entry of the listing says of its setting: `eps` or `times`, and the others."""
+SETTING = ATTACKED
+"""What an entry of the listing says of its setting."""
 
 
 def save_adversaries(folder: Place, name: str, index: np.ndarray, images: np.ndarray) -> None:

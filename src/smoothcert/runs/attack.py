@@ -17,11 +17,11 @@ from torch import Tensor
 
 from smoothcert.attacks import Attack, Stein, attacked, build_attack, l2_norms
 from smoothcert.data import ImageData
-from smoothcert.data.load import KNOWN_SPECS
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.noise import Noise, build_noise, open_stream
 from smoothcert.runs.adversaries import list_adversaries, save_adversaries
 from smoothcert.runs.attack_settings import CLEAN, Certificates, Setting, certificates_of, settings_of
+from smoothcert.runs.attacked import like_store
 from smoothcert.runs.comparing import check_certificates
 from smoothcert.runs.config import AttackConfig
 from smoothcert.runs.distributed import pick_device
@@ -66,8 +66,8 @@ def prepare_attack(config: AttackConfig) -> "AttackRun":
     """Load and check everything that the options name."""
     found = None if config.eps_from is None else read_store(config.eps_from)
     if found is not None:
-        config = _like(config, found)
-    certificates = None if found is None else certificates_of(found)
+        config = like_store(config, found)
+    certificates = None if found is None else certificates_of(found, config.only_right)
     if config.answer == "softmax":
         config = config.model_copy(update={"engine": "plain", "space": "pixels"})
     settings = settings_of(config)
@@ -100,6 +100,7 @@ class AttackRun:
         }
         if self.certificates is not None:
             told["certificates"] = self.certificates.digest(self.base.indices)
+            told |= {"only_right": True} if self.config.only_right else {}
         answered = {"procedure": {"method": "softmax", "n": self.most}} if self.config.answer == "softmax" else {}
         return {**self.base.identity, "kind": "attack", "records_per_image": len(self.settings), "attack": told,
                 **answered}
@@ -249,21 +250,10 @@ def _chosen(config: AttackConfig, certificates: Certificates | None, data: Image
         indices = indices[data.labels[indices] != config.target]
     if not len(indices):
         raise InputError("no image is left to attack: " + (
-            f"none of those selected is certified in {config.eps_from}" if certificates is not None else
+            f"none of those selected is certified{' and right' * config.only_right} in {config.eps_from}"
+            if certificates is not None else
             f"all those selected are of class {config.target}, the target"))
     return indices[: config.max_images]
-
-
-def _like(config: AttackConfig, store: Store) -> AttackConfig:
-    """The options with sigma, data and split of a store, where they name none."""
-    changes: dict[str, Any] = {}
-    if store.kind == "certify" and config.sigma is None:
-        changes["sigma"] = store.identity["noise"]["sigma"]
-    if config.data is None and store.identity["data"]["name"] in KNOWN_SPECS:
-        changes["data"] = store.identity["data"]["name"]
-    if "split" not in config.model_fields_set:
-        changes["split"] = store.identity["data"]["split"]
-    return config.model_copy(update=changes)
 
 
 def _check(store: Store, run: Prepared, wanted: str) -> None:

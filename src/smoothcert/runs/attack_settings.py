@@ -57,8 +57,8 @@ class Certificates:
         return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
 
 
-def certificates_of(store: Store) -> Certificates:
-    """The images of a certify store that have a certificate, of any class.
+def certificates_of(store: Store, only_right: bool = False) -> Certificates:
+    """The images of a certify store that have a certificate, of any class or `only_right` of their label's.
 
     Raises:
         StoreError: a store of another kind.
@@ -66,5 +66,5 @@ def certificates_of(store: Store) -> Certificates:
     check_certified(store, "eps-from")
     index, prediction, radius = (store.column(name) for name in ("index", "prediction", "radius"))
     order = np.argsort(index)
-    order = order[radius[order] > 0]
+    order = order[(radius > 0)[order] & (store.correct[order] | (not only_right))]
     return Certificates(index[order], prediction[order], radius[order])

@@ -11,17 +11,20 @@ from smoothcert.distributional.concavity import Standing, inside_standing, outsi
 class Setting:
     """One record of each image: an ascent at `gamma`, or, where that is None, the loss where nothing is moved.
 
-    `form` "outside" is of the smoothed classifier, "inside" of the base classifier without noise.
+    `form` "outside" is of the smoothed classifier, "inside" of the base classifier without noise, and "equivalent" the
+    short ascent that says which eps a gamma stands for.
     """
 
     form: str
     gamma: float | None
 
 
-def settings_of(gammas: Sequence[float]) -> tuple[Setting, ...]:
-    """The unmoved image first; the form inside has settings only where there are ascents."""
+def settings_of(gammas: Sequence[float], equivalents: Sequence[float] = ()) -> tuple[Setting, ...]:
+    """The unmoved image first; the form inside has settings only where there are ascents; at last the gammas whose eps
+    is asked for."""
     inside = (Setting("inside", None), *(Setting("inside", gamma) for gamma in gammas)) if gammas else ()
-    return (Setting("outside", None), *(Setting("outside", gamma) for gamma in gammas), *inside)
+    return (Setting("outside", None), *(Setting("outside", gamma) for gamma in gammas), *inside,
+            *(Setting("equivalent", gamma) for gamma in equivalents))
 
 
 def standing_of(setting: Setting, told: dict[str, Any], sigma: float) -> Standing:

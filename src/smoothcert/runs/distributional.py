@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from smoothcert.distributional.bounds import ends_of
+from smoothcert.distributional.curves import equivalent_moves
 from smoothcert.distributional.inner import Search, judged
 from smoothcert.distributional.losses import PointLoss, clipped_cross_entropy, cross_entropy
 from smoothcert.distributional.sampling import sample_losses
@@ -58,8 +59,9 @@ def prepare_distributional(config: DistributionalConfig) -> "DistributionalRun":
     found = opened(config)
     loss = cross_entropy if config.loss == "cross-entropy" else clipped_cross_entropy(
         config.clip or math.log(found.data.num_classes))
-    return DistributionalRun(config.model_copy(update={"seed": found.seed}), config, found, settings_of(config.gammas),
-                             loss, Search(**config.search_option))
+    settings = settings_of(config.gammas, config.gamma or () if config.eps_equivalent else ())
+    return DistributionalRun(config.model_copy(update={"seed": found.seed}), config, found, settings, loss,
+                             Search(**config.search_option))
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,14 +127,16 @@ class DistributionalRun:
         """What of it the store's records were made by."""
         search = {name: value for name, value in asdict(self.search).items() if name != "rows"}
         return {"loss": self.asked.loss, "ceiling": self.loss.ceiling, "gamma": list(self.asked.gamma or ()),
-                "gamma_adv": list(self.asked.gamma_adv or ()), "search": search if self.asked.gammas else None}
+                "gamma_adv": list(self.asked.gamma_adv or ()), "search": search if self.asked.gammas else None,
+                **({"eps_equivalent": True} if self.asked.eps_equivalent else {})}
 
     def _record(self, member: int, k: int) -> Record:
         index, setting = int(self.base.indices[member]), self.settings[k]
         image, label = self.base.data.image(index), int(self.base.data.labels[index])
         random = generator(self.base.device, self.base.seed, "distributional", index, setting.form, setting.gamma)
         values = dict.fromkeys(VALUES["distributional"]) | {"form": setting.form, "gamma": setting.gamma}
-        measure = self._unmoved if setting.gamma is None else self._ascended
+        measure = self._unmoved if setting.gamma is None else self._equivalent if setting.form == "equivalent" \
+            else self._ascended
         with repeatable(), _exact(), evaluation(self.base.classifier.model):
             values |= measure(setting, self._batch(image), torch.tensor([label], device=self.base.device), index,
                               random)
@@ -165,6 +169,15 @@ class DistributionalRun:
             return values
         return {**values, "mean": float(found.moments.mean[0]), "variance": float(found.moments.variance[0]),
                 "steep": float(found.steep[0])}
+
+    def _equivalent(
+        self, setting: Setting, image: Tensor, label: Tensor, index: int, random: torch.Generator
+    ) -> dict[str, float]:
+        """How far NAL's ascent takes an image (1, C, H, W) in 15 steps, and the loss there."""
+        model, sigma, gamma = fixed(self.base.classifier.model, random), self.base.noise.sigma, setting.gamma or 0.0
+        moved = equivalent_moves(model, image, label, gamma, sigma, random)
+        found = judged(model, self.loss, image, moved, label, gamma, sigma, self.search, random)
+        return {"loss": float(found.loss[0]), "cost": float(found.cost[0])}
 
     def _batch(self, image: np.ndarray) -> Tensor:
         """One image (C, H, W) as (1, C, H, W) on the device."""

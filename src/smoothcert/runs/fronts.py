@@ -1,6 +1,7 @@
 """What the options put between the noise and a classifier: a denoiser, and beyond it a walk or a flow."""
 
 import inspect
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from torch import nn
 from smoothcert.checks import built
 from smoothcert.data import ImageData
 from smoothcert.denoise import Attractor, DenoisedClassifier, WalkJump
-from smoothcert.errors import InputError, ModelError
+from smoothcert.errors import InputError, ModelError, QualityWarning
 from smoothcert.runs.config import RunConfig, TrainConfig
 from smoothcert.runs.initial import Initial
+from smoothcert.runs.measures import MEASURES
 from smoothcert.runs.modeldir import DENOISER, ModelCard, denoiser_card, module_hash, read_denoiser
 
 Shape = tuple[int, int, int]
@@ -88,10 +90,20 @@ def fronted(classifier: Any, config: RunConfig | None, shape: Shape, sigma: floa
 def checked_denoiser(folder: Path, shape: Shape) -> tuple[nn.Module, ModelCard]:
     """The denoiser of a folder, frozen, and its card. Raises FileError or ModelError, also for other images."""
     denoiser, card = read_denoiser(folder)
+    warn_if_useless(card, str(folder))
     if card.input_shape != shape:
         raise ModelError(f"the denoiser {folder} takes images of shape {card.input_shape}, the data set has {shape}: "
                          f"use the data it was trained on, or --resize and --crop")
     return denoiser, card
+
+
+def warn_if_useless(card: ModelCard, name: str) -> None:
+    """Warn of a denoiser whose estimates of held-out images were no nearer to them than the noisy images."""
+    error, without = (card.best.get(figure) for figure in MEASURES["denoiser"].figures)
+    if card.kind == "denoiser" and error is not None and without is not None and error >= without:
+        warnings.warn(f"the denoiser {name} is worse than none: on held-out images its squared error is {error:.4g} an "
+                      f"image, and that of the noisy images themselves {without:.4g}; train it longer, or at a lower "
+                      f"learning rate", QualityWarning, stacklevel=3)
 
 
 def denoiser_sigma(folder: Path | None) -> float | None:

@@ -72,7 +72,7 @@ class Loop:
         figures = {"epoch": epoch + 1, **averages, **self._validate(),
                    "seconds": round(time.perf_counter() - started, 2)}
         better = self.measure.better(figures, card.best)
-        chosen = {name: figures[name] for name in self.measure.figures}
+        chosen = {name: figures[name] for name in self.measure.figures if name in figures}
         card = replace(card, epochs_done=epoch + 1, complete=epoch + 1 == self.config.epochs,
                        **({"best_epoch": epoch + 1, "best": chosen} if better else {}))
         if self.ranks.is_main:
@@ -154,7 +154,9 @@ class Loop:
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
         """The figures of `measure` on the held-out images under one fixed draw of noise (none where sigma is not
-        given)."""
+        given); none where nothing is held out."""
+        if not len(self.held_out):
+            return {}
         network, sigma = self.trainee.judged.eval(), self.config.sigma
         source = generator(self.device, self.config.seed, "validation")
         sums = torch.zeros(len(self.measure.figures), dtype=torch.float64, device=self.device)

@@ -29,12 +29,14 @@ class Measure:
     words: str
 
     def better(self, figures: dict[str, Any], best: dict[str, float]) -> bool:
-        """Whether an epoch is at least as good as the best one so far, if any."""
+        """Whether an epoch is at least as good as the best one so far, if any; without figures the last one is."""
         name = self.figures[0]
         return not best or self.sign * figures[name] >= self.sign * best[name]
 
     def told(self, best: dict[str, float], sigma: float | None) -> str:
         """The best epoch's figures, for a line of text."""
+        if not best:
+            return "no image held out, so the last epoch is taken"
         return self.words.format(**best, noise=f"under noise sigma {sigma:g}" if sigma else "without noise")
 
 

@@ -50,6 +50,8 @@ class ModelCard:
         init: the model directory whose weights it started from, which of them, and the layers left fresh; or None.
         kind: "classifier" or "denoiser".
         parameters: how many numbers were trained.
+        held_out: how many images chose the best epoch; of 0 the best epoch is the last, trained on all images. None
+            where an older card does not say.
         denoiser: of a classifier trained behind a denoiser, what that one is (see `told`); or None.
         epochs_done, best_epoch, best: progress, and the validation figures of the best epoch.
         complete: whether training has ended.
@@ -74,6 +76,7 @@ class ModelCard:
     kind: Literal["classifier", "denoiser"] = "classifier"
     parameters: int | None = None
     denoiser: dict[str, Any] | None = None
+    held_out: Annotated[int, Field(ge=0)] | None = None
 
     @property
     def progress(self) -> dict[str, Any]:

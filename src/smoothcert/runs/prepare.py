@@ -1,7 +1,7 @@
 """What a sampling run works with, made from its options: images, noise, plan, votes, and the identity of it all."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ from smoothcert.data.load import indices_as_names, open_data
 from smoothcert.denoise.walks import FrontEnd
 from smoothcert.errors import InputError
 from smoothcert.noise import Noise, build_noise, fresh_seed
+from smoothcert.runs.attacked import attacked_data, like_store
 from smoothcert.runs.classifiers import Classifier, model_card, open_classifier
-from smoothcert.runs.config import RunConfig, SamplingConfig
+from smoothcert.runs.config import PredictConfig, RunConfig, SamplingConfig
 from smoothcert.runs.distributed import pick_device
 from smoothcert.runs.fronts import denoiser_sigma
 from smoothcert.runs.manifest import is_store, read_manifest
 from smoothcert.runs.modeldir import ModelCard
 from smoothcert.runs.records import Record, Tally
+from smoothcert.runs.store import read_store
 from smoothcert.runs.work import Done, Task
 from smoothcert.smoothing import Finished, Sampling, evaluation, open_voter, run_plan
 from smoothcert.smoothing.voters import Voter
@@ -91,6 +93,7 @@ class Opened:
     Attributes:
         indices: of the images to work on, in order.
         stored: the identity of the store that the run goes on with; {} where it starts one.
+        attacked: the attack whose images stand in place of the clean ones; {} where they are clean.
     """
 
     data: ImageData
@@ -100,6 +103,7 @@ class Opened:
     device: torch.device
     seed: int
     stored: dict[str, Any]
+    attacked: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -111,6 +115,7 @@ class Opened:
                      "sha256": self.data.fingerprint(self.indices)},
             "images": index_summary(self.indices),
             "seed": self.seed,
+            **({"adversaries": self.attacked} if self.attacked else {}),
         }
 
 
@@ -123,6 +128,8 @@ def opened(config: RunConfig, choose: Callable[[ImageData], np.ndarray] | None =
     if config.threads or config.cluster or config.processes > 1:
         torch.set_num_threads(config.threads or 1)
     card = model_card(config.model)
+    store = read_store(config.adversaries) if isinstance(config, PredictConfig) and config.adversaries else None
+    config = config if store is None else like_store(config, store)
     data = _data(config, card)
     noise = build_noise(config.noise, _sigma(config, card), data.levels)
     device = pick_device(config.device)
@@ -132,10 +139,16 @@ def opened(config: RunConfig, choose: Callable[[ImageData], np.ndarray] | None =
                                  output=config.output)
     data = _matched(config, classifier, data)
     indices = (choose or partial(selected, config))(data)
+    attacked: dict[str, Any] = {}
+    if store is not None and isinstance(config, PredictConfig):
+        found = attacked_data(data, config, store)
+        data, attacked, indices = found.data, found.told, indices[np.isin(indices, found.index)]
+        if not len(indices):
+            raise InputError(f"none of the images selected was attacked in {config.adversaries}")
     stored = read_manifest(config.out)["identity"] if is_store(config.out) else {}
     kept = config.seed if config.seed is not None else stored.get("seed")
     seed = fresh_seed() if kept is None else int(kept)
-    return Opened(data, indices, noise, classifier, device, seed, stored)
+    return Opened(data, indices, noise, classifier, device, seed, stored, attacked)
 
 
 def prepare(

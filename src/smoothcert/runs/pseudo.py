@@ -11,6 +11,7 @@ each batch a step of its own, labelled and pseudo-labelled ones in random order 
 Batches of the two kinds pass through the network one after the other, so BatchNorm normalises each by itself.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,12 +35,14 @@ from smoothcert.runs.streams import Stream, read_ahead, spaced
 from smoothcert.smoothing import evaluation
 
 FILE = "pseudo-labels.npz"
+SUFFIXES = (".npy", ".npz")
+"""Endings of files that hold labels."""
 _BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Unlabelled:
-    """The images of a run without labels, the model that labels them, and the weight w of their loss.
+    """The images of a run without labels, the model or the file that labels them, and the weight w of their loss.
 
     Attributes:
         places: (K,) the class of the run that each of the teacher's classes is.
@@ -47,7 +50,7 @@ class Unlabelled:
 
     data: ImageData
     indices: np.ndarray
-    teacher: Classifier
+    teacher: "Classifier | Labels"
     places: np.ndarray
     device: torch.device
     weight: float
@@ -77,7 +80,10 @@ class Unlabelled:
         return Stream("pseudo", self.data, labels, self.indices, self.weight)
 
     def _labels(self, ranks: Ranks, progress: Progress) -> np.ndarray:
-        """(M,) int64: the model's class of every image, clean; every process asks it about its share of batches."""
+        """(M,) int64: the class of every image: the file's, or the model's on the clean image, which every process asks
+        about its share of batches."""
+        if isinstance(self.teacher, Labels):
+            return self.teacher.labels
         labels = torch.zeros(len(self.indices), dtype=torch.int64, device=self.device)
         begins = range(ranks.rank * _BATCH, len(labels), ranks.world * _BATCH)
         with torch.no_grad(), evaluation(self.teacher.model):
@@ -90,6 +96,17 @@ class Unlabelled:
     def _images(self, begins: Sequence[int]) -> Iterator[torch.Tensor]:
         batches = [self.indices[i : i + _BATCH] for i in begins]
         return read_ahead(batches, lambda indices: torch.from_numpy(self.data.batch(indices)))
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Labels (M,) int64 of the unlabelled images, from a file."""
+
+    labels: np.ndarray
+
+    @property
+    def identity(self) -> dict[str, str]:
+        return {"by": "file", "sha256": hashlib.sha256(self.labels.astype("<i8").tobytes()).hexdigest()}
 
 
 def open_unlabelled(
@@ -117,8 +134,12 @@ def open_unlabelled(
         raise InputError(f"unlabelled: every image of {config.unlabelled} is trained on or held out: leave some over "
                          f"with --max-images, or take another set or split")
     indices = spaced(indices, config.max_unlabelled)
-    teacher = open_teacher(config.pseudo_labels, config, data, device)
-    places = _places(config.pseudo_labels, teacher, data)
+    if Path(config.pseudo_labels).suffix in SUFFIXES:
+        teacher = _read_labels(Path(config.pseudo_labels), pool, indices, data.num_classes)
+        places = np.arange(data.num_classes)
+    else:
+        teacher = open_teacher(config.pseudo_labels, config, data, device)
+        places = _places(config.pseudo_labels, teacher, data)
     return Unlabelled(pool, indices, teacher, places, device, config.unlabelled_weight)
 
 
@@ -130,6 +151,38 @@ def _places(spec: str, teacher: Classifier, data: ImageData) -> np.ndarray:
     if teacher.num_classes != data.num_classes:
         raise ModelError(f"{spec} has {teacher.num_classes} classes, the data set {data.num_classes}")
     return np.arange(data.num_classes)
+
+
+def _read_labels(path: Path, pool: ImageData, indices: np.ndarray, num_classes: int) -> Labels:
+    """The labels of the images at `indices`: a .npy file has one for each image of the whole set, in its order; a .npz
+    file has `labels`, and of which images in `indices` where it is not of all.
+
+    Raises:
+        FileError: it is missing or corrupt. InputError: it lacks an image, or has labels that are no classes.
+    """
+    arrays = {"labels": _read_array(path)} if path.suffix == ".npy" else read_arrays(path)
+    if "labels" not in arrays:
+        raise FileError(f"{path} has no array `labels`, but {', '.join(arrays) or 'none'}")
+    labels, of = arrays["labels"], arrays.get("indices", np.arange(len(pool)))
+    if labels.ndim != 1 or {labels.dtype.kind, of.dtype.kind} - {"i", "u"} or labels.shape != of.shape:
+        raise InputError(f"pseudo-labels: {path} must hold a whole number for each of {len(of)} images of {pool.name}, "
+                         f"got {labels.dtype} of shape {labels.shape}")
+    table = np.full(len(pool), -1, dtype=np.int64)
+    known = (of >= 0) & (of < len(pool))
+    table[of[known]] = labels[known]
+    wrong = indices[(table[indices] < 0) | (table[indices] >= num_classes)]
+    if len(wrong):
+        what = "no label" if table[wrong[0]] < 0 else f"label {table[wrong[0]]}"
+        raise InputError(f"pseudo-labels: {path} has {what} for image {wrong[0]} of {pool.name}, and {len(wrong)} such "
+                         f"in all; labels are classes, 0 to {num_classes - 1}")
+    return Labels(table[indices])
+
+
+def _read_array(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path} is missing or no array of numpy: {error}") from None
 
 
 def open_teacher(spec: str, config: TrainConfig, data: ImageData, device: torch.device) -> Classifier:

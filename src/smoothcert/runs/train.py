@@ -16,7 +16,7 @@ from smoothcert.runs.classifiers import Classifier
 from smoothcert.runs.config import TrainConfig
 from smoothcert.runs.distributed import Ranks, joined, pick_device
 from smoothcert.runs.files import claim_folder, locked
-from smoothcert.runs.fronts import Front, read_front
+from smoothcert.runs.fronts import Front, read_front, warn_if_useless
 from smoothcert.runs.initial import Initial, read_initial, settled
 from smoothcert.runs.loop import Loop
 from smoothcert.runs.modeldir import (
@@ -83,7 +83,7 @@ def train(config: TrainConfig, progress: Progress = silent) -> ModelCard:
         trainee = new_trainee(config, card, device, ranks, initial, front.module if front else None)
         if runs_code(card):
             card.identity["sources"] = model_sources(card.model, trainee.network)
-        card = replace(card, parameters=sum(p.numel() for p in trainee.network.parameters()),
+        card = replace(card, held_out=len(held_out), parameters=sum(p.numel() for p in trainee.network.parameters()),
                        init=initial.described(trainee.fresh) if initial else None,
                        denoiser=front.card.told() if front else None)
         if ranks.is_main:
@@ -99,14 +99,17 @@ def train(config: TrainConfig, progress: Progress = silent) -> ModelCard:
             loop = Loop(config, objective, streams, held_out, trainee, ranks, device, progress)
             for epoch in range(card.epochs_done, config.epochs):
                 card = loop.epoch(epoch, card)
+        if ranks.is_main:
+            warn_if_useless(card, str(config.out))
         return card
 
 
 def split_indices(data: ImageData, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
-    """(training, held-out) indices: an evenly spaced subset of at most `max_images`, then a share drawn by the seed."""
+    """(training, held-out) indices: an evenly spaced subset of at most `max_images`, then a share drawn by the seed;
+    nothing is held out where validation is 0."""
     chosen = spaced(select_indices(len(data)), config.max_images)
     held = round(config.validation * len(chosen))
-    if not 0 < held < len(chosen):
+    if held >= len(chosen) or (config.validation > 0 and held < 1):
         raise InputError(f"validation = {config.validation} of {len(chosen)} training images leaves {held} to hold out "
                          f"and {len(chosen) - held} to train on: give more images or another share")
     order = np.random.default_rng(derived_seed(config.seed, "held out")).permutation(chosen)

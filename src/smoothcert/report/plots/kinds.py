@@ -16,7 +16,7 @@ from smoothcert.analysis.panels import noise_panels, resolution_study
 from smoothcert.analysis.regions import decision_regions
 from smoothcert.checks import check_known, check_probability
 from smoothcert.errors import InputError, SmoothcertError
-from smoothcert.report.attacks import Attack, axis_of, empirical_curve, norm_of
+from smoothcert.report.attacks import Attack
 from smoothcert.report.bound_curves import bound_panels
 from smoothcert.report.compare import why_not_side_by_side
 from smoothcert.report.curves import Curve
@@ -27,7 +27,16 @@ from smoothcert.report.plots.bounding import draw_bounds
 from smoothcert.report.plots.counts import draw_abstention, draw_scatter, draw_top_shares, draw_wall
 from smoothcert.report.plots.denoising import draw_contraction, draw_denoised, draw_failures
 from smoothcert.report.plots.images import draw_gallery, draw_panels, draw_regions, draw_resolution
-from smoothcert.report.plots.lines import Empirical, Observed, draw_curves, draw_empirical, draw_envelope
+from smoothcert.report.plots.lines import (
+    Empirical,
+    Envelopes,
+    Observed,
+    draw_curves,
+    draw_empirical,
+    draw_envelopes,
+    draw_theorems,
+)
+from smoothcert.report.plots.observed import best_observed, observed, shared_norm
 from smoothcert.report.plots.requests import Kind, Request
 from smoothcert.report.present import check_records
 from smoothcert.report.results import Result
@@ -37,19 +46,20 @@ from smoothcert.report.several import opened_apart
 from smoothcert.report.studies import (
     among,
     bounds_compared,
-    envelope,
+    envelopes,
     pairs,
     projected_over_alpha,
     projected_over_n,
     shares,
+    theorems,
     top_shares,
     wall,
 )
 from smoothcert.report.thin import drawn_curve
+from smoothcert.report.upper import Upper, upper_bound
 from smoothcert.report.votes import Votes, votes_of
 from smoothcert.runs.recertify import noise_of
 from smoothcert.runs.store import Store
-from smoothcert.stats import clopper_pearson
 
 _PANEL_SIGMA = (0.12, 0.25, 0.5, 1.0)
 _FRONT = ("denoiser", "walk-jump", "front-option")
@@ -70,17 +80,24 @@ def draw_picture(kind: str, request: Request) -> tuple[Figure, list[SmoothcertEr
         UnknownNameError: no such kind; the closest is named. InputError: an option that it does not take, or another
             number of stores than it takes. StoreError, FileError: too few stores that it can be made from.
     """
+    ready, problems = open_request(kind, request)
+    return KINDS[kind].draw(KINDS[kind].gather(ready)), problems
+
+
+def open_request(kind: str, request: Request) -> tuple[Request, list[SmoothcertError]]:
+    """The request with its stores opened, and what went wrong with single ones of many; raises as `draw_picture`."""
     check_request(kind, request)
     chosen = KINDS[kind]
     opened, problems = opened_apart(request.stores, partial(_opened, chosen, request.radius_column),
                                     whole=chosen.most is not None)
     if problems and len(opened) < chosen.least:
         raise type(problems[0])("\n".join(map(str, problems)))
-    return chosen.draw(chosen.gather(replace(request, opened=tuple(opened)))), problems
+    return replace(request, opened=tuple(opened)), problems
 
 
 def _opened(kind: Kind, radius_column: str | None, one: Named) -> Any:
-    return kind.of(open_records(one.path, radius_column=radius_column), one.name)
+    found = kind.of(open_records(one.path, radius_column=radius_column), one.name)
+    return replace(found, group=one.group) if isinstance(found, Result | Attack) else found
 
 
 def check_request(kind: str, request: Request) -> None:
@@ -114,42 +131,52 @@ def _comparable(request: Request) -> tuple[Result, ...]:
     return request.opened
 
 
+def _apart(request: Request) -> tuple[list[Result], list[Attack]]:
+    """The certified runs and the attack stores."""
+    return ([one for one in request.opened if isinstance(one, Result)],
+            [one for one in request.opened if isinstance(one, Attack)])
+
+
 def _only(request: Request) -> tuple[Store, str]:
     return request.opened[0]
 
 
-def _curves(request: Request) -> tuple[list[Curve], str]:
-    reason, lacking = why_not_side_by_side(request.opened)
+def _curves(request: Request) -> tuple[list[Curve], list[Upper], str]:
+    """Certified curves, the empirical upper bounds that attack stores prove, and why the curves are not comparable."""
+    results, attacks = _apart(request)
+    reason, lacking = why_not_side_by_side(results) if results else ("", [])
     why_not = "; ".join([reason, *lacking]) if reason else ""
     if why_not:
         warnings.warn(f"the curves are not to be compared: {why_not}", stacklevel=2)
-    return [drawn_curve(result, request.rho) for result in request.opened], why_not
+    return ([drawn_curve(result, request.rho) for result in results],
+            [upper_bound(attack.store, attack.name) for attack in attacks], why_not)
+
+
+def _envelopes(request: Request) -> Envelopes:
+    """Of certified runs, or of attack stores, the best of each method."""
+    results, attacks = _apart(request)
+    if results and attacks:
+        raise InputError("envelope shows certify stores or attack stores: give one kind alone")
+    if results:
+        return Envelopes(envelopes(results, request.rho), [], [])
+    norm = shared_norm(attacks)
+    runs = [observed(attack, request.rho / len(attacks))[-1] for attack in attacks]
+    groups: dict[str, list[Observed]] = {}
+    for attack, run in zip(attacks, runs, strict=True):
+        groups.setdefault(attack.group, []).append(run)
+    return Envelopes([], [best_observed(group, members) for group, members in groups.items()], runs, norm)
 
 
 def _empirical(request: Request) -> Empirical:
     """Certified curves over the images that were attacked, and the accuracies under attack."""
-    attacks = [one for one in request.opened if isinstance(one, Attack)]
-    results = [one for one in request.opened if isinstance(one, Result)]
+    results, attacks = _apart(request)
     if not attacks or not results:
         raise InputError("empirical shows certify stores beside attack stores: give at least one of each")
-    norms = {norm_of(attack.store) for attack in attacks}
-    if len(norms) > 1:
-        raise InputError(f"the attacks are bounded in different norms ({', '.join(sorted(norms))}): draw each alone")
-    norm = norms.pop()
+    norm = shared_norm(attacks)
     attacked = np.unique(np.concatenate([attack.store.column("index") for attack in attacks]))
     shared = [among(result if norm == "l2" else result.in_linf(), attacked) for result in results]
     return Empirical([drawn_curve(result, request.rho) for result in shared],
-                     [_observed(attack.store, attack.name) for attack in attacks], norm)
-
-
-def _observed(store: Store, name: str) -> Observed:
-    if axis_of(store) != "eps":
-        raise InputError(f"{store.folder} attacked each image at multiples of its own radius: it has no curve over eps")
-    curve = empirical_curve(store)
-    images = len(np.unique(store.column("index")))
-    right = np.rint(curve.accuracy * images).astype(np.int64)
-    low, high = (np.asarray(clopper_pearson(right, images, 0.025, side)) for side in ("lower", "upper"))
-    return Observed(f"{name}, under attack", curve.size, curve.accuracy, low, high)
+                     [one for attack in attacks for one in observed(attack)], norm)
 
 
 def _projection(request: Request) -> Any:
@@ -240,14 +267,16 @@ def _images(request: Request) -> ImagesOf:
 
 
 KINDS: dict[str, Kind] = {
-    "curve": Kind(_curves, lambda data: draw_curves(*data), "certified accuracy against radius, with lower bounds",
-                  of=_result),
-    "envelope": Kind(lambda r: envelope(_comparable(r), r.rho), draw_envelope,
-                     "the best of several runs at each radius, bound at rho / number of runs", least=2, of=_result),
+    "curve": Kind(_curves, lambda data: draw_curves(*data), "certified accuracy against radius, with lower bounds, and "
+                  "the upper bounds that attacks prove", of=_result_or_attack),
+    "envelope": Kind(_envelopes, draw_envelopes, "the best of several runs of each method at each radius, or attack "
+                     "stores' at each eps, bound at rho / number of runs", least=2, of=_result_or_attack),
     "empirical": Kind(_empirical, draw_empirical, "certified accuracy, and accuracy under the attacks of attack stores",
                       least=2, of=_result_or_attack),
     "bounds": Kind(lambda r: bounds_compared(*_only(r), r.rho), draw_curves,
                    "the radii of Cohen, Li and Lecuyer from the same counts", most=1),
+    "theorems": Kind(lambda r: theorems(_only(r)[0]), draw_theorems,
+                     "radius against p_A under Cohen, Li and Lecuyer, and where the images stand", most=1),
     "projection": Kind(_projection, draw_curves, "the same run at another n (an estimate) or alpha",
                        ("n", "alpha"), most=1),
     "abstention": Kind(lambda r: shares(r.opened), draw_abstention, "right, wrong and abstained", of=Result.of),

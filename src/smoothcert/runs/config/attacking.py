@@ -30,7 +30,8 @@ class AttackConfig(SamplingConfig):
     answer: Literal["votes", "softmax"] = Field(
         "votes", description="how the attacked image is answered: votes (PREDICT) or softmax, the largest mean "
                              "probability of n noisy copies, which is no test and never abstains")
-    attack: str = Field("pgd", description="pgd, ddn or stein (asks the model only for answers)")
+    attack: str = Field("pgd", description="pgd, ddn, stein (asks the model only for answers) or deepfool "
+                                             "(of the base classifier: m 0)")
     attack_option: Options = Field(default_factory=dict, description="option of the attack, KEY=VALUE (repeatable), "
                                                                      "such as surrogate=wrong or norm=linf")
     target: Whole | None = Field(None, description="class that the attack wants (default: any but the right one); "
@@ -39,6 +40,7 @@ class AttackConfig(SamplingConfig):
                                                     "images at multiples of its own radius, and its certified class")
     times: Sizes | None = Field(
         None, description="with eps-from: the multiples of the radius (default: 1,1.5,2)")
+    only_right: bool = Field(False, description="with eps-from: only images whose certified class is their label")
     certified: Stored | None = Field(None, description="store of `smoothcert certify` over the same images: print its "
                                                      "curve beside the empirical accuracy")
     save_adversaries: bool = Field(False, description="keep the attacked images, as float32")
@@ -59,6 +61,8 @@ class AttackConfig(SamplingConfig):
             yield "give either eps, bounds for all images, or eps-from, the store whose radii are the bounds"
         if self.times is not None and self.eps_from is None:
             yield "times are multiples of a certified radius: give eps-from, the store that holds the radii"
+        if self.only_right and self.eps_from is None:
+            yield "only-right chooses among certified images: give eps-from, the store that holds them"
         if self.eps_from is not None and self.certified is not None:
             yield "with eps-from the bounds differ from image to image: leave certified out"
         if self.eps_from is not None and self.target is not None:
@@ -73,6 +77,9 @@ class AttackConfig(SamplingConfig):
             yield "answers by softmax follow the network as it is, in float32: leave engine and precision out"
         if 0 in self.m and self.attack == "stein":
             yield "m = 0 follows the base classifier's gradient, and stein has none but that of noisy copies"
+
+        if self.attack == "deepfool" and (self.m != (0,) or self.target is not None):
+            yield "deepfool attacks the base classifier at the image itself, away from its class: give m 0, no target"
 
     def _attack_problems(self) -> Iterator[str]:
         """What the attack itself says of its options; it is imported only here, since it needs torch."""

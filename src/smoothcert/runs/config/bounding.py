@@ -29,6 +29,8 @@ class DistributionalConfig(RunConfig):
     gamma: Sizes | None = Field(None, description="prices of squared distance at which the bounds inside and outside "
                                                   "are searched, such as 0.25,1.5,3 (default: only the certificate)")
     gamma_adv: Sizes | None = Field(None, description="more prices, for the worst case found alone")
+    eps_equivalent: bool = Field(False, description="also say which eps each gamma stands for: the root mean square "
+                                                    "move after 15 steps of NAL's ascent (best with split train)")
     loss: Literal["clipped", "cross-entropy"] = Field(
         "clipped", description="clipped (cross-entropy, at most clip) or cross-entropy (estimates only)")
     clip: Sigma | None = Field(None, description="M, the most that the clipped loss can be (default: ln K)")
@@ -80,6 +82,8 @@ class DistributionalConfig(RunConfig):
 
     def _search_problems(self) -> Iterator[str]:
         """What the search itself says of its options; it is imported only here, since it needs torch."""
+        if self.eps_equivalent and not self.gamma:
+            yield "eps-equivalent says which eps a gamma stands for: give gamma"
         if not self.search_option:
             return
         if not self.gammas:

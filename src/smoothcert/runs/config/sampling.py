@@ -10,6 +10,7 @@ from smoothcert.runs.config.fields import (
     Engine,
     Ints,
     Local,
+    Looks,
     Method,
     NoiseKind,
     Options,
@@ -131,15 +132,29 @@ class CertifyConfig(SamplingConfig):
         return self
 
 
+ATTACKED = ("eps", "times", "m", "steps")
+"""What tells the attacks of a store apart: its size, `eps` or `times`, and the others."""
+
+
 class PredictConfig(SamplingConfig):
     """Options of `smoothcert predict`."""
 
-    n: Samples | None = Field(None, description="samples an image, fixed (default: 1000 unless n-max is given)")
+    n: Looks | None = Field(
+        None, description="samples an image, fixed (default: 1000 unless n-max is given); several, such as 100,1000, "
+                          "are looks at one sample, each judged at alpha by itself")
     n_max: Samples | None = Field(None, description="sequential: stop as soon as the answer is sure, after at most "
                                                     "this many samples")
+    adversaries: Stored | None = Field(None, description="store of `smoothcert attack --save-adversaries`: predict its "
+                                                         "attacked images in place of the clean ones")
+    setting: Options = Field(default_factory=dict, description="with adversaries: which of its attacks, KEY=VALUE "
+                                                               "(repeatable): eps or times, m, steps")
 
     @model_validator(mode="after")
     def _one_design(self) -> Self:
         if self.n is not None and self.n_max is not None:
             raise ValueError("n fixes the number of samples and n-max bounds a sequential run: give one of them")
+        if self.setting and self.adversaries is None:
+            raise ValueError("setting says which attack of a store: give adversaries, that store")
+        if unknown := sorted(set(self.setting) - set(ATTACKED)):
+            raise ValueError(f"setting takes {', '.join(ATTACKED)}; got {', '.join(unknown)}")
         return self

@@ -23,11 +23,11 @@ class TrainConfig(DataConfig, MachineConfig):
     """Options of `smoothcert train`."""
 
     data: str = Field("digits", description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH")
-    model: str | None = Field(None, description="linear, mlp, cnn, lenet, cnn3, resnet18, resnet20, resnet110 or "
-                                                "vgg16; or file.py:factory, package.module:factory, hf:NAME, "
-                                                "timm:NAME, torchvision:NAME (default: that of init, else cnn); a "
-                                                "denoiser: energy-residual, energy-scalar or direct (default: the "
-                                                "first)")
+    model: str | None = Field(None, description="linear, mlp, cnn, lenet, cnn3, resnet18, resnet20, resnet50, "
+                                                "resnet110 or vgg16; or file.py:factory, package.module:factory, "
+                                                "hf:NAME, timm:NAME, torchvision:NAME (default: that of init, "
+                                                "else cnn); a denoiser: energy-residual, energy-scalar or direct "
+                                                "(default: the first)")
     model_option: Options = Field(default_factory=dict, description="option of the model, KEY=VALUE (repeatable), such "
                                                                     "as activation=elu")
     normalise: Literal["auto", "standard", "centre", "none"] = Field(
@@ -66,11 +66,13 @@ class TrainConfig(DataConfig, MachineConfig):
                                                                           "or fp16")
     ema: Probability | None = Field(
         None, description="keep and use an exponential moving average of the weights, with this decay a step")
-    augment: Literal["auto", "none", "crop", "flip", "crop-flip"] = Field(
-        "auto", description="augmentation before the noise: none, crop (pad 4), flip or crop-flip; auto is crop-flip "
-                            "for cifar10 and none elsewhere")
-    validation: Probability = Field(
-        0.04, description="share of the training images held out to choose the best epoch under noise")
+    augment: Literal["auto", "none", "crop", "flip", "crop-flip", "resized-crop", "resized-crop-flip"] = Field(
+        "auto", description="augmentation before the noise: none, crop (pad 4), flip, crop-flip, resized-crop (a "
+                            "window of 8 % to 100 % of the area, enlarged; ImageNet's) or resized-crop-flip; auto is "
+                            "crop-flip for cifar10 and none elsewhere")
+    validation: Share = Field(
+        0.04, description="share of the training images held out to choose the best epoch under noise; 0 trains on all "
+                          "of them and takes the last epoch")
     max_images: Count | None = Field(None, description="at most this many training images, evenly spaced (default: "
                                                        "all)")
     init: Local | None = Field(None, description="fine-tune: start from the weights of this model directory, with a "
@@ -82,7 +84,8 @@ class TrainConfig(DataConfig, MachineConfig):
     max_unlabelled: Count | None = Field(None, description="at most this many unlabelled images, evenly spaced "
                                                            "(default: all)")
     pseudo_labels: str | None = Field(None, description="the model that labels the unlabelled images: a model "
-                                                        "directory, or any model that certify takes")
+                                                        "directory, or any model that certify takes; or a file of "
+                                                        "labels, .npy or .npz")
     unlabelled_weight: Sigma = Field(1.0, description="weight of the pseudo-labelled images' mean loss beside the "
                                                       "labelled ones'")
     weights: Literal["best", "last"] = Field("best", description="which weights of the model directories of init, "
@@ -98,7 +101,8 @@ class TrainConfig(DataConfig, MachineConfig):
         if self.new_head and self.init is None:
             raise ValueError("new-head replaces the last layer of another model: give init, that model's directory")
         if self.unlabelled is not None and self.pseudo_labels is None:
-            raise ValueError("unlabelled images need labels: give pseudo-labels, a model that labels them")
+            raise ValueError("unlabelled images need labels: give pseudo-labels, a model that labels them, or a file "
+                             "of labels")
         given = {"pseudo-labels": self.pseudo_labels is not None, "max-unlabelled": self.max_unlabelled is not None,
                  "unlabelled-weight": "unlabelled_weight" in self.model_fields_set,
                  "unlabelled-split": "unlabelled_split" in self.model_fields_set}

@@ -33,6 +33,7 @@ class VerifyConfig(Config):
         json_schema_extra={"metavar": "FILE"})
     numeric_classes: bool = Field(False, description="numeric-classes of the run, if it was given it")
     eps_from: Stored | None = Field(None, description="certify store that an attack store took its radii from")
+    adversaries: Stored | None = Field(None, description="attack store whose images a predict store is of")
     batch_size: Count | None = Field(None, description="samples per forward pass; never changes results in float32 "
                                                        "(default: fits the cache)")
     threads: Count | None = Field(None, description="processor threads for torch (default: all)")

@@ -13,7 +13,7 @@ import numpy as np
 from smoothcert.data.load import KNOWN_SPECS
 from smoothcert.errors import IdentityError, InputError
 from smoothcert.runs.attack import prepare_attack
-from smoothcert.runs.config import AttackConfig, DistributionalConfig, SamplingConfig, VerifyConfig
+from smoothcert.runs.config import AttackConfig, DistributionalConfig, PredictConfig, SamplingConfig, VerifyConfig
 from smoothcert.runs.config.bounding import SEARCH
 from smoothcert.runs.distributional import prepare_distributional
 from smoothcert.runs.files import make_folder
@@ -85,7 +85,13 @@ def _rebuilt(readable: Readable, config: VerifyConfig, out: Path) -> Run:
 
 
 def _sampling(identity: dict[str, Any], options: dict[str, Any], asked: VerifyConfig) -> Run:
-    config = SamplingConfig.checked({**options, **_computing(identity, asked)})
+    given = {**options, **_computing(identity, asked)}
+    if "adversaries" in identity:
+        if asked.adversaries is None:
+            raise InputError("adversaries: this store predicts attacked images: give the attack store that kept them")
+        setting = {name: value for name, value in identity["adversaries"].items() if name != "attack"}
+        given = {**given, "adversaries": asked.adversaries, "setting": setting}
+    config = (PredictConfig if "adversaries" in identity else SamplingConfig).checked(given)
     return prepare(config, partial(stored_plan, identity))
 
 
@@ -100,7 +106,8 @@ def _attack(identity: dict[str, Any], options: dict[str, Any], asked: VerifyConf
     return prepare_attack(AttackConfig.checked({
         **options, **_computing(identity, asked), **bounds, **settled, "m": told["m"], "steps": told["steps"],
         "n": n if isinstance(n, list) else [n], "attack": told["name"], "attack_option": told["options"],
-        "target": told["target"], "save_adversaries": told["adversaries"]}))
+        "target": told["target"], "only_right": told.get("only_right", False),
+        "save_adversaries": told["adversaries"]}))
 
 
 def _distributional(identity: dict[str, Any], options: dict[str, Any], asked: VerifyConfig) -> Run:
@@ -110,7 +117,8 @@ def _distributional(identity: dict[str, Any], options: dict[str, Any], asked: Ve
     search = {"search_option": {name: told["search"][name] for name in SEARCH}} if told["search"] else {}
     prices = {name: told[name] for name in ("gamma", "gamma_adv") if told[name]}
     return prepare_distributional(DistributionalConfig.checked(
-        {**options, **proved, **search, **prices, "loss": told["loss"]}))
+        {**options, **proved, **search, **prices, "loss": told["loss"],
+         "eps_equivalent": told.get("eps_equivalent", False)}))
 
 
 _RUNS: dict[str, Callable[[dict[str, Any], dict[str, Any], VerifyConfig], Run]] = {

@@ -47,7 +47,9 @@ def _ascents(identity: dict[str, Any]) -> list[dict[str, Any]]:
     """What each record of an image says of its ascent."""
     told = identity["distributional"]
     gammas = sorted({*told["gamma"], *told["gamma_adv"]})
-    return [{"form": setting.form, "gamma": setting.gamma} for setting in bounding_settings.settings_of(gammas)]
+    equivalents = told["gamma"] if told.get("eps_equivalent") else ()
+    return [{"form": setting.form, "gamma": setting.gamma}
+            for setting in bounding_settings.settings_of(gammas, equivalents)]
 
 
 def _others(part: Part, expected: list[dict[str, Any]]) -> Iterator[str]:

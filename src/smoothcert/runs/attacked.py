@@ -1,0 +1,92 @@
+"""A data set whose images are those that an attack store kept, in place of the clean ones."""
+
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from smoothcert.data import ImageData
+from smoothcert.data.base import PixelSource
+from smoothcert.data.load import KNOWN_SPECS
+from smoothcert.errors import StoreError
+from smoothcert.runs.adversaries import SETTING, read_adversaries
+from smoothcert.runs.config import PredictConfig, RunConfig
+from smoothcert.runs.store import Store
+
+AnyRun = TypeVar("AnyRun", bound=RunConfig)
+
+
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """Attacked images under the indices of the clean ones.
+
+    Attributes:
+        data: the data set, with the attacked images in their places.
+        index: (M,) of those.
+        told: the attack and its setting, for a store's identity.
+    """
+
+    data: ImageData
+    index: np.ndarray
+    told: dict[str, Any]
+
+
+class AttackedSource:
+    """A PixelSource that gives other pixels for some images."""
+
+    def __init__(self, clean: PixelSource, index: np.ndarray, images: np.ndarray):
+        self._clean, self._images = clean, images
+        self._rows = {int(i): row for row, i in enumerate(index)}
+        self.shape, self.levels, self.preprocessing = clean.shape, clean.levels, clean.preprocessing
+        self.where = clean.where
+
+    def __len__(self) -> int:
+        return len(self._clean)
+
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
+        """(B, C, H, W) float32."""
+        found = self._clean.pixels(indices)
+        found = found.astype(np.float32) / np.float32(self.levels) if found.dtype == np.uint8 else found.copy()
+        for place, index in enumerate(indices.tolist()):
+            if index in self._rows:
+                found[place] = self._images[self._rows[index]]
+        return found
+
+    def stored(self, index: int) -> bytes:
+        """The float32 pixels of an attacked image; of the others as they are stored."""
+        row = self._rows.get(index)
+        return self._clean.stored(index) if row is None else self._images[row].astype("<f4").tobytes()
+
+
+def like_store(config: AnyRun, store: Store) -> AnyRun:
+    """The options with sigma, data and split of a store, where they name none."""
+    changes: dict[str, Any] = {}
+    if config.sigma is None:
+        changes["sigma"] = store.identity["noise"]["sigma"]
+    if config.data is None and store.identity["data"]["name"] in KNOWN_SPECS:
+        changes["data"] = store.identity["data"]["name"]
+    if "split" not in config.model_fields_set:
+        changes["split"] = store.identity["data"]["split"]
+    return config.model_copy(update=changes)
+
+
+def attacked_data(data: ImageData, config: PredictConfig, store: Store) -> Attacked:
+    """The data set with the attacked images that `config` names.
+
+    Raises:
+        StoreError: `store` is no attack store, or is of other images. InputError: no or several such settings.
+        FileError: it keeps no attacked images.
+    """
+    if store.kind != "attack":
+        raise StoreError(f"{store.folder} is a store of kind {store.kind}: adversaries takes an attack store")
+    index, images = read_adversaries(store.folder, **config.setting)
+    told = store.identity["data"]
+    same = list(data.shape) == told["shape"] == list(images.shape[1:]) and index.max() < len(data)
+    if not same or data.fingerprint(np.unique(store.column("index"))) != told["sha256"]:
+        raise StoreError(f"{store.folder} attacked other images than those of {data.name} ({data.split}) here: give "
+                         f"its data, split, resize and crop")
+    attack = store.identity["attack"]
+    listed = {**{name: attack[name] for name in SETTING if name in attack}, **config.setting}
+    setting = {name: value[0] if isinstance(value, list) else value for name, value in listed.items()}
+    return Attacked(replace(data, source=AttackedSource(data.source, index, images)), index,
+                    {"attack": attack["name"], **setting})
