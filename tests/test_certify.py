@@ -235,7 +235,7 @@ def _factory(tmp_path: Path, body: str) -> str:
 
 
 @pytest.mark.parametrize(("body", "words"), [
-    ("def make(): return nn.Identity()", r"\(16, K\)"),
+    ("def make(): return nn.Identity()", r"got \(N, 1, 8, 8\)"),
     ("def make(): return nn.Sequential(nn.Conv2d(3, 1, 1), nn.Flatten())", "cannot take"),
     ("def make(): return lambda x: torch.full((len(x), 10), float('nan'))", "NaN"),
     ("def make(): return lambda x: 'cat'", "str"),
