@@ -21,7 +21,9 @@ class Upper:
 
 
 def upper_bound(store: Store, name: str) -> Upper:
-    """Of every image the smallest perturbation that took its right answer away, over all settings; 0 where it had none.
+    """Return, of every image, the smallest perturbation that was answered with another class, over all settings.
+
+    It is 0 where the image itself is. An abstention is no such answer: it contradicts no certificate.
 
     Raises:
         InputError: attacks in another norm than l2. StoreError: a store of another kind, or without records.
@@ -29,7 +31,8 @@ def upper_bound(store: Store, name: str) -> Upper:
     check_records(store)
     if norm_of(store) != "l2":
         raise InputError(f"{name} attacks in norm {norm_of(store)}: an upper bound beside certified radii takes l2")
-    lost = np.where(store.column("prediction") == store.column("label"), np.inf, store.column("l2"))
+    answer = store.column("prediction")
+    lost = np.where((answer == store.column("label")) | (answer < 0), np.inf, store.column("l2"))
     images, row = np.unique(store.column("index"), return_inverse=True)
     distance = np.full(len(images), np.inf)
     np.minimum.at(distance, row, lost)
