@@ -1,5 +1,6 @@
 """A base classifier is a function of one input: what the trial at opening finds, and what follows."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from smoothcert import SmoothedClassifier
-from smoothcert.errors import AdaptedWarning, EngineWarning, ModelError
+from smoothcert.errors import AdaptedWarning, EngineWarning, InputError, ModelError
 from smoothcert.smoothing.contract import COARSE, Conduct, try_rows
 from smoothcert.smoothing.protocols import base_classifier
 
@@ -244,3 +245,100 @@ def test_models_that_fail_say_how_and_on_what():
         certified(nn.Linear(7, K))
     with pytest.raises(ModelError, match="got str"):
         certified(lambda images: "a")
+
+
+def test_the_trial_sees_the_noise_and_the_range_that_the_model_will_see():
+    """What mixes rows only where the noise is large, or above a floor, is found at that noise and in that range."""
+
+    def far(images):
+        shade, out = images.flatten(1).mean(1), images.flatten(1).abs().amax(1) > 2.6
+        shade = torch.where(out, shade[out].mean() if out.any() else shade.mean(), shade)
+        return torch.stack([shade - 0.5, 0.5 - shade], 1)
+
+    def coarse(images):
+        scale = images.abs().max().clamp(min=20) / 7
+        return linear()((images / scale).round() * scale)
+
+    with pytest.raises(ModelError, match="no function of one input"):
+        SmoothedClassifier(far, sigma=1.5, num_classes=2, seed=0).certify(IMAGE, n=100)
+    with pytest.raises(ModelError, match="no function of one input"):
+        SmoothedClassifier(coarse, sigma=32, num_classes=K, seed=0, bounds=(0, 255), noise="gaussian").certify(
+            133 * torch.ones(SHAPE), n=100)
+
+
+def test_steps_that_were_not_found_leave_close_calls_to_the_plain_model():
+    def constant(images):
+        return functional.one_hot(torch.zeros(len(images), dtype=torch.int64), K)
+
+    assert tried(constant) == Conduct(steps=True)
+
+
+def test_an_attribute_that_few_rows_show_renews_a_copy():
+    class Clamped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers, self.high = linear(), 9.0
+
+        def forward(self, images):
+            return self.layers(images.clamp(max=self.high))
+
+    model = Clamped()
+    g = SmoothedClassifier(model, sigma=0.25, num_classes=K, seed=0, engine="eager")
+    g.certify(IMAGE, n=500)
+    (before,) = g._opened.values()
+    model.high = 8.0
+    g.certify(IMAGE, n=500)
+    (after,) = g._opened.values()
+    assert before[0] is not after[0]
+
+
+def test_settings_that_the_noise_hangs_on_are_fixed():
+    g = SmoothedClassifier(linear(), sigma=0.25, num_classes=K, seed=0)
+    for name, value in (("sigma", 1.0), ("seed", 3), ("num_classes", 4), ("bounds", None)):
+        with pytest.raises(InputError, match=f"{name} is fixed.*make another SmoothedClassifier"):
+            setattr(g, name, value)
+
+
+def test_a_forward_that_asks_for_gradients_is_traced_as_it_is_sampled():
+    class Asking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = linear()
+
+        def forward(self, images):
+            logits = self.layers(images)
+            return logits if torch.is_grad_enabled() else logits.roll(1, 1)
+
+    found = [SmoothedClassifier(Asking(), 0.25, K, seed=0, noise="gaussian", space=space).certify(IMAGE, n=500)
+             for space in ("auto", "pixels")]
+    assert found[0].prediction == found[1].prediction
+
+
+@pytest.mark.parametrize("change", [
+    lambda y: y.numpy().astype(np.longdouble), lambda y: y.numpy().astype(">f4"), lambda y: y.to_sparse(),
+    lambda y: y.to_sparse_csr(),
+])
+def test_other_layouts_of_the_same_answers_are_taken(change):
+    model = linear()
+    assert certified(lambda x: change(model(x).detach())).estimation == certified(model).estimation
+
+
+def test_whole_scores_beyond_what_floats_tell_apart():
+    def answer(images):
+        return functional.one_hot(images.flatten(1)[:, :K].argmax(1), K) + 2**60
+
+    assert certified(answer).estimation == certified(lambda x: x.flatten(1)[:, :K]).estimation
+
+
+def test_a_model_that_leaves_the_program_or_gives_class_indices_gets_words():
+    with pytest.raises(ModelError, match="SystemExit"):
+        certified(lambda images: sys.exit(3))
+    with pytest.raises(ModelError, match="one_hot rows"):
+        certified(lambda images: images.flatten(1)[:, :K].argmax(1))
+
+
+def test_a_batch_of_three_that_is_baked_in_is_found():
+    model = linear()
+    with pytest.warns(AdaptedWarning, match="exactly 3 rows"):
+        found = certified(lambda images: model(images.reshape(3, *SHAPE)))
+    assert found.estimation == certified(model).estimation

@@ -154,6 +154,10 @@ def _batch_sizes(batch: Any, program: torch.export.ExportedProgram) -> BatchSize
 
 def _refuse_train_mode(path: Path, program: torch.export.ExportedProgram) -> None:
     """Raise ModelError where a step of the program trains or draws random numbers."""
+    if changed := (*program.graph_signature.buffers_to_mutate.values(),
+                   *program.graph_signature.user_inputs_to_mutate.values()):
+        raise ModelError(f"{path} changes {', '.join(changed)} at each call, so its answers are no function of one "
+                         f"image: export it without that")
     for node in _calls(program):
         if _trains_or_draws(node):
             raise ModelError(f"{path} was exported in train mode, or draws random numbers ({node.target}): call "

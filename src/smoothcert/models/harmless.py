@@ -67,7 +67,7 @@ def harmless(path: str, content: bytes) -> bytes:
 
 def _checked(name: str, content: bytes) -> bytes:
     for pattern, check in _PARTS.items():
-        if re.fullmatch(rf"[\w.-]+/{pattern}", name):
+        if re.fullmatch(rf"(?!\.+/)[^/\\\x00-\x1f]+/{pattern}", name):
             return check(name, content)
     raise NotHarmless(f"its part {name!r} is of no known kind")
 

@@ -125,7 +125,7 @@ def open_classifier(
     classifier = _on(device, fronted(model, front, input_shape, sigma))
     check_ready(classifier)
     conduct = try_rows(reduced(classifier, "float32"), input_shape, None, device or torch.device("cpu"),
-                       model=classifier, random=is_random(classifier))
+                       model=classifier, random=is_random(classifier), sigma=sigma or 0.5)
     count = conduct.answers.shape[1]
     if names is not None and len(names) != count:
         raise InputError(f"{spec} gives {count} scores an image, and {len(names)} classes are named"

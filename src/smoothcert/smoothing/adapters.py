@@ -124,7 +124,7 @@ def find_fit(
         ModelError: as `adapted` says.
     """
     sizes = batch or ANY_BATCH
-    failures: list[tuple[str, Exception]] = []
+    failures: list[tuple[str, BaseException]] = []
     values = int(np.prod(shape, dtype=object))
     within(f"what an image of shape {tuple(shape)} holds", values, PIXELS, "it is no image", ModelError)
     for n in _tried(shape, sizes):
@@ -136,7 +136,7 @@ def find_fit(
                 answer = run(images)
         except SmoothcertError:
             raise
-        except Exception as error:  # foreign code raises whatever it likes
+        except (Exception, SystemExit) as error:  # foreign code raises whatever it likes
             said = " ".join(str(error).split())
             shown = f"float32 images of shape {tuple(images.shape)}: {type(error).__name__}: {said:.400}"
             failures.append((shown, error))
@@ -147,6 +147,9 @@ def find_fit(
             warnings.warn(f"the model takes {takes}, and runs so; it cannot take {failures[0][0]}", AdaptedWarning,
                           stacklevel=3)
         name, value = choose(answer, n, num_classes, output)
+        if sizes.free and not _takes(run, _noisy(shape, 1).to(device or "cpu")):
+            sizes = BatchSizes(n, n)
+            warnings.warn(f"the model takes batches of exactly {n} rows, and runs so", AdaptedWarning, stacklevel=3)
         return Fit(name or None, sizes, value.ndim != 2 or len(value) != n)
     raise ModelError(f"the model cannot take {failures[0][0]}") from failures[0][1]
 
@@ -228,6 +231,15 @@ def _noisy(shape: Sequence[int], n: int) -> Tensor:
     return torch.from_numpy(0.5 + 0.5 * normals)
 
 
+def _takes(run: Callable[..., Any], images: Tensor) -> bool:
+    try:
+        with torch.no_grad():
+            run(images)
+    except Exception:
+        return False
+    return True
+
+
 def _tried(shape: Sequence[int], sizes: BatchSizes) -> Iterator[int]:
     yield sizes.up_from(_ROWS if sizes.most is None else min(_ROWS, sizes.most))
     if sizes.free:
@@ -236,6 +248,8 @@ def _tried(shape: Sequence[int], sizes: BatchSizes) -> Iterator[int]:
 
 def _advice(outputs: Mapping[str, Any], n: int) -> str:
     """What to do about answers of one number a row."""
+    if any(str(value.dtype).removeprefix("torch.").startswith(("int", "uint")) for value in outputs.values()):
+        return ": whole numbers are classes already; return logits, or one_hot rows of them"
     if any([size for size in value.shape if size != 1] == [n] * (n > 1) for value in outputs.values()):
         return (": one logit z a row, of shape (N, 1), decides between two classes: return two columns, "
                 "torch.cat([-z, z], 1); a probability p: torch.cat([1 - p, p], 1)")

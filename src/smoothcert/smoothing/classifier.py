@@ -13,7 +13,7 @@ from smoothcert.checks import check_count, check_positive, check_seed
 from smoothcert.errors import InputError, ModelError
 from smoothcert.noise import build_noise, fresh_seed, image_key, sample
 from smoothcert.smoothing.adapters import adapted, choose
-from smoothcert.smoothing.content import state_parts
+from smoothcert.smoothing.content import attributes_hash, attributes_of, state_parts
 from smoothcert.smoothing.contract import few_answers, try_rows
 from smoothcert.smoothing.engines import reduced
 from smoothcert.smoothing.isolation import isolated
@@ -31,6 +31,8 @@ from smoothcert.smoothing.protocols import (
 from smoothcert.smoothing.rows import Segment, Subject, walk_normals
 from smoothcert.smoothing.sampling import OpenVoter, Sampling, behind, open_voter
 from smoothcert.stats import Certificate, ClassCounts, Plan, Prediction, certify_plan, predict_plan
+
+_FIXED = ("sigma", "num_classes", "seed", "bounds", "noise", "device", "output")
 
 
 class SmoothedClassifier:
@@ -78,8 +80,14 @@ class SmoothedClassifier:
         self.denoiser = denoiser
         self.device = torch.device(device) if device is not None else device_of(self.model)
         self._how = partial(Sampling, engine, space, precision, noise_format, device=self.device)
-        self._opened: dict[Any, tuple[OpenVoter, Tensor]] = {}
+        self._opened: dict[Any, tuple[OpenVoter, tuple[bytes, str]]] = {}
         self._adapted: dict[Any, Any] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED and name in vars(self):
+            raise InputError(f"{name} is fixed, because the noise and what was opened hang on it: make another "
+                             f"SmoothedClassifier({name}=...)")
+        super().__setattr__(name, value)
 
     def predict(
         self, x: Any, n: int | None = None, alpha: float = 0.001, *, n_max: int | None = None,
@@ -206,13 +214,20 @@ class SmoothedClassifier:
         random = is_random(self.denoiser) or is_random(model)
         if key in self._opened:
             voter, before = self._opened[key]
-            if torch.equal(before, few_answers(run, shape, self.num_classes, self.device, random)):
+            if before == self._state(run, voter, shape, random):
                 return voter
         how = self._how(batch_size=batch_size, samples=samples)
-        conduct = try_rows(run, shape, self.num_classes, self.device, model=model, random=random)
+        conduct = try_rows(run, shape, self.num_classes, self.device, model=model, random=random, sigma=self.sigma,
+                           bounds=self.bounds)
         voter = open_voter(model, self.noise, self.num_classes, (c, h, w), self.seed, self.denoiser, how, conduct)
-        self._opened = {key: (voter, conduct.answers)}
+        self._opened = {key: (voter, self._state(run, voter, shape, random))}
         return voter
+
+    def _state(self, run: Any, voter: OpenVoter, shape: tuple[int, ...], random: bool) -> tuple[bytes, str]:
+        """A few answers of the live model and, where a copy of it runs, its attributes: what tells that it changed."""
+        answers = few_answers(run, shape, self.num_classes, self.device, random, self.sigma, self.bounds)
+        copied = isinstance(self.model, nn.Module) and voter.engine != "plain"
+        return answers.double().cpu().numpy().tobytes(), attributes_hash(attributes_of(self.model)) if copied else ""
 
     def _images(self, x: Any, index: int | Sequence[int] | None) -> tuple[np.ndarray, list[int], bool]:
         """Checked float32 images (N, C, H, W) on the host, their noise keys, and whether x was a single image."""
@@ -280,7 +295,7 @@ def _other_reading(model: Any, image: np.ndarray, device: torch.device) -> str |
     try:
         with torch.no_grad():
             choose(model(torch.from_numpy(image).to(device)), len(image), None, None)
-    except Exception:  # the model takes it no better as a batch
+    except (Exception, SystemExit):  # the model takes it no better as a batch
         return f"{read}: several have shape (N, C, H, W); {ways}" if len(image) > 4 else None
     return f"{read}, but the model takes it as a batch of {len(image)}: {ways}" if len(image) > 1 else None
 

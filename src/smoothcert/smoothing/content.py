@@ -28,6 +28,7 @@ _DEPTH = 12  # of objects within objects, below which only types are told
 _NO_SETTINGS = {*vars(nn.Module()), "training"} - {"_forward_hooks", "_forward_pre_hooks"}
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
 _GPU = re.compile(r"(cuda|xpu|mps|cpu):\d+")
+_DATA = (bool, int, float, complex, str, bytes, tuple, list, dict, set, np.ndarray, np.generic, Tensor)
 _CLOCKS = (1, 1e3, 1e6, 1e9)  # a second's parts
 _LIBRARIES = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _OURS = Path(__file__).resolve().parents[1]
@@ -139,6 +140,10 @@ def _settings(part: nn.Module) -> Iterator[tuple[str, Any]]:
     for kind in filter(is_local, type(part).__mro__):
         yield from ((f"class {name}", value) for name, value in vars(kind).items()
                     if not name.startswith("__") and not hasattr(value, "__get__"))
+        for function in vars(kind).values():
+            if isinstance(function, types.FunctionType):
+                yield from ((f"global {name}", function.__globals__[name]) for name in function.__code__.co_names
+                            if isinstance(function.__globals__.get(name), _DATA))
 
 
 def _packed(network: nn.Module) -> Iterator[tuple[str, Any]]:

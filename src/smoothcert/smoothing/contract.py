@@ -56,7 +56,8 @@ class Conduct:
 
 def try_rows(
     run: Callable[..., Any], shape: Sequence[int], num_classes: int | None, device: torch.device, *,
-    model: Any = None, random: bool = False, batch: int = _POINTS,
+    model: Any = None, random: bool = False, batch: int = _POINTS, sigma: float = 0.5,
+    bounds: tuple[float, float] | None = None,
 ) -> Conduct:
     """Judge a few rows alone, in batches of different sizes and company, and twice.
 
@@ -65,11 +66,12 @@ def try_rows(
         num_classes: K; None where it is yet to be seen.
         model: the module behind `run`, if any, in which the layer at fault is looked for.
         batch: rows a forward pass will have.
+        sigma, bounds: noise level and range of the images that it will see; half of the rows look like those.
     Raises:
         ModelError: the model fails, does not return logits, or is no function of one input: its answers depend on
             the other rows of the batch, or differ from call to call.
     """
-    trial = _Trial(run, _inputs(shape).to(device), num_classes, random)
+    trial = _Trial(run, _inputs(shape, sigma, bounds).to(device), num_classes, random)
     alone = torch.cat([trial.logits([row]) for row in _MIXED])
     return replace(_compared(trial, alone, model, batch), answers=alone[:2])
 
@@ -83,11 +85,13 @@ def _compared(trial: "_Trial", alone: Tensor, model: Any, batch: int) -> Conduct
     if (found := largest_difference(whole, again, scale)) > allowed:
         raise ModelError(_unsteady(found, _place(model, trial, range(_ROWS), range(_ROWS))))
     mixed, moved = trial.moved_beside(_MIXED, _MOVED)
-    found = max(largest_difference(whole[list(_MIXED)], other, scale[list(_MIXED)]) for other in (mixed, alone))
+    apart = {row: max(largest_difference(whole[[row]], other[[k]], scale[[row]]) for other in (mixed, alone))
+             for k, row in enumerate(_MIXED)}
+    found = max(apart.values())
     if found > max(allowed, _SURELY_NOT_ROUNDING) and (layer := _scaled_over_batches(model)):
         return trial.alone(f"its layer {layer} takes the scale of what it rounds from the whole batch")
     if found > max(allowed, _SURELY_NOT_ROUNDING):
-        raise ModelError(_mixing(found, _place(model, trial, range(_ROWS), [_MIXED[0]])))
+        raise ModelError(_mixing(found, _place(model, trial, range(_ROWS), [max(apart, key=apart.__getitem__)])))
     if found > allowed:
         return trial.alone(f"its answer to a row depends on the batch, by {found:.1g} of its largest logit, which is "
                            f"more than rounding does in most networks")
@@ -98,10 +102,11 @@ def _compared(trial: "_Trial", alone: Tensor, model: Any, batch: int) -> Conduct
 
 
 def few_answers(
-    run: Callable[..., Any], shape: Sequence[int], num_classes: int, device: torch.device, random: bool = False
+    run: Callable[..., Any], shape: Sequence[int], num_classes: int, device: torch.device, random: bool = False,
+    sigma: float = 0.5, bounds: tuple[float, float] | None = None,
 ) -> Tensor:
     """Judge two of the trial's rows alone: logits (2, K) that tell whether a model still is what it was."""
-    trial = _Trial(run, _inputs(shape).to(device), num_classes, random)
+    trial = _Trial(run, _inputs(shape, sigma, bounds).to(device), num_classes, random)
     return torch.cat([trial.logits([row]) for row in _MIXED[:2]])
 
 
@@ -139,7 +144,7 @@ class _Trial:
                 answers = self.run(rows, *normals)
         except SmoothcertError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ModelError(f"the model cannot take float32 images of shape {tuple(rows.shape)}: "
                              f"{first_line(error)}") from error
         if self._num_classes is None:
@@ -151,17 +156,21 @@ class _Trial:
         return torch.randn(self.rows.shape, generator=generator)
 
 
-def _inputs(shape: Sequence[int]) -> Tensor:
-    """Eight fixed rows that differ in shade and in spread, so that statistics of a batch do."""
-    generator = np.random.default_rng(0)
-    normals = generator.standard_normal((_ROWS, *shape), dtype=np.float32)
-    ramp = np.linspace(0, 1, _ROWS, dtype=np.float32).reshape(-1, *[1] * len(shape))
-    return torch.from_numpy(ramp + (0.1 + 0.4 * ramp[::-1]) * normals)
+def _inputs(shape: Sequence[int], sigma: float, bounds: tuple[float, float] | None) -> Tensor:
+    """Eight fixed rows of other shades and spreads, so that a batch's statistics differ; half have noise of sigma."""
+    low, high = bounds or (0.0, 1.0)
+    ramp = np.linspace(0, 1, _ROWS)
+    spread = np.where(np.arange(_ROWS) % 2, sigma, (high - low) * (0.1 + 0.4 * ramp[::-1]))
+    each = (-1, *[1] * len(shape))
+    normals = np.random.default_rng(0).standard_normal((_ROWS, *shape), dtype=np.float32)
+    rows = (low + (high - low) * ramp).reshape(each) + spread.reshape(each) * normals
+    return torch.from_numpy(rows.astype(np.float32))
 
 
 def _stepping(trial: _Trial, whole: Tensor, same: bool, batch: int) -> Conduct:
     """What must be done about a model that answers in steps; `same`: batches have changed no bit so far."""
-    for first, second in _unlike(whole):
+    pairs = list(_unlike(whole))
+    for first, second in pairs:
         points = _beside_a_step(trial, trial.rows[first], trial.rows[second])
         filled = points.repeat(-(-max(batch, len(points)) // len(points)), *[1] * (points.ndim - 1))
         together = trial.judge(filled)[: len(points)]
@@ -169,7 +178,7 @@ def _stepping(trial: _Trial, whole: Tensor, same: bool, batch: int) -> Conduct:
         same = same and torch.equal(together, alone)
         if ((together.argmax(dim=1) != alone.argmax(dim=1)) & ~is_close(alone)).any():
             return trial.alone("it answers in steps, and which side of a step a row falls on depends on the batch")
-    return Conduct(steps=True, exact=same)
+    return Conduct(steps=True, exact=same and bool(pairs))
 
 
 def _unlike(logits: Tensor) -> Iterator[tuple[int, int]]:

@@ -168,14 +168,23 @@ def as_logits(answers: Any) -> Tensor:
 
     Whole numbers and booleans count as scores. Raises ModelError for what is no tensor or array of numbers.
     """
-    if isinstance(answers, np.ndarray) and answers.dtype.kind in "fiub":
+    if isinstance(answers, np.ndarray) and answers.dtype.kind in "fiub" and not isinstance(answers, np.ma.MaskedArray):
+        usual = answers.dtype.isnative and answers.dtype.itemsize <= 8
+        answers = answers if usual else answers.astype(np.float64 if answers.dtype.kind == "f" else np.int64)
         answers = torch.from_numpy(np.ascontiguousarray(answers))
-    if not isinstance(answers, Tensor) or answers.is_complex():
+    if isinstance(answers, Tensor) and not answers.is_nested:
+        answers = answers.to_dense() if answers.layout is not torch.strided else answers
+        answers = answers.dequantize() if answers.is_quantized else answers
+    if not isinstance(answers, Tensor) or answers.is_complex() or answers.is_meta or answers.is_nested:
         kind = f"an array of {answers.dtype}" if hasattr(answers, "dtype") else type(answers).__name__
         raise ModelError(f"the base classifier must return a tensor of logits, got {kind}")
     if answers.ndim > 2:
         answers = answers.reshape(len(answers), *(size for size in answers.shape[1:] if size != 1))
-    return answers if answers.is_floating_point() else answers.double()
+    if answers.is_floating_point():
+        return answers if answers.dtype.itemsize > 1 else answers.float()
+    if answers.ndim == 2 and answers.dtype is torch.int64 and (answers.abs() > 2**53).any():
+        answers = answers - answers.amax(dim=1, keepdim=True)  # float64 has no room for all of them
+    return answers.double()
 
 
 def check_logits(answers: Any, batch: int, num_classes: int) -> Tensor:

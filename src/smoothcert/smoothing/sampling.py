@@ -108,7 +108,7 @@ def open_voter(
     if conduct is None:
         run = behind(denoiser, noise.sigma, reduced(model, "float32"))
         conduct = try_rows(run, shape, num_classes, how.device or device_of(model), model=model,
-                           random=is_random(denoiser) or is_random(model))
+                           random=is_random(denoiser) or is_random(model), sigma=noise.sigma)
     if conduct.alone:
         warnings.warn(f"the model judges one image at a time, which is slower: {conduct.alone}", EngineWarning,
                       stacklevel=2)

@@ -147,7 +147,8 @@ def _search(model: nn.Module, shape: tuple[int, int, int], num_classes: int) -> 
     network = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     if has_global_hooks() or any(map(is_altered, network.modules())):
         return None
-    graph = trace(network, shape)
+    with torch.no_grad():  # as samples are judged: a forward may ask
+        graph = trace(network, shape)
     if not settle_in_place(graph, network):
         return None
     affine = affine_nodes(graph, network)
@@ -156,7 +157,8 @@ def _search(model: nn.Module, shape: tuple[int, int, int], num_classes: int) -> 
     if not (result in affine or cuts):
         return None
     images = 0.5 + torch.randn(16, *shape, generator=torch.Generator().manual_seed(0))
-    expected = network(images.clone())
+    with torch.no_grad():
+        expected = network(images.clone())
     for layer in network.modules():
         if getattr(layer, "inplace", False):
             vars(layer).update(inplace=False)  # the head must leave its samples as they are
