@@ -22,9 +22,9 @@ def main(figures: dict[str, float]) -> Section:
         costs[f"{name} trial"] = cost.median
         rows.append([name, f"{1e3 / rates.median('trial'):.2f}", f"{cost:.1f}", "30"])
     lines = table(["network", "ms", "forward passes of one row", "goal, at most"], rows)
-    lines += ["The trial judges 26 rows in 7 passes, before the first sample and never again; of a network as small as the "
-              "linear one its own arithmetic takes longer than they do. A model that answers in steps is judged on some "
-              "600 rows more."]
+    lines += ["The trial judges 26 rows in 7 passes, before the first sample and never again; of a network as small as "
+              "the linear one its own arithmetic takes longer than they do. A model that answers in steps is judged on "
+              "some 600 rows more."]
     return section("What the trial at opening costs, one thread", lines, costs)
 
 
