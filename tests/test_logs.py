@@ -85,8 +85,8 @@ FORMS = {
     "byte-order mark": b"\xef\xbb\xbf" + TEXT.encode(),
     "UTF-16": TEXT.encode("utf-16"),
     "UTF-16 without a mark": TEXT.encode("utf-16-le"),
-    "gzip": gzip.compress(TEXT.encode()),
-    "gzip in two parts": gzip.compress(TEXT[:100].encode()) + gzip.compress(TEXT[100:].encode()),
+    "gzip": gzip.compress(TEXT.encode(), mtime=0),
+    "gzip in two parts": gzip.compress(TEXT[:100].encode(), mtime=0) + gzip.compress(TEXT[100:].encode(), mtime=0),
     "CRLF": TEXT.replace("\n", "\r\n"),
     "a comment": "# made by me\n" + TEXT.replace("\n1\t", "\n# half\n1\t"),
     "a commented header": "# " + TEXT,
@@ -151,7 +151,7 @@ def test_what_is_left_out_is_noted(tmp_path, text, note):
     (COMMAS.replace("0.41", "0,41"), "line 2: 7 values under 6 columns (idx, label, predict, radius, correct, time), "
                                      "separated by commas (are decimals written with commas?"),
     (TEXT.encode().replace(b"0.12", b"0.1\xe9"), "line 3: its bytes are no UTF-8"),
-    (gzip.compress(TEXT.encode())[:60], "its gzip data are damaged or cut off"),
+    (gzip.compress(TEXT.encode(), mtime=0)[:60], "its gzip data are damaged or cut off"),
     (b"PK\x03\x04 and so on", "packed with zip"),
     (b"PAR1\x15\x04\x15", "no log"),
 ])
