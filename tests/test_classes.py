@@ -22,6 +22,7 @@ from smoothcert.classes import (
     ClassWarning,
     chosen_names,
     class_columns,
+    in_order_of_numbers,
     match_classes,
     names_by_index,
     names_in_text,
@@ -425,3 +426,11 @@ class TestTraining:
         kept = read_arrays(tmp_path / "n" / "pseudo-labels.npz")
         truth = load_data(same, "train", classes=names).labels[kept["indices"]]
         assert np.array_equal(kept["labels"], truth)
+
+
+@pytest.mark.parametrize(("names", "ordered"), [
+    (("class_1", "class_10", "class_2"), ("class_1", "class_2", "class_10")), (("-1", "-10", "2"), ("-10", "-1", "2")),
+    (("v1.5", "v1.25"), ("v1.25", "v1.5")), (("1", "01"), None), (("class_1", "group_2"), None), (("ant", "bee"), None),
+])
+def test_numbers_behind_a_common_beginning_are_numbers(names, ordered):
+    assert in_order_of_numbers(names) == ordered

@@ -33,14 +33,21 @@ class ClassWarning(UserWarning):
 
 
 def in_order_of_numbers(names: Sequence[str]) -> tuple[str, ...] | None:
-    """The names in the order of the numbers that they are; None where any is no number.
+    """Return the names in the order of the numbers that they are, or that follow what they all begin with.
 
-    >>> in_order_of_numbers(["0", "180", "270", "90"]), in_order_of_numbers(["1", "one"])
-    (('0', '90', '180', '270'), None)
+    None where any is no number, or two are the same.
+
+    >>> in_order_of_numbers(["0", "180", "270", "90"]), in_order_of_numbers(["c_1", "c_10", "c_2"])
+    (('0', '90', '180', '270'), ('c_1', 'c_2', 'c_10'))
+    >>> in_order_of_numbers(["1", "one"]), in_order_of_numbers(["1", "01"])
+    (None, None)
     """
-    if not all(_NUMBER.fullmatch(name) for name in names):
+    head = names[0].rstrip("0123456789.")
+    head = "" if head in ("+", "-") else head
+    numbers = [name.removeprefix(head) for name in names]
+    if not all(_NUMBER.fullmatch(number) for number in numbers) or len(set(map(Fraction, numbers))) != len(names):
         return None
-    return tuple(sorted(names, key=lambda name: (Fraction(name), name)))
+    return tuple(name for _, name in sorted(zip(map(Fraction, numbers), names, strict=True)))
 
 
 def match_classes(model: Sequence[str], data: Sequence[str], whose: str = "the model", other: str = "the data",
@@ -129,7 +136,7 @@ def warn_of_text_order(data: str, names: Sequence[str]) -> None:
     """Say it where names are numbers, and their order as text is not that of the numbers."""
     ordered = in_order_of_numbers(names)
     if ordered is not None and ordered != tuple(names):
-        _warn(f"the classes of {data} are named by numbers and taken in the order {_shown(names)}; --numeric-classes "
+        _warn(f"the classes of {data} are numbered and taken in the order {_shown(names)}; --numeric-classes "
               f"(in Python, numeric_classes=True) takes them in the order {_shown(ordered)}")
 
 
