@@ -100,7 +100,9 @@ def test_the_trial_costs_26_rows_in_7_passes_and_is_made_once():
     assert tried(model) == Conduct()
     assert sum(sizes) == 26
     assert len(sizes) == 7
+    sizes.clear()
     g.certify(IMAGE, n0=1, n=1000, batch_size=1000)
+    assert sum(sizes) <= 30 + 1001 + 20  # the opening, the samples, and close calls
     sizes.clear()
     g.certify(IMAGE, n0=1, n=1000, batch_size=1000)
     assert sum(size for size in sizes if size < 1000) <= 3 + 20  # two rows, the selection, and close calls

@@ -119,9 +119,10 @@ def open_classifier(
     names = chosen_names(own, classes)
     raw = model.classifier if isinstance(model, DenoisedClassifier) else model
     before = attributes_of(raw) if coded and isinstance(raw, nn.Module) else {}
-    model = _on(device, base_classifier(model, len(own or names or ()) or num_classes, outputs))
+    wanted = len(own or names or ()) or num_classes
+    model = _on(device, base_classifier(model, wanted, outputs))
     check_ready(model)
-    model = adapted(model, input_shape, len(own or names or ()) or num_classes, from_several, device)
+    model = adapted(model, input_shape, wanted, from_several, device)
     classifier = _on(device, fronted(model, front, input_shape, sigma))
     check_ready(classifier)
     conduct = try_rows(reduced(classifier, "float32"), input_shape, None, device or torch.device("cpu"),

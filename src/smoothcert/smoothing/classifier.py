@@ -214,18 +214,18 @@ class SmoothedClassifier:
         random = is_random(self.denoiser) or is_random(model)
         if key in self._opened:
             voter, before = self._opened[key]
-            if before == self._state(run, voter, shape, random):
+            answers = few_answers(run, shape, self.num_classes, self.device, random, self.sigma, self.bounds)
+            if before == self._state(answers, voter):
                 return voter
         how = self._how(batch_size=batch_size, samples=samples)
         conduct = try_rows(run, shape, self.num_classes, self.device, model=model, random=random, sigma=self.sigma,
                            bounds=self.bounds)
         voter = open_voter(model, self.noise, self.num_classes, (c, h, w), self.seed, self.denoiser, how, conduct)
-        self._opened = {key: (voter, self._state(run, voter, shape, random))}
+        self._opened = {key: (voter, self._state(conduct.answers, voter))}
         return voter
 
-    def _state(self, run: Any, voter: OpenVoter, shape: tuple[int, ...], random: bool) -> tuple[bytes, str]:
+    def _state(self, answers: Tensor, voter: OpenVoter) -> tuple[bytes, str]:
         """A few answers of the live model and, where a copy of it runs, its attributes: what tells that it changed."""
-        answers = few_answers(run, shape, self.num_classes, self.device, random, self.sigma, self.bounds)
         copied = isinstance(self.model, nn.Module) and voter.engine != "plain"
         return answers.double().cpu().numpy().tobytes(), attributes_hash(attributes_of(self.model)) if copied else ""
 

@@ -56,8 +56,7 @@ class Conduct:
 
 def try_rows(
     run: Callable[..., Any], shape: Sequence[int], num_classes: int | None, device: torch.device, *,
-    model: Any = None, random: bool = False, batch: int = _POINTS, sigma: float = 0.5,
-    bounds: tuple[float, float] | None = None,
+    model: Any = None, random: bool = False, sigma: float = 0.5, bounds: tuple[float, float] | None = None,
 ) -> Conduct:
     """Judge a few rows alone, in batches of different sizes and company, and twice.
 
@@ -65,7 +64,6 @@ def try_rows(
         run: float32 rows (N, *shape) on `device` -> logits (N, K), with `Normals` after them where `random`.
         num_classes: K; None where it is yet to be seen.
         model: the module behind `run`, if any, in which the layer at fault is looked for.
-        batch: rows a forward pass will have.
         sigma, bounds: noise level and range of the images that it will see; half of the rows look like those.
     Raises:
         ModelError: the model fails, does not return logits, or is no function of one input: its answers depend on
@@ -73,10 +71,10 @@ def try_rows(
     """
     trial = _Trial(run, _inputs(shape, sigma, bounds).to(device), num_classes, random)
     alone = torch.cat([trial.logits([row]) for row in _MIXED])
-    return replace(_compared(trial, alone, model, batch), answers=alone[:2])
+    return replace(_compared(trial, alone, model), answers=alone[:2])
 
 
-def _compared(trial: "_Trial", alone: Tensor, model: Any, batch: int) -> Conduct:
+def _compared(trial: "_Trial", alone: Tensor, model: Any) -> Conduct:
     """The conduct of a model that gave these answers to four rows alone; raises as `try_rows` does."""
     whole = trial.logits(range(_ROWS))
     check_finite(not bool(whole.isnan().any()))
@@ -98,7 +96,7 @@ def _compared(trial: "_Trial", alone: Tensor, model: Any, batch: int) -> Conduct
     if allowed != ROUNDING or not torch.equal(mixed[: len(moved)], moved):
         return Conduct()
     same = torch.equal(whole[list(_MIXED)], alone) and torch.equal(mixed, alone) and torch.equal(whole, again)
-    return _stepping(trial, whole, same, batch)
+    return _stepping(trial, whole, same)
 
 
 def few_answers(
@@ -167,13 +165,12 @@ def _inputs(shape: Sequence[int], sigma: float, bounds: tuple[float, float] | No
     return torch.from_numpy(rows.astype(np.float32))
 
 
-def _stepping(trial: _Trial, whole: Tensor, same: bool, batch: int) -> Conduct:
+def _stepping(trial: _Trial, whole: Tensor, same: bool) -> Conduct:
     """What must be done about a model that answers in steps; `same`: batches have changed no bit so far."""
     pairs = list(_unlike(whole))
     for first, second in pairs:
         points = _beside_a_step(trial, trial.rows[first], trial.rows[second])
-        filled = points.repeat(-(-max(batch, len(points)) // len(points)), *[1] * (points.ndim - 1))
-        together = trial.judge(filled)[: len(points)]
+        together = trial.judge(points)
         alone = torch.cat([trial.judge(point) for point in points.split(1)])
         same = same and torch.equal(together, alone)
         if ((together.argmax(dim=1) != alone.argmax(dim=1)) & ~is_close(alone)).any():

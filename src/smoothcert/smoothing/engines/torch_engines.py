@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smoothcert.errors import InputError
+from smoothcert.errors import InputError, first_line
 from smoothcert.smoothing.engines.folding import fold
 from smoothcert.smoothing.engines.precision import Bfloat16, guarded, reduced
-from smoothcert.smoothing.engines.protocol import Run, first_line, no_graph, refusing
+from smoothcert.smoothing.engines.protocol import Run, no_graph, refusing
 
 
 def plain(model: Any, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
