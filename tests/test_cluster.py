@@ -82,7 +82,7 @@ def test_a_node_and_then_the_driver_are_killed(home, nodes, tmp_path):
              for text in (f"--{name.replace('_', '-')}", str(value))]
     driver = subprocess.Popen([sys.executable, "-m", "smoothcert", "certify", "nets.py:Slow", *flags, "-q"], cwd=home)
     times = tmp_path / "run" / "times.jsonl"
-    while not times.exists() and driver.poll() is None:
+    while not (times.exists() and times.read_bytes().count(b"\n") >= BLOCK) and driver.poll() is None:
         time.sleep(0.02)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
