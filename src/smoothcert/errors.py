@@ -4,11 +4,16 @@ A message says what was got, what was expected and what to do. `exit_code` is wh
 returns for it: 2 where the request itself was wrong, 1 where the request was fine and the work failed.
 """
 
+from typing import Any
+
 
 class SmoothcertError(Exception):
-    """The base of all errors raised on purpose; catch this to catch them all."""
+    """The base of all errors raised on purpose; catch this to catch them all. They can be pickled."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, self.__dict__)
 
 
 class InputError(SmoothcertError, ValueError):
@@ -81,3 +86,11 @@ class EngineWarning(UserWarning):
 
 class AdaptedWarning(UserWarning):
     """A model does not take any number of images, and runs in batches of the one size that it takes."""
+
+
+def _restored(kind: type[SmoothcertError], args: tuple[Any, ...], state: dict[str, Any]) -> SmoothcertError:
+    """Return an error as it was before it was pickled, without its constructor, whose arguments are others."""
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from smoothcert.checks import built, check_count, check_known, check_shape
+from smoothcert.models.airbench import airbench
 from smoothcert.models.convolutional import cnn, cnn3, lenet
 from smoothcert.models.dense import linear, mlp
 from smoothcert.models.layers import with_normalisation
@@ -20,6 +21,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "cnn": cnn,
     "lenet": lenet,
     "cnn3": cnn3,
+    "airbench": airbench,
     "resnet20": resnet20,
     "resnet110": resnet110,
     "resnet18": resnet18,

@@ -87,6 +87,11 @@ class Ranks:
             torch.distributed.barrier()
 
 
+def processors() -> int:
+    """Return the number of processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def is_main_process() -> bool:
     """Whether this process, of those that torchrun started, is the one that writes files and prints."""
     return os.environ.get("RANK", "0") == "0"

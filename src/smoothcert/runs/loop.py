@@ -160,11 +160,17 @@ class Loop:
         network, sigma = self.trainee.judged.eval(), self.config.sigma
         source = generator(self.device, self.config.seed, "validation")
         sums = torch.zeros(len(self.measure.figures), dtype=torch.float64, device=self.device)
-        batches = [self.held_out[i : i + 256].tolist() for i in range(0, len(self.held_out), 256)]
-        for images, labels in read_ahead(batches, lambda indices: _read(self.streams[0], indices)):
+        batches = [self.held_out[i : i + 256] for i in range(0, len(self.held_out), 256)]
+        shares = [range(self.ranks.rank, len(batch), self.ranks.world) for batch in batches]
+        held = [batch[share].tolist() for batch, share in zip(batches, shares, strict=True)]
+        read = read_ahead(held, lambda indices: _read(self.streams[0], indices))
+        for batch, share, (images, labels) in zip(batches, shares, read, strict=True):
+            source.hold(share, len(batch))
             images, labels = images.to(self.device), labels.to(self.device)
             noisy = add_noise(images, sigma, source) if sigma else images
-            sums += torch.stack([s.double() for s in self.measure.sums(network, images, noisy, labels, sigma)])
+            if len(images):
+                sums += torch.stack([s.double() for s in self.measure.sums(network, images, noisy, labels, sigma)])
+        sums = self.ranks.sum(sums)
         return dict(zip(self.measure.figures, (sums / len(self.held_out)).tolist(), strict=True))
 
     def _read(self, batches: Sequence[list[int]]) -> list[tuple[Tensor, Tensor]]:

@@ -110,7 +110,7 @@ class Recipe(Config):
     steps: tuple[Step, ...] = Field(description="what to run, in order")
     rows: tuple[Row, ...] = Field(description="the lines of the table")
     best: tuple[Best, ...] = Field((), description="lines that take the best of rows")
-    scales: dict[Literal["smoke", "cpu", "paper"], Scale] = Field(description="budgets", min_length=1)
+    scales: dict[Literal["smoke", "cpu", "gpu", "paper"], Scale] = Field(description="budgets", min_length=1)
 
     @classmethod
     def _explain(cls, error: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from smoothcert.data import ImageData, channel_statistics, load_data, select_ind
 from smoothcert.errors import ConfigError, FileError, InputError
 from smoothcert.models import model_names, model_sources
 from smoothcert.objectives import Objective, Trained, build_objective
+from smoothcert.runs.begun import as_begun
 from smoothcert.runs.classifiers import Classifier
 from smoothcert.runs.config import TrainConfig
 from smoothcert.runs.distributed import Ranks, joined, pick_device
@@ -35,10 +36,11 @@ from smoothcert.runs.pseudo import Unlabelled, open_teacher, open_unlabelled
 from smoothcert.runs.seeds import derived_seed
 from smoothcert.runs.store import check_identity
 from smoothcert.runs.streams import Stream, spaced
+from smoothcert.runs.train_workers import train_by_workers
 from smoothcert.runs.trainee import Trainee, new_trainee
 from smoothcert.smoothing.isolation import isolated
 
-_MACHINE = {"device", "threads", "out", "data_dir"}
+_MACHINE = {"device", "threads", "workers", "out", "data_dir"}
 _ORDER = {"classes", "numeric_classes"}
 """Options that identity holds by the hash of the labels that they lead to."""
 _SOURCES = {"init", "new_head", "weights", "trust", "output", "unlabelled", "unlabelled_split", "max_unlabelled",
@@ -50,17 +52,21 @@ _SOURCES = {"init", "new_head", "weights", "trust", "output", "unlabelled", "unl
 def train(config: TrainConfig, progress: Progress = silent) -> ModelCard:
     """Train a base classifier or a denoiser and leave a model folder; the same call resumes where a killed one stopped.
 
-    Weights are a function of the configuration and the data; in the last bits, of the number of processes and threads
-    too, and under dropout, whose draws are each process's own, more than that.
+    With `workers`, or under torchrun, several processes share every batch. Weights are a function of the configuration
+    and the data; in the last bits, of the number of processes and threads too, and under dropout, whose draws are each
+    process's own, more than that.
 
     Raises:
         ConfigError, InputError, DataError, ...: before anything is written.
         IdentityError: `config.out` holds another training run; the differing options are named.
         LostProcessError: of several processes, another one has ended.
     """
+    device = pick_device(config.device)
+    config = as_begun(config, device)
+    if config.workers and config.workers > 1:
+        return train_by_workers(config, config.workers, progress)
     if config.threads:
         torch.set_num_threads(config.threads)
-    device = pick_device(config.device)
     data = load_data(config.data, "train", data_dir=config.data_dir, resize=config.resize, crop=config.crop,
                      num_classes=config.num_classes, classes=config.classes, numeric_classes=config.numeric_classes)
     initial = read_initial(config)

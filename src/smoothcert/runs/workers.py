@@ -115,7 +115,7 @@ class _Crew:
 def _serve(pipe: Connection, reopen: Callable[[], Run], identity: dict[str, Any], rank: int) -> None:
     """A worker's life: prepare the same run, then tasks in and records out until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver is told, and stops us
-    threading.Thread(target=_follow_driver, daemon=True).start()
+    threading.Thread(target=follow_driver, daemon=True).start()
     os.environ["LOCAL_RANK"] = str(rank % max(_gpus(), 1))
     try:
         run = reopened(reopen, identity)
@@ -125,12 +125,12 @@ def _serve(pipe: Connection, reopen: Callable[[], Run], identity: dict[str, Any]
     except (BrokenPipeError, EOFError, ConnectionResetError):
         sys.exit(1)
     except SmoothcertError as error:
-        pipe.send(("error", SmoothcertError(str(error))))
+        pipe.send(("error", error))
     except Exception:
         pipe.send(("error", SmoothcertError(f"a worker failed:\n{traceback.format_exc()}")))
 
 
-def _follow_driver() -> None:
+def follow_driver() -> None:
     """End with the driver, even in the middle of an image."""
     driver = mp.parent_process()
     if driver is not None:

@@ -18,8 +18,9 @@ class ReproduceConfig(MachineConfig):
     recipe: str | None = Field(None, description="name of a recipe, or a file RECIPE.yaml (default: list them)")
     row: Annotated[tuple[str, ...], BeforeValidator(_names)] | None = Field(
         None, description="only these rows, such as gaussian,adre (default: all)")
-    scale: Literal["smoke", "cpu", "paper"] = Field(
-        "cpu", description="budget: smoke (seconds, shows that it runs), cpu (minutes a row) or paper (its own)")
+    scale: Literal["smoke", "cpu", "gpu", "paper"] = Field(
+        "cpu", description="budget: smoke (seconds, shows that it runs), cpu (minutes a row), gpu (the same with more "
+                           "epochs, minutes on a GPU) or paper (its own)")
     out: Local | None = Field(None, description="folder for models, stores and the comparison; the same command "
                                                 "resumes (default: reproduced/RECIPE-SCALE)")
     data_dir: Local | None = Field(None, description="folder with the data sets, which relative paths in recipes start "

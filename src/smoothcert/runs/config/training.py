@@ -23,11 +23,11 @@ class TrainConfig(DataConfig, MachineConfig):
     """Options of `smoothcert train`."""
 
     data: str = Field("digits", description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH")
-    model: str | None = Field(None, description="linear, mlp, cnn, lenet, cnn3, resnet18, resnet20, resnet50, "
-                                                "resnet110 or vgg16; or file.py:factory, package.module:factory, "
-                                                "hf:NAME, timm:NAME, torchvision:NAME (default: that of init, "
-                                                "else cnn); a denoiser: energy-residual, energy-scalar or direct "
-                                                "(default: the first)")
+    model: str | None = Field(None, description="linear, mlp, cnn, lenet, cnn3, airbench, resnet18, resnet20, "
+                                                "resnet50, resnet110 or vgg16; or file.py:factory, "
+                                                "package.module:factory, hf:NAME, timm:NAME, torchvision:NAME "
+                                                "(default: that of init, else cnn); a denoiser: energy-residual, "
+                                                "energy-scalar or direct (default: the first)")
     model_option: Options = Field(default_factory=dict, description="option of the model, KEY=VALUE (repeatable), such "
                                                                     "as activation=elu")
     normalise: Literal["auto", "standard", "centre", "none"] = Field(
@@ -62,8 +62,12 @@ class TrainConfig(DataConfig, MachineConfig):
     step_factor: Annotated[Real, Field(gt=0, le=1)] = Field(0.1, description="factor of each drop")
     clip_norm: Sigma | None = Field(None, description="clip the gradient's l2 norm to this (default: no clipping; "
                                                       "deen and denoise: 5)")
-    autocast: Literal["none", "bf16", "fp16"] = Field("none", description="reduced precision in training: none, bf16 "
-                                                                          "or fp16")
+    autocast: Literal["none", "auto", "bf16", "fp16"] = Field(
+        "none", description="reduced precision in training: none, bf16, fp16, or auto: bf16 where the processor or GPU "
+                            "has units for it, else none")
+    workers: Count | None = Field(None, description="processes that share every batch, one thread each on two cores, "
+                                                    "or one GPU each (default: as many as the run was begun with, "
+                                                    "else 1); torchrun starts them on several machines")
     ema: Probability | None = Field(
         None, description="keep and use an exponential moving average of the weights, with this decay a step")
     augment: Literal["auto", "none", "crop", "flip", "crop-flip", "resized-crop", "resized-crop-flip"] = Field(

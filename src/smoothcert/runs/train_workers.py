@@ -1,0 +1,108 @@
+"""Training by several processes of one machine, without torchrun: started, listened to and ended by this one."""
+
+import multiprocessing as mp
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from smoothcert.errors import LostProcessError, SmoothcertError
+from smoothcert.runs.config import TrainConfig
+from smoothcert.runs.distributed import processors
+from smoothcert.runs.memory import keep_freed_memory
+from smoothcert.runs.modeldir import ModelCard
+from smoothcert.runs.progress import Progress
+from smoothcert.runs.workers import follow_driver
+
+
+def train_by_workers(config: TrainConfig, workers: int, progress: Progress) -> ModelCard:
+    """Train in so many processes, which share every batch, and return the card of the finished run.
+
+    Raises LostProcessError where one of them is killed, and whatever `train` raises in one of them.
+    """
+    with _started(config, workers) as crew:
+        while True:
+            for pipe in wait(list(crew)):
+                assert isinstance(pipe, Connection)
+                try:
+                    word, content = pipe.recv()
+                except (EOFError, OSError):
+                    crew[pipe].join()
+                    raise LostProcessError(
+                        f"a process of this run has ended (exit code {crew[pipe].exitcode}): is there enough memory "
+                        f"for {workers} of them? The same command goes on from the last finished epoch") from None
+                if word == "progress":
+                    progress(*content)
+                elif word == "warning":
+                    warnings.warn(content, stacklevel=2)
+                elif word == "card":
+                    return content
+                else:
+                    raise content
+
+
+@contextmanager
+def _started(config: TrainConfig, workers: int) -> Iterator[dict[Connection, BaseProcess]]:
+    """The processes by the pipes that they answer through; none is left at the end."""
+    context = mp.get_context("spawn")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    threads = config.threads or max(1, processors() // workers)
+    share = config.model_copy(update={"workers": None, "threads": threads})
+    crew: dict[Connection, BaseProcess] = {}
+    try:
+        for rank in range(workers):
+            ours, theirs = context.Pipe(duplex=False)
+            group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": workers, "LOCAL_WORLD_SIZE": workers,
+                     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": threads}
+            process = context.Process(target=_serve, name=f"smoothcert-{rank}", daemon=True,
+                                      args=(theirs, share, {name: str(value) for name, value in group.items()}))
+            process.start()
+            theirs.close()
+            crew[ours] = process
+        yield crew
+    finally:
+        for process in crew.values():
+            process.kill()  # an epoch is kept whole or not at all, and a collective call would not hear a request
+            process.join()
+
+
+def _serve(pipe: Connection, config: TrainConfig, group: dict[str, str]) -> None:
+    """One process's life: train as its rank, and tell how that went."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver is told, and stops us
+    threading.Thread(target=follow_driver, daemon=True).start()
+    os.environ.update(group)
+    main = group["RANK"] == "0"
+
+    def progress(*figures: Any) -> None:
+        if main:
+            pipe.send(("progress", figures))
+
+    def warning(message: Warning | str, *where: Any) -> None:
+        if main:
+            pipe.send(("warning", message))
+
+    try:
+        from smoothcert.runs.train import train
+
+        keep_freed_memory()
+        with warnings.catch_warnings():
+            warnings.showwarning = warning
+            card = train(config, progress)
+        if main:
+            pipe.send(("card", card))
+    except (BrokenPipeError, ConnectionResetError):
+        sys.exit(1)
+    except SmoothcertError as error:
+        pipe.send(("error", error))
+    except Exception:
+        pipe.send(("error", SmoothcertError(f"a process of this run failed:\n{traceback.format_exc()}")))
+    threading.Event().wait()  # until the driver ends us: a pipe that closes earlier tells of a process that has died
