@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-PARTS = ("coverage", "sequential", "linear", "invariance", "kills", "mnist", "fast", "attacks", "objectives",
+PARTS = ("coverage", "sequential", "linear", "invariance", "kills", "mnist", "fast", "networks", "cifar10", "attacks", "objectives",
          "denoisers", "distributional", "cluster", "cost", "faults", "torchrun", "fuzz")
 """Modules beside this one; each has main() -> Markdown."""
 

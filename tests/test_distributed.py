@@ -139,6 +139,37 @@ def epoch_of(case: Case, ranks: Ranks) -> dict[str, Any]:
     return {"gradients": optimizer.seen, "figures": figures, "buffers": torch.cat(buffers)}
 
 
+NORMS = {
+    "rows": ((11, 4), torch.float32, torch.contiguous_format),
+    "images": ((11, 4, 5, 5), torch.float32, torch.contiguous_format),
+    "images, channels last": ((11, 4, 5, 5), torch.float32, torch.channels_last),
+    "images in bf16": ((11, 4, 5, 5), torch.bfloat16, torch.channels_last),
+}
+
+
+def normed(case: tuple[tuple[int, ...], torch.dtype, torch.memory_format], ranks: Ranks) -> dict[str, torch.Tensor]:
+    """What BatchNorm makes of this process's rows: output, gradients, and the gradients of a gradient's size."""
+    shape, kind, layout = case
+    source = torch.Generator().manual_seed(3)
+    whole, factor = (torch.randn(shape, generator=source) * 3 + 1 for _ in range(2))
+    rows, factor = (x.to(kind)[ranks.rank :: ranks.world].contiguous(memory_format=layout) for x in (whole, factor))
+    layer = (nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d)(4)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([1.0, -0.5, 2.0, 0.3]))
+        layer.bias.copy_(torch.tensor([0.0, 1.0, -1.0, 0.5]))
+    layer = ranks.synced(layer, CPU)
+    rows.requires_grad_()
+    loss = (layer(rows).float().tanh() * factor).sum()
+    plain = torch.autograd.grad(loss, [rows, layer.weight, layer.bias], retain_graph=True)
+    found = dict(zip(("rows", "weight", "bias"), plain, strict=True))
+    if kind is torch.float32:
+        (followed,) = torch.autograd.grad(loss, rows, create_graph=True)
+        found |= {"followed": followed.detach()}
+        second = torch.autograd.grad(followed.square().sum(), [rows, layer.weight])
+        found |= dict(zip(("second, rows", "second, weight"), second, strict=True))
+    return {**found, "output": layer.eval()(rows).detach(), "mean": layer.running_mean, "variance": layer.running_var}
+
+
 def settings(home: Path, name: str) -> dict[str, Any]:
     """A run with all that has a state: BatchNorm, an inner attack, momentum, a moving average, pseudo-labels."""
     data = f"parquet:{home / 'images.parquet'}"
@@ -156,6 +187,7 @@ def worker(folder: Path, ports: list[str]) -> None:
     os.environ["MASTER_PORT"] = ports.pop()
     with joined(CPU) as ranks:
         found = {name: epoch_of(case, ranks) for name, case in CASES.items()}
+        found["norms"] = {name: normed(case, ranks) for name, case in NORMS.items()}
         found["agree"] = [ranks.agree(7, CPU), ranks.agree(rank, CPU)]
     torch.save(found, folder / f"rank-{rank}.pt")
     os.environ["MASTER_PORT"] = ports.pop()
@@ -274,6 +306,22 @@ def test_two_processes_have_the_gradients_of_one(pair, name):
 def test_processes_know_whether_they_agree(pair):
     for rank in range(2):
         assert torch.load(pair / f"rank-{rank}.pt", weights_only=False)["agree"] == [True, False]
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_batchnorm_is_one_process_s_to_second_derivatives(pair, name):
+    one = normed(NORMS[name], Ranks(0, 1))
+    parts = [torch.load(pair / f"rank-{rank}.pt", weights_only=False)["norms"][name] for rank in range(2)]
+    bound = 1e-5 if NORMS[name][1] is torch.float32 else 3e-2
+    for figure, expected in one.items():
+        if figure in ("mean", "variance"):
+            found = parts[0][figure]
+        elif figure.endswith(("weight", "bias")):  # each process has its own loss's
+            found = parts[0][figure] + parts[1][figure]
+        else:
+            found = torch.empty_like(expected)
+            found[::2], found[1::2] = parts[0][figure], parts[1][figure]
+        assert (found - expected).abs().max() <= bound * expected.abs().max(), figure
 
 
 def test_two_processes_train_the_network_of_one(pair):

@@ -11,9 +11,10 @@ from smoothcert.models import Centre, Normalise, build_model, model_names, model
 from smoothcert.models.convolutional import same_padding
 
 LEAST = {"linear": 1, "mlp": 1, "cnn": 4, "lenet": 16, "cnn3": 27, "resnet20": 8, "resnet110": 8, "resnet18": 8,
-         "resnet50": 8, "vgg16": 8}
+         "resnet50": 8, "vgg16": 8, "airbench": 9}
 OPTIONS = {"mlp": {"hidden": [9, 7], "activation": "silu"}, "cnn": {"width": 3}, "cnn3": {"activation": "elu"},
-           "resnet18": {"activation": "elu"}, "vgg16": {"activation": "silu"}}
+           "resnet18": {"activation": "elu"}, "vgg16": {"activation": "silu"},
+           "airbench": {"width": 8, "activation": "elu"}}
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +78,8 @@ def test_parameter_counts_are_those_of_the_papers_architectures():
     assert parameters(build_model("lenet", (1, 28, 28), 10)) == lenet
     cnn3 = 64 * (64 + 1) + 128 * (64 * 36 + 1) + 128 * (128 * 25 + 1) + 10 * 129
     assert parameters(build_model("cnn3", (1, 28, 28), 10)) == cnn3
+    blocks = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256) + 4 * (64 + 2 * 256)
+    assert parameters(build_model("airbench", (3, 32, 32), 10)) == 24 * 13 + blocks + 2570
 
 
 def test_depth_counts_the_layers_on_the_longest_path():

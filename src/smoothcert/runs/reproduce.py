@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import torch
+
 from smoothcert.checks import check_known
 from smoothcert.runs.config import RecertifyConfig
+from smoothcert.runs.distributed import pick_device, processors
 from smoothcert.runs.files import make_folder
 from smoothcert.runs.planning import Plan, Task
 from smoothcert.runs.progress import Progress
@@ -22,16 +25,31 @@ def reproduce(plan: Plan, rows: Iterable[str], out: Path, machine: Options, watc
 
     Args:
         machine: options of the machine (data_dir, device, threads, workers, cluster), given to every verb that takes
-            them.
+            them. Without `workers` and `cluster` all processors or GPUs work, four at most; at scale smoke, where
+            starting processes would take longer than the work, one does.
     Raises:
         UnknownNameError: no such row. ConfigError: before any work. And whatever the verbs raise.
     """
     runs = plan.runs([check_known(f"row of {plan.recipe.name}", row, plan.tasks) for row in rows])
-    left = [(task, task.configured(out, machine), shared) for task, shared in runs if not task.is_done(out)]
+    usual = machine if plan.scale == "smoke" else {"workers": usual_workers(machine), **_given(machine)}
+    left = [(task, task.configured(out, usual), shared) for task, shared in runs if not task.is_done(out)]
     make_folder(out / "steps")
     for task, config, shared in left:
         with watch(task, shared) as progress:
             VERBS[task.verb].run(config, progress)
+
+
+def usual_workers(machine: Options) -> int | None:
+    """Return the number of processes that a run uses where none is given: one for each GPU, or for each processor, and
+    not more than four, among which a training batch is still worth sharing; None in a cluster, which has its own."""
+    if machine.get("cluster"):
+        return None
+    device = pick_device(machine.get("device") or "auto")
+    return min(4, torch.cuda.device_count() if device.type == "cuda" else processors())
+
+
+def _given(machine: Options) -> Options:
+    return {name: value for name, value in machine.items() if value is not None}
 
 
 def recertify_step(config: RecertifyConfig, progress: Progress) -> None:

@@ -1,0 +1,88 @@
+"""CIFAR-10 with a fast network, by the recipes `cifar10-fast-*`: hours, so finished rows are kept from run to run.
+
+`make evidence PART=cifar10` shows every row that is finished and runs none; `ROWS=cifar10-fast-gaussian/sigma-0.25,...`
+runs these first, or goes on with them.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from workplace import WORK, data_dir
+
+from smoothcert.report.reproduced import compared
+from smoothcert.report.reproduced_tables import markdown
+from smoothcert.runs.modeldir import read_card
+from smoothcert.runs.planning import Plan, Task, plan
+from smoothcert.runs.provenance import machine_line
+from smoothcert.runs.recipes import read_recipe, recipe_names
+from smoothcert.runs.store import read_store
+
+CLI = str(Path(sys.executable).parent / "smoothcert")
+OUT = WORK / "cifar10"
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
+PUBLISHED = Path(__file__).parents[2] / "shared" / "reference" / "cohen2019" / "certify" / "cifar10" / "resnet110"
+DATA = ("The CIFAR-10 images here are JPEG copies of quality 75 of the original ones; the published figures are of the "
+        "originals.")
+
+
+def main() -> str:
+    for name in filter(None, os.environ.get("ROWS", "").split(",")):
+        recipe, _, row = name.partition("/")
+        subprocess.run([CLI, "reproduce", recipe, "--scale", "cpu", "--row", row, "-o", str(OUT), "--data-dir",
+                        str(data_dir())], check=True, stdout=subprocess.DEVNULL)
+    plans = [plan(read_recipe(name), "cpu") for name in recipe_names() if name.startswith("cifar10-fast-")]
+    blocks = ["# CIFAR-10 on two cores", f"{machine_line()}. {DATA}", *_speed(plans)]
+    for planned in plans:
+        comparison = compared(planned, OUT)
+        if comparison.lines:
+            blocks.append(markdown(comparison).replace("\n## ", "\n### ").replace("# ", "## ", 1))
+        left = [row for row, tasks in planned.tasks.items() if not all(task.is_done(OUT) for task in tasks)]
+        if left:
+            blocks.append(f"Not finished of `{planned.recipe.name}`: {', '.join(left)}.")
+    return "\n\n".join([*blocks, *_picture(plans[0])]) + "\n"
+
+
+def _speed(plans: list[Plan]) -> Iterator[str]:
+    """What every finished training and certification took."""
+    rows = [line for planned in plans for row, tasks in planned.tasks.items()
+            for line in _times(planned.recipe.name, row, tasks)]
+    if rows:
+        yield "## Speed"
+        yield ("Wall-clock seconds of training, and seconds of one process for certification, which `--workers` share. "
+               "The machine did other work beside it.")
+        yield "\n".join(["| recipe, row | step | seconds | of what |", "|---|---|---|---|", *dict.fromkeys(rows)])
+
+
+def _times(recipe: str, row: str, tasks: tuple[Task, ...]) -> Iterator[str]:
+    for task in tasks:
+        folder = task.path(OUT)
+        if not task.is_done(OUT):
+            continue
+        if task.verb == "train":
+            epochs = [json.loads(line)["seconds"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+            card = read_card(folder)
+            settings = card.identity["settings"]
+            yield (f"| {recipe}, {row} | {task.step} | {sum(epochs):,.0f} | {card.epochs_done} epochs, autocast "
+                   f"{settings['autocast']}, {card.identity['processes']} process(es) |")
+        elif (folder / "times.jsonl").exists():
+            seconds = [json.loads(line)["seconds"] for line in (folder / "times.jsonl").read_text().splitlines()]
+            samples = sum(read_store(folder).samples)
+            yield (f"| {recipe}, {row} | {task.step} | {sum(seconds):,.0f} | {len(seconds):,} images, "
+                   f"{samples / len(seconds):,.0f} samples an image, {1000 * sum(seconds) / samples:.2f} ms a sample |")
+
+
+def _picture(gaussian: Plan) -> Iterator[str]:
+    """Our curves and the published ones in one plot."""
+    done = {row: tasks[-1].path(OUT) for row, tasks in gaussian.tasks.items() if tasks[-1].is_done(OUT)}
+    logs = sorted(PUBLISHED.glob("noise_*/test/sigma_*.tsv"))
+    logs = [log for log in logs if log.stem.removeprefix("sigma_") == log.parts[-3].removeprefix("noise_")
+            and f"sigma-{float(log.stem.removeprefix('sigma_')):g}" in done]
+    if done and logs:
+        file = PICTURES / "cifar10-fast.png"
+        subprocess.run([CLI, "plot", "curve", *map(str, done.values()), *map(str, logs), "-o", str(file)], check=True)
+        yield "## Curves"
+        yield f"![Certified accuracy of airbench and of the published ResNet-110](../pictures/{file.name})"
