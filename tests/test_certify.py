@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from smoothcert import SmoothedClassifier
 from smoothcert.data import load_data, spaced
@@ -30,7 +31,7 @@ from smoothcert.runs.prepare import index_summary, prepare
 from smoothcert.runs.recertify import recertify, write_recertified
 from smoothcert.runs.records import Record
 from smoothcert.runs.store import open_store, read_store
-from smoothcert.runs.train import train
+from smoothcert.runs.train import split_indices, train
 
 CLI = Path(sys.executable).parent / "smoothcert"
 
@@ -289,6 +290,25 @@ def test_one_image_and_one_sample(model, tmp_path):
 ])
 def test_which_images_in_brief(indices, expected):
     assert index_summary(np.array(indices)) == expected
+
+
+def test_images_of_a_folder_sorted_by_class_show_every_class_in_training_and_after_it(tmp_path):
+    for split in ("train", "test"):
+        for name, level in (("a", 20), ("b", 120), ("c", 220)):
+            (tmp_path / "folder" / split / name).mkdir(parents=True)
+            for k in range(7):
+                Image.new("L", (8, 8), level + k).save(tmp_path / "folder" / split / name / f"{k}.png")
+    data, spec = f"imagefolder:{tmp_path / 'folder'}", _factory(
+        tmp_path, "def make(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))")
+    told = {"model": spec, "data": data, "sigma": 0.25, "n": 100, "seed": 0}
+    for verb, kind in ((certify, CertifyConfig), (predict, PredictConfig)):
+        store = verb(kind.checked({**told, "max_images": 6, "out": tmp_path / verb.__name__}))
+        assert store.column("label").tolist() == [0, 0, 1, 1, 2, 2]
+        asked = TrainConfig.checked({"data": data, "sigma": 0.25, "max_images": 6, "validation": 0, "out": "unused"})
+        assert split_indices(load_data(data), asked)[0].tolist() == store.column("index").tolist()
+    first = predict(PredictConfig.checked({**told, "indices": range(6), "out": tmp_path / "first"}))
+    assert "6 images show 1 of the 3 classes (a), and the figures speak of no other" in prediction_text(first)
+    assert "classes" not in prediction_text(store)
 
 
 @pytest.mark.parametrize("told", [
