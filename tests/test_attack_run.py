@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from nets import write_nets
 from smoothcert.cli.main import app
-from smoothcert.data import load_data
+from smoothcert.data import load_data, spaced
 from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
 from smoothcert.report.attack_tables import attack_summary, attack_text
 from smoothcert.report.attacks import beside, empirical_curve, outcomes, violations
@@ -314,7 +314,7 @@ class TestNoise:
 class TestRows:
     def test_every_image_has_a_row_for_every_setting_clean_first(self, grid):
         rows = list(zip(*(grid.column(name).tolist() for name in ("index", "eps", "m", "steps")), strict=True))
-        assert rows == [(i, *setting) for i in range(20) for setting in
+        assert rows == [(i, *setting) for i in spaced(np.arange(359), 20) for setting in
                         [(0.0, 0, 0), *((eps, m, 3) for eps in (0.5, 1.0) for m in (0, 1, 4))]]
         assert grid.records.column("times").null_count == len(rows)
         assert np.array_equal(grid.column("attacked"), grid.column("label"))
@@ -346,7 +346,7 @@ class TestRows:
     def test_towards_a_class(self, home, tmp_path):
         labels = load_data("digits").labels
         store = attacked(**digits(home, tmp_path / "s", eps="4", target=3, steps=10))
-        assert store.column("index")[::2].tolist() == np.flatnonzero(labels != 3)[:20].tolist()
+        assert store.column("index")[::2].tolist() == spaced(np.flatnonzero(labels != 3), 20).tolist()
         assert set(store.column("attacked").tolist()) == {3}
         clean, moved = outcomes(store)
         assert clean.reached == 0
@@ -370,7 +370,7 @@ class TestFromCertificates:
         radius = certified.column("radius")
         assert store.identity["noise"]["sigma"] == SIGMA
         assert store.identity["data"]["name"] == "digits"
-        assert np.unique(store.column("index")).tolist() == np.flatnonzero(radius > 0).tolist()
+        assert np.unique(store.column("index")).tolist() == certified.column("index")[radius > 0].tolist()
         wrong = certified.column("prediction") != certified.column("label")
         assert np.any(wrong & (radius > 0)), "certified in a wrong class: attacked all the same"
         found = violations(store, certified)
@@ -382,20 +382,27 @@ class TestFromCertificates:
         del options["max_images"]
         store = attacked(**options)
         right = (certified.column("radius") > 0) & certified.correct
-        assert np.unique(store.column("index")).tolist() == np.flatnonzero(right).tolist()
+        assert np.unique(store.column("index")).tolist() == certified.column("index")[right].tolist()
         assert (store.column("attacked") == store.column("label")).all()
         assert store.identity["attack"]["only_right"]
-        wrong = np.flatnonzero((certified.column("radius") > 0) & ~certified.correct)
+        wrong = certified.column("index")[(certified.column("radius") > 0) & ~certified.correct]
         with pytest.raises(InputError, match="certified and right"):
             attacked(**{**options, "out": tmp_path / "t", "indices": ",".join(map(str, wrong))})
 
     def test_image_options_choose_among_its_images(self, home, certified, tmp_path):
-        held = np.flatnonzero(certified.column("radius") > 0)
+        held = certified.column("index")[certified.column("radius") > 0]
         options = digits(home, tmp_path / "s", eps_from=certified.folder, start=2, every=2, max_images=3)
         run = prepare_attack(AttackConfig.checked(options))
-        assert run.base.indices.tolist() == [i for i in held if i >= 2 and i % 2 == 0][:3]
+        assert run.base.indices.tolist() == spaced(held[(held >= 2) & (held % 2 == 0)], 3).tolist()
         with pytest.raises(InputError, match="no image is left"):
-            attacked(**digits(home, tmp_path / "t", eps_from=certified.folder, start=300))
+            attacked(**digits(home, tmp_path / "t", eps_from=certified.folder, indices="1", max_images=None))
+
+    def test_those_beside_a_store_are_chosen_among_its_images(self, home, certified, tmp_path):
+        options = digits(home, tmp_path / "s", eps="1", certified=certified.folder, max_images=3)
+        run = prepare_attack(AttackConfig.checked(options))
+        assert run.base.indices.tolist() == spaced(certified.column("index"), 3).tolist()
+        with pytest.raises(InputError, match="no image is left"):
+            attacked(**{**options, "start": 1, "every": 400})
 
     @pytest.mark.parametrize(("change", "words"), [
         ({"sigma": 0.5}, r"noise\.sigma: there 0\.25, here 0\.5"), ({"split": "train"}, r"data\.split"),
@@ -415,7 +422,8 @@ class TestFromCertificates:
             with pytest.raises(StoreError, match="certify"):
                 attacked(**digits(home, tmp_path / "s", **options))
         with pytest.raises(StoreError, match="no certificates for 2 of the 32 images"):
-            attacked(**{**digits(home, tmp_path / "s", eps="1", certified=certified.folder), "max_images": 32})
+            attacked(**digits(home, tmp_path / "s", eps="1", certified=certified.folder, max_images=None,
+                              indices=[*certified.column("index").tolist(), 1, 2]))
         unfinished = write_like(certified, tmp_path / "u", complete=False)
         with pytest.raises(StoreError, match="not complete"):
             attacked(**digits(home, tmp_path / "s", eps_from=unfinished))
@@ -461,6 +469,8 @@ class TestAdversaries:
         for look in told.earlier:
             outcome = next(o for o in outcomes(grid) if (o.size, o.m, o.n) == (1, 4, look.n))
             assert (look.correct.mean(), look.abstained.mean()) == (outcome.accuracy, outcome.abstained)
+        few = predict(PredictConfig.checked({**asked, "out": tmp_path / "f", "max_images": 5}))
+        assert few.column("index").tolist() == spaced(store.column("index"), 5).tolist()
         with_workers = predict(PredictConfig.checked({**asked, "out": tmp_path / "w", "workers": 2}))
         assert files(with_workers.folder) == files(store.folder)
         verified = verify(VerifyConfig.checked({"store": tmp_path / "p", "resample": 3, "model": asked["model"],
@@ -470,7 +480,7 @@ class TestAdversaries:
     @pytest.mark.parametrize(("change", "words"), [
         ({"setting": {"eps": 0.7}}, "0 settings"), ({"setting": {}}, "6 settings"),
         ({"split": "train"}, "other images"),
-        ({"start": 300}, "none of the images selected was attacked"),
+        ({"indices": [1]}, "none of the images selected was attacked"),
         ({"setting": {"epsilon": 1}}, "setting takes eps, times, m, steps"),
         ({"adversaries": None, "setting": {"eps": 1}}, "give adversaries"),
     ])

@@ -2,31 +2,36 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from smoothcert import SmoothedClassifier
-from smoothcert.data import load_data
+from smoothcert.data import load_data, spaced
 from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
 from smoothcert.report.curves import certified_curve
 from smoothcert.report.listings import render_predictions
 from smoothcert.report.predictions import Predicted, prediction_text
 from smoothcert.report.results import Result, default_radii
 from smoothcert.report.tables import render, summary
-from smoothcert.runs.certify import certify, predict
+from smoothcert.runs.certify import _certify_plan, certify, predict
 from smoothcert.runs.config import CertifyConfig, PredictConfig, TrainConfig
+from smoothcert.runs.manifest import images_at
 from smoothcert.runs.modeldir import read_network
-from smoothcert.runs.prepare import index_summary
+from smoothcert.runs.prepare import index_summary, prepare
 from smoothcert.runs.recertify import recertify, write_recertified
-from smoothcert.runs.store import read_store
-from smoothcert.runs.train import train
+from smoothcert.runs.records import Record
+from smoothcert.runs.store import open_store, read_store
+from smoothcert.runs.train import split_indices, train
 
 CLI = Path(sys.executable).parent / "smoothcert"
 
@@ -49,10 +54,10 @@ def shards(folder: Path) -> dict[str, bytes]:
 def test_a_store_holds_what_the_smoothed_classifier_says(model, tmp_path):
     store = certify(config(model, tmp_path / "s", start=5, every=50, max_images=4, n=1000))
     assert store.complete
-    assert store.column("index").tolist() == [5, 55, 105, 155]
+    assert store.column("index").tolist() == [5, 105, 255, 355]
     data, (network, card) = load_data("digits"), read_network(model)
     g = SmoothedClassifier(network, card.sigma, 10, seed=0, levels=16)
-    for row, index in enumerate((5, 55, 105, 155)):
+    for row, index in enumerate((5, 105, 255, 355)):
         found = g.certify(data.image(index), n=1000, index=index)
         assert np.array_equal(store.counts("estimate")[row], found.estimation)
         assert np.array_equal(store.counts("select")[row], found.selection)
@@ -100,7 +105,7 @@ def test_results_do_not_depend_on_batch_size_threads_or_selection(model, tmp_pat
     batched = certify(config(model, tmp_path / "b", batch_size=7, threads=2))
     torch.set_num_threads(1)
     assert shards(tmp_path / "a") == shards(tmp_path / "b")
-    alone = certify(config(model, tmp_path / "c", max_images=None, indices=[4, 2]))
+    alone = certify(config(model, tmp_path / "c", max_images=None, indices=whole.column("index")[[4, 2]].tolist()))
     assert np.array_equal(alone.counts("estimate"), whole.counts("estimate")[[4, 2]])
     assert batched.identity == whole.identity
 
@@ -181,8 +186,10 @@ def test_a_drawn_seed_is_recorded_and_taken_up_again(model, tmp_path):
 
 @pytest.mark.parametrize(("change", "field"), [
     ({"sigma": 0.5}, "noise.sigma"), ({"n": 600}, "procedure.n"), ({"seed": 3}, "seed"), ({"n0": 50}, "procedure.n0"),
-    ({"noise": "gaussian"}, "noise.kind"), ({"start": 1}, "images.start"), ({"split": "train"}, "data.split"),
+    ({"noise": "gaussian"}, "noise.kind"), ({"start": 1}, r"images\.indices"), ({"split": "train"}, "data.split"),
     ({"method": "cohen"}, "procedure.method"), ({"alpha": 0.01}, "procedure.alpha"), ({"margin": 0.1}, "margin"),
+    ({"start": 1, "max_images": None}, r"images\.start"), ({"every": 3, "max_images": None}, r"images\.every"),
+    ({"max_images": 12}, "another choice, and not more of the same: it needs another -o"),
 ])
 def test_another_run_in_the_same_folder_is_refused(model, tmp_path, change, field):
     certify(config(model, tmp_path / "s"))
@@ -285,12 +292,56 @@ def test_which_images_in_brief(indices, expected):
     assert index_summary(np.array(indices)) == expected
 
 
+def test_images_of_a_folder_sorted_by_class_show_every_class_in_training_and_after_it(tmp_path):
+    for split in ("train", "test"):
+        for name, level in (("a", 20), ("b", 120), ("c", 220)):
+            (tmp_path / "folder" / split / name).mkdir(parents=True)
+            for k in range(7):
+                Image.new("L", (8, 8), level + k).save(tmp_path / "folder" / split / name / f"{k}.png")
+    data, spec = f"imagefolder:{tmp_path / 'folder'}", _factory(
+        tmp_path, "def make(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))")
+    told = {"model": spec, "data": data, "sigma": 0.25, "n": 100, "seed": 0}
+    for verb, kind in ((certify, CertifyConfig), (predict, PredictConfig)):
+        store = verb(kind.checked({**told, "max_images": 6, "out": tmp_path / verb.__name__}))
+        assert store.column("label").tolist() == [0, 0, 1, 1, 2, 2]
+        asked = TrainConfig.checked({"data": data, "sigma": 0.25, "max_images": 6, "validation": 0, "out": "unused"})
+        assert split_indices(load_data(data), asked)[0].tolist() == store.column("index").tolist()
+    first = predict(PredictConfig.checked({**told, "indices": range(6), "out": tmp_path / "first"}))
+    assert "6 images show 1 of the 3 classes (a), and the figures speak of no other" in prediction_text(first)
+    assert "classes" not in prediction_text(store)
+
+
+@pytest.mark.parametrize("told", [
+    {"count": 1500, "start": 0, "every": 1, "of": 9999}, {"count": 1100, "start": 7, "every": 20, "of": 1150},
+])
+def test_many_evenly_spaced_images_are_known_without_a_list(told):
+    indices = spaced(told["start"] + told["every"] * np.arange(told["of"]), told["count"])
+    assert index_summary(indices) == told
+    assert np.array_equal(images_at({"images": told}, np.arange(told["count"])), indices)
+    for other in (indices[::-1], np.delete(indices, 3), np.roll(indices, 1)):
+        assert index_summary(other) == {"count": len(other), "indices": "see the records"}
+
+
+def test_a_store_that_was_begun_with_the_first_images_goes_on_with_them(model, tmp_path):
+    """As an older smoothcert chose them for --max-images; another process, without the store, takes the same ones."""
+    asked = config(model, tmp_path / "s")
+    whole = certify(config(model, tmp_path / "whole", max_images=None, indices=range(6)))
+    with open_store(tmp_path / "s", whole.identity, {}) as store:
+        store.add(2, Record.from_row(whole.records.to_pylist()[2]))
+    run = prepare(asked, partial(_certify_plan, asked))
+    shutil.copytree(tmp_path / "s", tmp_path / "begun")
+    shutil.rmtree(tmp_path / "s")
+    assert run.indices.tolist() == run.reopen().indices.tolist() == list(range(6))
+    (tmp_path / "begun").rename(tmp_path / "s")
+    assert shards(certify(asked).folder) == shards(whole.folder)
+
+
 def test_mnist_from_the_hub_layout(data_dir, tmp_path):
     data = load_data("mnist", data_dir=data_dir)
     body = "def make(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))"
     store = certify(config(Path(_factory(tmp_path, body)), tmp_path / "s", sigma=0.5, data="mnist", data_dir=data_dir,
                            every=50, max_images=3, n=100))
-    assert store.column("label").tolist() == data.labels[[0, 50, 100]].tolist()
+    assert store.column("label").tolist() == data.labels[[0, 5000, 9950]].tolist()
     assert not store.column("off_grid").any()
 
 

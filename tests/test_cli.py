@@ -182,14 +182,15 @@ def test_out_writes_a_file(work):
 
 
 def test_merge(work):
-    for name, start in (("a", "0"), ("b", "15")):
-        run("certify", work / "m", "--n", "1000", "--start", start, "--max-images", "15", "--seed", "0", "-q", "-o",
+    for name, start, every in (("a", "0", "24"), ("b", "12", "24"), ("both", "0", "12")):
+        run("certify", work / "m", "--n", "1000", "--start", start, "--every", every, "--seed", "0", "-q", "-o",
             work / name)
     merged = json.loads(run("table", work / "a", work / "b", "--merge", "--radii", "0.1", "--json").output)
-    whole = json.loads(run("table", work / "s", "--radii", "0.1", "--json").output)
+    whole = json.loads(run("table", work / "both", "--radii", "0.1", "--json").output)
     assert len(merged) == 1
+    assert merged[0]["images"] == 30
     assert merged[0]["claimed"] == whole[0]["claimed"]
-    assert "same images" in run("table", work / "a", work / "s", "--merge", code=2).stderr
+    assert "same images" in run("table", work / "a", work / "both", "--merge", code=2).stderr
 
 
 def test_yaml_and_flags(work, tmp_path):

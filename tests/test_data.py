@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from smoothcert.data import DATA_DIR_VARIABLE, channel_statistics, from_tensors, load_data, select_indices
+from smoothcert.data import DATA_DIR_VARIABLE, channel_statistics, from_tensors, load_data, select_indices, spaced
 from smoothcert.data import encoded as encoded_module
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import DataError, FileError, InputError, MissingExtraError, UnknownNameError
@@ -946,8 +946,22 @@ class TestSelectIndices:
     def test_ranges(self):
         assert select_indices(5).tolist() == [0, 1, 2, 3, 4]
         assert select_indices(10, start=1, every=4).tolist() == [1, 5, 9]
-        assert select_indices(10, every=3, max_images=2).tolist() == [0, 3]
+        assert select_indices(10, every=3, max_images=2).tolist() == [0, 9]
+        assert select_indices(10, start=1, every=2, max_images=3).tolist() == [1, 5, 9]
+        assert select_indices(10, start=4, max_images=1).tolist() == [4]
         assert select_indices(10, max_images=99).dtype == np.int64
+
+    @pytest.mark.parametrize(("classes", "each", "most"), [(3, 4, 3), (10, 1000, 10), (10, 37, 25), (1000, 50, 1000)])
+    def test_of_data_sorted_by_class_some_images_show_every_class(self, classes, each, most):
+        chosen = select_indices(classes * each, max_images=most)
+        assert len(np.unique(chosen)) == most
+        counts = np.bincount(chosen // each, minlength=classes)
+        assert counts.min() >= most // classes >= 1
+        assert counts.max() <= -(-most // classes)
+
+    @pytest.mark.parametrize(("size", "most"), [(10, 4), (360, 100), (10_000, 9_999), (2_000_000, 1_999_999)])
+    def test_places_are_those_of_an_even_grid(self, size, most):
+        assert np.array_equal(spaced(np.arange(size), most), np.linspace(0, size - 1, most).round())
 
     def test_explicit_indices_keep_their_order(self):
         for given in ([7, 0, 3], np.array([7, 0, 3]), (7, 0, 3)):

@@ -58,7 +58,7 @@ def home(tmp_path_factory) -> Path:
 
 
 def common(home: Path, out: Path, **more) -> dict:
-    return {"model": f"{home}/nets.py:Means", "data": "digits", "sigma": SIGMA, "seed": 1, "max_images": IMAGES,
+    return {"model": f"{home}/nets.py:Means", "data": "digits", "sigma": SIGMA, "seed": 1, "indices": range(IMAGES),
             "out": out, **more}
 
 
@@ -84,7 +84,7 @@ def store(home, tmp_path_factory) -> Store:
 @pytest.fixture(scope="module")
 def certified(home, tmp_path_factory) -> Store:
     given = common(home, tmp_path_factory.mktemp("certified") / "c", n=500, alpha=0.01, engine="plain")
-    return certify(CertifyConfig.checked({**given, "max_images": 40}))
+    return certify(CertifyConfig.checked({**given, "indices": range(40)}))
 
 
 def network(home: Path) -> torch.nn.Module:
@@ -154,7 +154,7 @@ class TestWhatTheStoreSays:
     def test_an_unbounded_loss_has_estimates_alone(self, home, tmp_path):
         given = options(home, tmp_path / "s", loss="cross-entropy")
         del given["n"]
-        told = Robustness.of(bounded({**given, "max_images": 2}))
+        told = Robustness.of(bounded({**given, "indices": range(2)}))
         assert told.certificate is None
         assert {s.label for bound in told.bounds.values() for s in bound.surrogates} == {"estimate"}
         assert "no ceiling" in told.bounds["outside"].surrogates[-1].reason
@@ -185,7 +185,6 @@ class TestSameBytes:
 
     def test_a_record_does_not_depend_on_the_other_images_and_gammas(self, home, store, tmp_path):
         given = common(home, tmp_path / "s", n=100, gamma="3", search_option=SEARCH, indices="5,2")
-        del given["max_images"]
         few = bounded(given)
         wanted = [row for index in (5, 2) for row in store.records.to_pylist()
                   if row["index"] == index and row["gamma"] in (None, 3.0)]
@@ -201,7 +200,7 @@ class TestSameBytes:
         assert made == {position: rows[position] for position in (61, 3, 17, 60)}
 
     def test_a_random_classifier_is_repeated(self, home, tmp_path):
-        given = {**options(home, tmp_path / "a"), "model": f"{home}/nets.py:Walk", "max_images": 2}
+        given = {**options(home, tmp_path / "a"), "model": f"{home}/nets.py:Walk", "indices": None, "max_images": 2}
         one, two = bounded(given), bounded({**given, "out": tmp_path / "b"})
         assert records(one.folder) == records(two.folder)
 
@@ -232,7 +231,7 @@ class TestFromCounts:
 
     def test_images_that_a_pilot_settled_count_as_wrong(self, home, tmp_path):
         given = {**common(home, tmp_path / "c", n0=100, n_max=400, curve_loss=0.05, method="cohen", engine="plain"),
-                 "sigma": 2.0, "max_images": 30}
+                 "sigma": 2.0, "indices": range(30)}
         run = certify(CertifyConfig.checked(given))
         errors, n = errors_of(run.counts("estimate"), run.column("label"))
         assert (n == 0).any()
@@ -271,7 +270,7 @@ class TestBadInput:
         assert not (tmp_path / "s").exists()
 
     def test_a_model_without_gradients_has_the_certificate_alone(self, home, tmp_path):
-        given = {**options(home, tmp_path / "s"), "model": f"{home}/nets.py:Outside", "max_images": 2}
+        given = {**options(home, tmp_path / "s"), "model": f"{home}/nets.py:Outside", "indices": range(2)}
         with pytest.raises(ModelError, match="leave both out"):
             bounded(given)
         assert not (tmp_path / "s").exists()

@@ -19,6 +19,8 @@ from smoothcert.report.compare import compare
 from smoothcert.report.curves import certified_curve
 from smoothcert.report.describe import described
 from smoothcert.report.gather import gather, table_content, table_text
+from smoothcert.report.html.gather import gathered
+from smoothcert.report.html.page import report_page
 from smoothcert.report.interop import open_records
 from smoothcert.report.listings import render_comparison, render_predictions
 from smoothcert.report.plots import plot_curves
@@ -26,9 +28,10 @@ from smoothcert.report.predictions import Predicted, prediction_text
 from smoothcert.report.results import Result, default_radii, merged
 from smoothcert.report.same_data import check_same_data
 from smoothcert.report.tables import down, radius_words, render, summary
+from smoothcert.report.unseen import unseen_classes
 from smoothcert.runs.config import DistributionalConfig
 from smoothcert.runs.records import Record, Tally
-from smoothcert.runs.store import open_store, write_store
+from smoothcert.runs.store import open_store, read_store, write_store
 from smoothcert.stats import paired_interval
 from stores import attacked, identity_of, made
 
@@ -386,3 +389,80 @@ def test_predict_prints_the_figures_of_its_table(tmp_path):
     run = Predicted.of(store)
     assert " 98.3        1.6 " in render_predictions([run], 0.05, "text")
     assert r"a\_b\&c & 60 " in render_predictions([run], 0.05, "latex")
+
+
+def of_class(kind: str, folder: Path, label: int = 3) -> Path:
+    """A store of a kind over images that are all of one class; beside it, as `all`, the one of digits it is made of."""
+    store = read_store({"certify": made, "attack": attacked, "predict": predicted}[kind](folder / "all"))
+    return write_like(folder / kind, store.folder, lambda record, row: replace(record, label=label))
+
+
+def write_like(folder: Path, store: Path, change) -> Path:
+    """A store like another one, with names of classes, whose records went through `change`."""
+    names = ["cat", "dog", "owl", "a\nb", *(f"class {k}" for k in range(4, 10))]
+    found = read_store(store)
+    records = [change(Record.from_row(row), k) for k, row in enumerate(found.records.to_pylist())]
+    write_store(folder, found.identity, {"classes": names}, records)
+    return folder
+
+
+@pytest.mark.parametrize(("kind", "words"), [
+    ("certify", r"60 images show 1 of the 10 classes (a\nb), and the figures speak of no other; --every, or more"),
+    ("predict", r"10 images show 1 of the 10 classes (a\nb), and the figures"),
+    ("attack", r"20 images show 1 of the 10 classes (a\nb), and the figures"),
+])
+def test_a_table_of_images_of_few_classes_says_so_in_every_form(tmp_path, kind, words):
+    store = of_class(kind, tmp_path)
+    runs = gather([str(store)])
+    for style in ("text", "markdown", "latex"):
+        assert words in table_text(runs, [], 0.05, style, False).replace("\\textbackslash{}", "\\")
+    assert words in table_content(runs, [], 0.05, False)[0]["notes"][0]
+    if kind == "predict":
+        assert words in prediction_text(read_store(store))
+    if kind != "attack":
+        assert words in described(store)["notes"][0]
+    whole = write_like(tmp_path / "whole", store, lambda record, row: replace(record, label=row % 10))
+    assert "of the 10 classes" not in table_text(gather([str(whole)]), [], 0.05, "text", False)
+
+
+def test_a_page_and_a_comparison_say_which_classes_they_do_not_show(tmp_path):
+    store = of_class("certify", tmp_path)
+    found = gathered([str(store), str(tmp_path / "all"), str(of_class("attack", tmp_path / "b"))], None)
+    page = report_page(found.runs, attacks=found.attacks).partition('id="curves"')[0]
+    assert "60 images show 1 of the 10 classes (a\\nb), and the figures" in page
+    assert "20 images show 1 of the 10 classes (a\\nb), and the figures" in page
+    assert "No warnings" not in page
+    label, names = np.arange(8) % 4, ("a", "b", "c", "d")
+    one = result(np.ones(8), np.ones(8), "one", label=label, classes=names)
+    two = result(np.ones(5), np.ones(5), "two", index=[0, 4, 9, 10, 11], label=label[[0, 4, 1, 2, 3]], classes=names)
+    assert one.remarks == two.remarks == ()
+    told = compare(one, two, [0.5], 0.05)
+    assert told.notes == ("one, two: 2 images show 1 of the 4 classes (a), and the figures speak of no other; --every, "
+                          "or more images, may show more",)
+    assert "note: one, two: 2 images show 1 of" in render_comparison(told, "text")
+
+
+def test_parts_that_show_all_classes_together_lack_none():
+    names = ("a", "b")
+    parts = [result([1.0, 1.0], [1, 1], name, index=[2 * k, 2 * k + 1], label=np.array([k, k]), classes=names)
+             for k, name in enumerate("pq")]
+    assert all("1 of the 2 classes" in part.remarks[0] for part in parts)
+    assert merged(parts).remarks == ()
+
+
+@pytest.mark.parametrize(("label", "count", "words"), [
+    (np.arange(500), 1000, "500 images show 500 of the 1,000 classes, and the figures speak of no other"),
+    (np.arange(2000) % 997, 1000, "2,000 images show 997 of the 1,000 classes (not c997, c998, c999), and the figures"),
+    (np.arange(2000) // 50, 1000, "show 40 of the 1,000 classes (c0, c1, c2, c3 and 36 more), and the figures speak"),
+    ([2], 10, "1 image shows 1 of the 10 classes, and the figures speak of no other"),
+])
+def test_unseen_classes_are_told_in_few_words(label, count, words):
+    note, = unseen_classes(np.array(label), [f"c{k}" for k in range(count)])
+    assert words in note
+    assert len(note) < 160
+
+
+def test_nothing_is_said_of_classes_that_are_all_shown_or_unknown(kinds):
+    assert unseen_classes(np.array([1, 0, 1]), ["a", "b"]) == ()
+    assert unseen_classes(np.array([1, 1]), None) == unseen_classes(None, ["a", "b"]) == ()
+    assert "classes" not in table_text(gather([kinds["log"]]), [], 0.05, "text", False)

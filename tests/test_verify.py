@@ -34,7 +34,7 @@ class Other(Means):
         self.last.bias.data += 1
 """
 RUNS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "fixed": (certify, CertifyConfig, {"n": 60, "n0": 20, "noise": "sound", "start": 5, "every": 3}),
+    "fixed": (certify, CertifyConfig, {"n": 60, "n0": 20, "noise": "sound", "indices": "5,8,11,14"}),
     "radii": (certify, CertifyConfig, {"n_max": 400, "radii": "0.05,0.1", "indices": "9,3,70"}),
     "curve": (certify, CertifyConfig, {"n_max": 500, "n0": 50, "curve_loss": 0.2, "margin": 0.1, "method": "cohen",
                                        "noise": "gaussian", "space": "pixels"}),

@@ -8,8 +8,8 @@ from smoothcert.data.arrays import from_tensors
 from smoothcert.data.base import ImageData
 from smoothcert.data.load import KNOWN_SPECS, load_data
 from smoothcert.data.named import DATA_DIR_VARIABLE
-from smoothcert.data.select import select_indices
+from smoothcert.data.select import select_indices, spaced, spaced_places
 from smoothcert.data.statistics import channel_statistics
 
 __all__ = ["DATA_DIR_VARIABLE", "KNOWN_SPECS", "ImageData", "channel_statistics", "from_tensors", "load_data",
-           "select_indices"]
+           "select_indices", "spaced", "spaced_places"]

@@ -30,7 +30,7 @@ def attack_summary(store: Store, certified: Store | None = None) -> dict[str, An
         "store": str(store.folder), "images": store.identity["images"]["count"], "complete": store.complete,
         "sigma": store.identity["noise"]["sigma"], "alpha": alpha_of(store), "attack": told["name"],
         "options": told["options"], "target": told["target"], "sizes": axis_of(store),
-        "outcomes": [asdict(outcome) for outcome in outcomes(store)],
+        "outcomes": [asdict(outcome) for outcome in outcomes(store)], "notes": list(Attack(store, "").remarks),
     }
     if certified is not None:
         rows = [] if axis_of(store) == "times" else beside(store, certified)
@@ -90,9 +90,10 @@ def _facts(store: Store, name: str) -> str:
 
 def _legend(store: Store) -> str:
     unit = "multiples of each image's certified radius" if axis_of(store) == "times" else "bounds on the perturbation"
+    notes = "".join(f"note: {note}\n" for note in Attack(store, "").remarks)
     several = " Each n is judged at alpha by itself." if isinstance(store.identity["procedure"]["n"], list) else ""
     abstentions = "" if alpha_of(store) is None else " An abstention is wrong, and no change."
-    return (f"Percent, rounded down; {axis_of(store)} = {unit}; m 0 = the base classifier attacked."
+    return (f"{notes}Percent, rounded down; {axis_of(store)} = {unit}; m 0 = the base classifier attacked."
             f"{abstentions}{several}\nThis is what the attack found, and no guarantee: a stronger one may find more.")
 
 

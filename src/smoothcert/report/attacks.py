@@ -13,6 +13,7 @@ import numpy as np
 from smoothcert.errors import InputError, StoreError
 from smoothcert.report.looks import look_answers
 from smoothcert.report.present import check_records
+from smoothcert.report.unseen import unseen_classes
 from smoothcert.runs.comparing import check_certificates
 from smoothcert.runs.store import Store
 from smoothcert.stats import proved_level
@@ -32,6 +33,11 @@ class Attack:
         """An attack store that has records, or StoreError."""
         check_records(store)
         return cls(store, name)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Which classes its images do not show."""
+        return unseen_classes(self.store.column("label"), self.store.class_names, self.store.column("index"))
 
 
 @dataclass(frozen=True)

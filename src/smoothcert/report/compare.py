@@ -73,9 +73,11 @@ def compare(first: Run, second: Run, radii: Sequence[float], rho: float) -> Comp
     _, one, two = np.intersect1d(first.index, second.index, assume_unique=True, return_indices=True)
     if not len(one):
         raise InputError(f"{first.name} and {second.name} have no image in common")
+    shared = [run if run.label is None else replace(run, label=run.label[where])
+              for run, where in ((first, one), (second, two))]
     told = {"names": (first.name, second.name), "images": len(one), "rho": rho,
             "left_out": (first.images - len(one), second.images - len(one)),
-            "notes": (*run_notes([first, second]), *reach_notes([first, second], radii))}
+            "notes": (*run_notes(shared), *reach_notes([first, second], radii))}
     if isinstance(first, Predicted) and isinstance(second, Predicted):
         return Comparison(differences=(_difference(None, first.correct[one], second.correct[two], rho),), **told)
     if isinstance(first, Predicted) or isinstance(second, Predicted):
@@ -99,7 +101,7 @@ def run_notes(runs: Sequence[Run]) -> list[str]:
                if isinstance(run, Result) and run.method == "t-certify"]
     silent = [(run.name, f"alpha is not told, so bounds take {ASSUMED_ALPHA:g}; --alpha says another") for run in runs
               if run.alpha is None]
-    told = [*printed, *doubled, *silent, *((run.name, note) for run in runs for note in run.notes)]
+    told = [*printed, *doubled, *silent, *((run.name, note) for run in runs for note in run.remarks)]
     return [f"{few(names)}: {words}" for names, words in grouped(told)]
 
 

@@ -9,7 +9,7 @@ from smoothcert.checks import one_line
 from smoothcert.errors import FileError
 from smoothcert.report.attacks import Outcome, axis_of, outcomes
 from smoothcert.report.interop import open_records
-from smoothcert.report.predictions import prediction_summary
+from smoothcert.report.predictions import Predicted
 from smoothcert.report.present import is_foreign
 from smoothcert.report.results import Result
 from smoothcert.report.robustness import Robustness
@@ -67,7 +67,10 @@ def _store(folder: Place, radius_column: str | None) -> dict[str, Any]:
             result = Result.of(store)
             facts |= {"acr": result.acr, "abstained": int(result.abstained.sum())}
         else:
-            facts |= {name: prediction_summary(store)[name] for name in ("accuracy", "abstained")}
+            result = Predicted.of(store)
+            facts |= {name: float(getattr(result, of).mean()) for name, of in (("accuracy", "correct"),
+                                                                              ("abstained", "abstained"))}
+        facts |= {"notes": list(result.remarks)} if result.remarks else {}
     return facts | (_told_by_log(store) if form == "log" else
                     {"identity": store.identity, "provenance": store.provenance})
 

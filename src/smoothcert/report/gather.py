@@ -104,7 +104,8 @@ def table_content(runs: Gathered, radii: Sequence[float], rho: float, envelopes:
         content += [{**summary(result, board.radii, rho, at), "group": result.group, "best": stars.tolist()}
                     for result, at, stars in zip(board.results, board.at, board.stars, strict=True)]
         content += [best_content(one, rho) for one in board.envelopes] if envelopes else []
-    content += [prediction_content(look, rho) for run in runs.predicted for look in run.looks]
+    content += [{**prediction_content(look, rho), "notes": list(look.remarks)}
+                for run in runs.predicted for look in run.looks]
     costs = [radius**2 for radius in radii] or named_rhos(runs.robust)
     return [*content, *(run.content(costs) for run in runs.robust),
             *({"name": attack.name, **attack_summary(attack.store)} for attack in runs.attacks)]

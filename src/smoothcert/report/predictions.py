@@ -10,6 +10,7 @@ from smoothcert.report.figures import percent
 from smoothcert.report.looks import look_answers
 from smoothcert.report.present import check_records
 from smoothcert.report.results import ASSUMED_ALPHA, setting_of
+from smoothcert.report.unseen import unseen_classes
 from smoothcert.runs.store import Store
 from smoothcert.stats import CertifiedAccuracy, certified_accuracy
 
@@ -25,7 +26,7 @@ class Predicted:
             them: then sigma is NaN and the others are None.
         setting: the store's identity without what tells its images apart.
         complete: whether the run has finished.
-        notes: what a reader of its figures has to know besides.
+        notes: what a log or a store says that a reader of its figures has to know besides; `remarks` has all of it.
         classes: the names of the classes, where known.
         earlier: the answers of the same sample at smaller n, where the run looked at it several times; each look is
             judged at alpha by itself.
@@ -67,6 +68,11 @@ class Predicted:
         return *self.earlier, self
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """Its notes, and which classes its images do not show."""
+        return (*self.notes, *unseen_classes(self.label, self.classes))
+
+    @property
     def images(self) -> int:
         return len(self.index)
 
@@ -85,6 +91,7 @@ def prediction_summary(store: Store) -> dict[str, Any]:
         "store": str(store.folder), "images": told.images, "complete": told.complete, "sigma": told.sigma,
         "alpha": told.alpha, "n": told.n, "accuracy": float(told.correct.mean()),
         "abstained": float(told.abstained.mean()), **({"earlier": looks} if looks else {}),
+        "notes": list(told.remarks),
     }
 
 
@@ -95,6 +102,7 @@ def prediction_text(store: Store) -> str:
     earlier = "".join(f"at n {look['n']:,}: accuracy {percent(look['accuracy'])}%, abstained "
                       f"{percent(look['abstained'])}%\n"
                       for look in s.get("earlier", ()))
+    notes = "".join(f"\nnote: {note}" for note in s["notes"])
     return (f"{store.folder.name}: {s['images']} images, sigma {s['sigma']:g}, alpha {s['alpha']:g}, n {s['n']:,}"
             f"{unfinished}\n{earlier}accuracy of the smoothed classifier {percent(s['accuracy'])}%, abstained "
-            f"{percent(s['abstained'])}%")
+            f"{percent(s['abstained'])}%{notes}")

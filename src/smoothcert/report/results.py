@@ -10,6 +10,7 @@ import numpy as np
 from smoothcert.checks import one_line
 from smoothcert.errors import InputError, StoreError
 from smoothcert.report.present import check_records
+from smoothcert.report.unseen import unseen_classes
 from smoothcert.runs.store import Store
 from smoothcert.stats import (
     CertifiedAccuracy,
@@ -42,7 +43,7 @@ class Result:
         group: runs of one group are one method at several sigma.
         norm: that of the radii: "l2", "linf", or what else a log says they are of.
         printed: the radii were read as a log printed them, so they may be rounded up.
-        notes: what a reader of its figures has to know besides.
+        notes: what a log or a store says that a reader of its figures has to know besides; `remarks` has all of it.
         classes: the names of the classes, where known.
     """
 
@@ -98,6 +99,11 @@ class Result:
     def is_decided(self, radius: float) -> bool:
         """Whether the claims at `radius` are settled, rather than a lower bound."""
         return self.decided is None or radius in self.decided
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Its notes, and which classes its images do not show."""
+        return (*self.notes, *unseen_classes(self.label, self.classes))
 
     @property
     def images(self) -> int:

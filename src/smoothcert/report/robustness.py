@@ -17,6 +17,7 @@ from smoothcert.distributional.closed import ClosedCertificate, certificate_from
 from smoothcert.distributional.ends import Ends, SurrogateBound, Terms, WorstCase, bound_from
 from smoothcert.distributional.moments import LossMoments, certificate_from_moments
 from smoothcert.errors import StoreError
+from smoothcert.report.unseen import unseen_classes
 from smoothcert.runs.bounding_settings import Setting, standing_of
 from smoothcert.runs.counted import errors_in
 from smoothcert.runs.store import Store
@@ -43,6 +44,7 @@ class Robustness:
         equivalent: the eps that each gamma stands for, where the run was asked.
         rho: transport costs that the run named.
         complete: whether the run has finished.
+        remarks: what a reader of its figures has to know besides.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Robustness:
     complete: bool = True
     beside: SideBySide | None = None
     equivalent: dict[float, float] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, store: Store, name: str | None = None, alpha: float | None = None) -> Self:
@@ -72,14 +75,16 @@ class Robustness:
             errors, n = errors_in(store)
             certificate = certificate_from_counts(errors, n, store.identity["noise"]["sigma"], level)
             return cls(name, "0-1", 1.0, certificate.sigma, level, certificate.images, certificate,
-                       {}, {}, tuple(store.provenance.get("rho", RHO)), store.complete)
+                       {}, {}, tuple(store.provenance.get("rho", RHO)), store.complete,
+                       remarks=unseen_classes(store.column("label"), store.class_names))
         records = _Records(store)
         forms = FORMS if store.identity["records_per_image"] > 1 else ()
         bounds = {form: records.bound(form, level) for form in forms if told["gamma"]}
         return cls(name, told["loss"], told["ceiling"], records.sigma, level, records.images,
                    records.certificate(level), bounds, {form: records.found(form) for form in forms},
                    tuple(store.provenance.get("rho", RHO)), store.complete,
-                   side_by_side(bounds["outside"], bounds["inside"]) if bounds else None, records.equivalent())
+                   side_by_side(bounds["outside"], bounds["inside"]) if bounds else None, records.equivalent(),
+                   records.remarks())
 
     def at(self, rho: float) -> dict[str, Any]:
         """All figures at one transport cost, as plain values; None where there is none.
@@ -105,6 +110,7 @@ class Robustness:
                 "loss": self.loss, "ceiling": self.ceiling, "alpha": self.alpha,
                 "figures": [self.at(rho) for rho in rhos],
                 "eps_equivalent": [{"gamma": gamma, "eps": eps} for gamma, eps in self.equivalent.items()],
+                "notes": list(self.remarks),
                 "searches": [{"form": form, **asdict(one)} for form, bound in self.bounds.items()
                              for one in bound.surrogates]}
 
@@ -121,6 +127,11 @@ class _Records:
         self.images = len(whole)
         self._kept = np.isin(store.column("index"), whole)
         self._form, self._gamma = store.column("form"), store.column("gamma")
+
+    def remarks(self) -> tuple[str, ...]:
+        """Which classes its images do not show."""
+        return unseen_classes(self.store.column("label")[self._kept], self.store.class_names,
+                              self.store.column("index")[self._kept])
 
     def rows(self, setting: Setting) -> np.ndarray:
         """(M,) bool: the records of a setting, which come in the order of the images."""

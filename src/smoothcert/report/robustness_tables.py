@@ -6,6 +6,7 @@ from typing import Any
 
 from smoothcert.checks import check_known
 from smoothcert.report.listings import csv_lines, laid_out
+from smoothcert.report.naming import few, grouped
 from smoothcert.report.robustness import FORMS, Robustness
 from smoothcert.report.tables import FORMATS, aligned
 
@@ -150,4 +151,6 @@ def _legend(runs: Sequence[Robustness], beside: bool = False) -> str:
     losses = {run.loss for run in runs}
     words = [_BESIDE_LEGEND] if beside and any(run.beside for run in runs) else []
     words += ["The 0-1 loss is that of the base classifier under noise."] if "0-1" in losses else []
-    return "\n".join([*(line for line, is_shown in zip(_LEGEND, wanted, strict=True) if is_shown), *words])
+    notes = [f"note: {few(names)}: {note}" for names, note in
+             grouped((run.name, note) for run in runs for note in run.remarks)]
+    return "\n".join([*notes, *(line for line, is_shown in zip(_LEGEND, wanted, strict=True) if is_shown), *words])

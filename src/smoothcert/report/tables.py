@@ -47,7 +47,7 @@ def summary(result: Result, radii: Sequence[float], rho: float, at: CertifiedAcc
         "name": result.name, "images": result.images, "complete": result.complete,
         "sigma": None if math.isnan(result.sigma) else result.sigma,
         "method": result.method, "alpha": result.alpha, "n": result.n, "margin": result.margin, "rho": rho,
-        "norm": result.norm, "rounded_up": result.printed, "notes": list(result.notes),
+        "norm": result.norm, "rounded_up": result.printed, "notes": list(result.remarks),
         "lower_bound": result.is_lower_bound, "decided": result.decided, "r_max": result.ceiling,
         "acr": result.acr, "abstained": int(result.abstained.sum()), "radii": at.radii.tolist(),
         "claimed": at.claimed.tolist(),

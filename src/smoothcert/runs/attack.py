@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from smoothcert.runs.config import AttackConfig
 from smoothcert.runs.distributed import pick_device
 from smoothcert.runs.filling import fill
 from smoothcert.runs.gradients import fixed, repeatable
-from smoothcert.runs.prepare import Prepared, prepare, selected, tallies
+from smoothcert.runs.prepare import Prepared, prepare, tallies
 from smoothcert.runs.progress import Progress, silent
 from smoothcert.runs.records import Record
 from smoothcert.runs.seeds import generator
@@ -71,13 +71,12 @@ def prepare_attack(config: AttackConfig) -> "AttackRun":
     if config.answer == "softmax":
         config = config.model_copy(update={"engine": "plain", "space": "pixels"})
     settings = settings_of(config)
-    run = prepare(config, partial(_plan, config), partial(_chosen, config, certificates), len(settings))
+    run = prepare(config, partial(_plan, config), partial(_attackable, config, certificates), len(settings))
     if found is not None:
         _check(found, run, "eps-from")
     if config.certified is not None:
         _check(read_store(config.certified), run, "the comparison with certified accuracy")
-    return AttackRun(run, config.model_copy(update={"seed": run.config.seed, "engine": run.config.engine}), settings,
-                     certificates, pick_device(config.device))
+    return AttackRun(run, cast(AttackConfig, run.config), settings, certificates, pick_device(config.device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,23 +236,25 @@ def _plan(config: AttackConfig, noise: Noise) -> Plan:
     return predict_plan(config.alpha, config.n)
 
 
-def _chosen(config: AttackConfig, certificates: Certificates | None, data: ImageData) -> np.ndarray:
-    """The images to attack: those that the options select, less those that have no certificate to attack, or that are
-    of the class wanted; then at most max_images."""
+def _attackable(
+    config: AttackConfig, certificates: Certificates | None, data: ImageData, indices: np.ndarray
+) -> np.ndarray:
+    """Return the indices without the images that have no certificate to attack, or that are of the class wanted; and,
+    where max_images is to choose, without those that the store beside it lacks."""
     if config.target is not None and config.target >= data.num_classes:
         raise InputError(f"target must be a class of the data set, 0 to {data.num_classes - 1}, got {config.target}")
-    every = config if config.indices is not None else config.model_copy(update={"max_images": None})
-    indices = selected(every, data)
     if certificates is not None:
         indices = indices[np.isin(indices, certificates.index)]
+    if config.certified is not None and config.max_images is not None:
+        indices = indices[np.isin(indices, read_store(config.certified).column("index"))]
     if config.target is not None:
         indices = indices[data.labels[indices] != config.target]
     if not len(indices):
+        store = config.eps_from or config.certified
         raise InputError("no image is left to attack: " + (
-            f"none of those selected is certified{' and right' * config.only_right} in {config.eps_from}"
-            if certificates is not None else
+            f"none of those selected is certified{' and right' * config.only_right} in {store}" if store else
             f"all those selected are of class {config.target}, the target"))
-    return indices[: config.max_images]
+    return indices
 
 
 def _check(store: Store, run: Prepared, wanted: str) -> None:

@@ -60,7 +60,7 @@ def prepare_distributional(config: DistributionalConfig) -> "DistributionalRun":
     loss = cross_entropy if config.loss == "cross-entropy" else clipped_cross_entropy(
         config.clip or math.log(found.data.num_classes))
     settings = settings_of(config.gammas, config.gamma or () if config.eps_equivalent else ())
-    return DistributionalRun(config.model_copy(update={"seed": found.seed}), config, found, settings, loss,
+    return DistributionalRun(config.model_copy(update=found.settled), config, found, settings, loss,
                              Search(**config.search_option))
 
 
@@ -96,7 +96,7 @@ class DistributionalRun:
 
     @property
     def reopen(self) -> Callable[[], "DistributionalRun"]:
-        return partial(prepare_distributional, self.asked.model_copy(update={"seed": self.base.seed}))
+        return partial(prepare_distributional, self.asked.model_copy(update=self.base.settled))
 
     def tasks(self, pending: Sequence[int]) -> list[Task]:
         return [(position,) for position in pending]

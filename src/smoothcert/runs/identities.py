@@ -49,6 +49,7 @@ class _Images(_Told):
     count: _Count
     start: _Count = 0
     every: Annotated[int, Field(ge=1, lt=2**53)] = 1
+    of: Annotated[int, Field(ge=1, lt=2**53)] | None = None
     indices: list[_Count] | str | None = None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from smoothcert.data import spaced_places
 from smoothcert.errors import FileError, IdentityError, StoreError
 from smoothcert.runs.files import read_json, write_json
 from smoothcert.runs.identities import check_manifest
@@ -67,6 +68,8 @@ def record_count(identity: dict[str, Any]) -> int:
 def images_at(identity: dict[str, Any], places: np.ndarray) -> np.ndarray | None:
     """(m,) int64: the images at these places of a run's list; None where only the data's hash knows them."""
     told = identity["images"]
+    if told.get("of") is not None:
+        return told["start"] + told["every"] * spaced_places(places, told["count"], told["of"])
     if "every" in told:
         return told["start"] + told["every"] * places
     return np.asarray(told["indices"], dtype=np.int64)[places] if isinstance(told["indices"], list) else None
@@ -87,6 +90,9 @@ def check_identity(folder: Place, stored: dict[str, Any], wanted: dict[str, Any]
     elif any(name.startswith("model.") for name in found):
         advice += (" One store holds one model, and this one has changed: `sources` are the files of its code, "
                    "`attributes` its settings outside the weights, `answers` those to fixed inputs.")
+    if any(name.startswith("images.") for name in found):
+        advice += ("\nA store keeps the images that it was begun with. --max-images chooses evenly spaced ones, so "
+                   "that another number is another choice, and not more of the same: it needs another -o.")
     if stored["kind"] == "certify" and set(found) <= {f"procedure.{name}" for name in ("alpha", "method", "margin")}:
         advice += "\n`smoothcert recertify` recomputes a finished store at another alpha, method or margin."
     raise IdentityError(f"{folder} holds another run, which differs in:\n" + "\n".join(lines) + f"\n{advice}")

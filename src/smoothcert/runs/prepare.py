@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from smoothcert.data import ImageData, select_indices
+from smoothcert.data import ImageData, select_indices, spaced, spaced_places
 from smoothcert.data.load import indices_as_names, open_data
 from smoothcert.denoise.walks import FrontEnd
 from smoothcert.errors import InputError
@@ -29,6 +29,10 @@ from smoothcert.smoothing.voters import Voter
 from smoothcert.stats import Plan
 
 PlanFor = Callable[[Noise], Plan]
+Keep = Callable[[ImageData, np.ndarray], np.ndarray]
+"""Of the images at some indices, those that a run can work on."""
+
+_UNLISTED = "see the records"
 
 
 @dataclass(frozen=True)
@@ -118,12 +122,17 @@ class Opened:
             **({"adversaries": self.attacked} if self.attacked else {}),
         }
 
+    @property
+    def settled(self) -> dict[str, Any]:
+        """The options by which another process, which may not see the store, takes the same seed and images."""
+        return {"seed": self.seed, "indices": tuple(self.indices.tolist()), "start": 0, "every": 1, "max_images": None}
 
-def opened(config: RunConfig, choose: Callable[[ImageData], np.ndarray] | None = None) -> Opened:
+
+def opened(config: RunConfig, keep: Keep | None = None) -> Opened:
     """Load and check model, images and noise.
 
     Args:
-        choose: the indices of the images to work on; None are those that the options select.
+        keep: which of the images that `start`, `every` or `indices` leave can be worked on; None are all.
     """
     if config.threads or config.cluster or config.processes > 1:
         torch.set_num_threads(config.threads or 1)
@@ -138,31 +147,31 @@ def opened(config: RunConfig, choose: Callable[[ImageData], np.ndarray] | None =
                                  model_id=config.model_id, device=device, sigma=noise.sigma, front=config,
                                  output=config.output)
     data = _matched(config, classifier, data)
-    indices = (choose or partial(selected, config))(data)
+    indices = select_indices(len(data), start=config.start, every=config.every, indices=config.indices)
     attacked: dict[str, Any] = {}
     if store is not None and isinstance(config, PredictConfig):
         found = attacked_data(data, config, store)
         data, attacked, indices = found.data, found.told, indices[np.isin(indices, found.index)]
         if not len(indices):
             raise InputError(f"none of the images selected was attacked in {config.adversaries}")
+    indices = indices if keep is None else keep(data, indices)
     stored = read_manifest(config.out)["identity"] if is_store(config.out) else {}
     kept = config.seed if config.seed is not None else stored.get("seed")
     seed = fresh_seed() if kept is None else int(kept)
-    return Opened(data, indices, noise, classifier, device, seed, stored, attacked)
+    return Opened(data, _at_most(config.max_images, indices, stored), noise, classifier, device, seed, stored, attacked)
 
 
 def prepare(
-    config: SamplingConfig, plan_for: PlanFor, choose: Callable[[ImageData], np.ndarray] | None = None,
-    answers: int = 1,
+    config: SamplingConfig, plan_for: PlanFor, keep: Keep | None = None, answers: int = 1,
 ) -> Prepared:
     """Load and check everything that the options name.
 
     Args:
         plan_for: the plan, once the noise is known.
-        choose: as for `opened`.
+        keep: as for `opened`.
         answers: how often each image is judged.
     """
-    found = opened(config, choose)
+    found = opened(config, keep)
     data, indices, noise, model = found.data, found.indices, found.noise, found.classifier.model
     plan = plan_for(noise)
     engine = found.stored.get("engine", "auto") if config.engine == "auto" else config.engine
@@ -174,14 +183,16 @@ def prepare(
         "noise": {**noise.identity(), "format": ready.voter.format},
         **ready.identity(config.precision, found.device),
     }
-    settled = config.model_copy(update={"seed": found.seed, "engine": ready.engine})
+    settled = config.model_copy(update={**found.settled, "engine": ready.engine})
     return Prepared(settled, data, indices, plan, ready.voter, model, identity, plan_for)
 
 
-def selected(config: RunConfig, data: ImageData) -> np.ndarray:
-    """The images that the options select."""
-    return select_indices(len(data), start=config.start, every=config.every, max_images=config.max_images,
-                          indices=config.indices)
+def _at_most(max_images: int | None, indices: np.ndarray, stored: dict[str, Any]) -> np.ndarray:
+    """Return at most `max_images` of the indices, evenly spaced; but the first ones where a store holds just those, as
+    an older smoothcert chose, so that the same command goes on with it."""
+    first = indices[:max_images]
+    told = index_summary(first)
+    return first if told == stored.get("images") and told.get("indices") != _UNLISTED else spaced(indices, max_images)
 
 
 def _expected(plan: Plan) -> int:
@@ -190,12 +201,19 @@ def _expected(plan: Plan) -> int:
 
 
 def index_summary(indices: np.ndarray) -> dict[str, Any]:
-    """Which images, briefly: as a range where they are one, else listed up to 1,000, then left to the data's hash."""
+    """Describe which images, briefly: as a range where they are one, else listed up to 1,000; of more as those that are
+    evenly spaced over `of` images in a range, else left to the data's hash."""
     count, start = len(indices), int(indices[0])
     every = int(indices[1] - indices[0]) if count > 1 else 1
     if every > 0 and np.array_equal(indices, start + every * np.arange(count)):
         return {"count": count, "start": start, "every": every}
-    return {"count": count, "indices": indices.tolist() if count <= 1000 else "see the records"}
+    if count <= 1000:
+        return {"count": count, "indices": indices.tolist()}
+    every = int(np.gcd.reduce(np.diff(indices)))
+    of = (int(indices[-1]) - start) // every + 1
+    if of > count and np.array_equal(indices, start + every * spaced_places(np.arange(count), count, of)):
+        return {"count": count, "start": start, "every": every, "of": of}
+    return {"count": count, "indices": _UNLISTED}
 
 
 def _data(config: RunConfig, card: ModelCard | None) -> ImageData:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from smoothcert.classes import match_classes
-from smoothcert.data import ImageData, select_indices
+from smoothcert.data import ImageData, select_indices, spaced
 from smoothcert.data.load import open_data
 from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.runs.arrays import read_arrays
@@ -31,7 +31,7 @@ from smoothcert.runs.distributed import Ranks
 from smoothcert.runs.files import write_whole
 from smoothcert.runs.progress import Progress
 from smoothcert.runs.seeds import seeded
-from smoothcert.runs.streams import Stream, read_ahead, spaced
+from smoothcert.runs.streams import Stream, read_ahead
 from smoothcert.smoothing import evaluation
 
 FILE = "pseudo-labels.npz"

@@ -81,17 +81,6 @@ def batch_sizes(images: int, batch_size: int) -> list[int]:
     return sizes
 
 
-def spaced(indices: np.ndarray, most: int | None) -> np.ndarray:
-    """At most `most` of the indices, evenly spaced.
-
-    >>> spaced(np.arange(10), 4)
-    array([0, 3, 6, 9])
-    """
-    if most is None or most >= len(indices):
-        return indices
-    return indices[np.linspace(0, len(indices) - 1, most).round().astype(np.int64)]
-
-
 def read_ahead(items: Sequence[Item], read: Callable[[Item], Content]) -> Iterator[Content]:
     """What `read` gives for each item, the next one read in a thread while this one is worked on."""
     with ThreadPoolExecutor(1) as reader:

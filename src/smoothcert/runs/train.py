@@ -35,7 +35,7 @@ from smoothcert.runs.progress import Progress, silent
 from smoothcert.runs.pseudo import Unlabelled, open_teacher, open_unlabelled
 from smoothcert.runs.seeds import derived_seed
 from smoothcert.runs.store import check_identity
-from smoothcert.runs.streams import Stream, spaced
+from smoothcert.runs.streams import Stream
 from smoothcert.runs.train_workers import train_by_workers
 from smoothcert.runs.trainee import Trainee, new_trainee
 from smoothcert.smoothing.isolation import isolated
@@ -113,7 +113,7 @@ def train(config: TrainConfig, progress: Progress = silent) -> ModelCard:
 def split_indices(data: ImageData, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
     """(training, held-out) indices: an evenly spaced subset of at most `max_images`, then a share drawn by the seed;
     nothing is held out where validation is 0."""
-    chosen = spaced(select_indices(len(data)), config.max_images)
+    chosen = select_indices(len(data), max_images=config.max_images)
     held = round(config.validation * len(chosen))
     if held >= len(chosen) or (config.validation > 0 and held < 1):
         raise InputError(f"validation = {config.validation} of {len(chosen)} training images leaves {held} to hold out "

@@ -99,7 +99,7 @@ def warnings(run: Run) -> list[str]:
             found.append(f"It does not say alpha either: lower bounds take {ASSUMED_ALPHA:g}.")
     else:
         found += _store_warnings(run.store)
-    return [*found, *(f"{note[:1].upper()}{note[1:]}." for note in result.notes), *_image_warnings(run)]
+    return [*found, *(f"{note[:1].upper()}{note[1:]}." for note in result.remarks), *_image_warnings(run)]
 
 
 def _store_warnings(store: Store) -> list[str]:

@@ -52,7 +52,7 @@ def report_page(
     return "".join([  # in one step: of many runs these are megabytes
         '<!doctype html>\n<html lang="en">', element("head", head), "<body>",
         element("a", "Skip to the figures", href="#curves", class_="skip"), _header(title, runs, rho), "<main>",
-        _missing(problems), _warned(runs), selftested(selftest, runs), _curves(runs, attacks),
+        _missing(problems), _warned(runs, attacks), selftested(selftest, runs), _curves(runs, attacks),
         *_tables(runs, radii, rho), _attacked(attacks), _meaning(), _charts(), _galleries(runs), _images(runs),
         _details(runs), "</main>",
         element("footer", f"Made by smoothcert {__version__} from stored counts. This page asks nothing of a network."),
@@ -77,13 +77,14 @@ def _missing(problems: Sequence[SmoothcertError]) -> Markup:
                    element("ul", *(element("li", str(problem)) for problem in problems)), class_="warn", id="missing")
 
 
-def _warned(runs: Sequence[Run]) -> Markup:
+def _warned(runs: Sequence[Run], attacks: Sequence[Attack]) -> Markup:
     """What to beware of: first what speaks against holding the runs against each other, then each run's own."""
     why_not, lacking = why_not_side_by_side([run.result for run in runs])
     items = [element("li", element("strong", "Not to be compared"), f": {'; '.join([why_not, *lacking])}.")
              ] if why_not else []
-    items += [element("li", element("strong", few(names)), ": ", line)
-              for names, line in grouped((run.name, line) for run in runs for line in warnings(run))]
+    found = [(run.name, line) for run in runs for line in warnings(run)]
+    found += [(attack.name, f"{note[:1].upper()}{note[1:]}.") for attack in attacks for note in attack.remarks]
+    items += [element("li", element("strong", few(names)), ": ", line) for names, line in grouped(found)]
     if not items:
         words = "No warnings: the runs are finished, in full precision, on the noise's grid."
         return element("p", words, id="warnings")

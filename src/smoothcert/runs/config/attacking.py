@@ -42,7 +42,8 @@ class AttackConfig(SamplingConfig):
         None, description="with eps-from: the multiples of the radius (default: 1,1.5,2)")
     only_right: bool = Field(False, description="with eps-from: only images whose certified class is their label")
     certified: Stored | None = Field(None, description="store of `smoothcert certify` over the same images: print its "
-                                                     "curve beside the empirical accuracy")
+                                                     "curve beside the empirical accuracy; max-images chooses among "
+                                                     "its images")
     save_adversaries: bool = Field(False, description="keep the attacked images, as float32")
 
     @property

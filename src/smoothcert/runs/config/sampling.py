@@ -55,8 +55,9 @@ class RunConfig(DataConfig, MachineConfig):
     alpha: Probability = Field(0.001, description="failure probability of each answer")
     split: str = Field("test", description="split of the data set")
     start: Whole = Field(0, description="first image")
-    every: Count = Field(1, description="take every so-manieth image")
-    max_images: Count | None = Field(None, description="at most this many images (default: all)")
+    every: Count = Field(1, description="use every N-th image")
+    max_images: Count | None = Field(None, description="at most this many images, evenly spaced over those that "
+                                                       "start and every leave (default: all)")
     indices: Ints | None = Field(None, description="exactly these images, such as 3,14,15; excludes start, every and "
                                                    "max-images")
     seed: Seed | None = Field(None, description="run seed in [0, 2^128) (default: drawn, and recorded)")
@@ -72,6 +73,12 @@ class RunConfig(DataConfig, MachineConfig):
     def processes(self) -> int:
         """Of this machine."""
         return self.workers or 1
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Self:
+        if self.indices is not None and (self.start, self.every, self.max_images) != (0, 1, None):
+            raise ValueError("indices names the images one by one: leave start, every and max-images out")
+        return self
 
     @model_validator(mode="after")
     def _one_front(self) -> Self:
