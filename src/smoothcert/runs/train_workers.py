@@ -82,9 +82,9 @@ def _serve(pipe: Connection, config: TrainConfig, group: dict[str, str]) -> None
     os.environ.update(group)
     main = group["RANK"] == "0"
 
-    def progress(*figures: Any) -> None:
+    def progress(done: int, total: int, words: str) -> None:
         if main:
-            pipe.send(("progress", figures))
+            pipe.send(("progress", (done, total, words)))
 
     def warning(message: Warning | str, *where: Any) -> None:
         if main:
