@@ -7,7 +7,8 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 PARTS = ("coverage", "sequential", "linear", "invariance", "kills", "mnist", "fast", "networks", "cifar10",
-         "attacks", "objectives", "denoisers", "distributional", "cluster", "cost", "faults", "torchrun", "fuzz")
+         "attacks", "objectives", "denoisers", "distributional", "cluster", "cost", "faults", "torchrun", "fuzz",
+         "five_papers")
 """Modules beside this one; each has main() -> Markdown."""
 
 
@@ -19,7 +20,7 @@ def main(names: list[str]) -> None:
         started = time.perf_counter()
         page = importlib.import_module(name).main()
         page += f"\nWritten by `make evidence PART={name}` in {time.perf_counter() - started:.0f} s.\n"
-        (RESULTS / f"{name}.md").write_text(page, encoding="utf-8")
+        (RESULTS / f"{name.replace('_', '-')}.md").write_text(page, encoding="utf-8")
         print(page)
 
 

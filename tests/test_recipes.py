@@ -94,7 +94,7 @@ def done(tmp_path_factory):
 def test_every_recipe_can_be_planned_at_every_scale(name):
     found = known(name)
     assert found.name == name
-    assert list(found.scales) == ["smoke", "cpu", "paper"]
+    assert list(found.scales) == ["smoke", "cpu", "gpu" if name.startswith("cifar10-fast-") else "paper"]
     for scale in found.scales:
         planned = plan(found, scale)
         assert list(planned.tasks) == [row.name for row in found.rows]
@@ -158,6 +158,38 @@ def test_rows_have_the_hyperparameters_of_the_papers():
     tightness = {task.step: task.options for task in plan(known("cohen2019-tightness"), "paper").tasks["sigma-0.25"]}
     assert tightness["certified"]["alpha"] == tightness["attacked"]["alpha"] == 0.01
     assert tightness["attacked"]["only_right"]
+
+
+@pytest.mark.parametrize("scale", ["smoke", "cpu", "gpu"])
+def test_the_fast_recipes_share_what_they_train_and_their_rows_differ(scale):
+    trained = {}
+    for name in ("gaussian", "objectives", "t-certify", "distributional", "denoised", "attacks"):
+        tasks = plan(known(f"cifar10-fast-{name}"), scale).tasks
+        trained[name] = {row: {task.folder for task in found if task.verb == "train"} for row, found in tasks.items()}
+        assert len({found[-1].folder for found in tasks.values()}) == len(tasks), "each row is a run of its own"
+    gaussian, objectives, attacks = (trained[name] for name in ("gaussian", "objectives", "attacks"))
+    assert gaussian["sigma-0.25"] == attacks["gaussian"] == trained["t-certify"]["gaussian-0.25"]
+    assert gaussian["sigma-0.25"] < objectives["sigma-0.25-smoothadv-eps-1"] == attacks["smoothadv"]
+    assert objectives["sigma-0.5-adre"] == trained["t-certify"]["adre-0.5"]
+    assert attacks["undefended"] == trained["distributional"]["nal-1.5"] & trained["denoised"]["sigma-0.25-direct"]
+
+
+@pytest.mark.parametrize(("name", "budget"), [("objectives", 24), ("distributional", 30)])
+def test_the_fast_recipes_compare_at_equal_cost(name, budget):
+    """In passes over the images, of which an epoch takes as many as the objectives' own pages say."""
+    passes = {
+        "gaussian": lambda o: 1, "clean": lambda o: 1, "stability": lambda o: 2, "consistency": lambda o: o["m"],
+        "smoothadv": lambda o: o["m"] * (o["steps"] + 1), "adre": lambda o: o["k"] * (o.get("steps", 0) + 1),
+        "nal": lambda o: o["s"] * (o["K"] + 1), "wrm": lambda o: o["steps"] + 2, "trades": lambda o: o["steps"] + 2}
+    for scale, times in (("cpu", 1), ("gpu", 5)):
+        for row, tasks in plan(known(f"cifar10-fast-{name}"), scale).tasks.items():
+            *before, model = [task.options for task in tasks if task.verb == "train"]
+            if "half" not in row:
+                assert passes[model["objective"]](model["objective_option"]) * model["epochs"] == budget * times, row
+                continue
+            images = model["max_images"] + (25000 if "unlabelled" in model else 0)
+            teacher = before[0]["epochs"] * before[0]["max_images"] if before else 0
+            assert model["epochs"] * images + teacher == 28 * 50000 * times, row
 
 
 def test_the_l_inf_ball_lies_in_the_l2_ball_of_the_recipe():
@@ -255,6 +287,22 @@ def test_options_of_a_training_step_are_checked(options, words):
         plan(recipe(lambda content: content["steps"][0]["options"].update(options)))
     (problem,) = caught.value.problems
     assert words in problem
+
+
+def test_a_denoiser_may_be_trained_against_the_classifier_of_an_earlier_step():
+    def denoised(content, classifier="$step.model"):
+        content["steps"][1] = {"name": "other", "verb": "train", "options": {
+            "data": "digits", "objective": "denoise", "objective-option": {"stability": 1}, "classifier": classifier,
+            "sigma": "$row.other_sigma"}}
+        content["steps"][2]["options"] |= {"model": "$step.model", "denoiser": "$row.model"}
+        content["rows"] = content["rows"][2:]
+        content["best"] = []
+        content["scales"].pop("cpu")
+
+    first, second, *_ = plan(recipe(denoised)).tasks["c"]
+    assert second.needs == {first.folder}
+    with pytest.raises(ConfigError, match="stability above 0 and classifier go together"):
+        plan(recipe(lambda content: denoised(content, None)))
 
 
 def test_a_recipe_measures_something():
@@ -464,6 +512,17 @@ def test_words_say_whose_figures_they_are(done):
     cpu = plan(recipe(), "cpu")
     assert "The paper's figures belong to scale paper: they need not agree." in text(compared(cpu, out))
     assert "lies outside" not in text(compared(cpu, out))
+
+
+def test_without_a_scale_of_the_paper_its_figures_are_of_another_network(done):
+    def fast(content):
+        content["scales"]["gpu"] = content["scales"].pop("paper")
+
+    for render in (text, markdown):
+        said = render(compared(plan(recipe(fast), "gpu"), done[1]))
+        assert "The paper's figures are of another network, which the source names: they need not agree." in said
+        assert "scale paper" not in said
+        assert "lies outside" not in said
 
 
 # The command

@@ -101,7 +101,8 @@ def _scale_words(comparison: Comparison) -> str:
     words = f"scale {scale}: {recipe.scales[scale].about.strip()}"  # type: ignore[index]
     if scale == "paper" or not (recipe.best or any(row.expected for row in recipe.rows)):
         return words
-    return f"{words} The paper's figures belong to scale paper: they need not agree."
+    belong = "belong to scale paper" if "paper" in recipe.scales else "are of another network, which the source names"
+    return f"{words} The paper's figures {belong}: they need not agree."
 
 
 def _legend(comparison: Comparison) -> str:

@@ -186,14 +186,20 @@ def _option_problems(task: Task) -> list[str]:
     try:
         config = replace(task, options=known).configured(Path("out"), {})
         if task.verb == "train":
-            build = importlib.import_module("smoothcert.objectives").build_objective
-            build(config.objective, config.sigma, **config.objective_option)  # type: ignore[attr-defined]
+            _check_objective(config)
     except ConfigError as error:
         missing = [f"{name}: is required" for name in rest if name not in known]
         return [*machine, *(p for p in error.problems if not p.startswith(tuple(missing)))]
     except InputError as error:
         return [*machine, *([] if "$" in str(rest) else [str(error)])]
     return machine
+
+
+def _check_objective(config: Any) -> None:
+    """Raise InputError for options that the objective refuses; a module stands for the classifier that it is to ask."""
+    asked = {"classifier": importlib.import_module("torch.nn").Identity()} if config.classifier else {}
+    build = importlib.import_module("smoothcert.objectives").build_objective
+    build(config.objective, config.sigma, **config.objective_option, **asked)
 
 
 def _needed(tasks: list[Task]) -> tuple[Task, ...]:
