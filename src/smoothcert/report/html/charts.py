@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from smoothcert.errors import StoreError
-from smoothcert.report.attacks import Attack, axis_of, empirical_curve, norm_of
+from smoothcert.report.attacked import Attack
+from smoothcert.report.attacks import axis_of, empirical_curve, norm_of
 from smoothcert.report.html.facts import Run
 from smoothcert.report.html.markup import Markup, embedded, rounded_down
 from smoothcert.report.studies import top_shares, wall

@@ -9,7 +9,8 @@ from importlib import resources
 import numpy as np
 
 from smoothcert.errors import SmoothcertError
-from smoothcert.report.attacks import Attack, axis_of, norm_of, outcomes
+from smoothcert.report.attacked import Attack
+from smoothcert.report.attacks import axis_of, norm_of, outcomes
 from smoothcert.report.compare import why_not_side_by_side
 from smoothcert.report.figures import alpha_words, down, percent, sigma_words
 from smoothcert.report.gallery import Gallery
@@ -52,7 +53,7 @@ def report_page(
     return "".join([  # in one step: of many runs these are megabytes
         '<!doctype html>\n<html lang="en">', element("head", head), "<body>",
         element("a", "Skip to the figures", href="#curves", class_="skip"), _header(title, runs, rho), "<main>",
-        _missing(problems), _warned(runs), selftested(selftest, runs), _curves(runs, attacks),
+        _missing(problems), _warned(runs, attacks), selftested(selftest, runs), _curves(runs, attacks),
         *_tables(runs, radii, rho), _attacked(attacks), _meaning(), _charts(), _galleries(runs), _images(runs),
         _details(runs), "</main>",
         element("footer", f"Made by smoothcert {__version__} from stored counts. This page asks nothing of a network."),
@@ -77,9 +78,9 @@ def _missing(problems: Sequence[SmoothcertError]) -> Markup:
                    element("ul", *(element("li", str(problem)) for problem in problems)), class_="warn", id="missing")
 
 
-def _warned(runs: Sequence[Run]) -> Markup:
+def _warned(runs: Sequence[Run], attacks: Sequence[Attack]) -> Markup:
     """What to beware of: first what speaks against holding the runs against each other, then each run's own."""
-    why_not, lacking = why_not_side_by_side([run.result for run in runs])
+    why_not, lacking = why_not_side_by_side([*(run.result for run in runs), *attacks])
     items = [element("li", element("strong", "Not to be compared"), f": {'; '.join([why_not, *lacking])}.")
              ] if why_not else []
     items += [element("li", element("strong", few(names)), ": ", line)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from textwrap import wrap
 from typing import Any, Literal
 
 import numpy as np
@@ -41,19 +40,16 @@ class Empirical:
 
 
 @styled
-def draw_curves(curves: Sequence[Curve], uppers: Sequence[Upper] = (), why_not: str = "") -> Figure:
-    """Step curves with a band down to their lower bound, and empirical upper bounds as dashed lines; `why_not` says why
-    the curves are not to be compared."""
+def draw_curves(curves: Sequence[Curve], uppers: Sequence[Upper] = ()) -> Figure:
+    """Step curves with a band down to their lower bound, and empirical upper bounds as dashed lines."""
     figure, axes = _axes("certified accuracy (%)" if not uppers else "accuracy (%)")
-    right = max([_furthest(curves), *(float(one.radius[-1]) * 1.03 for one in uppers)]) or 1.0
+    right = max([_furthest(curves), *(float(one.radius[-1]) * 1.03 for one in uppers)])
     for number, curve in enumerate(curves):
         _step(axes, curve, number, right)
     drawn = [axes.step(one.radius, 100 * one.accuracy, where="post", color=INK, linestyle=_UPPER[k % len(_UPPER)],
                        linewidth=1.4)[0] for k, one in enumerate(uppers)]
     _finish(axes, right, [curve.name for curve in curves],
             extra=[(line, f"{one.name}, empirical upper bound") for line, one in zip(drawn, uppers, strict=True)])
-    if why_not:
-        axes.set_title("\n".join(wrap(f"Not to be compared: {why_not}", 100)[:4]), fontsize=8, loc="left")
     return figure
 
 
@@ -106,7 +102,7 @@ def _bests(data: Envelopes) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.nd
 def draw_empirical(data: Empirical) -> Figure:
     """Certified curves, and accuracy under attack at each eps with its interval."""
     figure, axes = _axes("accuracy (%)")
-    right = max(_furthest(data.curves), *(float(one.eps.max()) * 1.04 for one in data.observed), 0.0)
+    right = max(_furthest(data.curves), *(float(one.eps.max()) * 1.04 for one in data.observed))
     for number, curve in enumerate(data.curves):
         _step(axes, curve, number, right)
     drawn = []
@@ -151,7 +147,7 @@ def _axes(ylabel: str) -> tuple[Figure, Any]:
 
 
 def _furthest(curves: Sequence[Curve]) -> float:
-    return max((float(curve.radius[-1]) for curve in curves), default=0.0) * 1.03 or 1.0
+    return max((float(curve.radius[-1]) for curve in curves), default=0.0) * 1.03
 
 
 def _step(axes: Any, curve: Curve, number: int, right: float, band: bool = True, width: float | None = None) -> None:
@@ -173,5 +169,5 @@ def _band(axes: Any, radius: np.ndarray, lower: np.ndarray, accuracy: np.ndarray
 
 
 def _finish(axes: Any, right: float, names: list[str], extra: Sequence[tuple[Any, str]] = ()) -> None:
-    axes.set_xlim(0, right)
+    axes.set_xlim(0, right or 1.0)
     _numbered(axes, names, extra)
