@@ -253,6 +253,12 @@ def test_the_theorems_are_those_of_the_papers(stores):
     assert (second >= third - 1e-12).all()
     lower = votes_of(store).lower(0.001)[0]
     assert told.images.tolist() == sorted(lower[lower > 0.5])
+    assert (told.sigma, told.alpha, told.n) == (0.25, 0.001, 1000)
+    assert (told.samples[0], told.samples[-1]) == (10, 10_000_000)
+    np.testing.assert_allclose(told.most, np.maximum(0.25 * norm.ppf(0.001 ** (1 / told.samples)), 0), atol=1e-9)
+    axes = picture("theorems", Request((str(stores[0]),))).axes
+    for panel, curves in ((axes[0], told.radii.values()), (axes[1], [told.most])):
+        assert panel.get_ylim()[1] > max(curve.max() for curve in curves), "nothing is cut off"
 
 
 def test_the_bounds_are_the_papers_from_the_same_counts(stores):

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from smoothcert.report.curves import Curve
 from smoothcert.report.plots.style import COLOURS, INK, handle, legend, look, marker, new_figure, styled
@@ -119,19 +120,24 @@ def draw_empirical(data: Empirical) -> Figure:
 
 @styled
 def draw_theorems(data: Theorems) -> Figure:
-    """A line for each theorem, and a tick for each certified image on the axis of p_A."""
-    figure = new_figure()
-    axes = figure.add_subplot(xlabel="p_A (lower bound of the top class's probability; p_B = 1 - p_A)",
-                              ylabel=f"certified l2 radius at sigma {data.sigma:g}")
+    """A line for each theorem over p_A, with a tick for each certified image; beside it what n samples can prove."""
+    figure = new_figure(9.6)
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2), sharey=True)
     for number, radius in enumerate(data.radii.values()):
-        axes.plot(data.p_a, radius, **look(number))
-        axes.plot(data.p_a[20 + 9 * number :: 60], radius[20 + 9 * number :: 60], marker(number),
+        left.plot(data.p_a, radius, **look(number))
+        left.plot(data.p_a[20 + 9 * number :: 60], radius[20 + 9 * number :: 60], marker(number),
                   color=look(number)["color"])
-    axes.set_xlim(0.5, 1.005)
-    axes.set_ylim(0, None)
-    ticks = axes.plot(data.images, np.full(len(data.images), 0.012), "|", color=INK, markersize=9, alpha=0.5,
-                      transform=axes.get_xaxis_transform())
-    _numbered(axes, list(data.radii), [(ticks[0], "images of the run")])
+    top = max(float(data.most[-1]), *(float(radius.max()) for radius in data.radii.values()))
+    left.set(xlim=(0.5, 1.005), ylim=(0, 1.03 * top), ylabel=f"certified l2 radius at sigma {data.sigma:g}",
+             xlabel="p_A (lower bound of the top class's probability; p_B = 1 - p_A)")
+    ticks = left.plot(data.images, np.full(len(data.images), 0.012), "|", color=INK, markersize=9, alpha=0.5,
+                      transform=left.get_xaxis_transform())
+    _numbered(left, list(data.radii), [(ticks[0], "images of the run")])
+    line = right.plot(data.samples, data.most, **look(0))
+    own = right.plot(data.n, np.interp(data.n, data.samples, data.most), "o", color=INK)
+    right.set(xscale="log", xlim=(data.samples[0], data.samples[-1]), xlabel="samples, all of which agree")
+    right.xaxis.set_major_formatter(EngFormatter(sep=""))
+    legend(right, [*line, *own], [f"r_max at alpha {data.alpha:g}", f"n of the run, {data.n:,}"], loc="lower right")
     return figure
 
 
