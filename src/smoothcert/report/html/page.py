@@ -16,6 +16,7 @@ from smoothcert.report.figures import alpha_words, down, percent, sigma_words
 from smoothcert.report.gallery import Gallery
 from smoothcert.report.html.charts import LOWER, chart_data, packed
 from smoothcert.report.html.facts import ASSUMES, SAYS, SAYS_NOT, Run, settings, warnings
+from smoothcert.report.html.legends import points_legend, swatch
 from smoothcert.report.html.markup import Markup, element, joined, sortable
 from smoothcert.report.html.selftested import selftested
 from smoothcert.report.naming import few, grouped
@@ -92,7 +93,7 @@ def _warned(runs: Sequence[Run], attacks: Sequence[Attack]) -> Markup:
 
 
 def _curves(runs: Sequence[Run], attacks: Sequence[Attack]) -> Markup:
-    boxes = [element("label", element("input", type="checkbox", checked=True, data_run=k), _swatch(k), run.name,
+    boxes = [element("label", element("input", type="checkbox", checked=True, data_run=k), swatch(k), run.name,
                      element("small", f"ACR {down(run.result.acr, 3)}")) for k, run in enumerate(runs)]
     bounds = [element("option", words, value=name) for name, words in (*LOWER, ("", "none"))]
     axes = [element("option", words, value=value) for value, words in (
@@ -104,25 +105,12 @@ def _curves(runs: Sequence[Run], attacks: Sequence[Attack]) -> Markup:
                 element("label", "Axis ", element("select", *axes, id="axis")), class_="controls"),
         element("div", class_="chart", id="curve", role="img",
                 aria_label="Curves of certified accuracy against radius; the table below holds the same figures"),
-        _points_words(attacks),
+        points_legend(attacks, len(runs)),
         element("p", element("label", "Read the curves at l2 radius ",
                              element("input", type="number", id="at", min="0", step="0.05", value="0.25"))),
         element("div", id="read", aria_live="polite"),
         element("noscript", element("p", "The curves need JavaScript; the tables do not.")), id="curves",
     )
-
-
-def _points_words(attacks: Sequence[Attack]) -> Markup:
-    if not attacks:
-        return Markup("")
-    told = ", ".join(f"{attack.name} ({attack.store.identity['images']['count']:,} images)" for attack in attacks)
-    return element("p", element("small", f"Dotted with points: accuracy under attack, {told}. Only a curve over those "
-                                         f"same images can be compared with it."))
-
-
-def _swatch(k: int) -> Markup:
-    line = element("line", x1="0", y1="5", x2="34", y2="5", class_=f"s{k % 7} d{k % 6}")
-    return element("svg", line, width="34", height="10", aria_hidden="true")
 
 
 def _tables(runs: Sequence[Run], radii: Sequence[float], rho: float) -> Iterator[Markup | str]:
