@@ -65,7 +65,7 @@ def report_page(
 
 def _header(title: str, runs: Sequence[Run], rho: float) -> Markup:
     images = sum(run.result.images for run in runs)
-    words = (f"{len(runs)} run{'s' if len(runs) > 1 else ''}, {images:,} images. Percentages and radii are "
+    words = (f"{len(runs):,} run{'s' if len(runs) > 1 else ''}, {images:,} images. Percentages and radii are "
              f"rounded down. Lower bounds hold with probability {1 - rho:g} at one radius chosen beforehand.")
     theme = element("label", "Colours ", element("select", *(element("option", word, value=word.lower()) for word in
                                                              ("Auto", "Light", "Dark")), id="theme"))
