@@ -200,6 +200,10 @@ def test_attacks_on_other_data_or_images_are_not_to_be_compared(tmp_path, kind, 
         figure = picture(kind, Request((str(store), str(path))))
     assert words in str(caught[0].message)
     assert words[:40] in figure.get_suptitle().replace("\n", " "), "above the picture too"
+    for k in range(2):
+        save(figure, tmp_path / f"{k}.svg", "Title")
+    assert (tmp_path / "0.svg").read_bytes() == (tmp_path / "1.svg").read_bytes()
+    assert figure.get_suptitle().startswith("Title\nNot to be compared")
     page = report_page(gathered([str(store), str(path)], None).runs, attacks=gathered([str(path), str(store)], None)[1])
     assert words in page
 

@@ -84,7 +84,8 @@ def styled(function: Any) -> Any:
 @styled
 def warn_above(figure: Figure, words: str) -> None:
     """Put a warning above everything that a figure shows, in at most four lines."""
-    figure.suptitle("\n".join(wrap(words, _WIDTH)[:4]), fontsize=_SMALL, x=0.01, ha="left")
+    figure.set_label("\n".join(wrap(words, _WIDTH)[:4]))  # a title may be put above it, once for each file
+    figure.suptitle(str(figure.get_label()), fontsize=_SMALL, x=0.01, ha="left")
 
 
 def check_ending(file: Path) -> str:
@@ -101,7 +102,7 @@ def save(figure: Figure, file: Path, title: str = "") -> None:
     kind = check_ending(file)
     make_folder(file.parent)
     with mpl.rc_context(STYLE):
-        if title and (warning := figure.get_suptitle()):
+        if title and (warning := figure.get_label()):
             figure.suptitle(f"{title}\n{warning}", fontsize=_SMALL, x=0.01, ha="left")
         elif title:
             figure.suptitle(title)
