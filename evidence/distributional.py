@@ -22,8 +22,8 @@ from smoothcert.runs.store import Store, read_store
 
 CLI = str(Path(sys.executable).parent / "smoothcert")
 RECIPE = "yang2021-mnist"
-ROWS = ("nal-0.25", "nal-1.5", "nal-elu-0.25", "wrm-0.25", "nal-elu-1.5", "wrm-1.5", "smoothadv", "stability", "trades",
-        "undefended")
+ROWS = ("nal-0.25", "nal-1.5", "nal-elu-0.25", "wrm-0.25", "nal-elu-1.5", "wrm-1.5", "nal-elu-3", "wrm-3",
+        "smoothadv", "stability", "trades", "undefended")
 BOUNDED = ("nal-0.25", "nal-1.5", "undefended")
 """The rows whose certificates and worst cases are compared."""
 PRICES = (0.25, 1.5, 3.0)

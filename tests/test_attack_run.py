@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from nets import write_nets
@@ -434,6 +437,64 @@ def write_like(store: Store, folder: Path, complete: bool, **identity) -> Path:
                 [Record.from_row(row) for row in store.records.to_pylist()])
     write_manifest(folder, {**read_manifest(folder), "complete": complete})
     return folder
+
+
+@pytest.fixture(scope="module")
+def pictured(home) -> Path:
+    """16 images of 4 x 4 pixels in a folder for each of two classes, and lists of these in both orders."""
+    for label, image in enumerate(np.random.default_rng(5).integers(0, 256, (16, 4, 4), dtype=np.uint8)):
+        folder = home / "pictured" / ("ant", "bee")[label % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{label:02}.png")
+    for name, classes in (("ant-bee", "ant\nbee\n"), ("bee-ant", "bee\nant\n")):
+        (home / f"{name}.txt").write_text(classes)
+    return home / "pictured"
+
+
+class TestOtherOrdersOfClasses:
+    def options(self, home: Path, pictured: Path, order: str, out: Path, **more) -> dict:
+        return {"model": f"{home}/nets.py:Half", "data": f"imagefolder:{pictured}", "sigma": SIGMA, "seed": 1,
+                "engine": "plain", "classes": home / f"{order}.txt", "n": 60, "out": out, **more}
+
+    def test_a_model_with_its_classes_in_another_order_answers_about_the_same_attacked_images(
+            self, home, pictured, tmp_path):
+        options = partial(self.options, home, pictured)
+        store = attacked(**options("ant-bee", tmp_path / "a", eps="0.5", m=2, steps=2, save_adversaries=True))
+        right = []
+        for order in ("ant-bee", "bee-ant"):
+            found = predict(PredictConfig.checked(options(order, tmp_path / order, adversaries=store.folder)))
+            assert found.identity["adversaries"]["eps"] == 0.5
+            right.append(found.correct)
+            assert found.class_names == tuple(order.split("-"))
+        answered = found.column("prediction") >= 0
+        assert answered.sum() > 4
+        assert (right[0] != right[1])[answered].all(), "of two classes, one order has right what the other has not"
+
+    def test_what_differs_is_said(self, home, pictured, tmp_path):
+        options = partial(self.options, home, pictured)
+        store = attacked(**options("ant-bee", tmp_path / "a", eps="0.5", m=2, steps=2, save_adversaries=True))
+        for change, words in (("remove", "image 15 is among those, and here are 15 images"),
+                              ("move", "other labels: image 7 is of class ant there and of class bee here"),
+                              ("redraw", "their labels are the same, but not their SHA-256")):
+            other = tmp_path / change
+            shutil.copytree(pictured, other)
+            if change == "remove":
+                (other / "ant" / "00.png").unlink()
+            elif change == "move":
+                (other / "ant" / "14.png").rename(other / "bee" / "00.png")
+            else:
+                shutil.copy(other / "ant" / "02.png", other / "ant" / "00.png")
+            asked = {**options("ant-bee", tmp_path / "p", adversaries=store.folder), "data": f"imagefolder:{other}"}
+            with pytest.raises(InputError, match=f"of other images than those of .*{words}"):
+                predict(PredictConfig.checked(asked))
+
+    def test_certificates_of_one_model_have_its_classes_in_one_order(self, home, pictured, tmp_path):
+        options = partial(self.options, home, pictured)
+        store = certify(CertifyConfig.checked(options("bee-ant", tmp_path / "c", n=200)))
+        asked = options("ant-bee", tmp_path / "a", eps_from=store.folder, times="1.5", m=2, steps=2)
+        with pytest.raises(StoreError, match="classes in the order bee, ant, and this run in the order ant, bee"):
+            attacked(**asked)
+        assert attacked(**{**asked, "classes": home / "bee-ant.txt"}).complete
 
 
 class TestAdversaries:

@@ -1,10 +1,12 @@
 """The distributional run: its records, what is computed from them, and the certificate from a certify store."""
 
+import csv
 import json
 import math
 import pickle
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +145,8 @@ class TestWhatTheStoreSays:
         worse = WorstCase(told.found["inside"].gamma, told.found["inside"].rho, told.found["inside"].loss + 1)
         shown = render_robustness([replace(told, found={**told.found, "inside": worse})], [0.01], "text")
         assert "WARNING: inside lies below the worst case found at rho 0.01" in shown
+        shown = render_robustness([replace(told, found={**told.found, "inside": worse})], [0.01], "markdown")
+        assert f"{told.name}: WARNING: inside lies below the worst case found at rho 0.01" in shown
 
     def test_mixtures_of_laws(self):
         curve = WorstCase(np.array([1.0, 2.0]), np.array([4.0, 2.0]), np.array([3.0, 1.0]))
@@ -309,6 +313,9 @@ class TestShown:
         for line, rho in zip(shown[place + 1 : place + 3], (0.01, 0.1), strict=True):
             assert line.split() == [f"{rho:g}", *(f"{value:.4f}" for value in exact.at(rho))]
         assert (told.at(0.1)["beside_smoothed"], told.at(0.1)["beside_base"]) == exact.at(0.1)
+        values = [f"{value:.4f}" for value in exact.at(0.1)]
+        assert f"| s | 0.1 | {' | '.join(values)} |" in render_robustness([replace(told, name="s")], [0.1], "markdown")
+        assert f"s & 0.1 & {' & '.join(values)}" in render_robustness([replace(told, name="s")], [0.1], "latex")
 
     def test_the_eps_that_a_gamma_stands_for(self, home, tmp_path):
         given = options(home, tmp_path / "s", eps_equivalent=True)
@@ -323,11 +330,22 @@ class TestShown:
         shown = [line.split() for line in self.run("distributional", store.folder, "-q").splitlines()]
         place = shown.index(["gamma", "0.5", "3", "400"])
         assert shown[place + 1] == ["eps", *(f"{eps:.3g}" for eps in told.equivalent.values())]
+        table = partial(self.run, "table", store.folder, "--radii", "0.1", "--format")
+        for gamma, eps in told.equivalent.items():
+            assert f"| {told.name} | {gamma:g} | {eps:.3g} |" in table("markdown")
+            assert rf"{told.name} & {gamma:g} & {eps:.3g} \\" in table("latex")
+            row = next(csv.DictReader(table("csv").splitlines()))
+            assert float(row[f"eps_equivalent_of_gamma_{gamma:g}"]) == eps
+        told_as_json = json.loads(self.run("table", store.folder, "--radii", "0.1", "--json"))[0]
+        assert {one["gamma"]: one["eps"] for one in told_as_json["eps_equivalent"]} == told.equivalent
         assert "nothing is wrong" in self.run("verify", store.folder, "--resample", "4", "--model",
                                               f"{home}/nets.py:Means")
         plain = bounded(options(home, tmp_path / "plain"))
         assert "eps_equivalent" not in plain.identity["distributional"]
         assert told.at(0.1) == Robustness.of(plain).at(0.1)
+        both = list(csv.DictReader(self.run("table", store.folder, plain.folder, "--radii", "0.1", "--format", "csv")
+                                   .splitlines()))
+        assert [bool(row["eps_equivalent_of_gamma_3"]) for row in both] == [True, False]
         with pytest.raises(ConfigError, match="eps-equivalent says which eps"):
             DistributionalConfig.checked(common(home, tmp_path / "x", eps_equivalent=True))
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +15,15 @@ from typer.testing import CliRunner
 
 from smoothcert.cli.main import app
 from smoothcert.errors import InputError, StoreError
+from smoothcert.report.attacked import Attack
 from smoothcert.report.html import check_page, gathered, report_page, write_page
-from smoothcert.report.html.charts import chart_data
+from smoothcert.report.html.charts import attack_points, chart_data
 from smoothcert.report.html.facts import settings, warnings
 from smoothcert.report.html.gather import GALLERY
+from smoothcert.report.html.legends import points_legend
 from smoothcert.report.html.markup import element, embedded, rounded_down
 from smoothcert.report.thin import drawn_curve
+from smoothcert.runs.store import read_store
 from stores import DIGITS, attacked
 from stores import made as made_store
 
@@ -230,6 +234,26 @@ def test_the_page_opens_from_a_file_without_errors_or_requests(opened):
     assert drawn(opened, "curve") == 3, "two runs and the attack"
     assert drawn(opened, "wall") == 2
     assert drawn(opened, "observed") >= 1
+
+
+def test_each_attack_store_that_is_drawn_has_its_mark_beside_its_name(tmp_path):
+    attacks = [Attack.of(read_store(attacked(tmp_path / name)), name) for name in ("one", "two", "linf")]
+    store = attacks[2].store
+    told = {**store.identity["attack"], "options": {"norm": "linf"}}
+    attacks[2] = replace(attacks[2], store=replace(store, identity={**store.identity, "attack": told}))
+    shown = points_legend(attacks, runs=2)
+    assert re.findall(r"var\(--s(\d)\)", shown) == ["2", "3"], "colours go on after those of the runs"
+    assert [point["name"] for point in attack_points(attacks)] == ["one", "two"]
+    assert "one (20 images); " in shown
+    assert "two (20 images). " in shown
+    assert "linf (" not in shown
+    assert points_legend(attacks[2:], runs=2) == ""
+
+
+def test_marks_of_the_legend_are_those_of_the_chart(opened):
+    """By their colour, as the browser shows them."""
+    shown = opened.evaluate("getComputedStyle(document.querySelector('#curves small path')).fill")
+    assert opened.evaluate("getComputedStyle(document.querySelector('#curve .points path')).fill") == shown
 
 
 def test_toggles_redraw_the_curves(opened):

@@ -310,6 +310,8 @@ class TestAdre:
     def test_without_a_cap_any_lambda_is_taken_with_a_warning_from_1_on(self):
         with pytest.warns(QualityWarning, match="lambda = 1.5 and no cap"):
             objective = build_objective("adre", 0.5, k=1, lam=1.5, cap=None)
+        with pytest.raises(InputError, match=r"where l_adre is capped, got 1\.5; without a cap \(cap=null\)"):
+            build_objective("adre", 0.5, k=1, lam=1.5)
         logits = torch.tensor([[[1.0, 2.0, -0.5]]])
         log_p = logits.log_softmax(-1)[0, 0]
         found = objective.of_logits(logits, torch.tensor([1])).total

@@ -22,6 +22,7 @@ from smoothcert.noise import build_noise, open_stream, sample
 from smoothcert.report.attacks import outcomes
 from smoothcert.report.curves import certified_curve
 from smoothcert.report.gallery import gallery_of
+from smoothcert.report.html import gathered, report_page
 from smoothcert.report.plots.counts import draw_wall
 from smoothcert.report.plots.kinds import KINDS, Request, open_request, picture
 from smoothcert.report.plots.lines import Empirical, Envelopes, Observed, draw_curves, draw_empirical, draw_envelopes
@@ -184,6 +185,52 @@ def test_every_m_has_a_curve_of_its_own(tmp_path, stores):
         assert one.accuracy.tolist() == [found[0, 0], found[m, 0.25], found[m, 0.5]]
 
 
+@pytest.mark.parametrize(("kind", "changes", "words"), [
+    ("curve", {"count": 15}, "the runs are over different images; attack has 15 of the 60 images"),
+    ("curve", {"count": 60, "split": "train"}, "attack is over digits (train) and store over digits (test)"),
+    ("empirical", {"count": 20, "split": "train"}, "attack is over digits (train)"),
+])
+def test_attacks_on_other_data_or_images_are_not_to_be_compared(tmp_path, kind, changes, words):
+    store, path = made(tmp_path / "store"), attacked(tmp_path / "attack", count=changes["count"])
+    if split := changes.get("split"):
+        other, path = read_store(path), tmp_path / "other" / "attack"
+        identity = {**other.identity, "data": {**other.identity["data"], "split": split}}
+        write_store(path, identity, {}, [Record.from_row(row) for row in other.records.to_pylist()])
+    with pytest.warns(UserWarning, match="not to be compared") as caught:
+        figure = picture(kind, Request((str(store), str(path))))
+    assert words in str(caught[0].message)
+    assert words[:40] in figure.get_suptitle().replace("\n", " "), "above the picture too"
+    for k in range(2):
+        save(figure, tmp_path / f"{k}.svg", "Title")
+    assert (tmp_path / "0.svg").read_bytes() == (tmp_path / "1.svg").read_bytes()
+    assert figure.get_suptitle().startswith("Title\nNot to be compared")
+    page = report_page(gathered([str(store), str(path)], None).runs, attacks=gathered([str(path), str(store)], None)[1])
+    assert words in page
+
+
+def test_attacks_on_the_same_images_are_drawn_without_a_warning(tmp_path):
+    store, whole, part = made(tmp_path / "s"), attacked(tmp_path / "w", count=60), attacked(tmp_path / "p", count=15)
+    with warnings.catch_warnings(action="error"):
+        picture("curve", Request((str(store), str(whole))))
+        picture("empirical", Request((str(store), str(part))))
+        picture("scatter", Request((str(store), str(made(tmp_path / "few", count=15)))))
+    for kind, first in (("envelope", whole), ("abstention", store), ("votes", store), ("wall", store)):
+        second = part if first == whole else made(tmp_path / f"of-{kind}", count=15)
+        with pytest.warns(UserWarning, match="15 of the 60 images"):
+            picture(kind, Request((str(first), str(second))))
+
+
+def test_the_axis_ends_where_the_data_do(tmp_path):
+    paths = [attacked(tmp_path / "one"), attacked(tmp_path / "two")]
+    store = made(tmp_path / "s", sigma=0.05)
+    radius = Result.of(read_store(store)).radius.max()
+    for kind, stores, most in (("envelope", paths, 0.5), ("curve", paths[:1], 0.5), ("curve", [store], radius),
+                               ("empirical", [store, paths[0]], 0.5)):
+        with warnings.catch_warnings(action="ignore"):
+            right = picture(kind, Request(tuple(map(str, stores)))).axes[0].get_xlim()[1]
+        assert most <= right <= 1.05 * most, kind
+
+
 def write_like_m(source: Path, folder: Path) -> Path:
     """The attack store with every attack a second time, as of m = 8 and never successful."""
     store, records = read_store(source), []
@@ -210,6 +257,12 @@ def test_the_theorems_are_those_of_the_papers(stores):
     assert (second >= third - 1e-12).all()
     lower = votes_of(store).lower(0.001)[0]
     assert told.images.tolist() == sorted(lower[lower > 0.5])
+    assert (told.sigma, told.alpha, told.n) == (0.25, 0.001, 1000)
+    assert (told.samples[0], told.samples[-1]) == (10, 10_000_000)
+    np.testing.assert_allclose(told.most, np.maximum(0.25 * norm.ppf(0.001 ** (1 / told.samples)), 0), atol=1e-9)
+    axes = picture("theorems", Request((str(stores[0]),))).axes
+    for panel, curves in ((axes[0], told.radii.values()), (axes[1], [told.most])):
+        assert panel.get_ylim()[1] > max(curve.max() for curve in curves), "nothing is cut off"
 
 
 def test_the_bounds_are_the_papers_from_the_same_counts(stores):

@@ -158,6 +158,8 @@ def test_rows_have_the_hyperparameters_of_the_papers():
     tightness = {task.step: task.options for task in plan(known("cohen2019-tightness"), "paper").tasks["sigma-0.25"]}
     assert tightness["certified"]["alpha"] == tightness["attacked"]["alpha"] == 0.01
     assert tightness["attacked"]["only_right"]
+    assert (tightness["attacked"]["m"], tightness["attacked"]["steps"]) == ([1000], [20])
+    assert tightness["attacked"]["attack_option"] == {"surrogate": "wrong", "step_size": 0.1}
 
 
 @pytest.mark.parametrize("scale", ["smoke", "cpu", "gpu"])

@@ -36,6 +36,7 @@ from smoothcert.errors import DataError, FileError, ModelError, StoreError
 from smoothcert.models import load_model
 from smoothcert.report.html import gathered, report_page, write_page
 from smoothcert.report.interop import read_counts, read_log
+from smoothcert.runs.arrays import read_array, read_arrays
 from smoothcert.runs.config import CertifyConfig
 from smoothcert.runs.modeldir import module_hash, read_network, read_state
 from smoothcert.runs.records import Record, Tally, dense_counts, schema
@@ -192,6 +193,35 @@ def test_arrays_are_measured_before_memory_is_taken(tmp_path, monkeypatch, array
         archive.writestr("label.npy", array)
     with cheap(megabytes=3), pytest.raises(FileError, match=message):
         read_counts(tmp_path / "counts.npz")
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (npy("(2000000000000,)"), "claims shape"), (npy("(-1, -8)", body=bytes(64)), "corrupt"),
+    (npy("(10000000000000,)", "<U0"), "not numbers"), (npy("(1,)", "<U1", b"\xff" * 4), "no characters"),
+    (npy("(1,)", "|O", pickle.dumps([0])), "not numbers"), (npy("(2,)", body=bytes(17)), "claims shape"),
+    (npy("(5000000,)", "|b1", bytes(5_000_000)), "the limit is"), (b"", "corrupt"), (b"\x93NUMPY\x09\x00", "corrupt"),
+])
+def test_single_arrays_are_measured_too(tmp_path, monkeypatch, content, message):
+    monkeypatch.setattr(limits, "UNFOLDED_BYTES", 1 << 20)
+    (tmp_path / "labels.npy").write_bytes(content)
+    with cheap(megabytes=3), pytest.raises(FileError, match=message):
+        read_array(tmp_path / "labels.npy")
+
+
+@pytest.mark.parametrize("reader", [read_array, read_arrays])
+def test_pipes_are_no_arrays(tmp_path, reader):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileError, match=r"not a file|no file"):
+        reader(tmp_path / "pipe")
+
+
+def test_arrays_are_read_as_they_were_written(tmp_path):
+    for array in (np.arange(6).reshape(2, 3), np.asfortranarray(np.ones((3, 2), "<f4")), np.array(["ant", "bee"])):
+        np.save(tmp_path / "one.npy", array)
+        np.savez(tmp_path / "one.npz", one=array)
+        for found in (read_array(tmp_path / "one.npy"), read_arrays(tmp_path / "one.npz")["one"]):
+            assert found.dtype == array.dtype
+            np.testing.assert_array_equal(found, array)
 
 
 def png(width: int, height: int) -> io.BytesIO:

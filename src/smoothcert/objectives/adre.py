@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from smoothcert.attacks import PGD, AdreSurrogate, attacked, draw_noise, noisy_logits
 from smoothcert.attacks.surrogates import REGULARISERS, log_mean_softmax
 from smoothcert.checks import check_count, check_flag, check_known, check_optional_positive, check_share, check_weight
-from smoothcert.errors import QualityWarning
+from smoothcert.errors import InputError, QualityWarning
 from smoothcert.objectives.inner import strength, warmed
 from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
 
@@ -56,7 +56,10 @@ class Adre(WholeBatch):
     def __post_init__(self):
         check_count("k", self.k)
         check_optional_positive("cap", self.cap)
-        (check_weight if self.cap is None else check_share)("lam", self.lam)
+        check_weight("lam", self.lam)
+        if self.lam >= 1 and self.cap is not None:
+            raise InputError(f"lam must lie in [0, 1) where l_adre is capped, got {self.lam:g}; without a cap "
+                             f"(cap=null), as the paper prints the loss, it may be larger")
         if self.lam >= 1:
             warnings.warn(f"adre with lambda = {self.lam:g} and no cap: from lambda = 1 on the loss falls without end "
                           f"as the likeliest wrong class becomes less likely, whatever the label gets; watch l_per",

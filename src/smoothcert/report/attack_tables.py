@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from smoothcert.checks import check_known, one_line
+from smoothcert.report.attacked import Attack
 from smoothcert.report.attacks import (
-    Attack,
     Beside,
     Outcome,
     Violations,

@@ -6,38 +6,17 @@ the accuracy that the worst perturbation leaves may be lower, and nothing here i
 
 import math
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from smoothcert.errors import InputError, StoreError
 from smoothcert.report.looks import look_answers
 from smoothcert.report.present import check_records
-from smoothcert.report.unseen import unseen_classes
 from smoothcert.runs.comparing import check_certificates
 from smoothcert.runs.store import Store
 from smoothcert.stats import proved_level
 from smoothcert.stats.tails import tail
-
-
-@dataclass(frozen=True)
-class Attack:
-    """An attack store, and its name in a table or on a page; those of one group attack one method's models."""
-
-    store: Store
-    name: str
-    group: str = ""
-
-    @classmethod
-    def of(cls, store: Store, name: str) -> Self:
-        """An attack store that has records, or StoreError."""
-        check_records(store)
-        return cls(store, name)
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """Which classes its images do not show."""
-        return unseen_classes(self.store.column("label"), self.store.class_names, self.store.column("index"))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from smoothcert.report.figures import alpha_words, down, sigma_words
 from smoothcert.report.naming import few, grouped
 from smoothcert.report.predictions import Predicted
 from smoothcert.report.results import ASSUMED_ALPHA, Result
-from smoothcert.report.same_data import check_same_data
+from smoothcert.report.same_data import OverImages, check_same_data
 from smoothcert.stats import paired_interval
 
 Run = Result | Predicted
@@ -113,7 +113,7 @@ def reach_notes(runs: Sequence[Run], radii: Sequence[float]) -> list[str]:
     return [f"{few(names)}: {words}" for names, words in grouped(beyond)]
 
 
-def image_notes(runs: Sequence[Run]) -> list[str]:
+def image_notes(runs: Sequence[OverImages]) -> list[str]:
     """Which runs lack images that others have, in words."""
     every = np.unique(np.concatenate([run.index for run in runs]))
     lacking = [(run.name, f"{run.images} of the {len(every)} images: {_shown(np.setdiff1d(every, run.index))} missing")
@@ -121,7 +121,7 @@ def image_notes(runs: Sequence[Run]) -> list[str]:
     return [f"{few(names)} {'has' if len(names) == 1 else 'have'} {words}" for names, words in grouped(lacking)]
 
 
-def why_not_side_by_side(runs: Sequence[Run]) -> tuple[str, list[str]]:
+def why_not_side_by_side(runs: Sequence[OverImages]) -> tuple[str, list[str]]:
     """Why the figures of runs do not belong side by side, "" where they do; and which images which of them lack."""
     try:
         check_same_data(runs)

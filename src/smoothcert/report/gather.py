@@ -8,7 +8,7 @@ from typing import Any
 from smoothcert.checks import check_count, check_known
 from smoothcert.errors import InputError, SmoothcertError
 from smoothcert.report.attack_tables import attack_summary, render_attacks
-from smoothcert.report.attacks import Attack
+from smoothcert.report.attacked import Attack
 from smoothcert.report.best import Board, best_content
 from smoothcert.report.compare import Comparison, Run, compare
 from smoothcert.report.interop import Named, open_records

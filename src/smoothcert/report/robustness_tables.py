@@ -26,24 +26,43 @@ _RHO = {"inside": "rho with noise"}
 _BESIDE = ["rho + noise", "smoothed", "base"]
 """The head of the table of both bounds at one cost."""
 
+_EQUIVALENT = ["gamma", "eps"]
+"""The head of the table of the eps that each gamma stands for."""
+
 _BESIDE_LEGEND = (
     "rho + noise: both bounds at one cost, rho for the moves of the adversary and d sigma^2 for the noise. "
     "Estimates; of the suprema themselves the smoothed one is never the larger (Theorem 3 of Yang et al.)."
 )
 
+_EPS_LEGEND = "eps: what a gamma stands for, the root mean square move after a short ascent, without the noise."
+
 
 def render_robustness(runs: Sequence[Robustness], rhos: Sequence[float], style: str) -> str:
-    """Every run at every rho (those that the runs named where none are given), in a format of `table`."""
+    """Every run at every rho (those that the runs named where none are given), in a format of `table`.
+
+    In Markdown and LaTeX, tables of their own follow for both bounds at one cost and for the eps of each gamma; in CSV
+    they are further columns.
+    """
     check_known("format", style, FORMATS)
     rhos = list(rhos) or named_rhos(runs)
     if style == "csv":
-        return csv_lines([{**_facts(run), **run.at(rho)} for run in runs for rho in rhos])
+        gammas = sorted({gamma for run in runs for gamma in run.equivalent})
+        return csv_lines([{**_facts(run), **run.at(rho),
+                           **{f"eps_equivalent_of_gamma_{gamma:g}": run.equivalent.get(gamma) for gamma in gammas}}
+                          for run in runs for rho in rhos])
     if style == "text":
-        return "\n\n".join([*(_block(run, rhos) for run in runs), _legend(runs, beside=True)])
+        legends = [_legend(runs), *[_BESIDE_LEGEND] * any(run.beside for run in runs),
+                   *[_EPS_LEGEND] * any(run.equivalent for run in runs)]
+        return "\n\n".join([*(_block(run, rhos) for run in runs), "\n".join(legends)])
     head = ["run", "images", "sigma", "loss", "alpha", *_head(runs)]
     rows = [[_name(run), str(run.images), f"{run.sigma:g}", loss_words(run), f"{run.alpha:g}", *_cells(run, rho, runs)]
             for run in runs for rho in rhos]
-    return laid_out([], [head, *rows], style, _legend(runs))
+    beside = [[_name(run), *cells] for run in runs if run.beside for cells in _beside(run, rhos)]
+    equal = [[_name(run), *cells] for run in runs for cells in _equivalent(run)]
+    refuted = [f"{_name(run)}: {line}" for run in runs for line in _refuted(run, rhos)]
+    tables = (([head, *rows], "\n".join([*refuted, _legend(runs)])), ([["run", *_BESIDE], *beside], _BESIDE_LEGEND),
+              ([["run", *_EQUIVALENT], *equal], _EPS_LEGEND))
+    return "\n\n".join(laid_out([], table, style, legend) for table, legend in tables if len(table) > 1)
 
 
 def named_rhos(runs: Sequence[Robustness]) -> list[float]:
@@ -78,8 +97,7 @@ def _block(run: Robustness, rhos: Sequence[float]) -> str:
     if run.bounds:
         lines += ["", aligned(_searches(run)), *_refuted(run, rhos)]
     if run.equivalent:
-        lines += ["", aligned([["gamma", *(f"{gamma:g}" for gamma in run.equivalent)],
-                               ["eps", *(f"{eps:.3g}" for eps in run.equivalent.values())]])]
+        lines += ["", aligned(list(zip(*[_EQUIVALENT, *_equivalent(run)], strict=True)))]
     return "\n".join(lines)
 
 
@@ -87,6 +105,11 @@ def _beside(run: Robustness, rhos: Sequence[float]) -> list[list[str]]:
     """Both bounds at one cost."""
     cells = ([at["beside_smoothed"], at["beside_base"]] for at in map(run.at, rhos))
     return [[f"{rho:g}", *(f"{value:.4f}" for value in values)] for rho, values in zip(rhos, cells, strict=True)]
+
+
+def _equivalent(run: Robustness) -> list[list[str]]:
+    """The eps that each gamma stands for."""
+    return [[f"{gamma:g}", f"{eps:.3g}"] for gamma, eps in run.equivalent.items()]
 
 
 def _refuted(run: Robustness, rhos: Sequence[float]) -> list[str]:
@@ -146,11 +169,10 @@ def _name(run: Robustness) -> str:
     return run.name if run.complete else f"{run.name} (UNFINISHED)"
 
 
-def _legend(runs: Sequence[Robustness], beside: bool = False) -> str:
+def _legend(runs: Sequence[Robustness]) -> str:
     wanted = (any(run.certificate for run in runs), any(run.bounds for run in runs), any(run.found for run in runs))
     losses = {run.loss for run in runs}
-    words = [_BESIDE_LEGEND] if beside and any(run.beside for run in runs) else []
-    words += ["The 0-1 loss is that of the base classifier under noise."] if "0-1" in losses else []
+    words = ["The 0-1 loss is that of the base classifier under noise."] if "0-1" in losses else []
     notes = [f"note: {few(names)}: {note}" for names, note in
              grouped((run.name, note) for run in runs for note in run.remarks)]
     return "\n".join([*notes, *(line for line, is_shown in zip(_LEGEND, wanted, strict=True) if is_shown), *words])

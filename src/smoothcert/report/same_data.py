@@ -1,16 +1,36 @@
 """Whether runs are over one data set, so that they can be held against each other image by image."""
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from smoothcert.classes import places_of
 from smoothcert.errors import InputError
-from smoothcert.report.predictions import Predicted
-from smoothcert.report.results import Result
 
 
-def check_same_data(runs: Sequence[Result | Predicted]) -> None:
+class OverImages(Protocol):
+    """A run over single images: what can be held against others.
+
+    `index` (M,) are its images, each once; `label` (M,) their classes, where known; `classes` the names of the classes,
+    where known; `setting` says under "data" which data set they are of.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def images(self) -> int: ...
+    @property
+    def index(self) -> np.ndarray: ...
+    @property
+    def label(self) -> np.ndarray | None: ...
+    @property
+    def classes(self) -> tuple[str, ...] | None: ...
+    @property
+    def setting(self) -> dict[str, Any]: ...
+
+
+def check_same_data(runs: Sequence[OverImages]) -> None:
     """Raise InputError where runs are over different data sets: by what they say (name, split and
     shape), or by the labels of shared images, which are compared by name where models order their classes otherwise."""
     told = [(run.name, run.setting["data"]) for run in runs if run.setting.get("data")]
@@ -32,7 +52,7 @@ def check_same_data(runs: Sequence[Result | Predicted]) -> None:
                 + (f", and {len(bad) - 1} more differ" if len(bad) > 1 else ""))
 
 
-def _translated(run: Result | Predicted, to: Result | Predicted) -> np.ndarray:
+def _translated(run: OverImages, to: OverImages) -> np.ndarray:
     """The labels of a run as indices of another one's classes; as they are where these lack one, or have no names."""
     label = np.asarray(run.label)
     names: tuple[str, ...] = () if run.classes is None else run.classes

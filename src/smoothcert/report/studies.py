@@ -14,7 +14,7 @@ from smoothcert.report.thin import corners, drawn_curve
 from smoothcert.report.votes import Votes, collapsed, votes_of
 from smoothcert.runs.recertify import noise_of, recertify
 from smoothcert.runs.store import Store
-from smoothcert.stats import METHODS, cohen_radius, lecuyer_radius, li_radius
+from smoothcert.stats import METHODS, cohen_radius, lecuyer_radius, li_radius, max_radius
 
 BOUNDS: dict[str, Callable[..., np.ndarray | np.float64]] = {
     "Cohen et al. 2019": cohen_radius, "Li et al. 2018": li_radius, "Lecuyer et al. 2019": lecuyer_radius,
@@ -119,28 +119,39 @@ def envelope(results: Sequence[Result], rho: float, runs: int | None = None) -> 
 
 @dataclass(frozen=True)
 class Theorems:
-    """Certified radius against p_A, the lower bound of the top class's probability, with p_B = 1 - p_A.
+    """Certified radius against p_A, the lower bound of the top class's probability, with p_B = 1 - p_A; and against n.
 
     Attributes:
-        sigma: noise level, the unit of the radii.
+        sigma: noise level, the unit of the radii. alpha: of each certificate. n: samples an image, at most.
         p_a: (P,). radii: of each theorem in `BOUNDS`, (P,).
         images: p_A of a run's certified images, sorted.
+        samples, most: (Q,) numbers of samples, and the radius where all of them agree.
     """
 
     sigma: float
+    alpha: float
+    n: int
     p_a: np.ndarray
     radii: dict[str, np.ndarray]
     images: np.ndarray
+    samples: np.ndarray
+    most: np.ndarray
 
 
 def theorems(store: Store, points: int = 400) -> Theorems:
-    """The radii of all theorems at a run's sigma, and where its images stand (Cohen et al. 2019, Figure 5)."""
+    """The radii of all theorems at a run's sigma, and what n samples can prove (Cohen et al. 2019, Figure 5).
+
+    There sigma is 1 and alpha .001; here they are the run's, and its own images and n are marked.
+    """
     run, votes = Result.of(store), votes_of(store)
     q_a = 2e-5 + (0.5 - 2e-5) * np.linspace(1, 0, points) ** 3  # dense where p_A is near 1
     p_a = 1 - q_a
+    alpha, n = store.identity["procedure"]["alpha"], int(run.n or votes.n.max())
+    samples = np.unique(np.geomspace(10, max(1e7, 10.0 * n), points).astype(np.int64))
     lower, _ = votes.lower(run.level)
     radii = {name: np.asarray(radius_of(p_a, q_a, run.sigma)) for name, radius_of in BOUNDS.items()}
-    return Theorems(run.sigma, p_a, radii, np.sort(lower[lower > 0.5]))
+    return Theorems(run.sigma, alpha, n, p_a, radii, np.sort(lower[lower > 0.5]), samples,
+                    np.asarray(max_radius(samples, alpha, run.sigma)))
 
 
 def bounds_compared(store: Store, name: str, rho: float) -> list[Curve]:

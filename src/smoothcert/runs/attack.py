@@ -30,6 +30,7 @@ from smoothcert.runs.gradients import fixed, repeatable
 from smoothcert.runs.prepare import Prepared, prepare, tallies
 from smoothcert.runs.progress import Progress, silent
 from smoothcert.runs.records import Record
+from smoothcert.runs.same_images import in_classes_of
 from smoothcert.runs.seeds import generator
 from smoothcert.runs.soft_answers import soft_answers
 from smoothcert.runs.store import Store, read_store
@@ -258,12 +259,13 @@ def _attackable(
 
 
 def _check(store: Store, run: Prepared, wanted: str) -> None:
-    """Raise StoreError unless the store's certificates are of this run's classifier and images, byte for byte."""
+    """Raise an error unless the store's certificates are of this run's classifier and images, byte for byte."""
     check_certificates(store, run.identity, run.indices, wanted)
-    index = store.column("index")
-    if index.max() >= len(run.data) or run.data.fingerprint(index) != store.identity["data"]["sha256"]:
-        raise StoreError(f"{store.folder} holds certificates of other images than those of {run.data.name} "
-                         f"({run.data.split}) here (their SHA-256 differs), so {wanted} cannot use it")
+    theirs = in_classes_of(store, run.data, f"{wanted} needs certificates of the images to be attacked")
+    if not np.array_equal(theirs.labels, run.data.labels):
+        raise StoreError(f"{store.folder} has its classes in the order {', '.join(theirs.class_names)}, and this run "
+                         f"in the order {', '.join(run.data.class_names)}, of one model: {wanted} needs the same "
+                         f"order; give --classes or --numeric-classes as there")
 
 
 def _norms(images: Tensor, moved: Tensor) -> list[tuple[float, float]]:

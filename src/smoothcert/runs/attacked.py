@@ -11,6 +11,7 @@ from smoothcert.data.load import KNOWN_SPECS
 from smoothcert.errors import StoreError
 from smoothcert.runs.adversaries import SETTING, read_adversaries
 from smoothcert.runs.config import PredictConfig, RunConfig
+from smoothcert.runs.same_images import in_classes_of
 from smoothcert.runs.store import Store
 
 AnyRun = TypeVar("AnyRun", bound=RunConfig)
@@ -74,17 +75,16 @@ def attacked_data(data: ImageData, config: PredictConfig, store: Store) -> Attac
     """The data set with the attacked images that `config` names.
 
     Raises:
-        StoreError: `store` is no attack store, or is of other images. InputError: no or several such settings.
-        FileError: it keeps no attacked images.
+        StoreError: `store` is no attack store, or keeps images of another shape. InputError: no or several
+        such settings, or images of other data. FileError: it keeps no attacked images.
     """
     if store.kind != "attack":
         raise StoreError(f"{store.folder} is a store of kind {store.kind}: adversaries takes an attack store")
     index, images = read_adversaries(store.folder, **config.setting)
-    told = store.identity["data"]
-    same = list(data.shape) == told["shape"] == list(images.shape[1:]) and index.max() < len(data)
-    if not same or data.fingerprint(np.unique(store.column("index"))) != told["sha256"]:
-        raise StoreError(f"{store.folder} attacked other images than those of {data.name} ({data.split}) here: give "
-                         f"its data, split, resize and crop")
+    in_classes_of(store, data, "give the data and the split that were attacked")
+    if images.shape[1:] != data.shape:
+        raise StoreError(f"{store.folder} keeps attacked images of shape {images.shape[1:]}, but attacked images of "
+                         f"shape {data.shape}: attack again into another folder")
     attack = store.identity["attack"]
     listed = {**{name: attack[name] for name in SETTING if name in attack}, **config.setting}
     setting = {name: value[0] if isinstance(value, list) else value for name, value in listed.items()}

@@ -24,7 +24,7 @@ from smoothcert.classes import match_classes
 from smoothcert.data import ImageData, select_indices, spaced
 from smoothcert.data.load import open_data
 from smoothcert.errors import FileError, InputError, ModelError
-from smoothcert.runs.arrays import read_arrays
+from smoothcert.runs.arrays import read_array, read_arrays
 from smoothcert.runs.classifiers import Classifier, model_card, open_classifier
 from smoothcert.runs.config import TrainConfig
 from smoothcert.runs.distributed import Ranks
@@ -160,7 +160,7 @@ def _read_labels(path: Path, pool: ImageData, indices: np.ndarray, num_classes: 
     Raises:
         FileError: it is missing or corrupt. InputError: it lacks an image, or has labels that are no classes.
     """
-    arrays = {"labels": _read_array(path)} if path.suffix == ".npy" else read_arrays(path)
+    arrays = {"labels": read_array(path)} if path.suffix == ".npy" else read_arrays(path)
     if "labels" not in arrays:
         raise FileError(f"{path} has no array `labels`, but {', '.join(arrays) or 'none'}")
     labels, of = arrays["labels"], arrays.get("indices", np.arange(len(pool)))
@@ -176,13 +176,6 @@ def _read_labels(path: Path, pool: ImageData, indices: np.ndarray, num_classes: 
         raise InputError(f"pseudo-labels: {path} has {what} for image {wrong[0]} of {pool.name}, and {len(wrong)} such "
                          f"in all; labels are classes, 0 to {num_classes - 1}")
     return Labels(table[indices])
-
-
-def _read_array(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise FileError(f"{path} is missing or no array of numpy: {error}") from None
 
 
 def open_teacher(spec: str, config: TrainConfig, data: ImageData, device: torch.device) -> Classifier:

@@ -13,7 +13,7 @@ from smoothcert.data.load import open_data
 from smoothcert.data.named import DATA_DIR_VARIABLE, HUB_SETS
 from smoothcert.errors import InputError
 from smoothcert.runs.classifiers import open_classifier
-from smoothcert.runs.manifest import images_at
+from smoothcert.runs.same_images import in_classes_of
 from smoothcert.runs.sameness import differences, without_unrecorded
 from smoothcert.runs.store import Store
 from smoothcert.smoothing import evaluation
@@ -45,17 +45,7 @@ def stored_data(
                          f"imagefolder:PATH")
     images = open_data(name, told["split"], data_dir=data_dir, resize=resize, crop=crop,
                        num_classes=store.num_classes, numeric_classes=numeric_classes)
-    images = images.with_classes(store.class_names, store.num_classes, str(store.folder), "give the data of the run")
-    if list(images.shape) != list(told["shape"]):
-        raise InputError(f"{name} has images of shape {images.shape}, and those of {store.folder} have "
-                         f"{tuple(told['shape'])}: give the run's --resize and --crop")
-    index = store.column("index")
-    if index.size and (index.max() >= len(images) or (images.labels[index] != store.column("label")).any()):
-        raise InputError(f"{name} has other labels than {store.folder}: it is another data set")
-    run = _run_indices(store)
-    if run is not None and images.fingerprint(run) != told["sha256"]:
-        raise InputError(f"{name} differs from the data of {store.folder}: the SHA-256 of its images is another")
-    return images
+    return in_classes_of(store, images)
 
 
 def stored_answers(store: Store, model: str, *, weights: str = "best", trust: bool = False
@@ -81,9 +71,3 @@ def stored_answers(store: Store, model: str, *, weights: str = "best", trust: bo
         return np.asarray(logits).argmax(axis=1)
 
     return answers
-
-
-def _run_indices(store: Store) -> np.ndarray | None:
-    """The images of the whole run, in its order; None where only the data's hash knows them."""
-    listed = images_at(store.identity, np.arange(store.identity["images"]["count"]))
-    return store.column("index") if listed is None and store.complete else listed

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from smoothcert.errors import StoreError
-from smoothcert.report.attacks import Attack, axis_of, empirical_curve, norm_of
+from smoothcert.report.attacked import Attack
+from smoothcert.report.attacks import axis_of, empirical_curve, norm_of
 from smoothcert.report.html.facts import Run
 from smoothcert.report.html.markup import Markup, embedded, rounded_down
 from smoothcert.report.studies import top_shares, wall
@@ -54,14 +55,16 @@ def packed(charts: Iterable[dict[str, Any]], attacks: Sequence[Attack]) -> Marku
                            embedded(list(levels)), ',"attacks":', embedded(attack_points(attacks)), "}"]))
 
 
+def drawn_attacks(attacks: Sequence[Attack]) -> list[Attack]:
+    """The attack stores that have a place beside l2 radii: those over eps, bounded in l2."""
+    return [one for one in attacks if axis_of(one.store) == "eps" and norm_of(one.store) == "l2"]
+
+
 def attack_points(attacks: Sequence[Attack]) -> list[dict[str, Any]]:
-    """Empirical accuracy at each l2 size of the attacks, at their largest m, steps and n; those over eps alone."""
-    found = []
-    for attack in attacks:
-        if axis_of(attack.store) == "eps" and norm_of(attack.store) == "l2":
-            curve = empirical_curve(attack.store, name=attack.name)
-            found.append({"name": curve.name, "size": curve.size.tolist(), "accuracy": rounded_down(curve.accuracy)})
-    return found
+    """Empirical accuracy at each l2 size of the attacks that are drawn, at their largest m, steps and n."""
+    curves = [empirical_curve(attack.store, name=attack.name) for attack in drawn_attacks(attacks)]
+    return [{"name": curve.name, "size": curve.size.tolist(), "accuracy": rounded_down(curve.accuracy)}
+            for curve in curves]
 
 
 def _dimension(run: Run) -> int | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from smoothcert.errors import InputError, SmoothcertError, StoreError
-from smoothcert.report.attacks import Attack
+from smoothcert.report.attacked import Attack
 from smoothcert.report.gallery import Gallery, ImagesOf, gallery_of
 from smoothcert.report.html.facts import Run
 from smoothcert.report.interop import Named, open_records

@@ -115,7 +115,9 @@
         hovertemplate: "%{y:.2f} % of images" });
     });
     at(id).parentElement.hidden = !runs.some((run) => run.votes);
-    Plotly.react(at(id), traces, layout(words, "images (%)", { x: { range: [0, 1] }, y: { type: "log", tickvals: [0.0001, 0.001, 0.01, 0.1, 1, 10, 100] } }), settings());
+    const least = Math.min(...traces.flatMap((trace) => trace.y.filter((v) => v !== null)));
+    const tickvals = least > 0.2 ? [0.2, 0.5, 1, 2, 5, 10, 20, 50, 100] : [0.0001, 0.001, 0.01, 0.1, 1, 10, 100];
+    Plotly.react(at(id), traces, layout(words, "images (%)", { x: { range: [0, 1] }, y: { type: "log", tickvals } }), settings());
   }
 
   function drawAll() {

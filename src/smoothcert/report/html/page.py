@@ -9,12 +9,14 @@ from importlib import resources
 import numpy as np
 
 from smoothcert.errors import SmoothcertError
-from smoothcert.report.attacks import Attack, axis_of, norm_of, outcomes
+from smoothcert.report.attacked import Attack
+from smoothcert.report.attacks import axis_of, norm_of, outcomes
 from smoothcert.report.compare import why_not_side_by_side
 from smoothcert.report.figures import alpha_words, down, percent, sigma_words
 from smoothcert.report.gallery import Gallery
 from smoothcert.report.html.charts import LOWER, chart_data, packed
 from smoothcert.report.html.facts import ASSUMES, SAYS, SAYS_NOT, Run, settings, warnings
+from smoothcert.report.html.legends import points_legend, swatch
 from smoothcert.report.html.markup import Markup, element, joined, sortable
 from smoothcert.report.html.selftested import selftested
 from smoothcert.report.naming import few, grouped
@@ -63,7 +65,7 @@ def report_page(
 
 def _header(title: str, runs: Sequence[Run], rho: float) -> Markup:
     images = sum(run.result.images for run in runs)
-    words = (f"{len(runs)} run{'s' if len(runs) > 1 else ''}, {images:,} images. Percentages and radii are "
+    words = (f"{len(runs):,} run{'s' if len(runs) > 1 else ''}, {images:,} images. Percentages and radii are "
              f"rounded down. Lower bounds hold with probability {1 - rho:g} at one radius chosen beforehand.")
     theme = element("label", "Colours ", element("select", *(element("option", word, value=word.lower()) for word in
                                                              ("Auto", "Light", "Dark")), id="theme"))
@@ -79,7 +81,7 @@ def _missing(problems: Sequence[SmoothcertError]) -> Markup:
 
 def _warned(runs: Sequence[Run], attacks: Sequence[Attack]) -> Markup:
     """What to beware of: first what speaks against holding the runs against each other, then each run's own."""
-    why_not, lacking = why_not_side_by_side([run.result for run in runs])
+    why_not, lacking = why_not_side_by_side([*(run.result for run in runs), *attacks])
     items = [element("li", element("strong", "Not to be compared"), f": {'; '.join([why_not, *lacking])}.")
              ] if why_not else []
     found = [(run.name, line) for run in runs for line in warnings(run)]
@@ -92,7 +94,7 @@ def _warned(runs: Sequence[Run], attacks: Sequence[Attack]) -> Markup:
 
 
 def _curves(runs: Sequence[Run], attacks: Sequence[Attack]) -> Markup:
-    boxes = [element("label", element("input", type="checkbox", checked=True, data_run=k), _swatch(k), run.name,
+    boxes = [element("label", element("input", type="checkbox", checked=True, data_run=k), swatch(k), run.name,
                      element("small", f"ACR {down(run.result.acr, 3)}")) for k, run in enumerate(runs)]
     bounds = [element("option", words, value=name) for name, words in (*LOWER, ("", "none"))]
     axes = [element("option", words, value=value) for value, words in (
@@ -104,25 +106,12 @@ def _curves(runs: Sequence[Run], attacks: Sequence[Attack]) -> Markup:
                 element("label", "Axis ", element("select", *axes, id="axis")), class_="controls"),
         element("div", class_="chart", id="curve", role="img",
                 aria_label="Curves of certified accuracy against radius; the table below holds the same figures"),
-        _points_words(attacks),
+        points_legend(attacks, len(runs)),
         element("p", element("label", "Read the curves at l2 radius ",
                              element("input", type="number", id="at", min="0", step="0.05", value="0.25"))),
         element("div", id="read", aria_live="polite"),
         element("noscript", element("p", "The curves need JavaScript; the tables do not.")), id="curves",
     )
-
-
-def _points_words(attacks: Sequence[Attack]) -> Markup:
-    if not attacks:
-        return Markup("")
-    told = ", ".join(f"{attack.name} ({attack.store.identity['images']['count']:,} images)" for attack in attacks)
-    return element("p", element("small", f"Dotted with points: accuracy under attack, {told}. Only a curve over those "
-                                         f"same images can be compared with it."))
-
-
-def _swatch(k: int) -> Markup:
-    line = element("line", x1="0", y1="5", x2="34", y2="5", class_=f"s{k % 7} d{k % 6}")
-    return element("svg", line, width="34", height="10", aria_hidden="true")
 
 
 def _tables(runs: Sequence[Run], radii: Sequence[float], rho: float) -> Iterator[Markup | str]:

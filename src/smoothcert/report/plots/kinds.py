@@ -4,6 +4,7 @@ To add one, write a drawing function (arrays -> figure), a gathering one (reques
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,17 +12,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from smoothcert.analysis.estimates import Estimates
-from smoothcert.analysis.panels import noise_panels, resolution_study
-from smoothcert.analysis.regions import decision_regions
 from smoothcert.checks import check_known, check_probability
 from smoothcert.errors import InputError, SmoothcertError
-from smoothcert.report.attacks import Attack
+from smoothcert.report.attacked import Attack
 from smoothcert.report.bound_curves import bound_panels
 from smoothcert.report.compare import why_not_side_by_side
 from smoothcert.report.curves import Curve
-from smoothcert.report.denoising import contraction_of, denoised_copies, denoised_gallery, failures_of
-from smoothcert.report.gallery import ImagesOf, gallery_of
 from smoothcert.report.interop import Named, open_records
 from smoothcert.report.plots.bounding import draw_bounds
 from smoothcert.report.plots.counts import draw_abstention, draw_scatter, draw_top_shares, draw_wall
@@ -37,8 +33,17 @@ from smoothcert.report.plots.lines import (
     draw_theorems,
 )
 from smoothcert.report.plots.observed import best_observed, observed, shared_norm
+from smoothcert.report.plots.of_images import (
+    gather_contraction,
+    gather_denoised,
+    gather_failures,
+    gather_gallery,
+    gather_panels,
+    gather_regions,
+    gather_resolution,
+)
 from smoothcert.report.plots.requests import Kind, Request
-from smoothcert.report.present import check_records
+from smoothcert.report.plots.style import warn_above
 from smoothcert.report.results import Result
 from smoothcert.report.robustness import Robustness
 from smoothcert.report.same_data import check_same_data
@@ -58,10 +63,8 @@ from smoothcert.report.studies import (
 from smoothcert.report.thin import drawn_curve
 from smoothcert.report.upper import Upper, upper_bound
 from smoothcert.report.votes import Votes, votes_of
-from smoothcert.runs.recertify import noise_of
 from smoothcert.runs.store import Store
 
-_PANEL_SIGMA = (0.12, 0.25, 0.5, 1.0)
 _FRONT = ("denoiser", "walk-jump", "front-option")
 
 
@@ -76,12 +79,18 @@ def picture(kind: str, request: Request) -> Figure:
 def draw_picture(kind: str, request: Request) -> tuple[Figure, list[SmoothcertError]]:
     """Open the stores, gather and draw; what went wrong with single ones of many stands beside the figure.
 
+    Warns, also above the picture, where what it shows side by side is of different data or images.
+
     Raises:
         UnknownNameError: no such kind; the closest is named. InputError: an option that it does not take, or another
             number of stores than it takes. StoreError, FileError: too few stores that it can be made from.
     """
     ready, problems = open_request(kind, request)
-    return KINDS[kind].draw(KINDS[kind].gather(ready)), problems
+    figure = KINDS[kind].draw(KINDS[kind].gather(ready))
+    if why_not := _why_not_side_by_side(ready.opened):
+        warnings.warn(f"the runs are not to be compared: {why_not}", stacklevel=2)
+        warn_above(figure, f"Not to be compared: {why_not}")
+    return figure, problems
 
 
 def open_request(kind: str, request: Request) -> tuple[Request, list[SmoothcertError]]:
@@ -92,7 +101,7 @@ def open_request(kind: str, request: Request) -> tuple[Request, list[SmoothcertE
                                     whole=chosen.most is not None)
     if problems and len(opened) < chosen.least:
         raise type(problems[0])("\n".join(map(str, problems)))
-    return replace(request, opened=tuple(opened)), problems
+    return replace(request, opened=chosen.together(tuple(opened))), problems
 
 
 def _opened(kind: Kind, radius_column: str | None, one: Named) -> Any:
@@ -114,47 +123,57 @@ def check_request(kind: str, request: Request) -> None:
         raise InputError(f"{kind} takes {wanted} store(s), got {count}")
 
 
+def _why_not_side_by_side(opened: Sequence[Any]) -> str:
+    """Why what a picture shows of several runs does not belong side by side; "" where it does."""
+    runs = [run for run in (one[0] if isinstance(one, tuple) else one for one in opened)
+            if isinstance(run, Result | Attack)]
+    reason, lacking = why_not_side_by_side(runs) if runs else ("", [])
+    return "; ".join([reason, *lacking]) if reason else ""
+
+
 def _result(store: Store, name: str) -> Result:
     return Result.of(store, name).in_norm("l2")
 
 
-def _votes(store: Store, name: str) -> tuple[str, Votes, float]:
-    return name, votes_of(store), store.identity["procedure"]["alpha"]
+def _votes(store: Store, name: str) -> tuple[Result, Votes, float]:
+    return Result.of(store, name), votes_of(store), store.identity["procedure"]["alpha"]
 
 
 def _result_or_attack(store: Store, name: str) -> Result | Attack:
     return Attack.of(store, name) if store.kind == "attack" else _result(store, name)
 
 
-def _comparable(request: Request) -> tuple[Result, ...]:
-    check_same_data(request.opened)
-    return request.opened
-
-
-def _apart(request: Request) -> tuple[list[Result], list[Attack]]:
+def _apart(opened: Sequence[Any]) -> tuple[list[Result], list[Attack]]:
     """The certified runs and the attack stores."""
-    return ([one for one in request.opened if isinstance(one, Result)],
-            [one for one in request.opened if isinstance(one, Attack)])
+    return [one for one in opened if isinstance(one, Result)], [one for one in opened if isinstance(one, Attack)]
 
 
-def _only(request: Request) -> tuple[Store, str]:
-    return request.opened[0]
+def _shared(opened: tuple[Result, ...]) -> tuple[Result, ...]:
+    """Two runs over the images that both have."""
+    check_same_data(opened)
+    first, second = opened
+    return among(first, second.index), among(second, first.index)
 
 
-def _curves(request: Request) -> tuple[list[Curve], list[Upper], str]:
-    """Certified curves, the empirical upper bounds that attack stores prove, and why the curves are not comparable."""
-    results, attacks = _apart(request)
-    reason, lacking = why_not_side_by_side(results) if results else ("", [])
-    why_not = "; ".join([reason, *lacking]) if reason else ""
-    if why_not:
-        warnings.warn(f"the curves are not to be compared: {why_not}", stacklevel=2)
+def _attacked_alone(opened: tuple[Result | Attack, ...]) -> tuple[Result | Attack, ...]:
+    """The certified runs over the images that were attacked, and the attack stores."""
+    results, attacks = _apart(opened)
+    if not attacks or not results:
+        raise InputError("empirical shows certify stores beside attack stores: give at least one of each")
+    attacked = np.unique(np.concatenate([attack.index for attack in attacks]))
+    return *(among(result, attacked) for result in results), *attacks
+
+
+def _curves(request: Request) -> tuple[list[Curve], list[Upper]]:
+    """Certified curves, and the empirical upper bounds that attack stores prove."""
+    results, attacks = _apart(request.opened)
     return ([drawn_curve(result, request.rho) for result in results],
-            [upper_bound(attack.store, attack.name) for attack in attacks], why_not)
+            [upper_bound(attack.store, attack.name) for attack in attacks])
 
 
 def _envelopes(request: Request) -> Envelopes:
     """Of certified runs, or of attack stores, the best of each method."""
-    results, attacks = _apart(request)
+    results, attacks = _apart(request.opened)
     if results and attacks:
         raise InputError("envelope shows certify stores or attack stores: give one kind alone")
     if results:
@@ -168,19 +187,15 @@ def _envelopes(request: Request) -> Envelopes:
 
 
 def _empirical(request: Request) -> Empirical:
-    """Certified curves over the images that were attacked, and the accuracies under attack."""
-    results, attacks = _apart(request)
-    if not attacks or not results:
-        raise InputError("empirical shows certify stores beside attack stores: give at least one of each")
+    """Certified curves, and the accuracies under attack."""
+    results, attacks = _apart(request.opened)
     norm = shared_norm(attacks)
-    attacked = np.unique(np.concatenate([attack.store.column("index") for attack in attacks]))
-    shared = [among(result if norm == "l2" else result.in_linf(), attacked) for result in results]
-    return Empirical([drawn_curve(result, request.rho) for result in shared],
-                     [one for attack in attacks for one in observed(attack)], norm)
+    curves = [drawn_curve(result if norm == "l2" else result.in_linf(), request.rho) for result in results]
+    return Empirical(curves, [one for attack in attacks for one in observed(attack)], norm)
 
 
 def _projection(request: Request) -> Any:
-    store, name = _only(request)
+    store, name = request.only
     n, alpha = request.options.get("n"), request.options.get("alpha")
     if n and alpha:
         raise InputError("a projection is over n or over alpha: give one of --n and --alpha")
@@ -190,113 +205,38 @@ def _projection(request: Request) -> Any:
     return projected_over_n(store, name, n or [taken // 10 or 1, taken * 10, taken * 100], request.rho)
 
 
-def _gallery(request: Request) -> Any:
-    return gallery_of(_only(request)[0], _images(request), request.options.get("count", 36))
-
-
-def _panels(request: Request) -> Any:
-    store, image, key = _one_image(request)
-    sigmas = request.options.get("sigma") or sorted({*_PANEL_SIGMA, store.identity["noise"]["sigma"]})
-    return noise_panels(image, sigmas, int(store.identity["seed"]), key)
-
-
-def _resolution(request: Request) -> Any:
-    store, image, key = _one_image(request)
-    sigma = request.options.get("sigma") or [store.identity["noise"]["sigma"]]
-    if len(sigma) > 1:
-        raise InputError(f"resolution shows one sigma, got {len(sigma)}")
-    return resolution_study(image, sigma[0], seed=int(store.identity["seed"]), key=key)
-
-
-def _regions(request: Request) -> Any:
-    if request.answers_of is None:
-        raise InputError("regions needs the base classifier: give --model")
-    store, image, key = _one_image(request)
-    answers, images = request.answers_of(store), _images(request)(store)
-    found = decision_regions(answers, image, noise_of(store), store.num_classes, seed=int(store.identity["seed"]),
-                             key=key)
-    row = np.flatnonzero(store.column("index") == key)
-    radius = float(store.column("radius")[row[0]]) if len(row) and store.kind == "certify" else 0.0
-    return found, tuple(images.class_names), radius
-
-
-def _denoised(request: Request) -> Any:
-    how, count = _estimates(request, "denoised"), request.options.get("count", 8)
-    if "image" in request.options:
-        store, image, key = _one_image(request)
-        return denoised_copies(store, image, key, how, count)
-    return denoised_gallery(_only(request)[0], _images(request), how, count)
-
-
-def _failures(request: Request) -> Any:
-    first, second = request.opened
-    how = request.estimates_of(second[0]) if request.estimates_of else None
-    return failures_of(first, second, _images(request), how, request.options.get("count", 12))
-
-
-def _contraction(request: Request) -> Any:
-    how, copies = _estimates(request, "contraction"), request.options.get("n", [64])
-    if len(copies) > 1:
-        raise InputError(f"contraction takes one --n, the number of noisy copies an image; got {len(copies)}")
-    return contraction_of(_only(request)[0], _images(request), how, request.options.get("count", 100), copies[0])
-
-
-def _estimates(request: Request, kind: str) -> Estimates:
-    if request.estimates_of is None:
-        raise InputError(f"{kind} needs a denoiser: give --denoiser, its directory")
-    return request.estimates_of(_only(request)[0])
-
-
-def _one_image(request: Request) -> tuple[Store, np.ndarray, int]:
-    """The image asked for, else the one of the median radius, and its index."""
-    store = _only(request)[0]
-    check_records(store)
-    index, key = store.column("index"), request.options.get("image")
-    if key is None:
-        order = np.argsort(store.column("radius"), kind="stable") if store.kind == "certify" else np.arange(1)
-        key = int(index[order[len(order) // 2]])
-    elif key not in index:
-        raise InputError(f"image {key} is not among those of {store.folder}, such as {index[0]}")
-    return store, _images(request)(store).batch([key])[0], key
-
-
-def _images(request: Request) -> ImagesOf:
-    if request.images_of is None:
-        raise InputError("this kind of picture needs the data set of the store")
-    return request.images_of
-
-
 KINDS: dict[str, Kind] = {
     "curve": Kind(_curves, lambda data: draw_curves(*data), "certified accuracy against radius, with lower bounds, and "
                   "the upper bounds that attacks prove", of=_result_or_attack),
     "envelope": Kind(_envelopes, draw_envelopes, "the best of several runs of each method at each radius, or attack "
                      "stores' at each eps, bound at rho / number of runs", least=2, of=_result_or_attack),
     "empirical": Kind(_empirical, draw_empirical, "certified accuracy, and accuracy under the attacks of attack stores",
-                      least=2, of=_result_or_attack),
-    "bounds": Kind(lambda r: bounds_compared(*_only(r), r.rho), draw_curves,
+                      least=2, of=_result_or_attack, together=_attacked_alone),
+    "bounds": Kind(lambda r: bounds_compared(*r.only, r.rho), draw_curves,
                    "the radii of Cohen, Li and Lecuyer from the same counts", most=1),
-    "theorems": Kind(lambda r: theorems(_only(r)[0]), draw_theorems,
+    "theorems": Kind(lambda r: theorems(r.only[0]), draw_theorems,
                      "radius against p_A under Cohen, Li and Lecuyer, and where the images stand", most=1),
     "projection": Kind(_projection, draw_curves, "the same run at another n (an estimate) or alpha",
                        ("n", "alpha"), most=1),
     "abstention": Kind(lambda r: shares(r.opened), draw_abstention, "right, wrong and abstained", of=Result.of),
-    "votes": Kind(lambda r: top_shares(r.opened), draw_top_shares, "histograms of p_A, observed and bounded",
-                  of=_votes),
+    "votes": Kind(lambda r: top_shares([(run.name, *told) for run, *told in r.opened]), draw_top_shares,
+                  "histograms of p_A, observed and bounded", of=_votes),
     "wall": Kind(lambda r: wall(r.opened), draw_wall, "sorted radii under r_max, the most n samples can prove",
                  of=_result),
-    "scatter": Kind(lambda r: pairs(*_comparable(r)), draw_scatter, "radius of each image in two runs",
-                    least=2, most=2, of=_result),
-    "gallery": Kind(_gallery, draw_gallery, "images sorted by radius, clean and noisy", ("count",), most=1),
-    "panels": Kind(_panels, draw_panels, "one image at several sigma", ("image", "sigma"), most=1),
-    "resolution": Kind(_resolution, draw_resolution, "the same noise at several image sizes, after average pooling",
-                       ("image", "sigma"), most=1),
-    "regions": Kind(_regions, lambda data: draw_regions(*data), "classes on a plane through an image, and its votes",
+    "scatter": Kind(lambda r: pairs(*r.opened), draw_scatter, "radius of each image in two runs",
+                    least=2, most=2, of=_result, together=_shared),
+    "gallery": Kind(gather_gallery, draw_gallery, "images sorted by radius, clean and noisy", ("count",), most=1),
+    "panels": Kind(gather_panels, draw_panels, "one image at several sigma", ("image", "sigma"), most=1),
+    "resolution": Kind(gather_resolution, draw_resolution,
+                       "the same noise at several image sizes, after average pooling", ("image", "sigma"), most=1),
+    "regions": Kind(gather_regions, lambda data: draw_regions(*data),
+                    "classes on a plane through an image, and its votes",
                     ("image", "model", "weights", "trust"), most=1),
-    "denoised": Kind(_denoised, draw_denoised, "images as they are, noisy, and denoised",
+    "denoised": Kind(gather_denoised, draw_denoised, "images as they are, noisy, and denoised",
                      ("image", "count", *_FRONT), most=1),
-    "failures": Kind(_failures, draw_failures, "images that the first of two runs certifies at a larger radius",
+    "failures": Kind(gather_failures, draw_failures, "images that the first of two runs certifies at a larger radius",
                      ("count", "denoiser"), least=2, most=2),
-    "contraction": Kind(_contraction, draw_contraction, "how far a denoiser contracts noise, and moves the image",
+    "contraction": Kind(gather_contraction, draw_contraction, "how far a denoiser contracts noise, and moves the image",
                         ("count", "n", *_FRONT), most=1),
     "distributional": Kind(lambda r: bound_panels(r.opened), draw_bounds,
                            "bounds on the expected loss against rho, and the worst case found", of=Robustness.of),

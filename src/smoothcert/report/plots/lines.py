@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from textwrap import wrap
 from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from smoothcert.report.curves import Curve
 from smoothcert.report.plots.style import COLOURS, INK, handle, legend, look, marker, new_figure, styled
@@ -41,19 +41,16 @@ class Empirical:
 
 
 @styled
-def draw_curves(curves: Sequence[Curve], uppers: Sequence[Upper] = (), why_not: str = "") -> Figure:
-    """Step curves with a band down to their lower bound, and empirical upper bounds as dashed lines; `why_not` says why
-    the curves are not to be compared."""
+def draw_curves(curves: Sequence[Curve], uppers: Sequence[Upper] = ()) -> Figure:
+    """Step curves with a band down to their lower bound, and empirical upper bounds as dashed lines."""
     figure, axes = _axes("certified accuracy (%)" if not uppers else "accuracy (%)")
-    right = max([_furthest(curves), *(float(one.radius[-1]) * 1.03 for one in uppers)]) or 1.0
+    right = max([_furthest(curves), *(float(one.radius[-1]) * 1.03 for one in uppers)])
     for number, curve in enumerate(curves):
         _step(axes, curve, number, right)
     drawn = [axes.step(one.radius, 100 * one.accuracy, where="post", color=INK, linestyle=_UPPER[k % len(_UPPER)],
                        linewidth=1.4)[0] for k, one in enumerate(uppers)]
     _finish(axes, right, [curve.name for curve in curves],
             extra=[(line, f"{one.name}, empirical upper bound") for line, one in zip(drawn, uppers, strict=True)])
-    if why_not:
-        axes.set_title("\n".join(wrap(f"Not to be compared: {why_not}", 100)[:4]), fontsize=8, loc="left")
     return figure
 
 
@@ -106,7 +103,7 @@ def _bests(data: Envelopes) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.nd
 def draw_empirical(data: Empirical) -> Figure:
     """Certified curves, and accuracy under attack at each eps with its interval."""
     figure, axes = _axes("accuracy (%)")
-    right = max(_furthest(data.curves), *(float(one.eps.max()) * 1.04 for one in data.observed), 0.0)
+    right = max(_furthest(data.curves), *(float(one.eps.max()) * 1.04 for one in data.observed))
     for number, curve in enumerate(data.curves):
         _step(axes, curve, number, right)
     drawn = []
@@ -123,19 +120,24 @@ def draw_empirical(data: Empirical) -> Figure:
 
 @styled
 def draw_theorems(data: Theorems) -> Figure:
-    """A line for each theorem, and a tick for each certified image on the axis of p_A."""
-    figure = new_figure()
-    axes = figure.add_subplot(xlabel="p_A (lower bound of the top class's probability; p_B = 1 - p_A)",
-                              ylabel=f"certified l2 radius at sigma {data.sigma:g}")
+    """A line for each theorem over p_A, with a tick for each certified image; beside it what n samples can prove."""
+    figure = new_figure(9.6)
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2), sharey=True)
     for number, radius in enumerate(data.radii.values()):
-        axes.plot(data.p_a, radius, **look(number))
-        axes.plot(data.p_a[20 + 9 * number :: 60], radius[20 + 9 * number :: 60], marker(number),
+        left.plot(data.p_a, radius, **look(number))
+        left.plot(data.p_a[20 + 9 * number :: 60], radius[20 + 9 * number :: 60], marker(number),
                   color=look(number)["color"])
-    axes.set_xlim(0.5, 1.005)
-    axes.set_ylim(0, None)
-    ticks = axes.plot(data.images, np.full(len(data.images), 0.012), "|", color=INK, markersize=9, alpha=0.5,
-                      transform=axes.get_xaxis_transform())
-    _numbered(axes, list(data.radii), [(ticks[0], "images of the run")])
+    top = max(float(data.most[-1]), *(float(radius.max()) for radius in data.radii.values()))
+    left.set(xlim=(0.5, 1.005), ylim=(0, 1.03 * top), ylabel=f"certified l2 radius at sigma {data.sigma:g}",
+             xlabel="p_A (lower bound of the top class's probability; p_B = 1 - p_A)")
+    ticks = left.plot(data.images, np.full(len(data.images), 0.012), "|", color=INK, markersize=9, alpha=0.5,
+                      transform=left.get_xaxis_transform())
+    _numbered(left, list(data.radii), [(ticks[0], "images of the run")])
+    line = right.plot(data.samples, data.most, **look(0))
+    own = right.plot(data.n, np.interp(data.n, data.samples, data.most), "o", color=INK)
+    right.set(xscale="log", xlim=(data.samples[0], data.samples[-1]), xlabel="samples, all of which agree")
+    right.xaxis.set_major_formatter(EngFormatter(sep=""))
+    legend(right, [*line, *own], [f"r_max at alpha {data.alpha:g}", f"n of the run, {data.n:,}"], loc="lower right")
     return figure
 
 
@@ -151,7 +153,7 @@ def _axes(ylabel: str) -> tuple[Figure, Any]:
 
 
 def _furthest(curves: Sequence[Curve]) -> float:
-    return max((float(curve.radius[-1]) for curve in curves), default=0.0) * 1.03 or 1.0
+    return max((float(curve.radius[-1]) for curve in curves), default=0.0) * 1.03
 
 
 def _step(axes: Any, curve: Curve, number: int, right: float, band: bool = True, width: float | None = None) -> None:
@@ -173,5 +175,5 @@ def _band(axes: Any, radius: np.ndarray, lower: np.ndarray, accuracy: np.ndarray
 
 
 def _finish(axes: Any, right: float, names: list[str], extra: Sequence[tuple[Any, str]] = ()) -> None:
-    axes.set_xlim(0, right)
+    axes.set_xlim(0, right or 1.0)
     _numbered(axes, names, extra)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from smoothcert.errors import InputError
-from smoothcert.report.attacks import Attack, axis_of, empirical_curve, norm_of
+from smoothcert.report.attacked import Attack
+from smoothcert.report.attacks import axis_of, empirical_curve, norm_of
 from smoothcert.report.plots.lines import Observed
 from smoothcert.stats import clopper_pearson
 

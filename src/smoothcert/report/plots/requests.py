@@ -36,6 +36,11 @@ class Request:
     estimates_of: Callable[[Store], Estimates] | None = None
     opened: tuple[Any, ...] = ()
 
+    @property
+    def only(self) -> tuple[Store, str]:
+        """The store of a kind that takes one whole, and its name."""
+        return self.opened[0]
+
 
 def _whole(store: Store, name: str) -> tuple[Store, str]:
     check_records(store)
@@ -53,6 +58,7 @@ class Kind:
         options: names of the options it takes beside the common ones.
         most: how many stores it takes at most, and `least` at least.
         of: (store, name) -> what `gather` takes of a store, or an error where the store does not have it.
+        together: what is taken of all stores, cut to what they have in common.
     """
 
     gather: Callable[[Request], Any]
@@ -62,3 +68,4 @@ class Kind:
     least: int = 1
     most: int | None = None
     of: Callable[[Store, str], Any] = _whole
+    together: Callable[[tuple[Any, ...]], tuple[Any, ...]] = tuple

@@ -5,6 +5,7 @@ grey. Names that users chose are never read as mathematics.
 """
 
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import matplotlib as mpl
@@ -23,6 +24,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 NAMED = 24
 """Series that a legend names."""
 INK, FAINT = "#222222", "#8a8a8a"
+_SMALL, _WIDTH = 8, 100
+"""The size of a warning above a picture, and the characters of its lines."""
 STYLE: Any = {
     "font.size": 10, "font.family": "DejaVu Sans", "axes.titlesize": 10, "figure.titlesize": 11,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
@@ -78,6 +81,13 @@ def styled(function: Any) -> Any:
     return drawn
 
 
+@styled
+def warn_above(figure: Figure, words: str) -> None:
+    """Put a warning above everything that a figure shows, in at most four lines."""
+    figure.set_label("\n".join(wrap(words, _WIDTH)[:4]))  # a title may be put above it, once for each file
+    figure.suptitle(str(figure.get_label()), fontsize=_SMALL, x=0.01, ha="left")
+
+
 def check_ending(file: Path) -> str:
     """The kind of picture that a file's name asks for, or InputError."""
     kind = file.suffix.lstrip(".").lower()
@@ -92,6 +102,8 @@ def save(figure: Figure, file: Path, title: str = "") -> None:
     kind = check_ending(file)
     make_folder(file.parent)
     with mpl.rc_context(STYLE):
-        if title:
+        if title and (warning := figure.get_label()):
+            figure.suptitle(f"{title}\n{warning}", fontsize=_SMALL, x=0.01, ha="left")
+        elif title:
             figure.suptitle(title)
         write_whole(file, lambda temporary: figure.savefig(temporary, format=kind, **KINDS[kind]))
