@@ -25,6 +25,7 @@ from smoothcert.runs.modeldir import (
     runs_code,
     source_of,
 )
+from smoothcert.runs.zoo import local_path
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
 from smoothcert.smoothing.adapters import Fit, adapted, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
@@ -52,15 +53,17 @@ class Classifier:
 
 
 def model_card(spec: str) -> ModelCard | None:
-    """The card of a model folder, None for any other way to name a model.
+    """The card of a model folder or an entry of the zoo, None for any other way to name a model.
 
     Raises:
-        FileError: neither; the message lists the ways. ModelError: the folder holds a denoiser.
+        FileError: neither; the message lists the ways. UnknownNameError: no such entry. ModelError: the folder holds a
+        denoiser.
     """
-    folder = Path(spec)
+    folder = local_path(spec)
     if not folder.is_dir():
         if not is_model_spec(spec):
-            raise FileError(f"there is no model folder {spec}; a model may also be given as {', '.join(MODEL_FORMS)}")
+            raise FileError(f"there is no model folder {spec}; a model may also be given as zoo:NAME, "
+                            f"{', '.join(MODEL_FORMS)}")
         return None
     check_model_dir(folder)
     card = read_card(folder)
@@ -98,9 +101,10 @@ def open_classifier(
     beside: dict[str, Any] = {}
     coded: str | None = spec
     outputs: Sequence[int | str] | None = None
-    if Path(spec).is_dir():
+    folder = local_path(spec)
+    if folder.is_dir():
         model_card(spec)
-        model, card = read_network(Path(spec), weights, trust)
+        model, card = read_network(folder, weights, trust)
         if card.input_shape != input_shape:
             raise ModelError(f"{spec} takes images of shape {card.input_shape}, the data set has {input_shape}: use "
                              f"the data it was trained on, or --resize and --crop")

@@ -12,20 +12,23 @@ import inspect
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from smoothcert.denoise import Attractor, DenoisedClassifier, WalkJump, build_denoiser
 from smoothcert.errors import FileError, InputError, ModelError, SmoothcertError
 from smoothcert.limits import inside
 from smoothcert.models import build_model, load_model, model_names
-from smoothcert.runs.files import explained, make_folder, write_whole
+from smoothcert.runs.compact import compact, expanded
+from smoothcert.runs.files import claim_folder, explained, make_folder, sha256, write_whole
 from smoothcert.runs.modelcard import ModelCard, check_model_dir, is_model_dir, read_card, write_card
+from smoothcert.runs.zoo import local_path
 from smoothcert.smoothing.content import state_parts
 
 DENOISER = "denoiser"
@@ -57,13 +60,17 @@ def runs_code(card: ModelCard) -> bool:
     return card.kind == "classifier" and card.model not in model_names()
 
 
-def read_network(folder: Path, weights: str = "best", trust: bool = False) -> tuple[nn.Module, ModelCard]:
+def read_network(folder: Path | str, weights: str = "best", trust: bool = False) -> tuple[nn.Module, ModelCard]:
     """The network of a model folder with its best or last weights, in eval mode; a `DenoisedClassifier` where it was
     trained behind a denoiser.
 
+    Args:
+        folder: a path, or `zoo:NAME`.
     Raises:
         FileError: missing or corrupt files. ModelError: weights of another network, or code that is not trusted.
+        UnknownNameError: no such entry of the zoo.
     """
+    folder = local_path(folder)
     card = read_card(folder)
     if runs_code(card) and not trust:
         raise ModelError(f"{folder} was trained from {card.model}, and rebuilding it runs that code: read it, then "
@@ -83,20 +90,25 @@ def read_network(folder: Path, weights: str = "best", trust: bool = False) -> tu
     return network.eval(), card
 
 
-def _check_sketch(folder: Path, card: ModelCard, path: Path, state: dict[str, torch.Tensor]) -> None:
+def _check_sketch(folder: Path, card: ModelCard, path: Path, state: dict[str, Tensor]) -> None:
     """Compare a network that takes no memory yet with the weights there are, so that none larger is ever built."""
     try:
         with torch.device("meta"):
-            wanted = {name: tensor.shape for name, tensor in build_network(card).state_dict().items()}
+            wanted = {name: _form(tensor) for name, tensor in build_network(card).state_dict().items()}
     except SmoothcertError:
         raise
     except Exception as error:  # sizes that torch cannot count, settings of other types
         raise FileError(f"{folder / 'model.json'} describes no network that can be built: {error}") from None
     differing = [name for name in {**wanted, **state} if name not in wanted or name not in state
-                 or wanted[name] != state[name].shape]
+                 or wanted[name] != _form(state[name])]
     if differing:
         raise ModelError(f"{path} holds the weights of another network than {folder / 'model.json'} names: they differ "
                          f"in {', '.join(differing[:5])}{' and others' if len(differing) > 5 else ''}")
+
+
+def _form(tensor: Tensor) -> tuple[torch.Size, bool]:
+    """Shape, and whether it holds floating-point numbers: int8 weights whose scales are lost are no weights."""
+    return tensor.shape, tensor.is_floating_point()
 
 
 def read_denoiser(folder: Path) -> tuple[nn.Module, ModelCard]:
@@ -135,18 +147,48 @@ def weights_file(folder: Path, weights: str) -> Path:
 
 def write_weights(path: Path, network: nn.Module) -> None:
     """The state dict as safetensors, whole or not at all."""
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
-    write_whole(path, lambda temporary: save_file(state, temporary))
+    _write_state(path, network.state_dict())
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Raises FileError for a missing or corrupt file."""
+def _write_state(path: Path, state: dict[str, Tensor]) -> None:
+    content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    write_whole(path, lambda temporary: save_file(content, temporary))
+
+
+def write_compact_model(source: Path, out: Path, dtype: str = "int8") -> ModelCard:
+    """Write a model folder with the best weights of another one in few bytes, and return its card.
+
+    Only weights are stored in `dtype` (see `compact`): the network is float32 as ever, with other weights than the
+    source's. Its card's identity says of which file (SHA-256) and how they were made. A denoiser that belongs to the
+    source is made compact likewise. There are no checkpoints: training cannot go on from it, though another can start.
+
+    Raises:
+        FileError: the source is no model folder, or is corrupt. InputError: it is compact already, or an unknown dtype.
+        ModelError: weights that are not finite. StoreError: `out` holds other things.
+    """
+    check_model_dir(source)
+    card, path = read_card(source), weights_file(source, "best")
+    if "compact" in card.identity:
+        raise InputError(f"{source} is compact already: give the model folder that it was made from")
+    state = compact(read_weights(path), dtype)
+    claim_folder(out, "model.json")
+    if card.kind == "classifier" and card.denoiser is not None:
+        write_compact_model(inside(source, DENOISER), out / DENOISER, dtype)
+    _write_state(out / "best.safetensors", state)
+    made = replace(card, identity={**card.identity, "compact": {"dtype": dtype, "sha256": sha256(path)}})
+    write_card(out, made)
+    return made
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name, int8 weights as float32. Raises FileError for a missing or corrupt file."""
     if not path.is_file():
         raise FileError(f"there are no weights {path}: was the model trained to the end of an epoch?")
     try:
-        return load_file(path)
+        state = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise FileError(f"the weights {path} are corrupt: {error}") from None
+    return expanded(state, path)
 
 
 def write_checkpoint(folder: Path, epoch: int, network: nn.Module, state: dict[str, Any]) -> None:
@@ -175,7 +217,7 @@ def last_checkpoint(folder: Path) -> Path:
     """The latest whole checkpoint, or FileError."""
     found = checkpoints(folder)
     if not found:
-        raise FileError(f"{folder} has no checkpoint: no epoch was finished")
+        raise FileError(f"{folder} has no checkpoint: no epoch was finished, or only its best weights were kept")
     return found[-1]
 
 
@@ -221,5 +263,6 @@ def _text_of(kind: type) -> bytes:
 __all__ = [
     "DENOISER", "ModelCard", "build_network", "check_model_dir", "checkpoints", "denoiser_card", "is_model_dir",
     "last_checkpoint", "module_hash", "read_card", "read_denoiser", "read_network", "read_state", "read_weights",
-    "runs_code", "source_of", "weights_file", "write_card", "write_checkpoint", "write_denoiser", "write_weights",
+    "runs_code", "source_of", "weights_file", "write_card", "write_checkpoint", "write_compact_model", "write_denoiser",
+    "write_weights",
 ]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from smoothcert.errors import FileError, InputError
+from smoothcert.runs.zoo import local_path
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,14 @@ Place = Path | RemotePath
 
 
 def place(text: str) -> Place:
-    """A folder, or a URI (`s3://bucket/run`, `gs://bucket/run?...`, `file:///home/me/run`), as a place.
+    """A folder, `zoo:NAME/certificates`, or a URI (`s3://bucket/run`, `gs://bucket/run?...`, `file:///home/me/run`),
+    as a place.
 
     Raises:
-        InputError: a URI that leads nowhere that pyarrow knows.
+        InputError: a URI that leads nowhere that pyarrow knows, or no such entry of the zoo. FileError: no zoo.
     """
     if "://" not in text:
-        return Path(text)
+        return local_path(text)
     uri = urlsplit(text)
     if uri.scheme == "file":
         return Path(unquote(uri.path))

@@ -13,6 +13,7 @@ from smoothcert.checks import check_known, check_seed, real_number
 from smoothcert.errors import SmoothcertError
 from smoothcert.runs.config.plain import from_yaml
 from smoothcert.runs.places import RemotePath, place
+from smoothcert.runs.zoo import local_path
 
 _DECIMAL = r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*"
 _FRACTION = re.compile(f"{_DECIMAL}/{_DECIMAL}")
@@ -95,7 +96,7 @@ def _known(kind: str, home: str, registry: str) -> AfterValidator:
 def _local(value: Any) -> Any:
     if isinstance(value, str) and "://" in value:
         raise ValueError(f"give a folder or file of this machine, got {value}: only stores can be in an object storage")
-    return value
+    return local_path(value) if isinstance(value, str | Path) else value
 
 
 def _place(value: Any) -> Any:
