@@ -33,7 +33,6 @@ MOST_BYTES = 3_000_000
 """Weights of an entry; a repository keeps every version for ever."""
 TRIED = 1000
 """Images on which an entry and the trained network are compared, each with noise drawn once."""
-N_MAX = 100_000
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -42,6 +41,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("name", help="of the entry: data set, network, sigma, such as mnist-lenet-0.5")
     parser.add_argument("--radii", required=True, help="radii to decide, such as 0,0.25,0.5")
     parser.add_argument("--every", type=int, default=100, help="certify every N-th test image (default: 100)")
+    parser.add_argument("--n-max", type=int, default=100_000, help="samples an image at most (default: 100000)")
     parser.add_argument("--dtype", default="int8", help="stored weights: int8 or bf16 (default: int8)")
     parser.add_argument("--note", help="what a reader of the figures has to know besides")
     parser.add_argument("--workers", type=int, help="processes; never changes results")
@@ -54,7 +54,7 @@ def main(words: Sequence[str] | None = None) -> None:
                  f"trained at a sigma, here {card.sigma}: try another --dtype or a smaller network")
     agreed = agreement(given.source, entry, card, card.sigma)
     print(agreed, flush=True)
-    options = {"every": given.every, "radii": given.radii, "n_max": N_MAX, "seed": 0}
+    options = {"every": given.every, "radii": given.radii, "n_max": given.n_max, "seed": 0}
     with shown("images", quiet=False) as progress:
         store = certify(CertifyConfig.gather({"model": f"zoo:{given.name}", **options, "workers": given.workers,
                                               "out": entry / CERTIFICATES}), progress)
