@@ -204,7 +204,7 @@ def test_the_wheel_and_the_sdist_hold_the_recipes():
     root = Path(__file__).parents[1]
     target = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
     assert target["wheel"] == {"packages": ["src/smoothcert"]}
-    assert "src" in target["sdist"]["include"]
+    assert "/src" in target["sdist"]["include"]
     assert root / "src" / "smoothcert" / "recipes" == FOLDER
     ignored = [line for line in (root / ".gitignore").read_text().split() if "yaml" in line or "recipes" in line]
     assert not ignored
