@@ -88,6 +88,7 @@ def test_an_error_in_a_worker_is_raised_as_it_is(tmp_path):
 def test_a_process_hears_no_interrupt_from_its_first_moment_on_and_the_driver_does_afterwards():
     child = mp.get_context("spawn").Process(target=time.sleep, args=(60,))
     start_deaf(child)
+    assert child.pid
     os.kill(child.pid, signal.SIGINT)
     child.join(0.5)
     assert child.is_alive()
