@@ -275,7 +275,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
             if processes == 2:
                 assert pick_device(name) == torch.device("cuda", 1)
             else:
-                with pytest.raises(InputError, match="--nproc-per-node 2"):
+                with pytest.raises(InputError, match=r"start 2 \(train --workers, torchrun --nproc-per-node\)"):
                     pick_device(name)
 
 

@@ -419,8 +419,7 @@ def test_a_table_of_images_of_few_classes_says_so_in_every_form(tmp_path, kind, 
     assert words in table_content(runs, [], 0.05, False)[0]["notes"][0]
     if kind == "predict":
         assert words in prediction_text(read_store(store))
-    if kind != "attack":
-        assert words in described(store)["notes"][0]
+    assert words in described(store)["notes"][0]
     whole = write_like(tmp_path / "whole", store, lambda record, row: replace(record, label=row % 10))
     assert "of the 10 classes" not in table_text(gather([str(whole)]), [], 0.05, "text", False)
 

@@ -1,20 +1,33 @@
 """Training by several processes without torchrun, and what a run takes from how it was begun or from the machine."""
 
 import multiprocessing as mp
+import os
 import pickle
+import signal
+import time
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
-from smoothcert.errors import ConfigError, IdentityError, InputError, LostProcessError, MissingExtraError
+from smoothcert.errors import (
+    ConfigError,
+    IdentityError,
+    InputError,
+    LostProcessError,
+    MissingExtraError,
+    QualityWarning,
+)
 from smoothcert.runs import begun
 from smoothcert.runs.begun import as_begun, has_bf16_units
 from smoothcert.runs.config import TrainConfig
 from smoothcert.runs.modeldir import read_card, read_weights
+from smoothcert.runs.progress import silent
 from smoothcert.runs.reproduce import usual_workers
-from smoothcert.runs.train import train
+from smoothcert.runs.train import train, train_share
+from smoothcert.runs.train_workers import told
+from smoothcert.runs.workers import how_ended, start_deaf
 
 CPU = torch.device("cpu")
 
@@ -72,6 +85,35 @@ def test_an_error_in_a_worker_is_raised_as_it_is(tmp_path):
     assert not (tmp_path / "m/model.json").exists()
 
 
+def test_a_process_hears_no_interrupt_from_its_first_moment_on_and_the_driver_does_afterwards():
+    child = mp.get_context("spawn").Process(target=time.sleep, args=(60,))
+    start_deaf(child)
+    assert child.pid
+    os.kill(child.pid, signal.SIGINT)
+    child.join(0.5)
+    assert child.is_alive()
+    child.kill()
+    child.join()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert how_ended(child, 4) == "was killed (signal 9): is there enough memory for 4 of them?"
+
+
+def test_a_process_that_ended_by_itself_points_to_what_it_printed_and_to_the_guard_of_scripts():
+    child = mp.get_context("spawn").Process(target=os._exit, args=(1,))
+    child.start()
+    child.join()
+    assert "(exit code 1), and what it printed says why" in how_ended(child, 2)
+    assert 'under `if __name__ == "__main__":`' in how_ended(child, 2)
+
+
+def test_a_warning_whose_kind_the_driver_does_not_know_reaches_it_as_the_nearest_kind_that_it_knows():
+    class Poor(QualityWarning):
+        pass
+
+    assert pickle.loads(pickle.dumps(told(Poor("so so"), Poor))) == ("so so", QualityWarning)
+    assert told("old", DeprecationWarning) == ("old", DeprecationWarning)
+
+
 def test_torchrun_and_workers_exclude_each_other(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="torchrun has started 2 processes already"):
@@ -91,6 +133,13 @@ class TestPrecision:
             train(config(tmp_path / "m", autocast="auto", epochs=1))
         assert [str(w.message).partition(":")[0].endswith("goes on with it") for w in caught
                 if "bf16" in str(w.message)] == [True] * units
+
+    def test_processes_do_not_repeat_the_drivers_warning(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(begun, "has_bf16_units", lambda device: False)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            train_share(config(tmp_path / "m", autocast="bf16", epochs=1), silent)
+        assert not [w for w in caught if "bf16" in str(w.message)]
 
     def test_bf16_without_units_is_refused_before_anything_is_written(self, tmp_path, monkeypatch):
         monkeypatch.setattr(begun, "has_bf16_units", lambda device: False)

@@ -1,12 +1,14 @@
 """What something on disk is, in plain facts."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from smoothcert.checks import one_line
 from smoothcert.errors import FileError
+from smoothcert.report.attacked import Attack
 from smoothcert.report.attacks import Outcome, axis_of, outcomes
 from smoothcert.report.interop import open_records
 from smoothcert.report.predictions import Predicted
@@ -55,11 +57,14 @@ def _store(folder: Place, radius_column: str | None) -> dict[str, Any]:
         "path": str(folder), "is": f"{store.kind} {form}",
         "records": f"{store.num_records} of {record_count(store.identity)}", "complete": store.complete,
     }
+    remarks: Sequence[str] = ()
     if store.num_records and store.kind == "attack":
         facts["accuracy"] = {_setting(store, o): o.accuracy for o in outcomes(store)}
+        remarks = Attack(store, "").remarks
     elif store.kind == "distributional" and store.complete:
         robust = Robustness.of(store)
         facts["figures"] = {f"rho {rho:g}": robust.at(rho) for rho in robust.rho}
+        remarks = robust.remarks
     elif store.num_records and store.kind != "distributional":
         if not is_foreign(store):
             facts["off_grid_images"] = int(store.column("off_grid").sum())
@@ -70,7 +75,8 @@ def _store(folder: Place, radius_column: str | None) -> dict[str, Any]:
             result = Predicted.of(store)
             facts |= {name: float(getattr(result, of).mean()) for name, of in (("accuracy", "correct"),
                                                                               ("abstained", "abstained"))}
-        facts |= {"notes": list(result.remarks)} if result.remarks else {}
+        remarks = result.remarks
+    facts |= {"notes": list(remarks)} if remarks else {}
     return facts | (_told_by_log(store) if form == "log" else
                     {"identity": store.identity, "provenance": store.provenance})
 

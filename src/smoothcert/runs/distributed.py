@@ -134,8 +134,8 @@ def _of_this_start(store: Store) -> Store:
 def pick_device(name: str) -> torch.device:
     """`auto` is this process's GPU where there is one, else the CPU.
 
-    Raises InputError where a GPU is asked for and there is none, or where torchrun has started more processes on this
-    machine than it has GPUs.
+    Raises InputError where a GPU is asked for and there is none, or where a training has started more processes on
+    this machine than it has GPUs.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("device: cuda was asked for, and torch finds no GPU here: use --device cpu")
@@ -144,5 +144,6 @@ def pick_device(name: str) -> torch.device:
     processes, found = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
     if processes > found:
         raise InputError(f"device: {processes} processes on this machine have {found} GPU(s) between them, and each "
-                         f"needs its own: use --nproc-per-node {found}, or --device cpu")
+                         f"needs its own: start {found} (train --workers, torchrun --nproc-per-node), or use --device "
+                         f"cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -48,7 +48,6 @@ _SOURCES = {"init", "new_head", "weights", "trust", "output", "unlabelled", "unl
 """Options that identity holds by what they stand for: the hashes of other models and of unlabelled images."""
 
 
-@isolated()
 def train(config: TrainConfig, progress: Progress = silent) -> ModelCard:
     """Train a base classifier or a denoiser and leave a model folder; the same call resumes where a killed one stopped.
 
@@ -61,10 +60,19 @@ def train(config: TrainConfig, progress: Progress = silent) -> ModelCard:
         IdentityError: `config.out` holds another training run; the differing options are named.
         LostProcessError: of several processes, another one has ended.
     """
-    device = pick_device(config.device)
-    config = as_begun(config, device)
+    config = as_begun(config, pick_device(config.device))
     if config.workers and config.workers > 1:
         return train_by_workers(config, config.workers, progress)
+    return train_share(config, progress)
+
+
+@isolated()
+def train_share(config: TrainConfig, progress: Progress) -> ModelCard:
+    """Train as the one process, or as the one of several that the environment names, with all options settled.
+
+    Raises what `train` raises.
+    """
+    device = pick_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
     data = load_data(config.data, "train", data_dir=config.data_dir, resize=config.resize, crop=config.crop,

@@ -2,7 +2,6 @@
 
 import multiprocessing as mp
 import os
-import signal
 import socket
 import sys
 import threading
@@ -20,13 +19,13 @@ from smoothcert.runs.distributed import processors
 from smoothcert.runs.memory import keep_freed_memory
 from smoothcert.runs.modeldir import ModelCard
 from smoothcert.runs.progress import Progress
-from smoothcert.runs.workers import follow_driver
+from smoothcert.runs.workers import follow_driver, how_ended, start_deaf
 
 
 def train_by_workers(config: TrainConfig, workers: int, progress: Progress) -> ModelCard:
     """Train in so many processes, which share every batch, and return the card of the finished run.
 
-    Raises LostProcessError where one of them is killed, and whatever `train` raises in one of them.
+    Raises LostProcessError where one of them is killed, and whatever `train_share` raises in one of them.
     """
     with _started(config, workers) as crew:
         while True:
@@ -37,12 +36,12 @@ def train_by_workers(config: TrainConfig, workers: int, progress: Progress) -> M
                 except (EOFError, OSError):
                     crew[pipe].join()
                     raise LostProcessError(
-                        f"a process of this run has ended (exit code {crew[pipe].exitcode}): is there enough memory "
-                        f"for {workers} of them? The same command goes on from the last finished epoch") from None
+                        f"a process of this run {how_ended(crew[pipe], workers)} The same command goes on from the "
+                        f"last finished epoch") from None
                 if word == "progress":
                     progress(*content)
                 elif word == "warning":
-                    warnings.warn(content, stacklevel=2)
+                    warnings.warn(*content, stacklevel=2)
                 elif word == "card":
                     return content
                 else:
@@ -65,7 +64,7 @@ def _started(config: TrainConfig, workers: int) -> Iterator[dict[Connection, Bas
                      "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": threads}
             process = context.Process(target=_serve, name=f"smoothcert-{rank}", daemon=True,
                                       args=(theirs, share, {name: str(value) for name, value in group.items()}))
-            process.start()
+            start_deaf(process)
             theirs.close()
             crew[ours] = process
         yield crew
@@ -77,7 +76,6 @@ def _started(config: TrainConfig, workers: int) -> Iterator[dict[Connection, Bas
 
 def _serve(pipe: Connection, config: TrainConfig, group: dict[str, str]) -> None:
     """One process's life: train as its rank, and tell how that went."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver is told, and stops us
     threading.Thread(target=follow_driver, daemon=True).start()
     os.environ.update(group)
     main = group["RANK"] == "0"
@@ -86,17 +84,17 @@ def _serve(pipe: Connection, config: TrainConfig, group: dict[str, str]) -> None
         if main:
             pipe.send(("progress", (done, total, words)))
 
-    def warning(message: Warning | str, *where: Any) -> None:
+    def warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
         if main:
-            pipe.send(("warning", message))
+            pipe.send(("warning", told(message, category)))
 
     try:
-        from smoothcert.runs.train import train
+        from smoothcert.runs.train import train_share
 
         keep_freed_memory()
         with warnings.catch_warnings():
             warnings.showwarning = warning
-            card = train(config, progress)
+            card = train_share(config, progress)
         if main:
             pipe.send(("card", card))
     except (BrokenPipeError, ConnectionResetError):
@@ -106,3 +104,10 @@ def _serve(pipe: Connection, config: TrainConfig, group: dict[str, str]) -> None
     except Exception:
         pipe.send(("error", SmoothcertError(f"a process of this run failed:\n{traceback.format_exc()}")))
     threading.Event().wait()  # until the driver ends us: a pipe that closes earlier tells of a process that has died
+
+
+def told(message: Warning | str, category: type[Warning]) -> tuple[str, type[Warning]]:
+    """Return a warning's text and kind. A kind that a user's model brings is unknown to the driver, which has not
+    loaded the model: the nearest kind above it that is ours or Python's stands for it."""
+    return str(message), next(kind for kind in category.__mro__
+                              if kind.__module__.partition(".")[0] in ("builtins", "smoothcert"))

@@ -13,6 +13,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -67,7 +68,7 @@ class _Crew:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, name=f"smoothcert-{rank}", daemon=True,
                                   args=(theirs, self._run.reopen, self._run.identity, rank))
-        process.start()
+        start_deaf(process)
         theirs.close()
         self._workers[ours] = _Worker(process, ours)
 
@@ -104,8 +105,8 @@ class _Crew:
         self._deaths += 1
         if self._deaths >= DEATHS * self._run.config.processes:
             raise SmoothcertError(
-                f"workers keep dying (last exit code {worker.process.exitcode}) without finishing a record: is there "
-                f"enough memory for {self._run.config.processes} of them? What is finished is kept; the same command "
+                f"workers keep dying without finishing a record: the last one "
+                f"{how_ended(worker.process, self._run.config.processes)} What is finished is kept; the same command "
                 f"resumes, with fewer --workers if need be")
         self._waiting.extendleft(reversed(self._run.tasks(sorted(worker.held))))
         if self._waiting:
@@ -114,7 +115,6 @@ class _Crew:
 
 def _serve(pipe: Connection, reopen: Callable[[], Run], identity: dict[str, Any], rank: int) -> None:
     """A worker's life: prepare the same run, then tasks in and records out until there are no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver is told, and stops us
     threading.Thread(target=follow_driver, daemon=True).start()
     os.environ["LOCAL_RANK"] = str(rank % max(_gpus(), 1))
     try:
@@ -128,6 +128,25 @@ def _serve(pipe: Connection, reopen: Callable[[], Run], identity: dict[str, Any]
         pipe.send(("error", error))
     except Exception:
         pipe.send(("error", SmoothcertError(f"a worker failed:\n{traceback.format_exc()}")))
+
+
+def start_deaf(process: BaseProcess) -> None:
+    """Start a process that never hears Ctrl-C, not even while it imports: the driver does, and ends it."""
+    resource_tracker.ensure_running()  # within `start` it would let interrupts through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def how_ended(process: BaseProcess, processes: int) -> str:
+    """Return what to say of a process, one of so many, that has ended without a word."""
+    code = process.exitcode or 0
+    if code < 0:
+        return f"was killed (signal {-code}): is there enough memory for {processes} of them?"
+    return (f"ended by itself (exit code {code}), and what it printed says why. Each process reads the calling script "
+            f'before it works: what a script does has to stand under `if __name__ == "__main__":`.')
 
 
 def follow_driver() -> None:
