@@ -273,8 +273,8 @@ def make():
 def test_an_entry_is_made_certified_and_told_of(home, make, tmp_path, monkeypatch, capsys):
     (tmp_path / "zoo").mkdir()
     monkeypatch.setenv(zoo.ZOO_DIR_VARIABLE, str(tmp_path / "zoo"))
-    make.main([str(home / "source"), "digits-cnn-0.25", "--every", "100", "--radii", "0,0.1", "--n-max", "200", "--note",
-               "Only a test."])
+    make.main([str(home / "source"), "digits-cnn-0.25", "--every", "100", "--radii", "0,0.1", "--n-max", "200",
+               "--note", "Only a test."])
     told = (tmp_path / "zoo" / "digits-cnn-0.25" / "README.md").read_text()
     same = re.search(r"answer to ([\d.]+) %", told)
     assert same
