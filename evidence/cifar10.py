@@ -38,7 +38,8 @@ def main() -> str:
                         str(data_dir())], check=True, stdout=subprocess.DEVNULL)
     names = sorted(filter(lambda name: name.startswith("cifar10-fast-"), recipe_names()), key=lambda n: n != GAUSSIAN)
     plans = [plan(read_recipe(name), "cpu") for name in names]
-    blocks = ["# CIFAR-10 on two cores", f"{machine_line()}. {DATA}", *_speed(plans)]
+    blocks = ["# CIFAR-10 on two cores", f"{machine_line()}. {DATA}",
+              "Networks of these recipes are in [the zoo](zoo.md), with certificates of their own.", *_speed(plans)]
     for planned in plans:
         comparison = compared(planned, OUT)
         if comparison.lines:

@@ -180,8 +180,9 @@ def test_errors_survive_their_way_between_processes(error):
 
 
 @pytest.mark.parametrize(("machine", "found", "used"), [
-    ({"device": "cpu"}, 2, 2), ({"device": "cpu"}, 64, 4), ({"device": "cpu", "cluster": "auto"}, 8, None),
+    ({"device": "cpu"}, 2, {False: 2}), ({"device": "cpu"}, 64, {False: 4}),
+    ({"device": "cpu", "cluster": "auto"}, 8, {}),
 ])
-def test_recipes_use_all_processors_up_to_four(monkeypatch, machine, found, used):
+def test_recipes_sample_on_all_processors_up_to_four(monkeypatch, machine, found, used):
     monkeypatch.setattr("smoothcert.runs.reproduce.processors", lambda: found)
     assert usual_workers(machine) == used

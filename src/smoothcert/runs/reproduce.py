@@ -25,31 +25,33 @@ def reproduce(plan: Plan, rows: Iterable[str], out: Path, machine: Options, watc
 
     Args:
         machine: options of the machine (data_dir, device, threads, workers, cluster), given to every verb that takes
-            them. Without `workers` and `cluster` all processors or GPUs work, four at most; at scale smoke, where
-            starting processes would take longer than the work, one does.
+            them. Without `workers` and `cluster`, `usual_workers` says how many; at scale smoke, where starting
+            processes would take longer than the work, there is one.
     Raises:
         UnknownNameError: no such row. ConfigError: before any work. And whatever the verbs raise.
     """
     runs = plan.runs([check_known(f"row of {plan.recipe.name}", row, plan.tasks) for row in rows])
-    usual = machine if plan.scale == "smoke" else {"workers": usual_workers(machine), **_given(machine)}
-    left = [(task, task.configured(out, usual), shared) for task, shared in runs if not task.is_done(out)]
+    usual = {} if plan.scale == "smoke" else usual_workers(machine)
+    given = {name: value for name, value in machine.items() if value is not None}
+    left = [(task, task.configured(out, {"workers": usual.get(task.verb == "train"), **given}), shared)
+            for task, shared in runs if not task.is_done(out)]
     make_folder(out / "steps")
     for task, config, shared in left:
         with watch(task, shared) as progress:
             VERBS[task.verb].run(config, progress)
 
 
-def usual_workers(machine: Options) -> int | None:
-    """Return the number of processes that a run uses where none is given: one for each GPU, or for each processor, and
-    not more than four, among which a training batch is still worth sharing; None in a cluster, which has its own."""
+def usual_workers(machine: Options) -> dict[bool, int]:
+    """Return the number of processes where none is given, of training (True) and of other steps (False).
+
+    One for each GPU, four at most; on processors sampling has one for each, four at most, and training none is named
+    for: threads share its work better than processes do. Nor are any in a cluster, which has its own.
+    """
     if machine.get("cluster"):
-        return None
+        return {}
     device = pick_device(machine.get("device") or "auto")
-    return min(4, torch.cuda.device_count() if device.type == "cuda" else processors())
-
-
-def _given(machine: Options) -> Options:
-    return {name: value for name, value in machine.items() if value is not None}
+    found = min(4, torch.cuda.device_count() if device.type == "cuda" else processors())
+    return {False: found, **({True: found} if device.type == "cuda" else {})}
 
 
 def recertify_step(config: RecertifyConfig, progress: Progress) -> None:

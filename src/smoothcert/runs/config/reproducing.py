@@ -26,7 +26,8 @@ class ReproduceConfig(MachineConfig):
     data_dir: Local | None = Field(None, description="folder with the data sets, which relative paths in recipes start "
                                                     "from (or set the environment variable SMOOTHCERT_DATA_DIR)")
     workers: Count | None = Field(None, description="processes that train and sample, one thread each (or one GPU "
-                                                    "each) (default: one for each processor or GPU, four at most; 1 at "
+                                                    "each) (default: one for each GPU; else training has one with all "
+                                                    "threads, sampling one for each processor; four at most; 1 at "
                                                     "scale smoke; in a cluster as many as it has room for)")
     cluster: str | None = Field(None, description="sample in a Ray cluster: its address, auto or local, as for certify")
     list: bool = Field(False, description="list the recipes, or the rows and scales of the one named")
