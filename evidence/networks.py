@@ -78,13 +78,14 @@ def main() -> str:
              "|---|---|---|---|---|"]
     for candidate in CANDIDATES:
         cost = step_cost(candidate)
+        folder = work / candidate.name.replace(" ", "-").replace(",", "")
         images = min(50_000, int(seconds / cost / EPOCHS))
         card = train(TrainConfig.checked({
             "data": "cifar10", "data_dir": data_dir(), "model": candidate.model, "model_option": candidate.options,
             "sigma": SIGMA, "epochs": EPOCHS, "batch_size": BATCH, "lr": candidate.lr, "weight_decay": 5e-4,
             "validation": 0, "autocast": "auto", "threads": 1, "max_images": images, "device": "cpu",
-            "out": work / candidate.name.replace(" ", "-").replace(",", "")}))
-        right = accuracy(work / candidate.name.replace(" ", "-").replace(",", ""))
+            "out": folder}))
+        right = accuracy(folder)
         error = 100 * (right * (1 - right) / 5000) ** 0.5
         lines.append(f"| {candidate.name} | {card.parameters / 1e6:.2f} | {1000 * cost:.2f} | {EPOCHS * images:,} | "
                      f"{100 * right:.1f} ({error:.1f}) |")

@@ -180,9 +180,10 @@ def test_errors_survive_their_way_between_processes(error):
 
 
 @pytest.mark.parametrize(("machine", "found", "used"), [
-    ({"device": "cpu"}, 2, {False: 2}), ({"device": "cpu"}, 64, {False: 4}),
-    ({"device": "cpu", "cluster": "auto"}, 8, {}),
+    ({"device": "cpu"}, 2, {"certify": 2, "train": None}), ({"device": "cpu"}, 64, {"certify": 4, "train": None}),
+    ({"device": "cpu", "cluster": "auto"}, 8, {"certify": None, "train": None}),
 ])
 def test_recipes_sample_on_all_processors_up_to_four(monkeypatch, machine, found, used):
     monkeypatch.setattr("smoothcert.runs.reproduce.processors", lambda: found)
-    assert usual_workers(machine) == used
+    assert {verb: usual_workers("cpu", verb, machine) for verb in used} == used
+    assert {usual_workers("smoke", verb, machine) for verb in used} == {None}

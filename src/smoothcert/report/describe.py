@@ -73,8 +73,7 @@ def _store(folder: Place, radius_column: str | None) -> dict[str, Any]:
             facts |= {"acr": result.acr, "abstained": int(result.abstained.sum())}
         else:
             result = Predicted.of(store)
-            facts |= {name: float(getattr(result, of).mean()) for name, of in (("accuracy", "correct"),
-                                                                              ("abstained", "abstained"))}
+            facts |= {"accuracy": float(result.correct.mean()), "abstained": float(result.abstained.mean())}
         remarks = result.remarks
     facts |= {"notes": list(remarks)} if remarks else {}
     return facts | (_told_by_log(store) if form == "log" else

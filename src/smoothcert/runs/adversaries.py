@@ -22,9 +22,6 @@ from smoothcert.runs.places import Place
 
 LISTING = "adversaries.json"
 
-SETTING = ATTACKED
-"""What an entry of the listing says of its setting."""
-
 
 def save_adversaries(folder: Place, name: str, index: np.ndarray, images: np.ndarray) -> None:
     """Write one file of a store, whole; the same images give the same bytes."""
@@ -63,9 +60,9 @@ def read_adversaries(folder: Place, **setting: Any) -> tuple[np.ndarray, np.ndar
     """
     listed = _listed(folder)
     entries = [entry for entry in listed if all(entry.get(name) == value for name, value in setting.items())]
-    found = {tuple(entry[name] for name in SETTING if name in entry): entry for entry in entries}
+    found = {tuple(entry[name] for name in ATTACKED if name in entry): entry for entry in entries}
     if len(found) != 1:
-        held = {tuple((name, e[name]) for name in SETTING if name in e) for e in listed}
+        held = {tuple((name, e[name]) for name in ATTACKED if name in e) for e in listed}
         raise InputError(f"{setting} names {len(found)} settings; the store has "
                          + "; ".join(", ".join(f"{name} {value:g}" for name, value in one) for one in sorted(held)))
     parts = [_read(folder / "adversaries", entry["file"], entry["sha256"]) for entry in entries]
@@ -85,7 +82,7 @@ def _listed(folder: Place) -> list[dict[str, Any]]:
 def _is_entry(entry: Any) -> bool:
     return (isinstance(entry, dict) and isinstance(entry.get("sha256"), str)
             and re.fullmatch(r"\d{3}-\d{5}\.safetensors", str(entry.get("file"))) is not None
-            and all(isinstance(entry.get(name, 0), int | float) for name in SETTING))
+            and all(isinstance(entry.get(name, 0), int | float) for name in ATTACKED))
 
 
 def _read(folder: Place, name: str, digest: str) -> dict[str, np.ndarray]:

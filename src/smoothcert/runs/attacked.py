@@ -9,8 +9,9 @@ from smoothcert.data import ImageData
 from smoothcert.data.base import PixelSource
 from smoothcert.data.load import KNOWN_SPECS
 from smoothcert.errors import StoreError
-from smoothcert.runs.adversaries import SETTING, read_adversaries
+from smoothcert.runs.adversaries import read_adversaries
 from smoothcert.runs.config import PredictConfig, RunConfig
+from smoothcert.runs.config.sampling import ATTACKED
 from smoothcert.runs.same_images import in_classes_of
 from smoothcert.runs.store import Store
 
@@ -86,7 +87,7 @@ def attacked_data(data: ImageData, config: PredictConfig, store: Store) -> Attac
         raise StoreError(f"{store.folder} keeps attacked images of shape {images.shape[1:]}, but attacked images of "
                          f"shape {data.shape}: attack again into another folder")
     attack = store.identity["attack"]
-    listed = {**{name: attack[name] for name in SETTING if name in attack}, **config.setting}
+    listed = {**{name: attack[name] for name in ATTACKED if name in attack}, **config.setting}
     setting = {name: value[0] if isinstance(value, list) else value for name, value in listed.items()}
     return Attacked(replace(data, source=AttackedSource(data.source, index, images)), index,
                     {"attack": attack["name"], **setting})

@@ -1,6 +1,5 @@
 """What a training run takes from how it was begun, or from the machine, where its options leave that open."""
 
-import os
 import warnings
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 
 from smoothcert.errors import InputError
 from smoothcert.runs.config import TrainConfig
+from smoothcert.runs.distributed import world_size
 from smoothcert.runs.modeldir import is_model_dir, read_card
 
 
@@ -28,7 +28,7 @@ def as_begun(config: TrainConfig, device: torch.device) -> TrainConfig:
         if not autocast:
             raise InputError(f"autocast: {slow}: leave it out, or give auto, which is bf16 where there are units")
         warnings.warn(f"the run in {config.out} was begun with bf16, and goes on with it: {slow}", stacklevel=2)
-    started = int(os.environ.get("WORLD_SIZE", "1"))
+    started = world_size()
     if started > 1:
         if config.workers is not None:
             raise InputError(f"workers: torchrun has started {started} processes already: leave it out")

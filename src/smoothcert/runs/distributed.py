@@ -51,8 +51,12 @@ class Ranks:
         """This process's share of so many rows; of fewer than there are processes, each holds all."""
         if rows < self.world:
             return Share(range(rows), rows, 1.0, rows / self.world)
-        own = range(self.rank, rows, self.world)
+        own = self.own(rows)
         return Share(own, rows, self.world * len(own) / rows, len(own))
+
+    def own(self, rows: int) -> range:
+        """The places of every row that falls to this process alone, of so many."""
+        return range(self.rank, rows, self.world)
 
     def synced(self, network: nn.Module, device: torch.device) -> nn.Module:
         """A network that will run on a device, with the statistics of BatchNorm taken over all processes."""
@@ -87,6 +91,11 @@ class Ranks:
             torch.distributed.barrier()
 
 
+def world_size() -> int:
+    """Return the number of processes that torchrun, or another starter, says this run has; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def processors() -> int:
     """Return the number of processors that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -103,8 +112,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
 
     Raises LostProcessError where another process has ended, or has not answered for ten minutes.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
+    if world_size() == 1:
         yield Ranks(0, 1)
         return
     cuda = device.type == "cuda"

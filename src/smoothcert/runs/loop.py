@@ -161,7 +161,7 @@ class Loop:
         source = generator(self.device, self.config.seed, "validation")
         sums = torch.zeros(len(self.measure.figures), dtype=torch.float64, device=self.device)
         batches = [self.held_out[i : i + 256] for i in range(0, len(self.held_out), 256)]
-        shares = [range(self.ranks.rank, len(batch), self.ranks.world) for batch in batches]
+        shares = [self.ranks.own(len(batch)) for batch in batches]
         held = [batch[share].tolist() for batch, share in zip(batches, shares, strict=True)]
         read = read_ahead(held, lambda indices: _read(self.streams[0], indices))
         for batch, share, (images, labels) in zip(batches, shares, read, strict=True):

@@ -25,33 +25,32 @@ def reproduce(plan: Plan, rows: Iterable[str], out: Path, machine: Options, watc
 
     Args:
         machine: options of the machine (data_dir, device, threads, workers, cluster), given to every verb that takes
-            them. Without `workers` and `cluster`, `usual_workers` says how many; at scale smoke, where starting
-            processes would take longer than the work, there is one.
+            them. Without `workers`, `usual_workers` says how many.
     Raises:
         UnknownNameError: no such row. ConfigError: before any work. And whatever the verbs raise.
     """
     runs = plan.runs([check_known(f"row of {plan.recipe.name}", row, plan.tasks) for row in rows])
-    usual = {} if plan.scale == "smoke" else usual_workers(machine)
     given = {name: value for name, value in machine.items() if value is not None}
-    left = [(task, task.configured(out, {"workers": usual.get(task.verb == "train"), **given}), shared)
-            for task, shared in runs if not task.is_done(out)]
+    left = [(task, task.configured(out, {"workers": usual_workers(plan.scale, task.verb, machine), **given}),
+             shared) for task, shared in runs if not task.is_done(out)]
     make_folder(out / "steps")
     for task, config, shared in left:
         with watch(task, shared) as progress:
             VERBS[task.verb].run(config, progress)
 
 
-def usual_workers(machine: Options) -> dict[bool, int]:
-    """Return the number of processes where none is given, of training (True) and of other steps (False).
+def usual_workers(scale: str, verb: str, machine: Options) -> int | None:
+    """Return the number of processes of a step where none is given; None leaves it to the verb.
 
     One for each GPU, four at most; on processors sampling has one for each, four at most, and training none is named
-    for: threads share its work better than processes do. Nor are any in a cluster, which has its own.
+    for: threads share its work better than processes do. Nor are any in a cluster, which has its own, or at scale
+    smoke, where starting processes would take longer than the work.
     """
-    if machine.get("cluster"):
-        return {}
-    device = pick_device(machine.get("device") or "auto")
-    found = min(4, torch.cuda.device_count() if device.type == "cuda" else processors())
-    return {False: found, **({True: found} if device.type == "cuda" else {})}
+    if scale == "smoke" or machine.get("cluster"):
+        return None
+    if pick_device(machine.get("device") or "auto").type == "cuda":
+        return min(4, torch.cuda.device_count())
+    return None if verb == "train" else min(4, processors())
 
 
 def recertify_step(config: RecertifyConfig, progress: Progress) -> None:

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from smoothcert.errors import SmoothcertError, StoreError
 from smoothcert.runs import store as stores
-from smoothcert.runs.adversaries import LISTING, SETTING, read_adversaries
+from smoothcert.runs.adversaries import LISTING, read_adversaries
+from smoothcert.runs.config.sampling import ATTACKED
 from smoothcert.runs.files import read_json, sha256
 from smoothcert.runs.journal import NAME as JOURNAL
 from smoothcert.runs.journal import read_journal
@@ -167,7 +168,7 @@ def _changed(folder: Place, listing: list[dict[str, Any]]) -> Iterator[str]:
 
 def _other_images(folder: Place, listing: list[dict[str, Any]], images: np.ndarray) -> Iterator[str]:
     """Settings whose files hold other images than the run's."""
-    settings = {tuple((name, entry[name]) for name in SETTING if name in entry) for entry in listing}
+    settings = {tuple((name, entry[name]) for name in ATTACKED if name in entry) for entry in listing}
     for setting in sorted(settings):
         try:
             index, moved = read_adversaries(folder, **dict(setting))  # type: ignore[arg-type]
