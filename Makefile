@@ -20,7 +20,7 @@ test-portability: $(DEV)
 	$(BIN)/python tests/portability.py
 
 # All tests with the newest and with the oldest releases that pyproject.toml allows, in environments of their own; torch
-# is constraints.txt's in both: others bring gigabytes of CUDA. Some tests alone: make test-oldest TESTS=tests/test_cli.py
+# is constraints.txt's in both: others bring gigabytes of CUDA. Some tests alone: make test-oldest TESTS=tests/cli/test_cli.py
 test-newest:
 	$(PYTHON) -m venv .venv-newest
 	grep '^torch==' constraints.txt > .venv-newest/torch.txt

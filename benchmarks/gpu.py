@@ -21,10 +21,10 @@ from timing import Rates, Run, interleaved
 
 from smoothcert.errors import EngineWarning
 from smoothcert.noise import build_noise
-from smoothcert.runs.provenance import machine_line
 from smoothcert.smoothing import Sampling, Segment
 from smoothcert.smoothing.engines.precision import tf32
 from smoothcert.smoothing.rows import DeviceRows, Placement
+from smoothcert.store.provenance import machine_line
 
 Way = tuple[str, str]  # engine, precision
 _PRECISIONS = ("float32", "bf16", "tf32")

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smoothcert.report.interop import read_counts
-from smoothcert.runs.files import sha256
-from smoothcert.runs.manifest import new_manifest, write_manifest
-from smoothcert.runs.store import SHARD, shard_name
+from smoothcert.interop import read_counts
+from smoothcert.io.files import sha256
+from smoothcert.store.manifest import new_manifest, write_manifest
+from smoothcert.store.store import SHARD, shard_name
 
 CLASSES, N0, N, SIGMA = 10, 100, 100_000, 0.5
 _PART = 256 * SHARD

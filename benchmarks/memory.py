@@ -48,9 +48,9 @@ def certified(name: str, noise: str, engine: str, n: str, images: str) -> list[f
     from networks import CLASSES, SHAPES, SIGMA
     from stored import model_spec, random_images
 
+    from smoothcert.classifiers.classifier import open_classifier
     from smoothcert.runs.certify import certify
-    from smoothcert.runs.classifiers import open_classifier
-    from smoothcert.runs.config import CertifyConfig
+    from smoothcert.runs.options import CertifyConfig
 
     with tempfile.TemporaryDirectory() as folder:
         options = {"model": model_spec(name), "data": random_images(name, int(images), Path(folder)), "sigma": SIGMA,

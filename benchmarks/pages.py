@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from smoothcert.runs.provenance import machine_line
+from smoothcert.store.provenance import machine_line
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 _SECTION = re.compile(r"<!-- section (\w+) (\{.*?\}) -->\n(.*?)\n<!-- end \1 -->", re.DOTALL)

@@ -10,7 +10,7 @@ from stored import model_spec, random_images
 from timing import spread
 
 from smoothcert.runs.certify import certify
-from smoothcert.runs.config import CertifyConfig
+from smoothcert.runs.options import CertifyConfig
 
 ROUNDS, WORKERS = 3, (1, 2)
 NETWORK, N, IMAGES = "lenet", 1000, 60

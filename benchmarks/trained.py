@@ -11,10 +11,10 @@ from networks import SIGMA
 from ours import CACHE
 from torch import nn
 
+from smoothcert.classifiers.folder import read_network
 from smoothcert.data import DATA_DIR_VARIABLE, ImageData, load_data
-from smoothcert.runs.config import TrainConfig
-from smoothcert.runs.modeldir import read_network
-from smoothcert.runs.train import train
+from smoothcert.training.options import TrainConfig
+from smoothcert.training.train import train
 
 _IMAGES = {"linear": 30_000, "lenet": 20_000, "cnn": 10_000}
 """Training images in all epochs together, for well under a minute."""

@@ -16,9 +16,9 @@ from timing import Rates, Run, Spread, interleaved, spread
 from torch import Tensor, nn
 
 from smoothcert.attacks.frozen import frozen
+from smoothcert.machine import keep_freed_memory
 from smoothcert.models import build_model
 from smoothcert.objectives import Step, build_objective
-from smoothcert.runs.memory import keep_freed_memory
 
 BATCHES = {"lenet": 256, "resnet20": 48}
 ROUNDS = {"lenet": 5, "resnet20": 3}

@@ -9,7 +9,7 @@ from typing import Any
 
 from workplace import WORK, data_dir
 
-from smoothcert.runs.provenance import machine_line
+from smoothcert.store.provenance import machine_line
 
 CLI = str(Path(sys.executable).parent / "smoothcert")
 TRAIN = "--data mnist --model lenet --sigma 0.5 --epochs 6 --threads 1"

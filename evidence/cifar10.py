@@ -13,14 +13,14 @@ from pathlib import Path
 
 from workplace import WORK, data_dir
 
-from smoothcert.report.pilots import Pilot
-from smoothcert.report.reproduced import compared
-from smoothcert.report.reproduced_tables import markdown
-from smoothcert.runs.modeldir import read_card
-from smoothcert.runs.planning import Plan, Task, plan
-from smoothcert.runs.provenance import machine_line
-from smoothcert.runs.recipes import read_recipe, recipe_names
-from smoothcert.runs.store import read_store
+from smoothcert.classifiers.folder import read_card
+from smoothcert.recipes.comparison import compared
+from smoothcert.recipes.plan import Plan, Task, plan
+from smoothcert.recipes.recipe import read_recipe, recipe_names
+from smoothcert.recipes.tables import markdown
+from smoothcert.results.pilots import Pilot
+from smoothcert.store.provenance import machine_line
+from smoothcert.store.store import read_store
 
 CLI = str(Path(sys.executable).parent / "smoothcert")
 OUT = WORK / "cifar10"

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from workplace import fresh
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+
+from test_cluster import SOON_DEAD
 
 from faulting import Fault, Place, clear, judged, place, small_shards
-from smoothcert.runs.filling import fill
-from smoothcert.runs.store import read_store
+from smoothcert.runs.fill import fill
+from smoothcert.store.store import read_store
 from steps import ended
-from test_cluster import SOON_DEAD
 
 CLI = str(Path(sys.executable).parent / "smoothcert")
 NODES, DRIVERS = 8, 3

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from workplace import fresh
 
-from smoothcert.report.cost import Fleet, forecast
-from smoothcert.report.costing import FEW
-from smoothcert.report.pilots import Pilot
-from smoothcert.runs.provenance import machine_line
-from smoothcert.runs.store import read_store
+from smoothcert.report.cost_table import FEW
+from smoothcert.results.cost import Fleet, forecast
+from smoothcert.results.pilots import Pilot
+from smoothcert.store.provenance import machine_line
+from smoothcert.store.store import read_store
 
 CLI = str(Path(sys.executable).parent / "smoothcert")
 DESIGNS = {"n = 1,000": ("--n", "1000"),

@@ -17,16 +17,16 @@ from torch import nn
 from workplace import WORK, data_dir
 
 from smoothcert import SmoothedClassifier, load_data
-from smoothcert.analysis.margins import linear_margins
+from smoothcert.classifiers.folder import read_denoiser, read_network
 from smoothcert.denoise import DenoisedClassifier, GaussianDenoiser, asymmetry
-from smoothcert.report.compare import Difference, compare
-from smoothcert.report.reproduced import compared
-from smoothcert.report.results import Result
-from smoothcert.runs.modeldir import read_denoiser, read_network
-from smoothcert.runs.planning import Plan, plan
-from smoothcert.runs.provenance import machine_line
-from smoothcert.runs.recipes import read_recipe
-from smoothcert.runs.store import read_store
+from smoothcert.recipes.comparison import compared
+from smoothcert.recipes.plan import Plan, plan
+from smoothcert.recipes.recipe import read_recipe
+from smoothcert.results.certified import Result
+from smoothcert.results.compare import Difference, compare
+from smoothcert.results.margins import linear_margins
+from smoothcert.store.provenance import machine_line
+from smoothcert.store.store import read_store
 
 CLI = str(Path(sys.executable).parent / "smoothcert")
 OUT, PICTURES = WORK / "denoisers", Path(__file__).parents[1] / "docs" / "results" / "denoisers"

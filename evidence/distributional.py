@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from workplace import WORK, data_dir
 
-from smoothcert.report.attacks import empirical_curve
-from smoothcert.report.robustness import Robustness
-from smoothcert.report.robustness_tables import up
-from smoothcert.runs.planning import Plan, plan
-from smoothcert.runs.provenance import machine_line
-from smoothcert.runs.recipes import read_recipe
-from smoothcert.runs.store import Store, read_store
+from smoothcert.recipes.plan import Plan, plan
+from smoothcert.recipes.recipe import read_recipe
+from smoothcert.report.distributional_tables import up
+from smoothcert.results.attacks import empirical_curve
+from smoothcert.results.distributional import Robustness
+from smoothcert.store.provenance import machine_line
+from smoothcert.store.store import Store, read_store
 
 CLI = str(Path(sys.executable).parent / "smoothcert")
 RECIPE = "yang2021-mnist"

@@ -14,10 +14,10 @@ from workplace import data_dir, fresh
 
 from smoothcert import build_model
 from smoothcert.noise import build_noise
-from smoothcert.runs.store import read_store
 from smoothcert.smoothing import Sampling, Segment, open_voter
 from smoothcert.smoothing.engines import open_engine
 from smoothcert.smoothing.voters import CLOSE_CALL
+from smoothcert.store.store import read_store
 
 CLI = str(Path(sys.executable).parent / "smoothcert")
 ENGINES = ("eager", "compile", "onnxruntime", "openvino")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from workplace import fresh
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from faulting import KINDS, OUTCOMES, Outcome, Place, injected, place, small_shards
 from smoothcert.runs.certify import certify
-from smoothcert.runs.config import CertifyConfig, TrainConfig
-from smoothcert.runs.train import train
+from smoothcert.runs.options import CertifyConfig
+from smoothcert.training.options import TrainConfig
+from smoothcert.training.train import train
 from steps import can_mount
 
 TIMES = {

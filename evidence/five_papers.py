@@ -21,8 +21,8 @@ from kept import Obtained, keep, obtained, percent, percent_down, printed
 from reckoning import Cost, cost, flops, rates
 from scipy import stats
 
-from smoothcert.runs.planning import plan
-from smoothcert.runs.recipes import Recipe, read_recipe
+from smoothcert.recipes.plan import plan
+from smoothcert.recipes.recipe import Recipe, read_recipe
 
 KEPT = run.RESULTS / "reproduced"
 ITEMS = Path(__file__).with_suffix(".yaml")

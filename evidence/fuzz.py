@@ -1,7 +1,7 @@
 """100,000 damaged and hostile files to every reader: read, or refused with an error of smoothcert's own.
 
-The readers, the valid files and the edits are those of tests/fuzzing.py. Each target runs in processes of its own:
-random edits of valid files, and edits that atheris keeps because they reached new code.
+The readers, the valid files and the edits are those of tests/support/fuzzing.py. Each target runs in processes of its
+own: random edits of valid files, and edits that atheris keeps because they reached new code.
 """
 
 import json
@@ -19,7 +19,7 @@ from typing import Any
 
 from workplace import fresh
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 INPUTS = 100_000
 GUIDED = 0.3

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smoothcert.runs.files import write_json
-from smoothcert.runs.planning import plan
-from smoothcert.runs.recipes import Recipe, recipe_names
+from smoothcert.io.files import write_json
+from smoothcert.recipes.plan import plan
+from smoothcert.recipes.recipe import Recipe, recipe_names
 
 LINE = ("step", "folder", "setting", "measure", "images", "seconds", "acr", "abstained")
 FIGURE = ("at", "obtained", "low", "high", "out_of_reach")

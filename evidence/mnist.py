@@ -8,7 +8,7 @@ from pathlib import Path
 
 from workplace import data_dir, fresh
 
-from smoothcert.runs.provenance import machine_line
+from smoothcert.store.provenance import machine_line
 
 CLI = str(Path(sys.executable).parent / "smoothcert")
 GOALS = {0.5: 94, 1.0: 84, 1.5: 49}

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from workplace import data_dir, fresh
 
+from smoothcert.classifiers.folder import read_network
 from smoothcert.data import load_data
 from smoothcert.models import build_model
 from smoothcert.objectives import Step, build_objective
-from smoothcert.runs.begun import has_bf16_units
-from smoothcert.runs.config import TrainConfig
-from smoothcert.runs.modeldir import read_network
-from smoothcert.runs.provenance import machine_line
-from smoothcert.runs.train import train
+from smoothcert.store.provenance import machine_line
+from smoothcert.training.begun import has_bf16_units
+from smoothcert.training.options import TrainConfig
+from smoothcert.training.train import train
 
 SIGMA, EPOCHS, BATCH, TEST_EVERY = 0.25, 4, 256, 2
 CPU = torch.device("cpu")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from workplace import WORK, data_dir
 
-from smoothcert.report.compare import compare
-from smoothcert.report.reproduced import compared
-from smoothcert.report.results import Result
-from smoothcert.runs.planning import Plan, plan
-from smoothcert.runs.provenance import machine_line
-from smoothcert.runs.recipes import read_recipe
-from smoothcert.runs.store import read_store
+from smoothcert.recipes.comparison import compared
+from smoothcert.recipes.plan import Plan, plan
+from smoothcert.recipes.recipe import read_recipe
+from smoothcert.results.certified import Result
+from smoothcert.results.compare import compare
+from smoothcert.store.provenance import machine_line
+from smoothcert.store.store import read_store
 
 CLI = str(Path(sys.executable).parent / "smoothcert")
 RADII = (0.5, 1.0, 1.5)

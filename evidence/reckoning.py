@@ -18,7 +18,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from smoothcert import build_model
-from smoothcert.runs.planning import Reference, Task
+from smoothcert.recipes.plan import Reference, Task
 
 ROOT = Path(__file__).parents[1]
 SETS = {"mnist": (60_000, 10_000, (1, 28, 28)), "cifar10": (50_000, 10_000, (3, 32, 32)),

@@ -20,12 +20,12 @@ from smoothcert.data import load_data
 from smoothcert.denoise import DenoisedClassifier, build_denoiser
 from smoothcert.models import build_model
 from smoothcert.objectives import OBJECTIVES, build_objective
-from smoothcert.runs.config import TrainConfig
-from smoothcert.runs.distributed import Ranks, joined
-from smoothcert.runs.loop import Loop
-from smoothcert.runs.progress import silent
-from smoothcert.runs.streams import Stream
-from smoothcert.runs.trainee import Trainee
+from smoothcert.progress import silent
+from smoothcert.training.distributed import Ranks, joined
+from smoothcert.training.loop import Loop
+from smoothcert.training.options import TrainConfig
+from smoothcert.training.streams import Stream
+from smoothcert.training.trainee import Trainee
 
 CPU = torch.device("cpu")
 SIGMA, SHAPE, IMAGES, BATCH = 0.25, (1, 8, 8), 99, 33

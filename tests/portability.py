@@ -34,10 +34,10 @@ PROMISED = {
 """Digests by name, as every processor has them. Stored, because runs of one machine can only show that settings agree
 with one another; the tests of each format hold its bits against whole-number arithmetic."""
 
-SUMS = ("spaces", "voters", "smoothing", "objectives", "distributed")
-LAYERS = ("engines", "smoothing", "contract", "models", "objectives")
-FUNCTIONS = ("noise", "sound", "binomial", "radius", "procedures", "sequential", "rounding", "spaces", "voters",
-             "verify")
+SUMS = ("smoothing/spaces", "smoothing/voters", "smoothing/smoothing", "objectives/objectives", "training/distributed")
+LAYERS = ("smoothing/engines", "smoothing/smoothing", "smoothing/contract", "models/models", "objectives/objectives")
+FUNCTIONS = ("noise/noise", "noise/sound", "stats/binomial", "stats/radius", "stats/procedures", "stats/sequential",
+             "stats/rounding", "smoothing/spaces", "smoothing/voters", "verify/verify")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Setting:
         environment: the variables that are set.
         needs: NumPy's name of the processor's feature without which there is nothing to set.
         took_effect: whether the kernels that `probe` tells of are those asked for.
-        tests: names of the test files that hang on them.
+        tests: the test files that depend on them, as room/name.
     """
 
     environment: dict[str, str]
@@ -74,7 +74,7 @@ def aten(capability: str, needs: str) -> Setting:
 
 def openblas(core: str, needs: str, *kernels: str) -> Setting:
     return Setting({"OPENBLAS_CORETYPE": core}, needs, lambda got: set(got["openblas"]) <= set(kernels),
-                   ("spaces", "voters", "linear_statistics"))
+                   ("smoothing/spaces", "smoothing/voters", "stats/linear_statistics"))
 
 
 def numpy_without(*features: str) -> Setting:
@@ -241,7 +241,7 @@ def run(setting: Setting, plain: dict[str, Any]) -> tuple[str, str]:
     wrong = [name for name, value in PROMISED.items() if found["digests"][name] != value]
     if wrong:
         return "FAILED", f"{', '.join(wrong)}: other than on every processor ({found['digests']})"
-    files = [str(ROOT / "tests" / f"test_{name}.py") for name in setting.tests]
+    files = [str(ROOT / "tests" / room / f"test_{name}.py") for room, name in map(os.path.split, setting.tests)]
     tests = subprocess.run([sys.executable, "-m", "pytest", "-n", "0", "-m", "not slow", "-p", "no:cacheprovider",
                             *files], env=environment(setting), capture_output=True, text=True, cwd=ROOT, check=False)
     if tests.returncode:

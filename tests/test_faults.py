@@ -7,15 +7,15 @@ import pytest
 
 import faulting
 from faulting import KINDS, injected, place, small_shards
-from smoothcert.runs import journal
-from smoothcert.runs.filling import fill
-from smoothcert.runs.progress import silent
-from smoothcert.runs.records import Record
-from smoothcert.runs.store import StoreWriter
+from smoothcert.progress import silent
+from smoothcert.runs.fill import fill
+from smoothcert.store import journal
+from smoothcert.store.records import Record
+from smoothcert.store.store import StoreWriter
 from steps import can_mount
 
 SAMPLE = dict.fromkeys(KINDS, 4) | {"worker killed": 0, "disk full": 6, "crash at a step": 6, "byte changed": 6}
-"""How many of each kind; tests/test_workers.py kills workers."""
+"""How many of each kind; tests/runs/test_workers.py kills workers."""
 
 
 @pytest.fixture(autouse=True)

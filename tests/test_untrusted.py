@@ -28,18 +28,18 @@ from PIL import Image
 from torch import nn
 
 from fuzzing import CARD, dumped, onnx_seed, weights_of
-from smoothcert import limits
+from smoothcert.classifiers.folder import module_hash, read_network, read_state
 from smoothcert.data import load_data
 from smoothcert.data.decode import decode_image, read_header
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import DataError, FileError, ModelError, StoreError
+from smoothcert.interop import read_counts, read_log
+from smoothcert.io import limits
+from smoothcert.io.arrays import read_array, read_arrays
 from smoothcert.models import load_model
 from smoothcert.report.html import gathered, report_page, write_page
-from smoothcert.report.interop import read_counts, read_log
-from smoothcert.runs.arrays import read_array, read_arrays
-from smoothcert.runs.config import CertifyConfig
-from smoothcert.runs.modeldir import module_hash, read_network, read_state
-from smoothcert.runs.records import Record, Tally, dense_counts, schema
+from smoothcert.runs.options import CertifyConfig
+from smoothcert.store.records import Record, Tally, dense_counts, schema
 from stores import made
 
 EVIL = ("</script><script>window.pwned=1</script><img src=x onerror=pwned()>\"' onload='x' \u2028 <!-- ]]> &lt; "
@@ -445,5 +445,5 @@ def test_names_that_are_no_text_still_make_a_page(tmp_path):
 
 
 def test_importing_the_limits_is_cheap():
-    code = "import sys, smoothcert.limits; print({'torch', 'numpy', 'pyarrow'} & set(sys.modules))"
+    code = "import sys, smoothcert.io.limits; print({'torch', 'numpy', 'pyarrow'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -18,16 +18,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from smoothcert.classifiers.folder import ModelCard, read_network, write_compact_model
 from smoothcert.cli.progress import shown
 from smoothcert.data import load_data
-from smoothcert.report.results import Result
+from smoothcert.io.files import make_folder, write_text
+from smoothcert.io.zoo import CERTIFICATES, zoo_dir
 from smoothcert.report.tables import render
+from smoothcert.results.certified import Result
 from smoothcert.runs.certify import certify
-from smoothcert.runs.config import CertifyConfig
-from smoothcert.runs.files import make_folder, write_text
-from smoothcert.runs.modeldir import ModelCard, read_network, write_compact_model
-from smoothcert.runs.store import Store
-from smoothcert.runs.zoo import CERTIFICATES, zoo_dir
+from smoothcert.runs.options import CertifyConfig
+from smoothcert.store.store import Store
 
 MOST_BYTES = 3_000_000
 """Weights of an entry; a repository keeps every version for ever."""

@@ -5,7 +5,7 @@ import json
 from smoothcert.cli.options import configured
 from smoothcert.cli.output import say
 from smoothcert.cli.progress import shown
-from smoothcert.runs.config import AttackConfig
+from smoothcert.runs.attack_options import AttackConfig
 
 
 @configured(AttackConfig, positional="model")
@@ -13,7 +13,7 @@ def attack(config: AttackConfig, as_json: bool, quiet: bool) -> None:
     """Attack the smoothed classifier on a data set into a store; the same command resumes an interrupted run."""
     from smoothcert.report.attack_tables import attack_summary, attack_text
     from smoothcert.runs.attack import attack as run
-    from smoothcert.runs.store import read_store
+    from smoothcert.store.store import read_store
 
     with shown("attacks", quiet) as progress:
         store = run(config, progress)

@@ -5,14 +5,14 @@ import json
 from smoothcert.cli.options import configured
 from smoothcert.cli.output import say
 from smoothcert.cli.progress import shown
-from smoothcert.runs.config import CertifyConfig
+from smoothcert.runs.options import CertifyConfig
 
 
 @configured(CertifyConfig, positional="model")
 def certify(config: CertifyConfig, as_json: bool, quiet: bool) -> None:
     """Certify the images of a data set into a store; the same command resumes an interrupted run."""
-    from smoothcert.report.results import Result, default_radii
     from smoothcert.report.tables import render, summary
+    from smoothcert.results.certified import Result, default_radii
     from smoothcert.runs.certify import certify as run
 
     with shown("images", quiet) as progress:

@@ -37,9 +37,9 @@ def cost(
     preemptions: Preemptions = 0.0, as_json: JsonFlag = False,
 ) -> None:
     """Forecast time and price of a run, from a pilot's store or from given samples an image and samples/s."""
-    from smoothcert.report.costing import Asked, costing, costing_content, costing_text
-    from smoothcert.runs.places import place
-    from smoothcert.runs.store import read_store
+    from smoothcert.io.paths import place
+    from smoothcert.report.cost_table import Asked, costing, costing_content, costing_text
+    from smoothcert.store.store import read_store
 
     asked = Asked(images, n, samples, rate, machines, workers, block, startup, preemptions, price)
     told = costing(asked, None if store is None else read_store(place(store)))

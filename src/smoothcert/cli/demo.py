@@ -16,13 +16,14 @@ OutFolder = Annotated[Path, typer.Option("--out", "-o", metavar="PATH", help="Fo
 @reported
 def demo(out: OutFolder = Path("demo"), quiet: Quiet = False) -> None:
     """Train a small CNN on handwritten digits under noise, certify 359 test images, print the table, draw the curve."""
-    from smoothcert.report.curves import certified_curve
     from smoothcert.report.plots import plot_curves
-    from smoothcert.report.results import Result
     from smoothcert.report.tables import render
+    from smoothcert.results.certified import Result
+    from smoothcert.results.curves import certified_curve
     from smoothcert.runs.certify import certify
-    from smoothcert.runs.config import CertifyConfig, TrainConfig
-    from smoothcert.runs.train import train
+    from smoothcert.runs.options import CertifyConfig
+    from smoothcert.training.options import TrainConfig
+    from smoothcert.training.train import train
 
     model, store = out / "model", out / "store"
     say("1. train a small CNN on 8 x 8 digits, Gaussian noise sigma 0.25 added to every image")

@@ -5,14 +5,14 @@ import json
 from smoothcert.cli.options import configured
 from smoothcert.cli.output import say
 from smoothcert.cli.progress import shown
-from smoothcert.runs.config import DistributionalConfig
+from smoothcert.runs.distributional_options import DistributionalConfig
 
 
 @configured(DistributionalConfig, positional="model")
 def distributional(config: DistributionalConfig, as_json: bool, quiet: bool) -> None:
     """Bound the expected loss under all data laws near the images' own, of a model or from a store's counts."""
-    from smoothcert.report.robustness import Robustness
-    from smoothcert.report.robustness_tables import render_robustness
+    from smoothcert.report.distributional_tables import render_robustness
+    from smoothcert.results.distributional import Robustness
     from smoothcert.runs.distributional import distributional as run
 
     with shown("records", quiet) as progress:

@@ -18,8 +18,8 @@ OutFile = Annotated[
 @reported
 def export(store: Records, out: OutFile, radius_column: RadiusColumn = None) -> None:
     """Write a store as a log of the field (TSV, radii rounded down), a count file (NPZ) or a table (parquet)."""
-    from smoothcert.report.interop import open_records, write_records
-    from smoothcert.runs.places import place
+    from smoothcert.interop import open_records, write_records
+    from smoothcert.io.paths import place
 
     write_records(open_records(place(store), radius_column=radius_column), out)
     say(f"wrote {out}", err=True)

@@ -20,8 +20,8 @@ def info(
     path: Folder, radius_column: RadiusColumn = None, out: Out = None, as_json: JsonFlag = False,
 ) -> None:
     """Say what a store, a log, a count file or a model directory is: identity, origin, progress."""
+    from smoothcert.io.paths import place
     from smoothcert.report.describe import described, outline
-    from smoothcert.runs.places import place
 
     facts = described(place(path), radius_column)
     emit(json.dumps(facts, indent=2) if as_json else outline(facts), out)

@@ -21,7 +21,7 @@ def say(text: str, err: bool = False) -> None:
 
 def emit(content: str, out: Path | None) -> None:
     """Print, or write a file whole."""
-    from smoothcert.runs.files import make_folder, write_text
+    from smoothcert.io.files import make_folder, write_text
 
     if out is None:
         say(content)

@@ -94,7 +94,7 @@ def images_of(
     data: str | None, data_dir: Path | None, resize: int | None, crop: int | None, numeric_classes: bool
 ) -> Any:
     def images_of(store: Any) -> Any:
-        from smoothcert.runs.restored import stored_data
+        from smoothcert.runs.reopen import stored_data
 
         return stored_data(store, data, data_dir, resize, crop, numeric_classes)
 
@@ -102,15 +102,16 @@ def images_of(
 
 
 def _answers(model: str, weights: str, trust: bool, store: Any) -> Any:
-    from smoothcert.runs.restored import stored_answers
+    from smoothcert.runs.reopen import stored_answers
 
     return stored_answers(store, model, weights=weights, trust=trust)
 
 
 def _estimates(denoiser: Path, walk_jump: Path | None, front_option: list[str] | None, store: Any) -> Any:
-    from smoothcert.runs.estimating import stored_estimates
+    from smoothcert.results.estimates import Estimates
+    from smoothcert.runs.estimates import stored_estimates
 
-    return stored_estimates(store, denoiser, walk_jump, front_option)
+    return Estimates(*stored_estimates(store, denoiser, walk_jump, front_option))
 
 
 def _whole(name: str, text: str | None) -> list[int]:

@@ -10,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from smoothcert.checks import printable
-from smoothcert.runs.progress import Progress as Told
-from smoothcert.runs.progress import silent
+from smoothcert.progress import Progress as Told
+from smoothcert.progress import silent
 
 _LINE_EVERY = 15.0
 

@@ -34,12 +34,12 @@ def recertify(
     radii: Radii = None, style: Format = None, rho: Rho = 0.05, out: OutStore = None, as_json: JsonFlag = False,
 ) -> None:
     """Recompute certificates from stored counts, at another alpha, method or margin; needs no model."""
-    from smoothcert.report.interop import open_votes
-    from smoothcert.report.results import Result, default_radii
+    from smoothcert.interop import open_votes
+    from smoothcert.io.paths import place
     from smoothcert.report.tables import render, summary
-    from smoothcert.runs.places import place
-    from smoothcert.runs.recertify import recertify as run
-    from smoothcert.runs.recertify import write_recertified
+    from smoothcert.results.certified import Result, default_radii
+    from smoothcert.store.recertify import recertify as run
+    from smoothcert.store.recertify import write_recertified
 
     form = format_of(style, as_json)
     if no_margin and margin is not None:

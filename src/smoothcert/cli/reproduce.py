@@ -9,7 +9,7 @@ from typing import Any
 from smoothcert.cli.options import configured
 from smoothcert.cli.output import say
 from smoothcert.cli.progress import shown
-from smoothcert.runs.config import ReproduceConfig
+from smoothcert.recipes.options import ReproduceConfig
 
 _MACHINE = ("data_dir", "device", "threads", "workers", "cluster")
 
@@ -17,12 +17,12 @@ _MACHINE = ("data_dir", "device", "threads", "workers", "cluster")
 @configured(ReproduceConfig, positional="recipe")
 def reproduce(config: ReproduceConfig, as_json: bool, quiet: bool) -> None:
     """Train and measure a table of a paper, and print what it expected beside what was obtained."""
-    from smoothcert.report.reproduced import compared
-    from smoothcert.report.reproduced_tables import text, write_comparison
-    from smoothcert.runs.memory import keep_freed_memory
-    from smoothcert.runs.planning import plan
-    from smoothcert.runs.recipes import read_recipe
-    from smoothcert.runs.reproduce import reproduce as run
+    from smoothcert.machine import keep_freed_memory
+    from smoothcert.recipes.comparison import compared
+    from smoothcert.recipes.plan import plan
+    from smoothcert.recipes.recipe import read_recipe
+    from smoothcert.recipes.run import reproduce as run
+    from smoothcert.recipes.tables import text, write_comparison
 
     if config.recipe is None or config.list:
         _list(config, as_json)
@@ -51,8 +51,8 @@ def _watch(quiet: bool) -> Any:
 
 
 def _list(config: ReproduceConfig, as_json: bool) -> None:
-    from smoothcert.report.recipes import listing
-    from smoothcert.runs.recipes import read_recipe, recipe_names
+    from smoothcert.recipes.listing import listing
+    from smoothcert.recipes.recipe import read_recipe, recipe_names
 
     recipes = [read_recipe(name) for name in ([config.recipe] if config.recipe else recipe_names())]
     say(json.dumps([recipe.model_dump(mode="json") for recipe in recipes]) if as_json else listing(recipes))

@@ -7,14 +7,14 @@ import typer
 from smoothcert.cli.options import configured
 from smoothcert.cli.output import say
 from smoothcert.cli.progress import shown
-from smoothcert.selftest.config import SelftestConfig
+from smoothcert.selftest.options import SelftestConfig
 
 
 @configured(SelftestConfig)
 def selftest(config: SelftestConfig, as_json: bool, quiet: bool) -> None:
     """Check this installation against classifiers of known p_A and radius: can its certificates be trusted?"""
+    from smoothcert.io.files import make_folder, write_json
     from smoothcert.report.selftest import selftest_text
-    from smoothcert.runs.files import make_folder, write_json
     from smoothcert.selftest.run import selftest as run
 
     with shown("checks", quiet) as progress:

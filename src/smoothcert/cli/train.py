@@ -7,16 +7,16 @@ from smoothcert.cli.options import configured
 from smoothcert.cli.output import say
 from smoothcert.cli.progress import shown
 from smoothcert.errors import LostProcessError
-from smoothcert.runs.config import TrainConfig
+from smoothcert.training.options import TrainConfig
 
 
 @configured(TrainConfig)
 def train(config: TrainConfig, as_json: bool, quiet: bool) -> None:
     """Train a base classifier or a denoiser, leave a model directory; the same command resumes an interrupted run."""
-    from smoothcert.runs.distributed import is_main_process
-    from smoothcert.runs.measures import MEASURES
-    from smoothcert.runs.memory import keep_freed_memory
-    from smoothcert.runs.train import train as run
+    from smoothcert.machine import keep_freed_memory
+    from smoothcert.training.distributed import is_main_process
+    from smoothcert.training.train import train as run
+    from smoothcert.training.validation import MEASURES
 
     keep_freed_memory()
     try:

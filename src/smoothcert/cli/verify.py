@@ -9,10 +9,10 @@ from smoothcert.checks import one_line
 from smoothcert.cli.options import configured
 from smoothcert.cli.output import say
 from smoothcert.cli.progress import shown
-from smoothcert.runs.config import VerifyConfig
+from smoothcert.verify.options import VerifyConfig
 
 if TYPE_CHECKING:
-    from smoothcert.runs.verify import Verified
+    from smoothcert.verify.verify import Verified
 
 _SHOWN = 20
 
@@ -20,7 +20,7 @@ _SHOWN = 20
 @configured(VerifyConfig, positional="store")
 def verify(config: VerifyConfig, as_json: bool, quiet: bool) -> None:
     """Check a store end to end: files, images, and every answer computed again; exit code 1 where anything is wrong."""
-    from smoothcert.runs.verify import verify as run
+    from smoothcert.verify.verify import verify as run
 
     with shown("records", quiet) as progress:
         found = run(config, progress)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from smoothcert.data.labels import class_indices
 from smoothcert.data.tensors import TensorType, tensor_type
 from smoothcert.errors import DataError, FileError
-from smoothcert.limits import from_json
+from smoothcert.io.limits import from_json
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "y", "target")

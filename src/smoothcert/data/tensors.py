@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from smoothcert.errors import DataError, FileError
-from smoothcert.limits import from_json
+from smoothcert.io.limits import from_json
 
 _FIXED, _VARIABLE = "arrow.fixed_shape_tensor", "arrow.variable_shape_tensor"
 _ROLES = {**dict.fromkeys(("c", "channel", "channels"), "c"), **dict.fromkeys(("h", "height", "y", "rows"), "h"),

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from smoothcert.errors import SmoothcertError
-from smoothcert.limits import from_json, unfolds_to
+from smoothcert.io.limits import from_json, unfolds_to
 
 _NAME = r"[A-Za-z0-9_.]*"
 _STEP = (r"torch\.ops\.aten\.(?!from_file\b)(?!__)\w+\.(?!__)\w+|torch\.ops\.higher_order\.wrap_with_set_grad_enabled"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from smoothcert.errors import FileError, MissingExtraError, ModelError
-from smoothcert.limits import inside
+from smoothcert.io.limits import inside
 from smoothcert.models.layers import Shape
 from smoothcert.models.loaded import LoadedModel, exact_batches, read_model_file
 from smoothcert.models.onnx_graph import check_graph

@@ -1,1 +1,1 @@
-"""Evidence for people: tables and pictures from stored records. Nothing here imports torch."""
+"""Evidence for people: tables, pictures and pages from results. Nothing here imports torch."""

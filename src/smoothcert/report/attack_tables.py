@@ -5,8 +5,10 @@ from dataclasses import asdict
 from typing import Any
 
 from smoothcert.checks import check_known, one_line
-from smoothcert.report.attacked import Attack
-from smoothcert.report.attacks import (
+from smoothcert.report.listings import csv_lines, laid_out
+from smoothcert.report.tables import FORMATS, aligned
+from smoothcert.results.attacked import Attack
+from smoothcert.results.attacks import (
     Beside,
     Outcome,
     Violations,
@@ -17,10 +19,8 @@ from smoothcert.report.attacks import (
     outcomes,
     violations,
 )
-from smoothcert.report.figures import percent
-from smoothcert.report.listings import csv_lines, laid_out
-from smoothcert.report.tables import FORMATS, aligned
-from smoothcert.runs.store import Store
+from smoothcert.results.figures import percent
+from smoothcert.store.store import Store
 
 
 def attack_summary(store: Store, certified: Store | None = None) -> dict[str, Any]:

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from smoothcert.checks import one_line
+from smoothcert.classifiers.card import is_model_dir, read_card
 from smoothcert.errors import FileError
-from smoothcert.report.attacked import Attack
-from smoothcert.report.attacks import Outcome, axis_of, outcomes
-from smoothcert.report.interop import open_records
-from smoothcert.report.predictions import Predicted
-from smoothcert.report.present import is_foreign
-from smoothcert.report.results import Result
-from smoothcert.report.robustness import Robustness
-from smoothcert.runs.manifest import is_store, record_count
-from smoothcert.runs.modelcard import is_model_dir, read_card
-from smoothcert.runs.places import Place
-from smoothcert.runs.store import Store
+from smoothcert.interop import open_records
+from smoothcert.io.paths import Place
+from smoothcert.results.attacked import Attack
+from smoothcert.results.attacks import Outcome, axis_of, outcomes
+from smoothcert.results.certified import Result
+from smoothcert.results.distributional import Robustness
+from smoothcert.results.predictions import Predicted
+from smoothcert.results.present import is_foreign
+from smoothcert.store.manifest import is_store, record_count
+from smoothcert.store.store import Store
 
 
 def described(folder: Place, radius_column: str | None = None) -> dict[str, Any]:

@@ -7,18 +7,18 @@ from typing import Any
 
 from smoothcert.checks import check_count, check_known
 from smoothcert.errors import InputError, SmoothcertError
+from smoothcert.interop import Named, open_records
 from smoothcert.report.attack_tables import attack_summary, render_attacks
-from smoothcert.report.attacked import Attack
-from smoothcert.report.best import Board, best_content
-from smoothcert.report.compare import Comparison, Run, compare
-from smoothcert.report.interop import Named, open_records
+from smoothcert.report.distributional_tables import named_rhos, render_robustness
 from smoothcert.report.listings import prediction_content, render_predictions
-from smoothcert.report.predictions import Predicted
-from smoothcert.report.results import Result, default_radii, merged
-from smoothcert.report.robustness import Robustness
-from smoothcert.report.robustness_tables import named_rhos, render_robustness
-from smoothcert.report.several import opened_apart
 from smoothcert.report.tables import render, summary
+from smoothcert.results.attacked import Attack
+from smoothcert.results.best import Board, best_content
+from smoothcert.results.certified import Result, default_radii, merged
+from smoothcert.results.compare import Comparison, Run, compare
+from smoothcert.results.distributional import Robustness
+from smoothcert.results.predictions import Predicted
+from smoothcert.results.several import opened_apart
 
 NORMS = ("l2", "linf")
 

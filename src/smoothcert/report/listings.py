@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from smoothcert.checks import check_known
-from smoothcert.report.compare import Comparison, Difference, run_notes, why_not_side_by_side
-from smoothcert.report.figures import alpha_words, down, percent, sigma_words
-from smoothcert.report.predictions import Predicted
 from smoothcert.report.tables import FORMATS, aligned, escaped, radius_words
+from smoothcert.results.compare import Comparison, Difference, run_notes, why_not_side_by_side
+from smoothcert.results.figures import alpha_words, down, percent, sigma_words
+from smoothcert.results.predictions import Predicted
 
 _HEAD = ("radius", "first", "second", "first only", "second only", "first - second", "interval")
 

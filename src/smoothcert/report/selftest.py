@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from smoothcert.errors import FileError
-from smoothcert.runs.files import read_json
+from smoothcert.io.files import read_json
 
 Verdict = Literal["green", "red", "skipped"]
 Words = Annotated[str, Field(max_length=2000)]

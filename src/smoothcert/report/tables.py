@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from smoothcert.checks import check_known
-from smoothcert.report.best import Best, Board, best_method
-from smoothcert.report.compare import reach_notes
-from smoothcert.report.figures import alpha_words, down, percent, sigma_words
-from smoothcert.report.naming import few
-from smoothcert.report.results import Result
+from smoothcert.results.best import Best, Board, best_method
+from smoothcert.results.certified import Result
+from smoothcert.results.compare import reach_notes
+from smoothcert.results.figures import alpha_words, down, percent, sigma_words
 from smoothcert.stats import CertifiedAccuracy
+from smoothcert.store.names import few
 
 BOUNDS = (
     ("accuracy", "certified accuracy"),

@@ -1,1 +1,1 @@
-"""Runs: configuration, training, certification, and what they leave on disk."""
+"""Whatever fills a store: certify, predict, attack, distributional, here or by many processes."""

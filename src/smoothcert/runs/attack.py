@@ -17,28 +17,28 @@ from torch import Tensor
 
 from smoothcert.attacks import Attack, Stein, attacked, build_attack, l2_norms
 from smoothcert.data import ImageData
+from smoothcert.draws import generator
 from smoothcert.errors import InputError, ModelError, StoreError
+from smoothcert.machine import pick_device
 from smoothcert.noise import Noise, build_noise, open_stream
-from smoothcert.runs.adversaries import list_adversaries, save_adversaries
+from smoothcert.progress import Progress, silent
+from smoothcert.runs.attack_options import AttackConfig
 from smoothcert.runs.attack_settings import CLEAN, Certificates, Setting, certificates_of, settings_of
-from smoothcert.runs.attacked import like_store
-from smoothcert.runs.comparing import check_certificates
-from smoothcert.runs.config import AttackConfig
-from smoothcert.runs.distributed import pick_device
-from smoothcert.runs.filling import fill
+from smoothcert.runs.attacked_images import like_store
+from smoothcert.runs.fill import fill
 from smoothcert.runs.gradients import fixed, repeatable
+from smoothcert.runs.images import in_classes_of
 from smoothcert.runs.prepare import Prepared, prepare, tallies
-from smoothcert.runs.progress import Progress, silent
-from smoothcert.runs.records import Record
-from smoothcert.runs.same_images import in_classes_of
-from smoothcert.runs.seeds import generator
+from smoothcert.runs.run import Done, Task
 from smoothcert.runs.soft_answers import soft_answers
-from smoothcert.runs.store import Store, read_store
-from smoothcert.runs.work import Done, Task
 from smoothcert.smoothing.isolation import isolated
 from smoothcert.smoothing.packing import Finished
 from smoothcert.smoothing.protocols import evaluation
 from smoothcert.stats import Plan, predict_plan
+from smoothcert.store.adversaries import list_adversaries, save_adversaries
+from smoothcert.store.comparing import check_certificates
+from smoothcert.store.records import Record
+from smoothcert.store.store import Store, read_store
 
 PART = 16
 """Images attacked together: part of the identity, since the last bits of a network's answers depend on the batch."""

@@ -6,9 +6,9 @@ from itertools import product
 
 import numpy as np
 
-from smoothcert.runs.comparing import check_certified
-from smoothcert.runs.config import AttackConfig
-from smoothcert.runs.store import Store
+from smoothcert.runs.attack_options import AttackConfig
+from smoothcert.store.comparing import check_certified
+from smoothcert.store.store import Store
 
 
 @dataclass(frozen=True)

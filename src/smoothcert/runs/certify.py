@@ -6,13 +6,13 @@
 from functools import partial
 
 from smoothcert.noise import Noise
-from smoothcert.runs.config import CertifyConfig, PredictConfig
-from smoothcert.runs.filling import fill
+from smoothcert.progress import Progress, silent
+from smoothcert.runs.fill import fill
+from smoothcert.runs.options import CertifyConfig, PredictConfig
 from smoothcert.runs.prepare import prepare
-from smoothcert.runs.progress import Progress, silent
-from smoothcert.runs.store import Store
 from smoothcert.smoothing.isolation import isolated
 from smoothcert.stats import Plan, certify_plan, predict_plan
+from smoothcert.store.store import Store
 
 
 @isolated()

@@ -18,9 +18,9 @@ from typing import Any
 
 from smoothcert.errors import SmoothcertError
 from smoothcert.runs.joining import joined
-from smoothcert.runs.manifest import record_count
-from smoothcert.runs.work import BLOCK, Done, Run, Task, reopened
+from smoothcert.runs.run import BLOCK, Done, Run, Task, reopened
 from smoothcert.runs.workers import DEATHS
+from smoothcert.store.manifest import record_count
 from smoothcert.version import __version__
 
 _COLOURS = r"\x1b\[\d*m"

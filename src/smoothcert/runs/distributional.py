@@ -17,26 +17,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smoothcert.config.sampling import RunConfig
 from smoothcert.distributional.bounds import ends_of
 from smoothcert.distributional.curves import equivalent_moves
 from smoothcert.distributional.inner import Search, judged
 from smoothcert.distributional.losses import PointLoss, clipped_cross_entropy, cross_entropy
 from smoothcert.distributional.sampling import sample_losses
+from smoothcert.draws import generator
 from smoothcert.errors import ModelError
-from smoothcert.runs.bounding_settings import Setting, settings_of, standing_of
-from smoothcert.runs.config import DistributionalConfig, RunConfig
-from smoothcert.runs.counted import counted
-from smoothcert.runs.filling import fill
+from smoothcert.progress import Progress, silent
+from smoothcert.runs.counts import counted
+from smoothcert.runs.distributional_options import DistributionalConfig
+from smoothcert.runs.distributional_settings import Setting, settings_of, standing_of
+from smoothcert.runs.fill import fill
 from smoothcert.runs.gradients import fixed, repeatable
 from smoothcert.runs.prepare import Opened, opened, shown
-from smoothcert.runs.progress import Progress, silent
-from smoothcert.runs.records import VALUES, Record
-from smoothcert.runs.seeds import generator
-from smoothcert.runs.store import Store
-from smoothcert.runs.work import Done, Task
+from smoothcert.runs.run import Done, Task
 from smoothcert.smoothing.engines.precision import tf32
 from smoothcert.smoothing.isolation import isolated
 from smoothcert.smoothing.protocols import evaluation
+from smoothcert.store.records import VALUES, Record
+from smoothcert.store.store import Store
 
 
 @isolated()

@@ -9,24 +9,25 @@ from typing import Any
 import numpy as np
 import torch
 
+from smoothcert.classifiers.classifier import Classifier, model_card, open_classifier
+from smoothcert.classifiers.denoisers import denoiser_sigma
+from smoothcert.classifiers.folder import ModelCard
+from smoothcert.config.sampling import RunConfig, SamplingConfig
 from smoothcert.data import ImageData, select_indices, spaced, spaced_places
 from smoothcert.data.load import indices_as_names, open_data
 from smoothcert.denoise.walks import FrontEnd
 from smoothcert.errors import InputError
+from smoothcert.machine import pick_device
 from smoothcert.noise import Noise, build_noise, fresh_seed
-from smoothcert.runs.attacked import attacked_data, like_store
-from smoothcert.runs.classifiers import Classifier, model_card, open_classifier
-from smoothcert.runs.config import PredictConfig, RunConfig, SamplingConfig
-from smoothcert.runs.distributed import pick_device
-from smoothcert.runs.fronts import denoiser_sigma
-from smoothcert.runs.manifest import is_store, read_manifest
-from smoothcert.runs.modeldir import ModelCard
-from smoothcert.runs.records import Record, Tally
-from smoothcert.runs.store import read_store
-from smoothcert.runs.work import Done, Task
+from smoothcert.runs.attacked_images import attacked_data, like_store
+from smoothcert.runs.options import PredictConfig
+from smoothcert.runs.run import Done, Task
 from smoothcert.smoothing import Finished, Sampling, evaluation, open_voter, run_plan
 from smoothcert.smoothing.voters import Voter
 from smoothcert.stats import Plan
+from smoothcert.store.manifest import is_store, read_manifest
+from smoothcert.store.records import Record, Tally
+from smoothcert.store.store import read_store
 
 PlanFor = Callable[[Noise], Plan]
 Keep = Callable[[ImageData, np.ndarray], np.ndarray]

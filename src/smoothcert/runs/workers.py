@@ -6,20 +6,19 @@ what it held is given out again; a driver that dies takes its workers with it, s
 
 import multiprocessing as mp
 import os
-import signal
 import sys
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from smoothcert.errors import SmoothcertError
-from smoothcert.runs.work import Done, Run, Task, reopened
+from smoothcert.processes import follow_driver, how_ended, start_deaf
+from smoothcert.runs.run import Done, Run, Task, reopened
 
 DEATHS = 3
 """How often all workers may be lost without one record finished, before the run gives up."""
@@ -128,33 +127,6 @@ def _serve(pipe: Connection, reopen: Callable[[], Run], identity: dict[str, Any]
         pipe.send(("error", error))
     except Exception:
         pipe.send(("error", SmoothcertError(f"a worker failed:\n{traceback.format_exc()}")))
-
-
-def start_deaf(process: BaseProcess) -> None:
-    """Start a process that never hears Ctrl-C, not even while it imports: the driver does, and ends it."""
-    resource_tracker.ensure_running()  # within `start` it would let interrupts through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def how_ended(process: BaseProcess, processes: int) -> str:
-    """Return what to say of a process, one of so many, that has ended without a word."""
-    code = process.exitcode or 0
-    if code < 0:
-        return f"was killed (signal {-code}): is there enough memory for {processes} of them?"
-    return (f"ended by itself (exit code {code}), and what it printed says why. Each process reads the calling script "
-            f'before it works: what a script does has to stand under `if __name__ == "__main__":`.')
-
-
-def follow_driver() -> None:
-    """End with the driver, even in the middle of an image."""
-    driver = mp.parent_process()
-    if driver is not None:
-        wait([driver.sentinel])
-        os._exit(1)
 
 
 def _given(pipe: Connection) -> Iterator[Task]:

@@ -15,7 +15,7 @@ import torch
 from scipy import special
 from torch import nn
 
-from smoothcert.runs.seeds import seeded
+from smoothcert.draws import seeded
 
 SHAPE = (1, 4, 4)
 CONVOLUTIONAL = (1, 8, 8)

@@ -7,20 +7,20 @@ from importlib import metadata
 
 import torch
 
+from smoothcert.machine import pick_device
 from smoothcert.noise import fresh_seed
+from smoothcert.progress import Progress, silent
 from smoothcert.report.selftest import Check, SelfTest, Verdict
-from smoothcert.runs.distributed import pick_device
-from smoothcert.runs.progress import Progress, silent
-from smoothcert.runs.provenance import machine_line, provenance
 from smoothcert.selftest import bounds, storage
 from smoothcert.selftest.certificates import Certificates
-from smoothcert.selftest.config import SelftestConfig
 from smoothcert.selftest.finding import FALSE_ALARM, FULL, QUICK, Finding, Planned, Setting
 from smoothcert.selftest.known import SHAPE, halfspace
 from smoothcert.selftest.normals import Normals
+from smoothcert.selftest.options import SelftestConfig
 from smoothcert.selftest.votes import EngineVotes, Networks, Unusable, spaces
 from smoothcert.smoothing.engines import ENGINES
 from smoothcert.smoothing.engines.onnx_engines import PACKAGES
+from smoothcert.store.provenance import machine_line, provenance
 
 
 def selftest(config: SelftestConfig, progress: Progress = silent) -> SelfTest:

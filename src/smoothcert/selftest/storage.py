@@ -8,10 +8,10 @@ import numpy as np
 
 from smoothcert.errors import SmoothcertError
 from smoothcert.noise import build_noise
-from smoothcert.runs.records import Record, Tally
-from smoothcert.runs.store import read_store, write_store
 from smoothcert.selftest.finding import Finding, Planned
 from smoothcert.stats import FixedCertify
+from smoothcert.store.records import Record, Tally
+from smoothcert.store.store import read_store, write_store
 
 _RECORDS = 300  # two shards
 _CLASSES = 10

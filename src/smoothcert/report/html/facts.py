@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from smoothcert.report.figures import alpha_words, sigma_words
-from smoothcert.report.gallery import Gallery
-from smoothcert.report.present import is_foreign
-from smoothcert.report.results import ASSUMED_ALPHA, Result
-from smoothcert.runs.store import Store
+from smoothcert.results.certified import ASSUMED_ALPHA, Result
+from smoothcert.results.figures import alpha_words, sigma_words
+from smoothcert.results.gallery import Gallery
+from smoothcert.results.present import is_foreign
+from smoothcert.store.store import Store
 
 
 @dataclass(frozen=True)

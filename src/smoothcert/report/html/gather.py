@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from smoothcert.errors import InputError, SmoothcertError, StoreError
-from smoothcert.report.attacked import Attack
-from smoothcert.report.gallery import Gallery, ImagesOf, gallery_of
+from smoothcert.interop import Named, open_records
+from smoothcert.io.files import make_folder, write_whole
 from smoothcert.report.html.facts import Run
-from smoothcert.report.interop import Named, open_records
-from smoothcert.report.results import Result
-from smoothcert.report.several import opened_apart
-from smoothcert.runs.files import make_folder, write_whole
-from smoothcert.runs.store import Store
+from smoothcert.results.attacked import Attack
+from smoothcert.results.certified import Result
+from smoothcert.results.gallery import Gallery, ImagesOf, gallery_of
+from smoothcert.results.several import opened_apart
+from smoothcert.store.store import Store
 
 GALLERY = 48
 """Images that the galleries of a page show together; each run has at least one, and only the first so many runs."""

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from smoothcert.report.attacked import Attack
 from smoothcert.report.html.charts import drawn_attacks
 from smoothcert.report.html.markup import Markup, element, joined
+from smoothcert.results.attacked import Attack
 
 _MARKS = ("M12.5 5a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z", "M13 1h8v8h-8z", "M17 0l5 5l-5 5l-5 -5z",
           "M17 .5l5 8.5h-10z",

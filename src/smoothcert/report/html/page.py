@@ -9,19 +9,19 @@ from importlib import resources
 import numpy as np
 
 from smoothcert.errors import SmoothcertError
-from smoothcert.report.attacked import Attack
-from smoothcert.report.attacks import axis_of, norm_of, outcomes
-from smoothcert.report.compare import why_not_side_by_side
-from smoothcert.report.figures import alpha_words, down, percent, sigma_words
-from smoothcert.report.gallery import Gallery
 from smoothcert.report.html.charts import LOWER, chart_data, packed
 from smoothcert.report.html.facts import ASSUMES, SAYS, SAYS_NOT, Run, settings, warnings
 from smoothcert.report.html.legends import points_legend, swatch
 from smoothcert.report.html.markup import Markup, element, joined, sortable
 from smoothcert.report.html.selftested import selftested
-from smoothcert.report.naming import few, grouped
-from smoothcert.report.results import accuracies, default_radii
 from smoothcert.report.selftest import SelfTest
+from smoothcert.results.attacked import Attack
+from smoothcert.results.attacks import axis_of, norm_of, outcomes
+from smoothcert.results.certified import accuracies, default_radii
+from smoothcert.results.compare import why_not_side_by_side
+from smoothcert.results.figures import alpha_words, down, percent, sigma_words
+from smoothcert.results.gallery import Gallery
+from smoothcert.store.names import few, grouped
 from smoothcert.version import __version__
 
 LARGEST_SIDE = 96

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from smoothcert.report.curves import Curve
 from smoothcert.report.plots.lines import draw_curves
 from smoothcert.report.plots.style import save
+from smoothcert.results.curves import Curve
 
 
 def plot_curves(curves: Sequence[Curve], files: Sequence[Path], title: str = "") -> None:

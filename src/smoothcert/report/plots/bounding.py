@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from smoothcert.report.bound_curves import Panel
 from smoothcert.report.plots.style import legend, look, marker, new_figure, styled
+from smoothcert.results.bound_curves import Panel
 
 _DASHES = {"certificate": "-", "bound": (0, (5, 1.5)), "found": (0, (1.2, 1.2))}
 

@@ -6,9 +6,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from smoothcert.report.figures import down, percent
 from smoothcert.report.plots.style import COLOURS, FAINT, NAMED, handle, legend, look, marker, new_figure, styled
-from smoothcert.report.studies import Pairs, Shares, TopShares, Wall
+from smoothcert.results.figures import down, percent
+from smoothcert.results.studies import Pairs, Shares, TopShares, Wall
 
 _DENSE = 5000
 """Above so many points a scatter is drawn as a map of their number."""

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from smoothcert.report.denoising import Captioned, Contracted, Failures
-from smoothcert.report.gallery import cut
 from smoothcert.report.plots.images import show_image
 from smoothcert.report.plots.style import COLOURS, FAINT, MARKERS, legend, new_figure, styled
+from smoothcert.results.denoising import Captioned, Contracted, Failures
+from smoothcert.results.gallery import cut
 
 _COLUMNS = 4
 

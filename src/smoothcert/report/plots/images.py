@@ -7,10 +7,10 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
-from smoothcert.analysis.panels import Panels, Resolution
-from smoothcert.analysis.regions import Regions
-from smoothcert.report.gallery import Gallery
 from smoothcert.report.plots.style import COLOURS, INK, new_figure, styled
+from smoothcert.results.gallery import Gallery
+from smoothcert.results.panels import Panels, Resolution
+from smoothcert.results.regions import Regions
 from smoothcert.stats import ABSTAIN
 
 _COLUMNS = 6

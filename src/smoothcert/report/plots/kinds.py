@@ -14,11 +14,7 @@ from matplotlib.figure import Figure
 
 from smoothcert.checks import check_known, check_probability
 from smoothcert.errors import InputError, SmoothcertError
-from smoothcert.report.attacked import Attack
-from smoothcert.report.bound_curves import bound_panels
-from smoothcert.report.compare import why_not_side_by_side
-from smoothcert.report.curves import Curve
-from smoothcert.report.interop import Named, open_records
+from smoothcert.interop import Named, open_records
 from smoothcert.report.plots.bounding import draw_bounds
 from smoothcert.report.plots.counts import draw_abstention, draw_scatter, draw_top_shares, draw_wall
 from smoothcert.report.plots.denoising import draw_contraction, draw_denoised, draw_failures
@@ -44,11 +40,15 @@ from smoothcert.report.plots.of_images import (
 )
 from smoothcert.report.plots.requests import Kind, Request
 from smoothcert.report.plots.style import warn_above
-from smoothcert.report.results import Result
-from smoothcert.report.robustness import Robustness
-from smoothcert.report.same_data import check_same_data
-from smoothcert.report.several import opened_apart
-from smoothcert.report.studies import (
+from smoothcert.results.attacked import Attack
+from smoothcert.results.bound_curves import bound_panels
+from smoothcert.results.certified import Result
+from smoothcert.results.compare import why_not_side_by_side
+from smoothcert.results.curves import Curve
+from smoothcert.results.distributional import Robustness
+from smoothcert.results.same_data import check_same_data
+from smoothcert.results.several import opened_apart
+from smoothcert.results.studies import (
     among,
     bounds_compared,
     envelopes,
@@ -60,10 +60,10 @@ from smoothcert.report.studies import (
     top_shares,
     wall,
 )
-from smoothcert.report.thin import drawn_curve
-from smoothcert.report.upper import Upper, upper_bound
-from smoothcert.report.votes import Votes, votes_of
-from smoothcert.runs.store import Store
+from smoothcert.results.thin import drawn_curve
+from smoothcert.results.upper import Upper, upper_bound
+from smoothcert.results.votes import Votes, votes_of
+from smoothcert.store.store import Store
 
 _FRONT = ("denoiser", "walk-jump", "front-option")
 

@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from smoothcert.report.curves import Curve
 from smoothcert.report.plots.style import COLOURS, INK, handle, legend, look, marker, new_figure, styled
-from smoothcert.report.studies import Envelope, Theorems
-from smoothcert.report.thin import value_at
-from smoothcert.report.upper import Upper
+from smoothcert.results.curves import Curve
+from smoothcert.results.studies import Envelope, Theorems
+from smoothcert.results.thin import value_at
+from smoothcert.results.upper import Upper
 
 RADIUS = "l2 radius (pixel units of [0, 1])"
 NORMS = {"l2": "l2", "linf": "l-infinity"}

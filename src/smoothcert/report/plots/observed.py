@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from smoothcert.errors import InputError
-from smoothcert.report.attacked import Attack
-from smoothcert.report.attacks import axis_of, empirical_curve, norm_of
 from smoothcert.report.plots.lines import Observed
+from smoothcert.results.attacked import Attack
+from smoothcert.results.attacks import axis_of, empirical_curve, norm_of
 from smoothcert.stats import clopper_pearson
 
 

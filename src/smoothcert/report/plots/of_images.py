@@ -4,16 +4,16 @@ from typing import Any
 
 import numpy as np
 
-from smoothcert.analysis.estimates import Estimates
-from smoothcert.analysis.panels import noise_panels, resolution_study
-from smoothcert.analysis.regions import decision_regions
 from smoothcert.errors import InputError
-from smoothcert.report.denoising import contraction_of, denoised_copies, denoised_gallery, failures_of
-from smoothcert.report.gallery import ImagesOf, gallery_of
 from smoothcert.report.plots.requests import Request
-from smoothcert.report.present import check_records
-from smoothcert.runs.recertify import noise_of
-from smoothcert.runs.store import Store
+from smoothcert.results.denoising import contraction_of, denoised_copies, denoised_gallery, failures_of
+from smoothcert.results.estimates import Estimates
+from smoothcert.results.gallery import ImagesOf, gallery_of
+from smoothcert.results.panels import noise_panels, resolution_study
+from smoothcert.results.present import check_records
+from smoothcert.results.regions import decision_regions
+from smoothcert.store.recertify import noise_of
+from smoothcert.store.store import Store
 
 _PANEL_SIGMA = (0.12, 0.25, 0.5, 1.0)
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from smoothcert.analysis.estimates import Estimates
-from smoothcert.analysis.regions import Answers
-from smoothcert.report.gallery import ImagesOf
-from smoothcert.report.present import check_records
-from smoothcert.runs.store import Store
+from smoothcert.results.estimates import Estimates
+from smoothcert.results.gallery import ImagesOf
+from smoothcert.results.present import check_records
+from smoothcert.results.regions import Answers
+from smoothcert.store.store import Store
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from smoothcert.checks import suggestion
 from smoothcert.errors import InputError
-from smoothcert.runs.files import make_folder, write_whole
+from smoothcert.io.files import make_folder, write_whole
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (9, 2)),

@@ -1,0 +1,139 @@
+"""Kinds of values that options take, checked as they are read."""
+
+import math
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
+
+from smoothcert.checks import check_known, check_seed, real_number
+from smoothcert.config.numbers import from_yaml
+from smoothcert.errors import SmoothcertError
+from smoothcert.io.paths import RemotePath, place
+from smoothcert.io.zoo import local_path
+
+_DECIMAL = r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*"
+_FRACTION = re.compile(f"{_DECIMAL}/{_DECIMAL}")
+
+
+def _split(value: Any) -> Any:
+    """'1,2,3' -> ['1', '2', '3'], so that lists can be given on a command line."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _pairs(value: Any) -> Any:
+    """['key=value', ...] -> {'key': value}, values read as YAML."""
+    if not isinstance(value, list | tuple):
+        return value
+    pairs = [str(item).partition("=") for item in value]
+    if not all(key and equals for key, equals, _ in pairs):
+        raise ValueError(f"give KEY=VALUE, got {list(value)}")
+    try:
+        return {key: from_yaml(text) for key, _, text in pairs}
+    except yaml.YAMLError as error:
+        raise ValueError(f"give KEY=VALUE with a YAML value, got {list(value)}: {error}") from None
+
+
+def _read_real(value: Any) -> Any:
+    """'64/255' -> the float, so that numbers can be written as fractions."""
+    return real_number(value) if isinstance(value, str) else value
+
+
+def _read_fractions(value: Any) -> Any:
+    """An option's value, whose type nobody knows here, with the fractions in it as floats."""
+    if isinstance(value, dict):
+        return {key: _read_fractions(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_read_fractions(part) for part in value]
+    return real_number(value) if isinstance(value, str) and _FRACTION.fullmatch(value) else value
+
+
+def _one(value: Any) -> Any:
+    """A single number, as a configuration file may have it, as a list of one."""
+    return (value,) if isinstance(value, int | float) else value
+
+
+def _ascending(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values or any(after <= before for before, after in pairwise(values)):
+        raise ValueError(f"give one or more numbers in ascending order, got {_shown(values)}")
+    return values
+
+
+def _above_zero(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not all(0 < value < math.inf for value in values):
+        raise ValueError(f"all must be finite numbers above 0, got {_shown(values)}")
+    return _ascending(values)
+
+
+def _at_least_zero(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not values or not all(0 <= value < math.inf for value in values):
+        raise ValueError(f"all must be finite numbers of at least 0, got {_shown(values)}")
+    return values
+
+
+def _costs(values: tuple[float, ...]) -> tuple[float, ...]:
+    return _ascending(_at_least_zero(values))
+
+
+def _shown(values: tuple[Any, ...]) -> str:
+    return ",".join(f"{value:g}" for value in values) or "nothing"
+
+
+def _known(kind: str, home: str, registry: str) -> AfterValidator:
+    """A check that a name is registered; the registry is imported only when a name has to be checked."""
+
+    def check(name: str) -> str:
+        import importlib
+
+        return check_known(kind, name, getattr(importlib.import_module(home), registry))
+
+    return AfterValidator(check)
+
+
+def _local(value: Any) -> Any:
+    if isinstance(value, str) and "://" in value:
+        raise ValueError(f"give a folder or file of this machine, got {value}: only stores can be in an object storage")
+    return local_path(value) if isinstance(value, str | Path) else value
+
+
+def _place(value: Any) -> Any:
+    return place(value) if isinstance(value, str) else value
+
+
+def _class_names(value: Any) -> Any:
+    from smoothcert.classes import read_class_names  # brings NumPy, which --help does without
+
+    try:
+        return read_class_names(value)
+    except SmoothcertError as error:
+        raise ValueError(str(error)) from None
+
+
+ClassNames = Annotated[tuple[str, ...], BeforeValidator(_class_names)]
+Local = Annotated[Path, BeforeValidator(_local)]
+Stored = Annotated[Path | InstanceOf[RemotePath], BeforeValidator(_place)]
+Real = Annotated[float, BeforeValidator(_read_real)]
+Sigma = Annotated[Real, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[Real, Field(ge=0, allow_inf_nan=False)]
+Probability = Annotated[Real, Field(gt=0, lt=1)]
+Share = Annotated[Real, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Options = Annotated[dict[str, Any], BeforeValidator(_pairs), AfterValidator(_read_fractions)]
+Floats = Annotated[tuple[Real, ...], BeforeValidator(_split)]
+Radii = Annotated[Floats, BeforeValidator(_one), AfterValidator(_at_least_zero)]
+Ints = Annotated[tuple[Whole, ...], BeforeValidator(_split)]
+Sizes = Annotated[Floats, BeforeValidator(_one), AfterValidator(_above_zero)]
+Counts = Annotated[Ints, BeforeValidator(_one), AfterValidator(_above_zero)]
+Wholes = Annotated[Ints, BeforeValidator(_one), AfterValidator(_ascending)]
+Costs = Annotated[Floats, BeforeValidator(_one), AfterValidator(_costs)]
+Seed = Annotated[int, AfterValidator(check_seed)]
+Method = Annotated[str, _known("method", "smoothcert.stats", "METHODS")]
+NoiseKind = Annotated[str, _known("noise", "smoothcert.noise", "NOISES")]
+Engine = Annotated[str, _known("engine", "smoothcert.smoothing.sampling", "ENGINE_NAMES")]
+Samples = Annotated[int, Field(ge=1, le=10**10)]
+Looks = Annotated[tuple[Samples, ...], BeforeValidator(_split), BeforeValidator(_one), AfterValidator(_above_zero)]
+ObjectiveName = Annotated[str, _known("objective", "smoothcert.objectives", "OBJECTIVES")]

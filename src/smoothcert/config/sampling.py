@@ -1,0 +1,110 @@
+"""Options of the runs that sample."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from smoothcert.config.base import Config, DataConfig, MachineConfig
+from smoothcert.config.fields import (
+    Count,
+    Engine,
+    Ints,
+    Local,
+    NoiseKind,
+    Options,
+    Probability,
+    Seed,
+    Sigma,
+    Stored,
+    Whole,
+)
+
+
+class RunConfig(DataConfig, MachineConfig):
+    """What all of them share: which model, images and noise, and which store."""
+
+    data: str | None = Field(None, description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH "
+                                               "(default: the model's training data, else digits)")
+    model: str = Field(description="model directory, zoo:NAME, package.module:factory, file.py:factory, FILE.pt2, "
+                                   "FILE.onnx, hf:NAME, timm:NAME or torchvision:NAME")
+    weights: Literal["best", "last"] = Field("best", description="which weights of a model directory: best or last")
+    model_id: str | None = Field(None, description="name that identifies a model which is no network and no file, "
+                                                   "so that its run can be resumed")
+    output: str | None = Field(None, description="name or position of the model's output that holds the logits, where "
+                                                 "several could (default: the only one that can)")
+    trust: bool = Field(False, description="run the code that a model directory or a .pt2 file brings")
+    denoiser: Local | None = Field(None, description="directory of a trained denoiser, to stand between the noise and "
+                                                    "the model")
+    walk_jump: Local | None = Field(None, description="directory of a second denoiser, for a smaller sigma: walk from "
+                                                     "the first one's estimate in its density, then jump (random)")
+    attractor: Local | None = Field(None, description="directory of a second denoiser, for a smaller sigma: follow its "
+                                                     "gradient flow from the first one's estimate to the end")
+    front_option: Options = Field(default_factory=dict, description="option of walk-jump (sigma2, step, steps, unroll) "
+                                                                    "or attractor (sigma2, tol, max_steps, method, "
+                                                                    "step, unroll), KEY=VALUE (repeatable)")
+    sigma: Sigma | None = Field(None, description="noise level, in pixel units of [0, 1], such as "
+                                                  "0.25 or 64/255 (default: the denoiser's, else the one the model was "
+                                                  "trained with)")
+    noise: NoiseKind = Field("grid", description="noise kind: grid (nothing leaks through rounding), gaussian (plain "
+                                                  "floats) or sound (the grid's, drawn exactly)")
+    alpha: Probability = Field(0.001, description="failure probability of each answer")
+    split: str = Field("test", description="split of the data set")
+    start: Whole = Field(0, description="first image")
+    every: Count = Field(1, description="use every N-th image")
+    max_images: Count | None = Field(None, description="at most this many images, evenly spaced over those that "
+                                                       "start and every leave (default: all)")
+    indices: Ints | None = Field(None, description="exactly these images, such as 3,14,15; excludes start, every and "
+                                                   "max-images")
+    seed: Seed | None = Field(None, description="run seed in [0, 2^128) (default: drawn, and recorded)")
+    workers: Count | None = Field(None, description="processes, one thread each (or one GPU each); never changes "
+                                                    "results (default: 1; in a cluster as many as it has room for)")
+    cluster: str | None = Field(None, description="sample in a Ray cluster: its address (HOST:PORT or "
+                                                  "ray://HOST:PORT), auto (the running one, else one of this machine) "
+                                                  "or local (one of this machine)")
+    out: Stored = Field(description="store: a directory, or s3://BUCKET/FOLDER, gs://BUCKET/FOLDER; the same "
+                                        "command resumes an interrupted run")
+
+    @property
+    def processes(self) -> int:
+        """Of this machine."""
+        return self.workers or 1
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Self:
+        if self.indices is not None and (self.start, self.every, self.max_images) != (0, 1, None):
+            raise ValueError("indices names the images one by one: leave start, every and max-images out")
+        return self
+
+    @model_validator(mode="after")
+    def _one_front(self) -> Self:
+        if self.walk_jump and self.attractor:
+            raise ValueError("walk-jump and attractor both follow the denoiser: give one of them")
+        if self.front_option and not (self.walk_jump or self.attractor):
+            raise ValueError("front-option goes to walk-jump or attractor: give one of them")
+        return self
+
+
+class ComputeConfig(Config):
+    """How votes are computed."""
+
+    batch_size: Count | None = Field(None, description="samples per forward pass; never changes results in float32 "
+                                                       "(default: fits the cache)")
+    engine: Engine = Field("auto", description="how networks run: eager (folded), compile, onnxruntime, openvino, "
+                                               "plain (as they are), or auto, the fastest of a trial on long runs")
+    space: Literal["auto", "pixels"] = Field("auto", description="where noise is drawn: auto takes a smaller space "
+                                                                 "where the network has one (gaussian noise only), or "
+                                                                 "pixels")
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32", description="arithmetic of the network: float32, tf32 or bf16; a reduced one makes another base "
+                               "classifier, which is what is then certified")
+    noise_format: Literal["auto", "sfc64-v1", "philox-v1"] = Field(
+        "auto", description="named random numbers: auto is sfc64-v1 on a CPU and philox-v1 on a GPU; either runs on "
+                            "both, and auto alone allows smaller spaces")
+
+
+class SamplingConfig(RunConfig, ComputeConfig):
+    """What the runs that count votes share."""
+
+
+ATTACKED = ("eps", "times", "m", "steps")
+"""What tells the attacks of a store apart: its size, `eps` or `times`, and the others."""

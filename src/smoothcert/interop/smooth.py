@@ -1,0 +1,115 @@
+"""`Smooth` of the published code (Cohen et al. 2019), over our sampler."""
+
+from itertools import count
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from smoothcert.errors import InputError
+from smoothcert.interop.live import LiveClassifier
+from smoothcert.smoothing import SmoothedClassifier
+from smoothcert.stats import clopper_pearson, cohen_radius, predict_counts
+from smoothcert.stats.procedures import ABSTAIN as ABSTAINED
+
+
+class Smooth:
+    """A smoothed classifier with the published signature: `from smoothcert.interop import Smooth`.
+
+    All attributes are read at each call, so `g.sigma = 1.0` or `g.base_classifier = other` takes effect. A subclass
+    that overrides `_sample_noise` or `_lower_confidence_bound` gets the published procedure over its own steps.
+
+    Args:
+        base_classifier: (N, C, H, W) float32 -> (N, K) logits; put into eval mode at each call, as published.
+        num_classes: K.
+        sigma: noise level, in the units of the images.
+        seed: the same image and seed give the same answer; None (as published) draws fresh noise at each call.
+        noise: "grid", from which nothing leaks through rounding, or "gaussian", as published.
+        bounds: (low, high) that pixels must keep; None (as published) takes any.
+        levels: levels per unit the images were quantised to, for grid noise: 255 for 8-bit images.
+
+    Differs from the published class in this: the noise lies on a grid, the radius is rounded down, the noise has
+    streams of its own (no global generator is read or set), and a network that keeps no contract is refused with an
+    error that says so.
+
+    >>> from torch import stack
+    >>> g = Smooth(lambda x: stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], dim=1), 2, 0.5, seed=0)
+    >>> import torch
+    >>> g.predict(torch.ones(1, 4, 4), n=100, alpha=0.001, batch_size=50)
+    0
+    """
+
+    ABSTAIN = ABSTAINED
+
+    def __init__(
+        self, base_classifier: Any, num_classes: int, sigma: float, *, seed: int | None = None,
+        noise: str = "grid", bounds: tuple[float, float] | None = None, levels: int = 255,
+    ):
+        self.base_classifier, self.num_classes, self.sigma = base_classifier, num_classes, sigma
+        self.seed, self.noise, self.bounds, self.levels = seed, noise, bounds, levels
+        self._calls = count()
+        self._live = LiveClassifier()
+        self._live.of(base_classifier, **self._settings())
+
+    def certify(self, x: Any, n0: int, n: int, alpha: float, batch_size: int) -> tuple[int, float]:
+        """CERTIFY (section 3.2.2): (class, radius), or (`ABSTAIN`, 0.0); wrong with probability at most alpha.
+
+        Args:
+            x: one image, (C, H, W) or (1, C, H, W).
+            n0: samples that choose the class.
+            n: fresh samples that bound its probability.
+            alpha: failure probability.
+            batch_size: samples a forward pass.
+        """
+        if self._has_own("_sample_noise", "_lower_confidence_bound"):
+            return self._certified(x, n0, n, alpha, batch_size)
+        told = self._ready().certify(_image(x), n0, n, alpha, "cohen", index=self._call(), batch_size=batch_size)
+        return (self.ABSTAIN if told.prediction is None else told.prediction), told.radius
+
+    def predict(self, x: Any, n: int, alpha: float, batch_size: int) -> int:
+        """PREDICT (section 3.2.1): the class, or `ABSTAIN`; another class than g's with probability at most alpha."""
+        if self._has_own("_sample_noise"):
+            return int(predict_counts(self._sample_noise(x, n, batch_size), alpha).prediction)
+        told = self._ready().predict(_image(x), n, alpha, index=self._call(), batch_size=batch_size)
+        return self.ABSTAIN if told.prediction is None else told.prediction
+
+    def _certified(self, x: Any, n0: int, n: int, alpha: float, batch_size: int) -> tuple[int, float]:
+        top = int(np.argmax(self._sample_noise(x, n0, batch_size)))
+        p_a = self._lower_confidence_bound(int(self._sample_noise(x, n, batch_size)[top]), n, alpha)
+        radius = float(cohen_radius(p_a, sigma=self.sigma))
+        return (top, radius) if radius > 0 else (self.ABSTAIN, 0.0)
+
+    def _sample_noise(self, x: Any, num: int, batch_size: int) -> np.ndarray:
+        """(K,) counts of the classes that `num` noisy copies of x get, fresh at each call."""
+        told = self._ready().predict(_image(x), num, 0.5, index=next(self._calls), batch_size=batch_size)
+        return np.asarray(told.counts)
+
+    def _lower_confidence_bound(self, NA: int, N: int, alpha: float) -> float:
+        """The Clopper-Pearson lower limit of a probability at level 1 - alpha, from NA of N, rounded down."""
+        return float(clopper_pearson(NA, N, alpha))
+
+    def _ready(self) -> SmoothedClassifier:
+        return self._live.ready(self.base_classifier, **self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        return {"sigma": self.sigma, "num_classes": self.num_classes, "seed": self.seed, "noise": self.noise,
+                "bounds": self.bounds, "levels": self.levels}
+
+    def _call(self) -> int | None:
+        """What keys the noise beside the seed: a number no other call had, or None for the image's own bytes."""
+        return next(self._calls) if self.seed is None else None
+
+    def _has_own(self, *steps: str) -> bool:
+        """Whether a subclass, or this object, has its own version of one of these steps of the published class."""
+        return any(step in vars(self) or getattr(type(self), step) is not getattr(Smooth, step) for step in steps)
+
+
+def _image(x: Any) -> Any:
+    """The image (C, H, W) that the published class takes x for: it repeats x in a new first dimension of four."""
+    x = x if isinstance(x, Tensor) else np.asarray(x)
+    if x.ndim == 4 and len(x) == 1:
+        return x[0]
+    if x.ndim not in (1, 2, 3):
+        raise InputError(f"x must be one image, (C, H, W) or (1, C, H, W), got shape {tuple(x.shape)}: call once for "
+                         f"each image, or give them all to smoothcert.smoothing.SmoothedClassifier")
+    return x.reshape((1,) * (3 - x.ndim) + tuple(x.shape))

@@ -1,0 +1,242 @@
+"""What a report is made of: the per-image answers of one run, with what they mean."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+
+from smoothcert.checks import one_line
+from smoothcert.errors import InputError, StoreError
+from smoothcert.results.present import check_records
+from smoothcert.results.unseen import unseen_classes
+from smoothcert.stats import (
+    CertifiedAccuracy,
+    average_certified_radius,
+    certified_accuracy,
+    linf_radius,
+    max_radius,
+    proved_level,
+)
+from smoothcert.stats.intervals import accuracy_of_counts, check_radii, claims
+from smoothcert.store.store import Store
+
+ASSUMED_ALPHA = 0.001
+"""The alpha that bounds count with where a log does not say its own: the papers' value."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Certificates of the images of one run.
+
+    Attributes:
+        name: how it is called in tables and legends.
+        index, radius, correct, abstained: (M,) per image; radius is 0 where abstained.
+        sigma, alpha, method, n, margin: what they were certified with; n is the most samples an image could take.
+            A log may not say them: then sigma is NaN and the others are None.
+        decided: radii that a sequential run was asked to decide: its claims there are what n samples would give, and
+            everything between is a lower bound. None where every radius counts as it is.
+        setting: the store's identity without what tells its images apart; runs can be merged where it is equal.
+        complete: whether the run has finished.
+        label: (M,) true classes, where known.
+        group: runs of one group are one method at several sigma.
+        norm: that of the radii: "l2", "linf", or what else a log says they are of.
+        printed: the radii were read as a log printed them, so they may be rounded up.
+        notes: what a log or a store says that a reader of its figures has to know besides; `remarks` has all of it.
+        classes: the names of the classes, where known.
+    """
+
+    name: str
+    index: np.ndarray
+    radius: np.ndarray
+    correct: np.ndarray
+    abstained: np.ndarray
+    sigma: float
+    alpha: float | None
+    method: str | None
+    n: int | None
+    margin: float | None = None
+    decided: tuple[float, ...] | None = None
+    setting: dict[str, Any] = field(default_factory=dict)
+    complete: bool = True
+    label: np.ndarray | None = None
+    group: str = ""
+    norm: str = "l2"
+    printed: bool = False
+    notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, store: Store, name: str | None = None) -> Self:
+        """The certificates of a store, as they were certified."""
+        procedure = store.identity["procedure"]
+        return cls.build(store, name, procedure, store.column("prediction"), store.column("radius")
+                         if store.kind == "certify" else None)
+
+    @classmethod
+    def build(cls, store: Store, name: str | None, procedure: dict[str, Any], prediction: np.ndarray,
+              radius: np.ndarray | None) -> Self:
+        """Certificates given beside a store, such as recomputed ones."""
+        name, method = one_line(name or store.folder.name), procedure["method"]
+        if radius is None:
+            raise StoreError(f"{store.folder} is a store of kind {store.kind} and has no radii: this needs a "
+                             f"certify store; `smoothcert info` says what it holds")
+        check_records(store)
+        label = store.column("label")
+        return cls(name, store.column("index"), np.asarray(radius), prediction == label, prediction < 0,
+                   store.identity["noise"]["sigma"], procedure["alpha"], method and one_line(method),
+                   procedure.get("n") or procedure["n_max"], procedure["margin"], _decided(procedure),
+                   setting_of({**store.identity, "procedure": procedure}), store.complete, label,
+                   norm=store.identity.get("norm", "l2"), printed=bool(store.identity.get("printed")),
+                   notes=tuple(map(one_line, store.provenance.get("notes", ()))), classes=store.class_names)
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether its curve and its ACR are lower bounds of what the same samples without early stopping would give."""
+        return self.decided is not None
+
+    def is_decided(self, radius: float) -> bool:
+        """Whether the claims at `radius` are settled, rather than a lower bound."""
+        return self.decided is None or radius in self.decided
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Its notes, and which classes its images do not show."""
+        return (*self.notes, *unseen_classes(self.label, self.classes))
+
+    @property
+    def images(self) -> int:
+        return len(self.radius)
+
+    @property
+    def acr(self) -> float:
+        """Average certified radius."""
+        return average_certified_radius(self.radius, self.correct)
+
+    @property
+    def level(self) -> float:
+        """The failure probability of each certificate that its bounds count with, as far as it is proved."""
+        alpha = ASSUMED_ALPHA if self.alpha is None else self.alpha
+        return alpha if self.method is None else proved_level(self.method, alpha)
+
+    def at(self, radii: Any, rho: float) -> CertifiedAccuracy:
+        """Certified accuracy at `radii` with its intervals, which rest on the certificates' proved level."""
+        return certified_accuracy(self.radius, self.correct, radii, self.level, rho)
+
+    def in_norm(self, norm: str, dimension: int | None = None) -> Self:
+        """The same certificates as radii of `norm`, "l2" or "linf": an l2 ball holds an l_inf ball (see `in_linf`).
+
+        Raises:
+            StoreError: they are radii of another kind.
+        """
+        if self.norm == norm:
+            return self
+        if self.norm == "l2":
+            return self.in_linf(dimension)
+        raise StoreError(f"the radii of {self.name} are not {norm}, but {self.norm}, as the names of its file or its "
+                         f"columns say: leave it out, or name the column that holds {norm} radii with --radius-column")
+
+    def in_linf(self, dimension: int | None = None) -> Self:
+        """The same certificates as radii of l_inf balls: R / sqrt(d) (Salman et al. 2019, section 4).
+
+        Args:
+            dimension: d = C H W, where the run does not say its images' shape.
+        Raises:
+            InputError: neither says it, or they differ.
+        """
+        shape = self.setting.get("data", {}).get("shape")
+        known = math.prod(shape) if shape else None
+        if known is None and dimension is None:
+            raise InputError(f"{self.name} does not say how large its images are: give --dimension, the number of "
+                             f"values of an image, such as 3072 for 3 x 32 x 32")
+        if known and dimension not in (None, known):
+            raise InputError(f"the images of {self.name} have {known} values ({shape}), and --dimension is {dimension}")
+        d = known or dimension or 1
+        decided = None if self.decided is None else tuple(float(linf_radius(r, d)) for r in self.decided)
+        return replace(self, radius=np.asarray(linf_radius(self.radius, d)), decided=decided, norm="linf",
+                       setting={**self.setting, "dimension": d})
+
+    @property
+    def ceiling(self) -> float | None:
+        """r_max: the largest radius that its samples could have proved; None where it is not known how they were drawn.
+        """
+        if self.n is None or self.alpha is None or math.isnan(self.sigma):
+            return None
+        if self.norm != "l2" and "dimension" not in self.setting:
+            return None
+        ceiling = float(max_radius(self.n, self.alpha, self.sigma))
+        return ceiling if self.norm == "l2" else float(linf_radius(ceiling, self.setting["dimension"]))
+
+    def is_out_of_reach(self, radius: float) -> bool:
+        """Whether its samples could not have proved `radius`, and no right image claims it: a 0 there says nothing."""
+        return self.ceiling is not None and radius > self.ceiling and not np.any(self.correct & (self.radius >= radius))
+
+    @property
+    def widest(self) -> float:
+        """How far its curve can reach: r_max where it is known, else its largest radius."""
+        ceiling = self.ceiling
+        return float(self.radius.max()) if ceiling is None else ceiling
+
+
+def accuracies(results: Sequence[Result], radii: Any, rho: float) -> list[CertifiedAccuracy]:
+    """`Result.at` of each of `results`, those of as many images and one alpha computed together."""
+    grid = check_radii(radii)
+    found: dict[int, CertifiedAccuracy] = {}
+    together: dict[tuple[int, float], list[int]] = {}
+    for number, result in enumerate(results):
+        together.setdefault((result.images, result.level), []).append(number)
+    for (images, alpha), numbers in together.items():
+        claimed = np.stack([claims(results[k].radius, results[k].correct, grid) for k in numbers])
+        every, where = np.unique(claimed, return_inverse=True)
+        at = accuracy_of_counts(grid, every, images, alpha, rho)
+        for number, rows in zip(numbers, where.reshape(claimed.shape), strict=True):
+            found[number] = CertifiedAccuracy(grid, at.claimed[rows], images, at.accuracy[rows], at.test_set[rows],
+                                              at.bernstein[rows], at.population[rows], at.all_radii[rows])
+    return [found[number] for number in range(len(results))]
+
+
+def merged(results: list[Result]) -> Result:
+    """One result from runs over different images of one data set, certified alike.
+
+    Raises:
+        InputError: they differ in how they were certified, or share images.
+    """
+    first = results[0]
+    for other in results[1:]:
+        differing = [name for name in {**first.setting, **other.setting}
+                     if first.setting.get(name) != other.setting.get(name)]
+        if differing:
+            raise InputError(f"{other.name} cannot be merged with {first.name}: they differ in {', '.join(differing)}")
+    index = np.concatenate([r.index for r in results])
+    if len(np.unique(index)) < len(index):
+        raise InputError("these stores cannot be merged: they hold some of the same images")
+    order = np.argsort(index)
+    named = ["index", "radius", "correct", "abstained"] + ["label"] * all(r.label is not None for r in results)
+    fields = {name: np.concatenate([getattr(r, name) for r in results])[order] for name in named}
+    return replace(first, name="+".join(r.name for r in results), complete=all(r.complete for r in results),
+                   notes=tuple(dict.fromkeys(note for r in results for note in r.notes)), **fields)
+
+
+def _decided(procedure: dict[str, Any]) -> tuple[float, ...] | None:
+    if procedure.get("design") != "radii":
+        return None
+    return tuple(procedure["radii"]) if procedure.get("decided", True) else ()
+
+
+def setting_of(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity without the images it names, and without the seed, which independent streams may share or not."""
+    data = {name: value for name, value in identity["data"].items() if name != "sha256"}
+    return {name: value for name, value in {**identity, "data": data}.items()
+            if name not in ("images", "seed", "recertified_from")}
+
+
+def default_radii(results: list[Result], most: int = 12) -> list[float]:
+    """What the runs decided; else 0, step, 2 step, ... up to what they could certify, in at most `most` columns."""
+    if decided := sorted({radius for result in results for radius in result.decided or ()}):
+        return decided
+    widest = max(r.widest for r in results)
+    if results[0].norm == "linf":
+        return [k / 255 for k in range(min(int(widest * 255), most - 1) + 1)]
+    step = next(s for s in (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, widest) if widest / s < most)
+    return [round(step * k, 10) for k in range(int(widest / step) + 1)]

@@ -1,0 +1,95 @@
+"""Options of `attack`."""
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from smoothcert.config.fields import Counts, Options, Sizes, Stored, Whole, Wholes
+from smoothcert.config.sampling import SamplingConfig
+from smoothcert.errors import ConfigError, InputError
+
+TIMES = (1.0, 1.5, 2.0)
+"""Multiples of an image's certified radius, where none are given."""
+
+
+class AttackConfig(SamplingConfig):
+    """Options of `smoothcert attack`: every image is attacked at every eps (or multiple), m and number of steps."""
+
+    eps: Sizes | None = Field(
+        None, description="bounds on the perturbation's norm, in pixel units, such as 0.25,0.5,1 or 8/255")
+    m: Wholes = Field(
+        "8", validate_default=True, description="noisy copies that the attack sees, such as 1,8,128; 0 attacks the "
+                                                "base classifier at the image itself")
+    steps: Counts = Field(
+        "20", validate_default=True, description="steps T of the attack; several are several attacks")
+    n: Counts = Field(
+        "1000", validate_default=True, description="samples that predict the attacked image; several, such as "
+                                                   "100,1000, are looks at one sample, each judged at alpha by itself")
+    answer: Literal["votes", "softmax"] = Field(
+        "votes", description="how the attacked image is answered: votes (PREDICT) or softmax, the largest mean "
+                             "probability of n noisy copies, which is no test and never abstains")
+    attack: str = Field("pgd", description="pgd, ddn, stein (asks the model only for answers) or deepfool "
+                                             "(of the base classifier: m 0)")
+    attack_option: Options = Field(default_factory=dict, description="option of the attack, KEY=VALUE (repeatable), "
+                                                                     "such as surrogate=wrong or norm=linf")
+    target: Whole | None = Field(None, description="class that the attack wants (default: any but the right one); "
+                                                   "images of that class are left out")
+    eps_from: Stored | None = Field(None, description="store of `smoothcert certify`: attack each of its certified "
+                                                    "images at multiples of its own radius, and its certified class")
+    times: Sizes | None = Field(
+        None, description="with eps-from: the multiples of the radius (default: 1,1.5,2)")
+    only_right: bool = Field(False, description="with eps-from: only images whose certified class is their label")
+    certified: Stored | None = Field(None, description="store of `smoothcert certify` over the same images: print its "
+                                                     "curve beside the empirical accuracy; max-images chooses among "
+                                                     "its images")
+    save_adversaries: bool = Field(False, description="keep the attacked images, as float32")
+
+    @property
+    def sizes(self) -> tuple[float, ...]:
+        """What the attack's bound takes in turn: eps, or multiples of the certified radius."""
+        return self.eps if self.eps is not None else self.times or TIMES
+
+    @model_validator(mode="after")
+    def _one_design(self) -> Self:
+        if problems := [*self._contradictions(), *self._attack_problems()]:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        if (self.eps is None) == (self.eps_from is None):
+            yield "give either eps, bounds for all images, or eps-from, the store whose radii are the bounds"
+        if self.times is not None and self.eps_from is None:
+            yield "times are multiples of a certified radius: give eps-from, the store that holds the radii"
+        if self.only_right and self.eps_from is None:
+            yield "only-right chooses among certified images: give eps-from, the store that holds them"
+        if self.eps_from is not None and self.certified is not None:
+            yield "with eps-from the bounds differ from image to image: leave certified out"
+        if self.eps_from is not None and self.target is not None:
+            yield "eps-from attacks each image's certified class: leave target out"
+        if self.eps_from is not None and self.attack_option.get("norm", "l2") != "l2":
+            yield "certified radii are l2 radii: eps-from takes an attack in norm l2"
+        if self.answer == "softmax" and (self.certified is not None or self.eps_from is not None):
+            yield "answers by softmax have no level to hold against certificates: leave certified and eps-from out"
+        if self.answer == "softmax" and len(self.n) > 1:
+            yield "answers by softmax take one n: several are looks at one test, and there is none"
+        if self.answer == "softmax" and (self.engine not in ("auto", "plain") or self.precision != "float32"):
+            yield "answers by softmax follow the network as it is, in float32: leave engine and precision out"
+        if 0 in self.m and self.attack == "stein":
+            yield "m = 0 follows the base classifier's gradient, and stein has none but that of noisy copies"
+
+        if self.attack == "deepfool" and (self.m != (0,) or self.target is not None):
+            yield "deepfool attacks the base classifier at the image itself, away from its class: give m 0, no target"
+
+    def _attack_problems(self) -> Iterator[str]:
+        """What the attack itself says of its options; it is imported only here, since it needs torch."""
+        if given := [name for name in ("eps", "steps") if name in self.attack_option]:
+            yield f"attack-option {' and '.join(given)}: give --{' and --'.join(given)}"
+            return
+        try:
+            import_module("smoothcert.attacks").build_attack(self.attack, eps=1.0, steps=1, **self.attack_option)
+        except ConfigError as error:
+            yield from error.problems
+        except InputError as error:
+            yield str(error)

@@ -1,0 +1,93 @@
+"""A data set whose images are those that an attack store kept, in place of the clean ones."""
+
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from smoothcert.config.sampling import ATTACKED, RunConfig
+from smoothcert.data import ImageData
+from smoothcert.data.base import PixelSource
+from smoothcert.data.load import KNOWN_SPECS
+from smoothcert.errors import StoreError
+from smoothcert.runs.images import in_classes_of
+from smoothcert.runs.options import PredictConfig
+from smoothcert.store.adversaries import read_adversaries
+from smoothcert.store.store import Store
+
+AnyRun = TypeVar("AnyRun", bound=RunConfig)
+
+
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """Attacked images under the indices of the clean ones.
+
+    Attributes:
+        data: the data set, with the attacked images in their places.
+        index: (M,) of those.
+        told: the attack and its setting, for a store's identity.
+    """
+
+    data: ImageData
+    index: np.ndarray
+    told: dict[str, Any]
+
+
+class AttackedSource:
+    """A PixelSource that gives other pixels for some images."""
+
+    def __init__(self, clean: PixelSource, index: np.ndarray, images: np.ndarray):
+        self._clean, self._images = clean, images
+        self._rows = {int(i): row for row, i in enumerate(index)}
+        self.shape, self.levels, self.preprocessing = clean.shape, clean.levels, clean.preprocessing
+        self.where = clean.where
+
+    def __len__(self) -> int:
+        return len(self._clean)
+
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
+        """(B, C, H, W) float32."""
+        found = self._clean.pixels(indices)
+        found = found.astype(np.float32) / np.float32(self.levels) if found.dtype == np.uint8 else found.copy()
+        for place, index in enumerate(indices.tolist()):
+            if index in self._rows:
+                found[place] = self._images[self._rows[index]]
+        return found
+
+    def stored(self, index: int) -> bytes:
+        """The float32 pixels of an attacked image; of the others as they are stored."""
+        row = self._rows.get(index)
+        return self._clean.stored(index) if row is None else self._images[row].astype("<f4").tobytes()
+
+
+def like_store(config: AnyRun, store: Store) -> AnyRun:
+    """The options with sigma, data and split of a store, where they name none."""
+    changes: dict[str, Any] = {}
+    if config.sigma is None:
+        changes["sigma"] = store.identity["noise"]["sigma"]
+    if config.data is None and store.identity["data"]["name"] in KNOWN_SPECS:
+        changes["data"] = store.identity["data"]["name"]
+    if "split" not in config.model_fields_set:
+        changes["split"] = store.identity["data"]["split"]
+    return config.model_copy(update=changes)
+
+
+def attacked_data(data: ImageData, config: PredictConfig, store: Store) -> Attacked:
+    """The data set with the attacked images that `config` names.
+
+    Raises:
+        StoreError: `store` is no attack store, or keeps images of another shape. InputError: no or several
+        such settings, or images of other data. FileError: it keeps no attacked images.
+    """
+    if store.kind != "attack":
+        raise StoreError(f"{store.folder} is a store of kind {store.kind}: adversaries takes an attack store")
+    index, images = read_adversaries(store.folder, **config.setting)
+    in_classes_of(store, data, "give the data and the split that were attacked")
+    if images.shape[1:] != data.shape:
+        raise StoreError(f"{store.folder} keeps attacked images of shape {images.shape[1:]}, but attacked images of "
+                         f"shape {data.shape}: attack again into another folder")
+    attack = store.identity["attack"]
+    listed = {**{name: attack[name] for name in ATTACKED if name in attack}, **config.setting}
+    setting = {name: value[0] if isinstance(value, list) else value for name, value in listed.items()}
+    return Attacked(replace(data, source=AttackedSource(data.source, index, images)), index,
+                    {"attack": attack["name"], **setting})

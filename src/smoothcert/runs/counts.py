@@ -1,0 +1,69 @@
+"""The certificate of the 0-1 loss from the counts of a certify store: no model, no torch."""
+
+import hashlib
+import json
+
+import numpy as np
+
+from smoothcert.distributional.closed import errors_of
+from smoothcert.errors import InputError, StoreError
+from smoothcert.io.paths import place
+from smoothcert.runs.distributional_options import DistributionalConfig
+from smoothcert.store.records import VALUES, Record
+from smoothcert.store.store import Store, read_store, write_store
+
+
+def counted(config: DistributionalConfig) -> Store:
+    """The store that the options name in place of a model, to be read; with `out` its counts as a store of their own.
+
+    Raises:
+        StoreError: a store of another kind, or whose counts are not fit. InputError: `out` with a distributional store.
+    """
+    store = read_store(place(config.model))
+    if store.kind == "distributional":
+        if config.out is not None:
+            raise InputError(f"{store.folder} is a distributional store already: leave out, and it is read")
+        return store
+    errors_in(store)
+    if config.out is None:
+        return store
+    if not store.complete:
+        raise StoreError(f"{store.folder} is not complete: finish its run first, or leave out -o to look at what is "
+                         f"there")
+    alpha = config.alpha if "alpha" in config.model_fields_set else store.identity["procedure"]["alpha"]
+    origin = hashlib.sha256(json.dumps(store.identity, sort_keys=True).encode()).hexdigest()
+    identity = {**store.identity, "kind": "distributional", "counted_from": origin,
+                "procedure": {**store.identity["procedure"], "alpha": alpha},
+                "distributional": {"loss": "0-1", "ceiling": 1.0, "gamma": [], "gamma_adv": [], "search": None}}
+    write_store(config.out, identity, {**store.provenance, "rho": list(config.rho)},
+                [_without_radius(Record.from_row(row)) for row in store.records.to_pylist()])
+    return read_store(config.out)
+
+
+def errors_in(store: Store) -> tuple[np.ndarray, np.ndarray]:
+    """(errors, n), (m,) each: the votes of each image's estimate that are not for its label, and all of them.
+
+    An image that the pilot of a sequential run settled has none, and counts as one error of one.
+
+    Raises:
+        StoreError: no certify store (nor the counts of one), no records, no votes, or a run that stopped when its radii
+            were decided: its last counts are no plain sample.
+    """
+    is_counted = store.kind == "certify" or store.identity.get("distributional", {}).get("loss") == "0-1"
+    if not is_counted:
+        raise StoreError(f"{store.folder} is a store of kind {store.kind}: the certificate of the 0-1 loss needs the "
+                         f"counts of a certify store")
+    if not len(store.column("index")):
+        raise StoreError(f"{store.folder} has no records yet: let its run finish some images")
+    if store.identity["procedure"].get("design") == "radii":
+        raise StoreError(f"{store.folder} stopped sampling when its radii were decided, and this certificate needs an "
+                         f"n that was fixed beforehand: take a run with --n or with --curve-loss")
+    errors, n = errors_of(store.counts("estimate"), store.column("label"))
+    if not n.any():
+        raise StoreError(f"{store.folder} holds no votes, only answers: this needs the counts of a run")
+    return np.where(n, errors, 1), np.maximum(n, 1)
+
+
+def _without_radius(record: Record) -> Record:
+    values = dict.fromkeys(VALUES["distributional"])
+    return Record(record.index, record.label, record.prediction, values, record.off_grid, record.tallies)

@@ -1,0 +1,32 @@
+"""Options of `smoothcert selftest`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from smoothcert.checks import check_known
+from smoothcert.config.base import MachineConfig
+from smoothcert.config.fields import Count, NoiseKind, Seed
+
+
+def _engine(name: str) -> str:
+    from smoothcert.smoothing.engines import ENGINES
+
+    return check_known("engine", name, ("all", *ENGINES))
+
+
+class SelftestConfig(MachineConfig):
+    """What is tested, and how thoroughly."""
+
+    engine: Annotated[str, AfterValidator(_engine)] = Field(
+        "all", description="plain, eager, compile, onnxruntime or openvino, or all that are installed")
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32", description="arithmetic of the networks, as for certify: float32, tf32 or bf16")
+    noise: NoiseKind = Field("grid", description="noise kind, as for certify: grid, gaussian or sound")
+    noise_format: Literal["auto", "sfc64-v1", "philox-v1"] = Field(
+        "auto", description="named random numbers, as for certify")
+    batch_size: Count | None = Field(None, description="samples per forward pass, as for certify")
+    seed: Seed | None = Field(None, description="seed of all draws, in [0, 2^128) (default: drawn, and told)")
+    quick: bool = Field(False, description="fewer samples: seconds, and blind to smaller defects")
+    out: Path | None = Field(None, description="also write the result there, as JSON, for report --selftest")

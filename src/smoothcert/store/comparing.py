@@ -1,0 +1,43 @@
+"""Whether two stores speak of the same classifier and images, by their identities; no torch."""
+
+from typing import Any
+
+import numpy as np
+
+from smoothcert.errors import StoreError
+from smoothcert.store.sameness import differences, without_unrecorded
+from smoothcert.store.store import Store
+
+
+def check_certified(store: Store, wanted: str) -> None:
+    """Raise StoreError unless `store` is a certify store, which `wanted` needs."""
+    if store.kind != "certify":
+        raise StoreError(f"{store.folder} is no certify store, but one of kind {store.kind}: {wanted} needs the store "
+                         f"of a `smoothcert certify` run")
+
+
+def check_certificates(store: Store, identity: dict[str, Any], indices: np.ndarray, wanted: str) -> None:
+    """Raise StoreError unless `store` holds certificates of the smoothed classifier and the images of a run.
+
+    Args:
+        identity: the run's. indices: (M,) its images, all of which need a certificate.
+        wanted: what the store is for, for the message.
+    """
+    check_certified(store, wanted)
+    if not store.complete:
+        raise StoreError(f"{store.folder} is not complete: finish its run first (the same command resumes it)")
+    found = without_unrecorded(differences(_shared(store.identity), _shared(identity)), store.identity)
+    if found:
+        raise StoreError(f"{store.folder} holds certificates of something else, so {wanted} cannot use it:\n"
+                         + "\n".join(f"  - {name}: there {there!r}, here {here!r}"
+                                     for name, (there, here) in found.items()))
+    if len(missing := np.setdiff1d(indices, store.column("index"))):
+        raise StoreError(f"{store.folder} has no certificates for {len(missing)} of the {len(indices)} images "
+                         f"(image {missing[0]} is the first), so {wanted} cannot use it: certify the same images")
+
+
+def _shared(identity: dict[str, Any]) -> dict[str, Any]:
+    """What of an identity says of which classifier and which kind of images it is."""
+    data = {name: identity["data"][name] for name in ("name", "split", "shape")}
+    return {"model": identity["model"], "num_classes": identity["num_classes"],
+            "noise": {"sigma": identity["noise"]["sigma"]}, "data": data}

@@ -1,0 +1,149 @@
+"""Records: what is known of each image after sampling, and their form in parquet and in the journal.
+
+A record is an image's, or, in attack and distributional stores, that of an image and one of the run's settings.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+
+from smoothcert.errors import StoreError
+from smoothcert.io.limits import CLASSES, VOTES, within
+from smoothcert.stats import History, Look
+
+VALUES: dict[str, dict[str, pa.DataType]] = {
+    "certify": {"radius": pa.float64()},
+    "predict": {"p_value": pa.float64()},
+    "attack": {
+        "eps": pa.float64(), "times": pa.float64(), "m": pa.int64(), "steps": pa.int64(), "attacked": pa.int64(),
+        "l2": pa.float64(), "linf": pa.float64(), "p_value": pa.float64(),
+    },
+    "distributional": {
+        "form": pa.string(), "gamma": pa.float64(), "loss": pa.float64(), "cost": pa.float64(), "slope": pa.float64(),
+        "mean": pa.float64(), "variance": pa.float64(), "steep": pa.float64(),
+    },
+}
+"""What each kind of store keeps beside the prediction."""
+
+_TALLY = pa.struct([
+    ("stage", pa.string()), ("n", pa.int64()), ("classes", pa.list_(pa.int32())), ("counts", pa.list_(pa.int64())),
+])
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The votes at one look of a stage (all so far), sparse: classes with at least one vote, and their counts."""
+
+    stage: str
+    n: int
+    classes: list[int]
+    counts: list[int]
+
+    @classmethod
+    def of(cls, stage: str, counts: Any) -> Self:
+        dense = np.asarray(counts)
+        classes = np.flatnonzero(dense)
+        return cls(stage, int(dense.sum()), classes.tolist(), dense[classes].tolist())
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image: its index and label, the answer (-1 = abstain) with its `values`, and the tallies behind it.
+
+    `values` are those of `VALUES`; None where a kind's value does not apply.
+    """
+
+    index: int
+    label: int
+    prediction: int
+    values: dict[str, Any]
+    off_grid: bool
+    tallies: list[Tally] = field(default_factory=list)
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "index": self.index, "label": self.label, "prediction": self.prediction, **self.values,
+            "off_grid": self.off_grid, "tallies": [vars(tally) for tally in self.tallies],
+        }
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Self:
+        """The record of what `row` gives. Raises StoreError for anything else."""
+        try:
+            rest = dict(row)
+            tallies = [Tally(**tally) for tally in rest.pop("tallies")]
+            fixed = {name: rest.pop(name) for name in ("index", "label", "prediction", "off_grid")}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(f"a record is damaged ({type(error).__name__}: {error})") from None
+        whole = [*(fixed[name] for name in ("index", "label", "prediction")),
+                 *(number for tally in tallies for number in (tally.n, *_list(tally.classes), *_list(tally.counts)))]
+        if not (all(type(number) is int and abs(number) < 2**53 for number in whole)
+                and isinstance(fixed["off_grid"], bool) and all(isinstance(tally.stage, str) for tally in tallies)
+                and set(rest) in map(set, VALUES.values())
+                and all(value is None or type(value) in (int, float, str) for value in rest.values())):
+            raise StoreError("a record is damaged: its values are of other types than a record's")
+        return cls(values=rest, tallies=tallies, **fixed)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [None]
+
+
+def schema(kind: str) -> pa.Schema:
+    """Columns of a shard: index, label, prediction, the kind's values, off_grid, tallies."""
+    return pa.schema([
+        ("index", pa.int64()), ("label", pa.int64()), ("prediction", pa.int64()),
+        *VALUES[kind].items(),
+        ("off_grid", pa.bool_()), ("tallies", pa.list_(_TALLY)),
+    ])
+
+
+def dense_counts(tallies: pa.ChunkedArray, stage: str, num_classes: int) -> np.ndarray:
+    """Counts (M, K) int64 of the last look of `stage` in each record of a table's `tallies` column; 0 where none."""
+    owner, looks = _looks(tallies)
+    stages = looks.field("stage").dictionary_encode()
+    wanted = np.flatnonzero(np.asarray(stages.dictionary.to_pylist(), dtype=object)[stages.indices.to_numpy()] == stage)
+    votes = _votes(looks.take(pa.array(wanted)), num_classes)
+    table = np.zeros((len(tallies), num_classes), dtype=np.int64)
+    table[owner[wanted]] = votes  # in order, so that the last one stays
+    return table
+
+
+def histories(tallies: pa.ChunkedArray, num_classes: int) -> list[History]:
+    """The looks of each record of a table's `tallies` column."""
+    owner, looks = _looks(tallies)
+    found: list[History] = [[] for _ in range(len(tallies))]
+    for record, stage, votes in zip(owner, looks.field("stage").to_pylist(), _votes(looks, num_classes), strict=True):
+        found[record].append(Look(stage, votes))
+    return found
+
+
+def _looks(tallies: pa.ChunkedArray) -> tuple[np.ndarray, pa.StructArray]:
+    """All tallies of a column one after another, and of each its record (T,). Raises StoreError where one misses."""
+    flat = tallies.combine_chunks()
+    looks = flat.flatten()
+    if flat.null_count or looks.null_count or any(looks.field(name).null_count for name in looks.type.names):
+        raise StoreError("the tallies of these records have gaps (null)")
+    return np.repeat(np.arange(len(flat)), np.diff(flat.offsets.to_numpy())), looks
+
+
+def _votes(looks: pa.StructArray, num_classes: int) -> np.ndarray:
+    """Counts (T, K) int64 of tallies, or StoreError where they contradict themselves."""
+    within("the number of classes of these records", num_classes, CLASSES, "the store is damaged", StoreError)
+    classes, counts = looks.field("classes"), looks.field("counts")
+    lengths = np.diff(classes.offsets.to_numpy())
+    named, given = classes.flatten(), counts.flatten()
+    if named.null_count or given.null_count or not np.array_equal(lengths, np.diff(counts.offsets.to_numpy())):
+        raise StoreError("the tallies of these records do not have one count for each class")
+    columns, votes = named.to_numpy(), given.to_numpy()
+    if len(columns) and not (0 <= columns.min() <= columns.max() < num_classes
+                             and 0 <= votes.min() <= votes.max() <= VOTES):
+        raise StoreError(f"the tallies of these records name classes outside [0, {num_classes}) or counts outside "
+                         f"[0, {VOTES:,}]")
+    dense = np.zeros((len(looks), num_classes), dtype=np.int64)
+    dense[np.repeat(np.arange(len(looks)), lengths), columns] = votes
+    if not np.array_equal(dense.sum(axis=1), looks.field("n").to_numpy()):
+        raise StoreError("the tallies of these records do not add up to their n")
+    return dense

@@ -1,0 +1,249 @@
+"""A store: a folder of records that grows whole shard by whole shard, survives any kill, and can be proved complete.
+
+    manifest.json        identity (compared on resume), provenance (not compared), finished shards with their SHA-256
+    shard-00000.parquet  records of images in the order of the run, `SHARD` of them a file
+    journal.jsonl        finished images of the open shard, a checksum a line, appended
+    times.jsonl          seconds an image; no part of the results
+
+A shard is written, then named in the manifest, then its lines leave the journal: whatever is killed in between,
+the next run finds a state it can go on from, and ends with the same bytes as a run that was never interrupted.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from smoothcert.errors import IdentityError, StoreError
+from smoothcert.io.files import claim_folder, locked, sha256, write_whole
+from smoothcert.io.paths import Place
+from smoothcert.stats import History
+from smoothcert.store.journal import NAME as JOURNAL
+from smoothcert.store.journal import Lines, journal_line, journal_lines, read_journal
+from smoothcert.store.manifest import NAME as MANIFEST
+from smoothcert.store.manifest import (
+    check_identity,
+    is_store,
+    new_manifest,
+    read_manifest,
+    record_count,
+    write_manifest,
+)
+from smoothcert.store.records import Record, Tally, dense_counts, histories
+from smoothcert.store.sameness import is_unproved, is_vouched_for
+from smoothcert.store.shards import SHARD, Shard, Shards, write_shard
+
+_JOURNAL_SECONDS, _TIMES_SECONDS = 5.0, 60.0  # how much an object storage may be behind
+
+
+class StoreWriter:
+    """Adds records to an open store, by position in the run's list of records. Made by `open_store`."""
+
+    def __init__(self, folder: Place, manifest: dict[str, Any]):
+        self._folder, self._manifest = folder, manifest
+        self._total = record_count(manifest["identity"])
+        self._kind: str = manifest["identity"]["kind"]
+        finished = {shard["name"] for shard in manifest["shards"]}
+        self._finished = {k for k in range(self._shards) if shard_name(k) in finished}
+        self._open = _waiting(folder, manifest)
+        self._journal: Lines | None = None
+        self._times: Lines | None = None
+
+    @property
+    def _shards(self) -> int:
+        return -(-self._total // SHARD)
+
+    def pending(self) -> list[int]:
+        """Positions that have no record yet, in order."""
+        return [p for p in range(self._total) if p // SHARD not in self._finished and p not in self._open]
+
+    def add(self, position: int, record: Record, seconds: float | None = None) -> None:
+        """Keep a finished record; on a disk it survives whatever happens after this returns (see `Lines`)."""
+        if self._journal is None:  # begins without the damaged and finished lines of the one before
+            self._journal = Lines(self._folder / JOURNAL, journal_lines(self._open), _JOURNAL_SECONDS)
+        self._open[position] = record
+        self._journal.add(journal_line(position, record))
+        if seconds is not None:
+            self._note_time(record.index, seconds)
+        self._close_shard(position // SHARD)
+
+    def finish(self) -> None:
+        """Close shards that a killed run left full but unwritten, and refuse to be complete while a record misses."""
+        for k in range(self._shards):
+            self._close_shard(k)
+        if missing := self.pending():
+            raise StoreError(f"{len(missing)} of {self._total} records are missing in {self._folder}")
+        self.release()
+        (self._folder / JOURNAL).unlink(missing_ok=True)
+        self._manifest["complete"] = True
+        write_manifest(self._folder, self._manifest)
+
+    def release(self) -> None:
+        """Close the files; the next record opens them again."""
+        with ExitStack() as both:
+            for file in (self._journal, self._times):
+                if file is not None:
+                    both.callback(file.close)
+        self._journal = self._times = None
+
+    def _close_shard(self, k: int) -> None:
+        positions = range(k * SHARD, min((k + 1) * SHARD, self._total))
+        if k in self._finished or not all(p in self._open for p in positions):
+            return
+        path = self._folder / shard_name(k)
+        write_whole(path, lambda temporary: write_shard(temporary, self._kind, [self._open[p] for p in positions]))
+        self._manifest["shards"].append({"name": path.name, "records": len(positions), "sha256": sha256(path)})
+        self._manifest["shards"].sort(key=lambda shard: (len(shard["name"]), shard["name"]))
+        write_manifest(self._folder, self._manifest)
+        self._finished.add(k)
+        for p in positions:
+            del self._open[p]
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def _note_time(self, index: int, seconds: float) -> None:
+        if self._times is None:
+            self._times = Lines(self._folder / "times.jsonl", None, _TIMES_SECONDS)
+        self._times.add(json.dumps({"index": index, "seconds": round(seconds, 6)}) + "\n")
+
+
+@contextmanager
+def open_store(folder: Place, identity: dict[str, Any], provenance: dict[str, Any]) -> Iterator[StoreWriter]:
+    """Create a store, or go on with one of the same identity; no other process of this machine may write meanwhile.
+
+    In an object storage nothing can be locked: two runs of one identity write the same bytes, and both end complete.
+
+    Raises:
+        IdentityError: the folder holds another run, the differing fields named; or one whose model could have changed
+            unnoticed.
+        StoreError: the folder holds something else, or another run is writing to it.
+    """
+    claim_folder(folder, MANIFEST)
+    with locked(folder):
+        if is_store(folder):
+            manifest = read_manifest(folder)
+            if is_vouched_for(manifest["identity"], identity):
+                manifest["identity"]["model"] = identity["model"]
+            check_identity(folder, manifest["identity"], identity)
+            for told in manifest["shards"]:
+                Shard.read(folder, told)
+        else:
+            manifest = new_manifest(identity, provenance)
+            write_manifest(folder, manifest)
+        writer = StoreWriter(folder, manifest)
+        if is_unproved(identity) and 0 < len(writer.pending()) < record_count(identity):
+            raise IdentityError(
+                f"{folder} cannot be gone on with: its model is known by its answers to fixed inputs alone, and may "
+                f"have changed since. If it has not, give it a name with --model-id (change the name whenever the "
+                f"model changes); if it has, start again with another -o, and with --model-id from the start")
+        try:
+            yield writer
+        finally:
+            writer.release()
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store read from disk: what it is, where it came from, and its records in order.
+
+    `at_hand` has the columns of `records.schema(kind)`, without the tallies where `waiting` has those still to be read;
+    an unfinished store has the records finished so far.
+    """
+
+    folder: Place
+    identity: dict[str, Any]
+    provenance: dict[str, Any]
+    complete: bool
+    at_hand: pa.Table
+    waiting: Shards | None = None
+
+    @cached_property
+    def records(self) -> pa.Table:
+        """All columns. The tallies of a store on disk are parsed here, or StoreError where they are corrupt."""
+        return self.at_hand if self.waiting is None else self.waiting.whole(self.at_hand)
+
+    @property
+    def num_records(self) -> int:
+        return self.at_hand.num_rows
+
+    @property
+    def kind(self) -> str:
+        return self.identity["kind"]
+
+    @property
+    def num_classes(self) -> int:
+        return self.identity["num_classes"]
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes, where the run left them."""
+        names = self.provenance.get("classes")
+        return tuple(names) if names and len(names) == self.num_classes else None
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """(M,) bool: the answer is the label; False where abstained."""
+        return self.column("prediction") == self.column("label")
+
+    def column(self, name: str) -> np.ndarray:
+        """(M,) the values of one column of the records, any but the tallies."""
+        chunks = self.at_hand.column(name)
+        values = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()  # which would copy the one
+        if pa.types.is_boolean(values.type) or not pa.types.is_primitive(values.type) or values.null_count:
+            return values.to_numpy(zero_copy_only=False)
+        return np.from_dlpack(values)  # to_numpy imports pandas where it is installed: a third of a second
+
+    def counts(self, stage: str) -> np.ndarray:
+        """(M, K) int64 votes of one stage, at its last look."""
+        tallies = self.records.column("tallies")
+        parts = [dense_counts(tallies.slice(start, SHARD), stage, self.num_classes)
+                 for start in range(0, max(len(tallies), 1), SHARD)]
+        return np.concatenate(parts)
+
+    def histories(self, start: int = 0, length: int | None = None) -> list[History]:
+        """The looks of each record, or of `length` of them from `start`."""
+        return histories(self.records.column("tallies").slice(start, length), self.num_classes)
+
+
+def read_store(folder: Place) -> Store:
+    """Read a store, checking every shard against the manifest.
+
+    Raises:
+        FileError: no such folder or manifest. StoreError: a missing, changed or corrupt shard, named.
+    """
+    manifest = read_manifest(folder)
+    rest = list(_waiting(folder, manifest).values())
+    identity = manifest["identity"]
+    shards = Shards(identity["kind"], [Shard.read(folder, told) for told in manifest["shards"]], rest)
+    return Store(folder, identity, manifest["provenance"], manifest["complete"], shards.plain(), shards)
+
+
+def write_store(folder: Place, identity: dict[str, Any], provenance: dict[str, Any], records: list[Record]) -> None:
+    """Write a whole store at once; the same call again changes nothing."""
+    with open_store(folder, identity, provenance) as store:
+        for position in store.pending():
+            store.add(position, records[position])
+        store.finish()
+
+
+def _waiting(folder: Place, manifest: dict[str, Any]) -> dict[int, Record]:
+    """The journal's records by position, in order, that are in no finished shard."""
+    finished, total = {shard["name"] for shard in manifest["shards"]}, record_count(manifest["identity"])
+    return {position: record for position, record in sorted(read_journal(folder / JOURNAL).items())
+            if position < total and shard_name(position // SHARD) not in finished}
+
+
+def shard_name(k: int) -> str:
+    return f"shard-{k:05d}.parquet"
+
+
+__all__ = [
+    "SHARD", "Record", "Store", "StoreWriter", "Tally", "is_store", "open_store", "read_store", "record_count",
+    "write_store",
+]

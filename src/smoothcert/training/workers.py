@@ -1,0 +1,112 @@
+"""Training by several processes of one machine, without torchrun: started, listened to and ended by this one."""
+
+import multiprocessing as mp
+import os
+import socket
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from smoothcert.classifiers.folder import ModelCard
+from smoothcert.errors import LostProcessError, SmoothcertError
+from smoothcert.machine import keep_freed_memory, processors
+from smoothcert.processes import follow_driver, how_ended, start_deaf
+from smoothcert.progress import Progress
+from smoothcert.training.options import TrainConfig
+
+
+def train_by_workers(config: TrainConfig, workers: int, progress: Progress) -> ModelCard:
+    """Train in so many processes, which share every batch, and return the card of the finished run.
+
+    Raises LostProcessError where one of them is killed, and whatever `train_share` raises in one of them.
+    """
+    with _started(config, workers) as crew:
+        while True:
+            for pipe in wait(list(crew)):
+                assert isinstance(pipe, Connection)
+                try:
+                    word, content = pipe.recv()
+                except (EOFError, OSError):
+                    crew[pipe].join()
+                    raise LostProcessError(
+                        f"a process of this run {how_ended(crew[pipe], workers)} The same command goes on from the "
+                        f"last finished epoch") from None
+                if word == "progress":
+                    progress(*content)
+                elif word == "warning":
+                    warnings.warn(*content, stacklevel=2)
+                elif word == "card":
+                    return content
+                else:
+                    raise content
+
+
+@contextmanager
+def _started(config: TrainConfig, workers: int) -> Iterator[dict[Connection, BaseProcess]]:
+    """The processes by the pipes that they answer through; none is left at the end."""
+    context = mp.get_context("spawn")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    threads = config.threads or max(1, processors() // workers)
+    share = config.model_copy(update={"workers": None, "threads": threads})
+    crew: dict[Connection, BaseProcess] = {}
+    try:
+        for rank in range(workers):
+            ours, theirs = context.Pipe(duplex=False)
+            group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": workers, "LOCAL_WORLD_SIZE": workers,
+                     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": threads}
+            process = context.Process(target=_serve, name=f"smoothcert-{rank}", daemon=True,
+                                      args=(theirs, share, {name: str(value) for name, value in group.items()}))
+            start_deaf(process)
+            theirs.close()
+            crew[ours] = process
+        yield crew
+    finally:
+        for process in crew.values():
+            process.kill()  # an epoch is kept whole or not at all, and a collective call would not hear a request
+            process.join()
+
+
+def _serve(pipe: Connection, config: TrainConfig, group: dict[str, str]) -> None:
+    """One process's life: train as its rank, and tell how that went."""
+    threading.Thread(target=follow_driver, daemon=True).start()
+    os.environ.update(group)
+    main = group["RANK"] == "0"
+
+    def progress(done: int, total: int, words: str) -> None:
+        if main:
+            pipe.send(("progress", (done, total, words)))
+
+    def warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if main:
+            pipe.send(("warning", told(message, category)))
+
+    try:
+        from smoothcert.training.train import train_share
+
+        keep_freed_memory()
+        with warnings.catch_warnings():
+            warnings.showwarning = warning
+            card = train_share(config, progress)
+        if main:
+            pipe.send(("card", card))
+    except (BrokenPipeError, ConnectionResetError):
+        sys.exit(1)
+    except SmoothcertError as error:
+        pipe.send(("error", error))
+    except Exception:
+        pipe.send(("error", SmoothcertError(f"a process of this run failed:\n{traceback.format_exc()}")))
+    threading.Event().wait()  # until the driver ends us: a pipe that closes earlier tells of a process that has died
+
+
+def told(message: Warning | str, category: type[Warning]) -> tuple[str, type[Warning]]:
+    """Return a warning's text and kind. A kind that a user's model brings is unknown to the driver, which has not
+    loaded the model: the nearest kind above it that is ours or Python's stands for it."""
+    return str(message), next(kind for kind in category.__mro__
+                              if kind.__module__.partition(".")[0] in ("builtins", "smoothcert"))

@@ -1,0 +1,1 @@
+"""A store checked end to end, and drawn again."""

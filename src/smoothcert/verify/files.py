@@ -1,0 +1,179 @@
+"""What of a store can be read, with what is wrong in its files: all of it, where reading a store stops at the first."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from smoothcert.config.sampling import ATTACKED
+from smoothcert.errors import SmoothcertError, StoreError
+from smoothcert.io.files import read_json, sha256
+from smoothcert.io.paths import Place
+from smoothcert.store import store as stores
+from smoothcert.store.adversaries import LISTING, read_adversaries
+from smoothcert.store.journal import NAME as JOURNAL
+from smoothcert.store.journal import read_journal
+from smoothcert.store.manifest import read_manifest, record_count
+from smoothcert.store.records import schema
+from smoothcert.store.shards import Shard
+from smoothcert.store.store import Store, shard_name
+
+ALWAYS = ("index", "label", "prediction", "off_grid", "tallies")
+"""Columns that have a value in every record."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: its name, what it found, and what is wrong with it."""
+
+    name: str
+    told: str
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Readable:
+    """The records of a store that could be read.
+
+    Attributes:
+        folder: the store's. manifest: as `read_manifest` gives it.
+        positions: (M,) int64, ascending: where in the run's list they belong.
+        table: their columns, `records.schema(kind)`.
+    """
+
+    folder: Place
+    manifest: dict[str, Any]
+    positions: np.ndarray
+    table: pa.Table
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self.manifest["identity"]
+
+    @property
+    def total(self) -> int:
+        """Records of the whole run."""
+        return record_count(self.identity)
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder, self.identity, self.manifest["provenance"], self.manifest["complete"], self.table)
+
+
+def read_all(folder: Place) -> tuple[Readable, list[Check]]:
+    """Every shard and journal line that can be read, and what is wrong with the others.
+
+    Raises:
+        FileError, StoreError: the manifest itself cannot be read; without it nothing else is known.
+    """
+    manifest = read_manifest(folder)
+    total, kind = record_count(manifest["identity"]), manifest["identity"]["kind"]
+    if not total:
+        raise StoreError(f"{folder} is of no images")
+    found: dict[int, pa.Table] = {}
+    problems: list[str] = []
+    for told in manifest["shards"]:
+        try:
+            k = _number(folder, told["name"], total)
+            if k in found:
+                raise StoreError(f"the shard {folder / told['name']} is in the manifest twice")
+            found[k] = _records(folder, told, kind, min(stores.SHARD, total - k * stores.SHARD))
+        except StoreError as error:
+            problems.append(str(error))
+    seal = "no hash of its own (store version 1)" if manifest["version"] == 1 else "its own SHA-256 is right"
+    shards = Check("shards", f"{len(manifest['shards'])} named in the manifest, each with its SHA-256", tuple(problems))
+    positions = [k * stores.SHARD + i for k, part in found.items() for i in range(part.num_rows)]
+    named = {told["name"] for told in manifest["shards"]}
+    waiting = {p: r for p, r in read_journal(folder / JOURNAL).items() if shard_name(p // stores.SHARD) not in named}
+    stray = [f"{folder / JOURNAL} has a record at position {p}, and the run ends at {total - 1}"
+             for p in waiting if not 0 <= p < total]
+    kept = {p: record for p, record in waiting.items() if 0 <= p < total}
+    lines = pa.Table.from_pylist([record.row() for record in kept.values()], schema=schema(kind))
+    order = np.argsort(np.array([*positions, *kept], dtype=np.int64))
+    readable = Readable(folder, manifest, np.array([*positions, *kept], dtype=np.int64)[order],
+                        pa.concat_tables([*found.values(), lines]).take(pa.array(order)))
+    records = Check("records", f"{len(readable.positions)} of {total} can be read", (*stray, *_missing(readable)))
+    return readable, [Check("manifest", seal), shards, records]
+
+
+def check_adversaries(readable: Readable, images: np.ndarray) -> Check:
+    """The files of attacked images: each listed with its SHA-256, and together the run's images at every setting."""
+    folder = readable.folder
+    if not readable.identity["attack"].get("adversaries"):
+        return Check("adversaries", "none were kept")
+    if not (folder / LISTING).is_file():
+        return Check("adversaries", f"no {LISTING}", (
+            f"{folder / LISTING} is missing, and the run kept its attacked images: the same command writes it",))
+    listing = read_json(folder / LISTING)
+    try:
+        return Check("adversaries", f"{len(listing)} files, each with its SHA-256",
+                     (*_changed(folder, listing), *_other_images(folder, listing, images)))
+    except (AttributeError, KeyError, TypeError):
+        return Check("adversaries", "nothing that can be read", (f"{folder / LISTING} is no listing of files",))
+
+
+def _number(folder: Place, name: str, total: int) -> int:
+    """k of the k-th shard."""
+    k = int(name.removeprefix("shard-").removesuffix(".parquet"))
+    if shard_name(k) != name or k * stores.SHARD >= total:
+        raise StoreError(f"the shard {folder / name} is none of a store of {total} records")
+    return k
+
+
+def _records(folder: Place, told: dict[str, Any], kind: str, size: int) -> pa.Table:
+    """The records of one shard, or StoreError for what is not as it was written or cannot be."""
+    table = Shard.read(folder, told).columns(schema(kind))
+    path = folder / told["name"]
+    if table.num_rows != size:
+        raise StoreError(f"the shard {path} has {table.num_rows} records; {size} belong there")
+    try:
+        table.validate(full=True)
+    except pa.ArrowException as error:
+        raise StoreError(f"the shard {path} is corrupt: {error}") from None
+    if empty := [name for name in ALWAYS if _has_nulls(table.column(name).combine_chunks())]:
+        raise StoreError(f"the shard {path} has no value for {', '.join(empty)} in some records")
+    return table
+
+
+def _has_nulls(values: Any) -> bool:
+    """Whether a value is missing in an array or, at any depth, in its lists and structures."""
+    if values.null_count:
+        return True
+    if pa.types.is_list(values.type):
+        return _has_nulls(values.flatten())
+    return pa.types.is_struct(values.type) and any(map(_has_nulls, values.flatten()))
+
+
+def _missing(readable: Readable) -> Iterator[str]:
+    read = len(readable.positions)
+    if read < readable.total:
+        first = int(np.argmax(np.append(readable.positions, -1) != np.arange(read + 1)))
+        yield (f"{readable.total - read} of {readable.total} records are missing in {readable.folder}, the first at "
+               f"position {first}")
+    if not readable.manifest["complete"]:
+        yield f"{readable.folder} is not complete: the same command finishes its run"
+
+
+def _changed(folder: Place, listing: list[dict[str, Any]]) -> Iterator[str]:
+    for entry in listing:
+        path = folder / "adversaries" / PurePath(entry["file"]).name
+        if path.name != entry["file"] or not path.is_file():
+            yield f"{folder / 'adversaries'}/{entry['file']} is missing"
+        elif sha256(path) != entry["sha256"]:
+            yield f"{path} has changed since it was written (its SHA-256 differs from the listing's)"
+
+
+def _other_images(folder: Place, listing: list[dict[str, Any]], images: np.ndarray) -> Iterator[str]:
+    """Settings whose files hold other images than the run's."""
+    settings = {tuple((name, entry[name]) for name in ATTACKED if name in entry) for entry in listing}
+    for setting in sorted(settings):
+        try:
+            index, moved = read_adversaries(folder, **dict(setting))  # type: ignore[arg-type]
+        except SmoothcertError:
+            continue  # told by its hash
+        if not np.array_equal(index, images) or not np.isfinite(moved).all():
+            words = ", ".join(f"{name} {value:g}" for name, value in setting)
+            yield f"the attacked images in {folder / 'adversaries'} at {words} are not of the run's images in order"

@@ -1,0 +1,50 @@
+"""Options of `verify`."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from smoothcert.config.base import Config
+from smoothcert.config.fields import ClassNames, Count, Local, Options, Stored
+
+
+class VerifyConfig(Config):
+    """Options of `smoothcert verify`; all but `store` are of the records to draw again."""
+
+    store: Stored = Field(description="store to check")
+    resample: Count | None = Field(None, description="draw this many records again from their seeds, and compare; "
+                                                     "needs the model and the images")
+    model: str | None = Field(None, description="model of the store, in the forms of certify, for resample")
+    weights: Literal["best", "last"] = Field("best", description="which weights of a model directory: best or last")
+    trust: bool = Field(False, description="run the code that a model directory or a .pt2 file brings")
+    denoiser: Local | None = Field(None, description="directory of the denoiser that was named beside the model")
+    walk_jump: Local | None = Field(None, description="directory of its walk's second denoiser")
+    attractor: Local | None = Field(None, description="directory of its flow's second denoiser")
+    front_option: Options = Field(default_factory=dict, description="option of walk-jump or attractor, KEY=VALUE "
+                                                                    "(repeatable)")
+    data: str | None = Field(None, description="data set of the store, where its name says no place: parquet:PATH or "
+                                               "imagefolder:PATH")
+    data_dir: Local | None = Field(None, description="folder with the data sets' parquet files (or set the "
+                                                         "environment variable SMOOTHCERT_DATA_DIR)")
+    resize: Count | None = Field(None, description="resize of the run, if it was given one")
+    crop: Count | None = Field(None, description="crop of the run, if it was given one")
+    classes: ClassNames | None = Field(
+        None, description="classes of the run, if it was given them (default: as the store has them)",
+        json_schema_extra={"metavar": "FILE"})
+    numeric_classes: bool = Field(False, description="numeric-classes of the run, if it was given it")
+    eps_from: Stored | None = Field(None, description="certify store that an attack store took its radii from")
+    adversaries: Stored | None = Field(None, description="attack store whose images a predict store is of")
+    batch_size: Count | None = Field(None, description="samples per forward pass; never changes results in float32 "
+                                                       "(default: fits the cache)")
+    threads: Count | None = Field(None, description="processor threads for torch (default: all)")
+    workers: Count = Field(1, description="processes, one thread each (or one GPU each); never changes results")
+
+    @model_validator(mode="after")
+    def _of_resample(self) -> Self:
+        given = sorted(self.model_fields_set - {"store", "resample"})
+        if self.resample is None and given:
+            raise ValueError(f"{', '.join(name.replace('_', '-') for name in given)}: only of use with resample, the "
+                             f"number of records to draw again")
+        if self.resample is not None and self.model is None:
+            raise ValueError("resample draws records again, which needs the model that they are of: give model")
+        return self

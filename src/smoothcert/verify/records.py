@@ -1,0 +1,213 @@
+"""Whether a store's records are what its identity says: the images, the looks that its procedure takes, and every
+answer computed again from its votes. The procedure is the run's own (`smoothcert.stats.plans`), judged by itself."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from smoothcert.errors import InputError, StoreError
+from smoothcert.stats import ABSTAIN, Draw, History, Look, Plan, is_same, predict_plan
+from smoothcert.store import store as stores
+from smoothcert.store.manifest import images_at
+from smoothcert.store.recertify import noise_of, stored_plan
+from smoothcert.store.records import histories
+from smoothcert.verify.files import Check, Readable
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some records in a row: `positions` (m,) in the run's list, and their `table`."""
+
+    positions: np.ndarray
+    table: pa.Table
+
+    @cached_property
+    def index(self) -> list[int]:
+        return self.table.column("index").to_pylist()
+
+    def named(self, row: int) -> str:
+        return f"record {self.positions[row]} (image {self.index[row]})"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an identity says of the records.
+
+    Attributes:
+        per_image: records of each image.
+        plan: what is drawn for a record and what its votes mean; None where there are no votes.
+        draws, judges: whether the plan took the looks (not where its answers were computed again at another alpha or
+            method from looks that stopped by the first one's), and whether it gave the answers.
+    """
+
+    per_image: int
+    num_classes: int
+    plan: Plan | None
+    draws: bool
+    judges: bool
+
+
+def terms_of(readable: Readable) -> Terms:
+    """The terms of a store, or StoreError for an identity that is no run's."""
+    identity = readable.identity
+    try:
+        plan, draws, judges = _plan(readable)
+        images_at(identity, np.array([identity["images"]["count"] - 1]))
+        return Terms(identity.get("records_per_image", 1), identity["num_classes"], plan, draws, judges)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise StoreError(f"{readable.folder} does not say what run it is of: {type(error).__name__}: {error}") from None
+
+
+def parts(readable: Readable) -> Iterator[Part]:
+    """The records, a shard's number of them at a time."""
+    for start in range(0, len(readable.positions), stores.SHARD):
+        yield Part(readable.positions[start : start + stores.SHARD], readable.table.slice(start, stores.SHARD))
+
+
+def check_images(readable: Readable, terms: Terms) -> Check:
+    """Every record is of the image of its place, none comes twice, and classes are classes."""
+    index, place = readable.store.column("index"), readable.positions // terms.per_image
+    places, first = np.unique(place, return_index=True)
+    images = images_at(readable.identity, places)
+    images = index[first] if images is None else images
+    problems = [] if len(np.unique(images)) == len(images) else ["the run has an image twice"]
+    expected = images[np.searchsorted(places, place)]
+    problems += [f"record {readable.positions[row]} is of image {index[row]}, and image {expected[row]} belongs there"
+                 for row in np.flatnonzero(index != expected)]
+    for name, least in (("label", 0), ("prediction", ABSTAIN)):
+        values = readable.store.column(name)
+        problems += [f"record {readable.positions[row]} (image {index[row]}): {name} {values[row]} is no class"
+                     for row in np.flatnonzero((values < least) | (values >= terms.num_classes))]
+    return Check("images", f"{len(places)} in the order of the run", tuple(problems))
+
+
+def check_votes(readable: Readable, terms: Terms) -> list[Check]:
+    """The tallies are looks that the procedure takes, and the answers those that it gives for them."""
+    wrong_looks, wrong_answers, looks = list[str](), list[str](), 0
+    for part in parts(readable):
+        tallies = part.table.column("tallies")
+        found = dict(enumerate(_histories(tallies, terms.num_classes)))
+        looks += len(tallies.combine_chunks().flatten())
+        wrong = {row: history for row, history in found.items() if isinstance(history, str)}
+        wrong |= dict.fromkeys(_untidy(tallies), "its votes do not list each class that has some once, in order")
+        sound = {row: history for row, history in found.items() if row not in wrong and not isinstance(history, str)}
+        wrong |= dict(_wrong_looks(terms, sound))
+        wrong_looks += [f"{part.named(row)}: {wrong[row]}" for row in sorted(wrong)]
+        if terms.plan is not None and terms.judges:
+            rest = {row: history for row, history in sound.items() if row not in wrong}
+            wrong_answers += _wrong_answers(part, terms.plan, rest, readable.identity["noise"]["sigma"])
+    told = "none that votes alone decide" if not terms.judges else (
+        f"{len(readable.positions)} computed again from their votes, equal up to rounding")
+    return [Check("tallies", f"{looks} looks" + ", those that the procedure takes" * terms.draws, tuple(wrong_looks)),
+            Check("answers", told if not wrong_answers else "computed again from their votes", tuple(wrong_answers))]
+
+
+def _plan(readable: Readable) -> tuple[Plan | None, bool, bool]:
+    """(plan, draws, judges) of `Terms`."""
+    identity, kind = readable.identity, readable.identity["kind"]
+    again = not {"recertified_from", "counted_from"}.isdisjoint(identity) and "design" in identity["procedure"]
+    if kind == "distributional" and "counted_from" not in identity:
+        return None, False, False
+    if identity["procedure"]["method"] == "softmax":
+        return predict_plan(n=identity["procedure"]["n"]), True, False
+    return stored_plan(identity, noise_of(readable.store)), not again, kind != "distributional"
+
+
+def _histories(tallies: pa.ChunkedArray, num_classes: int) -> list[History | str]:
+    """The looks of each record, or what is wrong with them."""
+    try:
+        return list(histories(tallies, num_classes))
+    except StoreError as error:
+        if len(tallies) == 1:
+            return [str(error)]
+        return [_histories(tallies.slice(row, 1), num_classes)[0] for row in range(len(tallies))]
+
+
+def _untidy(tallies: pa.ChunkedArray) -> list[int]:
+    """Records with a tally whose classes do not ascend, or whose counts are not above 0."""
+    column: Any = tallies.combine_chunks()
+    looks = column.flatten()
+    owner = np.repeat(np.arange(len(column)), np.diff(column.offsets.to_numpy()))
+    lengths = np.diff(looks.field("classes").offsets.to_numpy())
+    look = np.repeat(np.arange(len(looks)), lengths)
+    classes, counts = (looks.field(name).flatten().to_numpy() for name in ("classes", "counts"))
+    bad = look[1:][(np.diff(look) == 0) & (np.diff(classes) <= 0)].tolist()
+    if len(counts) == len(classes):
+        bad += look[counts <= 0].tolist()
+    return sorted({int(owner[one]) for one in bad})
+
+
+def _wrong_looks(terms: Terms, found: dict[int, History]) -> Iterator[tuple[int, str]]:
+    """(row, what is wrong) of records whose looks are none that the plan takes."""
+    if terms.plan is None:
+        yield from ((row, "has votes, and its kind of record has none") for row, looks in found.items() if looks)
+    elif terms.draws:
+        yield from _replayed(terms.plan, found)
+    else:
+        most = terms.plan.most()
+        for row, looks in found.items():
+            drawn = sum({look.stage: int(look.counts.sum()) for look in looks}.values())
+            if drawn > most:
+                yield row, f"{drawn} samples were drawn, and the procedure takes at most {most}"
+            elif any(_lost(looks, step) for step in range(len(looks))):
+                yield row, "votes of a look are missing in the next"
+
+
+def _replayed(plan: Plan, found: dict[int, History]) -> Iterator[tuple[int, str]]:
+    """Every look against the draw that the plan asks for after those before it."""
+    step, left = 0, dict(found)
+    while left:
+        draws = dict(zip(left, plan.next([looks[:step] for looks in left.values()]), strict=True))
+        wrong = {row: words for row, looks in left.items() if (words := _wrong_look(looks, step, draws[row]))}
+        yield from wrong.items()
+        left = {row: looks for row, looks in left.items() if row not in wrong and len(looks) > step}
+        step += 1
+
+
+def _wrong_look(looks: History, step: int, draw: Draw | None) -> str | None:
+    """What is wrong with a look (or, after the last, with there being none) where the plan asks for `draw`."""
+    if step == len(looks):
+        return f"stops where the procedure draws {draw.n} more samples of stage {draw.stage}" if draw else None
+    stage, n = looks[step].stage, int(looks[step].counts.sum())
+    if draw is None:
+        return f"has a look of stage {stage} at {n} samples where the procedure has stopped"
+    wanted = int(_before(looks, step, draw.stage).counts.sum()) + draw.n
+    if (stage, n) != (draw.stage, wanted):
+        return f"has a look of stage {stage} at {n} samples where the procedure has {draw.stage} at {wanted}"
+    return "votes of a look are missing in the next" if _lost(looks, step) else None
+
+
+def _before(looks: History, step: int, stage: str) -> Look:
+    """The last look of a stage before `step`, without votes where there is none."""
+    earlier = [look for look in looks[:step] if look.stage == stage]
+    return earlier[-1] if earlier else Look(stage, np.zeros_like(looks[step].counts))
+
+
+def _lost(looks: History, step: int) -> bool:
+    return bool((looks[step].counts < _before(looks, step, looks[step].stage).counts).any())
+
+
+def _wrong_answers(part: Part, plan: Plan, found: dict[int, History], sigma: float) -> Iterator[str]:
+    rows = list(found)
+    stored = part.table.drop_columns(["tallies"]).take(pa.array(rows, pa.int64())).to_pylist()
+    for row, record, answer in zip(rows, stored, _answers(plan, list(found.values())), strict=True):
+        if isinstance(answer, str):
+            yield f"{part.named(row)}: {answer}"
+            continue
+        for name, value in answer.items():
+            if not is_same(name, record[name], value, sigma):
+                yield f"{part.named(row)}: {name} is {record[name]}, and its votes give {value}"
+
+
+def _answers(plan: Plan, looks: Sequence[History]) -> list[dict[str, Any] | str]:
+    """Prediction and values for each record by name, or why there are none."""
+    try:
+        found = plan.judge(looks)
+    except InputError as error:
+        return [str(error)] if len(looks) == 1 else [_answers(plan, [one])[0] for one in looks]
+    columns = {"prediction": found.prediction.tolist(), **{name: v.tolist() for name, v in found.values.items()}}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

@@ -1,0 +1,70 @@
+"""A store checked end to end: files, images, looks, and every answer computed again from its votes; no torch, and with
+`resample` some records drawn again from their seeds."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from smoothcert.errors import FileError, StoreError
+from smoothcert.io.paths import Place
+from smoothcert.progress import Progress, silent
+from smoothcert.smoothing.isolation import isolated
+from smoothcert.store.manifest import check_is_store
+from smoothcert.verify.files import Check, Readable, check_adversaries, read_all
+from smoothcert.verify.options import VerifyConfig
+from smoothcert.verify.records import Terms, check_images, check_votes, terms_of
+from smoothcert.verify.settings import check_settings
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was checked in a store, in order."""
+
+    folder: Place
+    kind: str
+    checks: tuple[Check, ...]
+
+    @property
+    def problems(self) -> list[str]:
+        """Everything that is wrong."""
+        return [problem for check in self.checks for problem in check.problems]
+
+    def content(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {"store": str(self.folder), "kind": self.kind, "ok": not self.problems,
+                "checks": [{"name": check.name, "told": check.told, "problems": list(check.problems)}
+                           for check in self.checks]}
+
+
+@isolated()
+def verify(config: VerifyConfig, progress: Progress = silent) -> Verified:
+    """Check a store of any kind, and find everything that is wrong with it.
+
+    Raises:
+        FileError: no such store. What `resampled` raises, where records are to be drawn again.
+    """
+    folder = config.store
+    check_is_store(folder)
+    try:
+        readable, checks = read_all(folder)
+        terms = terms_of(readable)
+    except (FileError, StoreError) as error:
+        return Verified(folder, "unknown", (Check("manifest", "cannot be believed", (str(error),)),))
+    checks += _of_records(readable, terms) if len(readable.positions) else []
+    if config.resample is not None:
+        from smoothcert.verify.resampling import resampled
+
+        checks.append(resampled(readable, config, progress))
+    return Verified(folder, readable.identity["kind"], tuple(checks))
+
+
+def _of_records(readable: Readable, terms: Terms) -> list[Check]:
+    images = check_images(readable, terms)
+    checks = [images, *check_votes(readable, terms)]
+    try:
+        if (settings := check_settings(readable, terms)) is not None:
+            checks.append(settings)
+        if readable.identity["kind"] == "attack" and readable.manifest["complete"]:
+            checks.append(check_adversaries(readable, readable.store.column("index")[:: terms.per_image]))
+    except (FileError, StoreError) as error:
+        checks.append(Check("settings", "cannot be believed", (str(error),)))
+    return checks

@@ -1,0 +1,333 @@
+"""The command line: verbs, exit codes, JSON, configs, and errors in plain words."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, get_args
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+from rich.console import Console
+from typer.testing import CliRunner
+
+from smoothcert.cli import progress
+from smoothcert.cli.main import app, main
+from smoothcert.errors import ConfigError
+from smoothcert.recipes.recipe import Expected
+from smoothcert.runs import config
+from smoothcert.runs.options import CertifyConfig, PredictConfig
+from smoothcert.stats import average_certified_radius
+from smoothcert.store.store import read_store
+from smoothcert.training.options import TrainConfig
+from stores import made
+
+CLI = str(Path(sys.executable).parent / "smoothcert")
+
+
+def run(*arguments, code: int = 0):
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    return result
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    run("train", "--model", "linear", "--data", "digits", "--sigma", "0.25", "--epochs", "8", "-q", "-o", folder / "m")
+    run("certify", folder / "m", "--n", "1000", "--max-images", "30", "--seed", "0", "-q", "-o", folder / "s")
+    return folder
+
+
+RAW = "a\x1b[31mred\x1b]0;title\x07\x9b2J\u202e\x7f\r\nACR 9.999"
+
+
+@pytest.mark.parametrize("verb", [
+    ["info"], ["table"], *(["table", "--format", style] for style in ("markdown", "csv", "latex")), ["verify"],
+    ["recertify", "--alpha", "0.01"], ["compare", "OTHER"], ["info", "--json"], ["table", "--json"],
+    ["verify", "--json"], ["cost"], ["recertify", "--method", "x\x1b[0m"],
+    ["plot", "-k", "x\x1b[0m", "-o", "no.png"],
+])
+def test_what_a_stranger_named_never_reaches_the_terminal_raw(tmp_path, verb):
+    """Names, notes, folders, and whatever of them errors repeat, in every verb, on both streams."""
+    told = {"notes": [RAW], "model": RAW, "versions": {RAW: RAW}, "machine": {"system": RAW}}
+    store = made(tmp_path / f"evil\x1b[31m\x9b\n{'x'}", told=told, engine=RAW, space=RAW)
+    other = str(made(tmp_path / "other", seed=1, told=told))
+    given = [part.replace("OTHER", other) for part in verb[1:]]
+    result = CliRunner().invoke(app, [verb[0], str(store), *given])
+    assert result.exit_code in (0, 1, 2), result.exception
+    for stream in (result.stdout, result.stderr):
+        assert not set(stream) & set("\x1b\x9b\x07\x7f\r\u202e")
+        assert not any(line.startswith("ACR 9.999") for line in stream.splitlines())
+    if verb == ["info"] or verb == ["table"]:
+        assert "\\x1b[31mred" in result.stdout
+
+
+def test_an_error_repeats_no_control_character(tmp_path):
+    result = run("info", tmp_path / "no\x1b[31m", code=1)
+    assert "\x1b" not in result.stderr
+    assert "\\x1b[31m" in result.stderr
+
+
+def test_progress_obeys_neither_markup_nor_control_characters(monkeypatch):
+    written = io.StringIO()
+    monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
+    monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=written, width=200))
+    with progress.shown("images", quiet=False) as told:
+        told(1, 2, "[bold]a\x1b[31m[/nothing]")
+    assert "[bold]a\\x1b[31m[/nothing]" in written.getvalue()
+
+
+def test_a_warning_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(sys, "argv", ["smoothcert", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    warnings.warn("mind this", UserWarning, stacklevel=1)
+    assert capsys.readouterr().err == "warning: mind this\n"
+
+
+def test_help_is_quick_and_loads_no_torch():
+    command = [sys.executable, "-X", "importtime", "-c", "from smoothcert.cli.main import main; main()", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "certify" in done.stdout
+    loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
+    assert not loaded & {"torch", "matplotlib", "scipy", "pyarrow", "sklearn", "plotly"}
+    assert _seconds([CLI, "--help"]) < 3, "1 s on a quiet machine; the bound here only catches a heavy import"
+
+
+def _seconds(command) -> float:
+    """Of processors, which other work on the machine does not lengthen."""
+    before = os.times()
+    subprocess.run(command, check=True, capture_output=True)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+@pytest.mark.parametrize(("verb", "config"), [
+    ("train", TrainConfig), ("certify", CertifyConfig), ("predict", PredictConfig),
+])
+def test_every_field_is_an_option_with_its_words_and_default(verb, config):
+    shown = " ".join(CliRunner().invoke(app, [verb, "--help"]).output.replace("│", " ").split())
+    for name, field in config.model_fields.items():
+        flag = "MODEL" if name == "model" and verb != "train" else "--" + name.replace("_", "-")
+        assert flag in shown
+        assert field.description.split("(")[0].split()[0] in shown
+    assert "(default: 0.001)" in shown or verb == "train"
+
+
+def test_version():
+    assert run("--version").output.startswith("smoothcert 0.")
+
+
+def test_certify_prints_a_table_and_resumes(work):
+    first = run("certify", work / "m", "--n", "1000", "--max-images", "30", "--seed", "0", "-q", "-o", work / "s")
+    assert "certified accuracy" in first.output
+    assert "ACR" in first.output
+
+
+def test_json_is_what_the_store_says(work):
+    told = json.loads(run("table", work / "s", "--radii", "0,0.25", "--json").output)[0]
+    store = read_store(work / "s")
+    assert told["acr"] == average_certified_radius(store.column("radius"), store.correct)
+    assert told["accuracy"] == [float(np.mean(store.correct & (store.column("radius") >= r))) for r in (0, 0.25)]
+    assert told["images"] == 30
+    again = json.loads(run("certify", work / "m", "--n", "1000", "--max-images", "30", "--seed", "0", "-q", "--json",
+                           "--radii", "0,0.25", "-o", work / "s").output)
+    assert again["accuracy"] == told["accuracy"]
+
+
+def test_formats_say_the_same(work):
+    told = json.loads(run("table", work / "s", "--radii", "0.1,0.3", "--json").output)[0]
+    lines = list(csv.DictReader(io.StringIO(run("table", work / "s", "--radii", "0.1,0.3", "--format", "csv").output)))
+    assert [float(line["accuracy"]) for line in lines] == told["accuracy"]
+    assert [float(line["test_set"]) for line in lines] == told["test_set"]
+    percent = f"{int(told['accuracy'][0] * 1000 + 1e-9) / 10:.1f}"
+    for style in ("text", "markdown", "latex"):
+        assert percent in run("table", work / "s", "--radii", "0.1,0.3", "--format", style).output
+
+
+def test_recertify_needs_no_torch(work):
+    code = ("import sys; from smoothcert.cli.main import app; app(standalone_mode=False); "
+            "assert 'torch' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code, "recertify", str(work / "s"), "--alpha", "0.01", "--method", "cohen"],
+                   check=True, capture_output=True)
+
+
+def test_recertify_and_keep(work):
+    run("recertify", work / "s", "--alpha", "0.05", "--method", "cohen", "-o", work / "again")
+    again = read_store(work / "again")
+    assert again.identity["procedure"]["alpha"] == 0.05
+    assert (again.column("radius") >= read_store(work / "s").column("radius")).mean() > 0.5
+    run("table", work / "s", work / "again", "--radii", "0.5")
+
+
+def test_predict_and_info(work):
+    told = json.loads(run("predict", work / "m", "--n", "200", "--max-images", "10", "-q", "--json", "-o",
+                          work / "p").output)
+    assert 0 <= told["accuracy"] <= 1
+    assert json.loads(run("info", work / "p", "--json").output)["is"] == "predict store"
+    assert "model directory" in run("info", work / "m").output
+    assert "two-sided" in run("info", work / "s").output
+    assert "abstained" in run("table", work / "p").output
+
+
+def test_out_writes_a_file(work):
+    run("table", work / "s", "--format", "markdown", "-o", work / "sub" / "table.md")
+    assert (work / "sub" / "table.md").read_text().startswith("| run |")
+
+
+def test_merge(work):
+    for name, start, every in (("a", "0", "24"), ("b", "12", "24"), ("both", "0", "12")):
+        run("certify", work / "m", "--n", "1000", "--start", start, "--every", every, "--seed", "0", "-q", "-o",
+            work / name)
+    merged = json.loads(run("table", work / "a", work / "b", "--merge", "--radii", "0.1", "--json").output)
+    whole = json.loads(run("table", work / "both", "--radii", "0.1", "--json").output)
+    assert len(merged) == 1
+    assert merged[0]["images"] == 30
+    assert merged[0]["claimed"] == whole[0]["claimed"]
+    assert "same images" in run("table", work / "a", work / "both", "--merge", code=2).stderr
+
+
+def test_yaml_and_flags(work, tmp_path):
+    (tmp_path / "c.yaml").write_text(f"model: {work / 'm'}\nn: 300\nmax-images: 5\nsigma: 0.5\nseed: 0\n")
+    run("certify", "--config", tmp_path / "c.yaml", "--sigma", "0.25", "-q", "-o", tmp_path / "s")
+    store = read_store(tmp_path / "s")
+    assert store.identity["noise"]["sigma"] == 0.25
+    assert store.identity["procedure"]["n"] == 300
+
+
+def test_all_mistakes_of_a_yaml_file_at_once(tmp_path):
+    (tmp_path / "c.yaml").write_text("sgima: 0.5\nalpha: 7\nn: many\nmethod: cohn\nout: s\n")
+    said = run("certify", "--config", tmp_path / "c.yaml", code=2).stderr
+    for part in ("5 mistakes", 'did you mean "sigma"', "alpha", "many", 'did you mean "cohen"', "model: is required"):
+        assert part in said
+    (tmp_path / "evil.yaml").write_text("model: !!python/object/apply:os.system ['true']\n")
+    assert "YAML" in run("certify", "--config", tmp_path / "evil.yaml", code=1).stderr
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), [
+    (["certify"], 2, "model: is required"),
+    (["certify", "{m}", "--sigma", "-1", "-o", "{new}"], 2, "sigma"),
+    (["certify", "{m}", "--sgima", "1"], 2, "No such option"),
+    (["certify", "{new}", "-o", "{new}2"], 1, "no model folder"),
+    (["certify", "{m}", "--sigma", "0.5", "--n", "1000", "--max-images", "30", "-o", "{s}"], 1, "noise.sigma"),
+    (["certify", "{m}", "--data", "parquet:{new}.parquet", "-o", "{new}2"], 1, "new.parquet"),
+    (["train", "--objective", "gausian", "-o", "{new}"], 2, "gaussian"),
+    (["train", "--model", "lenett", "--sigma", "1", "-o", "{new}"], 2, "lenet"),
+    (["table", "{new}"], 1, "no store"),
+    (["table", "{s}", "--radii", "a,b"], 2, "radii"),
+    (["table", "{s}", "--radii=-1"], 2, "radii"),
+    (["table", "{s}", "--format", "latx"], 2, "latex"),
+    (["table", "{s}", "--rho", "2"], 2, "rho"),
+    (["recertify", "{s}", "--alpha", "0"], 2, "alpha"),
+    (["recertify", "{s}", "--method", "bernstein"], 2, "method"),
+    (["info", "{new}"], 1, "there is no"),
+    (["nonsense"], 2, "No such command"),
+])
+def test_exit_codes_and_words(work, tmp_path, arguments, code, words):
+    names = {"{m}": work / "m", "{s}": work / "s", "{new}": tmp_path / "new"}
+    for mark, path in names.items():
+        arguments = [a.replace(mark, str(path)) for a in arguments]
+    result = run(*arguments, code=code)
+    assert words in result.output
+    assert "Traceback" not in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk(work):
+    """/dev/full takes no byte: an output that cannot be written says so and exits with 1."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    Path(work / "full.csv").unlink(missing_ok=True)
+    Path(work / ".full.csv.tmp").symlink_to("/dev/full")
+    assert "disk is full" in run("table", work / "s", "--format", "csv", "-o", work / "full.csv", code=1).stderr
+    assert not (work / "full.csv").exists()
+
+
+@pytest.mark.slow
+def test_demo(tmp_path, monkeypatch):
+    """As it is but for two options: on every ninth image, and without a trial of engines."""
+    checked = CertifyConfig.checked
+    monkeypatch.setattr(CertifyConfig, "checked", lambda told: checked({**told, "every": 9, "engine": "eager"}))
+    result = run("demo", "-o", tmp_path / "d", "-q")
+    assert "certified accuracy" in result.output
+    assert (tmp_path / "d" / "curve.png").stat().st_size > 10_000
+    assert "<svg" in (tmp_path / "d" / "curve.svg").read_text()
+    told = json.loads(run("table", tmp_path / "d" / "store", "--radii", "0,0.25", "--json").output)[0]
+    assert told["accuracy"][0] > 0.9
+    assert told["accuracy"][1] > 0.75
+
+
+def test_numbers_are_read_as_people_write_them(tmp_path):
+    options = TrainConfig.checked({"out": "m", "objective_option": ["a=1e-3", "b=-.5", "c=2", "d=null", "e=word"]})
+    assert options.objective_option == {"a": 0.001, "b": -0.5, "c": 2, "d": None, "e": "word"}
+    (tmp_path / "c.yaml").write_text("objective-option: {a: 1E5, b: 1e-3}")
+    read = TrainConfig.gather({"out": "m"}, tmp_path / "c.yaml").objective_option
+    assert read == {"a": 1e5, "b": 0.001}
+    assert all(type(value) is float for value in read.values())
+    with pytest.raises(ConfigError, match=r"objective_option.*YAML"):
+        TrainConfig.checked({"out": "m", "objective_option": ["a=[1,"]})
+
+
+CONFIGS = [value for value in vars(config).values() if isinstance(value, type) and issubclass(value, config.Config)]
+
+
+def _reals(kind) -> bool:
+    """Whether float is among the types that an annotation is made of."""
+    return kind is float or any(_reals(part) for part in get_args(kind))
+
+
+def test_every_number_that_is_no_count_may_be_a_fraction():
+    fields = {(kind.__name__, name): Annotated[field.annotation, *field.metadata, name]
+              for kind in CONFIGS for name, field in kind.model_fields.items() if _reals(field.annotation)}
+    found = {name: TypeAdapter(kind).validate_python("1 / 4") for name, kind in fields.items()}
+    assert {("CertifyConfig", "sigma"), ("AttackConfig", "eps"), ("CertifyConfig", "margin"),
+            ("DistributionalConfig", "rho"), ("TrainConfig", "lr")} <= found.keys()
+    assert all(value in (0.25, (0.25,)) for value in found.values()), found
+
+
+def test_fractions_are_kept_as_floats(work, tmp_path):
+    (tmp_path / "c.yaml").write_text("radii: [64/255, 0.5]\nsigma: 64/255\n")
+    options = [work / "m", "--n", "100", "--max-images", "3", "--seed", "0", "-q"]
+    run("certify", *options, "--config", tmp_path / "c.yaml", "-o", tmp_path / "s")
+    assert read_store(tmp_path / "s").identity["noise"]["sigma"] == 64 / 255
+    told = json.loads(run("table", tmp_path / "s", "--radii", "64/255,.5", "--rho", "1/20", "--json").output)[0]
+    assert (told["radii"], told["rho"]) == ([64 / 255, 0.5], 0.05)
+    told = json.loads(run("recertify", tmp_path / "s", "--alpha", "1/100", "--margin", "1/20", "--json").output)
+    assert (told["alpha"], told["margin"]) == (0.01, 0.05)
+    told = json.loads(run("cost", "--images", "10", "--n", "100", "--rate", "5/2", "--json").output)
+    assert told == json.loads(run("cost", "--images", "10", "--n", "100", "--rate", "2.5", "--json").output)
+    options = [*options, "--eps", "8/255", "--m", "1", "--steps", "1", "--attack-option", "step_size=2/255"]
+    run("attack", *options, "-o", tmp_path / "a")
+    attack = read_store(tmp_path / "a").identity["attack"]
+    assert 8 / 255 in attack["eps"]
+    assert attack["options"]["step_size"] == 2 / 255
+    assert Expected.checked({"accuracy": {"2/255": "1/2"}}).accuracy == {2 / 255: 0.5}
+    given = {"sigmas": ["1/4", 0.5], "eps": "8 / 255", "path": "../..", "name": "a/b", "range": "0.1:1"}
+    kept = TrainConfig.checked({"out": "m", "objective_option": given}).objective_option
+    assert kept == {**given, "sigmas": [0.25, 0.5], "eps": 8 / 255}
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("1/0", "0 below its line"), ("8/", "number or a fraction"), ("½", "number or a fraction"),
+    ("1/2/3", "number or a fraction"), ("nan/2", "finite"), ("1/inf", "finite"), ("nan", "got nan"),
+    ("-1/255", "above 0"), ("1e308/1e-308", "finite"),
+])
+def test_fractions_that_are_none_are_refused(work, tmp_path, text, words):
+    command = ["attack", work / "m", "--sigma", "1/4", "--n", "10", "--eps", text, "-o", tmp_path / "a"]
+    said = run(*command, code=2).stderr
+    assert words in said
+    assert "eps" in said
+    if words not in ("got nan", "above 0"):
+        assert words in run("table", work / "s", "--radii", text, code=2).stderr
+        with pytest.raises(ConfigError, match=words):
+            TrainConfig.checked({"out": "m", "sigma": text})
+    if text == "1/0":
+        with pytest.raises(ConfigError, match=f"objective_option.*{words}"):
+            TrainConfig.checked({"out": "m", "objective_option": {"eps": text}})

@@ -1,0 +1,467 @@
+"""Tables and pictures: figures rounded down, curves that lose nothing."""
+
+import csv
+import io
+from dataclasses import replace
+from math import comb, nan
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from smoothcert.cli.main import app
+from smoothcert.errors import ConfigError, InputError, StoreError, UnknownNameError
+from smoothcert.interop import open_records
+from smoothcert.report.attack_tables import attack_text
+from smoothcert.report.describe import described
+from smoothcert.report.gather import gather, table_content, table_text
+from smoothcert.report.html.gather import gathered
+from smoothcert.report.html.page import report_page
+from smoothcert.report.listings import render_comparison, render_predictions
+from smoothcert.report.plots import plot_curves
+from smoothcert.report.tables import down, radius_words, render, summary
+from smoothcert.results.attacks import outcomes, violations
+from smoothcert.results.best import Board, best_method
+from smoothcert.results.certified import Result, default_radii, merged
+from smoothcert.results.compare import compare
+from smoothcert.results.curves import certified_curve
+from smoothcert.results.predictions import Predicted, prediction_text
+from smoothcert.results.same_data import check_same_data
+from smoothcert.results.unseen import unseen_classes
+from smoothcert.runs.distributional_options import DistributionalConfig
+from smoothcert.stats import paired_interval
+from smoothcert.store.records import Record, Tally
+from smoothcert.store.store import open_store, read_store, write_store
+from stores import attacked, identity_of, made
+
+
+def result(radius, correct, name="run", index=None, **changes) -> Result:
+    radius, correct = np.asarray(radius, float), np.asarray(correct, bool)
+    told = {"sigma": 0.5, "alpha": 0.001, "method": "cohen", "n": 1000, **changes}
+    return Result(name, np.arange(len(radius)) if index is None else np.asarray(index), radius, correct, radius == 0,
+                  **told)
+
+
+def test_printed_figures_are_never_rounded_up():
+    assert down(99.99, 1) == "99.9"
+    assert down(0.98765, 3) == "0.987"
+    for count in range(1001):
+        assert float(down(100 * (count / 1000), 1)) == count / 10, "an exact figure stays as it is"
+    rng = np.random.default_rng(0)
+    for value in rng.random(2000) * 5:
+        assert float(down(value, 3)) <= value < float(down(value, 3)) + 0.001 + 1e-12
+
+
+def test_a_curve_has_every_corner_of_the_step_function():
+    rng = np.random.default_rng(0)
+    told = result(rng.random(50).round(2), rng.random(50) < 0.8)
+    curve = certified_curve(told)
+    for r in np.linspace(0, 1.1, 221):
+        exact = np.mean(told.correct & (told.radius >= r))
+        later = np.flatnonzero(curve.radius >= r)
+        assert (curve.accuracy[later[0]] if later.size else 0) == exact
+    assert curve.accuracy[-1] == 0
+    assert (curve.lower <= curve.accuracy).all()
+
+
+def test_a_curve_of_nothing_right():
+    curve = certified_curve(result([0.0, 0.5], [False, False]))
+    assert (curve.accuracy == 0).all()
+
+
+def test_what_is_said_of_many_t_certificates_rests_on_2_alpha(tmp_path):
+    """At alpha 0.02, so that the bounds differ: those of t-certify at alpha are those of cohen at 2 alpha."""
+    radius, correct = np.linspace(0.01, 1, 60), np.ones(60, bool)
+    t, cohen = (result(radius, correct, method=m, alpha=a) for m, a in (("t-certify", 0.02), ("cohen", 0.04)))
+    radii = [0.0, 0.25, 0.5]
+    for bound in ("test_set", "bernstein", "population", "all_radii"):
+        assert np.array_equal(getattr(t.at(radii, 0.05), bound), getattr(cohen.at(radii, 0.05), bound))
+        assert (getattr(t.at(radii, 0.05), bound) < getattr(replace(t, method="cohen").at(radii, 0.05), bound)).any()
+    assert np.array_equal(certified_curve(t).lower, certified_curve(cohen).lower)
+    assert result([0.5], [True], method="t-certify", alpha=0.7).at([0.0], 0.05).population[0] == 0
+    boards = [Board.of([one, replace(one, name="b")], radii, 0.05) for one in (t, cohen)]
+    assert np.array_equal(boards[0].envelopes[0].values["test_set"], boards[1].envelopes[0].values["test_set"])
+    assert "run, b: t-certify is proved at 2 alpha" in " ".join(boards[0].notes)
+    store, attack = open_records(made(tmp_path / "s", right=3)), open_records(attacked(tmp_path / "attack", count=60))
+    told = {**store.identity, "procedure": {**store.identity["procedure"], "method": "t-certify"}}
+    once, twice = (violations(attack, one) for one in (store, replace(store, identity=told)))
+    assert twice.expected - once.expected == pytest.approx(60 * 0.001 * 2)
+
+
+def test_pictures(tmp_path):
+    curves = [certified_curve(result([0.2, 0.4, 0.9], [True, True, False], name)) for name in ("a <b> & c", "d")]
+    files = [tmp_path / "new" / f"c.{kind}" for kind in ("png", "svg", "pdf")]
+    plot_curves(curves, files, "title")
+    assert files[0].read_bytes()[:4] == b"\x89PNG"
+    svg = files[1].read_text()
+    assert "certified accuracy" in svg
+    assert "<b>" not in svg, "names are escaped"
+    assert files[2].read_bytes()[:4] == b"%PDF"
+    first = files[1].read_bytes()
+    plot_curves(curves, files[1:2], "title")
+    assert files[1].read_bytes() == first, "the same curves give the same file"
+
+
+def test_every_format_has_every_run():
+    runs = [result([0.3, 0.6], [True, False], "a_1"), result([0.3, 0.0], [True, False], "b|2")]
+    for style in ("text", "markdown", "csv", "latex"):
+        shown = render(runs, [0, 0.25], 0.05, style)
+        assert "50.0" in shown or "0.5," in shown
+        assert ("a_1" in shown) or (r"a\_1" in shown)
+    assert "UNFINISHED" in render([Result(**{**vars(runs[0]), "complete": False})], [0], 0.05, "text")
+    with pytest.raises(UnknownNameError, match="latex"):
+        render(runs, [0], 0.05, "latx")
+
+
+def test_abstentions_count_as_wrong_and_are_shown():
+    told = summary(result([0.0, 0.0, 0.7, 0.2], [False, False, True, True]), [0, 0.5], 0.05)
+    assert told["abstained"] == 2
+    assert told["accuracy"] == [0.5, 0.25]
+    assert told["acr"] == pytest.approx(0.9 / 4)
+
+
+def test_merging():
+    a, b = result([0.1], [True], "a", [3]), result([0.2], [False], "b", [1])
+    both = merged([a, b])
+    assert both.index.tolist() == [1, 3]
+    assert both.radius.tolist() == [0.2, 0.1]
+    with pytest.raises(InputError, match="same images"):
+        merged([a, a])
+    with pytest.raises(InputError, match="alpha"):
+        merged([a, result([0.2], [False], "b", [1], setting={"alpha": 0.01})])
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.12, 0.5, 1.0, 3.0, 60.0])
+def test_default_radii_cover_what_can_be_certified_in_few_columns(sigma):
+    radii = default_radii([result([0.0], [False], sigma=sigma)])
+    assert radii[0] == 0
+    assert 1 <= len(radii) <= 13
+    assert np.allclose(np.diff(radii), radii[1] if len(radii) > 1 else 0)
+
+
+def test_what_holds_nothing_says_what_to_do(tmp_path):
+    procedure = {"method": "cohen", "n0": 1, "n": 1, "margin": None}
+    with open_store(tmp_path / "s", identity_of("certify", 5, 0.25, procedure), {}):
+        pass
+    (tmp_path / "log.tsv").write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n")
+    for name, words in (("s", "let its run finish"), ("log.tsv", "there is nothing to show")):
+        store = open_records(tmp_path / name)
+        with pytest.raises(StoreError, match=words):
+            Result.of(store)
+        with pytest.raises(StoreError, match=words):
+            Predicted.of(store)
+
+
+def trinomial(m: int, p_10: float, p_01: float) -> dict[tuple[int, int], float]:
+    """P(b, c) of b and c disputed images of m."""
+    return {(b, c): comb(m, b) * comb(m - b, c) * p_10**b * p_01**c * (1 - p_10 - p_01) ** (m - b - c)
+            for b in range(m + 1) for c in range(m + 1 - b)}
+
+
+@pytest.mark.parametrize("rho", [0.05, 0.2])
+@pytest.mark.parametrize("m", [1, 5, 14])
+def test_a_paired_interval_covers_the_difference(m, rho):
+    intervals = {(b, c): paired_interval(b, c, m, rho) for b in range(m + 1) for c in range(m + 1 - b)}
+    grid = np.linspace(0, 1, 11)
+    for p_10 in grid:
+        for p_01 in grid[grid <= 1 - p_10 + 1e-9]:
+            inside = sum(chance for seen, chance in trinomial(m, p_10, min(p_01, 1 - p_10)).items()
+                         if intervals[seen][0] <= p_10 - p_01 <= intervals[seen][1])
+            assert inside >= 1 - rho - 1e-12
+
+
+def test_a_paired_interval_has_the_sign_of_mcnemars_exact_test():
+    rho, m = 0.05, 24
+    for b in range(m + 1):
+        for c in range(m + 1 - b):
+            low, high = paired_interval(b, c, m, rho)
+            tail = sum(comb(b + c, k) for k in range(b, b + c + 1)) / 2 ** (b + c)
+            assert (low > 0) == (tail < 0.45 * rho)
+            assert (-high, -low) == pytest.approx(paired_interval(c, b, m, rho), abs=1e-9)
+            assert -1 <= low <= (b - c) / m <= high <= 1
+
+
+def test_a_paired_interval_narrows_around_the_difference():
+    widths = [np.subtract(*paired_interval(6 * m, 2 * m, 100 * m, 0.05)[::-1]) for m in (1, 16, 256)]
+    assert widths[1] < widths[0] / 2.5
+    assert widths[2] < widths[1] / 3
+    assert np.allclose(paired_interval(60_000, 20_000, 1_000_000, 0.05), 0.04, atol=0.002)
+
+
+def test_a_comparison_counts_what_one_run_alone_has():
+    first = result([1.0, 1.0, 0.2, 0.0], [True, True, True, False], "a", [0, 1, 2, 9])
+    second = result([0.6, 0.3, 0.9, 0.9], [True, True, False, True], "b", [1, 2, 0, 7])
+    found = compare(first, second, [0.25, 0.5, 2.0], 0.05)
+    assert found.images == 3
+    assert found.left_out == (1, 1)
+    assert [(d.only_first, d.only_second) for d in found.differences] == [(1, 1), (1, 0), (0, 0)]
+    assert [d.value for d in found.differences] == pytest.approx([0, 1 / 3, 0])
+    assert found.acr == pytest.approx((2.2 / 3, 0.9 / 3))
+    assert compare(first, first, [0.5], 0.05).differences[0].value == 0
+    for style in ("text", "markdown", "csv", "latex"):
+        assert "0.25" in render_comparison(found, style)
+    with pytest.raises(InputError, match="no image in common"):
+        compare(first, result([1.0], [True], "c", [5]), [0.5], 0.05)
+
+
+def test_an_interval_is_printed_outwards():
+    runs = [result([1.0] * 997 + [0.0] * 3, [True] * 997 + [False] * 3, "a"),
+            result([1.0] * 900 + [0.0] * 100, [True] * 900 + [False] * 100, "b")]
+    (found,) = compare(*runs, [0.5], 0.05).differences
+    shown = render_comparison(compare(*runs, [0.5], 0.05), "text")
+    low, high = (float(v) / 100 for v in shown.split("[")[1].split("]")[0].split(","))
+    assert low <= found.low
+    assert found.low - low < 0.0011
+    assert high >= found.high
+    assert high - found.high < 0.0011
+
+
+def test_runs_over_different_data_are_not_compared():
+    a = result([1.0, 0.5], [True, True], "a", label=np.array([3, 4]))
+    b = result([1.0, 0.5], [True, True], "b", label=np.array([3, 5]))
+    with pytest.raises(InputError, match="image 1 has label 4 in the one and 5 in the other"):
+        compare(a, b, [0.5], 0.05)
+    named = [replace(a, name=name, setting={"data": {"name": name, "split": "test"}}) for name in ("mnist", "cifar10")]
+    with pytest.raises(InputError, match="cifar10"):
+        check_same_data(named)
+    shown = render([a, b], [0.5], 0.05, "text", envelopes=True)
+    assert "not compared" in shown
+    assert "*" not in shown
+    assert "envelope" not in shown
+    assert "a: 2 images" in shown, "each is still shown"
+
+
+def test_the_best_sigma_is_starred_and_the_best_method_named():
+    runs = [result([0.4, 0.4, 0.4, 0.4], [True] * 4, "c.25", group="cohen", sigma=0.25),
+            result([1.0, 1.0, 0.0, 0.0], [True, True, False, False], "c.5", group="cohen", sigma=0.5),
+            result([0.9, 0.9, 0.9, 0.0], [True] * 3 + [False], "s.5", group="smoothadv", sigma=0.5)]
+    board = Board.of(runs, [0.25, 0.75, 2.0], 0.05)
+    assert [stars.tolist() for stars in board.stars] == [[True, False, False], [False, True, False],
+                                                         [True, True, False]]
+    assert [one.sigma for one in board.envelopes] == [("0.25", "0.5", ""), ("0.5", "0.5", "")]
+    assert best_method(board.envelopes) == ["cohen", "smoothadv", ""]
+    lines = {line.split("  ")[0]: line.split()[-3:] for line in render(runs, board.radii, 0.05, "text").splitlines()}
+    assert lines["c.25"] == ["100.0*", "-", "-"], "1,000 samples at sigma .25 prove no radius above .616"
+    assert lines["best sigma of cohen"][-2:] == ["0.25", "0.5"]
+    assert lines["best method"][-2:] == ["cohen", "smoothadv"]
+    assert "**75.0**" in render(runs, board.radii, 0.05, "markdown")
+    assert r"\textbf{75.0}" in render(runs, board.radii, 0.05, "latex")
+
+
+def test_an_envelope_is_the_best_run_at_each_radius_at_a_share_of_rho():
+    rng = np.random.default_rng(0)
+    runs = [result(rng.random(200) * s, rng.random(200) < 0.9, f"r{s}", sigma=s) for s in (0.5, 1.0, 2.0)]
+    radii = [0.1, 0.5, 1.5]
+    (one,) = Board.of(runs, radii, 0.06).envelopes
+    at = [run.at(radii, 0.02) for run in runs]
+    for field, values in one.values.items():
+        assert (values == np.max([getattr(a, field) for a in at], axis=0)).all()
+        assert (values <= np.max([getattr(run.at(radii, 0.06), field) for run in runs], axis=0)).all()
+    for style in ("text", "markdown", "csv", "latex"):
+        assert ("envelope" in render(runs, radii, 0.06, style, envelopes=True)) > ("envelope" in render(
+            runs, radii, 0.06, style))
+
+
+def test_missing_images_are_noticed():
+    runs = [result([1.0] * 4, [True] * 4, "whole"), result([1.0] * 3, [True] * 3, "part")]
+    board = Board.of(runs, [0.5], 0.05)
+    assert board.notes == ("part has 3 of the 4 images: image 3 is missing",)
+    assert "different images" in board.warning
+    assert not any(stars.any() for stars in board.stars), "shares of other images are not compared"
+    assert Board.of(runs[:1], [0.5], 0.05).notes == ()
+
+
+def test_radii_of_a_log_are_called_possibly_rounded_up_and_unknown_facts_unknown():
+    log = result([0.5], [True], "log", sigma=nan, n=0, printed=True)
+    for style in ("text", "markdown", "latex"):
+        assert "rounded up" in render([log], [0.25], 0.05, style)
+    assert "sigma ?" in render([log], [0.25], 0.05, "text")
+    assert "n ?" in render([log], [0.25], 0.05, "text")
+    assert summary(log, [0.25], 0.05)["sigma"] is None
+    assert summary(log, [0.25], 0.05)["rounded_up"]
+    assert default_radii([log])[-1] <= 0.5
+    assert "rounded up" in render_comparison(compare(log, replace(log, name="b"), [0.25], 0.05), "text")
+
+
+def test_linf_radii():
+    told = result([0.5, 1.0], [True, True], setting={"data": {"shape": [3, 32, 32]}}, decided=(0.5,))
+    linf = told.in_linf()
+    assert (linf.radius <= told.radius / np.sqrt(3072)).all()
+    assert linf.at([2 / 255], 0.05).claimed.tolist() == [2], "2/255 needs an l2 radius of 0.435"
+    assert linf.at([3 / 255], 0.05).claimed.tolist() == [1]
+    assert linf.is_decided(linf.decided[0])
+    assert not linf.is_decided(2 / 255)
+    assert default_radii([replace(linf, decided=None)])[:3] == [0, 1 / 255, 2 / 255]
+    assert radius_words(2 / 255, "linf") == "2/255"
+    assert radius_words(0.25, "linf") == "0.25"
+
+
+def test_predictions_are_shown_rounded_down_and_bounded():
+    correct, abstained = np.arange(300) < 200, np.arange(300) >= 298
+    told = Predicted("p", np.arange(300), correct, abstained, np.zeros(300, int), 0.5, 0.001, 100)
+    shown = render_predictions([told, replace(told, name="q", index=np.arange(1, 301))], 0.05, "text")
+    assert " 66.6 " in shown
+    assert " 0.6 " in shown
+    assert "q has 300 of the 301 images" in shown
+    at = told.bounds(0.05)
+    assert at.population[0] < at.test_set[0] <= 2 / 3
+    found = compare(told, replace(told, correct=~correct & ~abstained), [], 0.05)
+    assert (found.differences[0].only_first, found.differences[0].only_second) == (200, 98)
+
+
+def predicted(folder: Path) -> Path:
+    """A store of PREDICT over ten images."""
+    counts = np.eye(10, dtype=int)[3] * 100
+    records = [Record(i, i % 4, 3, {"p_value": 0.0}, False, [Tally.of("predict", counts)]) for i in range(10)]
+    write_store(folder, identity_of("predict", 10, 0.25, {"method": "predict", "n": 100}), {}, records)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory) -> dict[str, str]:
+    """A store of each kind that a table can show side by side, and a log."""
+    folder = tmp_path_factory.mktemp("kinds")
+    log = folder / "log.tsv"
+    log.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.3\t1\t1.0\n")
+    return {"certify": str(made(folder / "certify")), "attack": str(attacked(folder / "attack")),
+            "predict": str(predicted(folder / "predict")), "log": str(log)}
+
+
+def test_an_attack_has_its_table_in_every_format(kinds):
+    runs = gather([kinds["attack"]])
+    found = outcomes(runs.attacks[0].store)
+    assert table_text(runs, [], 0.05, "text", False) == attack_text(runs.attacks[0].store)
+    (content,) = table_content(runs, [], 0.05, False)
+    assert [one["accuracy"] for one in content["outcomes"]] == [one.accuracy for one in found]
+    rows = list(csv.DictReader(io.StringIO(table_text(runs, [], 0.05, "csv", False))))
+    assert [float(row["accuracy"]) for row in rows] == [one.accuracy for one in found]
+    for style in ("markdown", "latex"):
+        assert table_text(runs, [], 0.05, style, False).count(f"{100 * found[-1].accuracy:.1f}") == 1
+    beside = gather([kinds["attack"], kinds["certify"], kinds["predict"]])
+    shown = table_text(beside, [], 0.05, "text", False)
+    assert shown.index("ACR") < shown.index("new images, at least") < shown.index("what the attack found")
+    with pytest.raises(InputError, match="CSV has one kind"):
+        table_text(beside, [], 0.05, "csv", False)
+
+
+@pytest.mark.parametrize(("names", "options", "words"), [
+    (["predict"], ["--envelope"], "here are none"), (["certify"], ["--envelope"], "here is one"),
+    (["predict"], ["--radii", "0.5"], "--radii are for"), (["attack"], ["--radii", "0.5"], "--radii are for"),
+    (["predict"], ["--norm", "linf"], "kind predict"), (["certify", "attack"], ["--norm", "linf"], "kind attack"),
+    (["certify"], ["--json", "--format", "csv"], "give one of them"), (["certify", "attack"], ["--merge"], "merged"),
+])
+def test_what_would_do_nothing_is_refused(kinds, names, options, words):
+    for form in ([], [] if "--json" in options else ["--json"]):
+        done = CliRunner().invoke(app, ["table", *(kinds[name] for name in names), *options, *form])
+        assert (done.exit_code, words in done.output) == (2, True), done.output
+    if "--format" in options:
+        assert CliRunner().invoke(app, ["compare", kinds["certify"], kinds["certify"], *options]).exit_code == 2
+
+
+def test_attacks_are_not_compared_image_by_image(kinds):
+    done = CliRunner().invoke(app, ["compare", kinds["certify"], kinds["attack"]])
+    assert (done.exit_code, "holds attacks" in done.output) == (2, True)
+
+
+def test_a_log_does_not_say_which_images_are_off_the_grid(kinds):
+    assert described(Path(kinds["certify"]))["off_grid_images"] == 0
+    assert "off_grid_images" not in described(Path(kinds["log"]))
+
+
+@pytest.mark.parametrize(("given", "words"), [
+    ({"loss": "cross-entropy", "gamma": "1", "n": 5}, "n asks for a certificate"),
+    ({"model": "counts.npz"}, "take the store that it came from"),
+])
+def test_bounds_over_laws_say_what_they_do_not_take(tmp_path, given, words):
+    with pytest.raises(ConfigError, match=words):
+        DistributionalConfig.checked({"model": "m", "out": tmp_path / "s", **given})
+
+
+def test_predict_prints_the_figures_of_its_table(tmp_path):
+    counts = np.eye(10, dtype=int) * 100
+    records = [Record(i, 3, 3 if i else -1, {"p_value": 0.0}, False, [Tally.of("predict", counts[3])])
+               for i in range(60)]
+    folder = tmp_path / "a_b&c"
+    write_store(folder, identity_of("predict", 60, 0.25, {"method": "predict", "n": 100}), {}, records)
+    store = open_records(folder)
+    assert "classifier 98.3%, abstained 1.6%" in prediction_text(store)
+    run = Predicted.of(store)
+    assert " 98.3        1.6 " in render_predictions([run], 0.05, "text")
+    assert r"a\_b\&c & 60 " in render_predictions([run], 0.05, "latex")
+
+
+def of_class(kind: str, folder: Path, label: int = 3) -> Path:
+    """A store of a kind over images that are all of one class; beside it, as `all`, the one of digits it is made of."""
+    store = read_store({"certify": made, "attack": attacked, "predict": predicted}[kind](folder / "all"))
+    return write_like(folder / kind, store.folder, lambda record, row: replace(record, label=label))
+
+
+def write_like(folder: Path, store: Path, change) -> Path:
+    """A store like another one, with names of classes, whose records went through `change`."""
+    names = ["cat", "dog", "owl", "a\nb", *(f"class {k}" for k in range(4, 10))]
+    found = read_store(store)
+    records = [change(Record.from_row(row), k) for k, row in enumerate(found.records.to_pylist())]
+    write_store(folder, found.identity, {"classes": names}, records)
+    return folder
+
+
+@pytest.mark.parametrize(("kind", "words"), [
+    ("certify", r"60 images show 1 of the 10 classes (a\nb), and the figures speak of no other; --every, or more"),
+    ("predict", r"10 images show 1 of the 10 classes (a\nb), and the figures"),
+    ("attack", r"20 images show 1 of the 10 classes (a\nb), and the figures"),
+])
+def test_a_table_of_images_of_few_classes_says_so_in_every_form(tmp_path, kind, words):
+    store = of_class(kind, tmp_path)
+    runs = gather([str(store)])
+    for style in ("text", "markdown", "latex"):
+        assert words in table_text(runs, [], 0.05, style, False).replace("\\textbackslash{}", "\\")
+    assert words in table_content(runs, [], 0.05, False)[0]["notes"][0]
+    if kind == "predict":
+        assert words in prediction_text(read_store(store))
+    assert words in described(store)["notes"][0]
+    whole = write_like(tmp_path / "whole", store, lambda record, row: replace(record, label=row % 10))
+    assert "of the 10 classes" not in table_text(gather([str(whole)]), [], 0.05, "text", False)
+
+
+def test_a_page_and_a_comparison_say_which_classes_they_do_not_show(tmp_path):
+    store = of_class("certify", tmp_path)
+    found = gathered([str(store), str(tmp_path / "all"), str(of_class("attack", tmp_path / "b"))], None)
+    page = report_page(found.runs, attacks=found.attacks).partition('id="curves"')[0]
+    assert "60 images show 1 of the 10 classes (a\\nb), and the figures" in page
+    assert "20 images show 1 of the 10 classes (a\\nb), and the figures" in page
+    assert "No warnings" not in page
+    label, names = np.arange(8) % 4, ("a", "b", "c", "d")
+    one = result(np.ones(8), np.ones(8), "one", label=label, classes=names)
+    two = result(np.ones(5), np.ones(5), "two", index=[0, 4, 9, 10, 11], label=label[[0, 4, 1, 2, 3]], classes=names)
+    assert one.remarks == two.remarks == ()
+    told = compare(one, two, [0.5], 0.05)
+    assert told.notes == ("one, two: 2 images show 1 of the 4 classes (a), and the figures speak of no other; --every, "
+                          "or more images, may show more",)
+    assert "note: one, two: 2 images show 1 of" in render_comparison(told, "text")
+
+
+def test_parts_that_show_all_classes_together_lack_none():
+    names = ("a", "b")
+    parts = [result([1.0, 1.0], [1, 1], name, index=[2 * k, 2 * k + 1], label=np.array([k, k]), classes=names)
+             for k, name in enumerate("pq")]
+    assert all("1 of the 2 classes" in part.remarks[0] for part in parts)
+    assert merged(parts).remarks == ()
+
+
+@pytest.mark.parametrize(("label", "count", "words"), [
+    (np.arange(500), 1000, "500 images show 500 of the 1,000 classes, and the figures speak of no other"),
+    (np.arange(2000) % 997, 1000, "2,000 images show 997 of the 1,000 classes (not c997, c998, c999), and the figures"),
+    (np.arange(2000) // 50, 1000, "show 40 of the 1,000 classes (c0, c1, c2, c3 and 36 more), and the figures speak"),
+    ([2], 10, "1 image shows 1 of the 10 classes, and the figures speak of no other"),
+])
+def test_unseen_classes_are_told_in_few_words(label, count, words):
+    note, = unseen_classes(np.array(label), [f"c{k}" for k in range(count)])
+    assert words in note
+    assert len(note) < 160
+
+
+def test_nothing_is_said_of_classes_that_are_all_shown_or_unknown(kinds):
+    assert unseen_classes(np.array([1, 0, 1]), ["a", "b"]) == ()
+    assert unseen_classes(np.array([1, 1]), None) == unseen_classes(None, ["a", "b"]) == ()
+    assert "classes" not in table_text(gather([kinds["log"]]), [], 0.05, "text", False)

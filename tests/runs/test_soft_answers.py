@@ -1,0 +1,128 @@
+"""Answers by mean softmax: what they are, that they take PREDICT's noise, and that a run of them is like any other."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from smoothcert.attacks.surrogates import log_mean_softmax
+from smoothcert.data import load_data
+from smoothcert.errors import ConfigError, StoreError
+from smoothcert.noise import build_noise, open_stream
+from smoothcert.report.attack_tables import attack_summary, attack_text
+from smoothcert.results.attacks import outcomes, violations
+from smoothcert.runs.attack import attack
+from smoothcert.runs.attack_options import AttackConfig
+from smoothcert.runs.soft_answers import ROWS, soft_answers
+from smoothcert.store.store import Store
+
+NET = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = torch.nn.Linear(64, 10)
+        self.last.weight.data = torch.randn(10, 64, generator=torch.Generator().manual_seed(0))
+        self.last.bias.data.zero_()
+
+    def forward(self, x):
+        return self.last(x.flatten(1))
+"""
+N = 300
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "net.py").write_text(NET)
+    return folder
+
+
+def options(home: Path, name: str, **more) -> dict:
+    return {"model": f"{home}/net.py:Net", "data": "digits", "sigma": 0.5, "seed": 1, "eps": "0.5", "m": 2, "steps": 2,
+            "n": N, "max_images": 20, "engine": "plain", "space": "pixels", "answer": "softmax", "out": home / name,
+            **more}
+
+
+def attacked(given: dict) -> Store:
+    return attack(AttackConfig.checked(given))
+
+
+@pytest.fixture(scope="module")
+def store(home) -> Store:
+    return attacked(options(home, "soft", space="auto", save_adversaries=True))
+
+
+def test_the_answer_is_the_largest_mean_probability():
+    """Two classes: nine copies in ten are .6 for class 0, one is sure of class 1; votes and softmax disagree."""
+    def model(noisy):
+        sure = torch.arange(len(noisy)) % 10 == 0
+        return torch.where(sure[:, None], torch.tensor([-20.0, 20.0]), torch.tensor([0.6, 0.4]).log())
+
+    (found,) = soft_answers(model, np.zeros((1, 1, 2, 2), np.float32), [0], build_noise("gaussian", 0.5), "sfc64-v1",
+                            100, 2, seed=0, device=torch.device("cpu"))
+    assert found.history[0].counts.tolist() == [90, 10]
+    assert found.prediction == 0  # .54 against .46
+    def harder(noisy):
+        return torch.where(model(noisy)[:, :1] < -1, torch.tensor([-20.0, 20.0]), torch.tensor([0.52, 0.48]).log())
+
+    (found,) = soft_answers(harder, np.zeros((1, 1, 2, 2), np.float32), [0], build_noise("gaussian", 0.5), "sfc64-v1",
+                            100, 2, seed=0, device=torch.device("cpu"))
+    assert found.history[0].counts.tolist() == [90, 10]
+    assert found.prediction == 1  # .468 against .532
+
+
+def test_the_noise_is_that_of_predict_around_the_attacked_image(home, store):
+    """The same votes as PREDICT's on the same attacked images; and the answer as told by one pass over all copies."""
+    votes = attacked(options(home, "votes", answer="votes"))
+    assert N > ROWS
+    assert np.array_equal(store.counts("predict"), votes.counts("predict"))
+    assert np.array_equal(store.column("l2"), votes.column("l2"))
+    clean = np.flatnonzero(store.column("eps") == 0)
+    data, noise = load_data("digits"), build_noise("grid", 0.5, 16)
+    weight = torch.randn(10, 64, generator=torch.Generator().manual_seed(0))
+    for row in clean.tolist():
+        index = int(store.column("index")[row])
+        noisy = np.empty((N, 64), dtype=np.float32)
+        open_stream("sfc64-v1", 1, index, "predict", 64).fill(noisy)
+        centre = noise.centre(data.image(index))
+        noise.place(noisy, centre.values, centre.fraction)
+        mean = log_mean_softmax((torch.from_numpy(noisy) @ weight.T)[None])
+        assert store.column("prediction")[row] == int(mean.argmax())
+    assert not np.any(store.column("prediction") < 0)
+
+
+def test_a_stopped_run_ends_with_the_same_bytes(home, store):
+    def stop(done, total, words):
+        if done == 17:
+            raise KeyboardInterrupt
+
+    again = options(home, "again", save_adversaries=True)
+    with pytest.raises(KeyboardInterrupt):
+        attack(AttackConfig.checked(again), stop)
+    attacked({**again, "engine": "auto"})
+    first, second = (sorted(folder.glob("*.parquet")) for folder in (home / "soft", home / "again"))
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_reports_name_the_answers_and_claim_no_level(store):
+    for outcome in outcomes(store):
+        rows = store.column("eps") == outcome.size
+        assert outcome.accuracy == np.mean(store.column("prediction")[rows] == store.column("label")[rows])
+        assert (outcome.n, outcome.abstained) == (N, 0)
+    assert attack_summary(store)["alpha"] is None
+    assert "answers by mean softmax" in attack_text(store)
+    assert "abstention" not in attack_text(store)
+    assert store.records.column("p_value").null_count == store.records.num_rows
+    with pytest.raises(StoreError, match="without a test"):
+        violations(store, store)
+
+
+def test_what_needs_a_test_is_refused_all_at_once(home):
+    with pytest.raises(ConfigError) as caught:
+        AttackConfig.checked(options(home, "x", n="10,100", certified=home, precision="bf16"))
+    said = "\n".join(caught.value.problems)
+    for words in ("no level to hold against certificates", "take one n", "in float32"):
+        assert words in said

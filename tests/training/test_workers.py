@@ -1,0 +1,189 @@
+"""Training by several processes without torchrun, and what a run takes from how it was begun or from the machine."""
+
+import multiprocessing as mp
+import os
+import pickle
+import signal
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from smoothcert.classifiers.folder import read_card, read_weights
+from smoothcert.errors import (
+    ConfigError,
+    IdentityError,
+    InputError,
+    LostProcessError,
+    MissingExtraError,
+    QualityWarning,
+)
+from smoothcert.progress import silent
+from smoothcert.recipes.run import usual_workers
+from smoothcert.runs.workers import how_ended, start_deaf
+from smoothcert.training import begun
+from smoothcert.training.begun import as_begun, has_bf16_units
+from smoothcert.training.options import TrainConfig
+from smoothcert.training.train import train, train_share
+from smoothcert.training.workers import told
+
+CPU = torch.device("cpu")
+
+
+def config(out: Path, **options) -> TrainConfig:
+    usual = {"data": "digits", "model": "cnn", "model_option": {"width": 4}, "sigma": 0.25, "epochs": 2,
+             "max_images": 150, "batch_size": 64, "device": "cpu", "threads": 1}
+    return TrainConfig.checked({**usual, "out": out, **options})
+
+
+class Stopped(BaseException):
+    pass
+
+
+def stop_in(epoch: int):
+    def progress(done: int, total: int, words: str) -> None:
+        if f"epoch {epoch}/" in words:
+            raise Stopped
+    return progress
+
+
+def test_two_workers_train_the_network_of_one_and_go_on_as_two(tmp_path):
+    """Stopped in the second epoch, and resumed with another number of workers, the run ends as if nothing had been."""
+    train(config(tmp_path / "one"))
+    told: list[str] = []
+    train(config(tmp_path / "two", workers=2), lambda done, total, words: told.append(words))
+    assert any("epoch 2/2" in words for words in told)
+    with pytest.raises(Stopped):
+        train(config(tmp_path / "stopped", workers=2), stop_in(2))
+    assert not mp.active_children()
+    assert read_card(tmp_path / "stopped").epochs_done == 1
+    with pytest.warns(UserWarning, match=r"begun by 2 process\(es\), and goes on with as many, not 1"):
+        card = train(config(tmp_path / "stopped", workers=1))
+    assert card == read_card(tmp_path / "two")
+    assert card.identity["processes"] == 2
+    assert (tmp_path / "stopped/best.safetensors").read_bytes() == (tmp_path / "two/best.safetensors").read_bytes()
+    one, two = (read_weights(tmp_path / name / "best.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(one[name], two[name], rtol=1e-4, atol=1e-5) for name in one)
+
+
+def test_a_worker_that_is_killed_ends_the_run_with_words(tmp_path):
+    def kill(done: int, total: int, words: str) -> None:
+        for child in mp.active_children():
+            if child.name == "smoothcert-1":
+                child.kill()
+
+    with pytest.raises(LostProcessError, match="goes on from the last finished epoch"):
+        train(config(tmp_path / "killed", workers=2, epochs=50), kill)
+    assert not mp.active_children()
+
+
+def test_an_error_in_a_worker_is_raised_as_it_is(tmp_path):
+    with pytest.raises(InputError, match="3 processes share batches of 2 images"):
+        train(config(tmp_path / "m", workers=3, batch_size=2))
+    assert not (tmp_path / "m/model.json").exists()
+
+
+def test_a_process_hears_no_interrupt_from_its_first_moment_on_and_the_driver_does_afterwards():
+    child = mp.get_context("spawn").Process(target=time.sleep, args=(60,))
+    start_deaf(child)
+    assert child.pid
+    os.kill(child.pid, signal.SIGINT)
+    child.join(0.5)
+    assert child.is_alive()
+    child.kill()
+    child.join()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert how_ended(child, 4) == "was killed (signal 9): is there enough memory for 4 of them?"
+
+
+def test_a_process_that_ended_by_itself_points_to_what_it_printed_and_to_the_guard_of_scripts():
+    child = mp.get_context("spawn").Process(target=os._exit, args=(1,))
+    child.start()
+    child.join()
+    assert "(exit code 1), and what it printed says why" in how_ended(child, 2)
+    assert 'under `if __name__ == "__main__":`' in how_ended(child, 2)
+
+
+def test_a_warning_whose_kind_the_driver_does_not_know_reaches_it_as_the_nearest_kind_that_it_knows():
+    class Poor(QualityWarning):
+        pass
+
+    assert pickle.loads(pickle.dumps(told(Poor("so so"), Poor))) == ("so so", QualityWarning)
+    assert told("old", DeprecationWarning) == ("old", DeprecationWarning)
+
+
+def test_torchrun_and_workers_exclude_each_other(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="torchrun has started 2 processes already"):
+        train(config(tmp_path / "m", workers=2))
+    assert as_begun(config(tmp_path / "m"), CPU).workers is None
+
+
+class TestPrecision:
+    @pytest.mark.parametrize(("units", "precision"), [(True, "bf16"), (False, "none")])
+    def test_auto_is_bf16_where_there_are_units_and_stays_what_it_was(self, tmp_path, monkeypatch, units, precision):
+        monkeypatch.setattr(begun, "has_bf16_units", lambda device: units)
+        train(config(tmp_path / "m", autocast="auto", epochs=1))
+        assert read_card(tmp_path / "m").identity["settings"]["autocast"] == precision
+        monkeypatch.setattr(begun, "has_bf16_units", lambda device: not units)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            train(config(tmp_path / "m", autocast="auto", epochs=1))
+        assert [str(w.message).partition(":")[0].endswith("goes on with it") for w in caught
+                if "bf16" in str(w.message)] == [True] * units
+
+    def test_processes_do_not_repeat_the_drivers_warning(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(begun, "has_bf16_units", lambda device: False)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            train_share(config(tmp_path / "m", autocast="bf16", epochs=1), silent)
+        assert not [w for w in caught if "bf16" in str(w.message)]
+
+    def test_bf16_without_units_is_refused_before_anything_is_written(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(begun, "has_bf16_units", lambda device: False)
+        with pytest.raises(InputError, match="no units for bf16, and is slower with it than without: leave it out, or"):
+            train(config(tmp_path / "m", autocast="bf16"))
+        assert not (tmp_path / "m").exists()
+
+    def test_another_precision_is_another_run(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(begun, "has_bf16_units", lambda device: True)
+        train(config(tmp_path / "m", autocast="auto", epochs=1))
+        with pytest.raises(IdentityError, match=r"settings.autocast: stored 'bf16', asked 'none'"):
+            train(config(tmp_path / "m", epochs=1))
+
+    @pytest.mark.parametrize(("line", "units"), [
+        ("flags\t\t: fpu avx512f avx512_bf16 sha_ni", True), ("flags : fpu amx_tile amx_bf16", True),
+        ("Features\t: fp asimd bf16", True), ("flags\t\t: fpu avx2 avx512f avx512bw", False), ("model : bf16", False),
+    ])
+    def test_units_are_read_from_the_processors_flags(self, monkeypatch, line, units):
+        monkeypatch.setattr(begun.Path, "read_text", lambda path: f"processor : 0\n{line}\n\nprocessor : 1\n")
+        assert has_bf16_units(CPU) == units
+
+    def test_a_system_that_does_not_say_has_none(self, monkeypatch):
+        def missing(path):
+            raise FileNotFoundError(path)
+
+        monkeypatch.setattr(begun.Path, "read_text", missing)
+        assert not has_bf16_units(CPU)
+
+
+@pytest.mark.parametrize("error", [
+    ConfigError(["a", "b"], "the options"), MissingExtraError("ray", "ray", "sampling in a cluster"),
+    LostProcessError("gone"),
+])
+def test_errors_survive_their_way_between_processes(error):
+    restored = pickle.loads(pickle.dumps(error))
+    assert (type(restored), str(restored), vars(restored)) == (type(error), str(error), vars(error))
+    assert restored.exit_code == error.exit_code
+
+
+@pytest.mark.parametrize(("machine", "found", "used"), [
+    ({"device": "cpu"}, 2, {"certify": 2, "train": None}), ({"device": "cpu"}, 64, {"certify": 4, "train": None}),
+    ({"device": "cpu", "cluster": "auto"}, 8, {"certify": None, "train": None}),
+])
+def test_recipes_sample_on_all_processors_up_to_four(monkeypatch, machine, found, used):
+    monkeypatch.setattr("smoothcert.recipes.run.processors", lambda: found)
+    assert {verb: usual_workers("cpu", verb, machine) for verb in used} == used
+    assert {usual_workers("smoke", verb, machine) for verb in used} == {None}
