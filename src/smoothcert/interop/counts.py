@@ -25,6 +25,8 @@ from smoothcert.io.arrays import read_arrays
 from smoothcert.io.files import make_folder, write_whole
 from smoothcert.io.limits import CLASSES, VOTES, within
 from smoothcert.stats import METHODS, certify_counts, predict_counts
+from smoothcert.store.identity import Identity
+from smoothcert.store.manifest import Provenance
 from smoothcert.store.records import schema
 from smoothcert.store.store import Store
 
@@ -104,11 +106,11 @@ def _store(path: Path, kind: str, index: np.ndarray, label: np.ndarray, stages: 
     table = pa.Table.from_arrays(
         [pa.array(index), pa.array(label), pa.array(prediction), pa.array(value), pa.array(np.zeros(len(index), bool)),
          _tallies(stages).cast(schema(kind).field("tallies").type)], schema=schema(kind))
-    identity: dict[str, Any] = {
+    identity = Identity.parse({
         "kind": kind, "num_classes": next(iter(stages.values())).shape[1], "images": {"count": len(index)}, "data": {},
         "noise": {"kind": "gaussian", "sigma": sigma}, "procedure": {**procedure, "alpha": alpha},
-    }
-    return Store(path, identity, {"counts": str(path)}, True, table)
+    })
+    return Store(path, identity, Provenance.model_validate({"counts": str(path)}), True, table)
 
 
 def _tallies(stages: dict[str, np.ndarray]) -> pa.Array:

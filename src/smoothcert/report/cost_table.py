@@ -9,7 +9,7 @@ from smoothcert.errors import ConfigError, InputError
 from smoothcert.report.tables import aligned
 from smoothcert.results.cost import HOUR, LEVEL, Fleet, Forecast, Work, forecast
 from smoothcert.results.pilots import Pilot
-from smoothcert.runs.run import BLOCK
+from smoothcert.runs.cluster import BLOCK
 from smoothcert.store.store import Store
 
 FEW = 100

@@ -17,7 +17,7 @@ from smoothcert.results.certified import Result
 from smoothcert.results.distributional import Robustness
 from smoothcert.results.predictions import Predicted
 from smoothcert.results.present import is_foreign
-from smoothcert.store.manifest import is_store, record_count
+from smoothcert.store.manifest import is_store
 from smoothcert.store.store import Store
 
 
@@ -55,7 +55,7 @@ def _store(folder: Place, radius_column: str | None) -> dict[str, Any]:
     form = "log" if "log" in store.provenance else "count file" if folder.is_file() else "store"
     facts: dict[str, Any] = {
         "path": str(folder), "is": f"{store.kind} {form}",
-        "records": f"{store.num_records} of {record_count(store.identity)}", "complete": store.complete,
+        "records": f"{store.num_records} of {store.identity.record_count}", "complete": store.complete,
     }
     remarks: Sequence[str] = ()
     if store.num_records and store.kind == "attack":

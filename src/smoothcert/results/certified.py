@@ -20,6 +20,7 @@ from smoothcert.stats import (
     proved_level,
 )
 from smoothcert.stats.intervals import accuracy_of_counts, check_radii, claims
+from smoothcert.store.identity import Identity
 from smoothcert.store.store import Store
 
 ASSUMED_ALPHA = 0.001
@@ -87,7 +88,7 @@ class Result:
         return cls(name, store.column("index"), np.asarray(radius), prediction == label, prediction < 0,
                    store.identity["noise"]["sigma"], procedure["alpha"], method and one_line(method),
                    procedure.get("n") or procedure["n_max"], procedure["margin"], _decided(procedure),
-                   setting_of({**store.identity, "procedure": procedure}), store.complete, label,
+                   setting_of(store.identity.replaced(procedure=procedure)), store.complete, label,
                    norm=store.identity.get("norm", "l2"), printed=bool(store.identity.get("printed")),
                    notes=tuple(map(one_line, store.provenance.get("notes", ()))), classes=store.class_names)
 
@@ -224,7 +225,7 @@ def _decided(procedure: dict[str, Any]) -> tuple[float, ...] | None:
     return tuple(procedure["radii"]) if procedure.get("decided", True) else ()
 
 
-def setting_of(identity: dict[str, Any]) -> dict[str, Any]:
+def setting_of(identity: Identity) -> dict[str, Any]:
     """An identity without the images it names, and without the seed, which independent streams may share or not."""
     data = {name: value for name, value in identity["data"].items() if name != "sha256"}
     return {name: value for name, value in {**identity, "data": data}.items()
