@@ -88,7 +88,7 @@ class Result:
         return cls(name, store.column("index"), np.asarray(radius), prediction == label, prediction < 0,
                    store.identity["noise"]["sigma"], procedure["alpha"], method and one_line(method),
                    procedure.get("n") or procedure["n_max"], procedure["margin"], _decided(procedure),
-                   setting_of(store.identity.replaced(procedure=procedure)), store.complete, label,
+                   setting_of(store.identity.replace(procedure=procedure)), store.complete, label,
                    norm=store.identity.get("norm", "l2"), printed=bool(store.identity.get("printed")),
                    notes=tuple(map(one_line, store.provenance.get("notes", ()))), classes=store.class_names)
 

@@ -19,7 +19,8 @@ from smoothcert.distributional.moments import LossMoments, certificate_from_mome
 from smoothcert.errors import StoreError
 from smoothcert.results.unseen import unseen_classes
 from smoothcert.runs.counts import errors_in
-from smoothcert.runs.distributional_settings import Setting, standing_of
+from smoothcert.runs.distributional_settings import AscentSetting as Setting
+from smoothcert.runs.distributional_settings import find_standing
 from smoothcert.store.store import Store
 
 FORMS = ("outside", "inside")
@@ -155,7 +156,7 @@ class _Records:
         """The bound over the gammas that were named for it."""
         search = self.told["search"]
         settings = [Setting(form, gamma) for gamma in self.told["gamma"]]
-        standings = [standing_of(setting, self.told, self.sigma) for setting in settings]
+        standings = [find_standing(setting, self.store.identity.distributional, self.sigma) for setting in settings]
         ends = [self._ends(setting, search["check"]) for setting in settings]
         terms = Terms(self.told["ceiling"], self.sigma if form == "outside" else None,
                       math.prod(self.store.identity["data"]["shape"]), alpha, search["tolerance"])
