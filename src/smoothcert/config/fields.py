@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
 
-from smoothcert.checks import check_seed, real_number
+from smoothcert.checks import check_known, check_seed, real_number
 from smoothcert.config.numbers import from_yaml
 from smoothcert.errors import SmoothcertError
 from smoothcert.io.paths import RemotePath, place
