@@ -10,7 +10,7 @@ from torch import nn
 
 from smoothcert import SmoothedClassifier
 from smoothcert.errors import InputError, ModelError
-from smoothcert.noise import NOISES, Sfc64Stream, build_noise, image_key, sample
+from smoothcert.noise import NOISES, Sfc64Stream, build_noise, image_key
 from smoothcert.smoothing import Sampling, Segment, open_voter
 from smoothcert.stats import ClassCounts
 
@@ -145,7 +145,7 @@ def test_soft_is_the_mean_softmax_and_its_gradient_is_right():
     assert not x.grad[1:].any()
 
     noise, noisy = build_noise("grid", 0.3), np.empty((5, 64), dtype=np.float32)
-    sample(noise, noise.centre(X[0].numpy()), Sfc64Stream(1, image_key(X[0].numpy()), "attack", 64), noisy)
+    noise.fill(noisy, noise.centre(X[0].numpy()), Sfc64Stream(1, image_key(X[0].numpy()), "attack", 64))
     shift = torch.from_numpy(noisy - X[0].numpy().ravel()).double().view(5, 1, 8, 8)
 
     def value(image: torch.Tensor) -> torch.Tensor:
@@ -304,7 +304,7 @@ class TestPredictProba:
         method = SmoothedClassifier(estimator.predict_proba, sigma=0.5, num_classes=10, seed=1).predict(X[0], n=200)
         assert whole.counts == method.counts
         noise, noisy = build_noise("grid", 0.5), np.empty((200, 64), dtype=np.float32)
-        sample(noise, noise.centre(X[0].numpy()), Sfc64Stream(1, image_key(X[0].numpy()), "predict", 64), noisy)
+        noise.fill(noisy, noise.centre(X[0].numpy()), Sfc64Stream(1, image_key(X[0].numpy()), "predict", 64))
         assert whole.counts == ClassCounts(np.bincount(estimator.predict(noisy), minlength=10))
 
     def test_columns_follow_the_estimators_classes(self):

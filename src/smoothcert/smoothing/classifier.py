@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from smoothcert.checks import check_count, check_positive, check_seed
 from smoothcert.errors import InputError, ModelError
-from smoothcert.noise import build_noise, fresh_seed, image_key, sample
+from smoothcert.noise import NoiseCentre, build_noise, fresh_seed, image_key
 from smoothcert.smoothing.adapters import adapted, choose
 from smoothcert.smoothing.content import attributes_hash, attributes_of, state_parts
 from smoothcert.smoothing.contract import few_answers, try_rows
@@ -171,14 +171,15 @@ class SmoothedClassifier:
         """The normals of stage "attack", where something random asks for them."""
         if not (is_random(self.denoiser) or is_random(self.model)):
             return []
-        segments = [Segment(Subject(key, image), "attack", 0, m) for image, key in zip(images, keys, strict=True)]
+        segments = [Segment(Subject(key, NoiseCentre(image.ravel())), "attack", 0, m)
+                    for image, key in zip(images, keys, strict=True)]
         return [lambda t, like: walk_normals(self.seed, segments, t, images.shape[1:]).to(like)]
 
     def _shifts(self, image: np.ndarray, key: int, m: int) -> np.ndarray:
         """y - x for m noisy copies: adding it to x keeps the gradient that rounding to a grid would stop."""
         noisy = np.empty((m, image.size), dtype=np.float32)
         centre = self.noise.centre(image)
-        sample(self.noise, centre, self.noise.stream(self.seed, key, "attack", centre), noisy)
+        self.noise.fill(noisy, centre, self.noise.stream(self.seed, key, "attack", centre))
         return noisy.reshape(m, *image.shape) - image
 
     def _run(
