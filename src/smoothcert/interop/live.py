@@ -1,4 +1,4 @@
-"""Attributes that may change between calls, as those of the published classes do."""
+"""Smoothed classifiers whose settings may change between calls, as those of the published classes do."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ class LiveClassifier:
         self._classifier: SmoothedClassifier | None = None
 
     def of(self, model: Any, **settings: Any) -> SmoothedClassifier:
-        """A smoothed classifier of `model`, with these arguments of `SmoothedClassifier`."""
+        """Return a smoothed classifier of `model`, with these arguments of `SmoothedClassifier`."""
         settings["device"] = device_of(model)
         if self._classifier is None or model is not self._model or settings != self._settings:
             self._classifier = SmoothedClassifier(model, **settings)
@@ -25,7 +25,7 @@ class LiveClassifier:
         return self._classifier
 
     def ready(self, model: Any, **settings: Any) -> SmoothedClassifier:
-        """The same, with a network put into eval mode, as the published classes leave it."""
+        """Return the same, with a network put into eval mode, as the published classes leave it."""
         if isinstance(model, nn.Module):
             put_in_eval_mode(model)
         return self.of(model, **settings)

@@ -14,7 +14,7 @@ from smoothcert.errors import InputError, StoreError
 from smoothcert.results.looks import look_answers
 from smoothcert.results.present import check_records
 from smoothcert.stats import proved_level
-from smoothcert.stats.tails import tail
+from smoothcert.stats.binomial import tail
 from smoothcert.store.certificates import check_certificates
 from smoothcert.store.store import Store
 

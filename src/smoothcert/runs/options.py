@@ -30,23 +30,21 @@ class CertifyConfig(SamplingConfig):
     margin: Annotated[Real, Field(ge=0, lt=0.5)] | None = Field(
         None, description="tau: give the radius within which the class keeps probability 1/2 + tau")
 
-    def plan(self, noise: "Noise") -> "Plan":
-        """Return the plan that the options ask for under a noise."""
+    def plan(self, noise: "Noise | None" = None) -> "Plan":
+        """Return the plan that the options ask for; without a noise, to be looked at and not to be run.
+
+        Raises InputError for options that name no design, or several, or values that the design does not take.
+        """
         from smoothcert.stats import certify_plan
 
         radii = self.radii if self.n_max is not None else None  # else they only say what to print
-        return certify_plan(partial(noise.radius, margin=self.margin), n0=self.n0, n=self.n, radii=radii,
-                            curve_loss=self.curve_loss, n_max=self.n_max, alpha=self.alpha, method=self.method,
-                            margin=self.margin)
+        radius = {} if noise is None else {"radius_of": partial(noise.radius, margin=self.margin)}
+        return certify_plan(**radius, n0=self.n0, n=self.n, radii=radii, curve_loss=self.curve_loss, n_max=self.n_max,
+                            alpha=self.alpha, method=self.method, margin=self.margin)
 
     @model_validator(mode="after")
-    def _one_design(self) -> Self:
-        if self.n is not None and self.n_max is not None:
-            raise ValueError("n fixes the number of samples and n-max bounds a sequential run: give one of them")
-        if self.n_max is None and self.curve_loss is not None:
-            raise ValueError("curve-loss sizes n for each image up to n-max: give n-max, such as 100000, and no n")
-        if self.n_max is not None and (self.radii is None) == (self.curve_loss is None):
-            raise ValueError("n-max needs either radii (decide these) or curve-loss (a full curve): give one of them")
+    def _check_plan(self) -> Self:
+        self.plan()
         return self
 
 
@@ -63,16 +61,22 @@ class PredictConfig(SamplingConfig):
     setting: Options = Field(default_factory=dict, description="with adversaries: which of its attacks, KEY=VALUE "
                                                                "(repeatable): eps or times, m, steps")
 
-    def plan(self, noise: "Noise") -> "Plan":
-        """Return the plan that the options ask for; it is the same under every noise."""
+    def plan(self, noise: "Noise | None" = None) -> "Plan":
+        """Return the plan that the options ask for; it is the same under every noise.
+
+        Raises InputError for options that name no design, or several, or values that the design does not take.
+        """
         from smoothcert.stats import predict_plan
 
         return predict_plan(self.alpha, self.n, self.n_max)
 
     @model_validator(mode="after")
-    def _one_design(self) -> Self:
-        if self.n is not None and self.n_max is not None:
-            raise ValueError("n fixes the number of samples and n-max bounds a sequential run: give one of them")
+    def _check_plan(self) -> Self:
+        self.plan()
+        return self
+
+    @model_validator(mode="after")
+    def _check_setting(self) -> Self:
         if self.setting and self.adversaries is None:
             raise ValueError("setting says which attack of a store: give adversaries, that store")
         if unknown := sorted(set(self.setting) - set(ATTACKED)):

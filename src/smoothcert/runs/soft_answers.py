@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from smoothcert.noise import Noise
-from smoothcert.noise.protocol import sample
 from smoothcert.smoothing.packing import Finished
 from smoothcert.stats import Look
 
@@ -41,7 +40,7 @@ def soft_answers(
             total, votes = np.zeros(num_classes), np.zeros(num_classes, dtype=np.int64)
             for start in range(0, n, ROWS):
                 noisy = np.empty((min(ROWS, n - start), image.size), dtype=np.float32)
-                sample(noise, centre, stream, noisy)
+                noise.fill(noisy, centre, stream)
                 shares = _softmax(model, torch.from_numpy(noisy).view(-1, *image.shape).to(device))
                 total += shares.sum(axis=0)
                 votes += np.bincount(shares.argmax(axis=1), minlength=num_classes)
