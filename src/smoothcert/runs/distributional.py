@@ -59,7 +59,7 @@ def prepare_distributional(config: DistributionalConfig) -> "DistributionalRun":
     loss = cross_entropy if config.loss == "cross-entropy" else clipped_cross_entropy(
         config.clip or math.log(inputs.data.num_classes))
     settings = list_settings(config.gammas, config.gamma or () if config.eps_equivalent else ())
-    search = Search(**config.search_option)
+    search = config.build_search()
     told = {name: value for name, value in asdict(search).items() if name != "rows"} if config.gammas else None
     identity = Identity.parse({
         "kind": "distributional", **inputs.identity,

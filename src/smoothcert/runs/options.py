@@ -1,10 +1,12 @@
 """Options of `certify` and `predict`."""
 
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from smoothcert.config.base import Part
 from smoothcert.config.fields import Count, Looks, Method, Options, Probability, Radii, Real, Samples, Stored
 from smoothcert.config.sampling import ATTACKED, SamplingConfig
 
@@ -42,10 +44,9 @@ class CertifyConfig(SamplingConfig):
         return certify_plan(**radius, n0=self.n0, n=self.n, radii=radii, curve_loss=self.curve_loss, n_max=self.n_max,
                             alpha=self.alpha, method=self.method, margin=self.margin)
 
-    @model_validator(mode="after")
-    def _check_plan(self) -> Self:
-        self.plan()
-        return self
+    def _parts(self) -> Iterator[Part]:
+        yield from super()._parts()
+        yield {"n0", "n", "n_max", "curve_loss", "radii", "method", "margin", "alpha"}, self.plan
 
 
 class PredictConfig(SamplingConfig):
@@ -70,15 +71,13 @@ class PredictConfig(SamplingConfig):
 
         return predict_plan(self.alpha, self.n, self.n_max)
 
-    @model_validator(mode="after")
-    def _check_plan(self) -> Self:
-        self.plan()
-        return self
+    def _parts(self) -> Iterator[Part]:
+        yield from super()._parts()
+        yield {"n", "n_max", "alpha"}, self.plan
 
-    @model_validator(mode="after")
-    def _check_setting(self) -> Self:
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
         if self.setting and self.adversaries is None:
-            raise ValueError("setting says which attack of a store: give adversaries, that store")
+            yield "setting says which attack of a store: give adversaries, that store"
         if unknown := sorted(set(self.setting) - set(ATTACKED)):
-            raise ValueError(f"setting takes {', '.join(ATTACKED)}; got {', '.join(unknown)}")
-        return self
+            yield f"setting takes {', '.join(ATTACKED)}; got {', '.join(unknown)}"
