@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcert.attacks import Attack, Stein, attacked, build_attack, l2_norms
+from smoothcert.attacks import Attack, Stein, attack_images, build_attack, l2_norms
 from smoothcert.data import ImageData
 from smoothcert.draws import generator
 from smoothcert.errors import InputError, ModelError, StoreError
@@ -30,10 +30,10 @@ from smoothcert.runs.gradients import fixed, repeatable
 from smoothcert.runs.images import in_classes_of
 from smoothcert.runs.prepare import Prepared, prepare, tallies
 from smoothcert.runs.run import Done, Task
-from smoothcert.runs.soft_answers import soft_answers
 from smoothcert.smoothing.isolation import isolated
 from smoothcert.smoothing.packing import Finished
 from smoothcert.smoothing.protocols import evaluation
+from smoothcert.smoothing.soft import predict_softly
 from smoothcert.stats import Plan, predict_plan
 from smoothcert.store.adversaries import list_adversaries, save_adversaries
 from smoothcert.store.comparing import check_certificates
@@ -177,8 +177,8 @@ class AttackRun:
         noise = build_noise(self.config.noise, told["sigma"], self.base.data.levels)
         model = fixed(self.base.model, generator(self.device, seed, "answer", keys[0]))
         with repeatable(), evaluation(self.base.model):
-            yield from soft_answers(model, images, keys, noise, told["format"], self.most, self.base.data.num_classes,
-                                    seed=seed, device=self.device)
+            yield from predict_softly(model, images, keys, noise, told["format"], self.most,
+                                      self.base.data.num_classes, seed=seed, device=self.device)
 
     def _record(self, index: int, done: Finished, values: dict[str, Any]) -> Record:
         return Record(index, int(self.base.data.labels[index]), done.prediction, {**values, **done.values},
@@ -220,8 +220,8 @@ class AttackRun:
         random = generator(self.device, seed, "attack", members[0], *asdict(setting).values())
         noise = self._noise(setting.m, members, seed).to(self.device) if setting.m else None
         with repeatable():
-            return attacked(self._attack(float(eps.max()), setting.steps), fixed(self.base.model, random), images,
-                            classes, noise, generator=random, eps=eps, targeted=self.config.target is not None)
+            return attack_images(self._attack(float(eps.max()), setting.steps), fixed(self.base.model, random), images,
+                                 classes, noise, generator=random, eps=eps, targeted=self.config.target is not None)
 
     def _noise(self, m: int, members: Sequence[int], seed: int) -> Tensor:
         """(B, m, C, H, W): positions 0 to m - 1 of each image's stream `attack`, times sigma."""

@@ -88,7 +88,7 @@ class DistributionalConfig(RunConfig):
             return
         if not self.gammas:
             yield "search-option is for the search at gamma or gamma-adv: give one of them"
-        search = import_module("smoothcert.distributional.inner").Search
+        search = import_module("smoothcert.distributional.search").Search
         try:
             built("search-option", search, SEARCH, self.search_option)
         except ConfigError as error:
