@@ -13,8 +13,8 @@ from smoothcert.classifiers.classifier import Classifier, model_card, open_class
 from smoothcert.classifiers.denoisers import denoiser_sigma
 from smoothcert.classifiers.folder import ModelCard
 from smoothcert.config.sampling import RunConfig, SamplingConfig
-from smoothcert.data import ImageData, select_indices, spaced, spaced_places
-from smoothcert.data.load import indices_as_names, open_data
+from smoothcert.data import ImageData, even_places, select_indices, take_evenly
+from smoothcert.data.load import names_from_indices, open_data
 from smoothcert.denoise.walks import FrontEnd
 from smoothcert.errors import InputError
 from smoothcert.machine import pick_device
@@ -193,7 +193,8 @@ def _at_most(max_images: int | None, indices: np.ndarray, stored: dict[str, Any]
     an older smoothcert chose, so that the same command goes on with it."""
     first = indices[:max_images]
     told = index_summary(first)
-    return first if told == stored.get("images") and told.get("indices") != _UNLISTED else spaced(indices, max_images)
+    is_same = told == stored.get("images") and told.get("indices") != _UNLISTED
+    return first if is_same else take_evenly(indices, max_images)
 
 
 def _expected(plan: Plan) -> int:
@@ -212,7 +213,7 @@ def index_summary(indices: np.ndarray) -> dict[str, Any]:
         return {"count": count, "indices": indices.tolist()}
     every = int(np.gcd.reduce(np.diff(indices)))
     of = (int(indices[-1]) - start) // every + 1
-    if of > count and np.array_equal(indices, start + every * spaced_places(np.arange(count), count, of)):
+    if of > count and np.array_equal(indices, start + every * even_places(np.arange(count), count, of)):
         return {"count": count, "start": start, "every": every, "of": of}
     return {"count": count, "indices": _UNLISTED}
 
@@ -233,7 +234,7 @@ def _matched(config: RunConfig, classifier: Classifier, data: ImageData) -> Imag
     if config.num_classes not in (None, count):
         raise InputError(f"num_classes is {config.num_classes}, but {config.model} has {count} classes: leave it out")
     if names is None and config.numeric_classes:
-        names = indices_as_names(data, count)
+        names = names_from_indices(data, count)
     return data.with_classes(names, count)
 
 

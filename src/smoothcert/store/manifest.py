@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from smoothcert.data import spaced_places
+from smoothcert.data import even_places
 from smoothcert.errors import FileError, IdentityError, StoreError
 from smoothcert.io.files import read_json, write_json
 from smoothcert.io.paths import Place
@@ -69,7 +69,7 @@ def images_at(identity: dict[str, Any], places: np.ndarray) -> np.ndarray | None
     """(m,) int64: the images at these places of a run's list; None where only the data's hash knows them."""
     told = identity["images"]
     if told.get("of") is not None:
-        return told["start"] + told["every"] * spaced_places(places, told["count"], told["of"])
+        return told["start"] + told["every"] * even_places(places, told["count"], told["of"])
     if "every" in told:
         return told["start"] + told["every"] * places
     return np.asarray(told["indices"], dtype=np.int64)[places] if isinstance(told["indices"], list) else None
