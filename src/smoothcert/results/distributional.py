@@ -12,10 +12,21 @@ from typing import Any, Self
 import numpy as np
 
 from smoothcert.checks import check_probability, one_line
-from smoothcert.distributional.beside import SideBySide, side_by_side
-from smoothcert.distributional.closed import ClosedCertificate, certificate_from_counts
-from smoothcert.distributional.ends import Ends, SurrogateBound, Terms, WorstCase, bound_from
-from smoothcert.distributional.moments import LossMoments, certificate_from_moments
+from smoothcert.distributional.bounds import (
+    BoundTerms,
+    Ends,
+    SideBySide,
+    SurrogateBound,
+    WorstCase,
+    bound_from,
+    side_by_side,
+)
+from smoothcert.distributional.certificates import (
+    ClosedCertificate,
+    LossMoments,
+    certificate_from_counts,
+    certificate_from_moments,
+)
 from smoothcert.errors import StoreError
 from smoothcert.results.unseen import unseen_classes
 from smoothcert.runs.counts import errors_in
@@ -158,7 +169,7 @@ class _Records:
         settings = [Setting(form, gamma) for gamma in self.told["gamma"]]
         standings = [find_standing(setting, self.store.identity.distributional, self.sigma) for setting in settings]
         ends = [self._ends(setting, search["check"]) for setting in settings]
-        terms = Terms(self.told["ceiling"], self.sigma if form == "outside" else None,
+        terms = BoundTerms(self.told["ceiling"], self.sigma if form == "outside" else None,
                       math.prod(self.store.identity["data"]["shape"]), alpha, search["tolerance"])
         return bound_from(self.told["gamma"], ends, standings, terms)
 

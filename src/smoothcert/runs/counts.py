@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from smoothcert.distributional.closed import errors_of
+from smoothcert.distributional.certificates import errors_of
 from smoothcert.errors import InputError, StoreError
 from smoothcert.io.paths import place
 from smoothcert.runs.distributional_options import DistributionalConfig

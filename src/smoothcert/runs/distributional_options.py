@@ -13,7 +13,7 @@ from smoothcert.config.sampling import RunConfig
 from smoothcert.io.paths import place
 
 if TYPE_CHECKING:  # the method imports it: torch would slow --help down
-    from smoothcert.distributional.inner import Search
+    from smoothcert.distributional.search import Search
 
 SEARCH = ("steps", "draws", "tolerance", "check")
 """Options of the search, fields of `smoothcert.distributional.Search`."""
@@ -55,7 +55,7 @@ class DistributionalConfig(RunConfig):
 
     def build_search(self) -> "Search":
         """Return the search that the options name."""
-        from smoothcert.distributional.inner import Search
+        from smoothcert.distributional.search import Search
 
         return built("search-option", Search, SEARCH, self.search_option)
 
