@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from smoothcert import machine
 from smoothcert.classifiers.folder import read_card, read_weights
 from smoothcert.errors import (
     ConfigError,
@@ -20,11 +21,12 @@ from smoothcert.errors import (
     MissingExtraError,
     QualityWarning,
 )
+from smoothcert.machine import has_bf16_units
+from smoothcert.processes import describe_exit, start_without_interrupts
 from smoothcert.progress import silent
 from smoothcert.recipes.run import usual_workers
-from smoothcert.runs.workers import how_ended, start_deaf
 from smoothcert.training import begun
-from smoothcert.training.begun import as_begun, has_bf16_units
+from smoothcert.training.begun import as_begun
 from smoothcert.training.options import TrainConfig
 from smoothcert.training.train import train, train_share
 from smoothcert.training.workers import told
@@ -87,7 +89,7 @@ def test_an_error_in_a_worker_is_raised_as_it_is(tmp_path):
 
 def test_a_process_hears_no_interrupt_from_its_first_moment_on_and_the_driver_does_afterwards():
     child = mp.get_context("spawn").Process(target=time.sleep, args=(60,))
-    start_deaf(child)
+    start_without_interrupts(child)
     assert child.pid
     os.kill(child.pid, signal.SIGINT)
     child.join(0.5)
@@ -95,15 +97,15 @@ def test_a_process_hears_no_interrupt_from_its_first_moment_on_and_the_driver_do
     child.kill()
     child.join()
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    assert how_ended(child, 4) == "was killed (signal 9): is there enough memory for 4 of them?"
+    assert describe_exit(child, 4) == "was killed (signal 9): is there enough memory for 4 of them?"
 
 
 def test_a_process_that_ended_by_itself_points_to_what_it_printed_and_to_the_guard_of_scripts():
     child = mp.get_context("spawn").Process(target=os._exit, args=(1,))
     child.start()
     child.join()
-    assert "(exit code 1), and what it printed says why" in how_ended(child, 2)
-    assert 'under `if __name__ == "__main__":`' in how_ended(child, 2)
+    assert "exited with code 1; the reason is in what it printed" in describe_exit(child, 2)
+    assert 'under `if __name__ == "__main__":`' in describe_exit(child, 2)
 
 
 def test_a_warning_whose_kind_the_driver_does_not_know_reaches_it_as_the_nearest_kind_that_it_knows():
@@ -158,14 +160,14 @@ class TestPrecision:
         ("Features\t: fp asimd bf16", True), ("flags\t\t: fpu avx2 avx512f avx512bw", False), ("model : bf16", False),
     ])
     def test_units_are_read_from_the_processors_flags(self, monkeypatch, line, units):
-        monkeypatch.setattr(begun.Path, "read_text", lambda path: f"processor : 0\n{line}\n\nprocessor : 1\n")
+        monkeypatch.setattr(machine.Path, "read_text", lambda path: f"processor : 0\n{line}\n\nprocessor : 1\n")
         assert has_bf16_units(CPU) == units
 
     def test_a_system_that_does_not_say_has_none(self, monkeypatch):
         def missing(path):
             raise FileNotFoundError(path)
 
-        monkeypatch.setattr(begun.Path, "read_text", missing)
+        monkeypatch.setattr(machine.Path, "read_text", missing)
         assert not has_bf16_units(CPU)
 
 

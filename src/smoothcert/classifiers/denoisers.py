@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from smoothcert.checks import built
+from smoothcert.checks import construct
 from smoothcert.classifiers.card import DENOISER_FIGURES
 from smoothcert.classifiers.folder import ModelCard, denoiser_card, read_denoiser
 from smoothcert.config.sampling import RunConfig
@@ -88,5 +88,5 @@ def _extended(first: nn.Module, config: RunConfig, shape: Shape, sigma: float) -
     if {**fixed, **config.front_option}["sigma2"] is None:
         raise InputError(f"front_option: {folder} serves every noise level: name the walk's with sigma2=, such as "
                          f"sigma2=0.05")
-    return built(f"front_option: {kind.__name__}", lambda **given: kind(first, second, **{**fixed, **given}), known,
-                 config.front_option).eval()
+    return construct(f"front_option: {kind.__name__}", lambda **given: kind(first, second, **{**fixed, **given}), known,
+                     config.front_option).eval()

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from smoothcert.checks import check_count, check_known
-from smoothcert.draws import drawn
+from smoothcert.draws import draw_rows
 from smoothcert.errors import InputError
 
 KINDS = ("none", "crop", "flip", "crop-flip", "resized-crop", "resized-crop-flip")
@@ -40,8 +40,8 @@ def augment(images: Tensor, kind: str, generator: torch.Generator, padding: int 
 
 def _random_crop(images: Tensor, generator: torch.Generator, padding: int) -> Tensor:
     batch, channels, height, width = images.shape
-    offsets = drawn(lambda size: torch.randint(0, 2 * padding + 1, size, generator=generator, device=generator.device),
-                    (2, batch, 1), generator, dim=1)
+    offsets = draw_rows(lambda size: torch.randint(0, 2 * padding + 1, size, generator=generator,
+                                                   device=generator.device), (2, batch, 1), generator, dim=1)
     top, left = offsets.to(images.device)
     rows = top + torch.arange(height, device=images.device)
     columns = left + torch.arange(width, device=images.device)
@@ -53,8 +53,8 @@ def _random_crop(images: Tensor, generator: torch.Generator, padding: int) -> Te
 
 def _random_resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
     height, width = images.shape[2:]
-    numbers = drawn(lambda size: torch.rand(size, generator=generator, device=generator.device, dtype=torch.float64),
-                    (len(images), _TRIES, 4), generator).tolist()
+    numbers = draw_rows(lambda size: torch.rand(size, generator=generator, device=generator.device,
+                                                dtype=torch.float64), (len(images), _TRIES, 4), generator).tolist()
     windows = [_window(tries, height, width) for tries in numbers]
     enlarged = torch.empty_like(images)
     for number, (top, left, h, w) in enumerate(windows):
@@ -78,6 +78,6 @@ def _window(tries: list[list[float]], height: int, width: int) -> tuple[int, int
 
 
 def _random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    coins = drawn(lambda size: torch.randint(0, 2, size, generator=generator, device=generator.device),
-                  (len(images), 1, 1, 1), generator)
+    coins = draw_rows(lambda size: torch.randint(0, 2, size, generator=generator, device=generator.device),
+                      (len(images), 1, 1, 1), generator)
     return torch.where(coins.to(images.device, torch.bool), images.flip(3), images)

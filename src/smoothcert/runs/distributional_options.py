@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from smoothcert.checks import built
+from smoothcert.checks import construct
 from smoothcert.config.base import MachineConfig
 from smoothcert.config.fields import Costs, Options, Probability, Samples, Sigma, Sizes, Stored
 from smoothcert.config.sampling import RunConfig
@@ -90,7 +90,7 @@ class DistributionalConfig(RunConfig):
             yield "search-option is for the search at gamma or gamma-adv: give one of them"
         search = import_module("smoothcert.distributional.inner").Search
         try:
-            built("search-option", search, SEARCH, self.search_option)
+            construct("search-option", search, SEARCH, self.search_option)
         except ConfigError as error:
             yield from error.problems
         except InputError as error:

@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from smoothcert.errors import SmoothcertError
-from smoothcert.processes import follow_driver, how_ended, start_deaf
+from smoothcert.processes import describe_exit, exit_with_parent, start_without_interrupts
 from smoothcert.runs.run import Done, Run, Task, reopened
 
 DEATHS = 3
@@ -67,7 +67,7 @@ class _Crew:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, name=f"smoothcert-{rank}", daemon=True,
                                   args=(theirs, self._run.reopen, self._run.identity, rank))
-        start_deaf(process)
+        start_without_interrupts(process)
         theirs.close()
         self._workers[ours] = _Worker(process, ours)
 
@@ -105,8 +105,8 @@ class _Crew:
         if self._deaths >= DEATHS * self._run.config.processes:
             raise SmoothcertError(
                 f"workers keep dying without finishing a record: the last one "
-                f"{how_ended(worker.process, self._run.config.processes)} What is finished is kept; the same command "
-                f"resumes, with fewer --workers if need be")
+                f"{describe_exit(worker.process, self._run.config.processes)} What is finished is kept; the same "
+                f"command resumes, with fewer --workers if need be")
         self._waiting.extendleft(reversed(self._run.tasks(sorted(worker.held))))
         if self._waiting:
             self._start(int(worker.process.name.rpartition("-")[2]))
@@ -114,7 +114,7 @@ class _Crew:
 
 def _serve(pipe: Connection, reopen: Callable[[], Run], identity: dict[str, Any], rank: int) -> None:
     """A worker's life: prepare the same run, then tasks in and records out until there are no more."""
-    threading.Thread(target=follow_driver, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     os.environ["LOCAL_RANK"] = str(rank % max(_gpus(), 1))
     try:
         run = reopened(reopen, identity)

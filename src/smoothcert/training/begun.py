@@ -1,12 +1,12 @@
 """What a training run takes from how it was begun, or from the machine, where its options leave that open."""
 
 import warnings
-from pathlib import Path
 
 import torch
 
 from smoothcert.classifiers.folder import is_model_dir, read_card
 from smoothcert.errors import InputError
+from smoothcert.machine import has_bf16_units
 from smoothcert.training.distributed import world_size
 from smoothcert.training.options import TrainConfig
 
@@ -24,7 +24,8 @@ def as_begun(config: TrainConfig, device: torch.device) -> TrainConfig:
     if config.autocast == "auto":
         config = config.model_copy(update={"autocast": autocast or ("bf16" if units else "none")})
     if config.autocast == "bf16" and not units:
-        slow = f"this {_hardware(device)} has no units for bf16, and is slower with it than without"
+        hardware = "GPU" if device.type == "cuda" else "processor"
+        slow = f"this {hardware} has no units for bf16, and is slower with it than without"
         if not autocast:
             raise InputError(f"autocast: {slow}: leave it out, or give auto, which is bf16 where there are units")
         warnings.warn(f"the run in {config.out} was begun with bf16, and goes on with it: {slow}", stacklevel=2)
@@ -38,25 +39,3 @@ def as_begun(config: TrainConfig, device: torch.device) -> TrainConfig:
         warnings.warn(f"the run in {config.out} was begun by {begun} process(es), and goes on with as many, not "
                       f"{config.workers}", stacklevel=2)
     return config.model_copy(update={"workers": begun or config.workers or 1})
-
-
-def has_bf16_units(device: torch.device) -> bool:
-    """Return whether bfloat16 products are faster than float32's here: AVX512-BF16, AMX or Arm's BF16 on a processor,
-    compute capability 8.0 or more on an NVIDIA GPU, any AMD GPU that ROCm runs."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
-
-
-def _flags() -> set[str]:
-    """The processor's instruction sets as Linux names them; elsewhere none are known."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    found = (line.partition(":") for line in lines)
-    return next((set(words.split()) for name, _, words in found if name.strip() in ("flags", "Features")), set())
-
-
-def _hardware(device: torch.device) -> str:
-    return "GPU" if device.type == "cuda" else "processor"

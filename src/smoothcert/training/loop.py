@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from smoothcert.classifiers.folder import ModelCard, write_card, write_checkpoint, write_weights
 from smoothcert.data.augment import augment
-from smoothcert.draws import RowGenerator, generator, seeded
+from smoothcert.draws import RowGenerator, generator, seed_torch
 from smoothcert.errors import ModelError
 from smoothcert.io.files import explained, write_text
 from smoothcert.objectives import Objective, Step, add_noise
@@ -65,7 +65,7 @@ class Loop:
     def epoch(self, epoch: int, card: ModelCard) -> ModelCard:
         """Train one epoch (from 0), validate, and keep the result."""
         started = time.perf_counter()
-        with seeded(self.config.seed, epoch, self.ranks.rank):
+        with seed_torch(self.config.seed, epoch, self.ranks.rank):
             averages = self._fit(epoch)
         self.ranks.spread(self.trainee.buffers)
         figures = {"epoch": epoch + 1, **averages, **self._validate(),

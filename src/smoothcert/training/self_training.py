@@ -24,7 +24,7 @@ from smoothcert.classes import match_classes
 from smoothcert.classifiers.classifier import Classifier, model_card, open_classifier
 from smoothcert.data import ImageData, select_indices, spaced
 from smoothcert.data.load import open_data
-from smoothcert.draws import seeded
+from smoothcert.draws import seed_torch
 from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.io.arrays import read_array, read_arrays
 from smoothcert.io.files import write_whole
@@ -181,7 +181,7 @@ def _read_labels(path: Path, pool: ImageData, indices: np.ndarray, num_classes: 
 def open_teacher(spec: str, config: TrainConfig, data: ImageData, device: torch.device) -> Classifier:
     """Another model, to answer about images of `data` in training. Raises FileError or ModelError."""
     model_card(spec)
-    with seeded(config.seed, "pseudo-labels"):
+    with seed_torch(config.seed, "pseudo-labels"):
         return open_classifier(spec, data.shape, data.num_classes, weights=config.weights, trust=config.trust,
                                device=device, output=config.output)
 

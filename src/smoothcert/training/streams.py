@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from smoothcert.data import ImageData
-from smoothcert.draws import derived_seed
+from smoothcert.draws import derive_seed
 
 Item = TypeVar("Item")
 Content = TypeVar("Content")
@@ -63,7 +63,7 @@ def shuffled(indices: np.ndarray, seed: int, purpose: Sequence[str], start: int,
     """
     size = len(indices)
     first, last = start // size, (start + count - 1) // size
-    passes = [np.random.default_rng(derived_seed(seed, *purpose, k)).permutation(indices)
+    passes = [np.random.default_rng(derive_seed(seed, *purpose, k)).permutation(indices)
               for k in range(first, last + 1)]
     return np.concatenate(passes)[start - first * size :][:count]
 

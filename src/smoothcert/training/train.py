@@ -22,7 +22,7 @@ from smoothcert.classifiers.folder import (
     write_denoiser,
 )
 from smoothcert.data import ImageData, channel_statistics, load_data, select_indices
-from smoothcert.draws import derived_seed
+from smoothcert.draws import derive_seed
 from smoothcert.errors import ConfigError, FileError, InputError
 from smoothcert.io.files import claim_folder, locked
 from smoothcert.machine import pick_device
@@ -128,7 +128,7 @@ def split_indices(data: ImageData, config: TrainConfig) -> tuple[np.ndarray, np.
     if held >= len(chosen) or (config.validation > 0 and held < 1):
         raise InputError(f"validation = {config.validation} of {len(chosen)} training images leaves {held} to hold out "
                          f"and {len(chosen) - held} to train on: give more images or another share")
-    order = np.random.default_rng(derived_seed(config.seed, "held out")).permutation(chosen)
+    order = np.random.default_rng(derive_seed(config.seed, "held out")).permutation(chosen)
     return np.sort(order[held:]), np.sort(order[:held])
 
 

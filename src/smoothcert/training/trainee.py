@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from smoothcert.classifiers.folder import ModelCard, build_network
 from smoothcert.denoise import DenoisedClassifier
-from smoothcert.draws import seeded
+from smoothcert.draws import seed_torch
 from smoothcert.errors import ModelError
 from smoothcert.training.distributed import Ranks
 from smoothcert.training.initial import Initial
@@ -90,7 +90,7 @@ def new_trainee(
 ) -> Trainee:
     """The network that `card` describes, with the initial weights of the run's seed or of another model, and its
     optimiser; `denoiser`, frozen and in eval mode, stands in front of it at the run's sigma."""
-    with seeded(config.seed, "initial weights"):
+    with seed_torch(config.seed, "initial weights"):
         network = build_network(card, config.trust)
     network = ranks.synced(network, device).to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions train faster so

@@ -16,7 +16,7 @@ from typing import Any
 from smoothcert.classifiers.folder import ModelCard
 from smoothcert.errors import LostProcessError, SmoothcertError
 from smoothcert.machine import keep_freed_memory, processors
-from smoothcert.processes import follow_driver, how_ended, start_deaf
+from smoothcert.processes import describe_exit, exit_with_parent, start_without_interrupts
 from smoothcert.progress import Progress
 from smoothcert.training.options import TrainConfig
 
@@ -35,7 +35,7 @@ def train_by_workers(config: TrainConfig, workers: int, progress: Progress) -> M
                 except (EOFError, OSError):
                     crew[pipe].join()
                     raise LostProcessError(
-                        f"a process of this run {how_ended(crew[pipe], workers)} The same command goes on from the "
+                        f"a process of this run {describe_exit(crew[pipe], workers)} The same command goes on from the "
                         f"last finished epoch") from None
                 if word == "progress":
                     progress(*content)
@@ -63,7 +63,7 @@ def _started(config: TrainConfig, workers: int) -> Iterator[dict[Connection, Bas
                      "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": threads}
             process = context.Process(target=_serve, name=f"smoothcert-{rank}", daemon=True,
                                       args=(theirs, share, {name: str(value) for name, value in group.items()}))
-            start_deaf(process)
+            start_without_interrupts(process)
             theirs.close()
             crew[ours] = process
         yield crew
@@ -75,7 +75,7 @@ def _started(config: TrainConfig, workers: int) -> Iterator[dict[Connection, Bas
 
 def _serve(pipe: Connection, config: TrainConfig, group: dict[str, str]) -> None:
     """One process's life: train as its rank, and tell how that went."""
-    threading.Thread(target=follow_driver, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     os.environ.update(group)
     main = group["RANK"] == "0"
 
