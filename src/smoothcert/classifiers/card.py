@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from smoothcert.errors import FileError
-from smoothcert.io.files import listed, read_json, write_json
-from smoothcert.io.limits import CARD_LAYERS, CARD_OPTION, CLASSES, PIXELS, inside
+from smoothcert.io.files import list_problems, read_json, write_json
+from smoothcert.io.limits import CARD_LAYERS, CARD_OPTION, CLASSES, PIXELS, path_inside
 
 VERSION = 1
 
@@ -109,11 +109,11 @@ def write_card(folder: Path, card: ModelCard) -> None:
 
 def read_card(folder: Path) -> ModelCard:
     """Raises FileError for a model.json that is missing, corrupt, or beyond the limits of `smoothcert.io.limits`."""
-    path = inside(folder, "model.json")
+    path = path_inside(folder, "model.json")
     content = read_json(path)
     if not isinstance(content, dict) or content.pop("version", None) != VERSION:
         raise FileError(f"{path} is not a model's description of version {VERSION}, which this smoothcert reads")
     try:
         return TypeAdapter(ModelCard).validate_python(content)
     except ValidationError as error:
-        raise FileError(listed(f"{path} is not the description of a model", error)) from None
+        raise FileError(list_problems(f"{path} is not the description of a model", error)) from None

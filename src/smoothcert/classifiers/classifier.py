@@ -24,7 +24,7 @@ from smoothcert.classifiers.folder import (
 from smoothcert.config.sampling import RunConfig
 from smoothcert.denoise import DenoisedClassifier, generator_normals
 from smoothcert.errors import FileError, InputError, ModelError
-from smoothcert.io.zoo import local_path
+from smoothcert.io.paths import local_path
 from smoothcert.models import MODEL_FORMS, is_model_spec, load_model, model_sources
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
 from smoothcert.smoothing.adapters import Fit, adapted, behind_fit

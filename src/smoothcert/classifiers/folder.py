@@ -25,9 +25,9 @@ from smoothcert.classifiers.card import ModelCard, check_model_dir, is_model_dir
 from smoothcert.classifiers.compact import compact, expanded
 from smoothcert.denoise import Attractor, DenoisedClassifier, WalkJump, build_denoiser
 from smoothcert.errors import FileError, InputError, ModelError, SmoothcertError
-from smoothcert.io.files import claim_folder, explained, make_folder, sha256, write_whole
-from smoothcert.io.limits import inside
-from smoothcert.io.zoo import local_path
+from smoothcert.io.files import claim_folder, make_folder, sha256, write_error, write_whole
+from smoothcert.io.limits import path_inside
+from smoothcert.io.paths import local_path
 from smoothcert.models import build_model, load_model, model_names
 from smoothcert.smoothing.content import state_parts
 
@@ -86,7 +86,7 @@ def read_network(folder: Path | str, weights: str = "best", trust: bool = False)
         raise ModelError(f"{path} holds the weights of another network than {folder / 'model.json'} names: {error}"
                          ) from None
     if card.kind == "classifier" and card.denoiser is not None and card.sigma is not None:
-        network = DenoisedClassifier(read_denoiser(inside(folder, DENOISER))[0], network, card.sigma)
+        network = DenoisedClassifier(read_denoiser(path_inside(folder, DENOISER))[0], network, card.sigma)
     return network.eval(), card
 
 
@@ -141,8 +141,8 @@ def weights_file(folder: Path, weights: str) -> Path:
     """Where the best or last weights of a model folder lie; FileError where no epoch was finished, or they lie
     elsewhere."""
     if weights == "best":
-        return inside(folder, "best.safetensors")
-    return inside(folder, str(last_checkpoint(folder).relative_to(folder) / "weights.safetensors"))
+        return path_inside(folder, "best.safetensors")
+    return path_inside(folder, str(last_checkpoint(folder).relative_to(folder) / "weights.safetensors"))
 
 
 def write_weights(path: Path, network: nn.Module) -> None:
@@ -173,7 +173,7 @@ def write_compact_model(source: Path, out: Path, dtype: str = "int8") -> ModelCa
     state = compact(read_weights(path), dtype)
     claim_folder(out, "model.json")
     if card.kind == "classifier" and card.denoiser is not None:
-        write_compact_model(inside(source, DENOISER), out / DENOISER, dtype)
+        write_compact_model(path_inside(source, DENOISER), out / DENOISER, dtype)
     _write_state(out / "best.safetensors", state)
     made = replace(card, identity={**card.identity, "compact": {"dtype": dtype, "sha256": sha256(path)}})
     write_card(out, made)
@@ -203,7 +203,7 @@ def write_checkpoint(folder: Path, epoch: int, network: nn.Module, state: dict[s
         shutil.rmtree(final, ignore_errors=True)
         draft.rename(final)
     except OSError as error:
-        raise explained(error, final) from error
+        raise write_error(error, final) from error
     for older in checkpoints(folder)[:-1]:
         shutil.rmtree(older, ignore_errors=True)
 
@@ -224,7 +224,7 @@ def last_checkpoint(folder: Path) -> Path:
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """The optimiser's side of a checkpoint; nothing in the file is executed."""
     try:
-        return torch.load(inside(checkpoint, "state.pt"), weights_only=True, map_location="cpu")
+        return torch.load(path_inside(checkpoint, "state.pt"), weights_only=True, map_location="cpu")
     except Exception as error:  # torch.load raises many kinds for a damaged file
         raise FileError(f"the checkpoint {checkpoint / 'state.pt'} is missing or corrupt: {error}") from None
 

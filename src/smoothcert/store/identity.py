@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from smoothcert.errors import StoreError
-from smoothcert.io.files import listed
+from smoothcert.io.files import list_problems
 from smoothcert.io.limits import CLASSES
 from smoothcert.store.records import VALUES
 
@@ -151,4 +151,4 @@ def check_manifest(manifest: dict[str, Any], where: str) -> None:
     try:
         _Manifest.model_validate(manifest)
     except ValidationError as error:
-        raise StoreError(listed(f"{where} is not what a store's manifest is", error)) from None
+        raise StoreError(list_problems(f"{where} is not what a store's manifest is", error)) from None

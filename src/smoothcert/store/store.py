@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from smoothcert.errors import IdentityError, StoreError
-from smoothcert.io.files import claim_folder, locked, sha256, write_whole
+from smoothcert.io.files import claim_folder, lock_folder, sha256, write_whole
 from smoothcert.io.paths import Place
 from smoothcert.stats import History
 from smoothcert.store.journal import NAME as JOURNAL
@@ -125,7 +125,7 @@ def open_store(folder: Place, identity: dict[str, Any], provenance: dict[str, An
         StoreError: the folder holds something else, or another run is writing to it.
     """
     claim_folder(folder, MANIFEST)
-    with locked(folder):
+    with lock_folder(folder):
         if is_store(folder):
             manifest = read_manifest(folder)
             if is_vouched_for(manifest["identity"], identity):

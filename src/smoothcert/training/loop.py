@@ -16,7 +16,7 @@ from smoothcert.classifiers.folder import ModelCard, write_card, write_checkpoin
 from smoothcert.data.augment import augment
 from smoothcert.draws import RowGenerator, generator, seed_torch
 from smoothcert.errors import ModelError
-from smoothcert.io.files import explained, write_text
+from smoothcert.io.files import write_error, write_text
 from smoothcert.objectives import Objective, Step, add_noise
 from smoothcert.progress import Progress
 from smoothcert.training.distributed import Ranks, Share
@@ -207,7 +207,7 @@ def keep_epoch(folder: Path, card: ModelCard, trainee: Trainee, figures: dict[st
     try:
         earlier = path.read_text().splitlines()[: card.epochs_done - 1] if path.exists() else []
     except OSError as error:
-        raise explained(error, path) from error
+        raise write_error(error, path) from error
     write_text(path, "\n".join([*earlier, json.dumps(figures)]) + "\n")
     write_checkpoint(folder, card.epochs_done, trainee.result, {**trainee.state(), "card": card.progress})
     write_card(folder, card)

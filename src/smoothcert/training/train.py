@@ -24,7 +24,7 @@ from smoothcert.classifiers.folder import (
 from smoothcert.data import ImageData, channel_statistics, load_data, select_indices
 from smoothcert.draws import derive_seed
 from smoothcert.errors import ConfigError, FileError, InputError
-from smoothcert.io.files import claim_folder, locked
+from smoothcert.io.files import claim_folder, lock_folder
 from smoothcert.machine import pick_device
 from smoothcert.models import model_names, model_sources
 from smoothcert.objectives import Objective, Trained, build_objective
@@ -105,7 +105,7 @@ def train_share(config: TrainConfig, progress: Progress) -> ModelCard:
         if ranks.is_main:
             claim_folder(config.out, "model.json")
         ranks.wait()
-        with locked(config.out) if ranks.is_main else nullcontext():
+        with lock_folder(config.out) if ranks.is_main else nullcontext():
             _begin(config.out, card, ranks, front)
             streams = [Stream("", data, data.labels, fit)]
             if unlabelled:
