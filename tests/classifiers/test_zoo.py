@@ -18,8 +18,15 @@ from typer.testing import CliRunner
 
 from smoothcert.classifiers.card import ModelCard, write_card
 from smoothcert.classifiers.classifier import open_classifier
-from smoothcert.classifiers.compact import compact, expanded
-from smoothcert.classifiers.folder import build_network, read_card, read_network, write_compact_model, write_weights
+from smoothcert.classifiers.folder import (
+    build_network,
+    compact,
+    expand,
+    read_card,
+    read_network,
+    write_compact_model,
+    write_weights,
+)
 from smoothcert.cli.main import app
 from smoothcert.config.sampling import RunConfig
 from smoothcert.data import load_data
@@ -183,7 +190,7 @@ def test_int8_is_within_half_a_step_and_leaves_the_rest_alone(home):
     state = {"w": torch.randn(5, 3, 2, 2, generator=torch.Generator().manual_seed(0)), "bias": torch.randn(5),
              "zero": torch.zeros(2, 3), "tiny": torch.full((2, 3), 1e-45), "count": torch.tensor(7)}
     small = compact(state, "int8")
-    full = expanded(small, Path("x"))
+    full = expand(small, Path("x"))
     assert list(full) == list(state)
     assert small["w"].dtype == torch.int8
     assert small["w"].abs().flatten(1).amax(1).tolist() == [127] * 5

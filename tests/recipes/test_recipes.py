@@ -163,7 +163,7 @@ def test_rows_have_the_hyperparameters_of_the_papers():
 
 
 @pytest.mark.parametrize("scale", ["smoke", "cpu", "gpu"])
-def test_the_fast_recipes_share_what_they_train_and_their_rows_differ(scale):
+def test_fast_recipes_share_training_and_differ_in_rows(scale):
     trained = {}
     for name in ("gaussian", "objectives", "t-certify", "distributional", "denoised", "attacks"):
         tasks = plan(known(f"cifar10-fast-{name}"), scale).tasks
@@ -291,7 +291,7 @@ def test_options_of_a_training_step_are_checked(options, words):
     assert words in problem
 
 
-def test_a_denoiser_may_be_trained_against_the_classifier_of_an_earlier_step():
+def test_a_denoiser_may_use_the_classifier_of_an_earlier_step():
     def denoised(content, classifier="$step.model"):
         content["steps"][1] = {"name": "other", "verb": "train", "options": {
             "data": "digits", "objective": "denoise", "objective-option": {"stability": 1}, "classifier": classifier,
@@ -516,7 +516,7 @@ def test_words_say_whose_figures_they_are(done):
     assert "lies outside" not in text(compared(cpu, out))
 
 
-def test_without_a_scale_of_the_paper_its_figures_are_of_another_network(done):
+def test_without_a_paper_scale_figures_are_of_another_network(done):
     def fast(content):
         content["scales"]["gpu"] = content["scales"].pop("paper")
 
