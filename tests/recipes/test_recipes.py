@@ -268,7 +268,7 @@ def test_all_problems_at_once():
         'step certified: metod: unknown option (did you mean "method"?)', "step certified: alpha: ",
         "step certified: $row.nois: the row has no parameter 'nois'", "step certified: $step.again: that step does not",
         "row c: step certified: $row.n: the row has no parameter 'n'", "step again: $step.certifed: there is no step",
-        "step model: threads: belongs to the machine", "step model: objective 'adre' has no option 'gamma'",
+        "step model: threads: depends on the machine", "step model: objective 'adre' has no option 'gamma'",
         "rows a, b: step other: $row.other_sigma: the row has no parameter",
     ):
         assert words in said
@@ -279,9 +279,9 @@ def test_all_problems_at_once():
     ({"objective": "adre", "objective_option": {"gamma": 1}}, "no option 'gamma'"),
     ({"objective": "adre", "objective_option": {"lam": 1}}, "lam must lie in"),
     ({"objective": "gausian"}, 'did you mean "gaussian"'),
-    ({"out": "here"}, "out: belongs to the machine"),
-    ({"data_dir": "here"}, "data_dir: belongs to the machine"),
-    ({"epochs": "$ROW.epochs"}, "a value with a dollar is"),
+    ({"out": "here"}, "out: depends on the machine"),
+    ({"data_dir": "here"}, "data_dir: depends on the machine"),
+    ({"epochs": "$ROW.epochs"}, r"must be $row.NAME"),
     ({"epochs": 0}, "epochs: "),
 ])
 def test_options_of_a_training_step_are_checked(options, words):
@@ -339,10 +339,10 @@ def test_relative_image_paths_lie_in_the_data_folder(tmp_path):
                                            "pseudo_labels": "hf:some:model"}
 
     (task, *_) = plan(recipe(with_folder)).tasks["a"]
-    config = task.configured(tmp_path, {"data_dir": Path("/data"), "threads": 3, "workers": 2})
+    config = task.configure(tmp_path, {"data_dir": Path("/data"), "threads": 3, "workers": 2})
     assert (config.data, config.unlabelled) == ("imagefolder:/data/images", "parquet:/else/where.parquet")
     assert (config.data_dir, config.threads, config.out) == (Path("/data"), 3, tmp_path / "steps" / task.folder)
-    assert task.configured(tmp_path, {}).data == "imagefolder:images"
+    assert task.configure(tmp_path, {}).data == "imagefolder:images"
 
 
 # Running and comparing
