@@ -22,7 +22,7 @@ from smoothcert.classifiers.folder import ModelCard, read_network, write_compact
 from smoothcert.cli.progress import shown
 from smoothcert.data import load_data
 from smoothcert.io.files import make_folder, write_text
-from smoothcert.io.zoo import CERTIFICATES, zoo_dir
+from smoothcert.io.paths import CERTIFICATES, zoo_dir
 from smoothcert.report.tables import render
 from smoothcert.results.certified import Result
 from smoothcert.runs.certify import certify

@@ -98,10 +98,10 @@ class TestTraining:
 
     def test_the_best_epoch_is_that_of_the_least_error(self, tmp_path):
         measure = loop.MEASURES["denoiser"]
-        assert measure.better({"validation_error": 1.0}, {})
-        assert measure.better({"validation_error": 1.0}, {"validation_error": 1.5})
-        assert not measure.better({"validation_error": 2.0}, {"validation_error": 1.5})
-        assert not loop.MEASURES["classifier"].better({"validation_accuracy": 0.4}, {"validation_accuracy": 0.5})
+        assert measure.is_better({"validation_error": 1.0}, {})
+        assert measure.is_better({"validation_error": 1.0}, {"validation_error": 1.5})
+        assert not measure.is_better({"validation_error": 2.0}, {"validation_error": 1.5})
+        assert not loop.MEASURES["classifier"].is_better({"validation_accuracy": 0.4}, {"validation_accuracy": 0.5})
 
     def test_the_classifier_behind_learns_and_the_denoiser_stays_as_it_was(self, home):
         own, bundled = (read_weights(home / name / "best.safetensors") for name in ("denoiser", "bundle/denoiser"))
@@ -117,7 +117,7 @@ class TestTraining:
         options = {"deen": {}, "xhat": {"denoiser": home / "denoiser", "objective": "xhat", "model": "linear",
                                         "model_option": {}, "objective_option": {"eps": 0.25, "steps": 1}}}[objective]
         whole = train(energy(tmp_path / "whole", SIGMA, ema=0.9, **options))
-        kept = loop.keep_epoch
+        kept = loop.write_epoch
 
         def killed(folder, card, trainee, figures, better):
             if card.epochs_done == 2:
@@ -125,7 +125,7 @@ class TestTraining:
             kept(folder, card, trainee, figures, better)
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "keep_epoch", killed)
+            patch.setattr(loop, "write_epoch", killed)
             with pytest.raises(KeyboardInterrupt):
                 train(energy(tmp_path / "killed", SIGMA, ema=0.9, **options))
         again = train(energy(tmp_path / "killed", SIGMA, ema=0.9, **options))
@@ -154,16 +154,16 @@ class TestTraining:
         ({"objective": "deen", "denoiser": "denoiser", "sigma": SIGMA}, "none can stand in front"),
         ({"objective": "deen", "model": "direct", "sigma": SIGMA}, "trains an energy"),
         ({"objective": "deen", "model": "mlp", "sigma": SIGMA}, "unknown denoiser 'mlp'"),
-        ({"objective": "deen", "sigma": SIGMA, "normalise": "standard"}, "takes and gives images"),
+        ({"objective": "deen", "sigma": SIGMA, "normalise": "standard"}, "takes and returns images"),
         ({"objective": "gaussian", "denoiser": "plain"}, "is a classifier"),
         ({"objective": "gaussian", "denoiser": "nowhere"}, "there is no model folder"),
         ({"objective": "gaussian", "classifier": "plain", "sigma": SIGMA}, "no option 'classifier'"),
         ({"objective": "denoise", "classifier": "plain", "sigma": SIGMA}, "go together"),
         ({"objective": "denoise", "objective_option": {"classifier": 3}, "sigma": SIGMA}, "--classifier DIR"),
-        ({"init": "denoiser", "sigma": SIGMA}, "is a denoiser, and objective gaussian"),
-        ({"init": "plain", "objective": "deen", "sigma": SIGMA}, "is a classifier, and objective deen"),
+        ({"init": "denoiser", "sigma": SIGMA}, "is a denoiser, but objective gaussian"),
+        ({"init": "plain", "objective": "deen", "sigma": SIGMA}, "is a classifier, but objective deen"),
         ({"init": "denoiser", "new_head": True, "objective": "deen", "sigma": SIGMA}, "has no head"),
-        ({"init": "bundle", "denoiser": "denoiser"}, "brings it along"),
+        ({"init": "bundle", "denoiser": "denoiser"}, "includes it"),
         ({"pseudo_labels": "denoiser", "unlabelled": "digits", "sigma": SIGMA}, "whose answers are images"),
     ])
     def test_bad_requests_leave_nothing_behind(self, tmp_path, home, options, words):
@@ -225,7 +225,7 @@ class TestBundles:
 
     @pytest.mark.parametrize(("model", "options", "kind", "words"), [
         ("denoiser", {}, ModelError, "whose answers are images"),
-        ("bundle", {"denoiser": "denoiser"}, InputError, "brings it along"),
+        ("bundle", {"denoiser": "denoiser"}, InputError, "includes it"),
         ("bundle", {"sigma": 0.3}, InputError, "for sigma 0.4, and sigma 0.3"),
         ("plain", {"denoiser": "denoiser", "sigma": 0.3}, InputError, "for sigma 0.4, and sigma 0.3"),
         ("plain", {"denoiser": "plain"}, ModelError, "is a classifier"),

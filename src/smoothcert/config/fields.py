@@ -12,8 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
 from smoothcert.checks import check_known, check_seed, real_number
 from smoothcert.config.numbers import from_yaml
 from smoothcert.errors import SmoothcertError
-from smoothcert.io.paths import RemotePath, place
-from smoothcert.io.zoo import local_path
+from smoothcert.io.paths import RemotePath, local_path, place
 
 _DECIMAL = r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*"
 _FRACTION = re.compile(f"{_DECIMAL}/{_DECIMAL}")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from smoothcert.checks import built
+from smoothcert.checks import construct
 from smoothcert.config.base import Config, DataConfig, MachineConfig, Part
 from smoothcert.config.fields import (
     Count,
@@ -101,7 +101,7 @@ class RunConfig(DataConfig, MachineConfig):
         if self.front_option and (self.walk_jump or self.attractor):
             kind = getattr(import_module("smoothcert.denoise"), "WalkJump" if self.walk_jump else "Attractor")
             known = [name for name in signature(kind).parameters if name not in ("first", "second", "sigma")]
-            built(f"front_option: {kind.__name__}", lambda **given: None, known, self.front_option)
+            construct(f"front_option: {kind.__name__}", lambda **given: None, known, self.front_option)
 
 
 class ComputeConfig(Config):

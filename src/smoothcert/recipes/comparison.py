@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from smoothcert.recipes.plan import Plan, Task
+from smoothcert.recipes.plan import RecipePlan, Task
 from smoothcert.recipes.recipe import VERBS, Expected
 from smoothcert.results.attacks import Outcome, axis_of, outcomes
 from smoothcert.results.certified import Result, default_radii
@@ -89,7 +89,7 @@ class Best:
 class Comparison:
     """All that is finished of a recipe at a scale."""
 
-    plan: Plan
+    plan: RecipePlan
     lines: tuple[Line, ...]
     best: tuple[Best, ...]
 
@@ -102,7 +102,7 @@ class Comparison:
                 "best": [asdict(best) for best in self.best]}
 
 
-def compared(plan: Plan, out: Path) -> Comparison:
+def compared(plan: RecipePlan, out: Path) -> Comparison:
     """The comparison for every row whose steps are complete in `out`."""
     lines = []
     for step in dict.fromkeys(task.step for tasks in plan.tasks.values() for task in tasks):
@@ -121,7 +121,7 @@ def compared(plan: Plan, out: Path) -> Comparison:
 class _Read:
     """What a reader of one kind of store needs."""
 
-    plan: Plan
+    plan: RecipePlan
     out: Path
     rows: tuple[str, ...]
     task: Task
@@ -199,7 +199,7 @@ _READERS: dict[str, Callable[[_Read], Iterator[Line]]] = {
 }
 
 
-def _points(plan: Plan, step: str, done: Sequence[tuple[Task, Store]]) -> list[float]:
+def _points(plan: RecipePlan, step: str, done: Sequence[tuple[Task, Store]]) -> list[float]:
     """The radii of a step's table: those printed in the paper or asked for, of any step where it has none, else evenly
     spaced ones."""
     def named(steps: Collection[str]) -> list[float]:
@@ -219,7 +219,7 @@ def _figure(at: float, count: int, images: int, expected: Mapping[float, float])
     return Figure(at, count / images, low, high, expected.get(at))
 
 
-def _best(plan: Plan, lines: Sequence[Line]) -> Iterator[Best]:
+def _best(plan: RecipePlan, lines: Sequence[Line]) -> Iterator[Best]:
     for best in plan.recipe.best:
         chosen = [line for line in lines if line.step == best.step and set(line.rows) & set(best.rows)]
         if not chosen:

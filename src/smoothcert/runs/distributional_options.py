@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from smoothcert.checks import built
+from smoothcert.checks import construct
 from smoothcert.config.base import MachineConfig, Part
 from smoothcert.config.fields import Costs, Options, Probability, Samples, Sigma, Sizes, Stored
 from smoothcert.config.sampling import RunConfig
@@ -57,7 +57,7 @@ class DistributionalConfig(RunConfig):
         """Return the search that the options name."""
         from smoothcert.distributional.search import Search
 
-        return built("search-option", Search, SEARCH, self.search_option)
+        return construct("search-option", Search, SEARCH, self.search_option)
 
     def _parts(self) -> Iterator[Part]:
         yield from super()._parts()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from smoothcert.classifiers.denoisers import fronted
+from smoothcert.classifiers.denoisers import put_behind_denoiser
 from smoothcert.config.sampling import RunConfig
 from smoothcert.denoise import DenoisedClassifier, generator_normals
 from smoothcert.store.store import Store
@@ -39,7 +39,7 @@ def stored_estimates(
 
 def _estimate(store: Store, config: RunConfig) -> Estimate:
     shape: Any = tuple(store.identity.data.shape)
-    front: DenoisedClassifier = fronted(lambda images: images, config, shape, store.identity.noise.sigma)
+    front: DenoisedClassifier = put_behind_denoiser(lambda images: images, config, shape, store.identity.noise.sigma)
     normals = generator_normals(torch.Generator().manual_seed(store.identity.seed % 2**63))
 
     def estimate(noisy: np.ndarray) -> np.ndarray:

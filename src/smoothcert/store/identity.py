@@ -23,7 +23,7 @@ from pydantic import (
 
 from smoothcert.data import even_places
 from smoothcert.errors import StoreError
-from smoothcert.io.files import listed
+from smoothcert.io.files import list_problems
 from smoothcert.io.limits import CLASSES
 from smoothcert.store.records import VALUES
 
@@ -212,7 +212,7 @@ class Identity(IdentityPart):
         try:
             return cls.model_validate(json.loads(json.dumps(raw)))
         except ValidationError as error:
-            raise StoreError(listed(f"{where} is not what a store's manifest is", error)) from None
+            raise StoreError(list_problems(f"{where} is not what a store's manifest is", error)) from None
 
     def check_stored(self) -> None:
         """Raise ValueError unless the identity has what every store on disk has."""
