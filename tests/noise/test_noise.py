@@ -27,7 +27,7 @@ from smoothcert.noise import (
     philox4x32,
     row_key,
 )
-from smoothcert.noise.ieee import ieee_box_muller
+from smoothcert.noise.boxmuller import ieee_box_muller
 from smoothcert.stats import ProbabilityBounds, gaussian_radius
 
 BLOCKS = {"sfc64-v1": 100, "sfc64-bm-v1": 10_000, "philox-v1": 100}  # any number will do for the last, which has none

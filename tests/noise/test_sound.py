@@ -13,8 +13,7 @@ from nets import write_nets
 from smoothcert.cli.main import app
 from smoothcert.errors import InputError
 from smoothcert.noise import FORMATS, NOISES, build_noise
-from smoothcert.noise.exact import normal_cdf, normal_density
-from smoothcert.noise.lattice import MASS, LatticeNormal, lattice_normal
+from smoothcert.noise.lattice import MASS, LatticeNormal, lattice_normal, normal_cdf, normal_density
 from smoothcert.smoothing import Sampling, Segment, SmoothedClassifier, open_voter
 from smoothcert.store.store import read_store
 

@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from smoothcert.errors import EngineWarning, InputError, MissingExtraError, UnknownNameError
 from smoothcert.models import build_model
-from smoothcert.smoothing.engines import ENGINES, open_engine, reduced, trial
-from smoothcert.smoothing.engines.check import fault
-from smoothcert.smoothing.engines.folding import fold
+from smoothcert.smoothing.engines import ENGINES, open_engine, opening, reduced
 from smoothcert.smoothing.engines.onnx_engines import PACKAGES
+from smoothcert.smoothing.engines.opening import fault, time_rows, versions_of
 from smoothcert.smoothing.engines.precision import tf32
+from smoothcert.smoothing.engines.torch_engines import fold
 from smoothcert.smoothing.voters import CLOSE_CALL
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("error::smoothcert.errors.EngineWarning"
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(trial, "_rankings", {})
+    monkeypatch.setattr(opening, "_rankings", {})
     return tmp_path / "cache" / "smoothcert" / "engines.json"
 
 
@@ -289,7 +289,7 @@ def test_the_users_network_is_left_as_it_was(networks):
     before = copy.deepcopy(model)
     tensors = {name: (tensor, tensor.data_ptr(), tensor.stride()) for name, tensor in model.state_dict().items()}
     for engine in ("plain", "eager", "onnxruntime", "openvino"):
-        if trial.versions(engine) is not None:
+        if versions_of(engine) is not None:
             assert opened(engine, model, SHAPES["cnn"], 64).name == engine
     for name, tensor in model.state_dict().items():
         assert (tensor.data_ptr(), tensor.stride()) == tensors[name][1:]
@@ -422,7 +422,7 @@ def test_names_are_checked_and_missing_packages_named(monkeypatch):
             patch.setitem(sys.modules, package, None)
             with pytest.raises(MissingExtraError, match=rf"needs the package {package}, .*smoothcert\[{extra}\]"):
                 opened(engine, small())
-            assert trial.versions(engine) is None
+            assert versions_of(engine) is None
 
 
 # Precision
@@ -513,7 +513,7 @@ def three(monkeypatch):
             monkeypatch.delitem(ENGINES, name)
     for name in ("fast", "middling", "compile"):
         monkeypatch.setitem(ENGINES, name, ENGINES["eager"])
-    monkeypatch.setattr(trial, "seconds", seconds)
+    monkeypatch.setattr(opening, "time_rows", seconds)
     return times, timed
 
 
@@ -539,7 +539,7 @@ def test_a_trial_is_remembered_for_equal_circumstances_only(three, cache, monkey
 
     assert trials() == 1
     assert trials() == 0
-    monkeypatch.setattr(trial, "_rankings", {})
+    monkeypatch.setattr(opening, "_rankings", {})
     assert trials() == 0, "the file must be read by another process"
     assert list(json.loads(cache.read_text()).values()) == [["fast", "middling", "eager"]]
     other = small()
@@ -547,13 +547,13 @@ def test_a_trial_is_remembered_for_equal_circumstances_only(three, cache, monkey
     assert trials(other) == 1
     assert trials(batch=17) == 1
     assert trials(precision="bf16") == 1
-    monkeypatch.setattr(trial, "_rankings", {})
+    monkeypatch.setattr(opening, "_rankings", {})
     cache.write_text("{broken")
     assert trials() == 1
     assert trials() == 0
     assert len(json.loads(cache.read_text())) == 1
     times["fast"] = 2.0
-    monkeypatch.setattr(trial, "_rankings", {})
+    monkeypatch.setattr(opening, "_rankings", {})
     cache.unlink()
     assert opened("auto", small(), samples=100).name == "middling"
 
@@ -564,7 +564,7 @@ def test_an_entry_of_another_shape_is_tried_again_or_taken_as_far_as_it_goes(thr
     opened("auto", small(), samples=100)
     key, = json.loads(cache.read_text())
     cache.write_text(json.dumps({key: entry}))
-    monkeypatch.setattr(trial, "_rankings", {})
+    monkeypatch.setattr(opening, "_rankings", {})
     timed.clear()
     assert opened("auto", small(), samples=100).name == "fast"
     assert len(timed) == (1 if entry == [None, 3, "fast", "fast"] else 2)
@@ -598,13 +598,14 @@ def test_a_trial_measures_seconds_a_row_of_each_engine():
         return run
 
     rows = rows_of(SMALL, 4)
-    times = trial.seconds({"slow": busy(100), "quick": busy(1)}, rows)
+    times = time_rows({"slow": busy(100), "quick": busy(1)}, rows)
     assert 0 < 10 * times["quick"] < times["slow"]
 
 
 def test_openvino_is_imported_without_its_reporter():
     pytest.importorskip("openvino")
-    code = ("import sys; from smoothcert.smoothing.engines.onnx_engines import imported; imported('openvino'); "
+    code = ("import sys; from smoothcert.smoothing.engines import onnx_engines; "
+            "onnx_engines.import_packages('openvino'); "
             "from openvino.tools.ovc.telemetry_utils import tm; print(tm.__name__, "
             "'openvino_telemetry' in sys.modules)")
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

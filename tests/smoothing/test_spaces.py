@@ -15,9 +15,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from smoothcert.models import build_model
 from smoothcert.smoothing import spaces
-from smoothcert.smoothing.factors import factor_of
 from smoothcert.smoothing.rows import Segment
-from smoothcert.smoothing.spaces import Space, find_space
+from smoothcert.smoothing.spaces import Space, factor_of, find_space
 from smoothcert.smoothing.voters import LogitVoter
 
 SIGMA = 0.5
