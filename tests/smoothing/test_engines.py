@@ -108,7 +108,7 @@ def test_every_engine_gives_the_plain_models_votes(networks, name, engine):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++") and not shutil.which("c++"), reason="needs a C++ compiler")
-def test_compiled_networks_give_the_plain_models_votes_and_compile_once():
+def test_compiled_networks_vote_as_plain_and_compile_once():
     model = small()
     rows = rows_of(SMALL, 40)
     found = opened("compile", model)
@@ -210,7 +210,7 @@ def test_folding_is_exact(kind, left):
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet20"])
-def test_folding_leaves_no_batchnorm_in_the_networks_known_by_name(name):
+def test_folding_leaves_no_batchnorm_in_known_networks(name):
     model = network(name, mean=[0.4] * SHAPES[name][0], std=[0.3] * SHAPES[name][0]).double()
     rows = rows_of(SHAPES[name], 3).double()
     folded = fold(model)
@@ -303,7 +303,7 @@ def test_the_users_network_is_left_as_it_was(networks):
 
 # The check
 
-def test_votes_settled_by_the_plain_model_are_equal_in_all_engines_within_the_bound():
+def test_settled_votes_are_equal_in_engines_within_the_bound():
     generator = torch.Generator().manual_seed(0)
     plain = torch.randn(20_000, 4, generator=generator).double()
     plain[:, 1] = plain[:, 0] + CLOSE_CALL * torch.randn(20_000, generator=generator).double()  # nearly all are close
@@ -368,7 +368,7 @@ def test_an_engine_with_other_votes_is_refused_and_falls_back(monkeypatch):
 
 
 @pytest.mark.parametrize(("error", "name"), [(1e-6, "wrong"), (1e-4, "eager")])
-def test_an_engine_must_be_exact_enough_for_equal_counts_even_where_no_vote_differs(monkeypatch, error, name):
+def test_an_engine_must_be_exact_even_where_no_vote_differs(monkeypatch, error, name):
     monkeypatch.setitem(ENGINES, "wrong", wrong_engine(lambda logits: logits * (1 + error)))
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -517,7 +517,7 @@ def three(monkeypatch):
     return times, timed
 
 
-def test_auto_is_eager_for_short_runs_and_the_fastest_for_long_ones(three):
+def test_auto_is_eager_in_short_runs_and_the_fastest_in_long(three):
     _, timed = three
     all_three = ["eager", "fast", "middling"]
     for samples, name, candidates in ((None, "eager", []), (59, "eager", []), (60, "fast", all_three),
@@ -559,7 +559,7 @@ def test_a_trial_is_remembered_for_equal_circumstances_only(three, cache, monkey
 
 
 @pytest.mark.parametrize("entry", [[["fast"]], [{"fast": 1}], [None, 3, "fast", "fast"], {"fast": 1}, "fast", 3, None])
-def test_an_entry_of_another_shape_is_tried_again_or_taken_as_far_as_it_goes(three, cache, monkeypatch, entry):
+def test_an_entry_of_another_shape_is_used_as_far_as_it_goes(three, cache, monkeypatch, entry):
     _, timed = three
     opened("auto", small(), samples=100)
     key, = json.loads(cache.read_text())
@@ -577,7 +577,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(three, tmp_path, monkeypatch
     assert opened("auto", small(), samples=100).name == "fast"
 
 
-def test_auto_takes_the_next_fastest_where_the_fastest_has_other_votes(three, monkeypatch):
+def test_auto_takes_the_next_where_the_fastest_votes_otherwise(three, monkeypatch):
     monkeypatch.setitem(ENGINES, "fast", wrong_engine(lambda logits: -logits))
     for _ in range(2):  # the second from the cache
         with pytest.warns(EngineWarning, match=r"'fast' is not used: 500 of 500 votes.*falling back to 'middling'"):
