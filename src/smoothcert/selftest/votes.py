@@ -26,7 +26,7 @@ from smoothcert.selftest.known import (
 from smoothcert.selftest.normals import caught
 from smoothcert.smoothing import OpenVoter, Sampling, Segment, open_voter
 from smoothcert.smoothing.engines import ENGINES
-from smoothcert.smoothing.engines.check import MARGINS
+from smoothcert.smoothing.engines.opening import MARGINS
 from smoothcert.smoothing.engines.protocol import Refused
 from smoothcert.smoothing.voters import Voter
 
