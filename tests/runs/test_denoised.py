@@ -71,7 +71,7 @@ def home(tmp_path_factory) -> Path:
 
 
 class TestTraining:
-    def test_a_denoiser_is_validated_by_its_squared_error_and_beats_the_noisy_image(self, home):
+    def test_a_denoiser_is_validated_by_its_squared_error(self, home):
         card = read_card(home / "denoiser")
         assert (card.kind, card.sigma, card.complete) == ("denoiser", SIGMA, True)
         lines = [json.loads(line) for line in (home / "denoiser" / "metrics.jsonl").read_text().splitlines()]
@@ -86,7 +86,7 @@ class TestTraining:
         error = (denoiser(noisy, SIGMA).detach() - clean).square().flatten(1).sum(dim=1).mean()
         assert float(error) == pytest.approx(card.best["validation_error"], rel=0.1)
 
-    def test_a_denoiser_worse_than_none_warns_when_trained_and_when_put_in_front(self, home, tmp_path):
+    def test_a_denoiser_worse_than_none_warns_whenever_it_is_used(self, home, tmp_path):
         with pytest.warns(QualityWarning, match="worse than none"):
             card = train(energy(tmp_path / "bad", 0.05, epochs=1, lr=1e-6))
         assert card.best["validation_error"] > card.best["validation_error_without"]
@@ -103,7 +103,7 @@ class TestTraining:
         assert not measure.is_better({"validation_error": 2.0}, {"validation_error": 1.5})
         assert not loop.MEASURES["classifier"].is_better({"validation_accuracy": 0.4}, {"validation_accuracy": 0.5})
 
-    def test_the_classifier_behind_learns_and_the_denoiser_stays_as_it_was(self, home):
+    def test_the_classifier_learns_and_the_denoiser_stays(self, home):
         own, bundled = (read_weights(home / name / "best.safetensors") for name in ("denoiser", "bundle/denoiser"))
         assert own.keys() == bundled.keys()
         assert all(torch.equal(own[name], bundled[name]) for name in own)
@@ -275,7 +275,7 @@ class Coin(nn.Module):
 
 
 class TestRandom:
-    def test_every_sample_of_every_stage_and_step_has_normals_of_its_own(self):
+    def test_every_sample_stage_and_step_has_its_own_normals(self):
         keys = [(stage, step, sample) for stage in STAGES for step in (0, 1, 2**20 - 1) for sample in (0, 1, 2**40 - 1)]
         positions = {walk_position(*key) for key in keys}
         assert len(positions) == len(keys)
@@ -363,7 +363,7 @@ class TestRandom:
 
 
 class TestEngines:
-    def test_an_energy_runs_in_eager_with_equal_votes_even_in_inference_mode(self, home):
+    def test_an_energy_runs_in_eager_even_in_inference_mode(self, home):
         bundle, _ = read_network(home / "bundle")
         engine = open_engine("eager", bundle, shape=SHAPE, batch=16, device=torch.device("cpu"))
         assert engine.name == "eager"
