@@ -268,7 +268,7 @@ def test_the_command_draws_what_a_denoiser_does(home, tmp_path):
     (["denoised", "PI"], "give --denoiser"),
     (["contraction", "PI", "--walk-jump", "FINE"], "give --denoiser"),
     (["denoised", "PI", "--denoiser", "FINE"], "for sigma 0.05"),
-    (["denoised", "PI", "--denoiser", "PI"], "no model folder"),
+    (["denoised", "PI", "--denoiser", "PI"], "not a model folder"),
     (["contraction", "PI", "--denoiser", "DENOISER", "--n", "4,8"], "one --n"),
     (["contraction", "PI", "--denoiser", "DENOISER", "--n", "5"], "even"),
     (["failures", "PI"], "takes 2 store(s)"),

@@ -184,7 +184,7 @@ class TestBundles:
         bundle, card = read_network(home / "bundle")
         assert isinstance(bundle, DenoisedClassifier)
         assert (bundle.training, bundle.sigma) == (False, SIGMA)
-        assert card.denoiser == read_card(home / "denoiser").told()
+        assert card.denoiser == read_card(home / "denoiser").summary()
         denoiser, _ = read_network(home / "denoiser")
         noisy = torch.randn(5, *SHAPE)
         with torch.no_grad():
@@ -229,7 +229,7 @@ class TestBundles:
         ("bundle", {"sigma": 0.3}, InputError, "for sigma 0.4, and sigma 0.3"),
         ("plain", {"denoiser": "denoiser", "sigma": 0.3}, InputError, "for sigma 0.4, and sigma 0.3"),
         ("plain", {"denoiser": "plain"}, ModelError, "is a classifier"),
-        ("plain", {"denoiser": "."}, FileError, "no model folder"),
+        ("plain", {"denoiser": "."}, FileError, "not a model folder"),
         ("plain", {"walk_jump": "fine", "sigma": SIGMA}, InputError, "give denoiser"),
         ("plain", {"denoiser": "fine", "walk_jump": "denoiser"}, InputError, "must be below sigma"),
         ("plain", {"denoiser": "denoiser", "walk_jump": "fine", "attractor": "fine"}, ConfigError, "give one of them"),
