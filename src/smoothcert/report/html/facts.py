@@ -1,28 +1,13 @@
-"""What is said in words: what a run is, what its guarantee says and does not say, what to beware of."""
+"""The words of a page: what a run is, what its guarantee says and does not say, and warnings."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from smoothcert.results.certified import ASSUMED_ALPHA, Result
+from smoothcert.report.selftest import SelfTest
+from smoothcert.results.base import ASSUMED_ALPHA, is_foreign
 from smoothcert.results.figures import alpha_words, sigma_words
-from smoothcert.results.gallery import Gallery
-from smoothcert.results.present import is_foreign
+from smoothcert.results.gather import PageRun
 from smoothcert.store.store import Store
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a report: its certificates, and the store, log or count file they came from."""
-
-    result: Result
-    store: Store
-    gallery: Gallery | None = None
-    no_gallery: str = ""
-
-    @property
-    def name(self) -> str:
-        return self.result.name
-
 
 SAYS = (
     "For each certified image, the smoothed classifier gives the stated class to every image whose l2 distance from it "
@@ -49,8 +34,8 @@ ASSUMES = (
 )
 
 
-def settings(run: Run) -> list[tuple[str, str]]:
-    """What was certified, how, and with what, in (name, value) lines."""
+def settings(run: PageRun) -> list[tuple[str, str]]:
+    """Return what was certified, how, and with what, in (name, value) lines."""
     result = run.result
     identity, origin = run.store.identity, run.store.provenance
     lines = [("images", f"{result.images:,}"), ("sigma", sigma_words(result.sigma)),
@@ -62,7 +47,7 @@ def settings(run: Run) -> list[tuple[str, str]]:
         return [*lines, ("read from", ", ".join(str(origin[name]) for name in ("log", "counts") if name in origin))]
     data, model = identity["data"], identity["model"]
     lines += [
-        ("model", f"{origin.get('model', '')} ({_hash(model)})"),
+        ("model", f"{origin.get('model', '')} (by {model['by']}: {model.get('sha256') or model.get('id')})"),
         ("data", f"{data['name']}, {data['split']}, images {tuple(data['shape'])}"),
         ("SHA-256 of the data", data["sha256"]), ("which images", _flat(identity["images"])),
         ("noise", _flat(identity["noise"])), ("seed", str(identity["seed"])),
@@ -75,8 +60,8 @@ def settings(run: Run) -> list[tuple[str, str]]:
     return lines
 
 
-def warnings(run: Run) -> list[str]:
-    """What a reader of the run's figures has to know, each in a sentence."""
+def warnings(run: PageRun) -> list[str]:
+    """Return sentences that a reader of the run's figures has to know."""
     result, found = run.result, []
     if not result.complete:
         found.append("The run is not finished: these are the images that it has done so far.")
@@ -99,7 +84,11 @@ def warnings(run: Run) -> list[str]:
             found.append(f"It does not say alpha either: lower bounds take {ASSUMED_ALPHA:g}.")
     else:
         found += _store_warnings(run.store)
-    return [*found, *(f"{note[:1].upper()}{note[1:]}." for note in result.remarks), *_image_warnings(run)]
+    found += [f"{note[:1].upper()}{note[1:]}." for note in result.remarks]
+    if run.gallery is not None and run.gallery.lossy:
+        found.append("The images are stored in a lossy format (JPEG): certified are the decoded pixels, which may "
+                     "differ from those of another copy of the data set.")
+    return found
 
 
 def _store_warnings(store: Store) -> list[str]:
@@ -124,16 +113,25 @@ def _store_warnings(store: Store) -> list[str]:
     return found
 
 
-def _image_warnings(run: Run) -> list[str]:
-    if run.gallery is not None and run.gallery.lossy:
-        return ["The images are stored in a lossy format (JPEG): certified are the decoded pixels, which may differ "
-                "from those of another copy of the data set."]
-    return []
+def _flat(fields: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
 
 
-def _hash(model: dict[str, Any]) -> str:
-    return f"by {model['by']}: {model.get('sha256') or model.get('id')}"
-
-
-def _flat(told: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in told.items() if value is not None)
+def untested(found: SelfTest, runs: Sequence[PageRun]) -> list[tuple[str, str]]:
+    """Return (run, words) for each run made with versions, noise, precision, engine or device that were not tested."""
+    made = {check.group for check in found.checks if check.verdict != "skipped"}
+    tested = {*found.environment.get("versions", "").split(", "),
+              *(f"{name} {found.settings.get(name, '').split(':')[0]}" for name in ("noise", "precision", "device")),
+              *(group for group in made if group.startswith("engine "))}
+    if "smaller spaces" in made:
+        tested.add("engine exact")
+    lines = []
+    for run in runs:
+        identity, versions = run.store.identity, run.store.provenance.get("versions")
+        used = [f"{name} {version}" for name, version in versions.items()] if isinstance(versions, dict) else []
+        asked = {"noise": identity.get("noise", {}).get("kind"), "precision": identity.get("precision"),
+                 "device": identity.get("device"), "engine": identity.get("engine")}
+        used += [f"{name} {value}" for name, value in asked.items() if value is not None]
+        if other := [words for words in used if words not in tested]:
+            lines.append((run.name, f"made with {', '.join(other)}, which this selftest did not test."))
+    return lines
