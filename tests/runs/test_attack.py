@@ -30,11 +30,11 @@ from smoothcert.runs.certify import certify, predict
 from smoothcert.runs.options import CertifyConfig, PredictConfig
 from smoothcert.stats import FixedPredict, History, Look
 from smoothcert.store.adversaries import read_adversaries
-from smoothcert.store.manifest import read_manifest, write_manifest
 from smoothcert.store.recertify import recertify
 from smoothcert.store.store import Record, Store, Tally, read_store, write_store
 from smoothcert.verify.options import VerifyConfig
 from smoothcert.verify.verify import verify
+from stores import change_manifest
 
 NETS = """
 
@@ -438,7 +438,7 @@ class TestFromCertificates:
 def write_like(store: Store, folder: Path, complete: bool, **identity) -> Path:
     write_store(folder, {**store.identity, **identity}, {},
                 [Record.from_row(row) for row in store.records.to_pylist()])
-    write_manifest(folder, {**read_manifest(folder), "complete": complete})
+    change_manifest(folder, lambda content: content.update(complete=complete))
     return folder
 
 

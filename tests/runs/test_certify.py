@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +22,9 @@ from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError
 from smoothcert.results.certified import Result, default_radii
 from smoothcert.results.curves import certified_curve
 from smoothcert.results.predictions import Predicted
-from smoothcert.runs.certify import _certify_plan, certify, predict
+from smoothcert.runs.certify import certify, predict, prepare_sampling
 from smoothcert.runs.options import CertifyConfig, PredictConfig
-from smoothcert.runs.prepare import index_summary, prepare
-from smoothcert.store.manifest import images_at
+from smoothcert.store.identity import Images, describe_images
 from smoothcert.store.recertify import recertify, write_recertified
 from smoothcert.store.records import Record
 from smoothcert.store.store import open_store, read_store
@@ -289,7 +287,7 @@ def test_one_image_and_one_sample(model, tmp_path):
     ([3, 1], {"count": 2, "indices": [3, 1]}), ([0, 1, 3], {"count": 3, "indices": [0, 1, 3]}),
 ])
 def test_which_images_in_brief(indices, expected):
-    assert index_summary(np.array(indices)) == expected
+    assert describe_images(np.array(indices)) == expected
 
 
 def test_images_of_a_folder_sorted_by_class_show_every_class_in_training_and_after_it(tmp_path):
@@ -316,10 +314,10 @@ def test_images_of_a_folder_sorted_by_class_show_every_class_in_training_and_aft
 ])
 def test_many_evenly_spaced_images_are_known_without_a_list(told):
     indices = spaced(told["start"] + told["every"] * np.arange(told["of"]), told["count"])
-    assert index_summary(indices) == told
-    assert np.array_equal(images_at({"images": told}, np.arange(told["count"])), indices)
+    assert describe_images(indices) == told
+    assert np.array_equal(Images.model_validate(told).at(np.arange(told["count"])), indices)
     for other in (indices[::-1], np.delete(indices, 3), np.roll(indices, 1)):
-        assert index_summary(other) == {"count": len(other), "indices": "see the records"}
+        assert describe_images(other) == {"count": len(other), "indices": "see the records"}
 
 
 def test_a_store_that_was_begun_with_the_first_images_goes_on_with_them(model, tmp_path):
@@ -328,10 +326,10 @@ def test_a_store_that_was_begun_with_the_first_images_goes_on_with_them(model, t
     whole = certify(config(model, tmp_path / "whole", max_images=None, indices=range(6)))
     with open_store(tmp_path / "s", whole.identity, {}) as store:
         store.add(2, Record.from_row(whole.records.to_pylist()[2]))
-    run = prepare(asked, partial(_certify_plan, asked))
+    run = prepare_sampling(asked, asked.plan)
     shutil.copytree(tmp_path / "s", tmp_path / "begun")
     shutil.rmtree(tmp_path / "s")
-    assert run.indices.tolist() == run.reopen().indices.tolist() == list(range(6))
+    assert run.indices.tolist() == run.reopen()().indices.tolist() == list(range(6))
     (tmp_path / "begun").rename(tmp_path / "s")
     assert shards(certify(asked).folder) == shards(whole.folder)
 

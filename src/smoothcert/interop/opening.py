@@ -43,7 +43,7 @@ def open_records(path: Place, alpha: float | None = None, radius_column: str | N
 def open_votes(path: Place) -> Store:
     """Open what holds votes, as `open_records` does, or raise StoreError for a log, which holds answers only."""
     store = open_records(path)
-    if "log" in store.provenance:
+    if store.provenance.log is not None:
         raise StoreError(f"{path} is a log: it holds no votes, only answers, so nothing can be computed anew from it")
     return store
 
@@ -79,7 +79,7 @@ def write_flat(store: Store, path: Path) -> None:
         for name, values in votes.items():
             table = table.append_column(f"{stage}_{name}", pa.array(values, mask=n == 0))
     order = [*(name for name in table.column_names if name != "tallies"), "tallies"]
-    table = table.select(order).replace_schema_metadata({"smoothcert": json.dumps(store.identity)})
+    table = table.select(order).replace_schema_metadata({"smoothcert": json.dumps(store.identity.raw)})
     make_folder(path.parent)
     write_whole(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 

@@ -14,7 +14,7 @@ from smoothcert.io.paths import Place
 from smoothcert.report.shown import render_result, result_json
 from smoothcert.results.base import StoreResult, is_foreign
 from smoothcert.results.gather import read_result
-from smoothcert.store.manifest import is_store, record_count
+from smoothcert.store.manifest import is_store
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class Description:
             raise FileError(f"{path} is neither a store (manifest.json) nor a model directory (model.json)"
                             if path.exists() else f"there is no {path}")
         store = open_records(path, radius_column=radius_column)
-        form = "log" if "log" in store.provenance else "count file" if path.is_file() else "store"
+        form = "log" if store.provenance.log is not None else "count file" if path.is_file() else "store"
         facts = {"path": str(path), "is": f"{store.kind} {form}",
-                 "records": f"{store.num_records} of {record_count(store.identity)}", "complete": store.complete}
+                 "records": f"{store.num_records} of {store.identity.record_count}", "complete": store.complete}
         if store.num_records and not is_foreign(store):
             facts["off_grid_images"] = len(np.unique(store.column("index")[store.column("off_grid")]))
-        origin = {} if form == "log" else {"identity": store.identity, "provenance": store.provenance}
+        origin = {} if form == "log" else {"identity": store.identity.raw, "provenance": store.provenance.raw}
         try:
             return cls(facts, read_result(store), origin)
         except EmptyStoreError:

@@ -115,7 +115,7 @@ class Attack(StoreResult):
     @property
     def setting(self) -> dict[str, Any]:
         """The data set that its images are from."""
-        return {"data": self.store.identity["data"]}
+        return {"data": self.store.identity.data.raw}
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -128,27 +128,27 @@ class Attack(StoreResult):
 
     @property
     def sigma(self) -> float:
-        return self.store.identity["noise"]["sigma"]
+        return self.store.identity.noise.sigma
 
     @property
     def count(self) -> int:
         """Images that the run is to attack, done or not."""
-        return self.store.identity["images"]["count"]
+        return self.store.identity.images.count
 
     @property
     def attack(self) -> str:
         """The name of the attack."""
-        return self.store.identity["attack"]["name"]
+        return self.store.identity.attack.name
 
     @property
     def options(self) -> dict[str, Any]:
         """The options of the attack."""
-        return self.store.identity["attack"]["options"]
+        return self.store.identity.attack.options
 
     @property
-    def target(self) -> int | None:
+    def target(self) -> int | str | None:
         """The class that the attack is to reach; None where it only leaves the right one."""
-        return self.store.identity["attack"]["target"]
+        return self.store.identity.attack.target
 
     @property
     def axis(self) -> str:
@@ -165,7 +165,7 @@ class Attack(StoreResult):
     @property
     def has_looks(self) -> bool:
         """Its images were answered at several n."""
-        return isinstance(self.store.identity["procedure"]["n"], list)
+        return isinstance(self.store.identity.procedure.n, list)
 
     @cached_property
     def outcomes(self) -> "list[Outcome]":
@@ -232,8 +232,8 @@ def empirical_curve(
     Raises:
         InputError: an m, steps or n that the store does not have.
     """
-    attack, looks = store.identity["attack"], View.of(store).looks
-    chosen = {"m": pick("m", m, attack["m"]), "steps": pick("steps", steps, attack["steps"]), "n": pick("n", n, looks)}
+    attack, looks = store.identity.attack, View.of(store).looks
+    chosen = {"m": pick("m", m, attack.m), "steps": pick("steps", steps, attack.steps), "n": pick("n", n, looks)}
     points = [one for one in outcomes(store) if one.n == chosen["n"]
               and (one.size == 0 or (one.m, one.steps) == (chosen["m"], chosen["steps"]))]
     size, accuracy, changed, abstained = (
@@ -252,17 +252,17 @@ def pick(name: str, value: int | None, known: Sequence[int]) -> int:
 
 def axis_of(store: Store) -> str:
     """Return what the sizes of its attacks are: "eps", or "times" the certified radius."""
-    return "times" if "times" in store.identity["attack"] else "eps"
+    return "eps" if store.identity.attack.times is None else "times"
 
 
 def alpha_of(store: Store) -> float | None:
     """Return the level of its answers; None where they come from a mean softmax, without a test."""
-    return store.identity["procedure"].get("alpha")
+    return store.identity.procedure.alpha
 
 
 def norm_of(store: Store) -> str:
     """Return the norm that bounds its attacks."""
-    return store.identity["attack"]["options"].get("norm", "l2")
+    return str(store.identity.attack.options.get("norm", "l2"))
 
 
 @dataclass(frozen=True)
@@ -295,7 +295,7 @@ class View:
         check_records(store)
         alpha = alpha_of(store)
         if alpha is None:
-            looks, answers = (store.identity["procedure"]["n"],), store.column("prediction")[:, None]
+            looks, answers = (store.identity.procedure.raw["n"],), store.column("prediction")[:, None]
         else:
             looks, answers = look_answers(store, alpha)
         size, m, steps, index = (store.column(name) for name in (axis_of(store), "m", "steps", "index"))
@@ -310,7 +310,7 @@ class View:
             found = np.array([row_of.get(i, -1) for i in index.tolist()])
             unattacked[found >= 0] = answers[found[found >= 0]]
         return cls(looks, answers, store.column("label"), unattacked, store.column("attacked"),
-                   store.identity["attack"]["target"] is not None,
+                   store.identity.attack.target is not None,
                    np.stack([store.column("l2"), store.column("linf")], axis=1),
                    {key: np.array(rows[key]) for key in sorted(rows)})
 

@@ -10,6 +10,7 @@ from smoothcert.checks import one_line
 from smoothcert.classes import places_of
 from smoothcert.errors import EmptyStoreError, InputError, StoreError
 from smoothcert.stats import FixedPredict
+from smoothcert.store.identity import Identity
 from smoothcert.store.names import few, grouped
 from smoothcert.store.store import SHARD, Store
 
@@ -173,13 +174,13 @@ def check_kind(store: Store, *kinds: str, why: str = "") -> None:
 
 def is_foreign(store: Store) -> bool:
     """Return whether it was read from a log or a count file, which say little of how they were made."""
-    return "log" in store.provenance or "counts" in store.provenance
+    return bool({"log", "counts"} & store.provenance.raw.keys())
 
 
-def setting_of(identity: dict[str, Any]) -> dict[str, Any]:
+def setting_of(identity: Identity) -> dict[str, Any]:
     """Return an identity without the images it names, and without the seed, which independent streams may share."""
-    data = {name: value for name, value in identity["data"].items() if name != "sha256"}
-    return {name: value for name, value in {**identity, "data": data}.items()
+    data = {name: value for name, value in identity.raw.get("data", {}).items() if name != "sha256"}
+    return {name: value for name, value in {**identity.raw, "data": data}.items()
             if name not in ("images", "seed", "recertified_from")}
 
 
@@ -188,7 +189,7 @@ def look_answers(store: Store, alpha: float) -> tuple[tuple[int, ...], np.ndarra
 
     An answer is -1 where PREDICT abstains.
     """
-    plan, parts = FixedPredict(store.identity["procedure"]["n"], alpha), []
+    plan, parts = FixedPredict(store.identity.procedure.raw["n"], alpha), []
     for start in range(0, store.num_records, SHARD):
         histories = store.histories(start, SHARD)
         parts.append(np.stack([plan.judge([history[: k + 1] for history in histories]).prediction

@@ -85,7 +85,7 @@ class Result(StoreResult):
     @classmethod
     def of(cls, store: Store, name: str | None = None) -> Self:
         """Return the certificates of a store, as they were certified."""
-        return cls.build(store, name, store.identity["procedure"], store.column("prediction"),
+        return cls.build(store, name, store.identity.procedure.raw, store.column("prediction"),
                          store.column("radius") if "radius" in store.at_hand.column_names else None)
 
     @classmethod
@@ -101,11 +101,11 @@ class Result(StoreResult):
         if procedure.get("design") == "radii":
             decided = tuple(procedure["radii"]) if procedure.get("decided", True) else ()
         return cls(one_line(name or name_of(store.folder)), store.column("index"), np.asarray(radius),
-                   prediction == label, prediction < 0, store.identity["noise"]["sigma"], procedure["alpha"],
+                   prediction == label, prediction < 0, store.identity.noise.sigma, procedure["alpha"],
                    method and one_line(method), procedure.get("n") or procedure["n_max"], procedure["margin"], decided,
-                   setting_of({**store.identity, "procedure": procedure}), store.complete, label,
-                   norm=store.identity.get("norm", "l2"), printed=bool(store.identity.get("printed")),
-                   notes=tuple(map(one_line, store.provenance.get("notes", ()))), classes=store.class_names,
+                   setting_of(store.identity.replaced(procedure=procedure)), store.complete, label,
+                   norm=store.identity.norm or "l2", printed=store.identity.printed,
+                   notes=tuple(map(one_line, store.provenance.notes)), classes=store.class_names,
                    path=str(store.folder) if path is None else path)
 
     @classmethod

@@ -12,7 +12,7 @@ from smoothcert.errors import ConfigError, InputError, StoreError
 from smoothcert.interop.logs import seconds_of
 from smoothcert.results.base import check_kind, check_records
 from smoothcert.results.cost import LEVEL, Fleet, Forecast, Work, forecast
-from smoothcert.runs.run import BLOCK
+from smoothcert.runs.cluster import BLOCK
 from smoothcert.store.store import Store
 
 FEW = 100
@@ -156,7 +156,7 @@ def estimate_cost(asked: CostRequest, store: Store | None = None) -> Costing:
         ConfigError: without a pilot, samples and rate must be given. StoreError: see `Pilot`.
     """
     pilot = None if store is None else Pilot.of(store)
-    n0 = N0 if store is None else store.identity["procedure"].get("n0") or 0
+    n0 = N0 if store is None else store.identity.procedure.n0 or 0
     samples = asked.samples if asked.n is None else float(asked.n + n0)
     both_given = samples is not None and asked.rate is not None
     if pilot is not None and not both_given:
@@ -192,7 +192,7 @@ def _notes(asked: CostRequest, work: Work, store: Store | None) -> list[str]:
     if work.pilot == 1:
         notes.append("a pilot of one image shows no spread: there is no interval")
     elif (store is not None and asked.is_measured and work.pilot < FEW
-          and store.identity["procedure"].get("design") in ("radii", "sequential")):
+          and store.identity.procedure.design in ("radii", "sequential")):
         notes.append(f"a few hard images take most samples of a sequential run, and a pilot of {work.pilot} may have "
                      f"none of them: take {FEW} images or more")
     return notes

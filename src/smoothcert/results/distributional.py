@@ -77,19 +77,19 @@ class Robustness(StoreResult):
             StoreError: a store of another kind, counts that are not fit (see `errors_in`), or no image is done.
         """
         check_records(store)
-        level = store.identity["procedure"]["alpha"] if alpha is None else check_probability("alpha", alpha)
-        run, name = store.identity.get("distributional"), one_line(name or name_of(store.folder))
-        rho = tuple(store.provenance.get("rho", RHO))
-        if run is None or run["loss"] == "0-1":
+        level = store.identity.procedure.alpha if alpha is None else check_probability("alpha", alpha)
+        run, name = store.identity.distributional_or_none, one_line(name or name_of(store.folder))
+        rho = RHO if store.provenance.rho is None else tuple(store.provenance.rho)
+        if run is None or run.loss == "0-1":
             errors, n = errors_in(store)
-            certificate = certificate_from_counts(errors, n, store.identity["noise"]["sigma"], level)
+            certificate = certificate_from_counts(errors, n, store.identity.noise.sigma, level)
             return cls(name, "0-1", 1.0, certificate.sigma, level, certificate.images, certificate,
                        {}, {}, rho, store.complete, path=str(store.folder),
                        remarks=unseen_classes(store.column("label"), store.class_names))
         records = _Records(store)
-        forms = FORMS if store.identity["records_per_image"] > 1 else ()
-        bounds = {form: records.bound(form, level) for form in forms if run["gamma"]}
-        return cls(name, run["loss"], run["ceiling"], records.sigma, level, records.images,
+        forms = FORMS if store.identity.records_per_image > 1 else ()
+        bounds = {form: records.bound(form, level) for form in forms if run.gamma}
+        return cls(name, run.loss, run.ceiling, records.sigma, level, records.images,
                    records.certificate(level), bounds, {form: records.find_worst(form) for form in forms}, rho,
                    store.complete, side_by_side(bounds["outside"], bounds["inside"]) if bounds else None,
                    records.equivalent(), records.remarks(), str(store.folder))
@@ -162,9 +162,9 @@ class _Records:
     """The records of a distributional run over a model: those of the images that have all of theirs."""
 
     def __init__(self, store: Store):
-        self.store, self.run, self.sigma = store, store.identity["distributional"], store.identity["noise"]["sigma"]
+        self.store, self.run, self.sigma = store, store.identity.distributional, store.identity.noise.sigma
         index, times = np.unique(store.column("index"), return_counts=True)
-        whole = index[times == store.identity["records_per_image"]]
+        whole = index[times == store.identity.records_per_image]
         if not len(whole):
             raise EmptyStoreError(f"{store.folder} has no image with all its records yet: let its run finish some")
         self.images = len(whole)
@@ -188,16 +188,16 @@ class _Records:
         return LossMoments(n, self.values(setting, "mean"), self.values(setting, "variance"))
 
     def certificate(self, alpha: float) -> ClosedCertificate | None:
-        ceiling = self.run["ceiling"]
+        ceiling = self.run.ceiling
         if ceiling is None:
             return None
-        moments = self.moments(Setting("outside", None), self.store.identity["procedure"]["n"])
+        moments = self.moments(Setting("outside", None), self.store.identity.procedure.raw["n"])
         return certificate_from_moments(moments, self.sigma, ceiling, alpha)
 
     def bound(self, form: str, alpha: float) -> SurrogateBound:
         """Return the bound over the gammas that were named for it."""
-        search = self.run["search"]
-        settings = [Setting(form, gamma) for gamma in self.run["gamma"]]
+        search = self.run.search
+        settings = [Setting(form, gamma) for gamma in self.run.gamma]
         standings = [standing_of(setting, self.run, self.sigma) for setting in settings]
         ends = []
         for setting in settings:
@@ -205,20 +205,20 @@ class _Records:
             has_certificate = not np.isnan(steep).any()
             ends.append(Ends(loss, cost, slope, self.moments(setting, search["check"]), steep) if has_certificate
                         else Ends(loss, cost, slope))
-        terms = Terms(self.run["ceiling"], self.sigma if form == "outside" else None,
-                      math.prod(self.store.identity["data"]["shape"]), alpha, search["tolerance"])
-        return bound_from(self.run["gamma"], ends, standings, terms)
+        terms = Terms(self.run.ceiling, self.sigma if form == "outside" else None,
+                      math.prod(self.store.identity.data.shape), alpha, search["tolerance"])
+        return bound_from(self.run.gamma, ends, standings, terms)
 
     def find_worst(self, form: str) -> WorstCase:
         """Return where all ascents ended, and before them the images as they are."""
-        gammas = sorted({*self.run["gamma"], *self.run["gamma_adv"]}, reverse=True)
+        gammas = sorted({*self.run.gamma, *self.run.gamma_adv}, reverse=True)
         settings = [Setting(form, gamma) for gamma in (None, *gammas)]
         means = [[float(self.values(setting, name).mean()) for setting in settings] for name in ("cost", "loss")]
         return WorstCase(np.array([math.inf, *gammas]), *np.array(means))
 
     def equivalent(self) -> dict[float, float]:
         """Return by gamma the root mean square move of the short ascents, where the run made them."""
-        asked = self.run["gamma"] if self.run.get("eps_equivalent") else []
+        asked = self.run.gamma if self.run.eps_equivalent else []
         return {gamma: math.sqrt(float(self.values(Setting("equivalent", gamma), "cost").mean())) for gamma in asked}
 
 

@@ -69,15 +69,15 @@ class Predicted(StoreResult):
     def of(cls, store: Store, name: str | None = None) -> Self:
         """Return the answers of a `predict` store, or raise StoreError where it has none."""
         check_records(store)
-        procedure = store.identity["procedure"]
-        n = procedure.get("n") or procedure["n_max"]
+        procedure = store.identity.procedure
+        n = procedure.n or procedure.n_max
         label, answers = store.column("label"), store.column("prediction")[:, None]
         looks = n if isinstance(n, list) else [n]
         if len(looks) > 1:
-            looks, answers = look_answers(store, procedure["alpha"])
+            looks, answers = look_answers(store, procedure.alpha)
         at_looks = [cls(one_line(name or name_of(store.folder)), store.column("index"), given == label, given < 0,
-                        label, store.identity["noise"]["sigma"], procedure["alpha"], look, setting_of(store.identity),
-                        store.complete, tuple(map(one_line, store.provenance.get("notes", ()))), store.class_names,
+                        label, store.identity.noise.sigma, procedure.alpha, look, setting_of(store.identity),
+                        store.complete, tuple(map(one_line, store.provenance.notes)), store.class_names,
                         path=str(store.folder))
                     for look, given in zip(looks, answers.T, strict=True)]
         return replace(at_looks[-1], earlier=tuple(at_looks[:-1]))

@@ -10,7 +10,7 @@ from smoothcert.errors import StoreError
 from smoothcert.results.attacks import View, alpha_of, axis_of, norm_of, pick
 from smoothcert.stats import proved_level
 from smoothcert.stats.tails import tail
-from smoothcert.store.comparing import check_certificates
+from smoothcert.store.certificates import check_certificates
 from smoothcert.store.store import Store
 
 
@@ -102,7 +102,7 @@ def beside(store: Store, certified: Store) -> list[Beside]:
     radius, answer = _certificates(store, certified)
     is_right = answer == store.column("label")
     # an l_inf ball of radius 1 lies in the l2 ball of radius sqrt(d)
-    l2_per_eps = math.sqrt(math.prod(store.identity["data"]["shape"])) if norm_of(store) == "linf" else 1.0
+    l2_per_eps = math.sqrt(math.prod(store.identity.data.shape)) if norm_of(store) == "linf" else 1.0
     found = []
     for (size, m, steps), rows in view.settings.items():
         claimed = is_right[rows] & (radius[rows] >= size * l2_per_eps)
@@ -133,8 +133,8 @@ def violations(store: Store, certified: Store, n: int | None = None) -> Violatio
     index, given = store.column("index")[inside], view.answers[inside, look]
     changed = (given >= 0) & (given != answer[inside])
     _, pairs = np.unique(index, return_counts=True)
-    proved, answer_alpha = certified.identity["procedure"], store.identity["procedure"]["alpha"]
-    certificate = proved_level(proved["method"], proved["alpha"])
+    proved, answer_alpha = certified.identity.procedure, alpha_of(store)
+    certificate = proved_level(proved.method, proved.alpha)
     images, most = certified.num_records, int(pairs.max(initial=0))
     expected = images * most * certificate + len(index) * answer_alpha
     images_changed = len(np.unique(index[changed]))

@@ -38,9 +38,9 @@ def stored_estimates(
 
 
 def _estimate(store: Store, config: RunConfig) -> Estimate:
-    shape: Any = tuple(store.identity["data"]["shape"])
-    front: DenoisedClassifier = fronted(lambda images: images, config, shape, store.identity["noise"]["sigma"])
-    normals = generator_normals(torch.Generator().manual_seed(int(store.identity["seed"]) % 2**63))
+    shape: Any = tuple(store.identity.data.shape)
+    front: DenoisedClassifier = fronted(lambda images: images, config, shape, store.identity.noise.sigma)
+    normals = generator_normals(torch.Generator().manual_seed(store.identity.seed % 2**63))
 
     def estimate(noisy: np.ndarray) -> np.ndarray:
         with torch.no_grad():

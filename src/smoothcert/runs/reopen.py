@@ -15,7 +15,7 @@ from smoothcert.data.named import DATA_DIR_VARIABLE, HUB_SETS
 from smoothcert.errors import InputError
 from smoothcert.runs.images import in_classes_of
 from smoothcert.smoothing import evaluation
-from smoothcert.store.sameness import differences, without_unrecorded
+from smoothcert.store.comparison import differences, without_unrecorded
 from smoothcert.store.store import Store
 
 
@@ -33,17 +33,17 @@ def stored_data(
     Raises:
         InputError: it must be named, or is another one. FileError, DataError: it cannot be read.
     """
-    told = store.identity["data"]
-    if not told:
+    if not store.identity.data_or_none.raw:
         raise InputError(f"{store.folder} does not say which data set it is of: this needs a store")
-    name = data or told["name"]
+    told = store.identity.data
+    name = data or told.name
     if name in HUB_SETS and not (data_dir or os.environ.get(DATA_DIR_VARIABLE)):
         raise InputError(f"the images of {store.folder} are those of {name}: give --data-dir, or set "
                          f"{DATA_DIR_VARIABLE}")
     if data is None and name not in ("digits", *HUB_SETS):
         raise InputError(f"the images of {store.folder} came from {name!r}: give --data parquet:PATH or "
                          f"imagefolder:PATH")
-    images = open_data(name, told["split"], data_dir=data_dir, resize=resize, crop=crop,
+    images = open_data(name, told.split, data_dir=data_dir, resize=resize, crop=crop,
                        num_classes=store.num_classes, numeric_classes=numeric_classes)
     return in_classes_of(store, images)
 
@@ -55,14 +55,14 @@ def stored_answers(store: Store, model: str, *, weights: str = "best", trust: bo
     Raises:
         InputError: another model. FileError, ModelError: it cannot be opened.
     """
-    shape: Any = tuple(store.identity["data"]["shape"])
-    stored = store.identity["model"]
+    shape: Any = tuple(store.identity.data.shape)
+    stored = store.identity.model
     opened = open_classifier(model, shape, store.num_classes, classes=store.class_names, weights=weights, trust=trust,
-                             output=stored.get("output"))
-    found = differences({"model": stored}, {"model": opened.identity})
-    if stored["by"] != "id" and without_unrecorded(found, store.identity):
-        raise InputError(f"{model} is not the model of {store.folder}: the store names {stored['by']} "
-                         f"{stored.get('sha256', '')[:12]}, this one is {opened.identity['by']} "
+                             output=stored.output)
+    found = differences({"model": stored.raw}, {"model": opened.identity})
+    if stored.by != "id" and without_unrecorded(found, store.identity.raw):
+        raise InputError(f"{model} is not the model of {store.folder}: the store names {stored.by} "
+                         f"{(stored.sha256 or '')[:12]}, this one is {opened.identity['by']} "
                          f"{opened.identity.get('sha256', '')[:12]}")
 
     def answers(images: np.ndarray) -> np.ndarray:

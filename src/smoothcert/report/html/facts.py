@@ -37,7 +37,7 @@ ASSUMES = (
 def settings(run: PageRun) -> list[tuple[str, str]]:
     """Return what was certified, how, and with what, in (name, value) lines."""
     result = run.result
-    identity, origin = run.store.identity, run.store.provenance
+    identity, origin = run.store.identity, run.store.provenance.raw
     lines = [("images", f"{result.images:,}"), ("sigma", sigma_words(result.sigma)),
              ("method", result.method or "?"), ("alpha", alpha_words(result.alpha)),
              ("samples an image, at most", f"{result.n:,}" if result.n else "?")]
@@ -45,15 +45,15 @@ def settings(run: PageRun) -> list[tuple[str, str]]:
         lines.append(("margin tau", f"{result.margin:g}"))
     if is_foreign(run.store):
         return [*lines, ("read from", ", ".join(str(origin[name]) for name in ("log", "counts") if name in origin))]
-    data, model = identity["data"], identity["model"]
+    data, model = identity.data, identity.model
     lines += [
-        ("model", f"{origin.get('model', '')} (by {model['by']}: {model.get('sha256') or model.get('id')})"),
-        ("data", f"{data['name']}, {data['split']}, images {tuple(data['shape'])}"),
-        ("SHA-256 of the data", data["sha256"]), ("which images", _flat(identity["images"])),
-        ("noise", _flat(identity["noise"])), ("seed", str(identity["seed"])),
-        ("procedure", _flat(identity["procedure"])),
-        ("computed in", ", ".join(f"{name} {identity[name]}" for name in ("space", "engine", "precision", "device")
-                                  if name in identity)),
+        ("model", f"{origin.get('model', '')} (by {model.by}: {model.sha256 or model.id})"),
+        ("data", f"{data.name}, {data.split}, images {tuple(data.shape)}"),
+        ("SHA-256 of the data", data.sha256), ("which images", _flat(identity.images.raw)),
+        ("noise", _flat(identity.noise.raw)), ("seed", str(identity.seed)),
+        ("procedure", _flat(identity.procedure.raw)),
+        ("computed in", ", ".join(f"{name} {identity.raw[name]}" for name in
+                                  ("space", "engine", "precision", "device") if name in identity.raw)),
     ]
     lines += [(name, _flat(origin[name]) if isinstance(origin[name], dict) else str(origin[name]))
               for name in ("versions", "machine") if name in origin]
@@ -93,21 +93,21 @@ def warnings(run: PageRun) -> list[str]:
 
 def _store_warnings(store: Store) -> list[str]:
     identity, found = store.identity, []
-    if (precision := identity.get("precision", "float32")) != "float32":
+    if (precision := identity.precision or "float32") != "float32":
         found.append(f"Reduced precision ({precision}): what is certified is the classifier computed in {precision}, "
-                     f"with its batches of {identity.get('batch_size', 'that size')}. Another precision is another "
+                     f"with its batches of {identity.batch_size or 'that size'}. Another precision is another "
                      f"classifier.")
-    if identity["noise"]["kind"] == "gaussian":
+    if identity.noise.kind == "gaussian":
         found.append("Noise of floating-point numbers, not on a grid: rounding could in principle let a noisy copy "
                      "tell its centre, which the theorem does not consider.")
     elif off := int(store.column("off_grid").sum()):
         found.append(f"{off:,} of {store.num_records:,} images are off the noise's grid (their pixels are no "
-                     f"multiples of 1/{identity['noise']['levels']}): certified as given, and flagged.")
-    if identity["model"]["by"] in ("id", "probe"):
+                     f"multiples of 1/{identity.noise.levels}): certified as given, and flagged.")
+    if identity.model.by in ("id", "probe"):
         found.append({"id": "The model is known by the name it was given alone; its weights were not hashed.",
                       "probe": "The model is known by its answers to fixed inputs alone; its weights were not hashed."}
-                     [identity["model"]["by"]])
-    if "recertified_from" in identity:
+                     [identity.model.by])
+    if identity.recertified_from is not None:
         found.append("These certificates were recomputed from stored counts. They hold if alpha, method and margin "
                      "were chosen without looking at those counts.")
     return found
@@ -127,11 +127,11 @@ def untested(found: SelfTest, runs: Sequence[PageRun]) -> list[tuple[str, str]]:
         tested.add("engine exact")
     lines = []
     for run in runs:
-        identity, versions = run.store.identity, run.store.provenance.get("versions")
-        used = [f"{name} {version}" for name, version in versions.items()] if isinstance(versions, dict) else []
-        asked = {"noise": identity.get("noise", {}).get("kind"), "precision": identity.get("precision"),
-                 "device": identity.get("device"), "engine": identity.get("engine")}
-        used += [f"{name} {value}" for name, value in asked.items() if value is not None]
+        identity = run.store.identity
+        used = [f"{name} {version}" for name, version in run.store.provenance.versions.items()]
+        asked = {"noise": identity.noise.kind, "precision": identity.precision, "device": identity.device,
+                 "engine": identity.engine}
+        used += [f"{name} {value}" for name, value in asked.items() if value]
         if other := [words for words in used if words not in tested]:
             lines.append((run.name, f"made with {', '.join(other)}, which this selftest did not test."))
     return lines
