@@ -77,7 +77,7 @@ class Robustness(StoreResult):
             StoreError: a store of another kind, counts that are not fit (see `errors_in`), or no image is done.
         """
         check_records(store)
-        level = store.identity.procedure.alpha if alpha is None else check_probability("alpha", alpha)
+        level = store.identity.procedure.raw["alpha"] if alpha is None else check_probability("alpha", alpha)
         run, name = store.identity.distributional_or_none, one_line(name or name_of(store.folder))
         rho = RHO if store.provenance.rho is None else tuple(store.provenance.rho)
         if run is None or run.loss == "0-1":
@@ -196,7 +196,7 @@ class _Records:
 
     def bound(self, form: str, alpha: float) -> SurrogateBound:
         """Return the bound over the gammas that were named for it."""
-        search = self.run.search
+        search = self.run.search or {}
         settings = [Setting(form, gamma) for gamma in self.run.gamma]
         standings = [standing_of(setting, self.run, self.sigma) for setting in settings]
         ends = []
