@@ -30,8 +30,8 @@ VERBS = {
     "certify-radii": ["certify", "--n-max", "400", "--radii", "0.1,0.25"],
     "predict": ["predict", "--n", "100,200"],
     "attack": ["attack", "--eps", "0.25,0.5", "--m", "2", "--steps", "2", "--n", "100"],
-    "attack-soft": ["attack", "--eps", "0.25", "--m", "2", "--steps", "2", "--n", "16", "--answer", "soft"],
-    "distributional": ["distributional", "--loss", "clipped", "--n", "50", "--gamma", "8", "--rho", "0.25,0",
+    "attack-soft": ["attack", "--eps", "0.25", "--m", "2", "--steps", "2", "--n", "16", "--answer", "softmax"],
+    "distributional": ["distributional", "--loss", "clipped", "--n", "50", "--gamma", "8", "--rho", "0,0.25",
                        "--search-option", "steps=2", "--search-option", "draws=2"],
 }
 
