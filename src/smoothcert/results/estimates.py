@@ -7,7 +7,7 @@ import numpy as np
 
 from smoothcert.checks import check_count
 from smoothcert.errors import InputError
-from smoothcert.noise import Noise, sample
+from smoothcert.noise import Noise
 
 Estimate = Callable[[np.ndarray], np.ndarray]
 """Noisy images (N, C, H, W) float32 -> estimates of the clean ones, of the same shape."""
@@ -93,7 +93,7 @@ def noisy_copies(image: np.ndarray, noise: Noise, count: int, seed: int, key: in
     """The first copies that (seed, key, stage) draws around an image: float32 (count, C, H, W), not clipped."""
     copies = np.empty((count, image.size), dtype=np.float32)
     centre = noise.centre(image)
-    sample(noise, centre, noise.stream(seed, key, stage, centre), copies)
+    noise.fill(copies, centre, noise.stream(seed, key, stage, centre))
     return copies.reshape(count, *image.shape)
 
 

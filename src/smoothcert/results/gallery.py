@@ -100,7 +100,7 @@ def gallery_of(store: Store, images_of: ImagesOf, count: int) -> Gallery:
 
 def is_lossy(images: Images, indices: np.ndarray) -> bool:
     """Whether any of these images is stored as JPEG."""
-    return any(images.source.stored(int(i)).startswith(_JPEG) for i in indices)
+    return any(images.source.read_raw(int(i)).startswith(_JPEG) for i in indices)
 
 
 def cut(radius: float) -> str:

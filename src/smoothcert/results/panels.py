@@ -7,7 +7,7 @@ import numpy as np
 
 from smoothcert.checks import check_positive
 from smoothcert.errors import InputError
-from smoothcert.noise import Noise, build_noise, sample
+from smoothcert.noise import Noise, build_noise
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def noisy_copy(image: np.ndarray, noise: Noise, seed: int, key: int, stage: str 
     """The first noisy copy that (seed, key, stage) draws around an image: float32, of its shape, not clipped."""
     copy = np.empty((1, image.size), dtype=np.float32)
     centre = noise.centre(image)
-    sample(noise, centre, noise.stream(seed, key, stage, centre, format=format), copy)
+    noise.fill(copy, centre, noise.stream(seed, key, stage, centre, format=format))
     return copy.reshape(image.shape)
 
 

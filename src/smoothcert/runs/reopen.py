@@ -10,8 +10,7 @@ import torch
 
 from smoothcert.classifiers.classifier import open_classifier
 from smoothcert.data import ImageData
-from smoothcert.data.load import open_data
-from smoothcert.data.named import DATA_DIR_VARIABLE, HUB_SETS
+from smoothcert.data.load import DATA_DIR_VARIABLE, HUB_SETS, open_data
 from smoothcert.errors import InputError
 from smoothcert.runs.images import in_classes_of
 from smoothcert.smoothing import evaluation
