@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ from typer.testing import CliRunner
 from smoothcert.cli.main import app
 from smoothcert.cli.output import number_list
 from smoothcert.errors import FileError, InputError, StoreError
-from smoothcert.interop import named, open_records, read_counts, read_log, write_counts, write_log
+from smoothcert.interop import name_inputs, open_records, read_counts, read_log, write_counts, write_log
 from smoothcert.interop.logs import rounded_down, seconds_of
-from smoothcert.report.gather import gather
 from smoothcert.results.certified import Result
+from smoothcert.results.gather import gather
 from smoothcert.stats import certify_counts, predict_counts
 from smoothcert.store.recertify import recertify
 from smoothcert.store.records import Record, Tally
@@ -195,8 +196,9 @@ def test_what_has_no_counts_is_not_certified_again(tmp_path):
     assert "no votes" in run("recertify", path, code=1).stderr
     with pytest.raises(StoreError, match="no votes"):
         write_counts(read_log(path), tmp_path / "c.npz")
-    sequential = store(tmp_path / "s")
-    sequential.identity["procedure"]["design"] = "radii"
+    fixed = store(tmp_path / "s")
+    told = fixed.identity.replace(procedure={**fixed.identity.procedure.raw, "design": "radii"})
+    sequential = replace(fixed, identity=told)
     with pytest.raises(StoreError, match="sequential"):
         write_counts(sequential, tmp_path / "c.npz")
 
@@ -226,7 +228,7 @@ def test_export_to_a_table(tmp_path, kind):
         assert table[f"{stage}_n"].to_pylist() == counts.sum(axis=1).tolist()
         assert table[f"{stage}_top"].to_pylist() == counts.argmax(axis=1).tolist()
         assert table[f"{stage}_top_votes"].to_pylist() == counts.max(axis=1).tolist()
-    assert json.loads(table.schema.metadata[b"smoothcert"]) == whole.identity
+    assert json.loads(table.schema.metadata[b"smoothcert"]) == whole.identity.raw
     write_log(whole, tmp_path / "a.tsv")
     run("export", tmp_path / "a.tsv", "-o", tmp_path / "b.parquet")
     assert pq.read_table(tmp_path / "b.parquet")["prediction"].equals(table["prediction"])
@@ -234,13 +236,13 @@ def test_export_to_a_table(tmp_path, kind):
 
 def test_names_differ_and_methods_are_told(tmp_path):
     paths = [tmp_path / part / "s.tsv" for part in ("a", "b")]
-    assert [one.name for one in named(map(str, paths))] == ["a/s", "b/s"]
-    told = named([f"ours={paths[0]}", str(paths[1])])
+    assert [one.name for one in name_inputs(map(str, paths))] == ["a/s", "b/s"]
+    told = name_inputs([f"ours={paths[0]}", str(paths[1])])
     assert [one.group for one in told] == ["ours", ""]
-    assert [one.name for one in named(["run", "run.tsv", "run.npz"])] == ["run", "run.tsv", "run.npz"]
+    assert [one.name for one in name_inputs(["run", "run.tsv", "run.npz"])] == ["run", "run.tsv", "run.npz"]
     odd = tmp_path / "x=1"
     odd.mkdir()
-    assert named([str(odd)])[0].path == odd
+    assert name_inputs([str(odd)])[0].path == odd
     assert number_list("radii", "2/255, 0.5,1") == [2 / 255, 0.5, 1]
     for wrong in ("a", "1/0"):
         with pytest.raises(InputError, match="radii"):

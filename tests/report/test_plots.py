@@ -16,7 +16,7 @@ from smoothcert.cli.main import app
 from smoothcert.cli.plot import PLOTS
 from smoothcert.errors import InputError, SmoothcertError, StoreError, UnknownNameError
 from smoothcert.noise import build_noise, open_stream
-from smoothcert.report.html import gathered, report_page
+from smoothcert.report.html import report_page
 from smoothcert.report.plots.counts import draw_wall
 from smoothcert.report.plots.kinds import KINDS, Request, open_request, picture
 from smoothcert.report.plots.lines import Empirical, Envelopes, Observed, draw_curves, draw_empirical, draw_envelopes
@@ -26,6 +26,7 @@ from smoothcert.results.certified import Result
 from smoothcert.results.curves import certified_curve
 from smoothcert.results.estimates import Estimates
 from smoothcert.results.gallery import gallery_of
+from smoothcert.results.gather import gather_page
 from smoothcert.results.panels import average_pooled, noise_panels, noisy_copy, resolution_study
 from smoothcert.results.regions import decision_regions
 from smoothcert.results.studies import (
@@ -204,7 +205,8 @@ def test_attacks_on_other_data_or_images_are_not_to_be_compared(tmp_path, kind, 
         save(figure, tmp_path / f"{k}.svg", "Title")
     assert (tmp_path / "0.svg").read_bytes() == (tmp_path / "1.svg").read_bytes()
     assert figure.get_suptitle().startswith("Title\nNot to be compared")
-    page = report_page(gathered([str(store), str(path)], None).runs, attacks=gathered([str(path), str(store)], None)[1])
+    found = gather_page([str(store), str(path)], None)
+    page = report_page(found.runs, attacks=found.attacks)
     assert words in page
 
 

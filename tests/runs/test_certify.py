@@ -14,15 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
+from printed import plain, store_text, table
 from smoothcert import SmoothedClassifier
 from smoothcert.classifiers.folder import read_network
 from smoothcert.data import load_data, take_evenly
 from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
-from smoothcert.report.listings import render_predictions
-from smoothcert.report.tables import render, summary
 from smoothcert.results.certified import Result, default_radii
 from smoothcert.results.curves import certified_curve
-from smoothcert.results.predictions import Predicted, prediction_text
+from smoothcert.results.predictions import Predicted
 from smoothcert.runs.certify import certify, predict, prepare_sampling
 from smoothcert.runs.options import CertifyConfig, PredictConfig
 from smoothcert.store.identity import Images, describe_images
@@ -92,9 +91,9 @@ def test_several_n_are_looks_at_one_sample(model, tmp_path):
         alone = Predicted.of(stores[look.n])
         assert (look.n, look.correct.tolist(), look.abstained.tolist()) == (
             alone.n, alone.correct.tolist(), alone.abstained.tolist())
-    shown = render_predictions([Predicted.of(both)], 0.05, "csv").splitlines()
+    shown = table([Predicted.of(both)], style="csv").splitlines()
     assert [line.split(",")[5] for line in shown] == ["n", "100", "400"]
-    assert "at n 100: accuracy" in prediction_text(both)
+    assert [line.split()[4] for line in store_text(both).splitlines()[1:3]] == ["100", "400"]
     with pytest.raises(ConfigError, match="ascending"):
         PredictConfig.checked({**told, "n": "400,100", "out": tmp_path / "c"})
 
@@ -306,8 +305,8 @@ def test_images_of_a_folder_sorted_by_class_show_every_class_in_training_and_aft
         asked = TrainConfig.checked({"data": data, "sigma": 0.25, "max_images": 6, "validation": 0, "out": "unused"})
         assert split_indices(load_data(data), asked)[0].tolist() == store.column("index").tolist()
     first = predict(PredictConfig.checked({**told, "indices": range(6), "out": tmp_path / "first"}))
-    assert "6 images show 1 of the 3 classes (a), and the figures speak of no other" in prediction_text(first)
-    assert "classes" not in prediction_text(store)
+    assert "6 images show 1 of the 3 classes (a), and the figures speak of no other" in store_text(first)
+    assert "classes" not in store_text(store)
 
 
 @pytest.mark.parametrize("told", [
@@ -389,14 +388,14 @@ class TestSequentialStores:
     def test_tables_print_decided_radii_and_call_the_rest_a_lower_bound(self, decided):
         result = Result.of(decided)
         assert default_radii([result]) == [0.1, 0.2]
-        text = render([result], [0.1, 0.15], 0.05, "text")
+        text = table([result], [0.1, 0.15])
         assert "lower bound" in text
         assert "ACR >= " in text
         cells = next(line for line in text.splitlines() if line.startswith("certified accuracy")).split()[-2:]
         assert not cells[0].startswith(">=")
         assert cells[1].startswith(">=")
         assert certified_curve(result).name.endswith("(lower bound)")
-        told = summary(result, [0.1], 0.05)
+        told = plain(result, [0.1])
         assert told["lower_bound"]
         assert told["decided"] == (0.1, 0.2)
         answers, procedure = recertify(decided, alpha=1e-5)

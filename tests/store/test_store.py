@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from printed import gathered_table
 from smoothcert.errors import FileError, IdentityError, StoreError
 from smoothcert.io.files import write_text
-from smoothcert.report.gather import gather, table_text
 from smoothcert.results.certified import Result
+from smoothcert.results.gather import gather
 from smoothcert.results.votes import votes_of
 from smoothcert.stats import certify_counts
 from smoothcert.store import store as store_module
@@ -313,7 +314,7 @@ def test_tallies_are_parsed_when_they_are_asked_for_and_once(tmp_path, monkeypat
         for position in range(20):
             store.add(position, written[position])
     parsed = _parsed(monkeypatch)
-    text = table_text(gather([str(tmp_path / "s")]), [0.5], 0.05, "text", False)
+    text = gathered_table(gather([str(tmp_path / "s")]), [0.5])
     assert sorted(parsed) == sorted(set(schema("certify").names) - {"tallies"})
     store = read_store(tmp_path / "s")
     told = Result.of(store)

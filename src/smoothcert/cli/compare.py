@@ -21,11 +21,11 @@ def compare(
     as_json: JsonFlag = False,
 ) -> None:
     """Compare two runs image by image: differences of certified accuracy, with paired intervals."""
-    from smoothcert.report.gather import compared, gather
-    from smoothcert.report.listings import comparison_content, render_comparison
+    from smoothcert.report.certified import render_comparison
+    from smoothcert.results.gather import compare_gathered, gather
 
     form = format_of(style, as_json)
     runs = gather([first, second], alpha=alpha, norm=norm, dimension=dimension, radius_column=radius_column,
-                  whole=True)
-    found = compared(runs, number_list("radii", radii), rho)
-    emit(json.dumps(comparison_content(found)) if as_json else render_comparison(found, form), out)
+                  strict=True)
+    found = compare_gathered(runs, number_list("radii", radii), rho)
+    emit(json.dumps(found.to_json()) if as_json else render_comparison(found, form), out)

@@ -38,9 +38,10 @@ def cost(
 ) -> None:
     """Forecast time and price of a run, from a pilot's store or from given samples an image and samples/s."""
     from smoothcert.io.paths import place
-    from smoothcert.report.cost_table import Asked, costing, costing_content, costing_text
+    from smoothcert.report.cost import render_cost
+    from smoothcert.results.costing import CostRequest, estimate_cost
     from smoothcert.store.store import read_store
 
-    asked = Asked(images, n, samples, rate, machines, workers, block, startup, preemptions, price)
-    told = costing(asked, None if store is None else read_store(place(store)))
-    say(json.dumps(costing_content(told)) if as_json else costing_text(told))
+    asked = CostRequest(images, n, samples, rate, machines, workers, block, startup, preemptions, price)
+    found = estimate_cost(asked, None if store is None else read_store(place(store)))
+    say(json.dumps(found.to_json()) if as_json else render_cost(found))

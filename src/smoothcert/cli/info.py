@@ -21,7 +21,7 @@ def info(
 ) -> None:
     """Say what a store, a log, a count file or a model directory is: identity, origin, progress."""
     from smoothcert.io.paths import place
-    from smoothcert.report.describe import described, outline
+    from smoothcert.report.describe import Description
 
-    facts = described(place(path), radius_column)
-    emit(json.dumps(facts, indent=2) if as_json else outline(facts), out)
+    found = Description.of(place(path), radius_column)
+    emit(json.dumps(found.to_json(), indent=2) if as_json else found.to_text(), out)

@@ -1,12 +1,16 @@
-"""What verbs that print share: where to, and numbers, which may be fractions."""
+"""Printing: results, text and files; and options that take numbers, which may be fractions."""
 
+import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from smoothcert.checks import printable, real_number
 from smoothcert.errors import InputError
+
+if TYPE_CHECKING:
+    from smoothcert.results.base import Points, StoreResult
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write there instead of printing.")]
 
@@ -17,6 +21,13 @@ def say(text: str, err: bool = False) -> None:
     Names and notes are often those of a stranger's store, so what a terminal would obey is shown as an escape.
     """
     typer.echo(printable(text), err=err)
+
+
+def say_result(result: "StoreResult", points: "Points", as_json: bool) -> None:
+    """Print the figures of one store, as every verb that shows them does."""
+    from smoothcert.report.shown import render_result, result_json
+
+    say(json.dumps(result_json(result, points)) if as_json else render_result(result, points))
 
 
 def emit(content: str, out: Path | None) -> None:

@@ -36,8 +36,11 @@ def recertify(
     """Recompute certificates from stored counts, at another alpha, method or margin; needs no model."""
     from smoothcert.interop import open_votes
     from smoothcert.io.paths import place
-    from smoothcert.report.tables import render, summary
-    from smoothcert.results.certified import Result, default_radii
+    from smoothcert.report.shown import render
+    from smoothcert.results.base import Points
+    from smoothcert.results.certified import Result
+    from smoothcert.results.gather import put_side_by_side
+    from smoothcert.store.names import name_of
     from smoothcert.store.recertify import recertify as run
     from smoothcert.store.recertify import write_recertified
 
@@ -46,10 +49,10 @@ def recertify(
         raise InputError("give either --margin or --no-margin")
     stored, to = open_votes(place(store)), place(out) if out else None
     answers, procedure = run(stored, alpha, method, None if no_margin else "stored" if margin is None else margin)
-    name = to.name if to else None
-    result = Result.build(stored, name, procedure, answers.prediction, answers.radius)
-    grid = number_list("radii", radii) or default_radii([result])
-    shown = json.dumps(summary(result, grid, rho)) if as_json else render([result], grid, rho, form)
+    name, kept = (name_of(to), str(to)) if to else (None, "")
+    result = Result.build(stored, name, procedure, answers.prediction, answers.radius, kept)
+    runs = put_side_by_side([result], Points(tuple(number_list("radii", radii)), rho))
+    shown = json.dumps(runs.to_json()[0]) if as_json else render([runs], form)
     if to:
         write_recertified(to, stored, answers, procedure)
     say(shown)

@@ -29,14 +29,15 @@ def report(
     radius_column: RadiusColumn = None,
 ) -> None:
     """Write one self-contained HTML page on stores: curves, tables, images, what is guaranteed and what is not."""
-    from smoothcert.report.html import check_page, gathered, report_page, write_page
+    from smoothcert.report.html import check_page, report_page, write_page
     from smoothcert.report.selftest import read_selftest
+    from smoothcert.results.gather import gather_page
 
     check_page(out)
     tested = read_selftest(selftest) if selftest else None
     grid = number_list("radii", radii)
     images = None if no_gallery else images_of(data, data_dir, resize, crop, numeric_classes)
-    runs, attacks, problems = gathered(stores, images, alpha=alpha, radius_column=radius_column)
+    runs, attacks, problems = gather_page(stores, images, alpha=alpha, radius_column=radius_column)
     write_page(out, report_page(runs, grid, rho, title, attacks, problems, tested))
     say(f"wrote {out}", err=True)
     fail_for(problems)

@@ -53,12 +53,12 @@ def table(
     out: Out = None, as_json: JsonFlag = False,
 ) -> None:
     """Print certified accuracy, ACR, abstentions and data-set intervals of stores and logs; the best is starred."""
-    from smoothcert.report.gather import gather, table_content, table_text
+    from smoothcert.report.shown import render
+    from smoothcert.results.base import Points
+    from smoothcert.results.gather import gather
 
     form = format_of(style, as_json)
-    runs = gather(stores, alpha=alpha, norm=norm, dimension=dimension, radius_column=radius_column, merge=merge)
-    grid = number_list("radii", radii)
-    shown = (json.dumps(table_content(runs, grid, rho, envelope)) if as_json
-             else table_text(runs, grid, rho, form, envelope))
-    emit(shown, out)
-    fail_for(runs.problems)
+    found = gather(stores, alpha=alpha, norm=norm, dimension=dimension, radius_column=radius_column, merge=merge)
+    runs = found.at(Points(tuple(number_list("radii", radii)), rho, envelope))
+    emit(json.dumps([entry for one in runs for entry in one.to_json()]) if as_json else render(runs, form), out)
+    fail_for(found.problems)

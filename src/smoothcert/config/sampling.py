@@ -24,6 +24,9 @@ from smoothcert.config.fields import (
 )
 from smoothcert.errors import InputError
 
+BLOCK = 16
+"""Records that a cluster hands out together, or more where one task has more."""
+
 
 class RunConfig(DataConfig, MachineConfig):
     """Options of every run over a model's images: which model, images and noise, and which store."""

@@ -72,15 +72,15 @@ def write_counts(store: Store, path: Path) -> None:
     if store.kind not in _STAGES or not store.num_records:
         raise StoreError(f"{store.folder} has no counts to write: it is a store of kind {store.kind} "
                          f"with {store.num_records} records")
-    if "log" in store.provenance:
+    if store.provenance.log is not None:
         raise StoreError(f"{store.folder} is a log: it holds no votes, only answers")
-    procedure = store.identity["procedure"]
-    if procedure.get("design", "fixed") != "fixed":
+    procedure = store.identity.procedure
+    if procedure.design != "fixed":
         raise StoreError(f"{store.folder} is a sequential run: a count file holds runs of one fixed n")
     stages = {stage: store.counts(stage) for stage in _STAGES[store.kind]}
     names = ("alpha", "method") if store.kind == "certify" else ("alpha",)
     arrays: dict[str, Any] = {"index": store.column("index"), "label": store.column("label"), **stages,
-                              "sigma": store.identity["noise"]["sigma"], **{name: procedure[name] for name in names}}
+                              "sigma": store.identity.noise.sigma, **{name: procedure.raw[name] for name in names}}
     make_folder(path.parent)
 
     def write(temporary: Path) -> None:

@@ -212,8 +212,8 @@ def seconds_of(store: Store) -> list[float]:
     """Seconds of each record, read anew from a log, or from the file beside a store's records; 0 where unknown."""
     told: dict[int, float] = {}
     sidecar = store.folder / "times.jsonl"
-    if "log" in store.provenance:
-        text = read_text(Path(store.provenance["log"]))
+    if store.provenance.log is not None:
+        text = read_text(Path(store.provenance.log))
         if "time" in text.header:
             at = text.header.index("time")
             told = {index: _seconds(row[at]) or 0.0

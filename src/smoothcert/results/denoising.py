@@ -6,12 +6,11 @@ import numpy as np
 
 from smoothcert.checks import check_count
 from smoothcert.errors import InputError
+from smoothcert.results.base import check_records, check_same_data
 from smoothcert.results.certified import Result
 from smoothcert.results.estimates import Contraction, Denoised, Estimates, contraction_and_slide, denoised, noisy_copies
 from smoothcert.results.gallery import ImagesOf, gallery_of
 from smoothcert.results.panels import noisy_copy
-from smoothcert.results.present import check_records
-from smoothcert.results.same_data import check_same_data
 from smoothcert.store.recertify import noise_of
 from smoothcert.store.store import Store
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from smoothcert.checks import check_count
 from smoothcert.errors import InputError
+from smoothcert.results.base import check_records
 from smoothcert.results.panels import noisy_copy
-from smoothcert.results.present import check_records
 from smoothcert.stats import ABSTAIN
 from smoothcert.store.recertify import noise_of
 from smoothcert.store.store import Store

@@ -7,9 +7,9 @@ import numpy as np
 
 from smoothcert.checks import check_count, check_probability
 from smoothcert.errors import InputError
+from smoothcert.results.base import check_same_data
 from smoothcert.results.certified import Result, accuracies
 from smoothcert.results.curves import Curve
-from smoothcert.results.same_data import check_same_data
 from smoothcert.results.thin import corners, drawn_curve
 from smoothcert.results.votes import Votes, collapsed, votes_of
 from smoothcert.stats import METHODS, cohen_radius, lecuyer_radius, li_radius, max_radius

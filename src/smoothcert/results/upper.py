@@ -6,7 +6,7 @@ import numpy as np
 
 from smoothcert.errors import InputError
 from smoothcert.results.attacks import norm_of
-from smoothcert.results.present import check_records
+from smoothcert.results.base import check_records
 from smoothcert.store.store import Store
 
 

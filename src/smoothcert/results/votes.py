@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from smoothcert.errors import StoreError
-from smoothcert.results.present import check_records
+from smoothcert.results.base import check_records
 from smoothcert.stats.binomial import SAFETY, lower_limit
 from smoothcert.store.records import dense_counts
 from smoothcert.store.store import Store

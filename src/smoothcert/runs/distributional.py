@@ -23,7 +23,6 @@ from smoothcert.draws import generator
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.io.paths import place
 from smoothcert.progress import Progress, silent
-from smoothcert.runs.counts import errors_in
 from smoothcert.runs.distributional_options import DistributionalConfig
 from smoothcert.runs.distributional_settings import AscentSetting, find_standing, list_settings
 from smoothcert.runs.executors import executor_of
@@ -34,6 +33,7 @@ from smoothcert.smoothing.engines.precision import tf32
 from smoothcert.smoothing.isolation import isolated
 from smoothcert.smoothing.protocols import evaluation
 from smoothcert.store.identity import Identity
+from smoothcert.store.recertify import errors_in
 from smoothcert.store.records import VALUES, Record
 from smoothcert.store.store import Store, read_store, write_store
 

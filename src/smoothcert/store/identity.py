@@ -135,7 +135,7 @@ class Procedure(IdentityPart):
     `decided` is False where certificates were computed again from looks that had stopped by the rules of others.
     """
 
-    method: str
+    method: str | None
     alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
     n: _Count | list[_Count] | None = None
     n0: _Count | None = None
@@ -220,6 +220,8 @@ class Identity(IdentityPart):
             raise ValueError(f"its sigma must be a finite number above 0, got {self.noise.sigma}")
         if self.num_classes < 2:
             raise ValueError(f"it must have at least 2 classes, got {self.num_classes}")
+        if self.procedure.method is None:
+            raise ValueError("its procedure lacks the method")
         if self.model_or_none is not None and isinstance(self.data_or_none, NoData):
             raise ValueError("it names a model and no data")
         if self.kind in ("attack", "distributional") and getattr(self, f"{self.kind}_or_none") is None:

@@ -40,14 +40,13 @@ from smoothcert.report.plots.of_images import (
 )
 from smoothcert.report.plots.requests import Kind, Request
 from smoothcert.report.plots.style import warn_above
-from smoothcert.results.attacked import Attack
+from smoothcert.results.attacks import Attack
+from smoothcert.results.base import check_same_data, why_not_side_by_side
 from smoothcert.results.bound_curves import bound_panels
 from smoothcert.results.certified import Result
-from smoothcert.results.compare import why_not_side_by_side
 from smoothcert.results.curves import Curve
 from smoothcert.results.distributional import Robustness
-from smoothcert.results.same_data import check_same_data
-from smoothcert.results.several import opened_apart
+from smoothcert.results.gather import open_each
 from smoothcert.results.studies import (
     among,
     bounds_compared,
@@ -97,8 +96,8 @@ def open_request(kind: str, request: Request) -> tuple[Request, list[SmoothcertE
     """The request with its stores opened, and what went wrong with single ones of many; raises as `draw_picture`."""
     check_request(kind, request)
     chosen = KINDS[kind]
-    opened, problems = opened_apart(request.stores, partial(_opened, chosen, request.radius_column),
-                                    whole=chosen.most is not None)
+    opened, problems = open_each(request.stores, partial(_opened, chosen, request.radius_column),
+                                    strict=chosen.most is not None)
     if problems and len(opened) < chosen.least:
         raise type(problems[0])("\n".join(map(str, problems)))
     return replace(request, opened=chosen.together(tuple(opened))), problems

@@ -6,8 +6,7 @@ import numpy as np
 
 from smoothcert.errors import InputError
 from smoothcert.report.plots.lines import Observed
-from smoothcert.results.attacked import Attack
-from smoothcert.results.attacks import axis_of, empirical_curve, norm_of
+from smoothcert.results.attacks import Attack, axis_of, empirical_curve, norm_of
 from smoothcert.stats import clopper_pearson
 
 

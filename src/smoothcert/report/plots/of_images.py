@@ -6,11 +6,11 @@ import numpy as np
 
 from smoothcert.errors import InputError
 from smoothcert.report.plots.requests import Request
+from smoothcert.results.base import check_records
 from smoothcert.results.denoising import contraction_of, denoised_copies, denoised_gallery, failures_of
 from smoothcert.results.estimates import Estimates
 from smoothcert.results.gallery import ImagesOf, gallery_of
 from smoothcert.results.panels import noise_panels, resolution_study
-from smoothcert.results.present import check_records
 from smoothcert.results.regions import decision_regions
 from smoothcert.store.recertify import noise_of
 from smoothcert.store.store import Store

@@ -6,9 +6,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from smoothcert.results.base import check_records
 from smoothcert.results.estimates import Estimates
 from smoothcert.results.gallery import ImagesOf
-from smoothcert.results.present import check_records
 from smoothcert.results.regions import Answers
 from smoothcert.store.store import Store
 
