@@ -22,7 +22,7 @@ from smoothcert.report.html.gather import GALLERY
 from smoothcert.report.html.legends import points_legend
 from smoothcert.report.html.markup import element, embedded, rounded_down
 from smoothcert.results.attacked import Attack
-from smoothcert.results.thin import drawn_curve
+from smoothcert.results.curves import drawn_curve
 from smoothcert.store.store import read_store
 from stores import DIGITS, attacked
 from stores import made as made_store
@@ -183,7 +183,7 @@ def test_bad_requests_say_what_to_do(stores, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"\.html"):
         check_page(Path("x.png"))
     for arguments, words in (([stores[0], "-o", "x.txt"], "must end in .html"), (["no", "-o", "x.html"], "no"),
-                             ([stores[0], "-o", "x.html", "--radii", "a"], "radii must be numbers")):
+                             ([stores[0], "-o", "x.html", "--radii", "a"], "radii.0: must be a number")):
         done = CliRunner().invoke(app, ["report", *arguments])
         assert done.exit_code in (1, 2)
         assert words in done.output.replace("\n", " ")

@@ -2,20 +2,19 @@
 
 import json
 
-from smoothcert.cli.options import configured
-from smoothcert.cli.output import say
-from smoothcert.cli.progress import shown
+from smoothcert.cli.options import verb
+from smoothcert.cli.output import say, show_progress
 from smoothcert.runs.options import CertifyConfig
 
 
-@configured(CertifyConfig, positional="model")
+@verb
 def certify(config: CertifyConfig, as_json: bool, quiet: bool) -> None:
     """Certify the images of a data set into a store; the same command resumes an interrupted run."""
     from smoothcert.report.tables import render, summary
     from smoothcert.results.certified import Result, default_radii
     from smoothcert.runs.certify import certify as run
 
-    with shown("images", quiet) as progress:
+    with show_progress("images", quiet) as progress:
         result = Result.of(run(config, progress))
     radii = config.radii or default_radii([result])
     if as_json:

@@ -2,20 +2,19 @@
 
 import json
 
-from smoothcert.cli.options import configured
-from smoothcert.cli.output import say
-from smoothcert.cli.progress import shown
+from smoothcert.cli.options import verb
+from smoothcert.cli.output import say, show_progress
 from smoothcert.runs.distributional_options import DistributionalConfig
 
 
-@configured(DistributionalConfig, positional="model")
+@verb
 def distributional(config: DistributionalConfig, as_json: bool, quiet: bool) -> None:
     """Bound the expected loss under all data laws near the images' own, of a model or from a store's counts."""
     from smoothcert.report.distributional_tables import render_robustness
     from smoothcert.results.distributional import Robustness
     from smoothcert.runs.distributional import distributional as run
 
-    with shown("records", quiet) as progress:
+    with show_progress("records", quiet) as progress:
         store = run(config, progress)
     result = Robustness.of(store, alpha=config.alpha if "alpha" in config.model_fields_set else None)
     if as_json:

@@ -16,7 +16,7 @@ from smoothcert.io.limits import YAML_BYTES, bounded_bytes
 class Config(BaseModel):
     """The base of every run's options. Unknown keys are refused; values are never changed after checking."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
 
     @classmethod
     def gather(cls, flags: dict[str, Any], file: Path | None = None) -> Self:
@@ -34,6 +34,10 @@ class Config(BaseModel):
             return cls(**values)
         except ValidationError as error:
             raise ConfigError([cls._explain(dict(e)) for e in error.errors()], source) from None
+
+    def part(self, kind: "type[Config]") -> dict[str, Any]:
+        """Return the options that this class has of another one, by name."""
+        return {name: getattr(self, name) for name in kind.model_fields if name in type(self).model_fields}
 
     @classmethod
     def _explain(cls, error: dict[str, Any]) -> str:

@@ -10,9 +10,8 @@ from smoothcert.report.html.facts import Run
 from smoothcert.report.html.markup import Markup, embedded, rounded_down
 from smoothcert.results.attacked import Attack
 from smoothcert.results.attacks import axis_of, empirical_curve, norm_of
-from smoothcert.results.studies import top_shares, wall
-from smoothcert.results.thin import COLUMNS, corners
-from smoothcert.results.votes import votes_of
+from smoothcert.results.curves import COLUMNS, corners
+from smoothcert.results.studies import top_shares, votes_of, wall
 
 LOWER = (("test_set", "this test set, at least"), ("population", "new images, at least"),
          ("all_radii", "this test set, all radii at once"))
