@@ -322,8 +322,9 @@ def _reals(kind) -> bool:
 
 
 def test_every_number_that_is_no_count_may_be_a_fraction():
+    configurations = {*VERBS.values(), *(kind.options for kind in KINDS.values())}
     fields = {(kind.__name__, name): Annotated[field.annotation, *field.metadata, name]
-              for kind in {*VERBS.values(), *(kind.options for kind in KINDS.values())} for name, field in kind.model_fields.items() if _reals(field.annotation)}
+              for kind in configurations for name, field in kind.model_fields.items() if _reals(field.annotation)}
     found = {name: TypeAdapter(kind).validate_python("1 / 4") for name, kind in fields.items()}
     assert {("CertifyConfig", "sigma"), ("AttackConfig", "eps"), ("CertifyConfig", "margin"),
             ("DistributionalConfig", "rho"), ("TrainConfig", "lr"), ("TableConfig", "radii"), ("CostConfig", "price"),
