@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 
 from smoothcert.interop import read_counts
 from smoothcert.io.files import sha256
-from smoothcert.store.manifest import new_manifest, write_manifest
+from smoothcert.store.identity import Identity
+from smoothcert.store.manifest import Manifest, Provenance, ShardEntry
 from smoothcert.store.store import SHARD, shard_name
 
 CLASSES, N0, N, SIGMA = 10, 100, 100_000, 0.5
@@ -18,13 +19,14 @@ _PART = 256 * SHARD
 def write_many(folder: Path, images: int) -> None:
     """A finished certify store, as a run would have left it."""
     folder.mkdir()
-    rng, shards = np.random.default_rng(0), list[dict[str, object]]()
+    rng, shards = np.random.default_rng(0), list[ShardEntry]()
     for start in range(0, images, _PART):
         records = certified(folder / "part.npz", np.arange(start, min(start + _PART, images)), rng)
         for first in range(0, len(records), SHARD):
             path, part = folder / shard_name(len(shards)), records.slice(first, SHARD)
             pq.write_table(part, path, compression="zstd")
-            shards.append({"name": path.name, "records": len(part), "sha256": sha256(path)})
+            shards.append(ShardEntry.model_validate(
+                {"name": path.name, "records": len(part), "sha256": sha256(path)}))
     identity = {
         "kind": "certify", "model": {"by": "module", "sha256": ""}, "num_classes": CLASSES,
         "data": {"name": "random", "split": "test", "shape": [3, 32, 32], "sha256": ""},
@@ -33,7 +35,7 @@ def write_many(folder: Path, images: int) -> None:
         "procedure": {"alpha": 0.001, "method": "two-sided", "n0": N0, "n": N, "margin": None},
         "space": "pixels", "engine": "eager", "precision": "float32", "device": "cpu",
     }
-    write_manifest(folder, {**new_manifest(identity, {"versions": {}}), "shards": shards, "complete": True})
+    Manifest(Identity.parse(identity), Provenance.model_validate({"versions": {}}), shards, complete=True).write(folder)
 
 
 def certified(file: Path, index: np.ndarray, rng: np.random.Generator) -> pa.Table:

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from smoothcert.report.distributional_tables import up
 from workplace import WORK, data_dir
 
 from smoothcert.recipes.plan import Plan, plan
 from smoothcert.recipes.recipe import read_recipe
-from smoothcert.report.distributional_tables import up
 from smoothcert.results.attacks import empirical_curve
 from smoothcert.results.distributional import Robustness
 from smoothcert.store.provenance import machine_line

@@ -8,7 +8,6 @@ import pytest
 import faulting
 from faulting import KINDS, injected, place, small_shards
 from smoothcert.progress import silent
-from smoothcert.runs.fill import fill
 from smoothcert.store import journal
 from smoothcert.store.records import Record
 from smoothcert.store.store import StoreWriter
@@ -66,7 +65,7 @@ def _inconstant(home, monkeypatch):
         again = replace(home.instant(), between=lambda position: None)
         records = [replace(record, label=(record.label + 1) % 10) for record in again._records]
         again.__dict__["_records"] = records
-        return fill(again, silent)
+        return again.fill(silent)
     return replace(home, run=run)
 
 

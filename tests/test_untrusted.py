@@ -37,7 +37,8 @@ from smoothcert.interop import read_counts, read_log
 from smoothcert.io import limits
 from smoothcert.io.arrays import read_array, read_arrays
 from smoothcert.models import load_model
-from smoothcert.report.html import gathered, report_page, write_page
+from smoothcert.report.html import report_page, write_page
+from smoothcert.results.gather import gather_page
 from smoothcert.runs.options import CertifyConfig
 from smoothcert.store.records import Record, Tally, dense_counts, schema
 from stores import made
@@ -426,7 +427,7 @@ def page_with(folder: Path, word: str) -> str:
                                                            "sha256": word}, model={"by": "id", "id": word})
     log = folder / f"{named} sigma_0.25.tsv"
     log.write_text(f"idx\tlabel\tpredict\tradius\t{named.split()[0]}\n0\t1\t1\t0.3\t1\n")
-    runs, attacks, *_ = gathered([str(store), str(log)], lambda store: Images(word))
+    runs, attacks, *_ = gather_page([str(store), str(log)], lambda store: Images(word))
     return report_page(runs, title=word, attacks=attacks)
 
 

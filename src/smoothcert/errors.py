@@ -51,6 +51,10 @@ class StoreError(SmoothcertError):
     """A store of records that cannot be written or read."""
 
 
+class EmptyStoreError(StoreError):
+    """A store, log or count file without a record that figures could be computed from."""
+
+
 class IdentityError(StoreError):
     """A store or model directory that belongs to a different run; the message names the differing fields."""
 

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import textwrap
 import warnings
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +19,14 @@ from smoothcert.classifiers.folder import module_hash
 from smoothcert.errors import IdentityError, InputError, SmoothcertError
 from smoothcert.runs.attack import attack
 from smoothcert.runs.attack_options import AttackConfig
-from smoothcert.runs.certify import _certify_plan, certify, predict
+from smoothcert.runs.certify import certify, predict, prepare_sampling
 from smoothcert.runs.distributional import distributional
 from smoothcert.runs.distributional_options import DistributionalConfig
 from smoothcert.runs.options import CertifyConfig, PredictConfig
-from smoothcert.runs.prepare import prepare
-from smoothcert.runs.run import reopened
+from smoothcert.runs.run import open_again
 from smoothcert.smoothing.content import attributes_hash, attributes_of, fingerprint, settled
 from smoothcert.smoothing.protocols import evaluation
-from smoothcert.store.sameness import AGREEMENT, differences
+from smoothcert.store.comparison import AGREEMENT, differences
 from smoothcert.store.store import read_store
 from smoothcert.training.options import TrainConfig
 from smoothcert.training.train import train
@@ -223,14 +221,14 @@ def test_workers_and_resumes_that_round_otherwise_are_not_refused(tmp_path, monk
     spec = write(tmp_path, net="import os\n" + textwrap.dedent(ESTIMATOR).replace(
         "rows) @", "rows * float(os.environ.get('SCALE', 1))) @"))
     config = CertifyConfig.checked(options(spec, tmp_path / "s", model_id="x"))
-    run = prepare(config, partial(_certify_plan, config))
+    run = prepare_sampling(config, config.plan)
     interrupted(spec, tmp_path / "s", model_id="x")
     monkeypatch.setenv("SCALE", "1.000001")
-    assert reopened(run.reopen, run.identity).identity != run.identity
+    assert open_again(run.reopen(), run.identity).identity != run.identity
     assert certified(spec, tmp_path / "s", model_id="x").identity == run.identity
     monkeypatch.setenv("SCALE", "1.001")
     with pytest.raises(SmoothcertError, match=r"differ in model\.answers"):
-        reopened(run.reopen, run.identity)
+        open_again(run.reopen(), run.identity)
 
 
 def test_older_stores_are_read_verified_and_refused_with_the_reason(tmp_path):

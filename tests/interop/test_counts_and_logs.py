@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 
 from smoothcert.cli.main import app
 from smoothcert.errors import FileError, InputError, StoreError
-from smoothcert.interop import named, open_records, read_counts, read_log, write_counts, write_log
+from smoothcert.interop import name_inputs, open_records, read_counts, read_log, write_counts, write_log
 from smoothcert.interop.logs import rounded_down, seconds_of
-from smoothcert.report.gather import gather
 from smoothcert.report.options import TableConfig
 from smoothcert.results.certified import Result
+from smoothcert.results.gather import gather
 from smoothcert.stats import certify_counts, predict_counts
 from smoothcert.store.recertify import recertify
 from smoothcert.store.records import Record, Tally
@@ -234,13 +234,13 @@ def test_export_to_a_table(tmp_path, kind):
 
 def test_names_differ_and_methods_are_told(tmp_path):
     paths = [tmp_path / part / "s.tsv" for part in ("a", "b")]
-    assert [one.name for one in named(map(str, paths))] == ["a/s", "b/s"]
-    told = named([f"ours={paths[0]}", str(paths[1])])
+    assert [one.name for one in name_inputs(map(str, paths))] == ["a/s", "b/s"]
+    told = name_inputs([f"ours={paths[0]}", str(paths[1])])
     assert [one.group for one in told] == ["ours", ""]
-    assert [one.name for one in named(["run", "run.tsv", "run.npz"])] == ["run", "run.tsv", "run.npz"]
+    assert [one.name for one in name_inputs(["run", "run.tsv", "run.npz"])] == ["run", "run.tsv", "run.npz"]
     odd = tmp_path / "x=1"
     odd.mkdir()
-    assert named([str(odd)])[0].path == odd
+    assert name_inputs([str(odd)])[0].path == odd
     assert TableConfig.checked({"stores": "s", "radii": "2/255, 0.5,1"}).radii == (2 / 255, 0.5, 1)
     for wrong in ("a", "1/0"):
         with pytest.raises(InputError, match="radii"):

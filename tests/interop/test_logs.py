@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 
 from smoothcert.cli.main import app
 from smoothcert.errors import FileError, StoreError
-from smoothcert.interop import named, read_log, write_log
-from smoothcert.report.gather import gather
-from smoothcert.report.html import gathered, report_page
+from smoothcert.interop import name_inputs, read_log, write_log
+from smoothcert.report.html import report_page
 from smoothcert.report.plots import picture
 from smoothcert.report.plots.drawing import draw_picture
 from smoothcert.report.plots.kinds import KINDS
 from smoothcert.results.certified import Result, accuracies
+from smoothcert.results.gather import gather, gather_page
 from smoothcert.results.studies import wall
 from smoothcert.store.store import read_store
 from stores import made
@@ -76,9 +76,9 @@ def test_a_log_without_an_ending_prints_the_table_of_one_with(tmp_path):
 
 
 def test_names_leave_out_the_endings_of_logs_alone():
-    assert [one.name for one in named(["a/sigma_0.25", "a/sigma_0.5.txt.gz", "a/run.best"])] == [
+    assert [one.name for one in name_inputs(["a/sigma_0.25", "a/sigma_0.5.txt.gz", "a/run.best"])] == [
         "sigma_0.25", "sigma_0.5", "run.best"]
-    assert [one.name for one in named(["a/x.tsv", "a/x.csv"])] == ["x.tsv", "x.csv"]
+    assert [one.name for one in name_inputs(["a/x.tsv", "a/x.csv"])] == ["x.tsv", "x.csv"]
 
 
 COMMAS = TEXT.replace("1 day, 0:00:01", "0:00:01").replace("\t", ",")
@@ -194,7 +194,7 @@ def test_a_radius_column_under_another_name_is_named_and_picked_by_every_verb(tm
     assert read_log(tmp_path / "e.tsv").column("radius").tolist() == RADII
     assert json.loads(run("info", path, *pick, "--json").stdout)["acr"] == shown["acr"]
     assert gather([str(path)], radius_column="generalized_bound").results[0].acr == shown["acr"]
-    assert gather([str(path)], radius_column="none").predicted[0].images == 4
+    assert gather([str(path)], radius_column="none").results[0].images == 4
 
 
 @pytest.mark.parametrize(("name", "column", "kind"), [
@@ -256,7 +256,7 @@ def test_what_a_log_does_not_say_is_unknown_everywhere(tmp_path):
     assert "r_max unknown" in (tmp_path / "w.svg").read_text()
     known = Result.of(read_log(written(tmp_path, TEXT, "sigma_0.25_N_1000"), alpha=0.001))
     assert wall([known]).wall[0] == pytest.approx(0.6158, abs=1e-4)
-    page = report_page(gathered([str(path)], None).runs)
+    page = report_page(gather_page([str(path)], None).runs)
     assert "It does not say alpha either" in page
     assert "<td>0</td>" not in page
 
@@ -310,7 +310,7 @@ def test_reports_and_curves_over_other_images_say_so(tmp_path):
             run("plot", "curve", one, second, "-o", tmp_path / "c.svg")
         assert words in str(caught[0].message)
         assert "Not to be compared" in (tmp_path / "c.svg").read_text()
-        page = report_page(gathered([str(one), str(second)], None).runs)
+        page = report_page(gather_page([str(one), str(second)], None).runs)
         assert "Not to be compared" in page
         assert words in page
         assert "*" not in run("table", one, second, "--radii", "0.1").stdout
@@ -325,7 +325,7 @@ def test_a_radius_that_no_samples_could_prove_has_a_dash(tmp_path):
     assert "no radius above 0.615 can be proved" in shown
     assert "can be proved" not in run("table", store, "--radii", "0.1,0.6").stdout
     assert "| - | - |" in run("table", store, "--radii", "0.1,0.61,0.62,1", "--format", "markdown").stdout
-    assert "-</td>" in report_page(gathered([str(store)], None).runs, [0.1, 1.0])
+    assert "-</td>" in report_page(gather_page([str(store)], None).runs, [0.1, 1.0])
     known = written(tmp_path, TEXT, "sigma_0.1_N_100.tsv")
     shown = run("table", known, "--alpha", "0.001", "--radii", "0.5,1").stdout
     assert re.search(r"certified accuracy +25\.0 +-\n", shown), "a radius that a log does claim is shown"

@@ -17,7 +17,7 @@ from smoothcert.runs.options import CertifyConfig
 from smoothcert.store import journal
 from smoothcert.store import store as store_module
 from smoothcert.store.adversaries import list_adversaries, read_adversaries, save_adversaries
-from smoothcert.store.manifest import read_manifest
+from smoothcert.store.manifest import Manifest, read_manifest
 from smoothcert.store.records import Record
 from smoothcert.store.store import open_store, read_store, write_store
 from smoothcert.training.options import TrainConfig
@@ -113,8 +113,9 @@ def test_a_driver_that_is_killed_loses_what_was_not_yet_sent(local, bucket, monk
     now = [0.0]
     monkeypatch.setattr(journal.time, "monotonic", lambda: now[0])
     there = place(bucket())
-    killed = store_module.StoreWriter(there, store_module.new_manifest(identity, provenance))
-    store_module.write_manifest(there, store_module.new_manifest(identity, provenance))
+    manifest = Manifest(identity, provenance)
+    manifest.write(there)
+    killed = store_module.StoreWriter(there, manifest)
     for position in range(20):
         killed.add(position, records[position])
         now[0] += 2

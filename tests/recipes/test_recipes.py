@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 from smoothcert.cli.main import app
 from smoothcert.errors import ConfigError, FileError, InputError, UnknownNameError
 from smoothcert.progress import silent
-from smoothcert.recipes.comparison import compared
+from smoothcert.recipes.comparison import compare_recipe
 from smoothcert.recipes.plan import plan
 from smoothcert.recipes.recipe import FOLDER, Recipe, read_recipe, recipe_names
 from smoothcert.recipes.run import reproduce
-from smoothcert.recipes.tables import markdown, text
+from smoothcert.recipes.tables import render_markdown, render_text
 from smoothcert.results.attacks import outcomes
 from smoothcert.results.certified import Result
 from smoothcert.results.predictions import Predicted
@@ -382,7 +382,7 @@ def test_recertified_counts_are_the_same_counts(done):
 
 def test_the_comparison_is_what_the_stores_say(done):
     planned, out, _ = done
-    comparison = compared(planned, out)
+    comparison = compare_recipe(planned, out)
     by_row = {(line.row, line.step): line for line in comparison.lines}
     assert list(by_row) == [(row, step) for step in ("certified", "again") for row in "abc"]
     line = by_row["a", "certified"]
@@ -405,10 +405,10 @@ def test_the_comparison_is_what_the_stores_say(done):
 
 def test_a_radius_out_of_reach_has_a_dash(done):
     planned, out, _ = done
-    comparison = compared(planned, out)
+    comparison = compare_recipe(planned, out)
     beyond = [replace(line, figures=(*line.figures[:-1], replace(line.figures[-1], out_of_reach=True)))
               for line in comparison.lines]
-    said = text(replace(comparison, lines=tuple(beyond)))
+    said = render_text(replace(comparison, lines=tuple(beyond)))
     rows = [line.split() for line in said.splitlines()]
     assert [row[-1] for row in rows if "obtained" in row or "95%" in row] == ["-"] * 2 * len(beyond)
     assert "could not have proved this radius" in said
@@ -428,7 +428,7 @@ def test_attacks_are_read_by_eps_or_by_multiple_of_the_radius(tmp_path):
 
     planned = plan(recipe(attacked))
     reproduce(planned, ["a"], tmp_path, {"threads": 1}, watching([]))
-    comparison = compared(planned, tmp_path)
+    comparison = compare_recipe(planned, tmp_path)
     lines = {(line.step, line.setting): line for line in comparison.lines if line.verb == "attack"}
     assert list(lines) == [(step, f"m {m}, T 2, n {n}") for step in ("by-eps", "by-radius") for m in (0, 2)
                            for n in (50, 100)]
@@ -442,7 +442,7 @@ def test_attacks_are_read_by_eps_or_by_multiple_of_the_radius(tmp_path):
     last = lines["by-radius", "m 2, T 2, n 100"]
     assert (last.measure, last.figures[-1].at, last.figures[-1].expected) == ("changed", 8, 0.5)
     assert last.figures[-1].obtained > 0
-    assert "by-radius, answers changed by attack" in text(comparison)
+    assert "by-radius, answers changed by attack" in render_text(comparison)
 
 
 def test_predictions_have_a_line_for_every_n(tmp_path):
@@ -456,7 +456,7 @@ def test_predictions_have_a_line_for_every_n(tmp_path):
 
     planned = plan(recipe(predicting))
     reproduce(planned, ["a"], tmp_path, {"threads": 1}, watching([]))
-    lines = [line for line in compared(planned, tmp_path).lines if line.step == "predicted"]
+    lines = [line for line in compare_recipe(planned, tmp_path).lines if line.step == "predicted"]
     assert [line.setting for line in lines] == ["n 50", "n 200"]
     assert [line.figures[0].expected for line in lines] == [None, 0.5]
     looks = Predicted.of(read_store(planned.tasks["a"][2].path(tmp_path))).looks
@@ -467,7 +467,7 @@ def test_rows_finished_earlier_are_compared_too(tmp_path):
     planned = plan(recipe())
     for rows, lines in ((["c"], ["c"]), (["a"], ["a", "c"])):
         reproduce(planned, rows, tmp_path, {"threads": 1}, watching([]))
-        assert [line.row for line in compared(planned, tmp_path).lines if line.step == "certified"] == lines
+        assert [line.row for line in compare_recipe(planned, tmp_path).lines if line.step == "certified"] == lines
 
 
 def test_rows_that_became_one_run_are_one_line_named_so(tmp_path):
@@ -475,16 +475,16 @@ def test_rows_that_became_one_run_are_one_line_named_so(tmp_path):
     planned = plan(recipe(lambda content: content["rows"][1].update(
         expected={"certified": {"accuracy": {0: .5, 0.25: .2}}})), "cpu")
     reproduce(planned, planned.tasks, tmp_path, {"threads": 1}, watching([]))
-    comparison = compared(planned, tmp_path)
+    comparison = compare_recipe(planned, tmp_path)
     lines = [line for line in comparison.lines if line.step == "certified"]
     assert [(line.row, line.rows) for line in lines] == [("a = b", ("a", "b")), ("c", ("c",))]
     assert [figure.expected for figure in lines[0].figures] == [0.5, None], "the figures on which both agree"
     assert lines[0].expected_acr == 0.2
     (best,) = comparison.best
     assert (best.rows, best.of) == (2, 2)
-    for render in (text, markdown):
+    for render in (render_text, render_markdown):
         assert "Equal rows are one run at this scale, trained and measured once: a = b." in render(comparison)
-    assert [line["row"] for line in comparison.content()["lines"]] == ["a = b", "c"] * 2
+    assert [line["row"] for line in comparison.to_json()["lines"]] == ["a = b", "c"] * 2
 
 
 def test_the_best_of_equal_rows_counts_runs(tmp_path):
@@ -497,31 +497,31 @@ def test_the_best_of_equal_rows_counts_runs(tmp_path):
 
     planned = plan(recipe(five))
     reproduce(planned, ["r1"], tmp_path, {"threads": 1}, watching([]))
-    comparison = compared(planned, tmp_path)
+    comparison = compare_recipe(planned, tmp_path)
     assert [line.row for line in comparison.lines] == ["r0 = 2 more"] * 2
-    assert "best of 1 of 2 runs" in text(comparison)
-    assert "r0 = r1 = r2" in text(comparison)
+    assert "best of 1 of 2 runs" in render_text(comparison)
+    assert "r0 = r1 = r2" in render_text(comparison)
 
 
 def test_words_say_whose_figures_they_are(done):
     planned, out, _ = done
-    for render in (text, markdown):
-        said = render(compared(planned, out))
+    for render in (render_text, render_markdown):
+        said = render(compare_recipe(planned, out))
         assert "need not agree" not in said
         assert "lies outside the interval" in said
         assert "best of 2 of 2 runs" in said
         assert "Equal rows" not in said
     cpu = plan(recipe(), "cpu")
-    assert "The paper's figures belong to scale paper: they need not agree." in text(compared(cpu, out))
-    assert "lies outside" not in text(compared(cpu, out))
+    assert "The paper's figures belong to scale paper: they need not agree." in render_text(compare_recipe(cpu, out))
+    assert "lies outside" not in render_text(compare_recipe(cpu, out))
 
 
 def test_without_a_scale_of_the_paper_its_figures_are_of_another_network(done):
     def fast(content):
         content["scales"]["gpu"] = content["scales"].pop("paper")
 
-    for render in (text, markdown):
-        said = render(compared(plan(recipe(fast), "gpu"), done[1]))
+    for render in (render_text, render_markdown):
+        said = render(compare_recipe(plan(recipe(fast), "gpu"), done[1]))
         assert "The paper's figures are of another network, which the source names: they need not agree." in said
         assert "scale paper" not in said
         assert "lies outside" not in said

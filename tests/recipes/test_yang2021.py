@@ -5,14 +5,14 @@ from contextlib import nullcontext
 import pytest
 
 from smoothcert.progress import silent
-from smoothcert.recipes.comparison import compared
+from smoothcert.recipes.comparison import compare_recipe
 from smoothcert.recipes.plan import plan
 from smoothcert.recipes.recipe import read_recipe
 from smoothcert.recipes.run import reproduce
-from smoothcert.recipes.tables import markdown, text
-from smoothcert.report.distributional_tables import up
+from smoothcert.recipes.tables import render_markdown, render_text
 from smoothcert.results.attacks import outcomes
 from smoothcert.results.distributional import Robustness
+from smoothcert.results.figures import up
 from smoothcert.store.store import read_store
 
 ROW = "nal-1.5"
@@ -62,7 +62,7 @@ def test_attacks_are_answered_by_softmax(done):
 def test_bounds_are_those_of_the_store(done):
     planned, out, folders = done
     run = Robustness.of(read_store(folders["bounded"]))
-    comparison = compared(planned, out)
+    comparison = compare_recipe(planned, out)
     lines = {line.setting: line for line in comparison.lines if line.step == "bounded"}
     assert list(lines) == ["certificate", "outside, estimate", "inside (rho with noise), estimate"]
     for setting, line in lines.items():
@@ -70,11 +70,11 @@ def test_bounds_are_those_of_the_store(done):
         kind = setting.partition(",")[0].partition(" ")[0]
         assert [(figure.at, figure.obtained) for figure in line.figures] == [
             (rho, run.at(rho)[kind]) for rho in (0, 0.01)]
-    for render in (text, markdown):
+    for render in (render_text, render_markdown):
         shown = render(comparison)
         assert "bounded, bound on the expected loss by transport cost rho" in shown
         assert up(run.at(0.01)["certificate"]) in shown
         assert "in its own units, rounded up" in shown
-    first, *rest = [line for line in text(comparison).splitlines() if line.startswith(ROW)]
+    first, *rest = [line for line in render_text(comparison).splitlines() if line.startswith(ROW)]
     assert len(rest) == 3, "one line for the attack, and one a bound, without intervals"
     assert first.startswith(f"{ROW}, m 2")

@@ -15,14 +15,13 @@ from typer.testing import CliRunner
 
 from smoothcert.cli.main import app
 from smoothcert.errors import InputError, StoreError
-from smoothcert.report.html import check_page, gathered, report_page, write_page
-from smoothcert.report.html.charts import attack_points, chart_data
+from smoothcert.report.html import check_page, report_page, write_page
+from smoothcert.report.html.charts import attack_points, chart_data, points_legend
 from smoothcert.report.html.facts import settings, warnings
-from smoothcert.report.html.gather import GALLERY
-from smoothcert.report.html.legends import points_legend
-from smoothcert.report.html.markup import element, embedded, rounded_down
-from smoothcert.results.attacked import Attack
+from smoothcert.report.markup import element, embedded, rounded_down
+from smoothcert.results.attacks import Attack
 from smoothcert.results.curves import drawn_curve
+from smoothcert.results.gather import GALLERY, gather_page
 from smoothcert.store.store import read_store
 from stores import DIGITS, attacked
 from stores import made as made_store
@@ -49,7 +48,7 @@ def stores(tmp_path_factory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def page_file(stores, tmp_path_factory) -> Path:
-    runs, attacks, _ = gathered(stores, lambda store: Evil)
+    runs, attacks, _ = gather_page(stores, lambda store: Evil)
     file = tmp_path_factory.mktemp("page") / "report.html"
     write_page(file, report_page(runs, attacks=attacks, title=EVIL))
     return file
@@ -74,7 +73,7 @@ def test_figures_are_cut_and_never_raised():
 
 
 def test_the_page_draws_the_stores_own_curves(stores):
-    runs, *_ = gathered(stores, None)
+    runs, *_ = gather_page(stores, None)
     for run, drawn in zip(runs, chart_data(runs, 0.05), strict=True):
         curve = drawn_curve(run.result, 0.05)
         for name, exact in (("radius", curve.radius), ("accuracy", curve.accuracy), ("test_set", curve.lower)):
@@ -104,18 +103,18 @@ def test_nothing_is_fetched(page_file):
 
 
 def test_warnings_say_what_a_reader_must_know(stores, tmp_path):
-    runs, *_ = gathered(stores[:2], None)
+    runs, *_ = gather_page(stores[:2], None)
     assert warnings(runs[0]) == []
     words = " ".join(warnings(runs[1]))
     assert "bf16" in words
     assert "not on a grid" in words
     off = made(tmp_path / "off", off_grid=True, recertified_from="x", model={"by": "probe", "sha256": "0"})
-    words = " ".join(warnings(gathered([str(off)], None)[0][0]))
+    words = " ".join(warnings(gather_page([str(off)], None)[0][0]))
     for part in ("80 of 80 images are off", "recomputed from stored counts", "answers to fixed inputs"):
         assert part in words
     sequential = {"design": "radii", "method": "t-certify", "alpha": 0.001, "n0": 100, "n_max": 1000, "radii": [0.25],
                   "margin": None}
-    words = " ".join(warnings(gathered([str(made(tmp_path / "seq", procedure=sequential))], None)[0][0]))
+    words = " ".join(warnings(gather_page([str(made(tmp_path / "seq", procedure=sequential))], None)[0][0]))
     assert "settled at radius 0.25" in words
     assert "2 alpha" in words
 
@@ -123,7 +122,7 @@ def test_warnings_say_what_a_reader_must_know(stores, tmp_path):
 def test_a_published_log_makes_a_page_that_says_what_it_cannot(tmp_path):
     log = tmp_path / "sigma_0.25.tsv"
     log.write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.3\t1\t1.0\n20\t2\t-1\t0.0\t0\t1.0\n")
-    runs, *_ = gathered([str(log)], lambda store: Evil)
+    runs, *_ = gather_page([str(log)], lambda store: Evil)
     words = " ".join(warnings(runs[0]))
     assert "may be rounded up" in words
     assert "does not say which model" in words
@@ -135,10 +134,10 @@ def test_images_are_left_out_with_a_reason_and_capped(stores, tmp_path):
     def none(store):
         raise InputError("there are no images here")
 
-    (run,), *_ = gathered(stores[:1], none)
+    (run,), *_ = gather_page(stores[:1], none)
     assert run.gallery is None
     assert "there are no images here" in report_page([run])
-    (run,), *_ = gathered(stores[:1], lambda store: DIGITS)
+    (run,), *_ = gather_page(stores[:1], lambda store: DIGITS)
     assert len(run.gallery.clean) == GALLERY
     assert report_page([run]).count('<img src="data:image/png') == 2 * GALLERY
 
@@ -157,7 +156,7 @@ def test_a_damaged_store_is_named_and_the_rest_is_shown(stores, tmp_path):
     for words in ("bad<i>/shard-00000.parquet has changed", f"there is no store {tmp_path / 'none'}"):
         assert words in missing
         assert words in told
-    whole = report_page(gathered(stores, None).runs, attacks=gathered(stores, None).attacks)
+    whole = report_page(gather_page(stores, None).runs, attacks=gather_page(stores, None).attacks)
     assert "Missing from this page" not in whole
     table = text[text.index('id="tables"'):text.index('id="meaning"')]
     assert table == whole[whole.index('id="tables"'):whole.index('id="meaning"')], "the others are all there"
@@ -167,7 +166,7 @@ def test_a_damaged_store_is_named_and_the_rest_is_shown(stores, tmp_path):
 
 
 def test_many_certificates_make_a_small_page(tmp_path):
-    (run,), *_ = gathered([str(made(tmp_path / "s"))], None)
+    (run,), *_ = gather_page([str(made(tmp_path / "s"))], None)
     rng, count = np.random.default_rng(0), 300_000
     many = run.result.__class__(**{**vars(run.result), "index": np.arange(count), "radius": rng.gamma(2, 0.2, count),
                                    "correct": rng.random(count) < 0.9, "abstained": np.zeros(count, bool),
@@ -179,7 +178,7 @@ def test_many_certificates_make_a_small_page(tmp_path):
 def test_bad_requests_say_what_to_do(stores, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StoreError, match="at least one certify store"):
-        gathered(stores[2:], None)
+        gather_page(stores[2:], None)
     with pytest.raises(InputError, match=r"\.html"):
         check_page(Path("x.png"))
     for arguments, words in (([stores[0], "-o", "x.txt"], "must end in .html"), (["no", "-o", "x.html"], "no"),
@@ -278,7 +277,7 @@ def test_toggles_redraw_the_curves(opened):
 
 
 def test_curves_are_read_where_asked(opened, stores):
-    runs, *_ = gathered(stores, None)
+    runs, *_ = gather_page(stores, None)
     opened.fill("#at", "0.3")
     exact = [float(np.floor(1000 * run.result.at([0.3], 0.05).accuracy[0]) / 10) for run in runs]
     shown = [float(found) for found in re.findall(r": (?:>=)?([\d.]+) %", opened.inner_text("#read"))]

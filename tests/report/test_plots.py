@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from smoothcert.cli.main import app
 from smoothcert.errors import ConfigError, InputError, SmoothcertError, StoreError, UnknownNameError
 from smoothcert.noise import build_noise, open_stream, sample
-from smoothcert.report.html import gathered, report_page
+from smoothcert.report.html import report_page
 from smoothcert.report.plots import picture
 from smoothcert.report.plots.counts import draw_wall
 from smoothcert.report.plots.drawing import open_request
@@ -36,6 +36,7 @@ from smoothcert.results.curves import (
 )
 from smoothcert.results.denoising import Estimates
 from smoothcert.results.gallery import average_pool, gallery_of, noise_panels, noisy_copy, resolution_study
+from smoothcert.results.gather import gather_page
 from smoothcert.results.regions import decision_regions
 from smoothcert.results.studies import (
     compare_bounds,
@@ -216,7 +217,8 @@ def test_attacks_on_other_data_or_images_are_not_to_be_compared(tmp_path, kind, 
         save(figure, tmp_path / f"{k}.svg", "Title")
     assert (tmp_path / "0.svg").read_bytes() == (tmp_path / "1.svg").read_bytes()
     assert figure.get_suptitle().startswith("Title\nNot to be compared")
-    page = report_page(gathered([str(store), str(path)], None).runs, attacks=gathered([str(path), str(store)], None)[1])
+    found = gather_page([str(store), str(path)], None)
+    page = report_page(found.runs, attacks=found.attacks)
     assert words in page
 
 

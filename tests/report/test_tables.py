@@ -10,25 +10,24 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from printed import gathered_json, gathered_table, plain, store_text, table
 from smoothcert.cli.main import app
 from smoothcert.errors import ConfigError, InputError, StoreError, UnknownNameError
 from smoothcert.interop import open_records
-from smoothcert.report.attack_tables import attack_text
-from smoothcert.report.describe import described
-from smoothcert.report.gather import gather, table_content, table_text
-from smoothcert.report.html.gather import gathered
+from smoothcert.report.certified import render_comparison
+from smoothcert.report.describe import Description
 from smoothcert.report.html.page import report_page
-from smoothcert.report.listings import render_comparison, render_predictions
 from smoothcert.report.plots import plot_curves
-from smoothcert.report.tables import down, radius_words, render, summary
-from smoothcert.results.attacks import outcomes, violations
-from smoothcert.results.best import Board, best_method
+from smoothcert.results.attacks import outcomes
+from smoothcert.results.base import Points, check_same_data, unseen_classes
+from smoothcert.results.best import CertifiedRuns, best_method
 from smoothcert.results.certified import Result, default_radii, merged
 from smoothcert.results.compare import compare
 from smoothcert.results.curves import certified_curve
-from smoothcert.results.predictions import Predicted, prediction_text
-from smoothcert.results.same_data import check_same_data
-from smoothcert.results.unseen import unseen_classes
+from smoothcert.results.figures import down, radius_words
+from smoothcert.results.gather import gather, gather_page
+from smoothcert.results.predictions import Predicted
+from smoothcert.results.under_attack import violations
 from smoothcert.runs.distributional_options import DistributionalConfig
 from smoothcert.stats import paired_interval
 from smoothcert.store.records import Record, Tally
@@ -80,7 +79,7 @@ def test_what_is_said_of_many_t_certificates_rests_on_2_alpha(tmp_path):
         assert (getattr(t.at(radii, 0.05), bound) < getattr(replace(t, method="cohen").at(radii, 0.05), bound)).any()
     assert np.array_equal(certified_curve(t).lower, certified_curve(cohen).lower)
     assert result([0.5], [True], method="t-certify", alpha=0.7).at([0.0], 0.05).population[0] == 0
-    boards = [Board.of([one, replace(one, name="b")], radii, 0.05) for one in (t, cohen)]
+    boards = [CertifiedRuns.of([one, replace(one, name="b")], Points(tuple(radii))) for one in (t, cohen)]
     assert np.array_equal(boards[0].envelopes[0].values["test_set"], boards[1].envelopes[0].values["test_set"])
     assert "run, b: t-certify is proved at 2 alpha" in " ".join(boards[0].notes)
     store, attack = open_records(made(tmp_path / "s", right=3)), open_records(attacked(tmp_path / "attack", count=60))
@@ -106,16 +105,16 @@ def test_pictures(tmp_path):
 def test_every_format_has_every_run():
     runs = [result([0.3, 0.6], [True, False], "a_1"), result([0.3, 0.0], [True, False], "b|2")]
     for style in ("text", "markdown", "csv", "latex"):
-        shown = render(runs, [0, 0.25], 0.05, style)
+        shown = table(runs, [0, 0.25], 0.05, style)
         assert "50.0" in shown or "0.5," in shown
         assert ("a_1" in shown) or (r"a\_1" in shown)
-    assert "UNFINISHED" in render([Result(**{**vars(runs[0]), "complete": False})], [0], 0.05, "text")
+    assert "UNFINISHED" in table([Result(**{**vars(runs[0]), "complete": False})], [0], 0.05, "text")
     with pytest.raises(UnknownNameError, match="latex"):
-        render(runs, [0], 0.05, "latx")
+        table(runs, [0], 0.05, "latx")
 
 
 def test_abstentions_count_as_wrong_and_are_shown():
-    told = summary(result([0.0, 0.0, 0.7, 0.2], [False, False, True, True]), [0, 0.5], 0.05)
+    told = plain(result([0.0, 0.0, 0.7, 0.2], [False, False, True, True]), [0, 0.5], 0.05)
     assert told["abstained"] == 2
     assert told["accuracy"] == [0.5, 0.25]
     assert told["acr"] == pytest.approx(0.9 / 4)
@@ -225,7 +224,7 @@ def test_runs_over_different_data_are_not_compared():
     named = [replace(a, name=name, setting={"data": {"name": name, "split": "test"}}) for name in ("mnist", "cifar10")]
     with pytest.raises(InputError, match="cifar10"):
         check_same_data(named)
-    shown = render([a, b], [0.5], 0.05, "text", envelopes=True)
+    shown = table([a, b], [0.5], 0.05, "text", envelopes=True)
     assert "not compared" in shown
     assert "*" not in shown
     assert "envelope" not in shown
@@ -236,50 +235,50 @@ def test_the_best_sigma_is_starred_and_the_best_method_named():
     runs = [result([0.4, 0.4, 0.4, 0.4], [True] * 4, "c.25", group="cohen", sigma=0.25),
             result([1.0, 1.0, 0.0, 0.0], [True, True, False, False], "c.5", group="cohen", sigma=0.5),
             result([0.9, 0.9, 0.9, 0.0], [True] * 3 + [False], "s.5", group="smoothadv", sigma=0.5)]
-    board = Board.of(runs, [0.25, 0.75, 2.0], 0.05)
+    board = CertifiedRuns.of(runs, Points((0.25, 0.75, 2.0)))
     assert [stars.tolist() for stars in board.stars] == [[True, False, False], [False, True, False],
                                                          [True, True, False]]
     assert [one.sigma for one in board.envelopes] == [("0.25", "0.5", ""), ("0.5", "0.5", "")]
     assert best_method(board.envelopes) == ["cohen", "smoothadv", ""]
-    lines = {line.split("  ")[0]: line.split()[-3:] for line in render(runs, board.radii, 0.05, "text").splitlines()}
+    lines = {line.split("  ")[0]: line.split()[-3:] for line in table(runs, board.radii, 0.05, "text").splitlines()}
     assert lines["c.25"] == ["100.0*", "-", "-"], "1,000 samples at sigma .25 prove no radius above .616"
     assert lines["best sigma of cohen"][-2:] == ["0.25", "0.5"]
     assert lines["best method"][-2:] == ["cohen", "smoothadv"]
-    assert "**75.0**" in render(runs, board.radii, 0.05, "markdown")
-    assert r"\textbf{75.0}" in render(runs, board.radii, 0.05, "latex")
+    assert "**75.0**" in table(runs, board.radii, 0.05, "markdown")
+    assert r"\textbf{75.0}" in table(runs, board.radii, 0.05, "latex")
 
 
 def test_an_envelope_is_the_best_run_at_each_radius_at_a_share_of_rho():
     rng = np.random.default_rng(0)
     runs = [result(rng.random(200) * s, rng.random(200) < 0.9, f"r{s}", sigma=s) for s in (0.5, 1.0, 2.0)]
     radii = [0.1, 0.5, 1.5]
-    (one,) = Board.of(runs, radii, 0.06).envelopes
+    (one,) = CertifiedRuns.of(runs, Points(tuple(radii), 0.06)).envelopes
     at = [run.at(radii, 0.02) for run in runs]
     for field, values in one.values.items():
         assert (values == np.max([getattr(a, field) for a in at], axis=0)).all()
         assert (values <= np.max([getattr(run.at(radii, 0.06), field) for run in runs], axis=0)).all()
     for style in ("text", "markdown", "csv", "latex"):
-        assert ("envelope" in render(runs, radii, 0.06, style, envelopes=True)) > ("envelope" in render(
+        assert ("envelope" in table(runs, radii, 0.06, style, envelopes=True)) > ("envelope" in table(
             runs, radii, 0.06, style))
 
 
 def test_missing_images_are_noticed():
     runs = [result([1.0] * 4, [True] * 4, "whole"), result([1.0] * 3, [True] * 3, "part")]
-    board = Board.of(runs, [0.5], 0.05)
+    board = CertifiedRuns.of(runs, Points((0.5,)))
     assert board.notes == ("part has 3 of the 4 images: image 3 is missing",)
     assert "different images" in board.warning
     assert not any(stars.any() for stars in board.stars), "shares of other images are not compared"
-    assert Board.of(runs[:1], [0.5], 0.05).notes == ()
+    assert CertifiedRuns.of(runs[:1], Points((0.5,))).notes == ()
 
 
 def test_radii_of_a_log_are_called_possibly_rounded_up_and_unknown_facts_unknown():
     log = result([0.5], [True], "log", sigma=nan, n=0, printed=True)
     for style in ("text", "markdown", "latex"):
-        assert "rounded up" in render([log], [0.25], 0.05, style)
-    assert "sigma ?" in render([log], [0.25], 0.05, "text")
-    assert "n ?" in render([log], [0.25], 0.05, "text")
-    assert summary(log, [0.25], 0.05)["sigma"] is None
-    assert summary(log, [0.25], 0.05)["rounded_up"]
+        assert "rounded up" in table([log], [0.25], 0.05, style)
+    assert "sigma ?" in table([log], [0.25], 0.05, "text")
+    assert "n ?" in table([log], [0.25], 0.05, "text")
+    assert plain(log, [0.25], 0.05)["sigma"] is None
+    assert plain(log, [0.25], 0.05)["rounded_up"]
     assert default_radii([log])[-1] <= 0.5
     assert "rounded up" in render_comparison(compare(log, replace(log, name="b"), [0.25], 0.05), "text")
 
@@ -300,7 +299,7 @@ def test_linf_radii():
 def test_predictions_are_shown_rounded_down_and_bounded():
     correct, abstained = np.arange(300) < 200, np.arange(300) >= 298
     told = Predicted("p", np.arange(300), correct, abstained, np.zeros(300, int), 0.5, 0.001, 100)
-    shown = render_predictions([told, replace(told, name="q", index=np.arange(1, 301))], 0.05, "text")
+    shown = table([told, replace(told, name="q", index=np.arange(1, 301))])
     assert " 66.6 " in shown
     assert " 0.6 " in shown
     assert "q has 300 of the 301 images" in shown
@@ -330,19 +329,19 @@ def kinds(tmp_path_factory) -> dict[str, str]:
 
 def test_an_attack_has_its_table_in_every_format(kinds):
     runs = gather([kinds["attack"]])
-    found = outcomes(runs.attacks[0].store)
-    assert table_text(runs, [], 0.05, "text", False) == attack_text(runs.attacks[0].store)
-    (content,) = table_content(runs, [], 0.05, False)
+    found = outcomes(runs.results[0].store)
+    assert gathered_table(runs) == store_text(runs.results[0].store)
+    (content,) = gathered_json(runs)
     assert [one["accuracy"] for one in content["outcomes"]] == [one.accuracy for one in found]
-    rows = list(csv.DictReader(io.StringIO(table_text(runs, [], 0.05, "csv", False))))
+    rows = list(csv.DictReader(io.StringIO(gathered_table(runs, style="csv"))))
     assert [float(row["accuracy"]) for row in rows] == [one.accuracy for one in found]
     for style in ("markdown", "latex"):
-        assert table_text(runs, [], 0.05, style, False).count(f"{100 * found[-1].accuracy:.1f}") == 1
+        assert gathered_table(runs, style=style).count(f"{100 * found[-1].accuracy:.1f}") == 1
     beside = gather([kinds["attack"], kinds["certify"], kinds["predict"]])
-    shown = table_text(beside, [], 0.05, "text", False)
+    shown = gathered_table(beside)
     assert shown.index("ACR") < shown.index("new images, at least") < shown.index("what the attack found")
     with pytest.raises(InputError, match="CSV has one kind"):
-        table_text(beside, [], 0.05, "csv", False)
+        gathered_table(beside, style="csv")
 
 
 @pytest.mark.parametrize(("names", "options", "words"), [
@@ -365,8 +364,8 @@ def test_attacks_are_not_compared_image_by_image(kinds):
 
 
 def test_a_log_does_not_say_which_images_are_off_the_grid(kinds):
-    assert described(Path(kinds["certify"]))["off_grid_images"] == 0
-    assert "off_grid_images" not in described(Path(kinds["log"]))
+    assert Description.of(Path(kinds["certify"])).to_json()["off_grid_images"] == 0
+    assert "off_grid_images" not in Description.of(Path(kinds["log"])).to_json()
 
 
 @pytest.mark.parametrize(("given", "words"), [
@@ -385,10 +384,10 @@ def test_predict_prints_the_figures_of_its_table(tmp_path):
     folder = tmp_path / "a_b&c"
     write_store(folder, identity_of("predict", 60, 0.25, {"method": "predict", "n": 100}), {}, records)
     store = open_records(folder)
-    assert "classifier 98.3%, abstained 1.6%" in prediction_text(store)
+    assert " 98.3        1.6 " in store_text(store)
     run = Predicted.of(store)
-    assert " 98.3        1.6 " in render_predictions([run], 0.05, "text")
-    assert r"a\_b\&c & 60 " in render_predictions([run], 0.05, "latex")
+    assert " 98.3        1.6 " in table([run])
+    assert r"a\_b\&c & 60 " in table([run], style="latex")
 
 
 def of_class(kind: str, folder: Path, label: int = 3) -> Path:
@@ -415,18 +414,18 @@ def test_a_table_of_images_of_few_classes_says_so_in_every_form(tmp_path, kind, 
     store = of_class(kind, tmp_path)
     runs = gather([str(store)])
     for style in ("text", "markdown", "latex"):
-        assert words in table_text(runs, [], 0.05, style, False).replace("\\textbackslash{}", "\\")
-    assert words in table_content(runs, [], 0.05, False)[0]["notes"][0]
+        assert words in gathered_table(runs, style=style).replace("\\textbackslash{}", "\\")
+    assert words in gathered_json(runs)[0]["notes"][0]
     if kind == "predict":
-        assert words in prediction_text(read_store(store))
-    assert words in described(store)["notes"][0]
+        assert words in store_text(read_store(store))
+    assert words in Description.of(store).to_json()["notes"][0]
     whole = write_like(tmp_path / "whole", store, lambda record, row: replace(record, label=row % 10))
-    assert "of the 10 classes" not in table_text(gather([str(whole)]), [], 0.05, "text", False)
+    assert "of the 10 classes" not in gathered_table(gather([str(whole)]))
 
 
 def test_a_page_and_a_comparison_say_which_classes_they_do_not_show(tmp_path):
     store = of_class("certify", tmp_path)
-    found = gathered([str(store), str(tmp_path / "all"), str(of_class("attack", tmp_path / "b"))], None)
+    found = gather_page([str(store), str(tmp_path / "all"), str(of_class("attack", tmp_path / "b"))], None)
     page = report_page(found.runs, attacks=found.attacks).partition('id="curves"')[0]
     assert "60 images show 1 of the 10 classes (a\\nb), and the figures" in page
     assert "20 images show 1 of the 10 classes (a\\nb), and the figures" in page
@@ -464,4 +463,4 @@ def test_unseen_classes_are_told_in_few_words(label, count, words):
 def test_nothing_is_said_of_classes_that_are_all_shown_or_unknown(kinds):
     assert unseen_classes(np.array([1, 0, 1]), ["a", "b"]) == ()
     assert unseen_classes(np.array([1, 1]), None) == unseen_classes(None, ["a", "b"]) == ()
-    assert "classes" not in table_text(gather([kinds["log"]]), [], 0.05, "text", False)
+    assert "classes" not in gathered_table(gather([kinds["log"]]))

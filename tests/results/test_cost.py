@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from smoothcert.cli.main import app
 from smoothcert.errors import ConfigError, InputError, StoreError
 from smoothcert.interop.logs import seconds_of
-from smoothcert.report.cost_table import BLOCK, Asked, costing, costing_content, duration
+from smoothcert.report.cost import duration
 from smoothcert.results.cost import HELD, HOUR, LEVEL, Fleet, Work, busiest, forecast
-from smoothcert.results.pilots import Pilot, samples_of
+from smoothcert.results.costing import BLOCK, CostRequest, Pilot, estimate_cost, samples_of
 from smoothcert.runs import cluster
 from smoothcert.store.records import Record, Tally
 from smoothcert.store.store import read_store, write_store
@@ -77,19 +77,19 @@ def test_a_preempted_worker_begins_its_block_anew(block, startup):
         return took + needed
 
     times = np.array([one() for _ in range(20_000)])
-    assert abs(block * fleet.lengthened(block) - times.mean()) < 4 * times.std() / math.sqrt(len(times))
+    assert abs(block * fleet.stretch(block) - times.mean()) < 4 * times.std() / math.sqrt(len(times))
 
 
 def test_preemptions_that_hardly_come_cost_hardly_anything_and_too_many_are_refused():
-    assert Fleet().lengthened(100.0) == 1
-    assert Fleet(preemptions=1e-6, startup=10).lengthened(100.0) == pytest.approx(1, abs=1e-6)
+    assert Fleet().stretch(100.0) == 1
+    assert Fleet(preemptions=1e-6, startup=10).stretch(100.0) == pytest.approx(1, abs=1e-6)
     told = forecast(1000, Work(1e5, 1e3), Fleet(4, startup=60, preemptions=0.5, price=3), 10)
     assert told.redone > 0
     assert told.startup + told.work + told.tail + told.redone == told.seconds
     smaller = forecast(1000, Work(1e5, 1e3), Fleet(4, startup=60, preemptions=0.5), 1)
     assert smaller.redone < told.redone / 5, "less is lost where less is handed out"
     with pytest.raises(InputError, match="smaller --block"):
-        Fleet(preemptions=1000).lengthened(10 * HOUR)
+        Fleet(preemptions=1000).stretch(10 * HOUR)
 
 
 def test_the_price_is_that_of_all_machines_until_the_last_ends():
@@ -136,7 +136,7 @@ def test_a_store_that_tells_no_times_or_no_samples_is_refused_until_they_are_giv
     store = read_store(made(tmp_path / "s"))
     with pytest.raises(StoreError, match="--rate"):
         Pilot.of(store).work()
-    assert costing(Asked(10, rate=1100), store).forecast.seconds == pytest.approx(10)
+    assert estimate_cost(CostRequest(10, rate=1100), store).forecast.seconds == pytest.approx(10)
     with pytest.raises(StoreError, match="kind attack"):
         Pilot.of(read_store(attacked(tmp_path / "a")))
 
@@ -144,26 +144,26 @@ def test_a_store_that_tells_no_times_or_no_samples_is_refused_until_they_are_giv
 def test_every_figure_says_whether_it_was_measured_or_given(tmp_path):
     store = read_store(sequential(tmp_path / "s"))
     def told(**asked):
-        return {one["name"]: one["from"] for one in costing_content(costing(Asked(50, **asked), store))["inputs"]}
+        return {one["name"]: one["from"] for one in estimate_cost(CostRequest(50, **asked), store).to_json()["inputs"]}
 
     measured = "measured: 20 images of s"
     assert told()["samples an image"] == told()["samples/s, one worker"] == measured
     assert told(n=1000)["samples an image"] == "given: n 1,000, and 100 that choose the class"
     assert told(rate=5.0, machines=2) == {**told(), "samples/s, one worker": "given", "machines": "given"}
-    assert costing(Asked(50, n=1000), store).work.samples == 1100
-    assert costing(Asked(50, n=1000, rate=5.0), store).forecast.low is None, "nothing is left of the pilot"
-    assert "3 blocks for 4 workers" in costing(Asked(3 * BLOCK, n=9, machines=4), store).notes[0]
-    assert not costing(Asked(3 * BLOCK, n=9, machines=3), store).notes
-    assert "pilot of 20" in costing(Asked(50), store).notes[0], "a sequential one"
+    assert estimate_cost(CostRequest(50, n=1000), store).work.samples == 1100
+    assert estimate_cost(CostRequest(50, n=1000, rate=5.0), store).forecast.low is None, "nothing is left of the pilot"
+    assert "3 blocks for 4 workers" in estimate_cost(CostRequest(3 * BLOCK, n=9, machines=4), store).notes[0]
+    assert not estimate_cost(CostRequest(3 * BLOCK, n=9, machines=3), store).notes
+    assert "pilot of 20" in estimate_cost(CostRequest(50), store).notes[0], "a sequential one"
     assert (cluster.BLOCK, cluster._AHEAD) == (BLOCK, HELD)
 
 
 def test_everything_that_is_wrong_is_said_at_once():
     with pytest.raises(ConfigError) as refused:
-        Asked(0, n=5, samples=3.0, rate=-1.0, machines=0, startup=-1, price=0)
+        CostRequest(0, n=5, samples=3.0, rate=-1.0, machines=0, startup=-1, price=0)
     assert len(refused.value.problems) == 6
     with pytest.raises(ConfigError) as refused:
-        costing(Asked(5))
+        estimate_cost(CostRequest(5))
     assert len(refused.value.problems) == 2
 
 

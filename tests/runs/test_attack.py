@@ -15,25 +15,26 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from nets import write_nets
+from printed import store_text
 from smoothcert.cli.main import app
 from smoothcert.data import load_data, spaced
 from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
-from smoothcert.report.attack_tables import attack_summary, attack_text
-from smoothcert.report.describe import described
-from smoothcert.results.attacks import beside, empirical_curve, outcomes, violations
+from smoothcert.report.describe import Description
+from smoothcert.results.attacks import empirical_curve, outcomes
 from smoothcert.results.certified import Result
 from smoothcert.results.predictions import Predicted
+from smoothcert.results.under_attack import beside, under_attack, violations
 from smoothcert.runs.attack import PART, attack, prepare_attack
 from smoothcert.runs.attack_options import AttackConfig
 from smoothcert.runs.certify import certify, predict
 from smoothcert.runs.options import CertifyConfig, PredictConfig
 from smoothcert.stats import FixedPredict, History, Look
 from smoothcert.store.adversaries import read_adversaries
-from smoothcert.store.manifest import read_manifest, write_manifest
 from smoothcert.store.recertify import recertify
 from smoothcert.store.store import Record, Store, Tally, read_store, write_store
 from smoothcert.verify.options import VerifyConfig
 from smoothcert.verify.verify import verify
+from stores import change_manifest
 
 NETS = """
 
@@ -333,7 +334,7 @@ class TestRows:
         assert np.all(store.column("linf")[moved] <= 0.1)
         assert np.all(store.column("linf")[moved] > 0.099)
         assert np.all(store.column("l2")[moved] > 0.1)
-        assert "mean linf" in attack_text(store)
+        assert "mean linf" in store_text(store)
 
     @pytest.mark.parametrize("more", [
         {"attack": "ddn", "attack_option": ["gamma=null"]}, {"attack": "stein", "attack_option": ["hard=true"]},
@@ -357,7 +358,7 @@ class TestRows:
         assert clean.reached == 0
         assert moved.reached is not None
         assert moved.reached > 0.8
-        assert "towards class 3" in attack_text(store)
+        assert "towards class 3" in store_text(store)
 
     def test_a_random_classifier_is_attacked_under_the_attacks_own_randomness(self, home, tmp_path):
         options = digits(home, tmp_path / "a", eps="1", max_images=3, model=f"{home}/nets.py:Walk")
@@ -437,7 +438,7 @@ class TestFromCertificates:
 def write_like(store: Store, folder: Path, complete: bool, **identity) -> Path:
     write_store(folder, {**store.identity, **identity}, {},
                 [Record.from_row(row) for row in store.records.to_pylist()])
-    write_manifest(folder, {**read_manifest(folder), "complete": complete})
+    change_manifest(folder, lambda content: content.update(complete=complete))
     return folder
 
 
@@ -672,10 +673,10 @@ class TestReport:
         assert (moved.lost_answers, moved.lost_abstentions) == (0.25, 0.25)
         (_, later) = beside(store, certify_like((0, 0, 1, 0), (0.6, 0.49, 0.7, 0.9), "d"))
         assert later.certified == 0.5
-        assert "WARNING: empirical below certified at eps 0.5" in attack_text(store, c)
+        assert "WARNING: empirical below certified at eps 0.5" in store_text(store, c)
         quiet = make((0, 0, 1, 1), (0, 0, -1, 1), "b")
-        assert "by abstentions alone" in attack_text(quiet, certify_like((0, 0, 1, 1), (1.0,) * 4, "e"))
-        assert attack_summary(store, c)["certified"]["rows"][1]["lost_answers"] == 0.25
+        assert "by abstentions alone" in store_text(quiet, certify_like((0, 0, 1, 1), (1.0,) * 4, "e"))
+        assert under_attack(store, c).to_json()["rows"][1]["lost_answers"] == 0.25
 
     def test_violations_are_counted_inside_the_radius_only(self, make, certify_like):
         store = make((0, 0, 1, 1), (1, 1, 0, -1))
@@ -683,7 +684,7 @@ class TestReport:
         assert (found.pairs, found.changed, found.images, found.images_changed) == (3, 2, 3, 2)
         assert found.expected == pytest.approx(4 * 0.001 + 3 * 0.001)
         assert found.chance == pytest.approx(1 - 0.998**4 - 4 * 0.002 * 0.998**3, rel=1e-6)
-        assert "something is wrong" in attack_text(store, certify_like((0, 0, 1, 1), (0.6, 0.3, 0.7, 0.9)))
+        assert "something is wrong" in store_text(store, certify_like((0, 0, 1, 1), (0.6, 0.3, 0.7, 0.9)))
         wrong_class = violations(store, certify_like((1, 1, 0, -1), (0.6, 0.6, 0.7, 0.0), "d"))
         assert (wrong_class.pairs, wrong_class.changed) == (3, 0)
 
@@ -721,7 +722,7 @@ class TestReport:
             outcomes(certified)
 
     def test_info_and_an_unfinished_store(self, home, grid, tmp_path):
-        facts = described(grid.folder)
+        facts = Description.of(grid.folder).to_json()
         assert facts["is"] == "attack store"
         assert facts["records"] == "140 of 140"
         assert facts["accuracy"]["eps 1, m 4, T 3, n 60"] == empirical_curve(grid).accuracy[-1]
@@ -737,8 +738,8 @@ class TestReport:
             attack(AttackConfig.checked(digits(home, tmp_path / "s", eps="1")), progress)
         store = read_store(tmp_path / "s")
         assert [o.images for o in outcomes(store)] == [16, 9]
-        assert "UNFINISHED" in attack_text(store)
-        assert described(store.folder)["records"] == "25 of 40"
+        assert "UNFINISHED" in store_text(store)
+        assert Description.of(store.folder).to_json()["records"] == "25 of 40"
 
 
 def test_the_command_line(home, certified, tmp_path):

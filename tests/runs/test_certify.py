@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +14,17 @@ import pytest
 import torch
 from PIL import Image
 
+from printed import plain, store_text, table
 from smoothcert import SmoothedClassifier
 from smoothcert.classifiers.folder import read_network
 from smoothcert.data import load_data, spaced
 from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
-from smoothcert.report.listings import render_predictions
-from smoothcert.report.tables import render, summary
 from smoothcert.results.certified import Result, default_radii
 from smoothcert.results.curves import certified_curve
-from smoothcert.results.predictions import Predicted, prediction_text
-from smoothcert.runs.certify import _certify_plan, certify, predict
+from smoothcert.results.predictions import Predicted
+from smoothcert.runs.certify import certify, predict, prepare_sampling
 from smoothcert.runs.options import CertifyConfig, PredictConfig
-from smoothcert.runs.prepare import index_summary, prepare
-from smoothcert.store.manifest import images_at
+from smoothcert.store.identity import Images, describe_images
 from smoothcert.store.recertify import recertify, write_recertified
 from smoothcert.store.records import Record
 from smoothcert.store.store import open_store, read_store
@@ -94,9 +91,9 @@ def test_several_n_are_looks_at_one_sample(model, tmp_path):
         alone = Predicted.of(stores[look.n])
         assert (look.n, look.correct.tolist(), look.abstained.tolist()) == (
             alone.n, alone.correct.tolist(), alone.abstained.tolist())
-    shown = render_predictions([Predicted.of(both)], 0.05, "csv").splitlines()
+    shown = table([Predicted.of(both)], style="csv").splitlines()
     assert [line.split(",")[5] for line in shown] == ["n", "100", "400"]
-    assert "at n 100: accuracy" in prediction_text(both)
+    assert [line.split()[4] for line in store_text(both).splitlines()[1:3]] == ["100", "400"]
     with pytest.raises(ConfigError, match="ascending"):
         PredictConfig.checked({**told, "n": "400,100", "out": tmp_path / "c"})
 
@@ -290,7 +287,7 @@ def test_one_image_and_one_sample(model, tmp_path):
     ([3, 1], {"count": 2, "indices": [3, 1]}), ([0, 1, 3], {"count": 3, "indices": [0, 1, 3]}),
 ])
 def test_which_images_in_brief(indices, expected):
-    assert index_summary(np.array(indices)) == expected
+    assert describe_images(np.array(indices)) == expected
 
 
 def test_images_of_a_folder_sorted_by_class_show_every_class_in_training_and_after_it(tmp_path):
@@ -308,8 +305,8 @@ def test_images_of_a_folder_sorted_by_class_show_every_class_in_training_and_aft
         asked = TrainConfig.checked({"data": data, "sigma": 0.25, "max_images": 6, "validation": 0, "out": "unused"})
         assert split_indices(load_data(data), asked)[0].tolist() == store.column("index").tolist()
     first = predict(PredictConfig.checked({**told, "indices": range(6), "out": tmp_path / "first"}))
-    assert "6 images show 1 of the 3 classes (a), and the figures speak of no other" in prediction_text(first)
-    assert "classes" not in prediction_text(store)
+    assert "6 images show 1 of the 3 classes (a), and the figures speak of no other" in store_text(first)
+    assert "classes" not in store_text(store)
 
 
 @pytest.mark.parametrize("told", [
@@ -317,10 +314,10 @@ def test_images_of_a_folder_sorted_by_class_show_every_class_in_training_and_aft
 ])
 def test_many_evenly_spaced_images_are_known_without_a_list(told):
     indices = spaced(told["start"] + told["every"] * np.arange(told["of"]), told["count"])
-    assert index_summary(indices) == told
-    assert np.array_equal(images_at({"images": told}, np.arange(told["count"])), indices)
+    assert describe_images(indices) == told
+    assert np.array_equal(Images.model_validate(told).at(np.arange(told["count"])), indices)
     for other in (indices[::-1], np.delete(indices, 3), np.roll(indices, 1)):
-        assert index_summary(other) == {"count": len(other), "indices": "see the records"}
+        assert describe_images(other) == {"count": len(other), "indices": "see the records"}
 
 
 def test_a_store_that_was_begun_with_the_first_images_goes_on_with_them(model, tmp_path):
@@ -329,10 +326,10 @@ def test_a_store_that_was_begun_with_the_first_images_goes_on_with_them(model, t
     whole = certify(config(model, tmp_path / "whole", max_images=None, indices=range(6)))
     with open_store(tmp_path / "s", whole.identity, {}) as store:
         store.add(2, Record.from_row(whole.records.to_pylist()[2]))
-    run = prepare(asked, partial(_certify_plan, asked))
+    run = prepare_sampling(asked, asked.plan)
     shutil.copytree(tmp_path / "s", tmp_path / "begun")
     shutil.rmtree(tmp_path / "s")
-    assert run.indices.tolist() == run.reopen().indices.tolist() == list(range(6))
+    assert run.indices.tolist() == run.reopen()().indices.tolist() == list(range(6))
     (tmp_path / "begun").rename(tmp_path / "s")
     assert shards(certify(asked).folder) == shards(whole.folder)
 
@@ -391,14 +388,14 @@ class TestSequentialStores:
     def test_tables_print_decided_radii_and_call_the_rest_a_lower_bound(self, decided):
         result = Result.of(decided)
         assert default_radii([result]) == [0.1, 0.2]
-        text = render([result], [0.1, 0.15], 0.05, "text")
+        text = table([result], [0.1, 0.15])
         assert "lower bound" in text
         assert "ACR >= " in text
         cells = next(line for line in text.splitlines() if line.startswith("certified accuracy")).split()[-2:]
         assert not cells[0].startswith(">=")
         assert cells[1].startswith(">=")
         assert certified_curve(result).name.endswith("(lower bound)")
-        told = summary(result, [0.1], 0.05)
+        told = plain(result, [0.1])
         assert told["lower_bound"]
         assert told["decided"] == (0.1, 0.2)
         answers, procedure = recertify(decided, alpha=1e-5)

@@ -17,15 +17,15 @@ import pytest
 
 from nets import write_nets
 from smoothcert.errors import ConfigError, InputError, MissingExtraError, SmoothcertError
-from smoothcert.runs import cluster
 from smoothcert.runs.attack import attack
 from smoothcert.runs.attack_options import AttackConfig
 from smoothcert.runs.certify import certify
-from smoothcert.runs.cluster import BLOCK, blocks_of, by_cluster
+from smoothcert.runs.cluster import BLOCK, Actors, by_cluster
+from smoothcert.runs.crew import by_crew
 from smoothcert.runs.distributional import distributional
 from smoothcert.runs.distributional_options import DistributionalConfig
-from smoothcert.runs.joining import joined
 from smoothcert.runs.options import CertifyConfig
+from smoothcert.runs.ray_connection import joined
 
 SLOW = """
 import time
@@ -108,7 +108,7 @@ def test_the_cluster_asks_for_its_token(nodes):
     """Ray's own heads do what `Guarded` does below."""
     if not hasattr(sys.modules["ray"].exceptions, "AuthenticationError"):
         pytest.skip("Ray before 2.52 has no tokens")
-    code = ("from smoothcert.runs.joining import joined\n"
+    code = ("from smoothcert.runs.ray_connection import joined\n"
             f"with joined({nodes.address!r}) as ray: print(ray.get(ray.put('joined')))")
     env = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
     refused = "asks for its token, but the one in RAY_AUTH_TOKEN is another"
@@ -149,12 +149,13 @@ def test_an_error_of_a_worker_is_the_runs(home, nodes, tmp_path):
 class Positions:
     """A run of which only the positions matter: tasks of one or of several, as an attack has them."""
 
-    reopen = None
+    def reopen(self):
+        return None
 
     def __init__(self, size: int):
         self.size = size
         self.config = SimpleNamespace(cluster="local", workers=2, threads=None)
-        self.identity = {"device": "cpu", "images": {"count": 200}}
+        self.identity = SimpleNamespace(device="cpu", record_count=200)
 
     def tasks(self, pending):
         units: dict[int, list[int]] = {}
@@ -166,11 +167,12 @@ class Positions:
 @pytest.mark.parametrize("size", [1, 5, 16])
 def test_blocks_are_of_the_whole_list_and_lose_nothing(size):
     run, everything = Positions(size), list(range(200))
-    whole = blocks_of(run, everything)
+    actors = Actors(None, run)
+    whole = actors.loads(run, everything)
     assert sorted(p for block in whole for task in block for p in task) == everything
     assert all(sum(map(len, block)) >= BLOCK for block in whole[:-1])
     left = [p for p in everything if p % 7 and p < 190]
-    blocks = blocks_of(run, left)
+    blocks = actors.loads(run, left)
     assert sorted(p for block in blocks for task in block for p in task) == left
     home_of = {p: k for k, block in enumerate(whole) for task in block for p in task}
     assert all(len({home_of[p] for task in block for p in task}) == 1 for block in blocks)
@@ -225,7 +227,7 @@ class Dying:
 
 def test_lost_workers_cost_only_their_blocks():
     ray = Dying(lives=3)
-    done = list(cluster._Crew(ray, Positions(1), range(100)).work())
+    done = list(by_crew(run := Positions(1), range(100), Actors(ray, run)))
     assert sorted(position for position, _, _ in done) == list(range(100))
     assert ray.started > 3
 
@@ -233,14 +235,14 @@ def test_lost_workers_cost_only_their_blocks():
 def test_workers_that_all_die_end_the_run():
     ray = Dying(lives=10**6)
     with pytest.raises(SmoothcertError, match=r"keep dying .* The last one said: the node is gone"):
-        list(cluster._Crew(ray, Positions(1), range(100)).work())
+        list(by_crew(run := Positions(1), range(100), Actors(ray, run)))
     assert ray.started <= 8
 
 
 def test_a_driver_whose_own_node_died_says_so():
     ray = Dying(lives=10**6, dies=3)
     with pytest.raises(SmoothcertError, match="joined through has died"):
-        list(cluster._Crew(ray, Positions(1), range(100)).work())
+        list(by_crew(run := Positions(1), range(100), Actors(ray, run)))
 
 
 def test_what_is_refused(home, tmp_path, monkeypatch):

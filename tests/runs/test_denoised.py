@@ -25,7 +25,7 @@ from smoothcert.errors import (
 )
 from smoothcert.models import build_model
 from smoothcert.noise import STAGES, PhiloxStream, build_noise, walk_position
-from smoothcert.report.describe import described
+from smoothcert.report.describe import Description
 from smoothcert.runs.certify import certify
 from smoothcert.runs.options import CertifyConfig
 from smoothcert.smoothing import Sampling, Segment, open_voter
@@ -216,7 +216,7 @@ class TestBundles:
         assert records(alone) != records(whole)
 
     def test_info_says_what_it_is_made_of(self, home):
-        facts = described(home / "bundle")
+        facts = Description.of(home / "bundle").to_json()
         assert (facts["kind"], facts["parameters"]) == ("classifier", 650)
         inside, (denoiser, _) = facts["denoiser"], read_network(home / "denoiser")
         assert (inside["model"], inside["sigma"]) == ("energy-residual", SIGMA)

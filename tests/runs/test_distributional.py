@@ -15,6 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from nets import write_nets
+from printed import plain, table
 from smoothcert.cli.main import app
 from smoothcert.data import load_data
 from smoothcert.distributional import (
@@ -33,7 +34,6 @@ from smoothcert.distributional import (
 from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError, StoreError
 from smoothcert.noise import build_noise
 from smoothcert.recipes.recipe import VERBS
-from smoothcert.report.distributional_tables import render_robustness
 from smoothcert.results.distributional import Robustness
 from smoothcert.runs.certify import certify, predict
 from smoothcert.runs.distributional import distributional, prepare_distributional
@@ -142,11 +142,11 @@ class TestWhatTheStoreSays:
 
     def test_an_estimate_that_the_search_itself_refutes_is_told(self, store):
         told = Robustness.of(store)
-        assert "WARNING" not in render_robustness([told], [], "text")
+        assert "WARNING" not in table([told])
         worse = WorstCase(told.found["inside"].gamma, told.found["inside"].rho, told.found["inside"].loss + 1)
-        shown = render_robustness([replace(told, found={**told.found, "inside": worse})], [0.01], "text")
+        shown = table([replace(told, found={**told.found, "inside": worse}, rho=(0.01,))])
         assert "WARNING: inside lies below the worst case found at rho 0.01" in shown
-        shown = render_robustness([replace(told, found={**told.found, "inside": worse})], [0.01], "markdown")
+        shown = table([replace(told, found={**told.found, "inside": worse}, rho=(0.01,))], style="markdown")
         assert f"{told.name}: WARNING: inside lies below the worst case found at rho 0.01" in shown
 
     def test_mixtures_of_laws(self):
@@ -315,8 +315,8 @@ class TestShown:
             assert line.split() == [f"{rho:g}", *(f"{value:.4f}" for value in exact.at(rho))]
         assert (told.at(0.1)["beside_smoothed"], told.at(0.1)["beside_base"]) == exact.at(0.1)
         values = [f"{value:.4f}" for value in exact.at(0.1)]
-        assert f"| s | 0.1 | {' | '.join(values)} |" in render_robustness([replace(told, name="s")], [0.1], "markdown")
-        assert f"s & 0.1 & {' & '.join(values)}" in render_robustness([replace(told, name="s")], [0.1], "latex")
+        assert f"| s | 0.1 | {' | '.join(values)} |" in table([replace(told, name="s", rho=(0.1,))], style="markdown")
+        assert f"s & 0.1 & {' & '.join(values)}" in table([replace(told, name="s", rho=(0.1,))], style="latex")
 
     def test_the_eps_that_a_gamma_stands_for(self, home, tmp_path):
         given = options(home, tmp_path / "s", eps_equivalent=True)
@@ -327,7 +327,7 @@ class TestShown:
             exact = eps_equivalent(net, [(images, labels)], gamma, SIGMA, seed=0)
             assert eps == pytest.approx(exact, rel=0.05)  # other noise
         assert list(told.equivalent) == list(GAMMAS)
-        assert [one["gamma"] for one in told.content([0.0])["eps_equivalent"]] == list(GAMMAS)
+        assert [one["gamma"] for one in plain(told)["eps_equivalent"]] == list(GAMMAS)
         shown = [line.split() for line in self.run("distributional", store.folder, "-q").splitlines()]
         place = shown.index(["gamma", "0.5", "3", "400"])
         assert shown[place + 1] == ["eps", *(f"{eps:.3g}" for eps in told.equivalent.values())]
@@ -341,10 +341,10 @@ class TestShown:
         assert {one["gamma"]: one["eps"] for one in told_as_json["eps_equivalent"]} == told.equivalent
         assert "nothing is wrong" in self.run("verify", store.folder, "--resample", "4", "--model",
                                               f"{home}/nets.py:Means")
-        plain = bounded(options(home, tmp_path / "plain"))
-        assert "eps_equivalent" not in plain.identity["distributional"]
-        assert told.at(0.1) == Robustness.of(plain).at(0.1)
-        both = list(csv.DictReader(self.run("table", store.folder, plain.folder, "--radii", "0.1", "--format", "csv")
+        other = bounded(options(home, tmp_path / "plain"))
+        assert "eps_equivalent" not in other.identity["distributional"]
+        assert told.at(0.1) == Robustness.of(other).at(0.1)
+        both = list(csv.DictReader(self.run("table", store.folder, other.folder, "--radii", "0.1", "--format", "csv")
                                    .splitlines()))
         assert [bool(row["eps_equivalent_of_gamma_3"]) for row in both] == [True, False]
         with pytest.raises(ConfigError, match="eps-equivalent says which eps"):

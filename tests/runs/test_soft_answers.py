@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from printed import plain, store_text
 from smoothcert.attacks.surrogates import log_mean_softmax
 from smoothcert.data import load_data
 from smoothcert.errors import ConfigError, StoreError
 from smoothcert.noise import build_noise, open_stream
-from smoothcert.report.attack_tables import attack_summary, attack_text
-from smoothcert.results.attacks import outcomes, violations
+from smoothcert.results.attacks import Attack, outcomes
+from smoothcert.results.under_attack import violations
 from smoothcert.runs.attack import attack
 from smoothcert.runs.attack_options import AttackConfig
 from smoothcert.runs.soft_answers import ROWS, soft_answers
@@ -112,9 +113,9 @@ def test_reports_name_the_answers_and_claim_no_level(store):
         rows = store.column("eps") == outcome.size
         assert outcome.accuracy == np.mean(store.column("prediction")[rows] == store.column("label")[rows])
         assert (outcome.n, outcome.abstained) == (N, 0)
-    assert attack_summary(store)["alpha"] is None
-    assert "answers by mean softmax" in attack_text(store)
-    assert "abstention" not in attack_text(store)
+    assert plain(Attack.of(store))["alpha"] is None
+    assert "answers by mean softmax" in store_text(store)
+    assert "abstention" not in store_text(store)
     assert store.records.column("p_value").null_count == store.records.num_rows
     with pytest.raises(StoreError, match="without a test"):
         violations(store, store)

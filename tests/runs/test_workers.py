@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from smoothcert.errors import SmoothcertError
-from smoothcert.runs import workers
+from smoothcert.runs import crew, workers
 from smoothcert.runs.certify import certify, predict
 from smoothcert.runs.options import CertifyConfig, PredictConfig
 from smoothcert.store.store import read_store
@@ -105,7 +105,7 @@ def test_a_killed_worker_is_replaced_and_its_images_done_again(net, tmp_path, mo
 def test_workers_that_die_again_and_again_end_the_run_and_lose_nothing(net, tmp_path, monkeypatch):
     out = tmp_path / "s"
     monkeypatch.setenv("DIES", "1")
-    monkeypatch.setattr(workers, "DEATHS", 1)
+    monkeypatch.setattr(crew, "DEATHS", 1)
     with pytest.raises(SmoothcertError, match=r"keep dying .* the last one was killed \(signal 9\): is there enough"):
         certify(CertifyConfig.checked(options(net, out, n=100, workers=2)))
     monkeypatch.delenv("DIES")

@@ -19,9 +19,10 @@ from smoothcert.errors import ConfigError, EngineWarning, FileError, InputError
 from smoothcert.io.files import sha256
 from smoothcert.noise import GridNoise, Sfc64Stream
 from smoothcert.noise.keys import STAGES
-from smoothcert.report.html import gathered, report_page
-from smoothcert.report.html.selftested import untested
-from smoothcert.report.selftest import Check, SelfTest, read_selftest, selftest_text
+from smoothcert.report.html import report_page
+from smoothcert.report.html.facts import untested
+from smoothcert.report.selftest import SelfTest, SelftestCheck, read_selftest, selftest_text
+from smoothcert.results.gather import gather_page
 from smoothcert.selftest import bounds, exact, run, storage
 from smoothcert.selftest.certificates import Certificates
 from smoothcert.selftest.finding import FALSE_ALARM, QUICK, Finding, Planned, Setting, Sizes, binomial_p, by_chance
@@ -396,13 +397,13 @@ def result(verdict="green", **changes) -> SelfTest:
     told = {"date": "2026-01-02 03:04 UTC", "seconds": 1.5, "false_alarm": 1e-6,
             "settings": {"engine": "eager", "precision": "float32", "noise": "grid", "device": "cpu"},
             "environment": {"versions": "torch 9.9, numpy 1", "machine": EVIL},
-            "checks": (Check(group=EVIL, name=EVIL, verdict=verdict, measured=EVIL, allowed=EVIL),)}
+            "checks": (SelftestCheck(group=EVIL, name=EVIL, verdict=verdict, measured=EVIL, allowed=EVIL),)}
     return SelfTest(**{**told, **changes})
 
 
 @pytest.fixture
 def runs(tmp_path):
-    return gathered([str(made(tmp_path / "store", told={"versions": {"torch": "9.9"}}))], None)[0]
+    return gather_page([str(made(tmp_path / "store", told={"versions": {"torch": "9.9"}}))], None)[0]
 
 
 def test_the_report_shows_verdict_date_and_versions_escaped(runs):
@@ -413,13 +414,13 @@ def test_the_report_shows_verdict_date_and_versions_escaped(runs):
         assert words in page
     assert "window.pwned=1&lt;" in page
     assert "<script>window" not in page
-    green = result(checks=(Check(group="engine eager", name="x", verdict="green", measured=""),))
+    green = result(checks=(SelftestCheck(group="engine eager", name="x", verdict="green", measured=""),))
     assert '<section id="selftest">' in report_page(runs, selftest=green)
     assert 'id="selftest"' not in report_page(runs)
 
 
 def test_runs_that_were_made_with_other_things_than_were_tested_are_named(runs):
-    eager = Check(group="engine eager", name="x", verdict="green", measured="")
+    eager = SelftestCheck(group="engine eager", name="x", verdict="green", measured="")
     assert untested(result(checks=(eager,)), runs) == []
     other = result(settings={"engine": "all", "noise": "sound", "precision": "bf16", "device": "cuda:0"},
                    environment={"versions": "torch 9.8"}, checks=(eager.model_copy(update={"verdict": "skipped"}),))

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -25,10 +25,10 @@ from smoothcert.config.sampling import RunConfig
 from smoothcert.errors import SmoothcertError
 from smoothcert.progress import silent
 from smoothcert.runs import workers
-from smoothcert.runs.fill import fill
 from smoothcert.runs.options import CertifyConfig
 from smoothcert.runs.run import Done, Run, Task
 from smoothcert.store import store as stores
+from smoothcert.store.identity import Identity
 from smoothcert.store.records import Record
 from smoothcert.store.store import read_store
 from smoothcert.verify.options import VerifyConfig
@@ -41,30 +41,19 @@ _CRASHED = 9
 OUTCOMES = ("recovered", "loud", "lost", "silently wrong", "crashed")
 
 
-@dataclass(frozen=True, eq=False)
-class Instant:
-    """A run (see `work.Run`) whose records are there already; `between` is called before each with its position."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Instant(Run):
+    """A run whose records are there already; `between` is called before each with its position."""
 
-    config: RunConfig
-    identity: dict[str, Any]
     truth: Path
     between: Callable[[int], None] = field(default=lambda position: None)
-    most = 0
-
-    @property
-    def told(self) -> dict[str, Any]:
-        return {"data": "digits"}
 
     @cached_property
     def _records(self) -> list[Record]:
         return [Record.from_row(row) for row in read_store(self.truth).records.to_pylist()]
 
-    @property
     def reopen(self) -> Callable[[], Run]:
         return partial(_slow, self.config, self.identity, self.truth)
-
-    def tasks(self, pending: Sequence[int]) -> list[Task]:
-        return [(position,) for position in pending]
 
     def records(self, tasks: Iterable[Task]) -> Iterator[Done]:
         for (position,) in tasks:
@@ -72,8 +61,9 @@ class Instant:
             yield position, self._records[position], 0.0
 
 
-def _slow(config: RunConfig, identity: dict[str, Any], truth: Path) -> Run:
-    return Instant(config, identity, truth, lambda position: time.sleep(0.01))
+def _slow(config: RunConfig, identity: Identity, truth: Path) -> Run:
+    return Instant(config=config, identity=identity, provenance={"data": "digits"}, truth=truth,
+                   between=lambda position: time.sleep(0.01))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +79,7 @@ class Place:
         return shards(self.truth)
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Identity:
         return read_store(self.truth).identity
 
     @cached_property
@@ -118,7 +108,7 @@ class Place:
     def instant(self, **changes: Any) -> Instant:
         """The run of the same records, each at once."""
         config = CertifyConfig.checked({"model": "none", "out": self.folder, **changes})
-        return Instant(config, self.identity, self.truth)
+        return Instant(config=config, identity=self.identity, provenance={"data": "digits"}, truth=self.truth)
 
 
 @dataclass(frozen=True)
@@ -156,8 +146,8 @@ def place(home: Path, count: int) -> Place:
     """A place in a folder of its own for runs of `count` records."""
     truth = made(home / "truth", count=count)
     run = Place(home / "faulty", truth, lambda out: None)
-    return replace(run, run=lambda out: fill(replace(run.instant(), config=CertifyConfig.checked(
-        {"model": "none", "out": out})), silent))
+    return replace(run, run=lambda out: replace(run.instant(), config=CertifyConfig.checked(
+        {"model": "none", "out": out})).fill(silent))
 
 
 def shards(folder: Path) -> dict[str, bytes]:
@@ -228,7 +218,7 @@ def stopped(where: Place, position: int, then: Callable[[], Any] = lambda: None)
             then()
             raise _Stop("stopped")
 
-    ended(lambda: fill(replace(where.instant(), between=between), silent))
+    ended(lambda: replace(where.instant(), between=between).fill(silent))
 
 
 def driver_killed(where: Place, rng: np.random.Generator) -> Fault:
@@ -262,7 +252,7 @@ def workers_killed(where: Place, rng: np.random.Generator) -> Fault:
 
     hunter = threading.Thread(target=hunt)
     hunter.start()
-    error = ended(lambda: fill(where.instant(workers=2), lambda done, total, words: told.append(done)))
+    error = ended(lambda: where.instant(workers=2).fill(lambda done, total, words: told.append(done)))
     over.set()
     hunter.join()
     return Fault(f"{len(killed)} kills", error=error, times=len(killed))
@@ -329,7 +319,7 @@ def changed(change: Callable[[bytes, np.random.Generator], bytes | None], runnin
             return _change(where, rng, change)
         faults: list[Fault] = []
         between = lambda at: faults.append(_change(where, rng, change)) if at == position else None  # noqa: E731
-        error = ended(lambda: fill(replace(where.instant(), between=between), silent))
+        error = ended(lambda: replace(where.instant(), between=between).fill(silent))
         return replace(faults[0], error=error) if faults else Fault("the run ended before")
     return kind
 

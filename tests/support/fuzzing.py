@@ -37,6 +37,7 @@ from smoothcert.runs.options import CertifyConfig
 from smoothcert.store.records import Record, Tally
 from smoothcert.store.store import open_store, read_store
 from smoothcert.training.options import TrainConfig
+from stores import change_manifest
 
 Edit = Callable[[bytes, Random], bytes]
 
@@ -492,13 +493,12 @@ def resealed(content: bytes, rng: Random) -> bytes:
 
 def _read_shard(content: bytes, folder: Path) -> Any:
     """A shard that its manifest vouches for."""
-    from smoothcert.store.manifest import read_manifest, write_manifest
+    from smoothcert.store.manifest import read_manifest
 
     store = _make_store(folder)
     path = _written(content, store / "shard-00000.parquet")
-    told = json.loads(_store_file("manifest.json"))
-    told.pop("sha256", None)
-    write_manifest(store, {**told, "shards": [{**told["shards"][0], "sha256": sha256(path)}]})
+    _written(_store_file("manifest.json"), store / "manifest.json")
+    change_manifest(store, lambda told: told["shards"][0].update(sha256=sha256(path)))
     read_manifest(store)
     return _whole(store)
 

@@ -27,7 +27,7 @@ from smoothcert.store.records import Record, Tally
 from smoothcert.store.store import open_store, read_store, write_store
 from smoothcert.verify.options import VerifyConfig
 from smoothcert.verify.verify import verify
-from stores import made
+from stores import change_manifest, made
 
 OTHER = """
 
@@ -164,17 +164,8 @@ def test_a_record_that_was_changed_is_named_though_every_hash_is_right(home, tmp
 ])
 def test_an_identity_that_is_none_is_said(home, tmp_path, identity, words):
     shutil.copytree(home / "fixed", tmp_path / "s")
-    _sealed(tmp_path / "s", lambda manifest: manifest["identity"].update(identity))
+    change_manifest(tmp_path / "s", lambda manifest: manifest["identity"].update(identity))
     assert words in checked(tmp_path / "s")["manifest"][0]
-
-
-def _sealed(folder: Path, change) -> None:
-    """Change a manifest and give it a right hash again."""
-    from smoothcert.store.manifest import read_manifest, write_manifest
-
-    manifest = read_manifest(folder)
-    change(manifest)
-    write_manifest(folder, manifest)
 
 
 def test_everything_that_is_wrong_is_told_at_once(tmp_path, monkeypatch):
@@ -205,7 +196,7 @@ def test_a_shard_named_twice_or_of_another_place_is_seen(tmp_path):
 
     for change, words in ((doubled, "is in the manifest twice"), (misplaced, "is none of a store of 300 records")):
         shutil.copytree(store, tmp_path / change.__name__)
-        _sealed(tmp_path / change.__name__, change)
+        change_manifest(tmp_path / change.__name__, change)
         found = checked(tmp_path / change.__name__)
         assert words in found["shards"][0]
         assert "44 of 300 records are missing" in found["records"][0]

@@ -3,19 +3,27 @@
 import json
 
 from smoothcert.cli.options import verb
-from smoothcert.cli.output import say, show_progress
+from smoothcert.cli.output import say, say_result, show_progress
 from smoothcert.runs.attack_options import AttackConfig
 
 
 @verb
 def attack(config: AttackConfig, as_json: bool, quiet: bool) -> None:
     """Attack the smoothed classifier on a data set into a store; the same command resumes an interrupted run."""
-    from smoothcert.report.attack_tables import attack_summary, attack_text
+    from smoothcert.report.attacks import under_attack_page
+    from smoothcert.report.shown import render_result, result_json
+    from smoothcert.results.base import Points
+    from smoothcert.results.gather import read_result
+    from smoothcert.results.under_attack import under_attack
     from smoothcert.runs.attack import attack as run
     from smoothcert.store.store import read_store
 
     with show_progress("attacks", quiet) as progress:
         store = run(config, progress)
-    certificates = config.certified or config.eps_from
-    certified = None if certificates is None else read_store(certificates)
-    say(json.dumps(attack_summary(store, certified)) if as_json else attack_text(store, certified))
+    result, certificates = read_result(store), config.certified or config.eps_from
+    if certificates is None:
+        say_result(result, Points(), as_json)
+        return
+    found = under_attack(store, read_store(certificates))
+    say(json.dumps({**result_json(result), "certified": found.to_json()}) if as_json else
+        f"{render_result(result)}\n\n{under_attack_page(found).to_text()}")

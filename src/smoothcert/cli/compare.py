@@ -11,11 +11,11 @@ from smoothcert.report.options import CompareConfig
 @verb
 def compare(config: CompareConfig, as_json: bool) -> None:
     """Compare two runs image by image: differences of certified accuracy, with paired intervals."""
-    from smoothcert.report.gather import compared, gather
-    from smoothcert.report.listings import comparison_content, render_comparison
+    from smoothcert.report.certified import render_comparison
+    from smoothcert.results.gather import compare_gathered, gather
 
     form = format_of(config, as_json)
     runs = gather([config.store, config.other], alpha=config.alpha, norm=config.norm, dimension=config.dimension,
-                  radius_column=config.radius_column, whole=True)
-    found = compared(runs, config.radii or (), config.rho)
-    emit(json.dumps(comparison_content(found)) if as_json else render_comparison(found, form), config.out)
+                  radius_column=config.radius_column, strict=True)
+    found = compare_gathered(runs, config.radii or (), config.rho)
+    emit(json.dumps(found.to_json()) if as_json else render_comparison(found, form), config.out)

@@ -10,10 +10,12 @@ from smoothcert.report.options import CostConfig
 @verb
 def cost(config: CostConfig, as_json: bool) -> None:
     """Forecast time and price of a run, from a pilot's store or from given samples an image and samples/s."""
-    from smoothcert.report.cost_table import Asked, costing, costing_content, costing_text
+    from smoothcert.report.cost import render_cost
+    from smoothcert.results.costing import CostRequest, estimate_cost
     from smoothcert.store.store import read_store
 
-    asked = Asked(config.images, config.n, config.samples_per_image, config.rate, config.machines,
-                  config.workers_per_machine, config.block, config.startup, config.preemptions_per_hour, config.price)
-    found = costing(asked, None if config.store is None else read_store(config.store))
-    say(json.dumps(costing_content(found)) if as_json else costing_text(found))
+    asked = CostRequest(config.images, config.n, config.samples_per_image, config.rate, config.machines,
+                        config.workers_per_machine, config.block, config.startup, config.preemptions_per_hour,
+                        config.price)
+    found = estimate_cost(asked, None if config.store is None else read_store(config.store))
+    say(json.dumps(found.to_json()) if as_json else render_cost(found))

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from smoothcert.cli.options import verb
-from smoothcert.cli.output import say, show_progress
+from smoothcert.cli.output import say, say_result, show_progress
 from smoothcert.config.base import Config
 from smoothcert.config.fields import Local
 
@@ -20,7 +20,7 @@ class DemoConfig(Config):
 def demo(config: DemoConfig, quiet: bool) -> None:
     """Train a small CNN on handwritten digits under noise, certify 359 test images, print the table, draw the curve."""
     from smoothcert.report.plots import plot_curves
-    from smoothcert.report.tables import render
+    from smoothcert.results.base import Points
     from smoothcert.results.certified import Result
     from smoothcert.results.curves import certified_curve
     from smoothcert.runs.certify import certify
@@ -41,7 +41,7 @@ def demo(config: DemoConfig, quiet: bool) -> None:
         done = certify(CertifyConfig.checked(
             {"model": str(model), "n": 5000, "seed": 0, "threads": 1, "out": store}), progress)
     result = Result.of(done, "digits, small CNN")
-    say(render([result], [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], rho=0.05, style="text"))
+    say_result(result, Points((0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)), as_json=False)
     files = [out / "curve.png", out / "curve.svg"]
     plot_curves([certified_curve(result)], files, title="Certified accuracy of the smoothed classifier, digits")
     say(f"\n3. the curve: {files[0]} and {files[1]}\n\n" + _NEXT.format(model=model, store=store, out=out))

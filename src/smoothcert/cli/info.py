@@ -10,7 +10,7 @@ from smoothcert.report.options import InfoConfig
 @verb
 def info(config: InfoConfig, as_json: bool) -> None:
     """Say what a store, a log, a count file or a model directory is: identity, origin, progress."""
-    from smoothcert.report.describe import described, outline
+    from smoothcert.report.describe import Description
 
-    facts = described(config.path, config.radius_column)
-    emit(json.dumps(facts, indent=2) if as_json else outline(facts), config.out)
+    found = Description.of(config.path, config.radius_column)
+    emit(json.dumps(found.to_json(), indent=2) if as_json else found.to_text(), config.out)

@@ -4,19 +4,23 @@ Exit codes: 0 done, 1 failed, 2 usage.
 """
 
 import functools
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 from smoothcert.checks import printable
 from smoothcert.errors import SmoothcertError
 from smoothcert.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from smoothcert.results.base import Points, StoreResult
 
 _LINE_EVERY = 15.0
 
@@ -27,6 +31,13 @@ def say(text: str, err: bool = False) -> None:
     Names and notes often come from a stranger's store, so what a terminal would obey is shown as an escape.
     """
     typer.echo(printable(text), err=err)
+
+
+def say_result(result: "StoreResult", points: "Points", as_json: bool) -> None:
+    """Print the figures of one store, as every verb that shows them does."""
+    from smoothcert.report.shown import render_result, result_json
+
+    say(json.dumps(result_json(result, points)) if as_json else render_result(result, points))
 
 
 def emit(content: str, out: Path | None) -> None:

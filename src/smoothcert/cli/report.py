@@ -9,13 +9,14 @@ from smoothcert.report.options import ReportConfig
 @verb
 def report(config: ReportConfig) -> None:
     """Write one self-contained HTML page on stores: curves, tables, images, what is guaranteed and what is not."""
-    from smoothcert.report.html import check_page, gathered, report_page, write_page
+    from smoothcert.report.html import check_page, report_page, write_page
     from smoothcert.report.selftest import read_selftest
+    from smoothcert.results.gather import gather_page
 
     check_page(config.out)
     tested = read_selftest(config.selftest) if config.selftest else None
     images = None if config.no_gallery else images_of(config)
-    runs, attacks, problems = gathered(config.stores, images, alpha=config.alpha, radius_column=config.radius_column)
+    runs, attacks, problems = gather_page(config.stores, images, alpha=config.alpha, radius_column=config.radius_column)
     write_page(config.out, report_page(runs, config.radii or (), config.rho, config.title, attacks, problems, tested))
     say(f"wrote {config.out}", err=True)
     fail_for(problems)

@@ -17,11 +17,11 @@ _MACHINE = ("data_dir", "device", "threads", "workers", "cluster")
 def reproduce(config: ReproduceConfig, as_json: bool, quiet: bool) -> None:
     """Train and measure a table of a paper, and print what it expected beside what was obtained."""
     from smoothcert.machine import keep_freed_memory
-    from smoothcert.recipes.comparison import compared
+    from smoothcert.recipes.comparison import compare_recipe
     from smoothcert.recipes.plan import plan
     from smoothcert.recipes.recipe import read_recipe
     from smoothcert.recipes.run import reproduce as run
-    from smoothcert.recipes.tables import text, write_comparison
+    from smoothcert.recipes.tables import render_text, write_comparison
 
     if config.recipe is None or config.list:
         _list(config, as_json)
@@ -31,13 +31,13 @@ def reproduce(config: ReproduceConfig, as_json: bool, quiet: bool) -> None:
     machine = {name: getattr(config, name) for name in _MACHINE}
     keep_freed_memory()
     run(planned, config.row or tuple(planned.tasks), out, machine, _watch(quiet))
-    comparison = compared(planned, out)
+    comparison = compare_recipe(planned, out)
     write_comparison(comparison, out)
-    say(json.dumps(comparison.content()) if as_json else f"{text(comparison)}\n\nwrote {out}/reproduced.md")
+    say(json.dumps(comparison.to_json()) if as_json else f"{render_text(comparison)}\n\nwrote {out}/reproduced.md")
 
 
 def _watch(quiet: bool) -> Any:
-    """A line for every run, and its progress."""
+    """Return what shows a line for every run, and its progress."""
 
     @contextmanager
     def watch(task: Any, rows: list[str]) -> Iterator[Any]:
@@ -50,8 +50,8 @@ def _watch(quiet: bool) -> Any:
 
 
 def _list(config: ReproduceConfig, as_json: bool) -> None:
-    from smoothcert.recipes.listing import listing
     from smoothcert.recipes.recipe import read_recipe, recipe_names
+    from smoothcert.recipes.tables import list_recipes
 
     recipes = [read_recipe(name) for name in ([config.recipe] if config.recipe else recipe_names())]
-    say(json.dumps([recipe.model_dump(mode="json") for recipe in recipes]) if as_json else listing(recipes))
+    say(json.dumps([recipe.model_dump(mode="json") for recipe in recipes]) if as_json else list_recipes(recipes))

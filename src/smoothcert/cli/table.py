@@ -18,12 +18,13 @@ def format_of(config: PrintedConfig, as_json: bool) -> str:
 @verb
 def table(config: TableConfig, as_json: bool) -> None:
     """Print certified accuracy, ACR, abstentions and data-set intervals of stores and logs; the best is starred."""
-    from smoothcert.report.gather import gather, table_content, table_text
+    from smoothcert.report.shown import render
+    from smoothcert.results.base import Points
+    from smoothcert.results.gather import gather
 
-    form, radii = format_of(config, as_json), config.radii or ()
-    runs = gather(config.stores, alpha=config.alpha, norm=config.norm, dimension=config.dimension,
-                  radius_column=config.radius_column, merge=config.merge)
-    shown = (json.dumps(table_content(runs, radii, config.rho, config.envelope)) if as_json
-             else table_text(runs, radii, config.rho, form, config.envelope))
-    emit(shown, config.out)
-    fail_for(runs.problems)
+    form = format_of(config, as_json)
+    found = gather(config.stores, alpha=config.alpha, norm=config.norm, dimension=config.dimension,
+                   radius_column=config.radius_column, merge=config.merge)
+    runs = found.at(Points(tuple(config.radii or ()), config.rho, config.envelope))
+    emit(json.dumps([entry for one in runs for entry in one.to_json()]) if as_json else render(runs, form), config.out)
+    fail_for(found.problems)

@@ -6,7 +6,7 @@ import numpy as np
 
 from smoothcert.checks import check_count
 from smoothcert.errors import InputError
-from smoothcert.interop.live import LiveClassifier
+from smoothcert.interop.smooth import LiveClassifier
 from smoothcert.smoothing import SmoothedClassifier
 from smoothcert.stats.procedures import ABSTAIN
 

@@ -25,6 +25,8 @@ from smoothcert.io.arrays import read_arrays
 from smoothcert.io.files import make_folder, write_whole
 from smoothcert.io.limits import CLASSES, VOTES, within
 from smoothcert.stats import METHODS, certify_counts, predict_counts
+from smoothcert.store.identity import Identity
+from smoothcert.store.manifest import Provenance
 from smoothcert.store.records import schema
 from smoothcert.store.store import Store
 
@@ -70,15 +72,15 @@ def write_counts(store: Store, path: Path) -> None:
     if store.kind not in _STAGES or not store.num_records:
         raise StoreError(f"{store.folder} has no counts to write: it is a store of kind {store.kind} "
                          f"with {store.num_records} records")
-    if "log" in store.provenance:
+    if store.provenance.log is not None:
         raise StoreError(f"{store.folder} is a log: it holds no votes, only answers")
-    procedure = store.identity["procedure"]
-    if procedure.get("design", "fixed") != "fixed":
+    procedure = store.identity.procedure
+    if procedure.design != "fixed":
         raise StoreError(f"{store.folder} is a sequential run: a count file holds runs of one fixed n")
     stages = {stage: store.counts(stage) for stage in _STAGES[store.kind]}
     names = ("alpha", "method") if store.kind == "certify" else ("alpha",)
     arrays: dict[str, Any] = {"index": store.column("index"), "label": store.column("label"), **stages,
-                              "sigma": store.identity["noise"]["sigma"], **{name: procedure[name] for name in names}}
+                              "sigma": store.identity.noise.sigma, **{name: procedure.raw[name] for name in names}}
     make_folder(path.parent)
 
     def write(temporary: Path) -> None:
@@ -104,11 +106,11 @@ def _store(path: Path, kind: str, index: np.ndarray, label: np.ndarray, stages: 
     table = pa.Table.from_arrays(
         [pa.array(index), pa.array(label), pa.array(prediction), pa.array(value), pa.array(np.zeros(len(index), bool)),
          _tallies(stages).cast(schema(kind).field("tallies").type)], schema=schema(kind))
-    identity: dict[str, Any] = {
+    identity = Identity.parse({
         "kind": kind, "num_classes": next(iter(stages.values())).shape[1], "images": {"count": len(index)}, "data": {},
         "noise": {"kind": "gaussian", "sigma": sigma}, "procedure": {**procedure, "alpha": alpha},
-    }
-    return Store(path, identity, {"counts": str(path)}, True, table)
+    })
+    return Store(path, identity, Provenance.model_validate({"counts": str(path)}), True, table)
 
 
 def _tallies(stages: dict[str, np.ndarray]) -> pa.Array:

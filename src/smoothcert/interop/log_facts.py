@@ -95,17 +95,17 @@ def sigma_of(facts: Mapping[str, str], otherwise: float) -> float:
 
 def told_facts(store: Store) -> dict[str, str]:
     """The facts of a store that a log can tell, by the names of their columns."""
-    procedure, sigma = store.identity["procedure"], store.identity["noise"]["sigma"]
-    n = procedure.get("n")
-    told = {"sigma": None if math.isnan(sigma) else sigma, "method": procedure["method"], "alpha": procedure["alpha"],
-            "n": n[-1] if isinstance(n, list) else n, "n_max": None if n else procedure.get("n_max"),
-            "margin": procedure.get("margin")}
-    if procedure.get("design") == "radii":
-        told["decided"] = "/".join(map(str, procedure["radii"])) if procedure.get("decided", True) else "none"
-    if store.kind == "certify":
-        told["norm"] = store.identity.get("norm", "l2")
-        told["rounded"] = None if store.identity.get("printed") else "down"
-    return {name: str(value) for name, value in told.items() if value is not None}
+    procedure, sigma = store.identity.procedure, store.identity.noise.sigma
+    n = procedure.raw.get("n")
+    facts = {"sigma": None if math.isnan(sigma) else sigma, "method": procedure.method, "alpha": procedure.alpha,
+             "n": n[-1] if isinstance(n, list) else n, "n_max": None if n else procedure.n_max,
+             "margin": procedure.margin}
+    if procedure.design == "radii":
+        facts["decided"] = "/".join(map(str, procedure.raw["radii"])) if procedure.decided else "none"
+    if "radius" in store.at_hand.column_names:
+        facts["norm"] = store.identity.norm or "l2"
+        facts["rounded"] = None if store.identity.printed else "down"
+    return {name: str(value) for name, value in facts.items() if value is not None}
 
 
 def _number(facts: Mapping[str, str], name: str, allowed: Callable[[float], bool]) -> float | None:

@@ -29,6 +29,8 @@ from smoothcert.interop.log_facts import (
 from smoothcert.interop.log_text import NEEDED, LogText, read_text
 from smoothcert.io.files import make_folder, write_text
 from smoothcert.io.limits import CLASSES, within
+from smoothcert.store.identity import Identity
+from smoothcert.store.manifest import Provenance
 from smoothcert.store.names import log_stem
 from smoothcert.store.records import VALUES, schema
 from smoothcert.store.store import Store
@@ -80,7 +82,8 @@ def read_log(path: Path, alpha: float | None = None, radius_column: str | None =
                 "procedure": procedure_of(facts, n, alpha), "printed": bool(radii) and facts.get("rounded") != "down"}
     if radii:
         identity["norm"] = told_norm(facts) or _norm(path, text, radii, radius_column is not None)
-    return Store(path, identity, {"log": str(path), "notes": text.notes}, True, table)
+    provenance = Provenance.model_validate({"log": str(path), "notes": text.notes})
+    return Store(path, Identity.parse(identity), provenance, True, table)
 
 
 def write_log(store: Store, path: Path) -> None:
@@ -209,8 +212,8 @@ def seconds_of(store: Store) -> list[float]:
     """Seconds of each record, read anew from a log, or from the file beside a store's records; 0 where unknown."""
     told: dict[int, float] = {}
     sidecar = store.folder / "times.jsonl"
-    if "log" in store.provenance:
-        text = read_text(Path(store.provenance["log"]))
+    if store.provenance.log is not None:
+        text = read_text(Path(store.provenance.log))
         if "time" in text.header:
             at = text.header.index("time")
             told = {index: _seconds(row[at]) or 0.0

@@ -1,21 +1,25 @@
-"""Whatever holds records, opened by what it is: a store, a log, a count file."""
+"""Stores, logs and count files, opened and written alike; and records as one flat parquet file."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from smoothcert.errors import InputError, StoreError
 from smoothcert.interop.counts import read_counts, write_counts
-from smoothcert.interop.flat import write_flat
 from smoothcert.interop.logs import read_log, write_log
+from smoothcert.io.files import make_folder, write_whole
 from smoothcert.io.paths import Place, place
-from smoothcert.store.names import distinct_names, log_stem
+from smoothcert.store.names import distinct_names, name_of
 from smoothcert.store.store import Store, read_store
 
 
 @dataclass(frozen=True)
 class Named:
-    """Something to open, the name it goes by, and the method it is a run of ("" where none is told)."""
+    """Something to open, its name in tables, and the method it is a run of ("" where none is given)."""
 
     path: Place
     name: str
@@ -23,7 +27,7 @@ class Named:
 
 
 def open_records(path: Place, alpha: float | None = None, radius_column: str | None = None) -> Store:
-    """A store (a folder), a count file (`.npz`) or a log (any other file), as a store.
+    """Open a store (a folder), a count file (`.npz`) or a log (any other file) as a store.
 
     Args:
         alpha: failure probability of each answer of a log that does not say it, or of a count file (else its own).
@@ -37,9 +41,9 @@ def open_records(path: Place, alpha: float | None = None, radius_column: str | N
 
 
 def open_votes(path: Place) -> Store:
-    """`open_records` for what holds votes, or StoreError for a log, which holds answers only."""
+    """Open what holds votes, as `open_records` does, or raise StoreError for a log, which holds answers only."""
     store = open_records(path)
-    if "log" in store.provenance:
+    if store.provenance.log is not None:
         raise StoreError(f"{path} is a log: it holds no votes, only answers, so nothing can be computed anew from it")
     return store
 
@@ -53,19 +57,46 @@ def write_records(store: Store, path: Path) -> None:
     writers[path.suffix](store, path)
 
 
-def named(texts: Sequence[str]) -> list[Named]:
-    """Inputs `PATH` or `METHOD=PATH`, named by the ends of the paths, without those of logs where that is enough.
+def write_flat(store: Store, path: Path) -> None:
+    """Write the records of any kind of store as one parquet file for pandas, polars or DuckDB, a row for each record.
 
-    >>> [one.name for one in named(["a/noise_0.25/sigma_0.25.tsv", "a/noise_0.50/sigma_0.50.tsv"])]
+    Beside the votes as stored there are flat columns: `correct` (the prediction is the label), and for each stage of
+    sampling `STAGE_n`, the number of votes of its last look, `STAGE_top`, the class with the most of them, and
+    `STAGE_top_votes`, their number; these are empty where the stage drew none. The file's metadata hold the store's
+    identity, as JSON under "smoothcert".
+
+    Raises:
+        StoreError: there are no records.
+    """
+    if not store.num_records:
+        raise StoreError(f"{store.folder} has no records to write")
+    table = store.records.append_column("correct", pa.array(store.correct))
+    looks = store.records.column("tallies").combine_chunks().flatten()
+    for stage in looks.field("stage").unique().to_pylist() if len(looks) else []:
+        counts = store.counts(stage)
+        n, top = counts.sum(axis=1), counts.argmax(axis=1)
+        votes = {"n": n, "top": top, "top_votes": counts.max(axis=1)}
+        for name, values in votes.items():
+            table = table.append_column(f"{stage}_{name}", pa.array(values, mask=n == 0))
+    order = [*(name for name in table.column_names if name != "tallies"), "tallies"]
+    table = table.select(order).replace_schema_metadata({"smoothcert": json.dumps(store.identity.raw)})
+    make_folder(path.parent)
+    write_whole(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+
+
+def name_inputs(texts: Sequence[str]) -> list[Named]:
+    """Return inputs `PATH` or `METHOD=PATH` with names: the ends of the paths, without the endings of logs if possible.
+
+    >>> [one.name for one in name_inputs(["a/noise_0.25/sigma_0.25.tsv", "a/noise_0.50/sigma_0.50.tsv"])]
     ['sigma_0.25', 'sigma_0.50']
-    >>> [one.name for one in named(["ours=a/s.tsv", "theirs=b/s.tsv"])]
+    >>> [one.name for one in name_inputs(["ours=a/s.tsv", "theirs=b/s.tsv"])]
     ['ours a/s', 'theirs b/s']
-    >>> [one.name for one in named(["run", "run.tsv", "run.npz"])]
+    >>> [one.name for one in name_inputs(["run", "run.tsv", "run.npz"])]
     ['run', 'run.tsv', 'run.npz']
     """
     split = [_split(text) for text in texts]
     whole = [path.absolute() for _, path in split]
-    short = [path.parent / _last(path) for path in whole]
+    short = [path.parent / name_of(path) for path in whole]
     meant: dict[Place, set[Place]] = {}
     for path, end in zip(whole, short, strict=True):
         meant.setdefault(end, set()).add(path)
@@ -79,8 +110,3 @@ def _split(text: str) -> tuple[str, Place]:
     if equals and group and "/" not in group and not Path(text).exists():
         return group, place(path)
     return "", place(text)
-
-
-def _last(path: Place) -> str:
-    """The name of a folder, or of a file without its ending."""
-    return log_stem(path.name).removesuffix(".npz")

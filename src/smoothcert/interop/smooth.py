@@ -4,13 +4,39 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from smoothcert.errors import InputError
-from smoothcert.interop.live import LiveClassifier
 from smoothcert.smoothing import SmoothedClassifier
+from smoothcert.smoothing.protocols import device_of, put_in_eval_mode
 from smoothcert.stats import clopper_pearson, cohen_radius, predict_counts
 from smoothcert.stats.procedures import ABSTAIN as ABSTAINED
+
+
+class LiveClassifier:
+    """The smoothed classifier of settings that may change between calls, as attributes of the published classes do.
+
+    It is built again when a setting has changed.
+    """
+
+    def __init__(self) -> None:
+        self._model: Any = None
+        self._settings: dict[str, Any] = {}
+        self._classifier: SmoothedClassifier | None = None
+
+    def of(self, model: Any, **settings: Any) -> SmoothedClassifier:
+        """Return a smoothed classifier of `model`, with these arguments of `SmoothedClassifier`."""
+        settings["device"] = device_of(model)
+        if self._classifier is None or model is not self._model or settings != self._settings:
+            self._classifier = SmoothedClassifier(model, **settings)
+            self._model, self._settings = model, settings
+        return self._classifier
+
+    def ready(self, model: Any, **settings: Any) -> SmoothedClassifier:
+        """Return the same after putting a network into eval mode, in which the published classes leave it."""
+        if isinstance(model, nn.Module):
+            put_in_eval_mode(model)
+        return self.of(model, **settings)
 
 
 class Smooth:

@@ -1,43 +1,14 @@
-"""The comparison of a recipe as tables, for a terminal and in Markdown."""
+"""The comparison of a recipe as tables, for a terminal and in Markdown; and the list of recipes."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from smoothcert.io.files import write_json, write_text
-from smoothcert.recipes.comparison import RHO, Best, Comparison, Figure, Line
-from smoothcert.report.distributional_tables import up
-from smoothcert.report.tables import down
-
-
-def write_comparison(comparison: Comparison, out: Path) -> None:
-    """reproduced.md and reproduced.json in `out`."""
-    write_text(out / "reproduced.md", markdown(comparison) + "\n")
-    write_json(out / "reproduced.json", comparison.content())
-
-
-def markdown(comparison: Comparison) -> str:
-    """Headings, notes, and a table for each step."""
-    recipe = comparison.plan.recipe
-    blocks = [f"# {recipe.title}", f"{recipe.source}. Recipe `{recipe.name}`, {_scale_words(comparison)}"]
-    for step, rows in _tables(comparison):
-        head, *body = [f"| {' | '.join(row)} |" for row in rows]
-        rule = f"|{'|'.join('---' for _ in rows[0])}|"
-        blocks += [f"## {step}", "\n".join([head, rule, *body])]
-    return "\n\n".join([*blocks, _legend(comparison), *([recipe.notes.strip()] if recipe.notes else [])])
-
-
-def text(comparison: Comparison) -> str:
-    """The same for a terminal, without the notes."""
-    recipe = comparison.plan.recipe
-    blocks = [f"{recipe.title} ({recipe.source})\n{_scale_words(comparison)}"]
-    for step, rows in _tables(comparison):
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = ["  ".join([*(c.ljust(w) for c, w in zip(row[:2], widths[:2], strict=True)),
-                            *(c.rjust(w) for c, w in zip(row[2:], widths[2:], strict=True))]).rstrip() for row in rows]
-        blocks.append("\n".join([f"{step}:", *lines]))
-    return "\n\n".join([*blocks, _legend(comparison)])
-
+from smoothcert.recipes.comparison import RHO, BestLine, Figure, Line, RecipeComparison
+from smoothcert.recipes.recipe import Recipe
+from smoothcert.report.tables import Page, Table
+from smoothcert.results.figures import down, up
 
 _MEASURES = {
     ("certify", "accuracy"): ", certified accuracy by radius",
@@ -49,22 +20,56 @@ _MEASURES = {
 }
 
 
-def _tables(comparison: Comparison) -> Iterator[tuple[str, list[list[str]]]]:
-    """(step, rows of cells, the first of them the head) for every step measured."""
+def write_comparison(comparison: RecipeComparison, out: Path) -> None:
+    """Write reproduced.md and reproduced.json into `out`."""
+    write_text(out / "reproduced.md", render_markdown(comparison) + "\n")
+    write_json(out / "reproduced.json", comparison.to_json())
+
+
+def render_markdown(comparison: RecipeComparison) -> str:
+    """Return headings, notes, and a table for each step, in Markdown."""
+    recipe = comparison.plan.recipe
+    blocks = [f"# {recipe.title}", f"{recipe.source}. Recipe `{recipe.name}`, {_scale_words(comparison)}"]
+    for step, table in _tables(comparison):
+        blocks += [f"## {step}", table.to_markdown()]
+    return "\n\n".join([*blocks, _legend(comparison), *([recipe.notes.strip()] if recipe.notes else [])])
+
+
+def render_text(comparison: RecipeComparison) -> str:
+    """Return the same for a terminal, without the notes."""
+    recipe = comparison.plan.recipe
+    head = f"{recipe.title} ({recipe.source})\n{_scale_words(comparison)}"
+    tables = [f"{step}:\n{table.to_text()}" for step, table in _tables(comparison)]
+    return Page([head, *tables], legend=_legend(comparison)).to_text()
+
+
+def list_recipes(recipes: Sequence[Recipe]) -> str:
+    """Return titles, rows, and what each scale takes."""
+    blocks = []
+    for recipe in recipes:
+        scales = [f"  {name}: {scale.about.strip()}" for name, scale in recipe.scales.items()]
+        blocks.append("\n".join([f"{recipe.name}: {recipe.title} ({recipe.source})",
+                                 f"  rows: {', '.join(row.name for row in recipe.rows)}", *scales]))
+    return "\n\n".join(blocks)
+
+
+def _tables(comparison: RecipeComparison) -> Iterator[tuple[str, Table]]:
+    """Yield (step, table) for every step measured."""
     for step in dict.fromkeys(line.step for line in comparison.lines):
         lines = [line for line in comparison.lines if line.step == step]
         at = sorted({figure.at for line in lines for figure in line.figures})
-        rows = [["row", "", "images", "training", "ACR", "abstained", *(f"{point:g}" for point in at)]]
+        heads, rows = ["row", "", "images", "training", "ACR", "abstained", *(f"{point:g}" for point in at)], []
         for line in lines:
             rows += _cells(comparison, line, at)
         for best in comparison.best:
             if best.step == step:
                 rows += _best_cells(best, at)
-        filled = [i for i in range(len(rows[0])) if i < 2 or any(row[i] for row in rows[1:])]
-        yield step + _MEASURES[lines[0].verb, lines[0].measure], [[row[i] for i in filled] for row in rows]
+        filled = [i for i in range(len(heads)) if i < 2 or any(row[i] for row in rows)]
+        table = Table.of([heads[i] for i in filled], [[row[i] for i in filled] for row in rows], left=(0, 1))
+        yield step + _MEASURES[lines[0].verb, lines[0].measure], table
 
 
-def _cells(comparison: Comparison, line: Line, at: Sequence[float]) -> Iterator[list[str]]:
+def _cells(comparison: RecipeComparison, line: Line, at: Sequence[float]) -> Iterator[list[str]]:
     figures = {figure.at: figure for figure in line.figures}
     points = [figures.get(point) for point in at]
     marked = comparison.plan.scale == "paper"
@@ -88,7 +93,7 @@ def _obtained(line: Line, figure: Figure) -> str:
     return up(figure.obtained) if line.measure == "bound" else _percent(figure.obtained, math.floor)
 
 
-def _best_cells(best: Best, at: Sequence[float]) -> Iterator[list[str]]:
+def _best_cells(best: BestLine, at: Sequence[float]) -> Iterator[list[str]]:
     figures = {figure.at: figure for figure in best.figures}
     points = [figures.get(point) for point in at]
     yield [best.name, "paper", "", "", "", "", *(_percent(f.expected, round) if f else "" for f in points)]
@@ -96,7 +101,7 @@ def _best_cells(best: Best, at: Sequence[float]) -> Iterator[list[str]]:
            *("" if f is None else "-" if f.out_of_reach else _percent(f.obtained, math.floor) for f in points)]
 
 
-def _scale_words(comparison: Comparison) -> str:
+def _scale_words(comparison: RecipeComparison) -> str:
     recipe, scale = comparison.plan.recipe, comparison.plan.scale
     words = f"scale {scale}: {recipe.scales[scale].about.strip()}"  # type: ignore[index]
     if scale == "paper" or not (recipe.best or any(row.expected for row in recipe.rows)):
@@ -105,7 +110,7 @@ def _scale_words(comparison: Comparison) -> str:
     return f"{words} The paper's figures {belong}: they need not agree."
 
 
-def _legend(comparison: Comparison) -> str:
+def _legend(comparison: RecipeComparison) -> str:
     words = _equal_words(comparison)
     words += (f"Percent, rounded down. {1 - RHO:.0%}: Clopper-Pearson interval of the share of new images of the "
              f"same kind. Training: seconds of all models that the line used.")
@@ -120,13 +125,13 @@ def _legend(comparison: Comparison) -> str:
     return words
 
 
-def _equal_words(comparison: Comparison) -> str:
-    """Which rows are one run at this scale."""
+def _equal_words(comparison: RecipeComparison) -> str:
+    """Return which rows are one run at this scale."""
     groups = dict.fromkeys(line.rows for line in comparison.lines if len(line.rows) > 1)
     if not groups:
         return ""
-    told = "; ".join(" = ".join(rows) for rows in groups)
-    return (f"Equal rows are one run at this scale, trained and measured once: {told}. The paper's figures stand "
+    equal = "; ".join(" = ".join(rows) for rows in groups)
+    return (f"Equal rows are one run at this scale, trained and measured once: {equal}. The paper's figures stand "
             f"beside them where they agree. ")
 
 

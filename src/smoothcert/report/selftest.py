@@ -1,4 +1,4 @@
-"""What `smoothcert selftest` found: its file, and its page of text."""
+"""The result of `smoothcert selftest`: its file, and its text."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,12 +13,12 @@ Words = Annotated[str, Field(max_length=2000)]
 Facts = Annotated[dict[Words, Words], Field(max_length=100)]
 
 
-class _Told(BaseModel):
+class _Content(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Check(_Told):
-    """One check: what was measured, what it may be, and the verdict (skipped: `measured` says why)."""
+class SelftestCheck(_Content):
+    """One check: what was measured, what is allowed, and the verdict (skipped: `measured` says why)."""
 
     group: Words
     name: Words
@@ -28,8 +28,8 @@ class Check(_Told):
     seconds: float = Field(0.0, ge=0)
 
 
-class SelfTest(_Told):
-    """A selftest: when, of what, where, and its checks. The verdict is theirs, never a stored word.
+class SelfTest(_Content):
+    """A selftest: its date, settings, environment and checks. The verdict follows from them, and is never stored.
 
     Attributes:
         date: of its start, UTC.
@@ -43,7 +43,7 @@ class SelfTest(_Told):
     false_alarm: float = Field(gt=0, lt=1)
     settings: Facts
     environment: Facts
-    checks: Annotated[tuple[Check, ...], Field(min_length=1, max_length=1000)]
+    checks: Annotated[tuple[SelftestCheck, ...], Field(min_length=1, max_length=1000)]
 
     @property
     def verdict(self) -> Verdict:
@@ -63,16 +63,16 @@ class SelfTest(_Told):
         return f"{self.verdict}: {words[self.verdict]} ({counts}; {self.seconds:.0f} s)"
 
     def content(self) -> dict[str, Any]:
-        """What the file holds, with the verdict for whoever reads it alone."""
+        """Return the content of the file, with the verdict for whoever reads it alone."""
         return {"verdict": self.verdict, **self.model_dump(mode="json")}
 
 
 def read_selftest(path: Path) -> SelfTest:
-    """The result that `smoothcert selftest -o` wrote, or FileError for anything else."""
+    """Read a result that `smoothcert selftest -o` wrote, or raise FileError for anything else."""
     content = read_json(path)
-    told = {name: value for name, value in content.items() if name != "verdict"} if isinstance(content, dict) else {}
+    fields = {name: value for name, value in content.items() if name != "verdict"} if isinstance(content, dict) else {}
     try:
-        return SelfTest.model_validate(told)
+        return SelfTest.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -80,7 +80,7 @@ def read_selftest(path: Path) -> SelfTest:
 
 
 def selftest_text(found: SelfTest) -> str:
-    """The page: settings, environment, each check in two lines, the verdict."""
+    """Return the result for people: settings, environment, a line for each check, the verdict."""
     settings = ", ".join(f"{name} {value}" for name, value in found.settings.items())
     facts = [f"{name}: {value}" for name, value in found.environment.items()]
     lines = [f"smoothcert selftest, {found.date}", settings, *facts]

@@ -1,21 +1,28 @@
-"""What an `attack` store says: empirical accuracy, changed answers, and how they stand to certificates.
+"""Attack stores: empirical accuracy and changed answers.
 
 An abstention counts as wrong, but is no changed answer. Empirical accuracy is what one attack found on given images:
 the accuracy that the worst perturbation leaves may be lower, and nothing here is a guarantee.
 """
 
-import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from smoothcert.errors import InputError, StoreError
-from smoothcert.results.looks import look_answers
-from smoothcert.results.present import check_records
-from smoothcert.stats import proved_level
-from smoothcert.stats.tails import tail
-from smoothcert.store.comparing import check_certificates
+from smoothcert.checks import one_line
+from smoothcert.errors import InputError
+from smoothcert.results.base import (
+    Measured,
+    Points,
+    StoreResult,
+    check_kind,
+    check_records,
+    look_answers,
+    unseen_classes,
+)
+from smoothcert.store.names import name_of
 from smoothcert.store.store import Store
 
 
@@ -61,204 +68,181 @@ class EmpiricalCurve:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """Certified beside empirical accuracy on the same images at one setting, as fractions.
+class Attack(StoreResult):
+    """An attack store, and its name in a table or on a page; those of one group attack one method's models."""
 
-    Attributes:
-        certified: right, and certified at this eps or more.
-        empirical: right under attack.
-        lost_answers: certified right at this eps, yet answered otherwise under attack: a false certificate or a false
-            answer of PREDICT.
-        lost_abstentions: certified right at this eps, and abstained on under attack: n is too small.
-    """
+    kind: ClassVar[str] = "attack"
+    holds: ClassVar[str] = "attacks"
+    is_on_pages: ClassVar[bool] = True
 
-    size: float
-    m: int
-    steps: int
-    n: int
-    images: int
-    certified: float
-    empirical: float
-    lost_answers: float
-    lost_abstentions: float
+    store: Store
+    name: str
+    group: str = ""
+
+    @classmethod
+    def of(cls, store: Store, name: str | None = None) -> Self:
+        """Return an attack store that has records, or raise StoreError."""
+        check_kind(store, "attack")
+        check_records(store)
+        return cls(store, one_line(name or name_of(store.folder)))
+
+    def in_group(self, group: str) -> Self:
+        """Return the same store as one that attacks the models of the method `group`."""
+        return replace(self, group=group)
+
+    @property
+    def path(self) -> str:
+        return str(self.store.folder)
+
+    @property
+    def complete(self) -> bool:
+        return self.store.complete
+
+    @property
+    def index(self) -> np.ndarray:
+        """(M,): the images that were attacked, each once."""
+        return np.unique(self.store.column("index"))
+
+    @property
+    def label(self) -> np.ndarray:
+        """(M,): their classes."""
+        return self.store.column("label")[np.unique(self.store.column("index"), return_index=True)[1]]
+
+    @property
+    def images(self) -> int:
+        return len(self.index)
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """The data set that its images are from."""
+        return {"data": self.store.identity.data.raw}
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        return self.store.class_names
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The classes that its images do not show."""
+        return unseen_classes(self.store.column("label"), self.store.class_names, self.store.column("index"))
+
+    @property
+    def sigma(self) -> float:
+        return self.store.identity.noise.sigma
+
+    @property
+    def count(self) -> int:
+        """Images that the run is to attack, done or not."""
+        return self.store.identity.images.count
+
+    @property
+    def attack(self) -> str:
+        """The name of the attack."""
+        return self.store.identity.attack.name
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the attack."""
+        return self.store.identity.attack.options
+
+    @property
+    def target(self) -> int | str | None:
+        """The class that the attack is to reach; None where it only leaves the right one."""
+        return self.store.identity.attack.target
+
+    @property
+    def axis(self) -> str:
+        return axis_of(self.store)
+
+    @property
+    def norm(self) -> str:
+        return norm_of(self.store)
+
+    @property
+    def alpha(self) -> float | None:
+        return alpha_of(self.store)
+
+    @property
+    def has_looks(self) -> bool:
+        """Its images were answered at several n."""
+        return isinstance(self.store.identity.procedure.n, list)
+
+    @cached_property
+    def outcomes(self) -> "list[Outcome]":
+        return outcomes(self.store)
+
+    def measured(self, radii: Sequence[float]) -> list[Measured]:
+        """Return a line for every m, T and n: accuracy by eps, or changed answers by multiples of the radius."""
+        measure = "accuracy" if self.axis == "eps" else "changed"
+        clean = {one.n: one for one in self.outcomes if one.size == 0}
+        groups: dict[tuple[int, int, int], list[Outcome]] = {}
+        for one in self.outcomes:
+            if one.size:
+                groups.setdefault((one.m, one.steps, one.n), []).append(one)
+        lines = []
+        for (m, steps, n), attacks in groups.items():
+            points = [*([clean[n]] if n in clean else []), *attacks]
+            lines.append(Measured(measure, f"m {m}, T {steps}, n {n:,}", tuple(one.size for one in points),
+                                  tuple(getattr(one, measure) for one in points), attacks[0].images))
+        return lines
 
 
 @dataclass(frozen=True)
-class Violations:
-    """Attacked images that lie inside a certified radius, and those among them that were answered otherwise.
+class AttackRuns:
+    """Attack stores, each shown by itself."""
 
-    An answer changes only where the certificate is false (with probability alpha, the `proved_level` of its method, for
-    each image that was certified, found to have a radius or not) or where PREDICT errs (its alpha', for each attacked
-    image). Attacks on one image share its certificate and its noise; images share nothing. So with N images, k attacks
-    on one inside its radius at the most:
+    kind: ClassVar[str] = "attack"
 
-    Attributes:
-        pairs: (image, attack) with ||delta||_2 below the image's certified radius. changed: those answered otherwise.
-        expected: N k alpha + pairs alpha': `changed` is at most this on average.
-        images: with at least one pair. images_changed: those with a changed one.
-        chance: P(Bin(N, alpha + k alpha') >= images_changed), which bounds the probability of so many by chance.
-    """
+    results: Sequence[Attack]
 
-    pairs: int
-    changed: int
-    expected: float
-    images: int
-    images_changed: int
-    chance: float
+    @classmethod
+    def of(cls, results: Sequence[Attack], points: Points) -> Self:
+        """Show attack stores; they have settings of their own, and take no points."""
+        return cls(results)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each outcome."""
+        return [{"run": one.name, "sizes": one.axis, **asdict(outcome)} for one in self.results
+                for outcome in one.outcomes]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return an object for each store."""
+        return [{"store": one.path, "kind": self.kind, "name": one.name, "images": one.count,
+                 "complete": one.complete, "sigma": one.sigma, "alpha": one.alpha, "attack": one.attack,
+                 "options": one.options, "target": one.target, "sizes": one.axis,
+                 "outcomes": [asdict(outcome) for outcome in one.outcomes], "notes": list(one.remarks)}
+                for one in self.results]
 
 
 def outcomes(store: Store) -> list[Outcome]:
-    """Every setting at every n, over the images done so far; first without attack.
+    """Return every setting at every n, over the images done so far, without attack first.
 
     Raises:
         StoreError: a store of another kind, or without records.
     """
-    view = _view(store)
+    view = View.of(store)
     return [_outcome(view, rows, setting, k) for setting, rows in view.settings.items() for k in range(len(view.looks))]
 
 
 def empirical_curve(
     store: Store, m: int | None = None, steps: int | None = None, n: int | None = None, name: str | None = None
 ) -> EmpiricalCurve:
-    """Accuracy against the size of the attack; what is None is the largest in the store.
+    """Return accuracy against the size of the attack; m, steps or n of None is the largest in the store.
 
     Raises:
         InputError: an m, steps or n that the store does not have.
     """
-    told, looks = store.identity["attack"], _view(store).looks
-    chosen = {"m": _picked("m", m, told["m"]), "steps": _picked("steps", steps, told["steps"]),
-              "n": _picked("n", n, looks)}
-    points = [o for o in outcomes(store) if o.n == chosen["n"]
-              and (o.size == 0 or (o.m, o.steps) == (chosen["m"], chosen["steps"]))]
+    attack, looks = store.identity.attack, View.of(store).looks
+    chosen = {"m": pick("m", m, attack.m), "steps": pick("steps", steps, attack.steps), "n": pick("n", n, looks)}
+    points = [one for one in outcomes(store) if one.n == chosen["n"]
+              and (one.size == 0 or (one.m, one.steps) == (chosen["m"], chosen["steps"]))]
     size, accuracy, changed, abstained = (
-        np.array([getattr(o, field) for o in points]) for field in ("size", "accuracy", "changed", "abstained"))
+        np.array([getattr(one, field) for one in points]) for field in ("size", "accuracy", "changed", "abstained"))
     return EmpiricalCurve(name or store.folder.name, axis_of(store), size, accuracy, changed, abstained, **chosen)
 
 
-def beside(store: Store, certified: Store) -> list[Beside]:
-    """Certified accuracy, over the images of the attack, beside the empirical at every setting and n.
-
-    Under an l_inf attack an image counts as certified at eps where its l2 radius is at least eps sqrt(d).
-
-    Raises:
-        StoreError: the attack's bounds are multiples of radii, or `certified` is of another model, sigma or images.
-    """
-    view = _view(store)
-    if axis_of(store) != "eps":
-        raise StoreError(f"{store.folder} attacked each image at multiples of its own radius: there is no curve over "
-                         f"eps to set beside the certified one")
-    radius, answer = _certificates(store, certified)
-    right = answer == store.column("label")
-    found = []
-    for (size, m, steps), rows in view.settings.items():
-        claimed = right[rows] & (radius[rows] >= size * _l2_per_eps(store))
-        for k, n in enumerate(view.looks):
-            given, label = view.answers[rows, k], view.label[rows]
-            found.append(Beside(size, m, steps, n, len(rows), float(claimed.mean()), float((given == label).mean()),
-                                float((claimed & (given >= 0) & (given != label)).mean()),
-                                float((claimed & (given < 0)).mean())))
-    return found
-
-
-def violations(store: Store, certified: Store, n: int | None = None) -> Violations:
-    """Changed answers inside certified radii, over all settings of an attack store, judged at n (the largest if None).
-
-    Raises:
-        InputError: an n that the store does not have. StoreError: `certified` is of another model, sigma or images, or
-        answers by softmax, which have no level.
-    """
-    view = _view(store)
-    if alpha_of(store) is None:
-        raise StoreError(f"{store.folder} was answered by softmax, without a test: changed answers inside certified "
-                         f"radii are counted where PREDICT answers (votes)")
-    look = view.looks.index(_picked("n", n, view.looks))
-    radius, answer = _certificates(store, certified)
-    inside = (store.column("eps") > 0) & (answer >= 0) & (store.column("l2") < radius)
-    index, given = store.column("index")[inside], view.answers[inside, look]
-    changed = (given >= 0) & (given != answer[inside])
-    _, pairs = np.unique(index, return_counts=True)
-    proved, answer_alpha = certified.identity["procedure"], store.identity["procedure"]["alpha"]
-    certificate = proved_level(proved["method"], proved["alpha"])
-    images, most = certified.num_records, int(pairs.max(initial=0))
-    expected = images * most * certificate + len(index) * answer_alpha
-    images_changed = len(np.unique(index[changed]))
-    chance = float(tail(images_changed, images, min(1.0, certificate + most * answer_alpha)))
-    return Violations(len(index), int(changed.sum()), expected, len(pairs), images_changed, chance)
-
-
-@dataclass(frozen=True)
-class _View:
-    """A store as arrays: answers (M, L) at each look; the rows of each (size, m, steps), clean first."""
-
-    looks: tuple[int, ...]
-    answers: np.ndarray
-    label: np.ndarray
-    unattacked: np.ndarray
-    attacked: np.ndarray
-    targeted: bool
-    norms: np.ndarray
-    settings: dict[tuple[float, int, int], np.ndarray]
-
-
-def _view(store: Store) -> _View:
-    if store.kind != "attack":
-        raise StoreError(f"{store.folder} is no attack store, but one of kind {store.kind}")
-    check_records(store)
-    looks, answers = _answers(store)
-    size, m, steps = (store.column(name) for name in (axis_of(store), "m", "steps"))
-    keys = list(zip(size.tolist(), m.tolist(), steps.tolist(), strict=True))
-    rows: dict[tuple[float, int, int], list[int]] = {}
-    for row, key in enumerate(keys):
-        rows.setdefault(key, []).append(row)
-    ordered = {key: np.array(rows[key]) for key in sorted(rows)}
-    targeted = store.identity["attack"]["target"] is not None
-    return _View(looks, answers, store.column("label"), _unattacked(store, answers, size == 0),
-                 store.column("attacked"), targeted, np.stack([store.column("l2"), store.column("linf")], axis=1),
-                 ordered)
-
-
-def _answers(store: Store) -> tuple[tuple[int, ...], np.ndarray]:
-    """The looks, and the answer of every record at every look, (M, L)."""
-    procedure, alpha = store.identity["procedure"], alpha_of(store)
-    if alpha is None:
-        return (procedure["n"],), store.column("prediction")[:, None]
-    return look_answers(store, alpha)
-
-
-def _unattacked(store: Store, answers: np.ndarray, clean: np.ndarray) -> np.ndarray:
-    """(M, L): what each record's image is answered without attack: the certified class, where that was attacked; -1
-    where that is an abstention or not done yet."""
-    if axis_of(store) == "times":
-        return np.repeat(store.column("attacked")[:, None], answers.shape[1], axis=1)
-    index = store.column("index")
-    known = {int(i): row for row, i in zip(np.flatnonzero(clean).tolist(), index[clean], strict=True)}
-    found = np.full_like(answers, -1)
-    rows = np.array([known.get(int(i), -1) for i in index])
-    found[rows >= 0] = answers[rows[rows >= 0]]
-    return found
-
-
-def _outcome(view: _View, rows: np.ndarray, setting: tuple[float, int, int], look: int) -> Outcome:
-    answer, before = view.answers[rows, look], view.unattacked[rows, look]
-    l2, linf = view.norms[rows].mean(axis=0).tolist()
-    changed = (answer >= 0) & (before >= 0) & (answer != before)
-    reached = float((answer == view.attacked[rows]).mean()) if view.targeted else None
-    return Outcome(*setting, view.looks[look], len(rows), float((answer == view.label[rows]).mean()),
-                   float(changed.mean()), float((answer < 0).mean()), l2, linf, reached)
-
-
-def _certificates(store: Store, certified: Store) -> tuple[np.ndarray, np.ndarray]:
-    """(radius, class) of the image of every record; radius 0 and class -1 where it has no certificate."""
-    index = store.column("index")
-    check_certificates(certified, store.identity, np.unique(index), "the comparison with this attack")
-    order = np.argsort(certified.column("index"))
-    rows = order[np.searchsorted(certified.column("index"), index, sorter=order)]
-    if not np.array_equal(certified.column("label")[rows], store.column("label")):
-        raise StoreError(f"{certified.folder} has other labels than {store.folder}: they are not of the same images")
-    return certified.column("radius")[rows], certified.column("prediction")[rows]
-
-
-def _picked(name: str, value: int | None, known: Any) -> int:
+def pick(name: str, value: int | None, known: Sequence[int]) -> int:
+    """Return a value among those a store has, the largest for None, or raise InputError."""
     if value is None:
         return max(known)
     if value not in known:
@@ -267,20 +251,74 @@ def _picked(name: str, value: int | None, known: Any) -> int:
 
 
 def axis_of(store: Store) -> str:
-    """What the sizes of its attacks are: "eps", or "times" the certified radius."""
-    return "times" if "times" in store.identity["attack"] else "eps"
+    """Return what the sizes of its attacks are: "eps", or "times" the certified radius."""
+    return "eps" if store.identity.attack.times is None else "times"
 
 
 def alpha_of(store: Store) -> float | None:
-    """The level of its answers; None where they come from a mean softmax, without a test."""
-    return store.identity["procedure"].get("alpha")
+    """Return the level of its answers; None where they come from a mean softmax, without a test."""
+    return store.identity.procedure.alpha
 
 
 def norm_of(store: Store) -> str:
-    """The norm that bounds its attacks."""
-    return store.identity["attack"]["options"].get("norm", "l2")
+    """Return the norm that bounds its attacks."""
+    return str(store.identity.attack.options.get("norm", "l2"))
 
 
-def _l2_per_eps(store: Store) -> float:
-    """The l2 radius of the smallest ball around the attack's ball of radius 1."""
-    return math.sqrt(math.prod(store.identity["data"]["shape"])) if norm_of(store) == "linf" else 1.0
+@dataclass(frozen=True)
+class View:
+    """An attack store as arrays.
+
+    Attributes:
+        looks: sizes n of the looks. answers: (M, L) of every record at each look.
+        label, attacked: (M,) true classes, and the classes that were attacked.
+        unattacked: (M, L) the answer to each record's image without attack (the certified class, where that was
+            attacked); -1 where that is an abstention or not done yet.
+        is_targeted: whether the attack was to reach a class.
+        norms: (M, 2) l2 and l_inf norms of the perturbations.
+        settings: the rows of each (size, m, steps), without attack first.
+    """
+
+    looks: tuple[int, ...]
+    answers: np.ndarray
+    label: np.ndarray
+    unattacked: np.ndarray
+    attacked: np.ndarray
+    is_targeted: bool
+    norms: np.ndarray
+    settings: dict[tuple[float, int, int], np.ndarray]
+
+    @classmethod
+    def of(cls, store: Store) -> Self:
+        """Read an attack store, or raise StoreError for another kind or one without records."""
+        check_kind(store, "attack")
+        check_records(store)
+        alpha = alpha_of(store)
+        if alpha is None:
+            looks, answers = (store.identity.procedure.raw["n"],), store.column("prediction")[:, None]
+        else:
+            looks, answers = look_answers(store, alpha)
+        size, m, steps, index = (store.column(name) for name in (axis_of(store), "m", "steps", "index"))
+        rows: dict[tuple[float, int, int], list[int]] = {}
+        for row, key in enumerate(zip(size.tolist(), m.tolist(), steps.tolist(), strict=True)):
+            rows.setdefault(key, []).append(row)
+        if axis_of(store) == "times":
+            unattacked = np.repeat(store.column("attacked")[:, None], answers.shape[1], axis=1)
+        else:
+            clean, unattacked = np.flatnonzero(size == 0), np.full_like(answers, -1)
+            row_of = dict(zip(index[clean].tolist(), clean.tolist(), strict=True))
+            found = np.array([row_of.get(i, -1) for i in index.tolist()])
+            unattacked[found >= 0] = answers[found[found >= 0]]
+        return cls(looks, answers, store.column("label"), unattacked, store.column("attacked"),
+                   store.identity.attack.target is not None,
+                   np.stack([store.column("l2"), store.column("linf")], axis=1),
+                   {key: np.array(rows[key]) for key in sorted(rows)})
+
+
+def _outcome(view: View, rows: np.ndarray, setting: tuple[float, int, int], look: int) -> Outcome:
+    answer, before = view.answers[rows, look], view.unattacked[rows, look]
+    l2, linf = view.norms[rows].mean(axis=0).tolist()
+    changed = (answer >= 0) & (before >= 0) & (answer != before)
+    reached = float((answer == view.attacked[rows]).mean()) if view.is_targeted else None
+    return Outcome(*setting, view.looks[look], len(rows), float((answer == view.label[rows]).mean()),
+                   float(changed.mean()), float((answer < 0).mean()), l2, linf, reached)

@@ -1,26 +1,28 @@
-"""The best of several runs at each radius: stars, envelopes over models, the best sigma and the best method."""
+"""Certified runs side by side, and the best of them at each radius: stars, envelopes, best sigma, best method."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from smoothcert.results.certified import Result, accuracies
-from smoothcert.results.compare import run_notes, why_not_side_by_side
+from smoothcert.results.base import Noted, Points, run_notes, why_not_side_by_side
+from smoothcert.results.certified import Result, accuracies, default_radii
 from smoothcert.results.figures import sigma_words
 from smoothcert.stats import CertifiedAccuracy
 from smoothcert.stats.intervals import accuracy_of_counts
+from smoothcert.store.names import few, grouped
 
 FIELDS = ("accuracy", "test_set", "bernstein", "population", "all_radii")
 
 
 @dataclass(frozen=True)
-class Best:
+class BestRuns:
     """At each radius (P,) the best of the runs of one method, or of all.
 
     Attributes:
-        name, group: how it is called, and the method.
+        name, group: how tables call it, and the method.
         runs: names of its runs.
         radii: (P,).
         values: the largest certified accuracy, and of each bound the largest, every run's taken at rho / number of
@@ -38,54 +40,96 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Board:
-    """Runs to be shown at `radii`, with what can be said of them side by side.
+class CertifiedRuns:
+    """Certified runs, read at the same radii and held against each other.
 
     Attributes:
         at: certified accuracy of each run, with its bounds.
         stars: of each run (P,) bool, whether no run of its method has more certified accuracy at that radius.
         envelopes: one for each method, or one over all runs where no method is told; none where runs are not
             comparable.
-        notes: what a reader has to know: rounded radii, an alpha that is not told, missing images.
+        notes: what a reader has to know: rounded radii, an alpha that is not told, missing images, radii out of reach.
         warning: why the runs are not comparable, which a reader has to know first; "" where they are.
-        with_envelopes: whether they were asked for as rows of their own.
+        has_envelopes: whether they were asked for as rows of their own.
     """
+
+    kind: ClassVar[str] = "certify"
 
     results: Sequence[Result]
     radii: Sequence[float]
     rho: float
     at: Sequence[CertifiedAccuracy]
     stars: tuple[np.ndarray, ...]
-    envelopes: tuple[Best, ...]
+    envelopes: tuple[BestRuns, ...]
     notes: tuple[str, ...]
     warning: str = ""
-    with_envelopes: bool = False
+    has_envelopes: bool = False
 
     @classmethod
-    def of(cls, results: Sequence[Result], radii: Sequence[float], rho: float, with_envelopes: bool = False) -> Self:
-        """The board of `results`, which are compared where there are several over the same images."""
+    def of(cls, results: Sequence[Result], points: Points) -> Self:
+        """Read `results` at the radii asked for, or at `default_radii`; several over the same images are compared."""
+        radii, rho = points.radii or tuple(default_radii(results)), points.rho
         why_not, lacking = why_not_side_by_side(results)
-        at, notes = accuracies(results, radii, rho), (*run_notes(results), *lacking)
+        at = accuracies(results, radii, rho)
+        notes = (*run_notes(results), *lacking, *reach_notes(results, radii))
         if len(results) < 2 or why_not:
             none = tuple(np.zeros(len(radii), bool) for _ in results)
             warning = f"not compared, and nothing is starred: {why_not}" if why_not else ""
-            return cls(results, radii, rho, at, none, (), notes, warning, with_envelopes)
+            return cls(results, radii, rho, at, none, (), notes, warning, points.envelopes)
         return cls(results, radii, rho, at, _stars(results, at), _envelopes(results, at, rho), notes, "",
-                   with_envelopes)
+                   points.envelopes)
+
+    @property
+    def shown_envelopes(self) -> tuple[BestRuns, ...]:
+        """The envelopes that were asked for as rows of their own."""
+        return self.envelopes if self.has_envelopes else ()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each run and radius, then one for each envelope and radius."""
+        found = []
+        for result, at, stars in zip(self.results, self.at, self.stars, strict=True):
+            facts = {"run": result.name, "images": result.images, "sigma": sigma_words(result.sigma).strip("?"),
+                     "method": result.method, "alpha": result.alpha, "n": result.n, "margin": result.margin,
+                     "acr": result.acr, "lower_bound": result.is_lower_bound, "abstained": int(result.abstained.sum()),
+                     "rho": self.rho}
+            found += [{**facts, "radius": radius, "decided": result.is_decided(radius), "claimed": at.claimed[i],
+                       **{name: getattr(at, name)[i] for name in FIELDS}, "group": result.group, "norm": result.norm,
+                       "rounded_up": result.printed, "best": bool(stars[i])} for i, radius in enumerate(at.radii)]
+        empty = dict.fromkeys(found[0], "") if found else {}
+        found += [{**empty, "run": one.name, "sigma": one.sigma[i], "rho": self.rho, "radius": radius,
+                   **{name: one.values[name][i] for name in FIELDS}, "group": one.group, "norm": self.results[0].norm}
+                  for one in self.shown_envelopes for i, radius in enumerate(one.radii)]
+        return found
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return an object for each run, then one for each envelope that was asked for."""
+        runs = [{
+            "store": result.path or None, "kind": self.kind, "name": result.name, "images": result.images,
+            "complete": result.complete, "sigma": None if math.isnan(result.sigma) else result.sigma,
+            "method": result.method, "alpha": result.alpha, "n": result.n, "margin": result.margin, "rho": self.rho,
+            "norm": result.norm, "rounded_up": result.printed, "notes": list(result.remarks),
+            "lower_bound": result.is_lower_bound, "decided": result.decided, "r_max": result.ceiling,
+            "acr": result.acr, "abstained": int(result.abstained.sum()), "radii": at.radii.tolist(),
+            "claimed": at.claimed.tolist(), **{name: getattr(at, name).tolist() for name in FIELDS},
+            "group": result.group, "best": stars.tolist(),
+        } for result, at, stars in zip(self.results, self.at, self.stars, strict=True)]
+        return [*runs, *(
+            {"name": one.name, "group": one.group, "runs": list(one.runs), "rho": self.rho, "radii": one.radii.tolist(),
+             "best_sigma": list(one.sigma), "best_run": list(one.run),
+             **{name: values.tolist() for name, values in one.values.items()}} for one in self.shown_envelopes)]
 
 
-def best_method(envelopes: Sequence[Best]) -> list[str]:
-    """The method with the highest envelope at each radius; "" where nothing is certified."""
+def reach_notes(results: Sequence[Noted], radii: Sequence[float]) -> list[str]:
+    """Return which runs could not have proved some of the radii, and what they could: what a dash in a table means."""
+    beyond = [(result.name, note) for result in results if (note := result.reach_note(radii))]
+    return [f"{few(names)}: {note}" for names, note in grouped(beyond)]
+
+
+def best_method(envelopes: Sequence[BestRuns]) -> list[str]:
+    """Return the method with the highest envelope at each radius; "" where nothing is certified."""
     accuracy = np.stack([one.values["accuracy"] for one in envelopes])
     return [envelopes[k].group if value > 0 else ""
             for k, value in zip(accuracy.argmax(axis=0), accuracy.max(axis=0), strict=True)]
-
-
-def best_content(envelope: Best, rho: float) -> dict[str, Any]:
-    """An envelope as plain values, for programs."""
-    return {"name": envelope.name, "group": envelope.group, "runs": list(envelope.runs), "rho": rho,
-            "radii": envelope.radii.tolist(), "best_sigma": list(envelope.sigma), "best_run": list(envelope.run),
-            **{field: values.tolist() for field, values in envelope.values.items()}}
 
 
 def _stars(results: Sequence[Result], at: Sequence[CertifiedAccuracy]) -> tuple[np.ndarray, ...]:
@@ -95,7 +139,7 @@ def _stars(results: Sequence[Result], at: Sequence[CertifiedAccuracy]) -> tuple[
     return tuple((row > 0) & (row >= most[group] - 1e-12) for row, group in zip(accuracy, groups, strict=True))
 
 
-def _envelopes(results: Sequence[Result], at: Sequence[CertifiedAccuracy], rho: float) -> tuple[Best, ...]:
+def _envelopes(results: Sequence[Result], at: Sequence[CertifiedAccuracy], rho: float) -> tuple[BestRuns, ...]:
     found = []
     for group in dict.fromkeys(result.group for result in results):
         runs = [(result, told) for result, told in zip(results, at, strict=True) if result.group == group]
@@ -103,14 +147,15 @@ def _envelopes(results: Sequence[Result], at: Sequence[CertifiedAccuracy], rho: 
         values = best_bounds(runs, rho / len(results))
         chosen = [runs[k][0] if value > 0 else None
                   for k, value in zip(accuracy.argmax(axis=0), values["accuracy"], strict=True)]
-        found.append(Best(f"envelope of {group}" if group else "envelope", group, tuple(run.name for run, _ in runs),
-                          at[0].radii, values, tuple("" if run is None else sigma_words(run.sigma) for run in chosen),
-                          tuple("" if run is None else run.name for run in chosen)))
+        found.append(BestRuns(
+            f"envelope of {group}" if group else "envelope", group, tuple(run.name for run, _ in runs), at[0].radii,
+            values, tuple("" if run is None else sigma_words(run.sigma) for run in chosen),
+            tuple("" if run is None else run.name for run in chosen)))
     return tuple(found)
 
 
 def best_bounds(runs: Sequence[tuple[Result, CertifiedAccuracy]], rho: float) -> dict[str, np.ndarray]:
-    """The largest value (P,) that any run has in each of `FIELDS`, bounds at `rho`.
+    """Return the largest value (P,) that any run has in each of `FIELDS`, bounds at `rho`.
 
     Bounds grow with the number of claims, so of runs with as many images and one alpha only the most claims count.
     """

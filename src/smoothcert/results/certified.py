@@ -1,16 +1,24 @@
-"""What a report is made of: the per-image answers of one run, with what they mean."""
+"""Certificates of single images: of a certify store, of a log with radii, or of a count file."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from smoothcert.checks import one_line
 from smoothcert.errors import InputError, StoreError
-from smoothcert.results.present import check_records
-from smoothcert.results.unseen import unseen_classes
+from smoothcert.results.base import (
+    ASSUMED_ALPHA,
+    Measured,
+    StoreResult,
+    alpha_caution,
+    check_records,
+    setting_of,
+    unseen_classes,
+)
+from smoothcert.results.figures import alpha_words, down, sigma_words
 from smoothcert.stats import (
     CertifiedAccuracy,
     average_certified_radius,
@@ -20,32 +28,38 @@ from smoothcert.stats import (
     proved_level,
 )
 from smoothcert.stats.intervals import accuracy_of_counts, check_radii, claims
+from smoothcert.store.names import name_of
 from smoothcert.store.store import Store
-
-ASSUMED_ALPHA = 0.001
-"""The alpha that bounds count with where a log does not say its own: the papers' value."""
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(StoreResult):
     """Certificates of the images of one run.
 
     Attributes:
-        name: how it is called in tables and legends.
+        name: how tables and legends call it.
         index, radius, correct, abstained: (M,) per image; radius is 0 where abstained.
         sigma, alpha, method, n, margin: what they were certified with; n is the most samples an image could take.
-            A log may not say them: then sigma is NaN and the others are None.
+            A log may not state them: then sigma is NaN and the others are None.
         decided: radii that a sequential run was asked to decide: its claims there are what n samples would give, and
             everything between is a lower bound. None where every radius counts as it is.
         setting: the store's identity without what tells its images apart; runs can be merged where it is equal.
         complete: whether the run has finished.
         label: (M,) true classes, where known.
         group: runs of one group are one method at several sigma.
-        norm: that of the radii: "l2", "linf", or what else a log says they are of.
-        printed: the radii were read as a log printed them, so they may be rounded up.
+        norm: that of the radii: "l2", "linf", or whatever else a log says they are of.
+        printed: whether the radii were read as a log printed them, so that they may be rounded up.
         notes: what a log or a store says that a reader of its figures has to know besides; `remarks` has all of it.
         classes: the names of the classes, where known.
+        path: the store that holds them; "" where none does.
     """
+
+    kind: ClassVar[str] = "certify"
+    holds: ClassVar[str] = "certificates"
+    takes_radii: ClassVar[bool] = True
+    is_certified: ClassVar[bool] = True
+    is_on_pages: ClassVar[bool] = True
+    is_comparable: ClassVar[bool] = True
 
     name: str
     index: np.ndarray
@@ -66,44 +80,72 @@ class Result:
     printed: bool = False
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None
+    path: str = ""
 
     @classmethod
     def of(cls, store: Store, name: str | None = None) -> Self:
-        """The certificates of a store, as they were certified."""
-        procedure = store.identity["procedure"]
-        return cls.build(store, name, procedure, store.column("prediction"), store.column("radius")
-                         if store.kind == "certify" else None)
+        """Return the certificates of a store, as they were certified."""
+        return cls.build(store, name, store.identity.procedure.raw, store.column("prediction"),
+                         store.column("radius") if "radius" in store.at_hand.column_names else None)
 
     @classmethod
     def build(cls, store: Store, name: str | None, procedure: dict[str, Any], prediction: np.ndarray,
-              radius: np.ndarray | None) -> Self:
-        """Certificates given beside a store, such as recomputed ones."""
-        name, method = one_line(name or store.folder.name), procedure["method"]
+              radius: np.ndarray | None, path: str | None = None) -> Self:
+        """Return certificates for the images of a store, such as recomputed ones; `path` is where these are kept."""
         if radius is None:
             raise StoreError(f"{store.folder} is a store of kind {store.kind} and has no radii: this needs a "
                              f"certify store; `smoothcert info` says what it holds")
         check_records(store)
-        label = store.column("label")
-        return cls(name, store.column("index"), np.asarray(radius), prediction == label, prediction < 0,
-                   store.identity["noise"]["sigma"], procedure["alpha"], method and one_line(method),
-                   procedure.get("n") or procedure["n_max"], procedure["margin"], _decided(procedure),
-                   setting_of({**store.identity, "procedure": procedure}), store.complete, label,
-                   norm=store.identity.get("norm", "l2"), printed=bool(store.identity.get("printed")),
-                   notes=tuple(map(one_line, store.provenance.get("notes", ()))), classes=store.class_names)
+        label, method = store.column("label"), procedure["method"]
+        decided = None
+        if procedure.get("design") == "radii":
+            decided = tuple(procedure["radii"]) if procedure.get("decided", True) else ()
+        return cls(one_line(name or name_of(store.folder)), store.column("index"), np.asarray(radius),
+                   prediction == label, prediction < 0, store.identity.noise.sigma, procedure["alpha"],
+                   method and one_line(method), procedure.get("n") or procedure["n_max"], procedure["margin"], decided,
+                   setting_of(store.identity.replaced(procedure=procedure)), store.complete, label,
+                   norm=store.identity.norm or "l2", printed=store.identity.printed,
+                   notes=tuple(map(one_line, store.provenance.notes)), classes=store.class_names,
+                   path=str(store.folder) if path is None else path)
+
+    @classmethod
+    def default_radii(cls, results: Sequence[Any]) -> list[float]:
+        """Return `default_radii` of certified runs."""
+        return default_radii(results)
 
     @property
     def is_lower_bound(self) -> bool:
-        """Whether its curve and its ACR are lower bounds of what the same samples without early stopping would give."""
+        """Its curve and its ACR are lower bounds of what the same samples without early stopping would give."""
         return self.decided is not None
 
+    @property
+    def credit(self) -> np.ndarray:
+        """(M,) what each image adds to the ACR: its radius, 0 where it is wrong."""
+        return np.where(self.correct, self.radius, 0.0)
+
+    def compared_at(self, radii: Sequence[float]) -> list[float]:
+        """Return the radii at which it is compared with another run."""
+        return list(radii)
+
+    def is_right(self, radius: float) -> np.ndarray:
+        """Return (M,) bool: right and certified at `radius`."""
+        return self.correct & (self.radius >= radius)
+
     def is_decided(self, radius: float) -> bool:
-        """Whether the claims at `radius` are settled, rather than a lower bound."""
+        """Return whether the claims at `radius` are settled, rather than a lower bound."""
         return self.decided is None or radius in self.decided
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """Its notes, and which classes its images do not show."""
         return (*self.notes, *unseen_classes(self.label, self.classes))
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What its bounds and radii rest on that a reader would not expect; "" where there is nothing to say."""
+        return ("radii as logs printed them, possibly rounded up" if self.printed else "",
+                "t-certify is proved at 2 alpha, and so are its lower bounds" if self.method == "t-certify" else "",
+                alpha_caution(self.alpha))
 
     @property
     def images(self) -> int:
@@ -116,16 +158,20 @@ class Result:
 
     @property
     def level(self) -> float:
-        """The failure probability of each certificate that its bounds count with, as far as it is proved."""
+        """The failure probability of each certificate, as far as it is proved; its bounds rest on it."""
         alpha = ASSUMED_ALPHA if self.alpha is None else self.alpha
         return alpha if self.method is None else proved_level(self.method, alpha)
 
     def at(self, radii: Any, rho: float) -> CertifiedAccuracy:
-        """Certified accuracy at `radii` with its intervals, which rest on the certificates' proved level."""
+        """Return certified accuracy at `radii` with its intervals, which rest on the certificates' proved level."""
         return certified_accuracy(self.radius, self.correct, radii, self.level, rho)
 
+    def in_group(self, group: str) -> Self:
+        """Return the same certificates as those of a run of the method `group`."""
+        return replace(self, group=group)
+
     def in_norm(self, norm: str, dimension: int | None = None) -> Self:
-        """The same certificates as radii of `norm`, "l2" or "linf": an l2 ball holds an l_inf ball (see `in_linf`).
+        """Return the same certificates as radii of `norm`, "l2" or "linf" (see `in_linf`).
 
         Raises:
             StoreError: they are radii of another kind.
@@ -138,12 +184,14 @@ class Result:
                          f"columns say: leave it out, or name the column that holds {norm} radii with --radius-column")
 
     def in_linf(self, dimension: int | None = None) -> Self:
-        """The same certificates as radii of l_inf balls: R / sqrt(d) (Salman et al. 2019, section 4).
+        """Return the same certificates as radii of the l_inf balls inside the l2 balls: R / sqrt(d).
+
+        See Salman et al. 2019, section 4.
 
         Args:
-            dimension: d = C H W, where the run does not say its images' shape.
+            dimension: d = C H W, where the run does not state its images' shape.
         Raises:
-            InputError: neither says it, or they differ.
+            InputError: neither states it, or they differ.
         """
         shape = self.setting.get("data", {}).get("shape")
         known = math.prod(shape) if shape else None
@@ -159,8 +207,7 @@ class Result:
 
     @property
     def ceiling(self) -> float | None:
-        """r_max: the largest radius that its samples could have proved; None where it is not known how they were drawn.
-        """
+        """r_max: the largest radius that its samples could have proved; None where too little is known of them."""
         if self.n is None or self.alpha is None or math.isnan(self.sigma):
             return None
         if self.norm != "l2" and "dimension" not in self.setting:
@@ -169,7 +216,10 @@ class Result:
         return ceiling if self.norm == "l2" else float(linf_radius(ceiling, self.setting["dimension"]))
 
     def is_out_of_reach(self, radius: float) -> bool:
-        """Whether its samples could not have proved `radius`, and no right image claims it: a 0 there says nothing."""
+        """Return whether its samples could not have proved `radius`, and no right image claims it.
+
+        A share of 0 at such a radius says nothing.
+        """
         return self.ceiling is not None and radius > self.ceiling and not np.any(self.correct & (self.radius >= radius))
 
     @property
@@ -178,9 +228,23 @@ class Result:
         ceiling = self.ceiling
         return float(self.radius.max()) if ceiling is None else ceiling
 
+    def reach_note(self, radii: Sequence[float]) -> str:
+        """Return what its samples could have proved, "" where they could have proved all of `radii`."""
+        if self.ceiling is None or not any(map(self.is_out_of_reach, radii)):
+            return ""
+        return (f"no radius above {down(self.ceiling, 3)} can be proved with n = {self.n:,}, alpha "
+                f"{alpha_words(self.alpha)} and sigma {sigma_words(self.sigma)}; a dash stands beyond it")
+
+    def measured(self, radii: Sequence[float]) -> list[Measured]:
+        """Return its certified accuracy at `radii`, with its ACR and abstentions."""
+        at = self.at(radii, 0.05).accuracy.tolist()
+        return [Measured(measure="accuracy", setting="", at=tuple(radii), values=tuple(at), images=self.images,
+                         out_of_reach=tuple(map(self.is_out_of_reach, radii)), acr=self.acr,
+                         abstained=float(self.abstained.mean()))]
+
 
 def accuracies(results: Sequence[Result], radii: Any, rho: float) -> list[CertifiedAccuracy]:
-    """`Result.at` of each of `results`, those of as many images and one alpha computed together."""
+    """Return `Result.at` of each of `results`; those of as many images and one alpha are computed together."""
     grid = check_radii(radii)
     found: dict[int, CertifiedAccuracy] = {}
     together: dict[tuple[int, float], list[int]] = {}
@@ -196,8 +260,8 @@ def accuracies(results: Sequence[Result], radii: Any, rho: float) -> list[Certif
     return [found[number] for number in range(len(results))]
 
 
-def merged(results: list[Result]) -> Result:
-    """One result from runs over different images of one data set, certified alike.
+def merged(results: Sequence[Result]) -> Result:
+    """Return one result from runs over different images of one data set, certified alike.
 
     Raises:
         InputError: they differ in how they were certified, or share images.
@@ -214,25 +278,16 @@ def merged(results: list[Result]) -> Result:
     order = np.argsort(index)
     named = ["index", "radius", "correct", "abstained"] + ["label"] * all(r.label is not None for r in results)
     fields = {name: np.concatenate([getattr(r, name) for r in results])[order] for name in named}
-    return replace(first, name="+".join(r.name for r in results), complete=all(r.complete for r in results),
+    return replace(first, name="+".join(r.name for r in results), path="", complete=all(r.complete for r in results),
                    notes=tuple(dict.fromkeys(note for r in results for note in r.notes)), **fields)
 
 
-def _decided(procedure: dict[str, Any]) -> tuple[float, ...] | None:
-    if procedure.get("design") != "radii":
-        return None
-    return tuple(procedure["radii"]) if procedure.get("decided", True) else ()
+def default_radii(results: Sequence[Result], most: int = 12) -> list[float]:
+    """Return the radii that the runs decided; else 0, step, 2 step, ... up to the largest that they could certify.
 
-
-def setting_of(identity: dict[str, Any]) -> dict[str, Any]:
-    """An identity without the images it names, and without the seed, which independent streams may share or not."""
-    data = {name: value for name, value in identity["data"].items() if name != "sha256"}
-    return {name: value for name, value in {**identity, "data": data}.items()
-            if name not in ("images", "seed", "recertified_from")}
-
-
-def default_radii(results: list[Result], most: int = 12) -> list[float]:
-    """What the runs decided; else 0, step, 2 step, ... up to what they could certify, in at most `most` columns."""
+    Args:
+        most: there are at most so many.
+    """
     if decided := sorted({radius for result in results for radius in result.decided or ()}):
         return decided
     widest = max(r.widest for r in results)

@@ -2,20 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from smoothcert.checks import check_probability
 from smoothcert.errors import InputError
-from smoothcert.results.certified import ASSUMED_ALPHA, Result
-from smoothcert.results.figures import alpha_words, down, sigma_words
+from smoothcert.results.base import check_same_data, run_notes
+from smoothcert.results.best import reach_notes
+from smoothcert.results.certified import Result
 from smoothcert.results.predictions import Predicted
-from smoothcert.results.same_data import OverImages, check_same_data
 from smoothcert.stats import paired_interval
-from smoothcert.store.names import few, grouped
-
-Run = Result | Predicted
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,10 @@ class Difference:
     def value(self) -> float:
         return self.first - self.second
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return its fields and the difference itself."""
+        return {**asdict(self), "difference": self.value}
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -61,80 +63,47 @@ class Comparison:
     acr_error: float | None = None
     notes: tuple[str, ...] = ()
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each difference, as for CSV."""
+        return [one.to_dict() for one in self.differences]
 
-def compare(first: Run, second: Run, radii: Sequence[float], rho: float) -> Comparison:
-    """First against second, image by image.
+    def to_json(self) -> dict[str, Any]:
+        """Return the comparison as plain values."""
+        return {**asdict(self), "differences": self.rows()}
+
+
+def compare(first: Result | Predicted, second: Result | Predicted, radii: Sequence[float], rho: float) -> Comparison:
+    """Compare two runs of one kind image by image; answers of PREDICT are compared at no radius.
 
     Raises:
         InputError: they are over different data sets, share no image, or are of different kinds.
     """
     check_probability("rho", rho)
+    if first.kind != second.kind:
+        raise InputError(f"{first.name} and {second.name} are of different kinds: radii cannot be compared with the "
+                         f"answers of PREDICT")
     check_same_data([first, second])
     _, one, two = np.intersect1d(first.index, second.index, assume_unique=True, return_indices=True)
     if not len(one):
         raise InputError(f"{first.name} and {second.name} have no image in common")
-    shared = [run if run.label is None else replace(run, label=run.label[where])
-              for run, where in ((first, one), (second, two))]
-    told = {"names": (first.name, second.name), "images": len(one), "rho": rho,
-            "left_out": (first.images - len(one), second.images - len(one)),
-            "notes": (*run_notes(shared), *reach_notes([first, second], radii))}
-    if isinstance(first, Predicted) and isinstance(second, Predicted):
-        return Comparison(differences=(_difference(None, first.correct[one], second.correct[two], rho),), **told)
-    if isinstance(first, Predicted) or isinstance(second, Predicted):
-        raise InputError(f"{first.name} and {second.name} are of different kinds: radii cannot be compared with the "
-                         f"answers of PREDICT")
-    claims = [np.where(run.correct, run.radius, -1.0)[where] for run, where in ((first, one), (second, two))]
-    rows = [replace(_difference(r, claims[0] >= r, claims[1] >= r, rho),
-                    lower_bound=not (first.is_decided(r) and second.is_decided(r)),
-                    out_of_reach=(first.is_out_of_reach(r), second.is_out_of_reach(r))) for r in radii]
-    counted = [np.maximum(c, 0.0) for c in claims]
-    error = float(np.std(counted[0] - counted[1], ddof=1) / math.sqrt(len(one))) if len(one) > 1 else None
-    return Comparison(differences=tuple(rows), norm=first.norm, acr_error=error,
-                      acr=(float(counted[0].mean()), float(counted[1].mean())), **told)
-
-
-def run_notes(runs: Sequence[Run]) -> list[str]:
-    """What a reader has to know of the runs' figures, in words; equal words of several runs once."""
-    printed = [(run.name, "radii as logs printed them, possibly rounded up") for run in runs
-               if isinstance(run, Result) and run.printed]
-    doubled = [(run.name, "t-certify is proved at 2 alpha, and so are its lower bounds") for run in runs
-               if isinstance(run, Result) and run.method == "t-certify"]
-    silent = [(run.name, f"alpha is not told, so bounds take {ASSUMED_ALPHA:g}; --alpha says another") for run in runs
-              if run.alpha is None]
-    told = [*printed, *doubled, *silent, *((run.name, note) for run in runs for note in run.remarks)]
-    return [f"{few(names)}: {words}" for names, words in grouped(told)]
-
-
-def reach_notes(runs: Sequence[Run], radii: Sequence[float]) -> list[str]:
-    """Which runs could not have proved some of the radii, and what they could: what a dash in a table means."""
-    beyond = [(run.name, f"no radius above {down(run.ceiling or 0.0, 3)} can be proved with n = {run.n:,}, alpha "
-                         f"{alpha_words(run.alpha)} and sigma {sigma_words(run.sigma)}; a dash stands beyond it")
-              for run in runs if isinstance(run, Result) and any(map(run.is_out_of_reach, radii))]
-    return [f"{few(names)}: {words}" for names, words in grouped(beyond)]
-
-
-def image_notes(runs: Sequence[OverImages]) -> list[str]:
-    """Which runs lack images that others have, in words."""
-    every = np.unique(np.concatenate([run.index for run in runs]))
-    lacking = [(run.name, f"{run.images} of the {len(every)} images: {_shown(np.setdiff1d(every, run.index))} missing")
-               for run in runs if run.images < len(every)]
-    return [f"{few(names)} {'has' if len(names) == 1 else 'have'} {words}" for names, words in grouped(lacking)]
-
-
-def why_not_side_by_side(runs: Sequence[OverImages]) -> tuple[str, list[str]]:
-    """Why the figures of runs do not belong side by side, "" where they do; and which images which of them lack."""
-    try:
-        check_same_data(runs)
-    except InputError as error:
-        return str(error), []
-    lacking = image_notes(runs)
-    return "the runs are over different images" if lacking else "", lacking
-
-
-def _shown(index: np.ndarray) -> str:
-    if len(index) == 1:
-        return f"image {index[0]} is"
-    return f"{len(index)} (from image {index[0]} to {index[-1]}) are"
+    places = ((first, one), (second, two))
+    shared = [run if run.label is None else replace(run, label=run.label[where]) for run, where in places]
+    differences: list[Difference] = []
+    points: list[Any] = [*first.compared_at(radii)]
+    for radius in points:
+        right_one, right_two = (run.is_right(radius)[where] for run, where in places)
+        differences.append(replace(
+            _difference(radius, right_one, right_two, rho),
+            lower_bound=not (first.is_decided(radius) and second.is_decided(radius)),
+            out_of_reach=(first.is_out_of_reach(radius), second.is_out_of_reach(radius))))
+    acr, error = None, None
+    credit = [run.credit[where] for run, where in places if run.credit is not None]
+    if credit:
+        acr = float(credit[0].mean()), float(credit[1].mean())
+        error = float(np.std(credit[0] - credit[1], ddof=1) / math.sqrt(len(one))) if len(one) > 1 else None
+    return Comparison(
+        (first.name, second.name), len(one), (first.images - len(one), second.images - len(one)), tuple(differences),
+        rho, first.norm, acr, error, (*run_notes(shared), *reach_notes([first, second], radii)))
 
 
 def _difference(radius: float | None, first: np.ndarray, second: np.ndarray, rho: float) -> Difference:

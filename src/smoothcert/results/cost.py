@@ -1,11 +1,11 @@
-"""What a run will take: its time and price from images, samples, rate and machines. Estimates, no guarantees.
+"""Forecasts of the time and price of a run from images, samples, rate and machines. Estimates, no guarantees.
 
 With N images in blocks of b, handed out to P = machines x workers as these become free, w = s / r seconds an image (s
 samples at r samples/s of one worker), blocks of d = b w seconds, start S and a preemption of each machine every M
 seconds on average:
 
     time  = S + f w (images of the busiest worker)
-    f     = M exp(S/M) (exp(d/M) - 1) / d            what preemptions lengthen a block by; 1 without them
+    f     = M exp(S/M) (exp(d/M) - 1) / d            by which preemptions lengthen a block; 1 without them
     price = machines x time x price of a machine-hour
 
 A preempted worker loses its block, starts again and begins the block anew, until it gets through: with exponential
@@ -49,8 +49,10 @@ class Work:
         return self.samples / self.rate
 
     def mean_of(self, images: int) -> tuple[float, float] | None:
-        """Between which mean seconds `images` new images will lie, with probability `LEVEL` if seconds are normal:
-        w -+ t sd sqrt(1/m + 1/N), t the quantile of Student's law at m - 1 degrees of freedom."""
+        """Return the limits of the mean seconds of `images` new images, with probability `LEVEL` if seconds are normal.
+
+        They are w -+ t sd sqrt(1/m + 1/N), with t the quantile of Student's law at m - 1 degrees of freedom.
+        """
         if self.spread is None:
             return None
         half = float(stdtrit(self.pilot - 1, (1 + LEVEL) / 2)) * self.spread * math.sqrt(1 / self.pilot + 1 / images)
@@ -77,8 +79,8 @@ class Fleet:
     def all_workers(self) -> int:
         return self.machines * self.workers
 
-    def lengthened(self, block: float) -> float:
-        """f: how many times longer preemptions make blocks of that many seconds.
+    def stretch(self, block: float) -> float:
+        """Return f, by which preemptions lengthen blocks of that many seconds.
 
         Raises:
             InputError: hardly any block would get through.
@@ -119,7 +121,7 @@ class Forecast:
 
 
 def forecast(images: int, work: Work, fleet: Fleet, block: int = 1) -> Forecast:
-    """What a run over `images`, handed out `block` at a time, will take.
+    """Forecast a run over `images`, handed out `block` at a time.
 
     The interval takes that of the mean image (`Work.mean_of`), and what handing out blocks one after the other can come
     to: from all workers ending together, to one of them just starting the longest block, with another one waiting, when
@@ -128,7 +130,7 @@ def forecast(images: int, work: Work, fleet: Fleet, block: int = 1) -> Forecast:
     """
     crew, block = fleet.all_workers, min(block, images)
     share, most = images / crew * work.seconds, busiest(images, crew, block) * work.seconds
-    factor = fleet.lengthened(block * work.seconds)
+    factor = fleet.stretch(block * work.seconds)
     low = high = None
     if (between := work.mean_of(images)) and work.spread is not None:
         longest = block * between[1] + work.spread * math.sqrt(2 * block * math.log(math.ceil(images / block)))
@@ -138,7 +140,7 @@ def forecast(images: int, work: Work, fleet: Fleet, block: int = 1) -> Forecast:
 
 
 def busiest(images: int, workers: int, block: int) -> int:
-    """Images of the worker that gets most, where all are equally fast: whole blocks, but for the last of all.
+    """Return the images of the worker that gets most, where all are equally fast; all blocks but the last are full.
 
     >>> busiest(1000, 1, 256), busiest(1000, 3, 256), busiest(1000, 4, 256)
     (1000, 488, 256)

@@ -11,10 +11,9 @@ import numpy as np
 from smoothcert.checks import check_probability
 from smoothcert.errors import InputError
 from smoothcert.results.attacks import norm_of
+from smoothcert.results.base import check_records, check_same_data
 from smoothcert.results.certified import Result, accuracies
 from smoothcert.results.distributional import FORMS, Robustness, loss_words
-from smoothcert.results.present import check_records
-from smoothcert.results.same_data import check_same_data
 from smoothcert.store.store import Store
 
 COLUMNS = 2000

@@ -8,10 +8,9 @@ import numpy as np
 from smoothcert.checks import check_count
 from smoothcert.errors import InputError
 from smoothcert.noise import Noise
+from smoothcert.results.base import check_records, check_same_data
 from smoothcert.results.certified import Result
 from smoothcert.results.gallery import ImagesOf, gallery_of, noisy_copies, noisy_copy
-from smoothcert.results.present import check_records
-from smoothcert.results.same_data import check_same_data
 from smoothcert.store.recertify import noise_of
 from smoothcert.store.store import Store
 
@@ -122,7 +121,7 @@ def denoise_gallery(store: Store, images_of: ImagesOf, how: Estimates, count: in
 def denoise_image(store: Store, image: np.ndarray, key: int, how: Estimates, count: int) -> Captioned:
     """Return the first `count` noisy copies of one image (C, H, W) of a store, denoised; its index is `key`."""
     noise = noise_of(store)
-    noisy = noisy_copies(image, noise, check_count("count", count), int(store.identity["seed"]), key, "estimate")
+    noisy = noisy_copies(image, noise, check_count("count", count), store.identity.seed, key, "estimate")
     return Captioned(denoise_copies(image, noisy, how, noise.sigma), tuple(f"copy {k + 1}" for k in range(count)))
 
 
@@ -149,7 +148,7 @@ def failures_of(
     shown = larger[:check_count("count", count)]
     store, images = second[0], images_of(second[0])
     clean = images.batch(index[shown])
-    noisy = np.stack([noisy_copy(image, noise_of(store), int(store.identity["seed"]), int(key))
+    noisy = np.stack([noisy_copy(image, noise_of(store), store.identity.seed, int(key))
                       for image, key in zip(clean, index[shown], strict=True)]) if len(shown) else clean
     words = tuple(images.class_names[c] for c in store.column("label")[also][shown])
     return Failures((one.name, two.name), len(larger), len(index), index[shown], radii[0][shown], radii[1][shown],
@@ -171,7 +170,7 @@ def contraction_of(store: Store, images_of: ImagesOf, how: Estimates, count: int
     index, prediction, label = (store.column(name)[chosen] for name in ("index", "prediction", "label"))
     clean = images_of(store).batch(index)
     found = contraction_and_slide(clean, index, how.walked or how.estimate, noise_of(store), copies,
-                                  int(store.identity["seed"]))
+                                  store.identity.seed)
     return Contracted(found, prediction == label, prediction < 0, clean[0].size)
 
 

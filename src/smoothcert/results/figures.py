@@ -1,16 +1,26 @@
-"""Figures as they are printed: never rounded up, and the same in every table, page and picture."""
+"""Figures as they are printed: the same in every table, page and picture, and always rounded to the safe side."""
 
 import math
 
 
 def down(value: float, digits: int) -> str:
-    """`value` with `digits` decimals, rounded down; the tiny step undoes the error of the division before it."""
+    """Return `value` with `digits` decimals, rounded down; the tiny step undoes the error of the division before it."""
     scale = 10**digits
     return f"{math.floor(value * scale + 1e-9) / scale:.{digits}f}"
 
 
+def up(value: float, digits: int = 4) -> str:
+    """Return `value` with `digits` decimals, rounded up; the tiny step undoes the error of the product before it.
+
+    >>> up(0.10001), up(0.25)
+    ('0.1001', '0.2500')
+    """
+    scale = 10**digits
+    return f"{math.ceil(value * scale - 1e-9) / scale:.{digits}f}"
+
+
 def percent(share: float) -> str:
-    """A share in percent with one decimal, rounded down.
+    """Return a share in percent with one decimal, rounded down.
 
     >>> percent(1 / 60)
     '1.6'
@@ -18,11 +28,23 @@ def percent(share: float) -> str:
     return down(100 * share, 1)
 
 
+def radius_words(radius: float, norm: str) -> str:
+    """Return a radius as people write it; one in l_inf as k/255.
+
+    >>> radius_words(0.5, "l2"), radius_words(2 / 255, "linf")
+    ('0.5', '2/255')
+    """
+    levels = radius * 255
+    if norm == "linf" and radius and abs(levels - round(levels)) < 1e-6:
+        return f"{round(levels)}/255"
+    return f"{radius:g}"
+
+
 def sigma_words(sigma: float) -> str:
-    """A sigma; "?" where a log does not say it."""
+    """Return a sigma as it is printed; "?" where a log does not state it."""
     return "?" if math.isnan(sigma) else f"{sigma:g}"
 
 
 def alpha_words(alpha: float | None) -> str:
-    """An alpha; "?" where a log does not say it."""
+    """Return an alpha as it is printed; "?" where a log does not state it."""
     return "?" if alpha is None else f"{alpha:g}"

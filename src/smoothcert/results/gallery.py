@@ -9,7 +9,7 @@ import numpy as np
 from smoothcert.checks import check_count, check_positive
 from smoothcert.errors import InputError
 from smoothcert.noise import Noise, build_noise, sample
-from smoothcert.results.present import check_records
+from smoothcert.results.base import check_records
 from smoothcert.stats import ABSTAIN
 from smoothcert.store.recertify import noise_of
 from smoothcert.store.store import Store
@@ -109,16 +109,16 @@ def gallery_of(store: Store, images_of: ImagesOf, count: int) -> Gallery:
         raise InputError(f"{store.folder} is a store of kind {store.kind}: a gallery is sorted by radius, and needs a "
                          f"certify store")
     check_records(store)
-    if "seed" not in store.identity:
+    if store.identity.seed_or_none is None:
         raise InputError(f"{store.folder} does not say of which data set and noise it is: a gallery needs a store")
     images = images_of(store)
     radius, prediction, index = (store.column(name) for name in ("radius", "prediction", "index"))
     order = np.lexsort((index, -radius, prediction == ABSTAIN))
     chosen = order[np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(np.int64))]
     clean = images.batch(index[chosen])
-    noise, format = noise_of(store), store.identity["noise"]["format"]
-    drawn = store.identity["space"] == "pixels" and format in noise.formats
-    shown = [noisy_copy(image, noise, int(store.identity["seed"]), int(key), "estimate", format if drawn else None)
+    noise, format = noise_of(store), store.identity.noise.format
+    drawn = store.identity.space == "pixels" and format in noise.formats
+    shown = [noisy_copy(image, noise, store.identity.seed, int(key), "estimate", format if drawn else None)
              for image, key in zip(clean, index[chosen], strict=True)]
     return Gallery(clean, np.stack(shown), index[chosen], store.column("label")[chosen], prediction[chosen],
                    radius[chosen], tuple(images.class_names), drawn, is_lossy(images, index[chosen]), len(order))

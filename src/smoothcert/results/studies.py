@@ -7,10 +7,9 @@ import numpy as np
 
 from smoothcert.checks import check_count, check_probability
 from smoothcert.errors import InputError, StoreError
+from smoothcert.results.base import check_records, check_same_data
 from smoothcert.results.certified import Result
 from smoothcert.results.curves import Curve, drawn_curve
-from smoothcert.results.present import check_records
-from smoothcert.results.same_data import check_same_data
 from smoothcert.stats import METHODS, cohen_radius, lecuyer_radius, li_radius, max_radius
 from smoothcert.stats.binomial import SAFETY, lower_limit
 from smoothcert.store.recertify import noise_of, recertify
@@ -143,7 +142,7 @@ def votes_of(store: Store) -> Votes:
     if store.kind != "certify":
         raise StoreError(f"{store.folder} is a store of kind {store.kind}: this needs the counts of a certify store")
     check_records(store)
-    design = store.identity["procedure"].get("design", "fixed")
+    design = store.identity.procedure.design
     if design == "radii":
         raise StoreError(f"{store.folder} stopped sampling when its radii were decided, so its counts say nothing at "
                          f"another bound or n: take a run with a fixed n, or with --curve-loss")
@@ -174,7 +173,7 @@ def theorems(store: Store, points: int = 400) -> Theorems:
     run, votes = Result.of(store), votes_of(store)
     q_a = 2e-5 + (0.5 - 2e-5) * np.linspace(1, 0, points) ** 3  # dense where p_A is near 1
     p_a = 1 - q_a
-    alpha, n = store.identity["procedure"]["alpha"], int(run.n or votes.n.max())
+    alpha, n = store.identity.procedure.alpha, int(run.n or votes.n.max())
     samples = np.unique(np.geomspace(10, max(1e7, 10.0 * n), points).astype(np.int64))
     lower, _ = votes.lower(run.level)
     radii = {name: np.asarray(radius_of(p_a, q_a, run.sigma)) for name, radius_of in BOUNDS.items()}
@@ -209,7 +208,7 @@ def project_over_n(store: Store, name: str, sizes: Sequence[int], rho: float) ->
         n_a = np.floor(votes.share * n * (1 + 1e-15)).astype(np.int64)
         rival = np.minimum(np.ceil(votes.rival / np.maximum(votes.n, 1) * n * (1 - 1e-15)).astype(np.int64), n - n_a)
         top, second, where = distinct_pairs(n_a, rival)
-        method = METHODS[store.identity["procedure"]["method"]]
+        method = METHODS[store.identity.procedure.method]
         bounds = method(top, second[:, None], np.full(len(top), n), run.level)
         radius = noise.radius(bounds, run.margin)[where]
         curve = drawn_curve(_recast(run, votes, store, radius, f"n = {n:,} (projected)"), rho)

@@ -15,29 +15,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcert.attacks import Attack, Stein, attacked, build_attack, l2_norms
+from smoothcert.attacks import Stein, attacked, l2_norms
 from smoothcert.data import ImageData
 from smoothcert.draws import generator
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.machine import pick_device
-from smoothcert.noise import Noise, build_noise, open_stream
+from smoothcert.noise import build_noise, open_stream
 from smoothcert.progress import Progress, silent
 from smoothcert.runs.attack_options import AttackConfig
 from smoothcert.runs.attack_settings import CLEAN, Certificates, Setting, certificates_of, settings_of
-from smoothcert.runs.attacked_images import like_store
-from smoothcert.runs.fill import fill
+from smoothcert.runs.certify import SamplingRun, prepare_sampling
 from smoothcert.runs.gradients import fixed, repeatable
-from smoothcert.runs.images import in_classes_of
-from smoothcert.runs.prepare import Prepared, prepare, tallies
-from smoothcert.runs.run import Done, Task
+from smoothcert.runs.images import in_classes_of, with_settings_of
+from smoothcert.runs.run import Done, Run, Task
 from smoothcert.runs.soft_answers import soft_answers
 from smoothcert.smoothing.isolation import isolated
 from smoothcert.smoothing.packing import Finished
 from smoothcert.smoothing.protocols import evaluation
-from smoothcert.stats import Plan, predict_plan
 from smoothcert.store.adversaries import list_adversaries, save_adversaries
-from smoothcert.store.comparing import check_certificates
-from smoothcert.store.records import Record
+from smoothcert.store.certificates import check_certificates
 from smoothcert.store.store import Store, read_store
 
 PART = 16
@@ -57,7 +53,7 @@ def attack(config: AttackConfig, progress: Progress = silent) -> Store:
     """
     run = prepare_attack(config)
     run.try_out()
-    store = fill(run, progress)
+    store = run.fill(progress)
     if config.save_adversaries:
         list_adversaries(config.out, run.files())
     return store
@@ -67,53 +63,42 @@ def prepare_attack(config: AttackConfig) -> "AttackRun":
     """Load and check everything that the options name."""
     found = None if config.eps_from is None else read_store(config.eps_from)
     if found is not None:
-        config = like_store(config, found)
+        config = with_settings_of(config, found)
     certificates = None if found is None else certificates_of(found, config.only_right)
     if config.answer == "softmax":
         config = config.model_copy(update={"engine": "plain", "space": "pixels"})
-    settings = settings_of(config)
-    run = prepare(config, partial(_plan, config), partial(_attackable, config, certificates), len(settings))
+    settings = settings_of(config.sizes, config.m, config.steps)
+    base = prepare_sampling(config, config.plan, partial(_attackable, config, certificates), len(settings))
     if found is not None:
-        _check(found, run, "eps-from")
+        _check_certificates(found, base, "eps-from")
     if config.certified is not None:
-        _check(read_store(config.certified), run, "the comparison with certified accuracy")
-    return AttackRun(run, cast(AttackConfig, run.config), settings, certificates, pick_device(config.device))
+        _check_certificates(read_store(config.certified), base, "the comparison with certified accuracy")
+    attack: dict[str, Any] = {
+        "name": config.attack, "options": _options(config.build_attack(1.0, 1)),
+        "eps" if certificates is None else "times": list(config.sizes), "m": list(config.m),
+        "steps": list(config.steps), "target": config.target, "noise_format": NOISE_FORMAT,
+        "part": PART, "adversaries": config.save_adversaries,
+    }
+    if certificates is not None:
+        attack["certificates"] = certificates.digest(base.indices)
+        attack |= {"only_right": True} if config.only_right else {}
+    answer = {"procedure": {"method": "softmax", "n": base.most_samples}} if config.answer == "softmax" else {}
+    identity = base.identity.replaced(kind="attack", records_per_image=len(settings), attack=attack, **answer)
+    return AttackRun(config=cast(AttackConfig, base.config), identity=identity, provenance=base.provenance,
+                     most_samples=base.most_samples, sample_cost=base.sample_cost, base=base, settings=settings,
+                     certificates=certificates, device=pick_device(config.device))
 
 
-@dataclass(frozen=True, eq=False)
-class AttackRun:
-    """An attack that is ready to run (see `work.Run`): each image has a record for every setting, in their order."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AttackRun(Run):
+    """An attack that is ready to run: each image has a record for every setting, in their order."""
 
-    base: Prepared
     config: AttackConfig
+    base: SamplingRun
     settings: tuple[Setting, ...]
     certificates: Certificates | None
     device: torch.device
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        told = {
-            "name": self.config.attack, "options": _options(self._attack(1.0, 1)),
-            "eps" if self.certificates is None else "times": list(self.config.sizes), "m": list(self.config.m),
-            "steps": list(self.config.steps), "target": self.config.target, "noise_format": NOISE_FORMAT,
-            "part": PART, "adversaries": self.config.save_adversaries,
-        }
-        if self.certificates is not None:
-            told["certificates"] = self.certificates.digest(self.base.indices)
-            told |= {"only_right": True} if self.config.only_right else {}
-        answered = {"procedure": {"method": "softmax", "n": self.most}} if self.config.answer == "softmax" else {}
-        return {**self.base.identity, "kind": "attack", "records_per_image": len(self.settings), "attack": told,
-                **answered}
-
-    @property
-    def told(self) -> dict[str, Any]:
-        return self.base.told
-
-    @property
-    def most(self) -> int:
-        return self.base.most
-
-    @property
     def reopen(self) -> Callable[[], "AttackRun"]:
         return partial(prepare_attack, self.config)
 
@@ -125,15 +110,15 @@ class AttackRun:
 
     def records(self, tasks: Iterable[Task]) -> Iterator[Done]:
         for task in tasks:
-            yield from self._judged(task)
+            yield from self._attack_unit(task)
 
     def try_out(self) -> None:
         """Raise ModelError, before any work, where the attack cannot follow the model's gradients."""
-        if isinstance(self._attack(1.0, 1), Stein):
+        if isinstance(self.config.build_attack(1.0, 1), Stein):
             return
         images, classes = self._images([0])
         try:
-            self._moved(Setting(1.0, 1, 1), images, classes, torch.ones(1, dtype=torch.float64), [0])
+            self._attack_images(Setting(1.0, 1, 1), images, classes, torch.ones(1, dtype=torch.float64), [0])
         except RuntimeError as error:
             raise ModelError(
                 f"the attack {self.config.attack} follows gradients, and none can be taken through this model "
@@ -142,11 +127,11 @@ class AttackRun:
     def files(self) -> dict[str, dict[str, Any]]:
         """The files of attacked images that the run leaves, with their settings."""
         size = "eps" if self.certificates is None else "times"
-        return {_name(part, k): {size: setting.size, "m": setting.m, "steps": setting.steps}
+        return {_file_name(part, k): {size: setting.size, "m": setting.m, "steps": setting.steps}
                 for k, setting in enumerate(self.settings) if setting != CLEAN
                 for part in range(-(-len(self.base.indices) // PART))}
 
-    def _judged(self, task: Task) -> Iterator[Done]:
+    def _attack_unit(self, task: Task) -> Iterator[Done]:
         """Attack a unit, and answer all of it: in reduced precision too, answers do not depend on what is pending."""
         started = time.perf_counter()
         part, k = self._unit(task[0])
@@ -154,39 +139,36 @@ class AttackRun:
         members = list(range(part * PART, min((part + 1) * PART, len(self.base.indices))))
         index = self.base.indices[members]
         images, classes = self._images(members)
-        eps = self._eps(setting, members)
-        moved = images if setting == CLEAN else self._moved(setting, images, classes, torch.from_numpy(eps), members)
-        norms = _norms(images, moved)
-        answered = moved.cpu().numpy()
+        eps = np.full(len(members), setting.size)
+        if self.certificates is not None:
+            eps = setting.size * self.certificates.radii(index)
+        moved = images if setting == CLEAN else self._attack_images(setting, images, classes, torch.from_numpy(eps),
+                                                                    members)
+        delta = moved.double() - images.double()
+        l2, linf = l2_norms(delta).tolist(), delta.abs().flatten(1).amax(dim=1).tolist()
+        pixels = moved.cpu().numpy()
         if self.config.save_adversaries and setting != CLEAN:
-            save_adversaries(self.config.out, _name(part, k), index, answered)
+            save_adversaries(self.config.out, _file_name(part, k), index, pixels)
         seconds = (time.perf_counter() - started) / len(members)
-        for done in self._answered(answered, index.tolist()):
+        for done in self._answer(pixels, index.tolist()):
             position = members[done.tag] * len(self.settings) + k
             if position in task:
-                values = {**self._values(setting, float(eps[done.tag])), "attacked": int(classes[done.tag]),
-                          "l2": norms[done.tag][0], "linf": norms[done.tag][1]}
-                yield position, self._record(int(index[done.tag]), done, values), done.seconds + seconds
+                values = {"eps": float(eps[done.tag]), "times": None if self.certificates is None else setting.size,
+                          "m": setting.m, "steps": setting.steps, "attacked": int(classes[done.tag]),
+                          "l2": l2[done.tag], "linf": linf[done.tag], **done.values}
+                yield position, self.base.record(int(index[done.tag]), done, values), done.seconds + seconds
 
-    def _answered(self, images: np.ndarray, keys: list[int]) -> Iterator[Finished]:
-        """Answers for images (B, C, H, W), each tagged by its place."""
+    def _answer(self, images: np.ndarray, keys: list[int]) -> Iterator[Finished]:
+        """Yield an answer for each of the images (B, C, H, W), tagged by its place."""
         if self.config.answer == "votes":
-            yield from self.base.answered(zip(range(len(images)), images, keys, strict=True))
+            yield from self.base.answer(zip(range(len(images)), images, keys, strict=True))
             return
-        seed, told = int(self.base.identity["seed"]), self.base.identity["noise"]
-        noise = build_noise(self.config.noise, told["sigma"], self.base.data.levels)
-        model = fixed(self.base.model, generator(self.device, seed, "answer", keys[0]))
+        identity = self.base.identity
+        noise = build_noise(self.config.noise, identity.noise.sigma, self.base.data.levels)
+        model = fixed(self.base.model, generator(self.device, identity.seed, "answer", keys[0]))
         with repeatable(), evaluation(self.base.model):
-            yield from soft_answers(model, images, keys, noise, told["format"], self.most, self.base.data.num_classes,
-                                    seed=seed, device=self.device)
-
-    def _record(self, index: int, done: Finished, values: dict[str, Any]) -> Record:
-        return Record(index, int(self.base.data.labels[index]), done.prediction, {**values, **done.values},
-                      done.off_grid, tallies(done))
-
-    def _values(self, setting: Setting, eps: float) -> dict[str, Any]:
-        times = None if self.certificates is None else setting.size
-        return {"eps": eps, "times": times, "m": setting.m, "steps": setting.steps}
+            yield from soft_answers(model, images, keys, noise, identity.noise.format, self.most_samples,
+                                    self.base.data.num_classes, seed=identity.seed, device=self.device)
 
     def _unit(self, position: int) -> tuple[int, int]:
         """(part of the list of images, number of the setting) that a record belongs to."""
@@ -203,38 +185,25 @@ class AttackRun:
         return (torch.from_numpy(self.base.data.batch(index)).to(self.device),
                 torch.from_numpy(np.asarray(classes, dtype=np.int64)).to(self.device))
 
-    def _eps(self, setting: Setting, members: Sequence[int]) -> np.ndarray:
-        """(B,) float64: the bound on each perturbation."""
-        if self.certificates is None:
-            return np.full(len(members), setting.size)
-        return setting.size * self.certificates.radii(self.base.indices[list(members)])
-
-    def _attack(self, eps: float, steps: int) -> Attack:
-        return build_attack(self.config.attack, eps=eps, steps=steps, **self.config.attack_option)
-
-    def _moved(
+    def _attack_images(
         self, setting: Setting, images: Tensor, classes: Tensor, eps: Tensor, members: Sequence[int]
     ) -> Tensor:
-        """The attacked images (B, C, H, W)."""
-        seed = int(self.base.identity["seed"])
-        random = generator(self.device, seed, "attack", members[0], *asdict(setting).values())
-        noise = self._noise(setting.m, members, seed).to(self.device) if setting.m else None
+        """Return the attacked images (B, C, H, W)."""
+        random = generator(self.device, self.base.identity.seed, "attack", members[0], *asdict(setting).values())
+        noise = self._noise(setting.m, members).to(self.device) if setting.m else None
         with repeatable():
-            return attacked(self._attack(float(eps.max()), setting.steps), fixed(self.base.model, random), images,
-                            classes, noise, generator=random, eps=eps, targeted=self.config.target is not None)
+            return attacked(self.config.build_attack(float(eps.max()), setting.steps), fixed(self.base.model, random),
+                            images, classes, noise, generator=random, eps=eps,
+                            targeted=self.config.target is not None)
 
-    def _noise(self, m: int, members: Sequence[int], seed: int) -> Tensor:
+    def _noise(self, m: int, members: Sequence[int]) -> Tensor:
         """(B, m, C, H, W): positions 0 to m - 1 of each image's stream `attack`, times sigma."""
         shape = self.base.data.shape
         noise = np.empty((len(members), m, int(np.prod(shape))), dtype=np.float32)
         for copies, index in zip(noise, self.base.indices[list(members)].tolist(), strict=True):
-            open_stream(NOISE_FORMAT, seed, index, "attack", copies.shape[1]).fill(copies)
-        noise *= np.float32(self.base.identity["noise"]["sigma"])
+            open_stream(NOISE_FORMAT, self.base.identity.seed, index, "attack", copies.shape[1]).fill(copies)
+        noise *= np.float32(self.base.identity.noise.sigma)
         return torch.from_numpy(noise).unflatten(2, shape)
-
-
-def _plan(config: AttackConfig, noise: Noise) -> Plan:
-    return predict_plan(config.alpha, config.n)
 
 
 def _attackable(
@@ -258,7 +227,7 @@ def _attackable(
     return indices
 
 
-def _check(store: Store, run: Prepared, wanted: str) -> None:
+def _check_certificates(store: Store, run: SamplingRun, wanted: str) -> None:
     """Raise an error unless the store's certificates are of this run's classifier and images, byte for byte."""
     check_certificates(store, run.identity, run.indices, wanted)
     theirs = in_classes_of(store, run.data, f"{wanted} needs certificates of the images to be attacked")
@@ -268,16 +237,10 @@ def _check(store: Store, run: Prepared, wanted: str) -> None:
                          f"order; give --classes or --numeric-classes as there")
 
 
-def _norms(images: Tensor, moved: Tensor) -> list[tuple[float, float]]:
-    """(l2, l_inf) norm of each perturbation."""
-    delta = moved.double() - images.double()
-    return list(zip(l2_norms(delta).tolist(), delta.abs().flatten(1).amax(dim=1).tolist(), strict=True))
-
-
 def _options(attack: Any) -> dict[str, Any]:
     """All options of an attack but its size, those left at their defaults included."""
     return {name: value for name, value in asdict(attack).items() if name not in ("eps", "steps")}
 
 
-def _name(part: int, setting: int) -> str:
+def _file_name(part: int, setting: int) -> str:
     return f"{setting:03d}-{part:05d}"

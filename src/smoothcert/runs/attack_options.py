@@ -1,14 +1,18 @@
 """Options of `attack`."""
 
 from collections.abc import Iterator
-from importlib import import_module
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from smoothcert.config.fields import Counts, Options, Sizes, Stored, Whole, Wholes
 from smoothcert.config.sampling import SamplingConfig
 from smoothcert.errors import ConfigError, InputError
+
+if TYPE_CHECKING:  # each method imports what it needs: torch and SciPy would slow --help down
+    from smoothcert.attacks import Attack
+    from smoothcert.noise import Noise
+    from smoothcert.stats import Plan
 
 TIMES = (1.0, 1.5, 2.0)
 """Multiples of an image's certified radius, where none are given."""
@@ -51,6 +55,18 @@ class AttackConfig(SamplingConfig):
         """What the attack's bound takes in turn: eps, or multiples of the certified radius."""
         return self.eps if self.eps is not None else self.times or TIMES
 
+    def build_attack(self, eps: float, steps: int) -> "Attack":
+        """Return the attack that the options name, at one size and number of steps."""
+        from smoothcert.attacks import build_attack
+
+        return build_attack(self.attack, eps=eps, steps=steps, **self.attack_option)
+
+    def plan(self, noise: "Noise") -> "Plan":
+        """Return the plan by which attacked images are predicted; it is the same under every noise."""
+        from smoothcert.stats import predict_plan
+
+        return predict_plan(self.alpha, self.n)
+
     @model_validator(mode="after")
     def _one_design(self) -> Self:
         if problems := [*self._contradictions(), *self._attack_problems()]:
@@ -83,12 +99,12 @@ class AttackConfig(SamplingConfig):
             yield "deepfool attacks the base classifier at the image itself, away from its class: give m 0, no target"
 
     def _attack_problems(self) -> Iterator[str]:
-        """What the attack itself says of its options; it is imported only here, since it needs torch."""
+        """Yield what the attack itself says of its options."""
         if given := [name for name in ("eps", "steps") if name in self.attack_option]:
             yield f"attack-option {' and '.join(given)}: give --{' and --'.join(given)}"
             return
         try:
-            import_module("smoothcert.attacks").build_attack(self.attack, eps=1.0, steps=1, **self.attack_option)
+            self.build_attack(1.0, 1)
         except ConfigError as error:
             yield from error.problems
         except InputError as error:

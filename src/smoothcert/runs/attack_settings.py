@@ -1,13 +1,13 @@
-"""What an attack run goes through for each image: its settings, and, where they give the bounds, its certificate."""
+"""The settings that an attack run goes through for each image, and the certificates that can give its bounds."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
-from smoothcert.runs.attack_options import AttackConfig
-from smoothcert.store.comparing import check_certified
+from smoothcert.store.certificates import check_certified
 from smoothcert.store.store import Store
 
 
@@ -30,9 +30,9 @@ CLEAN = Setting(0.0, 0, 0)
 """No attack: the first record of each image, to tell accuracy at radius 0 and which answers change."""
 
 
-def settings_of(config: AttackConfig) -> tuple[Setting, ...]:
-    """CLEAN, then every (size, m, T)."""
-    return (CLEAN, *(Setting(*combination) for combination in product(config.sizes, config.m, config.steps)))
+def settings_of(sizes: Sequence[float], m: Sequence[int], steps: Sequence[int]) -> tuple[Setting, ...]:
+    """Return CLEAN, then every (size, m, T)."""
+    return (CLEAN, *(Setting(*combination) for combination in product(sizes, m, steps)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,38 +1,106 @@
-"""The certification run: images of a data set, through a plan, to records of a store.
+"""The runs that count votes: images of a data set, through a plan, to records of a store.
 
-`predict` is the same run with another plan: a plan says what is drawn for an image, and what its counts mean.
+`certify` and `predict` are one run with two plans: a plan says what is drawn for an image, and what its counts mean.
 """
 
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+import numpy as np
+
+from smoothcert.config.sampling import SamplingConfig
+from smoothcert.data import ImageData
+from smoothcert.denoise.walks import FrontEnd
 from smoothcert.noise import Noise
 from smoothcert.progress import Progress, silent
-from smoothcert.runs.fill import fill
+from smoothcert.runs.inputs import Keep, open_inputs
 from smoothcert.runs.options import CertifyConfig, PredictConfig
-from smoothcert.runs.prepare import prepare
+from smoothcert.runs.run import Done, Run, Task
+from smoothcert.smoothing import Finished, Sampling, evaluation, open_voter, run_plan
 from smoothcert.smoothing.isolation import isolated
-from smoothcert.stats import Plan, certify_plan, predict_plan
+from smoothcert.smoothing.voters import Voter
+from smoothcert.stats import Plan
+from smoothcert.store.identity import Identity
+from smoothcert.store.records import Record, Tally
 from smoothcert.store.store import Store
+
+PlanFor = Callable[[Noise], Plan]
 
 
 @isolated()
 def certify(config: CertifyConfig, progress: Progress = silent) -> Store:
-    """Certify the images of a data set, or what is left of them; the finished store."""
-    return fill(prepare(config, partial(_certify_plan, config)), progress)
+    """Certify the images of a data set, or what is left of them, and return the finished store."""
+    return prepare_sampling(config, config.plan).fill(progress)
 
 
 @isolated()
 def predict(config: PredictConfig, progress: Progress = silent) -> Store:
-    """Predict the images of a data set with the smoothed classifier, or what is left of them; the finished store."""
-    return fill(prepare(config, partial(_predict_plan, config)), progress)
+    """Predict the images of a data set, or what is left of them, and return the finished store."""
+    return prepare_sampling(config, config.plan).fill(progress)
 
 
-def _certify_plan(config: CertifyConfig, noise: Noise) -> Plan:
-    radius_of = partial(noise.radius, margin=config.margin)
-    radii = config.radii if config.n_max is not None else None  # else they only say what to print
-    return certify_plan(radius_of, n0=config.n0, n=config.n, radii=radii, curve_loss=config.curve_loss,
-                        n_max=config.n_max, alpha=config.alpha, method=config.method, margin=config.margin)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SamplingRun(Run):
+    """A run that is ready to sample: each image is a task, and has one record."""
+
+    config: SamplingConfig
+    data: ImageData
+    indices: np.ndarray
+    plan: Plan
+    voter: Voter
+    model: Any
+    plan_for: PlanFor
+
+    def reopen(self) -> Callable[[], "SamplingRun"]:
+        return partial(prepare_sampling, self.config, self.plan_for)
+
+    def records(self, tasks: Iterable[Task]) -> Iterator[Done]:
+        images = ((p, self.data.image(int(self.indices[p])), int(self.indices[p])) for p, in tasks)
+        for done in self.answer(images):
+            index = int(self.indices[done.tag])
+            yield done.tag, self.record(index, done, done.values), done.seconds
+
+    def answer(self, images: Iterable[tuple[Any, np.ndarray, int]]) -> Iterator[Finished]:
+        """Take images (tag, float32 (C, H, W), noise key) through the plan, and yield each as it is done."""
+        with evaluation(self.model):
+            yield from run_plan(self.plan, self.voter, images, self.data.num_classes)
+
+    def record(self, index: int, done: Finished, values: dict[str, Any]) -> Record:
+        """Return the record of an image of the data set, with the looks that were taken at it."""
+        return Record(index, int(self.data.labels[index]), done.prediction, values, done.off_grid,
+                      [Tally.of(look.stage, look.counts) for look in done.history])
 
 
-def _predict_plan(config: PredictConfig, noise: Noise) -> Plan:
-    return predict_plan(config.alpha, config.n, config.n_max)
+def prepare_sampling(
+    config: SamplingConfig, plan_for: PlanFor, keep: Keep | None = None, answers: int = 1,
+) -> SamplingRun:
+    """Load and check everything that the options name.
+
+    Args:
+        plan_for: makes the plan, once the noise is known.
+        keep: as for `open_inputs`.
+        answers: how often each image is judged.
+    """
+    inputs = open_inputs(config, keep)
+    data, indices, noise, model = inputs.data, inputs.indices, inputs.noise, inputs.classifier.model
+    plan = plan_for(noise)
+    engine = inputs.stored.engine if config.engine == "auto" and inputs.stored else config.engine
+    # What an engine costs to start is weighed against the samples to come: sequential plans rarely take a tenth of
+    # their most.
+    expected = plan.most() // 10 if "n_max" in plan.identity() else plan.most()
+    how = Sampling("plain" if engine == "exact" else engine, config.space, config.precision, config.noise_format,
+                   config.batch_size, inputs.device, expected * len(indices) * answers)
+    ready = open_voter(model, noise, data.num_classes, data.shape, inputs.seed, None, how, inputs.classifier.conduct)
+    identity = Identity.parse({
+        "kind": plan.kind, **inputs.identity, "procedure": plan.identity(),
+        "noise": {**noise.identity(), "format": ready.voter.format},
+        **ready.identity(config.precision, inputs.device),
+    })
+    front = getattr(model, "denoiser", None)
+    cost = front.cost if isinstance(front, FrontEnd) else None
+    return SamplingRun(
+        config=inputs.resolve(config, engine=ready.engine), identity=identity, most_samples=plan.most(),
+        sample_cost=cost, provenance={**inputs.provenance(config), **({"each_sample": cost} if cost else {})},
+        data=data, indices=indices, plan=plan, voter=ready.voter, model=model, plan_for=plan_for)

@@ -1,8 +1,5 @@
 """The certificate of the 0-1 loss from the counts of a certify store: no model, no torch."""
 
-import hashlib
-import json
-
 import numpy as np
 
 from smoothcert.distributional.closed import errors_of
@@ -30,12 +27,12 @@ def counted(config: DistributionalConfig) -> Store:
     if not store.complete:
         raise StoreError(f"{store.folder} is not complete: finish its run first, or leave out -o to look at what is "
                          f"there")
-    alpha = config.alpha if "alpha" in config.model_fields_set else store.identity["procedure"]["alpha"]
-    origin = hashlib.sha256(json.dumps(store.identity, sort_keys=True).encode()).hexdigest()
-    identity = {**store.identity, "kind": "distributional", "counted_from": origin,
-                "procedure": {**store.identity["procedure"], "alpha": alpha},
-                "distributional": {"loss": "0-1", "ceiling": 1.0, "gamma": [], "gamma_adv": [], "search": None}}
-    write_store(config.out, identity, {**store.provenance, "rho": list(config.rho)},
+    procedure = store.identity.procedure
+    alpha = config.alpha if "alpha" in config.model_fields_set else procedure.alpha
+    identity = store.identity.replaced(
+        kind="distributional", counted_from=store.identity.digest, procedure={**procedure.raw, "alpha": alpha},
+        distributional={"loss": "0-1", "ceiling": 1.0, "gamma": [], "gamma_adv": [], "search": None})
+    write_store(config.out, identity, {**store.provenance.raw, "rho": list(config.rho)},
                 [_without_radius(Record.from_row(row)) for row in store.records.to_pylist()])
     return read_store(config.out)
 
@@ -49,13 +46,13 @@ def errors_in(store: Store) -> tuple[np.ndarray, np.ndarray]:
         StoreError: no certify store (nor the counts of one), no records, no votes, or a run that stopped when its radii
             were decided: its last counts are no plain sample.
     """
-    is_counted = store.kind == "certify" or store.identity.get("distributional", {}).get("loss") == "0-1"
-    if not is_counted:
+    distributional = store.identity.distributional_or_none
+    if store.kind != "certify" and (distributional is None or distributional.loss != "0-1"):
         raise StoreError(f"{store.folder} is a store of kind {store.kind}: the certificate of the 0-1 loss needs the "
                          f"counts of a certify store")
     if not len(store.column("index")):
         raise StoreError(f"{store.folder} has no records yet: let its run finish some images")
-    if store.identity["procedure"].get("design") == "radii":
+    if store.identity.procedure.design == "radii":
         raise StoreError(f"{store.folder} stopped sampling when its radii were decided, and this certificate needs an "
                          f"n that was fixed beforehand: take a run with --n or with --curve-loss")
     errors, n = errors_of(store.counts("estimate"), store.column("label"))

@@ -1,10 +1,10 @@
-"""What a distributional run does for each image, and how its store says so; no torch."""
+"""The settings that a distributional run goes through for each image, and what an ascent at one is worth."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from smoothcert.distributional.concavity import Standing, inside_standing, outside_standing
+from smoothcert.store.identity import DistributionalIdentity
 
 
 @dataclass(frozen=True)
@@ -20,21 +20,17 @@ class Setting:
 
 
 def settings_of(gammas: Sequence[float], equivalents: Sequence[float] = ()) -> tuple[Setting, ...]:
-    """The unmoved image first; the form inside has settings only where there are ascents; at last the gammas whose eps
-    is asked for."""
+    """Return the settings in order: the unmoved image first, then the ascents outside and inside, then the gammas whose
+    eps is asked for. The form inside has settings only where there are ascents."""
     inside = (Setting("inside", None), *(Setting("inside", gamma) for gamma in gammas)) if gammas else ()
     return (Setting("outside", None), *(Setting("outside", gamma) for gamma in gammas), *inside,
             *(Setting("equivalent", gamma) for gamma in equivalents))
 
 
-def standing_of(setting: Setting, told: dict[str, Any], sigma: float) -> Standing:
-    """What an ascent is worth in a bound.
-
-    Args:
-        told: "ceiling" (None where the loss has none), and "gamma", the prices of the bounds; others are attacks alone.
-    """
-    if setting.gamma is None or setting.gamma not in told["gamma"]:
+def standing_of(setting: Setting, told: DistributionalIdentity, sigma: float) -> Standing:
+    """Return what an ascent is worth in a bound; one at a price that is not among `told.gamma` is an attack alone."""
+    if setting.gamma is None or setting.gamma not in told.gamma:
         return Standing("estimate", "this price was for the worst case alone")
     if setting.form == "inside":
-        return inside_standing(setting.gamma, told["ceiling"], None)
-    return outside_standing(setting.gamma, sigma, told["ceiling"])
+        return inside_standing(setting.gamma, told.ceiling, None)
+    return outside_standing(setting.gamma, sigma, told.ceiling)

@@ -1,11 +1,16 @@
 """Options of `certify` and `predict`."""
 
-from typing import Annotated, Self
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
 from smoothcert.config.fields import Count, Looks, Method, Options, Probability, Radii, Real, Samples, Stored
 from smoothcert.config.sampling import ATTACKED, SamplingConfig
+
+if TYPE_CHECKING:  # each method imports what it needs: NumPy and SciPy would slow --help down
+    from smoothcert.noise import Noise
+    from smoothcert.stats import Plan
 
 
 class CertifyConfig(SamplingConfig):
@@ -24,6 +29,15 @@ class CertifyConfig(SamplingConfig):
     method: Method = Field("two-sided", description="procedure: two-sided, cohen or t-certify")
     margin: Annotated[Real, Field(ge=0, lt=0.5)] | None = Field(
         None, description="tau: give the radius within which the class keeps probability 1/2 + tau")
+
+    def plan(self, noise: "Noise") -> "Plan":
+        """Return the plan that the options ask for under a noise."""
+        from smoothcert.stats import certify_plan
+
+        radii = self.radii if self.n_max is not None else None  # else they only say what to print
+        return certify_plan(partial(noise.radius, margin=self.margin), n0=self.n0, n=self.n, radii=radii,
+                            curve_loss=self.curve_loss, n_max=self.n_max, alpha=self.alpha, method=self.method,
+                            margin=self.margin)
 
     @model_validator(mode="after")
     def _one_design(self) -> Self:
@@ -48,6 +62,12 @@ class PredictConfig(SamplingConfig):
                                                          "attacked images in place of the clean ones")
     setting: Options = Field(default_factory=dict, description="with adversaries: which of its attacks, KEY=VALUE "
                                                                "(repeatable): eps or times, m, steps")
+
+    def plan(self, noise: "Noise") -> "Plan":
+        """Return the plan that the options ask for; it is the same under every noise."""
+        from smoothcert.stats import predict_plan
+
+        return predict_plan(self.alpha, self.n, self.n_max)
 
     @model_validator(mode="after")
     def _one_design(self) -> Self:

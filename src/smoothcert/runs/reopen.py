@@ -18,7 +18,7 @@ from smoothcert.denoise import DenoisedClassifier, generator_normals
 from smoothcert.errors import InputError
 from smoothcert.runs.images import in_classes_of
 from smoothcert.smoothing import evaluation
-from smoothcert.store.sameness import differences, without_unrecorded
+from smoothcert.store.comparison import differences, without_unrecorded
 from smoothcert.store.store import Store
 
 Estimate = Callable[[np.ndarray], np.ndarray]
@@ -39,17 +39,17 @@ def stored_data(
     Raises:
         InputError: it must be named, or is another one. FileError, DataError: it cannot be read.
     """
-    stored = store.identity["data"]
-    if not stored:
+    if not store.identity.data_or_none.raw:
         raise InputError(f"{store.folder} does not say which data set it is of: this needs a store")
-    name = data or stored["name"]
+    stored = store.identity.data
+    name = data or stored.name
     if name in HUB_SETS and not (data_dir or os.environ.get(DATA_DIR_VARIABLE)):
         raise InputError(f"the images of {store.folder} are those of {name}: give --data-dir, or set "
                          f"{DATA_DIR_VARIABLE}")
     if data is None and name not in ("digits", *HUB_SETS):
         raise InputError(f"the images of {store.folder} came from {name!r}: give --data parquet:PATH or "
                          f"imagefolder:PATH")
-    images = open_data(name, stored["split"], data_dir=data_dir, resize=resize, crop=crop,
+    images = open_data(name, stored.split, data_dir=data_dir, resize=resize, crop=crop,
                        num_classes=store.num_classes, numeric_classes=numeric_classes)
     return in_classes_of(store, images)
 
@@ -61,14 +61,14 @@ def stored_answers(store: Store, model: str, *, weights: str = "best", trust: bo
     Raises:
         InputError: another model. FileError, ModelError: it cannot be opened.
     """
-    shape: Any = tuple(store.identity["data"]["shape"])
-    stored = store.identity["model"]
+    shape: Any = tuple(store.identity.data.shape)
+    stored = store.identity.model
     opened = open_classifier(model, shape, store.num_classes, classes=store.class_names, weights=weights, trust=trust,
-                             output=stored.get("output"))
-    found = differences({"model": stored}, {"model": opened.identity})
-    if stored["by"] != "id" and without_unrecorded(found, store.identity):
-        raise InputError(f"{model} is not the model of {store.folder}: the store names {stored['by']} "
-                         f"{stored.get('sha256', '')[:12]}, this one is {opened.identity['by']} "
+                             output=stored.output)
+    found = differences({"model": stored.raw}, {"model": opened.identity})
+    if stored.by != "id" and without_unrecorded(found, store.identity.raw):
+        raise InputError(f"{model} is not the model of {store.folder}: the store names {stored.by} "
+                         f"{(stored.sha256 or '')[:12]}, this one is {opened.identity['by']} "
                          f"{opened.identity.get('sha256', '')[:12]}")
 
     def answers(images: np.ndarray) -> np.ndarray:
@@ -101,9 +101,9 @@ def stored_estimates(
 
 
 def _estimate(store: Store, config: RunConfig) -> Estimate:
-    shape: Any = tuple(store.identity["data"]["shape"])
-    front: DenoisedClassifier = fronted(lambda images: images, config, shape, store.identity["noise"]["sigma"])
-    normals = generator_normals(torch.Generator().manual_seed(int(store.identity["seed"]) % 2**63))
+    shape: Any = tuple(store.identity.data.shape)
+    front: DenoisedClassifier = fronted(lambda images: images, config, shape, store.identity.noise.sigma)
+    normals = generator_normals(torch.Generator().manual_seed(store.identity.seed % 2**63))
 
     def estimate(noisy: np.ndarray) -> np.ndarray:
         with torch.no_grad():

@@ -1,7 +1,6 @@
-"""Sampling by several processes on one machine: each pulls the next task when it has room, and hands back records.
+"""Sampling by several processes on one machine: each asks for the next task when it has room, and hands back records.
 
-Results are equal to one process's, because noise and votes belong to the image. A worker that dies is replaced, and
-what it held is given out again; a driver that dies takes its workers with it, since their pipes close.
+A driver that dies takes its workers with it, since their pipes close.
 """
 
 import multiprocessing as mp
@@ -9,116 +8,93 @@ import os
 import sys
 import threading
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
 
 from smoothcert.errors import SmoothcertError
 from smoothcert.processes import follow_driver, how_ended, start_deaf
-from smoothcert.runs.run import Done, Run, Task, reopened
-
-DEATHS = 3
-"""How often all workers may be lost without one record finished, before the run gives up."""
+from smoothcert.runs.crew import Asked, Delivered, Ended, Event, Failed, Load, Lost, Worker, by_crew
+from smoothcert.runs.run import Done, Run, Task, open_again
+from smoothcert.store.identity import Identity
 
 
 def by_workers(run: Run, pending: Sequence[int]) -> Iterator[Done]:
-    """Every pending record, in the order they are done.
+    """Do a run's pending records by processes of this machine, and yield them in the order they are done.
 
     Raises:
         SmoothcertError: a worker found an error, or workers die again and again.
     """
-    yield from _Crew(run, pending).work()
+    return by_crew(run, pending, Pipes(run))
 
 
-@dataclass(eq=False)
-class _Worker:
-    process: BaseProcess
-    pipe: Connection
-    held: set[int] = field(default_factory=set)
+class Pipes:
+    """The transport of a crew of processes here: a worker's handle is its process and our end of its pipe."""
 
+    keeps_idle = False
 
-class _Crew:
-    """The driver's side: who holds which records."""
-
-    def __init__(self, run: Run, pending: Sequence[int]):
+    def __init__(self, run: Run):
         self._run = run
-        self._waiting = deque(run.tasks(pending))
-        self._workers: dict[Connection, _Worker] = {}
-        self._deaths = 0
 
-    def work(self) -> Iterator[Done]:
-        try:
-            for rank in range(min(self._run.config.processes, len(self._waiting))):
-                self._start(rank)
-            while self._workers:
-                ready = wait(list(self._workers))
-                for worker in [worker for pipe, worker in self._workers.items() if pipe in ready]:
-                    yield from self._hear(worker)
-        finally:
-            for worker in self._workers.values():
-                worker.process.terminate()
-                worker.process.join()
+    def loads(self, run: Run, pending: Sequence[int]) -> list[Load]:
+        return [[task] for task in run.tasks(pending)]
 
-    def _start(self, rank: int) -> None:
+    def missing(self, waiting: int, workers: int) -> int:
+        return min(self._run.config.processes - workers, waiting)
+
+    def start(self, place: int) -> Worker:
         context = mp.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, name=f"smoothcert-{rank}", daemon=True,
-                                  args=(theirs, self._run.reopen, self._run.identity, rank))
+        process = context.Process(target=_serve, name=f"smoothcert-{place}", daemon=True,
+                                  args=(theirs, self._run.reopen(), self._run.identity, place))
         start_deaf(process)
         theirs.close()
-        self._workers[ours] = _Worker(process, ours)
+        return Worker((process, ours))
 
-    def _hear(self, worker: _Worker) -> Iterator[Done]:
+    def send(self, worker: Worker, load: Load | None) -> None:
+        _, pipe = worker.handle
+        with suppress(OSError):  # where it is gone, its pipe says so next
+            pipe.send(None if load is None else load[0])
+
+    def events(self, workers: Sequence[Worker]) -> Iterator[tuple[Worker, Event]]:
+        by_pipe = {worker.handle[1]: worker for worker in workers}
+        for pipe in wait(list(by_pipe)):
+            worker = by_pipe[pipe]  # type: ignore[index]
+            yield worker, self._hear(worker)
+
+    def close(self, workers: Sequence[Worker]) -> None:
+        for worker in workers:
+            process, _ = worker.handle
+            process.terminate()
+            process.join()
+
+    def _hear(self, worker: Worker) -> Event:
+        process: BaseProcess
+        process, pipe = worker.handle
         try:
-            word, content = worker.pipe.recv()
+            word, content = pipe.recv()
         except (EOFError, OSError):
-            self._bury(worker)
-            return
-        if word == "next":
-            self._hand_out(worker)
-        elif word == "done":
-            worker.held.remove(content[0])
-            self._deaths = 0
-            yield content
-        elif word == "bye":
-            del self._workers[worker.pipe]
-            worker.process.join()
-        else:
-            raise content
-
-    def _hand_out(self, worker: _Worker) -> None:
-        task = self._waiting.popleft() if self._waiting else None
-        worker.held.update(task or ())
-        try:
-            worker.pipe.send(task)
-        except OSError:
-            self._bury(worker)
-
-    def _bury(self, worker: _Worker) -> None:
-        """Take back what a dead worker held, and replace it."""
-        del self._workers[worker.pipe]
-        worker.process.join()
-        self._deaths += 1
-        if self._deaths >= DEATHS * self._run.config.processes:
-            raise SmoothcertError(
-                f"workers keep dying without finishing a record: the last one "
-                f"{how_ended(worker.process, self._run.config.processes)} What is finished is kept; the same command "
-                f"resumes, with fewer --workers if need be")
-        self._waiting.extendleft(reversed(self._run.tasks(sorted(worker.held))))
-        if self._waiting:
-            self._start(int(worker.process.name.rpartition("-")[2]))
+            process.join()
+            return Lost(f"the last one {how_ended(process, self._run.config.processes)} What is finished is kept; the "
+                        f"same command resumes, with fewer --workers if need be")
+        if word == "done":
+            return Delivered([content])
+        if word == "bye":
+            process.join()
+            return Ended()
+        return Asked() if word == "next" else Failed(content)
 
 
-def _serve(pipe: Connection, reopen: Callable[[], Run], identity: dict[str, Any], rank: int) -> None:
-    """A worker's life: prepare the same run, then tasks in and records out until there are no more."""
+def _serve(pipe: Connection, reopen: Callable[[], Run], identity: Identity, place: int) -> None:
+    """Live a worker's life: prepare the same run, then take tasks and hand back records until there are no more."""
     threading.Thread(target=follow_driver, daemon=True).start()
-    os.environ["LOCAL_RANK"] = str(rank % max(_gpus(), 1))
+    import torch
+
+    os.environ["LOCAL_RANK"] = str(place % max(torch.cuda.device_count(), 1))
     try:
-        run = reopened(reopen, identity)
-        for finished in run.records(_given(pipe)):
+        run = open_again(reopen, identity)
+        for finished in run.records(_ask(pipe)):
             pipe.send(("done", finished))
         pipe.send(("bye", None))
     except (BrokenPipeError, EOFError, ConnectionResetError):
@@ -129,16 +105,11 @@ def _serve(pipe: Connection, reopen: Callable[[], Run], identity: dict[str, Any]
         pipe.send(("error", SmoothcertError(f"a worker failed:\n{traceback.format_exc()}")))
 
 
-def _given(pipe: Connection) -> Iterator[Task]:
+def _ask(pipe: Connection) -> Iterator[Task]:
+    """Yield the tasks that the driver hands out, each when there is room for it."""
     while True:
         pipe.send(("next", None))
         task = pipe.recv()
         if task is None:
             return
         yield task
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()

@@ -10,7 +10,7 @@ import torch
 from smoothcert.machine import pick_device
 from smoothcert.noise import fresh_seed
 from smoothcert.progress import Progress, silent
-from smoothcert.report.selftest import Check, SelfTest, Verdict
+from smoothcert.report.selftest import SelfTest, SelftestCheck, Verdict
 from smoothcert.selftest import bounds, storage
 from smoothcert.selftest.certificates import Certificates
 from smoothcert.selftest.finding import FALSE_ALARM, FULL, QUICK, Finding, Planned, Setting
@@ -65,7 +65,7 @@ def _planned(setting: Setting, engine: str) -> Iterator[Planned]:
     yield from storage.planned()
 
 
-def _run(check: Planned, level: float) -> Check:
+def _run(check: Planned, level: float) -> SelftestCheck:
     """The check's verdict; one that fails in any way is red."""
     started = time.monotonic()
     try:
@@ -75,7 +75,7 @@ def _run(check: Planned, level: float) -> Check:
     except Exception as error:  # what breaks in an untrusted installation may break in any way
         found = Finding(False, f"failed: {type(error).__name__}: {error}"[:1000])
     verdicts: dict[bool | None, Verdict] = {True: "green", False: "red", None: "skipped"}
-    return Check(group=check.group, name=check.name, verdict=verdicts[found.passed], measured=found.measured,
+    return SelftestCheck(group=check.group, name=check.name, verdict=verdicts[found.passed], measured=found.measured,
                  allowed=found.allowed, seconds=time.monotonic() - started)
 
 

@@ -10,6 +10,7 @@ from smoothcert.errors import SmoothcertError
 from smoothcert.noise import build_noise
 from smoothcert.selftest.finding import Finding, Planned
 from smoothcert.stats import FixedCertify
+from smoothcert.store.identity import Identity
 from smoothcert.store.records import Record, Tally
 from smoothcert.store.store import read_store, write_store
 
@@ -87,11 +88,11 @@ _DAMAGES: dict[str, Callable[[Path], object]] = {
 def _written(folder: Path) -> None:
     noise = build_noise("grid", 0.25)
     plan = FixedCertify(100, 10**9, 0.001, "two-sided", None, noise.radius)
-    identity = {
+    identity = Identity.parse({
         "kind": "certify", "model": {"by": "id", "id": "selftest"}, "num_classes": _CLASSES,
         "data": {"name": "selftest", "split": "test", "shape": [1, 8, 8], "sha256": "0" * 64},
         "images": {"count": _RECORDS, "start": 0, "every": 1}, "seed": 0, "procedure": plan.identity(),
         "noise": {**noise.identity(), "format": noise.formats[0]}, "space": "pixels", "engine": "plain",
         "precision": "float32", "device": "cpu",
-    }
+    })
     write_store(folder, identity, {}, records())

@@ -1,13 +1,27 @@
-"""What a store's manifest may say, checked when it is read: anyone can write a manifest, and its hash.
+"""The identity of a store: what was run, parsed once from its manifest, checked as it is read, compared on resume.
 
-Only what readers use is checked, for its type and its range; more fields do no harm. Whether it is true is another
-question, which `smoothcert verify` answers as far as a store can.
+Anyone can write a manifest, and its hash. Every field that readers use is checked for its type and its range; more
+fields do no harm. Whether an identity is true is another question, which `smoothcert verify` answers as far as a store
+can.
 """
 
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import numpy as np
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
+from smoothcert.data import spaced_places
 from smoothcert.errors import StoreError
 from smoothcert.io.files import listed
 from smoothcert.io.limits import CLASSES
@@ -18,12 +32,47 @@ _Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 _Numbers = Annotated[list[_Number], Field(max_length=100_000)]
 
-
-class _Told(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
+_UNLISTED = "see the records"
 
 
-class _Model(_Told):
+class Part(BaseModel):
+    """A part of an identity: its fields with their types, and `raw`, the mapping that it was parsed from."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, protected_namespaces=(), populate_by_name=False)
+    _raw: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_raw(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        part = handler(value)
+        if isinstance(value, dict):
+            part._raw = value
+        return part
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """The mapping as the manifest holds it, which is what identities are compared and hashed by."""
+        return self._raw
+
+    def __getitem__(self, name: str) -> Any:  # TRANSITION
+        return self._raw[name]
+
+    def __contains__(self, name: str) -> bool:  # TRANSITION
+        return name in self._raw
+
+    def keys(self) -> Any:  # TRANSITION
+        return self._raw.keys()
+
+    def items(self) -> Any:  # TRANSITION
+        return self._raw.items()
+
+    def get(self, name: str, default: Any = None) -> Any:  # TRANSITION
+        return self._raw.get(name, default)
+
+
+class ModelIdentity(Part):
+    """How the base classifier is known: `by` its module, its file, a given id, or its answers to fixed inputs."""
+
     by: Literal["module", "file", "id", "probe"]
     sha256: str | None = None
     id: str | None = None
@@ -34,34 +83,58 @@ class _Model(_Told):
     answers: _Numbers = []
 
 
-class _Data(_Told):
+class DataIdentity(Part):
+    """The data set, the shape (C, H, W) of its images, and the SHA-256 of those that the run is of."""
+
     name: str
     split: str
     sha256: str
     shape: Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], Field(min_length=3, max_length=3)]
 
 
-class _Nothing(_Told):
+class NoData(Part):
+    """What a store has in place of a data set when it was made from counts alone."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class _Images(_Told):
+class Images(Part):
+    """Which images of the data set: a range, evenly spaced places in one, or a list of indices."""
+
     count: _Count
     start: _Count = 0
     every: Annotated[int, Field(ge=1, lt=2**53)] = 1
     of: Annotated[int, Field(ge=1, lt=2**53)] | None = None
     indices: list[_Count] | str | None = None
 
+    def at(self, places: np.ndarray) -> np.ndarray | None:
+        """Return the images (m,) int64 at these places of the run's list; None where only the data's hash knows them.
 
-class _Noise(_Told):
+        Raises IndexError for a place that a list of indices does not have.
+        """
+        if self.of is not None:
+            return self.start + self.every * spaced_places(places, self.count, self.of)
+        if "every" in self.model_fields_set:
+            return self.start + self.every * places
+        return np.asarray(self.indices, dtype=np.int64)[places] if isinstance(self.indices, list) else None
+
+
+class NoiseIdentity(Part):
+    """The kind of noise, its level and the format of its random numbers."""
+
     kind: str
-    sigma: _Above
+    sigma: float
     format: str = ""
     levels: Annotated[int, Field(ge=1, lt=2**53)] | None = None
     reach: _Above | None = None
 
 
-class _Procedure(_Told):
+class Procedure(Part):
+    """What is drawn for an image and what its votes mean: see `smoothcert.stats.plan_from`.
+
+    `decided` is False where certificates were computed again from looks that had stopped by the rules of others.
+    """
+
     method: str
     alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
     n: _Count | list[_Count] | None = None
@@ -74,7 +147,9 @@ class _Procedure(_Told):
     decided: bool = True
 
 
-class _Attack(_Told):
+class AttackIdentity(Part):
+    """The attack and its grid of settings: sizes (`eps`, or `times` a certified radius), noisy copies m, and steps."""
+
     name: str
     options: dict[str, str | _Number | bool | None]
     m: list[_Count]
@@ -82,73 +157,143 @@ class _Attack(_Told):
     target: int | str | None
     eps: _Numbers | None = None
     times: _Numbers | None = None
+    only_right: bool = False
+    adversaries: bool = False
 
 
-class _Distributional(_Told):
+class DistributionalIdentity(Part):
+    """The loss, its ceiling, the prices gamma of the two forms of the bound, and how the ascents searched."""
+
     loss: str
     ceiling: _Number | None
     gamma: _Numbers
     gamma_adv: _Numbers
     search: dict[str, Any] | None
+    eps_equivalent: bool = False
 
 
-class _Identity(_Told):
+class Identity(Part):
+    """What a store is of: everything that determines its records.
+
+    Logs and count files have one too, as far as it is known: of a log sigma may be NaN, and n unknown.
+
+    Attributes:
+        norm: that of the radii; None means l2.
+        printed: the radii were printed in few digits, and may have been rounded up.
+        adversaries: the attack whose images a predict store is of.
+        recertified_from, counted_from: `digest` of the certify store that this one was computed from.
+    """
+
     kind: Literal[tuple(VALUES)]  # type: ignore[valid-type]
-    num_classes: Annotated[int, Field(ge=2, le=CLASSES)]
-    images: _Images
-    noise: _Noise
-    procedure: _Procedure
-    seed: Annotated[int, Field(ge=0, lt=2**128)] | None = None
-    model: _Model | None = None
-    data: _Data | _Nothing = _Nothing()
+    num_classes: Annotated[int, Field(ge=1, le=CLASSES)]
+    images: Images
+    noise: NoiseIdentity
+    procedure: Procedure
+    seed_or_none: Annotated[int, Field(ge=0, lt=2**128)] | None = Field(None, alias="seed")
+    model_or_none: ModelIdentity | None = Field(None, alias="model")
+    data_or_none: DataIdentity | NoData = Field(NoData(), alias="data")
     records_per_image: Annotated[int, Field(ge=1, le=10**6)] = 1
     space: str = ""
     engine: str = ""
     precision: str = ""
     device: str = ""
-    attack: _Attack | None = None
-    distributional: _Distributional | None = None
+    batch_size: Annotated[int, Field(ge=1, lt=2**53)] | None = None
+    norm: str | None = None
+    attack_or_none: AttackIdentity | None = Field(None, alias="attack")
+    distributional_or_none: DistributionalIdentity | None = Field(None, alias="distributional")
+    adversaries: dict[str, Any] | None = None
     printed: bool = False
+    recertified_from: str | None = None
+    counted_from: str | None = None
 
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if self.model is not None and isinstance(self.data, _Nothing):
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any], where: str = "this identity") -> Self:
+        """Check what a run or a manifest says it is. Raises StoreError, which names every wrong field."""
+        try:
+            return cls.model_validate(json.loads(json.dumps(raw)))
+        except ValidationError as error:
+            raise StoreError(listed(f"{where} is not what a store's manifest is", error)) from None
+
+    def check_stored(self) -> None:
+        """Raise ValueError unless the identity has what every store on disk has."""
+        if not (0 < self.noise.sigma < float("inf")):
+            raise ValueError(f"its sigma must be a finite number above 0, got {self.noise.sigma}")
+        if self.num_classes < 2:
+            raise ValueError(f"it must have at least 2 classes, got {self.num_classes}")
+        if self.model_or_none is not None and isinstance(self.data_or_none, NoData):
             raise ValueError("it names a model and no data")
-        if self.kind in ("attack", "distributional") and getattr(self, self.kind) is None:
+        if self.kind in ("attack", "distributional") and getattr(self, f"{self.kind}_or_none") is None:
             raise ValueError(f"it does not say which {self.kind} runs it holds")
-        if self.kind in ("certify", "predict") and (self.procedure.alpha is None or not self._samples):
+        sampled = self.procedure.n_max is not None or bool(self.procedure.n)
+        if self.kind in ("certify", "predict") and (self.procedure.alpha is None or not sampled):
             raise ValueError("its procedure lacks alpha, or both n and n_max")
         if self.kind == "certify" and "margin" not in self.procedure.model_fields_set:
             raise ValueError("its procedure lacks the margin")
-        return self
 
     @property
-    def _samples(self) -> bool:
-        return self.procedure.n_max is not None or bool(self.procedure.n)
+    def seed(self) -> int:
+        """The seed of every stream. Raises StoreError where it is not known, as in a log; so do the next four."""
+        return self._need("seed", self.seed_or_none)
+
+    @property
+    def model(self) -> ModelIdentity:
+        """The base classifier."""
+        return self._need("model", self.model_or_none)
+
+    @property
+    def data(self) -> DataIdentity:
+        """The data set."""
+        return self._need("data", self.data_or_none if isinstance(self.data_or_none, DataIdentity) else None)
+
+    @property
+    def attack(self) -> AttackIdentity:
+        """The attack, of an attack store."""
+        return self._need("attack", self.attack_or_none)
+
+    @property
+    def distributional(self) -> DistributionalIdentity:
+        """The loss and the prices, of a distributional store."""
+        return self._need("distributional run", self.distributional_or_none)
+
+    def _need(self, name: str, part: Any) -> Any:
+        if part is None:
+            raise StoreError(f"this needs the {name} of a run, which {self.kind} records without a store do not tell")
+        return part
+
+    @property
+    def record_count(self) -> int:
+        """The number of records of a finished store."""
+        return self.images.count * self.records_per_image
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the identity, by which another store says that it was computed from this one."""
+        return hashlib.sha256(json.dumps(self.raw, sort_keys=True).encode()).hexdigest()
+
+    def replaced(self, **changes: Any) -> Self:
+        """Return an identity with other values of some fields, each as a manifest would hold it."""
+        return type(self).parse({**self.raw, **changes})
 
 
-class _Provenance(_Told):
-    model: str = ""
-    notes: list[str] = []
-    classes: list[str] | None = None
-    rho: _Numbers | None = None
+def describe_images(indices: np.ndarray) -> dict[str, Any]:
+    """Return which images a run is of, in few words: a range where they are one, else a list of up to 1,000 indices.
+
+    Of more, evenly spaced ones are `count` places over `of` images of a range; others are left to the data's hash.
+    """
+    count, start = len(indices), int(indices[0])
+    every = int(indices[1] - indices[0]) if count > 1 else 1
+    if every > 0 and np.array_equal(indices, start + every * np.arange(count)):
+        return {"count": count, "start": start, "every": every}
+    if count <= 1000:
+        return {"count": count, "indices": indices.tolist()}
+    every = int(np.gcd.reduce(np.diff(indices)))
+    of = (int(indices[-1]) - start) // every + 1
+    if of > count and np.array_equal(indices, start + every * spaced_places(np.arange(count), count, of)):
+        return {"count": count, "start": start, "every": every, "of": of}
+    return {"count": count, "indices": _UNLISTED}
 
 
-class _Shard(_Told):
-    name: str
-    sha256: str
-
-
-class _Manifest(_Told):
-    identity: _Identity
-    provenance: _Provenance
-    shards: list[_Shard]
-    complete: bool
-
-
-def check_manifest(manifest: dict[str, Any], where: str) -> None:
-    """Raise StoreError, naming every field that no store has so, for a manifest that is none of ours."""
-    try:
-        _Manifest.model_validate(manifest)
-    except ValidationError as error:
-        raise StoreError(listed(f"{where} is not what a store's manifest is", error)) from None
+def are_first(indices: np.ndarray, images: Images) -> bool:
+    """Return whether a store is known to hold just these images; a hash alone says nothing."""
+    described = describe_images(indices)
+    return described == images.raw and described.get("indices") != _UNLISTED

@@ -2,81 +2,109 @@
 
 import hashlib
 import json
-import re
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self
 
-import numpy as np
+from pydantic import Field, ValidationError, model_validator
 
-from smoothcert.data import spaced_places
 from smoothcert.errors import FileError, IdentityError, StoreError
-from smoothcert.io.files import read_json, write_json
+from smoothcert.io.files import listed, read_json, write_json
 from smoothcert.io.paths import Place
-from smoothcert.store.identity import check_manifest
+from smoothcert.store.comparison import differences, without_unrecorded
+from smoothcert.store.identity import Identity, Part
 from smoothcert.store.records import VALUES
-from smoothcert.store.sameness import differences, without_unrecorded
 
 VERSION = 2
 """Version 1 had no hash of the manifest itself; it is read and gone on with, and keeps its number."""
 
 NAME = "manifest.json"
-_FIELDS = {"version", "identity", "provenance", "shards", "complete"}
 
 
-def new_manifest(identity: dict[str, Any], provenance: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of a store that is to be filled."""
-    return {"version": VERSION, "identity": identity, "provenance": provenance, "shards": [], "complete": False}
+class Provenance(Part):
+    """Where a store came from: shown, never compared."""
+
+    model: str = ""
+    notes: list[str] = Field(default_factory=list)
+    classes: list[str] | None = None
+    rho: list[Annotated[float, Field(allow_inf_nan=False)]] | None = None
+    versions: dict[str, Any] = Field(default_factory=dict)
+    log: str | None = None
 
 
-def write_manifest(folder: Place, manifest: dict[str, Any]) -> None:
-    """Write it whole, sealed with its hash."""
-    seal = {} if manifest["version"] == 1 else {"sha256": _seal(manifest)}
-    write_json(folder / NAME, {**manifest, **seal})
+class ShardEntry(Part):
+    """A finished shard, as the manifest names it."""
+
+    name: Annotated[str, Field(pattern=r"^shard-\d{5,}\.parquet$")]
+    records: int
+    sha256: str
+
+
+class _Content(Part):
+    version: Literal[1, 2]
+    identity: Identity
+    provenance: Provenance
+    shards: list[ShardEntry]
+    complete: bool
+
+    @model_validator(mode="after")
+    def _check_identity(self) -> Self:
+        self.identity.check_stored()
+        return self
+
+
+@dataclass
+class Manifest:
+    """The manifest of a store that is being filled or read."""
+
+    identity: Identity
+    provenance: Provenance
+    shards: list[ShardEntry] = field(default_factory=list)
+    complete: bool = False
+    version: int = VERSION
+
+    def write(self, folder: Place) -> None:
+        """Write it whole, sealed with its hash."""
+        content = {"version": self.version, "identity": self.identity.raw, "provenance": self.provenance.raw,
+                   "shards": [entry.raw for entry in self.shards], "complete": self.complete}
+        write_json(folder / NAME, content if self.version == 1 else {**content, "sha256": _seal(content)})
 
 
 def is_store(folder: Place) -> bool:
+    """Return whether a folder holds a store."""
     return (folder / NAME).is_file()
 
 
 def check_is_store(folder: Place) -> None:
-    """Raise FileError for what has no manifest."""
+    """Raise FileError for a folder that has no manifest."""
     if not is_store(folder):
         raise FileError(f"{folder} is no store: it has no {NAME}" if folder.exists() else f"there is no store {folder}")
 
 
-def read_manifest(folder: Place) -> dict[str, Any]:
-    """The manifest of a store, without its seal; FileError or StoreError for what is none or has changed."""
+def read_manifest(folder: Place) -> Manifest:
+    """Read the manifest of a store. Raises FileError or StoreError where there is none, or it has changed."""
     check_is_store(folder)
     path = folder / NAME
-    manifest = read_json(path)
-    if not isinstance(manifest, dict) or _FIELDS - set(manifest):
+    content = read_json(path)
+    if not isinstance(content, dict) or set(_Content.model_fields) - set(content):
         raise StoreError(f"{path} is not the manifest of a store")
-    seal = manifest.pop("sha256", None)
-    if manifest["version"] not in (1, VERSION):
-        raise StoreError(f"{folder} has store version {manifest['version']}; this smoothcert reads version {VERSION}")
-    if seal != (None if manifest["version"] == 1 else _seal(manifest)):
+    seal = content.pop("sha256", None)
+    if content["version"] not in (1, VERSION):
+        raise StoreError(f"{folder} has store version {content['version']}; this smoothcert reads version {VERSION}")
+    if seal != (None if content["version"] == 1 else _seal(content)):
         raise StoreError(f"{path} has changed since it was written (its SHA-256 differs from what it says): restore "
                          f"it, or start the run again in another folder")
-    _check_content(folder, manifest)
-    return manifest
-
-
-def record_count(identity: dict[str, Any]) -> int:
-    """How many records a finished store of this identity has: one an image, or as many as it says."""
-    return identity["images"]["count"] * identity.get("records_per_image", 1)
-
-
-def images_at(identity: dict[str, Any], places: np.ndarray) -> np.ndarray | None:
-    """(m,) int64: the images at these places of a run's list; None where only the data's hash knows them."""
-    told = identity["images"]
-    if told.get("of") is not None:
-        return told["start"] + told["every"] * spaced_places(places, told["count"], told["of"])
-    if "every" in told:
-        return told["start"] + told["every"] * places
-    return np.asarray(told["indices"], dtype=np.int64)[places] if isinstance(told["indices"], list) else None
+    kind = content["identity"].get("kind") if isinstance(content["identity"], dict) else None
+    if not isinstance(kind, str) or kind not in VALUES:
+        raise StoreError(f"{folder} is a store of kind {kind!r}; this smoothcert reads {', '.join(VALUES)}")
+    try:
+        read = _Content.model_validate(content)
+    except ValidationError as error:
+        raise StoreError(listed(f"{path} is not what a store's manifest is", error)) from None
+    return Manifest(read.identity, read.provenance, read.shards, read.complete, read.version)
 
 
 def check_identity(folder: Place, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise IdentityError, naming every differing field, unless the two are equal."""
+    """Raise IdentityError, which names every differing field, unless the two identities are equal."""
     found = differences(stored, wanted)
     if (stored.get("model") or {}).get("by") == "id":  # its name vouches for what an older store does not hold
         found = without_unrecorded(found, stored)
@@ -98,21 +126,6 @@ def check_identity(folder: Place, stored: dict[str, Any], wanted: dict[str, Any]
     raise IdentityError(f"{folder} holds another run, which differs in:\n" + "\n".join(lines) + f"\n{advice}")
 
 
-def _seal(manifest: dict[str, Any]) -> str:
-    as_read = json.loads(json.dumps(manifest))
+def _seal(content: dict[str, Any]) -> str:
+    as_read = json.loads(json.dumps(content))
     return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
-
-
-def _check_content(folder: Place, manifest: dict[str, Any]) -> None:
-    shards, identity = manifest["shards"], manifest["identity"]
-    well_named = isinstance(shards, list) and all(
-        isinstance(shard, dict) and re.fullmatch(r"shard-\d{5,}\.parquet", str(shard.get("name")))
-        and "sha256" in shard and isinstance(shard.get("records"), int)
-        for shard in shards)
-    if not well_named:
-        raise StoreError(f"{folder / NAME} names shards that are none of a store's")
-    kind = identity.get("kind") if isinstance(identity, dict) else None
-    if not isinstance(kind, str) or kind not in VALUES:
-        raise StoreError(f"{folder} is a store of kind {kind!r}; this smoothcert reads {', '.join(VALUES)}")
-    check_manifest(manifest, str(folder / NAME))
-

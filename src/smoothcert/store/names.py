@@ -18,6 +18,16 @@ def log_stem(name: str) -> str:
     return stem[:-4] if stem.lower().endswith(LOG_ENDINGS) and len(stem) > 4 else stem or name
 
 
+def name_of(path: Place) -> str:
+    """Return the name of a folder, or of a file without its ending, by which tables call a store, log or count file.
+
+    >>> from pathlib import Path
+    >>> name_of(Path("runs/a")), name_of(Path("logs/sigma_0.25.tsv")), name_of(Path("b.npz"))
+    ('a', 'sigma_0.25', 'b')
+    """
+    return log_stem(path.absolute().name).removesuffix(".npz")
+
+
 def distinct_names(folders: Sequence[Place]) -> list[str]:
     """The shortest end of each path that tells it from the others; the same path twice keeps one name.
 

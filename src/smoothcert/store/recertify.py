@@ -1,7 +1,5 @@
 """Certificates recomputed from stored counts: another alpha, method or margin, no model and no torch."""
 
-import hashlib
-import json
 from functools import partial
 from typing import Any, Literal
 
@@ -12,6 +10,7 @@ from smoothcert.io.paths import Place
 from smoothcert.noise import Noise, build_noise
 from smoothcert.stats import CertifiedCounts, plan_from, reread
 from smoothcert.stats.plans import AnyPlan
+from smoothcert.store.identity import Procedure
 from smoothcert.store.provenance import provenance
 from smoothcert.store.records import Record
 from smoothcert.store.store import SHARD, Store, write_store
@@ -36,8 +35,8 @@ def recertify(
         raise StoreError(f"{store.folder} is a store of kind {store.kind}: only certify stores can be certified again")
     if not store.num_records:
         raise StoreError(f"{store.folder} has no records yet")
-    stored = store.identity["procedure"]
-    plan = reread(stored_plan(store.identity, noise_of(store)), alpha, method, margin)
+    stored = store.identity.procedure
+    plan = reread(stored_plan(store.identity.procedure, noise_of(store)), alpha, method, margin)
     parts = [plan.judge(store.histories(start, SHARD)) for start in range(0, store.num_records, SHARD)]
     answers = CertifiedCounts(np.concatenate([part.prediction for part in parts]),
                               np.concatenate([part.values["radius"] for part in parts]))
@@ -47,17 +46,17 @@ def recertify(
     return answers, procedure
 
 
-def stored_plan(identity: dict[str, Any], noise: Noise) -> AnyPlan:
-    """The plan of a certify or predict procedure, as a store's identity has it."""
-    told = _design(identity["procedure"])
+def stored_plan(procedure: Procedure, noise: Noise) -> AnyPlan:
+    """Return the plan of a certify or predict procedure, as a store's identity has it."""
+    told = _design(procedure)
     if told["method"] == "predict":
         return plan_from("predict", told)
     return plan_from("certify", told, partial(noise.radius, margin=told["margin"]))
 
 
-def _design(procedure: dict[str, Any]) -> dict[str, Any]:
-    """A stored procedure without what recertification noted in it."""
-    return {name: value for name, value in procedure.items() if name != "decided"}
+def _design(procedure: Procedure) -> dict[str, Any]:
+    """Return a stored procedure without what recertification noted in it."""
+    return {name: value for name, value in procedure.raw.items() if name != "decided"}
 
 
 def write_recertified(folder: Place, store: Store, answers: CertifiedCounts, procedure: dict[str, Any]) -> None:
@@ -65,19 +64,18 @@ def write_recertified(folder: Place, store: Store, answers: CertifiedCounts, pro
     if not store.complete:
         raise StoreError(f"{store.folder} is not complete: finish its run first, or leave out -o to look at what is "
                          f"there")
-    origin = hashlib.sha256(json.dumps(store.identity, sort_keys=True).encode()).hexdigest()
     records = [
         _replaced(Record.from_row(row), int(prediction), float(radius))
         for row, prediction, radius in zip(store.records.to_pylist(), answers.prediction, answers.radius, strict=True)
     ]
-    write_store(folder, {**store.identity, "procedure": procedure, "recertified_from": origin},
-                {**store.provenance, "recertified_with": provenance()["versions"]}, records)
+    write_store(folder, store.identity.replaced(procedure=procedure, recertified_from=store.identity.digest),
+                {**store.provenance.raw, "recertified_with": provenance()["versions"]}, records)
 
 
 def noise_of(store: Store) -> Noise:
     """The noise that a store's counts were drawn with."""
-    told = store.identity["noise"]
-    return build_noise(told["kind"], told["sigma"], told.get("levels", 255), told.get("reach", 1.0))
+    noise = store.identity.noise
+    return build_noise(noise.kind, noise.sigma, noise.levels or 255, noise.reach or 1.0)
 
 
 def _replaced(record: Record, prediction: int, radius: float) -> Record:

@@ -62,7 +62,13 @@ class Record:
     off_grid: bool
     tallies: list[Tally] = field(default_factory=list)
 
+    @property
+    def samples(self) -> int:
+        """The samples that were drawn: tallies are cumulative within a stage."""
+        return sum({tally.stage: tally.n for tally in self.tallies}.values())
+
     def row(self) -> dict[str, Any]:
+        """Return the record as a row of its shard."""
         return {
             "index": self.index, "label": self.label, "prediction": self.prediction, **self.values,
             "off_grid": self.off_grid, "tallies": [vars(tally) for tally in self.tallies],

@@ -10,7 +10,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from smoothcert.errors import StoreError
 from smoothcert.io.limits import within
 from smoothcert.io.paths import Place
+from smoothcert.store.manifest import ShardEntry
 from smoothcert.store.records import Record, schema
 
 SHARD = 256
@@ -36,18 +37,18 @@ class Shard:
     records: int
 
     @classmethod
-    def read(cls, folder: Place, told: dict[str, Any]) -> Self:
-        """The shard that a manifest tells of (name, sha256, records), or StoreError where it is missing or changed."""
-        path = folder / told["name"]
+    def read(cls, folder: Place, entry: ShardEntry) -> Self:
+        """Read the shard that a manifest names. Raises StoreError where it is missing or has changed."""
+        path = folder / entry.name
         try:
             content = path.read_bytes()
         except OSError as error:
             raise StoreError(f"the shard {path} is missing or cannot be read: {error.strerror or error}") from None
-        if hashlib.sha256(content).hexdigest() != told["sha256"]:
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
             raise StoreError(f"the shard {path} has changed since it was written (its SHA-256 differs from the "
                              f"manifest's): restore it, or certify again into another folder")
-        within(f"the number of records of {path}", told["records"], SHARD, _DAMAGED, StoreError)
-        return cls(path, content, told["records"])
+        within(f"the number of records of {path}", entry.records, SHARD, _DAMAGED, StoreError)
+        return cls(path, content, entry.records)
 
     def columns(self, wanted: pa.Schema) -> pa.Table:
         """Some columns of its records, or StoreError where they are corrupt or others than `wanted`."""

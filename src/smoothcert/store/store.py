@@ -10,7 +10,7 @@ the next run finds a state it can go on from, and ends with the same bytes as a 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,19 +23,13 @@ from smoothcert.errors import IdentityError, StoreError
 from smoothcert.io.files import claim_folder, locked, sha256, write_whole
 from smoothcert.io.paths import Place
 from smoothcert.stats import History
+from smoothcert.store.comparison import is_vouched_for
+from smoothcert.store.identity import Identity
 from smoothcert.store.journal import NAME as JOURNAL
 from smoothcert.store.journal import Lines, journal_line, journal_lines, read_journal
 from smoothcert.store.manifest import NAME as MANIFEST
-from smoothcert.store.manifest import (
-    check_identity,
-    is_store,
-    new_manifest,
-    read_manifest,
-    record_count,
-    write_manifest,
-)
+from smoothcert.store.manifest import Manifest, Provenance, ShardEntry, check_identity, is_store, read_manifest
 from smoothcert.store.records import Record, Tally, dense_counts, histories
-from smoothcert.store.sameness import is_unproved, is_vouched_for
 from smoothcert.store.shards import SHARD, Shard, Shards, write_shard
 
 _JOURNAL_SECONDS, _TIMES_SECONDS = 5.0, 60.0  # how much an object storage may be behind
@@ -44,11 +38,10 @@ _JOURNAL_SECONDS, _TIMES_SECONDS = 5.0, 60.0  # how much an object storage may b
 class StoreWriter:
     """Adds records to an open store, by position in the run's list of records. Made by `open_store`."""
 
-    def __init__(self, folder: Place, manifest: dict[str, Any]):
+    def __init__(self, folder: Place, manifest: Manifest):
         self._folder, self._manifest = folder, manifest
-        self._total = record_count(manifest["identity"])
-        self._kind: str = manifest["identity"]["kind"]
-        finished = {shard["name"] for shard in manifest["shards"]}
+        self._total, self._kind = manifest.identity.record_count, manifest.identity.kind
+        finished = {entry.name for entry in manifest.shards}
         self._finished = {k for k in range(self._shards) if shard_name(k) in finished}
         self._open = _waiting(folder, manifest)
         self._journal: Lines | None = None
@@ -80,8 +73,8 @@ class StoreWriter:
             raise StoreError(f"{len(missing)} of {self._total} records are missing in {self._folder}")
         self.release()
         (self._folder / JOURNAL).unlink(missing_ok=True)
-        self._manifest["complete"] = True
-        write_manifest(self._folder, self._manifest)
+        self._manifest.complete = True
+        self._manifest.write(self._folder)
 
     def release(self) -> None:
         """Close the files; the next record opens them again."""
@@ -97,9 +90,10 @@ class StoreWriter:
             return
         path = self._folder / shard_name(k)
         write_whole(path, lambda temporary: write_shard(temporary, self._kind, [self._open[p] for p in positions]))
-        self._manifest["shards"].append({"name": path.name, "records": len(positions), "sha256": sha256(path)})
-        self._manifest["shards"].sort(key=lambda shard: (len(shard["name"]), shard["name"]))
-        write_manifest(self._folder, self._manifest)
+        self._manifest.shards.append(ShardEntry.model_validate(
+            {"name": path.name, "records": len(positions), "sha256": sha256(path)}))
+        self._manifest.shards.sort(key=lambda entry: (len(entry.name), entry.name))
+        self._manifest.write(self._folder)
         self._finished.add(k)
         for p in positions:
             del self._open[p]
@@ -114,7 +108,9 @@ class StoreWriter:
 
 
 @contextmanager
-def open_store(folder: Place, identity: dict[str, Any], provenance: dict[str, Any]) -> Iterator[StoreWriter]:
+def open_store(
+    folder: Place, identity: Identity | Mapping[str, Any], provenance: Mapping[str, Any]
+) -> Iterator[StoreWriter]:
     """Create a store, or go on with one of the same identity; no other process of this machine may write meanwhile.
 
     In an object storage nothing can be locked: two runs of one identity write the same bytes, and both end complete.
@@ -124,20 +120,22 @@ def open_store(folder: Place, identity: dict[str, Any], provenance: dict[str, An
             unnoticed.
         StoreError: the folder holds something else, or another run is writing to it.
     """
+    identity = identity if isinstance(identity, Identity) else Identity.parse(identity)
     claim_folder(folder, MANIFEST)
     with locked(folder):
         if is_store(folder):
             manifest = read_manifest(folder)
-            if is_vouched_for(manifest["identity"], identity):
-                manifest["identity"]["model"] = identity["model"]
-            check_identity(folder, manifest["identity"], identity)
-            for told in manifest["shards"]:
-                Shard.read(folder, told)
+            if is_vouched_for(manifest.identity.raw, identity.raw):
+                manifest.identity = manifest.identity.replaced(model=identity.raw["model"])
+            check_identity(folder, manifest.identity.raw, identity.raw)
+            for entry in manifest.shards:
+                Shard.read(folder, entry)
         else:
-            manifest = new_manifest(identity, provenance)
-            write_manifest(folder, manifest)
+            manifest = Manifest(identity, Provenance.model_validate(json.loads(json.dumps(provenance))))
+            manifest.write(folder)
         writer = StoreWriter(folder, manifest)
-        if is_unproved(identity) and 0 < len(writer.pending()) < record_count(identity):
+        unproved = identity.model_or_none is not None and identity.model.by == "probe"
+        if unproved and 0 < len(writer.pending()) < identity.record_count:
             raise IdentityError(
                 f"{folder} cannot be gone on with: its model is known by its answers to fixed inputs alone, and may "
                 f"have changed since. If it has not, give it a name with --model-id (change the name whenever the "
@@ -157,8 +155,8 @@ class Store:
     """
 
     folder: Place
-    identity: dict[str, Any]
-    provenance: dict[str, Any]
+    identity: Identity
+    provenance: Provenance
     complete: bool
     at_hand: pa.Table
     waiting: Shards | None = None
@@ -174,16 +172,16 @@ class Store:
 
     @property
     def kind(self) -> str:
-        return self.identity["kind"]
+        return self.identity.kind
 
     @property
     def num_classes(self) -> int:
-        return self.identity["num_classes"]
+        return self.identity.num_classes
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """The names of the classes, where the run left them."""
-        names = self.provenance.get("classes")
+        names = self.provenance.classes
         return tuple(names) if names and len(names) == self.num_classes else None
 
     @cached_property
@@ -219,12 +217,13 @@ def read_store(folder: Place) -> Store:
     """
     manifest = read_manifest(folder)
     rest = list(_waiting(folder, manifest).values())
-    identity = manifest["identity"]
-    shards = Shards(identity["kind"], [Shard.read(folder, told) for told in manifest["shards"]], rest)
-    return Store(folder, identity, manifest["provenance"], manifest["complete"], shards.plain(), shards)
+    shards = Shards(manifest.identity.kind, [Shard.read(folder, entry) for entry in manifest.shards], rest)
+    return Store(folder, manifest.identity, manifest.provenance, manifest.complete, shards.plain(), shards)
 
 
-def write_store(folder: Place, identity: dict[str, Any], provenance: dict[str, Any], records: list[Record]) -> None:
+def write_store(
+    folder: Place, identity: Identity | Mapping[str, Any], provenance: Mapping[str, Any], records: list[Record]
+) -> None:
     """Write a whole store at once; the same call again changes nothing."""
     with open_store(folder, identity, provenance) as store:
         for position in store.pending():
@@ -232,9 +231,9 @@ def write_store(folder: Place, identity: dict[str, Any], provenance: dict[str, A
         store.finish()
 
 
-def _waiting(folder: Place, manifest: dict[str, Any]) -> dict[int, Record]:
+def _waiting(folder: Place, manifest: Manifest) -> dict[int, Record]:
     """The journal's records by position, in order, that are in no finished shard."""
-    finished, total = {shard["name"] for shard in manifest["shards"]}, record_count(manifest["identity"])
+    finished, total = {entry.name for entry in manifest.shards}, manifest.identity.record_count
     return {position: record for position, record in sorted(read_journal(folder / JOURNAL).items())
             if position < total and shard_name(position // SHARD) not in finished}
 
@@ -244,6 +243,5 @@ def shard_name(k: int) -> str:
 
 
 __all__ = [
-    "SHARD", "Record", "Store", "StoreWriter", "Tally", "is_store", "open_store", "read_store", "record_count",
-    "write_store",
+    "SHARD", "Record", "Store", "StoreWriter", "Tally", "is_store", "open_store", "read_store", "write_store",
 ]

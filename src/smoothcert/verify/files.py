@@ -1,4 +1,7 @@
-"""What of a store can be read, with what is wrong in its files: all of it, where reading a store stops at the first."""
+"""Reading all of a store that can be read, and naming everything that is wrong in its files.
+
+`read_store` stops at the first fault instead.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +17,10 @@ from smoothcert.io.files import read_json, sha256
 from smoothcert.io.paths import Place
 from smoothcert.store import store as stores
 from smoothcert.store.adversaries import LISTING, read_adversaries
+from smoothcert.store.identity import Identity
 from smoothcert.store.journal import NAME as JOURNAL
 from smoothcert.store.journal import read_journal
-from smoothcert.store.manifest import read_manifest, record_count
+from smoothcert.store.manifest import Manifest, ShardEntry, read_manifest
 from smoothcert.store.records import schema
 from smoothcert.store.shards import Shard
 from smoothcert.store.store import Store, shard_name
@@ -45,48 +49,46 @@ class Readable:
     """
 
     folder: Place
-    manifest: dict[str, Any]
+    manifest: Manifest
     positions: np.ndarray
     table: pa.Table
 
     @property
-    def identity(self) -> dict[str, Any]:
-        return self.manifest["identity"]
-
-    @property
-    def total(self) -> int:
-        """Records of the whole run."""
-        return record_count(self.identity)
+    def identity(self) -> Identity:
+        return self.manifest.identity
 
     @property
     def store(self) -> Store:
-        return Store(self.folder, self.identity, self.manifest["provenance"], self.manifest["complete"], self.table)
+        """The store, of the records that could be read."""
+        return Store(self.folder, self.identity, self.manifest.provenance, self.manifest.complete, self.table)
 
 
 def read_all(folder: Place) -> tuple[Readable, list[Check]]:
-    """Every shard and journal line that can be read, and what is wrong with the others.
+    """Read every shard and journal line that can be read, and say what is wrong with the others.
 
     Raises:
         FileError, StoreError: the manifest itself cannot be read; without it nothing else is known.
     """
     manifest = read_manifest(folder)
-    total, kind = record_count(manifest["identity"]), manifest["identity"]["kind"]
+    total, kind = manifest.identity.record_count, manifest.identity.kind
     if not total:
         raise StoreError(f"{folder} is of no images")
     found: dict[int, pa.Table] = {}
     problems: list[str] = []
-    for told in manifest["shards"]:
+    for entry in manifest.shards:
         try:
-            k = _number(folder, told["name"], total)
+            k = int(entry.name.removeprefix("shard-").removesuffix(".parquet"))
+            if shard_name(k) != entry.name or k * stores.SHARD >= total:
+                raise StoreError(f"the shard {folder / entry.name} is none of a store of {total} records")
             if k in found:
-                raise StoreError(f"the shard {folder / told['name']} is in the manifest twice")
-            found[k] = _records(folder, told, kind, min(stores.SHARD, total - k * stores.SHARD))
+                raise StoreError(f"the shard {folder / entry.name} is in the manifest twice")
+            found[k] = _read_shard(folder, entry, kind, min(stores.SHARD, total - k * stores.SHARD))
         except StoreError as error:
             problems.append(str(error))
-    seal = "no hash of its own (store version 1)" if manifest["version"] == 1 else "its own SHA-256 is right"
-    shards = Check("shards", f"{len(manifest['shards'])} named in the manifest, each with its SHA-256", tuple(problems))
+    seal = "no hash of its own (store version 1)" if manifest.version == 1 else "its own SHA-256 is right"
+    shards = Check("shards", f"{len(manifest.shards)} named in the manifest, each with its SHA-256", tuple(problems))
     positions = [k * stores.SHARD + i for k, part in found.items() for i in range(part.num_rows)]
-    named = {told["name"] for told in manifest["shards"]}
+    named = {entry.name for entry in manifest.shards}
     waiting = {p: r for p, r in read_journal(folder / JOURNAL).items() if shard_name(p // stores.SHARD) not in named}
     stray = [f"{folder / JOURNAL} has a record at position {p}, and the run ends at {total - 1}"
              for p in waiting if not 0 <= p < total]
@@ -95,14 +97,15 @@ def read_all(folder: Place) -> tuple[Readable, list[Check]]:
     order = np.argsort(np.array([*positions, *kept], dtype=np.int64))
     readable = Readable(folder, manifest, np.array([*positions, *kept], dtype=np.int64)[order],
                         pa.concat_tables([*found.values(), lines]).take(pa.array(order)))
-    records = Check("records", f"{len(readable.positions)} of {total} can be read", (*stray, *_missing(readable)))
+    records = Check("records", f"{len(readable.positions)} of {total} can be read", (*stray, *_name_missing(readable)))
     return readable, [Check("manifest", seal), shards, records]
 
 
 def check_adversaries(readable: Readable, images: np.ndarray) -> Check:
-    """The files of attacked images: each listed with its SHA-256, and together the run's images at every setting."""
+    """Check the files of attacked images: each is listed with its SHA-256, and together they hold the run's images at
+    every setting."""
     folder = readable.folder
-    if not readable.identity["attack"].get("adversaries"):
+    if not readable.identity.attack.adversaries:
         return Check("adversaries", "none were kept")
     if not (folder / LISTING).is_file():
         return Check("adversaries", f"no {LISTING}", (
@@ -115,18 +118,10 @@ def check_adversaries(readable: Readable, images: np.ndarray) -> Check:
         return Check("adversaries", "nothing that can be read", (f"{folder / LISTING} is no listing of files",))
 
 
-def _number(folder: Place, name: str, total: int) -> int:
-    """k of the k-th shard."""
-    k = int(name.removeprefix("shard-").removesuffix(".parquet"))
-    if shard_name(k) != name or k * stores.SHARD >= total:
-        raise StoreError(f"the shard {folder / name} is none of a store of {total} records")
-    return k
-
-
-def _records(folder: Place, told: dict[str, Any], kind: str, size: int) -> pa.Table:
-    """The records of one shard, or StoreError for what is not as it was written or cannot be."""
-    table = Shard.read(folder, told).columns(schema(kind))
-    path = folder / told["name"]
+def _read_shard(folder: Place, entry: ShardEntry, kind: str, size: int) -> pa.Table:
+    """Return the records of one shard. Raises StoreError where it is not as it was written, or cannot be right."""
+    table = Shard.read(folder, entry).columns(schema(kind))
+    path = folder / entry.name
     if table.num_rows != size:
         raise StoreError(f"the shard {path} has {table.num_rows} records; {size} belong there")
     try:
@@ -139,7 +134,7 @@ def _records(folder: Place, told: dict[str, Any], kind: str, size: int) -> pa.Ta
 
 
 def _has_nulls(values: Any) -> bool:
-    """Whether a value is missing in an array or, at any depth, in its lists and structures."""
+    """Return whether a value is missing in an array or, at any depth, in its lists and structures."""
     if values.null_count:
         return True
     if pa.types.is_list(values.type):
@@ -147,13 +142,13 @@ def _has_nulls(values: Any) -> bool:
     return pa.types.is_struct(values.type) and any(map(_has_nulls, values.flatten()))
 
 
-def _missing(readable: Readable) -> Iterator[str]:
-    read = len(readable.positions)
-    if read < readable.total:
+def _name_missing(readable: Readable) -> Iterator[str]:
+    read, total = len(readable.positions), readable.identity.record_count
+    if read < total:
         first = int(np.argmax(np.append(readable.positions, -1) != np.arange(read + 1)))
-        yield (f"{readable.total - read} of {readable.total} records are missing in {readable.folder}, the first at "
+        yield (f"{total - read} of {total} records are missing in {readable.folder}, the first at "
                f"position {first}")
-    if not readable.manifest["complete"]:
+    if not readable.manifest.complete:
         yield f"{readable.folder} is not complete: the same command finishes its run"
 
 
@@ -167,13 +162,13 @@ def _changed(folder: Place, listing: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _other_images(folder: Place, listing: list[dict[str, Any]], images: np.ndarray) -> Iterator[str]:
-    """Settings whose files hold other images than the run's."""
+    """Yield the settings whose files hold other images than the run's."""
     settings = {tuple((name, entry[name]) for name in ATTACKED if name in entry) for entry in listing}
     for setting in sorted(settings):
         try:
             index, moved = read_adversaries(folder, **dict(setting))  # type: ignore[arg-type]
         except SmoothcertError:
-            continue  # told by its hash
+            continue  # its hash has told so
         if not np.array_equal(index, images) or not np.isfinite(moved).all():
             words = ", ".join(f"{name} {value:g}" for name, value in setting)
             yield f"the attacked images in {folder / 'adversaries'} at {words} are not of the run's images in order"

@@ -1,4 +1,4 @@
-"""Whether a store's records are what its identity says: the images, the looks that its procedure takes, and every
+"""Checks that a store's records are what its identity says: the images, the looks that its procedure takes, and every
 answer computed again from its votes. The procedure is the run's own (`smoothcert.stats.plans`), judged by itself."""
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,6 @@ import pyarrow as pa
 from smoothcert.errors import InputError, StoreError
 from smoothcert.stats import ABSTAIN, Draw, History, Look, Plan, is_same, predict_plan
 from smoothcert.store import store as stores
-from smoothcert.store.manifest import images_at
 from smoothcert.store.recertify import noise_of, stored_plan
 from smoothcert.store.records import histories
 from smoothcert.verify.files import Check, Readable
@@ -35,7 +34,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Terms:
-    """What an identity says of the records.
+    """The terms that an identity sets for the records.
 
     Attributes:
         per_image: records of each image.
@@ -52,27 +51,27 @@ class Terms:
 
 
 def terms_of(readable: Readable) -> Terms:
-    """The terms of a store, or StoreError for an identity that is no run's."""
+    """Return the terms of a store. Raises StoreError for an identity that is no run's."""
     identity = readable.identity
     try:
         plan, draws, judges = _plan(readable)
-        images_at(identity, np.array([identity["images"]["count"] - 1]))
-        return Terms(identity.get("records_per_image", 1), identity["num_classes"], plan, draws, judges)
+        identity.images.at(np.array([identity.images.count - 1]))
+        return Terms(identity.records_per_image, identity.num_classes, plan, draws, judges)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise StoreError(f"{readable.folder} does not say what run it is of: {type(error).__name__}: {error}") from None
 
 
 def parts(readable: Readable) -> Iterator[Part]:
-    """The records, a shard's number of them at a time."""
+    """Yield the records, a shard's number of them at a time."""
     for start in range(0, len(readable.positions), stores.SHARD):
         yield Part(readable.positions[start : start + stores.SHARD], readable.table.slice(start, stores.SHARD))
 
 
 def check_images(readable: Readable, terms: Terms) -> Check:
-    """Every record is of the image of its place, none comes twice, and classes are classes."""
+    """Check that every record is of the image of its place, that none comes twice, and that classes are classes."""
     index, place = readable.store.column("index"), readable.positions // terms.per_image
     places, first = np.unique(place, return_index=True)
-    images = images_at(readable.identity, places)
+    images = readable.identity.images.at(places)
     images = index[first] if images is None else images
     problems = [] if len(np.unique(images)) == len(images) else ["the run has an image twice"]
     expected = images[np.searchsorted(places, place)]
@@ -86,20 +85,20 @@ def check_images(readable: Readable, terms: Terms) -> Check:
 
 
 def check_votes(readable: Readable, terms: Terms) -> list[Check]:
-    """The tallies are looks that the procedure takes, and the answers those that it gives for them."""
+    """Check that the tallies are looks that the procedure takes, and the answers those that it gives for them."""
     wrong_looks, wrong_answers, looks = list[str](), list[str](), 0
     for part in parts(readable):
         tallies = part.table.column("tallies")
         found = dict(enumerate(_histories(tallies, terms.num_classes)))
         looks += len(tallies.combine_chunks().flatten())
         wrong = {row: history for row, history in found.items() if isinstance(history, str)}
-        wrong |= dict.fromkeys(_untidy(tallies), "its votes do not list each class that has some once, in order")
+        wrong |= dict.fromkeys(_find_untidy(tallies), "its votes do not list each class that has some once, in order")
         sound = {row: history for row, history in found.items() if row not in wrong and not isinstance(history, str)}
         wrong |= dict(_wrong_looks(terms, sound))
         wrong_looks += [f"{part.named(row)}: {wrong[row]}" for row in sorted(wrong)]
         if terms.plan is not None and terms.judges:
             rest = {row: history for row, history in sound.items() if row not in wrong}
-            wrong_answers += _wrong_answers(part, terms.plan, rest, readable.identity["noise"]["sigma"])
+            wrong_answers += _wrong_answers(part, terms.plan, rest, readable.identity.noise.sigma)
     told = "none that votes alone decide" if not terms.judges else (
         f"{len(readable.positions)} computed again from their votes, equal up to rounding")
     return [Check("tallies", f"{looks} looks" + ", those that the procedure takes" * terms.draws, tuple(wrong_looks)),
@@ -107,18 +106,19 @@ def check_votes(readable: Readable, terms: Terms) -> list[Check]:
 
 
 def _plan(readable: Readable) -> tuple[Plan | None, bool, bool]:
-    """(plan, draws, judges) of `Terms`."""
-    identity, kind = readable.identity, readable.identity["kind"]
-    again = not {"recertified_from", "counted_from"}.isdisjoint(identity) and "design" in identity["procedure"]
-    if kind == "distributional" and "counted_from" not in identity:
+    """Return (plan, draws, judges) of `Terms`."""
+    identity = readable.identity
+    if identity.kind == "distributional" and identity.counted_from is None:
         return None, False, False
-    if identity["procedure"]["method"] == "softmax":
-        return predict_plan(n=identity["procedure"]["n"]), True, False
-    return stored_plan(identity, noise_of(readable.store)), not again, kind != "distributional"
+    if identity.procedure.method == "softmax":
+        return predict_plan(n=identity.procedure.n), True, False
+    computed_again = (identity.recertified_from or identity.counted_from) and identity.procedure.design != "fixed"
+    return (stored_plan(identity.procedure, noise_of(readable.store)), not computed_again,
+            identity.kind != "distributional")
 
 
 def _histories(tallies: pa.ChunkedArray, num_classes: int) -> list[History | str]:
-    """The looks of each record, or what is wrong with them."""
+    """Return the looks of each record, or what is wrong with them."""
     try:
         return list(histories(tallies, num_classes))
     except StoreError as error:
@@ -127,8 +127,8 @@ def _histories(tallies: pa.ChunkedArray, num_classes: int) -> list[History | str
         return [_histories(tallies.slice(row, 1), num_classes)[0] for row in range(len(tallies))]
 
 
-def _untidy(tallies: pa.ChunkedArray) -> list[int]:
-    """Records with a tally whose classes do not ascend, or whose counts are not above 0."""
+def _find_untidy(tallies: pa.ChunkedArray) -> list[int]:
+    """Return the records with a tally whose classes do not ascend, or whose counts are not above 0."""
     column: Any = tallies.combine_chunks()
     looks = column.flatten()
     owner = np.repeat(np.arange(len(column)), np.diff(column.offsets.to_numpy()))
@@ -142,23 +142,23 @@ def _untidy(tallies: pa.ChunkedArray) -> list[int]:
 
 
 def _wrong_looks(terms: Terms, found: dict[int, History]) -> Iterator[tuple[int, str]]:
-    """(row, what is wrong) of records whose looks are none that the plan takes."""
+    """Yield (row, what is wrong) of records whose looks are none that the plan takes."""
     if terms.plan is None:
         yield from ((row, "has votes, and its kind of record has none") for row, looks in found.items() if looks)
     elif terms.draws:
-        yield from _replayed(terms.plan, found)
+        yield from _replay(terms.plan, found)
     else:
         most = terms.plan.most()
         for row, looks in found.items():
             drawn = sum({look.stage: int(look.counts.sum()) for look in looks}.values())
             if drawn > most:
                 yield row, f"{drawn} samples were drawn, and the procedure takes at most {most}"
-            elif any(_lost(looks, step) for step in range(len(looks))):
+            elif any(_has_lost_votes(looks, step) for step in range(len(looks))):
                 yield row, "votes of a look are missing in the next"
 
 
-def _replayed(plan: Plan, found: dict[int, History]) -> Iterator[tuple[int, str]]:
-    """Every look against the draw that the plan asks for after those before it."""
+def _replay(plan: Plan, found: dict[int, History]) -> Iterator[tuple[int, str]]:
+    """Hold every look against the draw that the plan asks for after those before it, and yield what is wrong."""
     step, left = 0, dict(found)
     while left:
         draws = dict(zip(left, plan.next([looks[:step] for looks in left.values()]), strict=True))
@@ -169,7 +169,7 @@ def _replayed(plan: Plan, found: dict[int, History]) -> Iterator[tuple[int, str]
 
 
 def _wrong_look(looks: History, step: int, draw: Draw | None) -> str | None:
-    """What is wrong with a look (or, after the last, with there being none) where the plan asks for `draw`."""
+    """Return what is wrong with a look (or, after the last, with there being none) where the plan asks for `draw`."""
     if step == len(looks):
         return f"stops where the procedure draws {draw.n} more samples of stage {draw.stage}" if draw else None
     stage, n = looks[step].stage, int(looks[step].counts.sum())
@@ -178,16 +178,16 @@ def _wrong_look(looks: History, step: int, draw: Draw | None) -> str | None:
     wanted = int(_before(looks, step, draw.stage).counts.sum()) + draw.n
     if (stage, n) != (draw.stage, wanted):
         return f"has a look of stage {stage} at {n} samples where the procedure has {draw.stage} at {wanted}"
-    return "votes of a look are missing in the next" if _lost(looks, step) else None
+    return "votes of a look are missing in the next" if _has_lost_votes(looks, step) else None
 
 
 def _before(looks: History, step: int, stage: str) -> Look:
-    """The last look of a stage before `step`, without votes where there is none."""
+    """Return the last look of a stage before `step`; one without votes where there is none."""
     earlier = [look for look in looks[:step] if look.stage == stage]
     return earlier[-1] if earlier else Look(stage, np.zeros_like(looks[step].counts))
 
 
-def _lost(looks: History, step: int) -> bool:
+def _has_lost_votes(looks: History, step: int) -> bool:
     return bool((looks[step].counts < _before(looks, step, looks[step].stage).counts).any())
 
 
@@ -204,7 +204,7 @@ def _wrong_answers(part: Part, plan: Plan, found: dict[int, History], sigma: flo
 
 
 def _answers(plan: Plan, looks: Sequence[History]) -> list[dict[str, Any] | str]:
-    """Prediction and values for each record by name, or why there are none."""
+    """Return prediction and values of each record by name, or why there are none."""
     try:
         found = plan.judge(looks)
     except InputError as error:

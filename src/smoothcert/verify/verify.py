@@ -1,5 +1,7 @@
-"""A store checked end to end: files, images, looks, and every answer computed again from its votes; no torch, and with
-`resample` some records drawn again from their seeds."""
+"""A store checked end to end: its files, images and looks, and every answer computed again from its votes.
+
+Nothing of it needs torch, but for records that are drawn again from their seeds (`resample`).
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +19,7 @@ from smoothcert.verify.settings import check_settings
 
 @dataclass(frozen=True)
 class Verified:
-    """What was checked in a store, in order."""
+    """The checks of a store, in order."""
 
     folder: Place
     kind: str
@@ -40,7 +42,7 @@ def verify(config: VerifyConfig, progress: Progress = silent) -> Verified:
     """Check a store of any kind, and find everything that is wrong with it.
 
     Raises:
-        FileError: no such store. What `resampled` raises, where records are to be drawn again.
+        FileError: no such store. Where records are to be drawn again, also what `check_resampling` raises.
     """
     folder = config.store
     check_is_store(folder)
@@ -51,10 +53,10 @@ def verify(config: VerifyConfig, progress: Progress = silent) -> Verified:
         return Verified(folder, "unknown", (Check("manifest", "cannot be believed", (str(error),)),))
     checks += _of_records(readable, terms) if len(readable.positions) else []
     if config.resample is not None:
-        from smoothcert.verify.resampling import resampled
+        from smoothcert.verify.resampling import check_resampling
 
-        checks.append(resampled(readable, config, progress))
-    return Verified(folder, readable.identity["kind"], tuple(checks))
+        checks.append(check_resampling(readable, config, progress))
+    return Verified(folder, readable.identity.kind, tuple(checks))
 
 
 def _of_records(readable: Readable, terms: Terms) -> list[Check]:
@@ -63,7 +65,7 @@ def _of_records(readable: Readable, terms: Terms) -> list[Check]:
     try:
         if (settings := check_settings(readable, terms)) is not None:
             checks.append(settings)
-        if readable.identity["kind"] == "attack" and readable.manifest["complete"]:
+        if readable.identity.kind == "attack" and readable.manifest.complete:
             checks.append(check_adversaries(readable, readable.store.column("index")[:: terms.per_image]))
     except (FileError, StoreError) as error:
         checks.append(Check("settings", "cannot be believed", (str(error),)))

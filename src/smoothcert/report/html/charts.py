@@ -1,4 +1,4 @@
-"""The arrays that the page's script draws: thinned, and never above what was certified."""
+"""The curves of a page: the arrays that its script draws, thinned and never above what was certified; their legends."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 
 from smoothcert.errors import StoreError
-from smoothcert.report.html.facts import Run
-from smoothcert.report.html.markup import Markup, embedded, rounded_down
-from smoothcert.results.attacked import Attack
-from smoothcert.results.attacks import axis_of, empirical_curve, norm_of
+from smoothcert.report.markup import Markup, element, embedded, joined, rounded_down
+from smoothcert.results.attacks import Attack, empirical_curve
 from smoothcert.results.curves import COLUMNS, corners
+from smoothcert.results.gather import PageRun
 from smoothcert.results.studies import top_shares, votes_of, wall
 
 LOWER = (("test_set", "this test set, at least"), ("population", "new images, at least"),
@@ -20,20 +19,27 @@ LOWER = (("test_set", "this test set, at least"), ("population", "new images, at
 _POINTS = 150_000
 """Points of all runs' curves together."""
 
+_MARKS = ("M12.5 5a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z", "M13 1h8v8h-8z", "M17 0l5 5l-5 5l-5 -5z",
+          "M17 .5l5 8.5h-10z",
+          "M13 2.5l1.5 -1.5l2.5 2.5l2.5 -2.5l1.5 1.5l-2.5 2.5l2.5 2.5l-1.5 1.5l-2.5 -2.5l-2.5 2.5l-1.5 -1.5l2.5 -2.5z")
+"""Circle, square, diamond, triangle and cross, in the order in which page.js takes them for attack stores."""
 
-def chart_data(runs: Sequence[Run], rho: float) -> Iterator[dict[str, Any]]:
-    """Of each run what its curves are drawn from: fractions and radii, cut to six decimals.
 
-    A curve has its whole value at every edge of a fine column (see `report.thin`); with many runs columns are wider.
+def chart_data(runs: Sequence[PageRun], rho: float) -> Iterator[dict[str, Any]]:
+    """Yield for each run the fractions and radii that its curves are drawn from, cut to six decimals.
+
+    A curve has its whole value at every edge of a fine column (see `results.thin`); with many runs columns are wider.
     """
     columns = max(30, min(COLUMNS, _POINTS // (2 * len(runs))))
     for run in runs:
         result, walls = run.result, wall([run.result], columns)
         at = result.at(corners(result, columns), rho)
         most = float(walls.wall[0])
+        shape = (result.setting.get("data") or {}).get("shape")
         yield {
             "name": run.name, "sigma": None if np.isnan(result.sigma) else result.sigma, "acr": result.acr,
-            "dimension": _dimension(run), "lowerBound": result.is_lower_bound, "radius": rounded_down(at.radii),
+            "dimension": int(np.prod(shape)) if shape else None, "lowerBound": result.is_lower_bound,
+            "radius": rounded_down(at.radii),
             "accuracy": rounded_down(at.accuracy), **{name: rounded_down(getattr(at, name)) for name, _ in LOWER},
             "wall": {"share": rounded_down(walls.share[0]), "radius": rounded_down(walls.radii[0]),
                      "most": None if np.isnan(most) else most, "at": float(walls.at_wall[0])},
@@ -41,9 +47,12 @@ def chart_data(runs: Sequence[Run], rho: float) -> Iterator[dict[str, Any]]:
         }
 
 
-def packed(charts: Iterable[dict[str, Any]], attacks: Sequence[Attack]) -> Markup:
-    """All that the page draws, as JSON in little room: `levels` are the distinct accuracies with their bounds, and `at`
-    of a run says which of them stands at each of its radii. Made run by run: of many they are megabytes of numbers."""
+def pack(charts: Iterable[dict[str, Any]], attacks: Sequence[Attack]) -> Markup:
+    """Return all that the page draws as JSON in little room.
+
+    `levels` are the distinct accuracies with their bounds, and `at` of a run says which of them stands at each of its
+    radii. The text is made run by run, since the numbers of many runs take megabytes.
+    """
     fields = ("accuracy", *(name for name, _ in LOWER))
     levels: dict[tuple[float, ...], int] = {}
     runs = []
@@ -54,28 +63,45 @@ def packed(charts: Iterable[dict[str, Any]], attacks: Sequence[Attack]) -> Marku
                            embedded(list(levels)), ',"attacks":', embedded(attack_points(attacks)), "}"]))
 
 
-def drawn_attacks(attacks: Sequence[Attack]) -> list[Attack]:
-    """The attack stores that have a place beside l2 radii: those over eps, bounded in l2."""
-    return [one for one in attacks if axis_of(one.store) == "eps" and norm_of(one.store) == "l2"]
+def select_drawn(attacks: Sequence[Attack]) -> list[Attack]:
+    """Return the attack stores that have a place beside l2 radii: those over eps, bounded in l2."""
+    return [one for one in attacks if one.axis == "eps" and one.norm == "l2"]
 
 
 def attack_points(attacks: Sequence[Attack]) -> list[dict[str, Any]]:
-    """Empirical accuracy at each l2 size of the attacks that are drawn, at their largest m, steps and n."""
-    curves = [empirical_curve(attack.store, name=attack.name) for attack in drawn_attacks(attacks)]
+    """Return empirical accuracy at each l2 size of the attacks that are drawn, at their largest m, steps and n."""
+    curves = [empirical_curve(attack.store, name=attack.name) for attack in select_drawn(attacks)]
     return [{"name": curve.name, "size": curve.size.tolist(), "accuracy": rounded_down(curve.accuracy)}
             for curve in curves]
 
 
-def _dimension(run: Run) -> int | None:
-    shape = (run.result.setting.get("data") or {}).get("shape")
-    return int(np.prod(shape)) if shape else None
-
-
-def _votes(run: Run) -> dict[str, list[float]] | None:
-    """Histograms of the top class's share, or None where the counts cannot tell."""
+def _votes(run: PageRun) -> dict[str, list[float]] | None:
+    """Return histograms of the top class's share, or None where the counts cannot tell."""
     try:
         shares = top_shares([(run.name, votes_of(run.store), run.result.level)])
     except StoreError:
         return None
     return {"edges": shares.edges.tolist(), "observed": rounded_down(shares.observed[0]),
             "lower": rounded_down(shares.lower[0])}
+
+
+def swatch(k: int) -> Markup:
+    """Return the line of the k-th run."""
+    return _small(element("line", x1="0", y1="5", x2="34", y2="5", class_=f"s{k % 7} d{k % 6}"))
+
+
+def points_legend(attacks: Sequence[Attack], runs: int) -> Markup:
+    """Return the mark of each attack store; the first comes after `runs` runs in the order of colours."""
+    parts = []
+    for k, attack in enumerate(select_drawn(attacks)):
+        mark = element("path", d=_MARKS[k % len(_MARKS)], style=f"fill: var(--s{(runs + k) % 7})")
+        parts.append(joined(_small(mark), f"{attack.name} ({attack.images:,} images)"))
+    if not parts:
+        return Markup("")
+    words = "Only a curve over those same images can be compared with it."
+    return element("p", element("small", "Dotted with points, accuracy under attack: ", *(
+        joined(part, "; " if k + 1 < len(parts) else ". ") for k, part in enumerate(parts)), words))
+
+
+def _small(drawn: Markup) -> Markup:
+    return element("svg", drawn, width="34", height="10", aria_hidden="true")

@@ -1,28 +1,13 @@
-"""What is said in words: what a run is, what its guarantee says and does not say, what to beware of."""
+"""The words of a page: what a run is, what its guarantee says and does not say, and warnings."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from smoothcert.results.certified import ASSUMED_ALPHA, Result
+from smoothcert.report.selftest import SelfTest
+from smoothcert.results.base import ASSUMED_ALPHA, is_foreign
 from smoothcert.results.figures import alpha_words, sigma_words
-from smoothcert.results.gallery import Gallery
-from smoothcert.results.present import is_foreign
+from smoothcert.results.gather import PageRun
 from smoothcert.store.store import Store
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a report: its certificates, and the store, log or count file they came from."""
-
-    result: Result
-    store: Store
-    gallery: Gallery | None = None
-    no_gallery: str = ""
-
-    @property
-    def name(self) -> str:
-        return self.result.name
-
 
 SAYS = (
     "For each certified image, the smoothed classifier gives the stated class to every image whose l2 distance from it "
@@ -49,10 +34,10 @@ ASSUMES = (
 )
 
 
-def settings(run: Run) -> list[tuple[str, str]]:
-    """What was certified, how, and with what, in (name, value) lines."""
+def settings(run: PageRun) -> list[tuple[str, str]]:
+    """Return what was certified, how, and with what, in (name, value) lines."""
     result = run.result
-    identity, origin = run.store.identity, run.store.provenance
+    identity, origin = run.store.identity, run.store.provenance.raw
     lines = [("images", f"{result.images:,}"), ("sigma", sigma_words(result.sigma)),
              ("method", result.method or "?"), ("alpha", alpha_words(result.alpha)),
              ("samples an image, at most", f"{result.n:,}" if result.n else "?")]
@@ -60,23 +45,23 @@ def settings(run: Run) -> list[tuple[str, str]]:
         lines.append(("margin tau", f"{result.margin:g}"))
     if is_foreign(run.store):
         return [*lines, ("read from", ", ".join(str(origin[name]) for name in ("log", "counts") if name in origin))]
-    data, model = identity["data"], identity["model"]
+    data, model = identity.data, identity.model
     lines += [
-        ("model", f"{origin.get('model', '')} ({_hash(model)})"),
-        ("data", f"{data['name']}, {data['split']}, images {tuple(data['shape'])}"),
-        ("SHA-256 of the data", data["sha256"]), ("which images", _flat(identity["images"])),
-        ("noise", _flat(identity["noise"])), ("seed", str(identity["seed"])),
-        ("procedure", _flat(identity["procedure"])),
-        ("computed in", ", ".join(f"{name} {identity[name]}" for name in ("space", "engine", "precision", "device")
-                                  if name in identity)),
+        ("model", f"{origin.get('model', '')} (by {model.by}: {model.sha256 or model.id})"),
+        ("data", f"{data.name}, {data.split}, images {tuple(data.shape)}"),
+        ("SHA-256 of the data", data.sha256), ("which images", _flat(identity.images.raw)),
+        ("noise", _flat(identity.noise.raw)), ("seed", str(identity.seed)),
+        ("procedure", _flat(identity.procedure.raw)),
+        ("computed in", ", ".join(f"{name} {identity.raw[name]}" for name in
+                                  ("space", "engine", "precision", "device") if name in identity.raw)),
     ]
     lines += [(name, _flat(origin[name]) if isinstance(origin[name], dict) else str(origin[name]))
               for name in ("versions", "machine") if name in origin]
     return lines
 
 
-def warnings(run: Run) -> list[str]:
-    """What a reader of the run's figures has to know, each in a sentence."""
+def warnings(run: PageRun) -> list[str]:
+    """Return sentences that a reader of the run's figures has to know."""
     result, found = run.result, []
     if not result.complete:
         found.append("The run is not finished: these are the images that it has done so far.")
@@ -99,41 +84,54 @@ def warnings(run: Run) -> list[str]:
             found.append(f"It does not say alpha either: lower bounds take {ASSUMED_ALPHA:g}.")
     else:
         found += _store_warnings(run.store)
-    return [*found, *(f"{note[:1].upper()}{note[1:]}." for note in result.remarks), *_image_warnings(run)]
+    found += [f"{note[:1].upper()}{note[1:]}." for note in result.remarks]
+    if run.gallery is not None and run.gallery.lossy:
+        found.append("The images are stored in a lossy format (JPEG): certified are the decoded pixels, which may "
+                     "differ from those of another copy of the data set.")
+    return found
 
 
 def _store_warnings(store: Store) -> list[str]:
     identity, found = store.identity, []
-    if (precision := identity.get("precision", "float32")) != "float32":
+    if (precision := identity.precision or "float32") != "float32":
         found.append(f"Reduced precision ({precision}): what is certified is the classifier computed in {precision}, "
-                     f"with its batches of {identity.get('batch_size', 'that size')}. Another precision is another "
+                     f"with its batches of {identity.batch_size or 'that size'}. Another precision is another "
                      f"classifier.")
-    if identity["noise"]["kind"] == "gaussian":
+    if identity.noise.kind == "gaussian":
         found.append("Noise of floating-point numbers, not on a grid: rounding could in principle let a noisy copy "
                      "tell its centre, which the theorem does not consider.")
     elif off := int(store.column("off_grid").sum()):
         found.append(f"{off:,} of {store.num_records:,} images are off the noise's grid (their pixels are no "
-                     f"multiples of 1/{identity['noise']['levels']}): certified as given, and flagged.")
-    if identity["model"]["by"] in ("id", "probe"):
+                     f"multiples of 1/{identity.noise.levels}): certified as given, and flagged.")
+    if identity.model.by in ("id", "probe"):
         found.append({"id": "The model is known by the name it was given alone; its weights were not hashed.",
                       "probe": "The model is known by its answers to fixed inputs alone; its weights were not hashed."}
-                     [identity["model"]["by"]])
-    if "recertified_from" in identity:
+                     [identity.model.by])
+    if identity.recertified_from is not None:
         found.append("These certificates were recomputed from stored counts. They hold if alpha, method and margin "
                      "were chosen without looking at those counts.")
     return found
 
 
-def _image_warnings(run: Run) -> list[str]:
-    if run.gallery is not None and run.gallery.lossy:
-        return ["The images are stored in a lossy format (JPEG): certified are the decoded pixels, which may differ "
-                "from those of another copy of the data set."]
-    return []
+def _flat(fields: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
 
 
-def _hash(model: dict[str, Any]) -> str:
-    return f"by {model['by']}: {model.get('sha256') or model.get('id')}"
-
-
-def _flat(told: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in told.items() if value is not None)
+def untested(found: SelfTest, runs: Sequence[PageRun]) -> list[tuple[str, str]]:
+    """Return (run, words) for each run made with versions, noise, precision, engine or device that were not tested."""
+    made = {check.group for check in found.checks if check.verdict != "skipped"}
+    tested = {*found.environment.get("versions", "").split(", "),
+              *(f"{name} {found.settings.get(name, '').split(':')[0]}" for name in ("noise", "precision", "device")),
+              *(group for group in made if group.startswith("engine "))}
+    if "smaller spaces" in made:
+        tested.add("engine exact")
+    lines = []
+    for run in runs:
+        identity = run.store.identity
+        used = [f"{name} {version}" for name, version in run.store.provenance.versions.items()]
+        asked = {"noise": identity.noise.kind, "precision": identity.precision, "device": identity.device,
+                 "engine": identity.engine}
+        used += [f"{name} {value}" for name, value in asked.items() if value]
+        if other := [words for words in used if words not in tested]:
+            lines.append((run.name, f"made with {', '.join(other)}, which this selftest did not test."))
+    return lines

@@ -5,22 +5,23 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 
-from smoothcert.errors import SmoothcertError
-from smoothcert.report.html.charts import LOWER, chart_data, packed
-from smoothcert.report.html.facts import ASSUMES, SAYS, SAYS_NOT, Run, settings, warnings
-from smoothcert.report.html.legends import points_legend, swatch
-from smoothcert.report.html.markup import Markup, element, joined, sortable
-from smoothcert.report.html.selftested import selftested
+from smoothcert.errors import InputError, SmoothcertError
+from smoothcert.io.files import make_folder, write_whole
+from smoothcert.report.html.charts import LOWER, chart_data, pack, points_legend, swatch
+from smoothcert.report.html.facts import ASSUMES, SAYS, SAYS_NOT, settings, untested, warnings
+from smoothcert.report.markup import Markup, element, joined
 from smoothcert.report.selftest import SelfTest
-from smoothcert.results.attacked import Attack
-from smoothcert.results.attacks import axis_of, norm_of, outcomes
+from smoothcert.report.tables import Cell, Row, Table
+from smoothcert.results.attacks import Attack
+from smoothcert.results.base import why_not_side_by_side
 from smoothcert.results.certified import accuracies, default_radii
-from smoothcert.results.compare import why_not_side_by_side
 from smoothcert.results.figures import alpha_words, down, percent, sigma_words
 from smoothcert.results.gallery import Gallery
+from smoothcert.results.gather import PageRun
 from smoothcert.store.names import few, grouped
 from smoothcert.version import __version__
 
@@ -32,10 +33,10 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 
 
 def report_page(
-    runs: Sequence[Run], radii: Sequence[float] = (), rho: float = 0.05, title: str = "",
+    runs: Sequence[PageRun], radii: Sequence[float] = (), rho: float = 0.05, title: str = "",
     attacks: Sequence[Attack] = (), problems: Sequence[SmoothcertError] = (), selftest: SelfTest | None = None,
 ) -> str:
-    """A self-contained HTML page on `runs`, with the `attacks` beside them.
+    """Return a self-contained HTML page on `runs`, with the `attacks` beside them.
 
     Args:
         radii: those of the table; evenly spaced by default.
@@ -54,16 +55,16 @@ def report_page(
     return "".join([  # in one step: of many runs these are megabytes
         '<!doctype html>\n<html lang="en">', element("head", head), "<body>",
         element("a", "Skip to the figures", href="#curves", class_="skip"), _header(title, runs, rho), "<main>",
-        _missing(problems), _warned(runs, attacks), selftested(selftest, runs), _curves(runs, attacks),
-        *_tables(runs, radii, rho), _attacked(attacks), _meaning(), _charts(), _galleries(runs), _images(runs),
+        _missing(problems), _warnings(runs, attacks), _selftest(selftest, runs), _curves(runs, attacks),
+        *_tables(runs, radii, rho), _attacks(attacks), _meaning(), _charts(), _galleries(runs), _images(runs),
         _details(runs), "</main>",
         element("footer", f"Made by smoothcert {__version__} from stored counts. This page asks nothing of a network."),
-        element("script", packed(chart_data(runs, rho), attacks), type="application/json", id="data"),
+        element("script", pack(chart_data(runs, rho), attacks), type="application/json", id="data"),
         element("script", _plotly()), element("script", _own("page.js")), "</body></html>\n",
     ])
 
 
-def _header(title: str, runs: Sequence[Run], rho: float) -> Markup:
+def _header(title: str, runs: Sequence[PageRun], rho: float) -> Markup:
     images = sum(run.result.images for run in runs)
     words = (f"{len(runs):,} run{'s' if len(runs) > 1 else ''}, {images:,} images. Percentages and radii are "
              f"rounded down. Lower bounds hold with probability {1 - rho:g} at one radius chosen beforehand.")
@@ -79,8 +80,8 @@ def _missing(problems: Sequence[SmoothcertError]) -> Markup:
                    element("ul", *(element("li", str(problem)) for problem in problems)), class_="warn", id="missing")
 
 
-def _warned(runs: Sequence[Run], attacks: Sequence[Attack]) -> Markup:
-    """What to beware of: first what speaks against holding the runs against each other, then each run's own."""
+def _warnings(runs: Sequence[PageRun], attacks: Sequence[Attack]) -> Markup:
+    """Return warnings: first why the runs are not to be compared, then each run's own."""
     why_not, lacking = why_not_side_by_side([*(run.result for run in runs), *attacks])
     items = [element("li", element("strong", "Not to be compared"), f": {'; '.join([why_not, *lacking])}.")
              ] if why_not else []
@@ -93,7 +94,7 @@ def _warned(runs: Sequence[Run], attacks: Sequence[Attack]) -> Markup:
     return element("section", element("h2", "To beware of"), element("ul", *items), class_="warn", id="warnings")
 
 
-def _curves(runs: Sequence[Run], attacks: Sequence[Attack]) -> Markup:
+def _curves(runs: Sequence[PageRun], attacks: Sequence[Attack]) -> Markup:
     boxes = [element("label", element("input", type="checkbox", checked=True, data_run=k), swatch(k), run.name,
                      element("small", f"ACR {down(run.result.acr, 3)}")) for k, run in enumerate(runs)]
     bounds = [element("option", words, value=name) for name, words in (*LOWER, ("", "none"))]
@@ -114,8 +115,8 @@ def _curves(runs: Sequence[Run], attacks: Sequence[Attack]) -> Markup:
     )
 
 
-def _tables(runs: Sequence[Run], radii: Sequence[float], rho: float) -> Iterator[Markup | str]:
-    """The section of tables in parts, for they are most of a page of many runs."""
+def _tables(runs: Sequence[PageRun], radii: Sequence[float], rho: float) -> Iterator[Markup | str]:
+    """Yield the section of tables in parts, for they are most of a page of many runs."""
     head = ["run", "images", "sigma", "method", "alpha", "n", "ACR", "abstained (%)", *(f"r {r:g}" for r in radii)]
     figures, bounds = [], []
     results = [run.result for run in runs]
@@ -132,29 +133,29 @@ def _tables(runs: Sequence[Run], radii: Sequence[float], rho: float) -> Iterator
                    for name, words in LOWER]
     yield '<section id="tables">'
     yield element("h2", "Tables")
-    yield sortable("Certified accuracy (%) at each radius", head, figures, set(range(1, len(head))) - {3})
-    yield sortable(f"Lower bounds (%), each at rho {rho:g}", ["run", "bound", *(f"r {r:g}" for r in radii)], bounds,
-                   set(range(2, 2 + len(radii))))
+    yield Table.of(head, figures, left=(0, 3)).to_html("Certified accuracy (%) at each radius")
+    head = ["run", "bound", *(f"r {r:g}" for r in radii)]
+    yield Table.of(head, bounds, left=(0, 1)).to_html(f"Lower bounds (%), each at rho {rho:g}")
     yield element("p", "Press a column's head to sort by it. A dash: the run's samples could prove no such radius.")
     yield "</section>"
 
 
-def _attacked(attacks: Sequence[Attack]) -> Markup:
-    """Accuracy under attack, with what it does and does not show."""
+def _attacks(attacks: Sequence[Attack]) -> Markup:
+    """Return accuracy under attack, and what it does and does not show."""
     if not attacks:
         return Markup("")
     head = ["run", "size", "m", "steps", "n", "accuracy (%)", "changed (%)", "abstained (%)", "mean l2 norm"]
-    rows = [[attack.name, (f"{one.size:g}{' R' if axis_of(attack.store) == 'times' else ''}", one.size),
-             _number(one.m), _number(one.steps), _number(one.n), *(_percent(share) for share in
-                                                                  (one.accuracy, one.changed, one.abstained)),
-             (f"{one.l2:.3f}", one.l2)] for attack in attacks for one in outcomes(attack.store)]
-    norms = ", ".join(sorted({norm_of(attack.store) for attack in attacks}))
+    rows = [[attack.name, Cell(f"{one.size:g}{' R' if attack.axis == 'times' else ''}", one.size),
+             *(Cell(f"{value:,}", value) for value in (one.m, one.steps, one.n)),
+             *(Cell(percent(share), float(share)) for share in (one.accuracy, one.changed, one.abstained)),
+             Cell(f"{one.l2:.3f}", one.l2)] for attack in attacks for one in attack.outcomes]
+    norms = ", ".join(sorted({attack.norm for attack in attacks}))
     words = (f"Accuracy of the smoothed classifier under attacks bounded in {norms}. What an attack leaves is no "
              f"guarantee: a stronger one may leave less. On the same images, accuracy below the certified one at that "
              f"size shows a false certificate, a false answer of PREDICT, or an abstention for want of samples; "
              f"certificates do not speak of answers by mean softmax.")
     return element("section", element("h2", "Under attack"), element("p", words),
-                   sortable("Accuracy under attack, by size", head, rows, set(range(1, len(head)))), id="attacks")
+                   Table.of(head, rows).to_html("Accuracy under attack, by size"), id="attacks")
 
 
 def _meaning() -> Markup:
@@ -179,7 +180,7 @@ def _charts() -> Markup:
     return element("section", element("h2", "Votes and radii"), element("div", *parts, class_="two"), id="votes")
 
 
-def _galleries(runs: Sequence[Run]) -> Markup:
+def _galleries(runs: Sequence[PageRun]) -> Markup:
     parts = [_gallery(run.name, run.gallery) for run in runs if run.gallery]
     parts += [element("p", element("strong", few(names)), f": no images shown. {why}", class_="missing")
               for names, why in grouped((run.name, run.no_gallery) for run in runs if not run.gallery)]
@@ -189,10 +190,12 @@ def _galleries(runs: Sequence[Run]) -> Markup:
 def _gallery(name: str, gallery: Gallery) -> Markup:
     origin = ("the first of the noisy copies that bounded its radius" if gallery.drawn else
               "a noisy copy of the same law")
-    cards = [element("figure", _image(gallery.clean[k], f"image {gallery.index[k]}"),
-                     _image(gallery.noisy[k], f"image {gallery.index[k]} with noise"),
-                     element("figcaption", gallery.words(k)), class_=_verdict(gallery, k))
-             for k in range(len(gallery.clean))]
+    cards = []
+    for k, answer in enumerate(gallery.prediction):
+        verdict = "abstained" if answer < 0 else "right" if answer == gallery.label[k] else "wrong"
+        cards.append(element("figure", _image(gallery.clean[k], f"image {gallery.index[k]}"),
+                             _image(gallery.noisy[k], f"image {gallery.index[k]} with noise"),
+                             element("figcaption", gallery.words(k)), class_=verdict))
     words = (f"{name}: {len(cards)} of {gallery.of:,} images, evenly spaced in the order of their radius. Each beside "
              f"{origin}, clipped to [0, 1] for the eye alone. An arrow leads from the label to another answer.")
     show = element("label", "Show ", element("select", *(element("option", word, value=value) for value, word in (
@@ -200,14 +203,8 @@ def _gallery(name: str, gallery: Gallery) -> Markup:
     return element("div", element("p", words), element("p", show), element("div", *cards, class_="cards"))
 
 
-def _verdict(gallery: Gallery, k: int) -> str:
-    if gallery.prediction[k] < 0:
-        return "abstained"
-    return "right" if gallery.prediction[k] == gallery.label[k] else "wrong"
-
-
 def _image(pixels: np.ndarray, words: str) -> Markup:
-    """An image (C, H, W) as a data URI, clipped to [0, 1], and shrunk where it is large."""
+    """Return an image (C, H, W) as a data URI, clipped to [0, 1], and shrunk where it is large."""
     from PIL import Image
 
     levels = np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
@@ -222,52 +219,80 @@ def _image(pixels: np.ndarray, words: str) -> Markup:
     return element("img", src=source, alt=words, width=LARGEST_SIDE, height=LARGEST_SIDE)
 
 
-def _images(runs: Sequence[Run]) -> Markup:
-    """At most `_ROWS` images of all runs together, evenly spaced in the order of their radius."""
-    each, rows = max(1, _ROWS // len(runs)), []
+def _images(runs: Sequence[PageRun]) -> Markup:
+    """Return at most `_ROWS` images of all runs together, evenly spaced in the order of their radius."""
+    each = max(1, _ROWS // len(runs))
+    rows: list[Row] = []
     for run in runs[:_ROWS]:
         result = run.result
         order = np.argsort(-result.radius, kind="stable")
         for i in order[np.unique(np.linspace(0, len(order) - 1, min(each, len(order))).round().astype(int))]:
             answer = "abstained" if result.abstained[i] else "right" if result.correct[i] else "wrong"
-            rows.append([run.name, _number(int(result.index[i])), answer,
-                         (down(float(result.radius[i]), 3), float(result.radius[i]))])
+            index, radius = int(result.index[i]), float(result.radius[i])
+            rows.append([run.name, Cell(f"{index:,}", index), answer, Cell(down(radius, 3), radius)])
     total = sum(run.result.images for run in runs)
-    table = sortable(f"{len(rows):,} of {total:,} images, evenly spaced by radius",
-                     ["run", "image", "answer", "radius"], rows, {1, 3})
+    table = Table.of(["run", "image", "answer", "radius"], rows, left=(0, 2)).to_html(
+        f"{len(rows):,} of {total:,} images, evenly spaced by radius")
     return element("section", element("details", element("summary", "Single images"), table), id="images")
 
 
-def _details(runs: Sequence[Run]) -> Markup:
-    """The settings of each run; of runs with the same ones, as many logs are, once."""
+def _details(runs: Sequence[PageRun]) -> Markup:
+    """Return the settings of each run; runs with the same ones, as many logs have, share them."""
     parts = []
-    for names, lines in grouped((run.name, joined(*_setting_lines(run))) for run in runs):
-        parts.append(element("details", element("summary", few(names)),
-                             element("div", element("table", lines), class_="wide", tabindex="0"), open=len(runs) == 1))
+    for names, facts in grouped((run.name, _fact_table(settings(run))) for run in runs):
+        parts.append(element("details", element("summary", few(names)), Markup(facts), open=len(runs) == 1))
     check = joined("Anyone who has a store can recompute its certificates: ", element("code", "smoothcert recertify "
                                                                                               "STORE"), ".")
     return element("section", element("h2", "What was certified, and with what"), *parts, element("p", check),
                    id="details")
 
 
-def _setting_lines(run: Run) -> list[Markup]:
-    return [element("tr", element("th", name, scope="row"), element("td", value)) for name, value in settings(run)]
+def _selftest(found: SelfTest | None, runs: Sequence[PageRun]) -> Markup:
+    """Return a section: verdict, date, what was tested and where, and every check; empty without a selftest."""
+    if found is None:
+        return Markup("")
+    words = (f"Of {found.date}. By chance alone a right installation gets a red check with probability at most "
+             f"{found.false_alarm:g}. The result is what its file says; it is not signed.")
+    facts = _fact_table([*found.settings.items(), *found.environment.items()])
+    heads = ["group", "check", "verdict", "measured", "allowed"]
+    rows = [[check.group, check.name, check.verdict, check.measured, check.allowed] for check in found.checks]
+    others = [element("li", element("strong", name), ": ", line) for name, line in untested(found, runs)]
+    return element(
+        "section", element("h2", "Selftest of the installation"), element("p", element("strong", found.summary)),
+        element("p", words), element("ul", *others) if others else "",
+        element("details", element("summary", "Checks, settings and versions"),
+                facts, Table.of(heads, rows, left=range(len(heads))).to_html("Checks"),
+                open=found.verdict == "red"),
+        class_="warn" if found.verdict == "red" or others else None, id="selftest")
 
 
-def _number(value: float) -> tuple[str, float]:
-    return (f"{value:,}" if isinstance(value, int) else f"{value:g}"), value
-
-
-def _percent(value: float) -> tuple[str, float]:
-    return percent(value), float(value)
+def _fact_table(facts: Sequence[tuple[str, str]]) -> Markup:
+    """Return (name, value) pairs, a line each."""
+    lines = [element("tr", element("th", name, scope="row"), element("td", value)) for name, value in facts]
+    return element("div", element("table", *lines), class_="wide", tabindex="0")
 
 
 def _own(name: str) -> Markup:
+    """Return a file of this package."""
     return Markup(resources.files("smoothcert.report.html").joinpath(name).read_text(encoding="utf-8"))
 
 
 def _plotly() -> Markup:
-    """Plotly's script, as its package brings it; the few characters that are no ASCII, all in expressions, as escapes:
-    one of them would double the memory that the whole page takes."""
+    """Return Plotly's script, as its package brings it, with escapes for the few characters that are no ASCII.
+
+    These all stand in expressions, and one of them would double the memory that the whole page takes.
+    """
     script = resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
     return Markup(re.sub("[\u0080-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", script))
+
+
+def check_page(file: Path) -> None:
+    """Raise InputError unless a file's name is that of a page."""
+    if file.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{file.name} must end in .html")
+
+
+def write_page(file: Path, page: str) -> None:
+    """Write a page whole; a character that is no text in a name (bytes that are no UTF-8) becomes a question mark."""
+    make_folder(file.parent)
+    write_whole(file, lambda temporary: temporary.write_bytes(page.encode("utf-8", "replace")))

@@ -11,9 +11,9 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from smoothcert.report.plots.drawing import Request
 from smoothcert.report.plots.style import COLOURS, FAINT, NAMED, handle, in_style, legend, look, marker, new_figure
+from smoothcert.results.base import check_same_data
 from smoothcert.results.certified import Result
 from smoothcert.results.figures import down, percent
-from smoothcert.results.same_data import check_same_data
 from smoothcert.results.studies import Pairs, Shares, TopShares, Wall, among, pairs, shares, top_shares, wall
 
 _DENSE = 5000

@@ -14,15 +14,14 @@ from smoothcert.errors import InputError, SmoothcertError
 from smoothcert.interop import Named, open_records
 from smoothcert.report.plots.kinds import KINDS, PlotConfig
 from smoothcert.report.plots.style import warn_above
-from smoothcert.results.attacked import Attack
+from smoothcert.results.attacks import Attack
+from smoothcert.results.base import check_records, why_not_side_by_side
 from smoothcert.results.certified import Result
-from smoothcert.results.compare import why_not_side_by_side
 from smoothcert.results.denoising import Estimates
 from smoothcert.results.distributional import Robustness
 from smoothcert.results.gallery import ImagesOf
-from smoothcert.results.present import check_records
+from smoothcert.results.gather import open_each
 from smoothcert.results.regions import Answers
-from smoothcert.results.several import opened_apart
 from smoothcert.results.studies import votes_of
 from smoothcert.store.store import Store
 
@@ -107,7 +106,7 @@ def open_request(kind: str, options: PlotConfig, **sources: Any) -> tuple[Reques
         found = take(open_records(one.path, radius_column=getattr(options, "radius_column", None)), one.name)
         return replace(found, group=one.group) if isinstance(found, Result | Attack) else found
 
-    opened, problems = opened_apart(options.stores, open_one, whole=options.most is not None)
+    opened, problems = open_each(options.stores, open_one, strict=options.most is not None)
     if problems and len(opened) < options.least:
         raise type(problems[0])("\n".join(map(str, problems)))
     share = KINDS[kind].share
@@ -131,7 +130,7 @@ TAKES: dict[str, Callable[[Store, str], Any]] = {
     "certified": lambda store, name: Result.of(store, name).in_norm("l2"),
     "certified or attack": lambda store, name: (
         Attack.of(store, name) if store.kind == "attack" else Result.of(store, name).in_norm("l2")),
-    "votes": lambda store, name: (Result.of(store, name), votes_of(store), store.identity["procedure"]["alpha"]),
+    "votes": lambda store, name: (Result.of(store, name), votes_of(store), store.identity.procedure.alpha),
     "robustness": Robustness.of,
 }
 """Functions of a store and its name that give what a kind shows of it, or raise where the store does not have it."""

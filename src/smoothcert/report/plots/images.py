@@ -12,8 +12,8 @@ from smoothcert.errors import InputError
 from smoothcert.report.plots.drawing import Request
 from smoothcert.report.plots.kinds import GalleryPlot, ImagePlot, PanelsPlot, ResolutionPlot
 from smoothcert.report.plots.style import COLOURS, INK, in_style, new_figure
+from smoothcert.results.base import check_records
 from smoothcert.results.gallery import Gallery, Panels, Resolution, gallery_of, noise_panels, resolution_study
-from smoothcert.results.present import check_records
 from smoothcert.results.regions import Regions, decision_regions
 from smoothcert.stats import ABSTAIN
 from smoothcert.store.recertify import noise_of
@@ -37,15 +37,15 @@ def gather_gallery(request: Request[GalleryPlot]) -> Gallery:
 def gather_panels(request: Request[PanelsPlot]) -> Panels:
     """Return one image of the store under noise of several sigma."""
     store, image, key = one_image(request)
-    sigmas = request.options.sigma or sorted({*_PANELS, store.identity["noise"]["sigma"]})
-    return noise_panels(image, sigmas, int(store.identity["seed"]), key)
+    sigmas = request.options.sigma or sorted({*_PANELS, store.identity.noise.sigma})
+    return noise_panels(image, sigmas, store.identity.seed, key)
 
 
 def gather_resolution(request: Request[ResolutionPlot]) -> Resolution:
     """Return one image of the store at several sizes, under noise of one sigma."""
     store, image, key = one_image(request)
-    sigma = request.options.sigma or store.identity["noise"]["sigma"]
-    return resolution_study(image, sigma, seed=int(store.identity["seed"]), key=key)
+    sigma = request.options.sigma or store.identity.noise.sigma
+    return resolution_study(image, sigma, seed=store.identity.seed, key=key)
 
 
 def gather_regions(request: Request[ImagePlot]) -> Regions:
@@ -54,7 +54,7 @@ def gather_regions(request: Request[ImagePlot]) -> Regions:
         raise InputError("regions asks the base classifier: give answers_of, a function of the store that gives it")
     store, image, key = one_image(request)
     found = decision_regions(request.answers_of(store), image, noise_of(store), store.num_classes,
-                             seed=int(store.identity["seed"]), key=key)
+                             seed=store.identity.seed, key=key)
     row = np.flatnonzero(store.column("index") == key)
     radius = float(store.column("radius")[row[0]]) if len(row) and store.kind == "certify" else 0.0
     return replace(found, radius=radius, class_names=tuple(request.images(store).class_names))

@@ -14,8 +14,7 @@ from smoothcert.errors import InputError
 from smoothcert.report.plots.drawing import Request
 from smoothcert.report.plots.kinds import BoundsPlot, CurvesPlot, ProjectionPlot
 from smoothcert.report.plots.style import COLOURS, INK, handle, in_style, legend, look, marker, new_figure, save
-from smoothcert.results.attacked import Attack
-from smoothcert.results.attacks import axis_of, empirical_curve, norm_of
+from smoothcert.results.attacks import Attack, axis_of, empirical_curve, norm_of
 from smoothcert.results.certified import Result
 from smoothcert.results.curves import (
     BoundPanel,
@@ -145,7 +144,7 @@ def accuracies_under_attack(attack: Attack, rho: float = 0.05) -> list[Observed]
     store = attack.store
     if axis_of(store) != "eps":
         raise InputError(f"{store.folder} attacked each image at multiples of its own radius: it has no curve over eps")
-    copies, images, found = store.identity["attack"]["m"], len(np.unique(store.column("index"))), []
+    copies, images, found = store.identity.attack.m, len(np.unique(store.column("index"))), []
     for m in copies:
         curve = empirical_curve(store, m=m)
         right = np.rint(curve.accuracy * images).astype(np.int64)

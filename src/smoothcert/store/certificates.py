@@ -1,11 +1,12 @@
-"""Whether two stores speak of the same classifier and images, by their identities; no torch."""
+"""Checks that a certify store holds the certificates which another run needs."""
 
 from typing import Any
 
 import numpy as np
 
 from smoothcert.errors import StoreError
-from smoothcert.store.sameness import differences, without_unrecorded
+from smoothcert.store.comparison import differences, without_unrecorded
+from smoothcert.store.identity import Identity
 from smoothcert.store.store import Store
 
 
@@ -16,7 +17,7 @@ def check_certified(store: Store, wanted: str) -> None:
                          f"of a `smoothcert certify` run")
 
 
-def check_certificates(store: Store, identity: dict[str, Any], indices: np.ndarray, wanted: str) -> None:
+def check_certificates(store: Store, identity: Identity, indices: np.ndarray, wanted: str) -> None:
     """Raise StoreError unless `store` holds certificates of the smoothed classifier and the images of a run.
 
     Args:
@@ -26,7 +27,7 @@ def check_certificates(store: Store, identity: dict[str, Any], indices: np.ndarr
     check_certified(store, wanted)
     if not store.complete:
         raise StoreError(f"{store.folder} is not complete: finish its run first (the same command resumes it)")
-    found = without_unrecorded(differences(_shared(store.identity), _shared(identity)), store.identity)
+    found = without_unrecorded(differences(_shared(store.identity), _shared(identity)), store.identity.raw)
     if found:
         raise StoreError(f"{store.folder} holds certificates of something else, so {wanted} cannot use it:\n"
                          + "\n".join(f"  - {name}: there {there!r}, here {here!r}"
@@ -36,8 +37,8 @@ def check_certificates(store: Store, identity: dict[str, Any], indices: np.ndarr
                          f"(image {missing[0]} is the first), so {wanted} cannot use it: certify the same images")
 
 
-def _shared(identity: dict[str, Any]) -> dict[str, Any]:
-    """What of an identity says of which classifier and which kind of images it is."""
-    data = {name: identity["data"][name] for name in ("name", "split", "shape")}
-    return {"model": identity["model"], "num_classes": identity["num_classes"],
-            "noise": {"sigma": identity["noise"]["sigma"]}, "data": data}
+def _shared(identity: Identity) -> dict[str, Any]:
+    """Return what an identity says of the classifier and of the images, with which certificates can be compared."""
+    data = {name: identity.data.raw.get(name) for name in ("name", "split", "shape")}
+    return {"model": identity.model.raw, "num_classes": identity.num_classes,
+            "noise": {"sigma": identity.noise.sigma}, "data": data}

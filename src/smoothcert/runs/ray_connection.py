@@ -22,8 +22,9 @@ _MODE = "RAY_AUTH_MODE"
 
 
 @contextmanager
-def joined(address: str) -> Iterator[Any]:
-    """Ray, connected to a cluster: `auto` is the one that runs already, else, as `local`, one of this machine.
+def join_cluster(address: str) -> Iterator[Any]:
+    """Connect Ray to a cluster, and yield Ray: `auto` is the one that runs already, else, as `local`, one of this
+    machine.
 
     Raises:
         MissingExtraError: no Ray. InputError: no such cluster, or one that refuses our token.
@@ -61,7 +62,7 @@ def _connect(ray: Any, address: str) -> None:
         ray.init(address, **quiet)
     except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         if _has_tokens(ray) and isinstance(error, ray.exceptions.AuthenticationError):
-            raise InputError(f"cluster: {address} asks for its token, but {_told_of_token()}") from None
+            raise InputError(f"cluster: {address} asks for its token, but {_describe_token()}") from None
         raise InputError(f"cluster: cannot join {address}: {error}\nGive the address of a running Ray cluster "
                          f"(HOST:PORT of its head, or ray://HOST:10001 from outside, with its token in "
                          f"~/.ray/auth_token where it has one), auto or local") from None
@@ -152,7 +153,7 @@ def _token() -> tuple[bool, str]:
         return False, str(path)
 
 
-def _told_of_token() -> str:
+def _describe_token() -> str:
     """Which token was shown, or where none was found, and how to come by the right one."""
     found, place = _token()
     if not found:

@@ -34,11 +34,6 @@ def unrecorded(stored: dict[str, Any]) -> list[str]:
     return [] if any(name in model for name in _RECORDED) else list(_RECORDED)
 
 
-def is_unproved(identity: dict[str, Any]) -> bool:
-    """Tell whether a model is known by its answers to fixed inputs alone, so that it could change unnoticed."""
-    return (identity.get("model") or {}).get("by") == "probe"
-
-
 def is_vouched_for(stored: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """Tell whether a run goes on with a store whose model was known by its answers, now under a name that the caller
     gives it; what is known of the model has to agree."""

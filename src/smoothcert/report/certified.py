@@ -1,0 +1,171 @@
+"""Pages of certified accuracy, of single runs and of two compared. Every figure is rounded down, never up."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from smoothcert.report.tables import Cell, Column, Page, Row, Table, write
+from smoothcert.results.best import BestRuns, CertifiedRuns, best_method
+from smoothcert.results.certified import Result
+from smoothcert.results.compare import Comparison, Difference
+from smoothcert.results.figures import alpha_words, down, percent, radius_words, sigma_words
+from smoothcert.stats import CertifiedAccuracy
+from smoothcert.store.names import few
+
+BOUNDS = (
+    ("accuracy", "certified accuracy"),
+    ("test_set", "this test set, at least"),
+    ("bernstein", "this test set, Bernstein"),
+    ("population", "new images, at least"),
+    ("all_radii", "this test set, all radii at once"),
+)
+"""What is printed at each radius: fields of `smoothcert.stats.CertifiedAccuracy`, and their names."""
+
+
+def certified_page(runs: CertifiedRuns, style: str) -> Page:
+    """Return certified accuracy with its bounds: in text a table for each run, else one table of all."""
+    heads = [radius_words(radius, runs.results[0].norm) for radius in runs.radii]
+    norm = "" if runs.results[0].norm == "l2" else "l_inf radii, of the ball inside the l2 ball. "
+    best = "* best at this radius. " if any(stars.any() for stars in runs.stars) else ""
+    legend = (f"{norm}{best}Percent, rounded down; certified accuracy = right class and radius >= r. Lower bounds hold "
+              f"with probability {1 - runs.rho:g} at one radius chosen beforehand; ACR = average certified radius.")
+    tables = {"text": _text_tables, "markdown": _markdown_tables, "latex": _latex_tables}[style](runs, heads)
+    return Page(tables, runs.warning, runs.notes, legend)
+
+
+def _text_tables(runs: CertifiedRuns, heads: list[str]) -> list[Table]:
+    """Return a table for each run, an overview of several, and one for each envelope."""
+    tables = [Table.of(["radius", *heads], _bound_rows(result, at), above=_facts(result))
+              for result, at in zip(runs.results, runs.at, strict=True)]
+    if len(runs.results) > 1:
+        rows: list[Row] = [
+            [result.name, sigma_words(result.sigma), _acr(result), *_accuracy_cells(result, at, stars)]
+            for result, at, stars in zip(runs.results, runs.at, runs.stars, strict=True)]
+        rows += [[f"best sigma of {one.group}" if one.group else "best sigma", "", "", *one.sigma]
+                 for one in runs.envelopes]
+        if len(runs.envelopes) > 1:
+            rows.append(["best method", "", "", *best_method(runs.envelopes)])
+        columns = ["run", "sigma", "ACR", *(Column(head, starred=True) for head in heads)]
+        tables.append(Table.of(columns, rows, above=["certified accuracy; ACR beside it"]))
+    count = len(runs.results)
+    tables += [Table.of(["radius", *heads], _envelope_rows(one), above=[
+        f"{one.name}: the best of {few(one.runs)} at each radius; bounds at rho = {runs.rho:g} / {count} runs"])
+        for one in runs.shown_envelopes]
+    return tables
+
+
+def _markdown_tables(runs: CertifiedRuns, heads: list[str]) -> list[Table]:
+    """Return one table with a row for each run and bound."""
+    rows: list[Row] = []
+    for result, at, stars in zip(runs.results, runs.at, runs.stars, strict=True):
+        facts = [result.name, str(result.images), sigma_words(result.sigma), _method(result), alpha_words(result.alpha),
+                 _acr(result), f"{percent(result.abstained.mean())}%"]
+        rows += _under_facts(facts, _bound_rows(result, at, stars))
+    for one in runs.shown_envelopes:
+        rows += _under_facts([one.name, *[""] * 6], _envelope_rows(one))
+    return [Table.of(["run", "images", "sigma", "method", "alpha", "ACR", "abstained", "%", *heads], rows)]
+
+
+def _latex_tables(runs: CertifiedRuns, heads: list[str]) -> list[Table]:
+    """Return one table of certified accuracy and its exact bound on this test set."""
+    rows: list[Row] = []
+    for result, at, stars in zip(runs.results, runs.at, runs.stars, strict=True):
+        facts = [result.name, sigma_words(result.sigma), _acr(result), percent(result.abstained.mean())]
+        rows += _under_facts(facts, _bound_rows(result, at, stars)[:2])
+    for one in runs.shown_envelopes:
+        rows += _under_facts([one.name, "", "", ""], _envelope_rows(one)[:2])
+    columns = ["run", Column("sigma", latex=r"$\sigma$"), "ACR", Column("abst. (%)", latex=r"abst.\ (\%)"), "", *heads]
+    return [Table.of(columns, rows, left=(0, 4))]
+
+
+def _under_facts(facts: Sequence[str], rows: Sequence[Row]) -> list[Row]:
+    """Return rows behind facts that stand in the first of them alone."""
+    return [[*(facts if number == 0 else [""] * len(facts)), *row] for number, row in enumerate(rows)]
+
+
+def _bound_rows(result: Result, at: CertifiedAccuracy, stars: np.ndarray | None = None) -> list[Row]:
+    """Return the rows of `BOUNDS` in percent; a dash is a radius that the run could not have proved."""
+    rows: list[Row] = [[BOUNDS[0][1], *_accuracy_cells(result, at, stars)]]
+    rows += [[words, *("-" if result.is_out_of_reach(radius) else percent(value)
+                       for radius, value in zip(at.radii, getattr(at, name), strict=True))]
+             for name, words in BOUNDS[1:]]
+    return rows
+
+
+def _accuracy_cells(result: Result, at: CertifiedAccuracy, stars: np.ndarray | None) -> list[Cell]:
+    """Return certified accuracy in percent, with a mark where more samples could raise it."""
+    marks = ["" if result.is_decided(radius) else ">=" for radius in at.radii]
+    return [Cell("-" if result.is_out_of_reach(radius) else mark + percent(value),
+                 best=stars is not None and bool(stars[k]))
+            for k, (radius, value, mark) in enumerate(zip(at.radii, at.accuracy, marks, strict=True))]
+
+
+def _envelope_rows(one: BestRuns) -> list[list[str]]:
+    return [[words, *map(percent, one.values[field])] for field, words in BOUNDS]
+
+
+def _facts(result: Result) -> list[str]:
+    samples = "?"
+    if result.n:
+        samples = f"<= {result.n:,}" if result.setting.get("procedure", {}).get("n_max") else f"{result.n:,}"
+    unfinished = "" if result.complete else "  (UNFINISHED: the run has images left)"
+    lines = [f"{result.name}: {result.images} images, sigma {sigma_words(result.sigma)}, {_method(result)}, "
+             f"alpha {alpha_words(result.alpha)}, n {samples}{unfinished}",
+             f"ACR {_acr(result)}, abstained {percent(result.abstained.mean())}%"]
+    if result.is_lower_bound:
+        where = f"decided at radius {', '.join(f'{r:g}' for r in result.decided)}" if result.decided else "undecided"
+        lines.append(f"sequential, {where}; the curve elsewhere and the ACR are a lower bound")
+    return lines
+
+
+def _method(result: Result) -> str:
+    method = result.method or "method ?"
+    return method if result.margin is None else f"{method} with margin {result.margin:g}"
+
+
+def _acr(result: Result) -> str:
+    return (">= " if result.is_lower_bound else "") + down(result.acr, 3 if result.norm == "l2" else 5)
+
+
+_HEADS = ("radius", "first", "second", "first only", "second only", "first - second", "interval")
+
+
+def render_comparison(comparison: Comparison, style: str) -> str:
+    """Return two runs side by side in one of `FORMATS`."""
+    return write(lambda style: _comparison_page(comparison), comparison.rows, style)
+
+
+def _comparison_page(comparison: Comparison) -> Page:
+    (one, two), (left_one, left_two) = comparison.names, comparison.left_out
+    left_out = f" ({left_one} of the first and {left_two} of the second are left out)" if left_one or left_two else ""
+    above = [f"{one} (first) against {two} (second): {comparison.images} images that both have{left_out}"]
+    certified = ""
+    if comparison.acr is not None:
+        certified = " and certified at the radius"
+        error = "" if comparison.acr_error is None else f" (standard error {comparison.acr_error:.3f}, an estimate)"
+        first, second = comparison.acr
+        above.append(f"ACR {down(first, 3)} and {down(second, 3)}: difference {first - second:+.3f}{error}")
+    undecided = (">=: a run stopped before this radius was decided, so its claims, and the difference, may be too few. "
+                 if any(one.lower_bound for one in comparison.differences) else "")
+    legend = (f"Percent of the shared images; first only, second only: images that just one of them has right"
+              f"{certified}. {undecided}The interval holds the difference on new images with probability "
+              f"{1 - comparison.rho:g} at one radius chosen beforehand.")
+    rows = [_comparison_row(one, comparison.norm) for one in comparison.differences]
+    above += [f"note: {note}" for note in comparison.notes]
+    return Page([Table.of(_HEADS, rows, above)], legend=legend)
+
+
+def _comparison_row(one: Difference, norm: str) -> list[str]:
+    radius = "predicted" if one.radius is None else radius_words(one.radius, norm)
+    if all(one.out_of_reach):
+        return [radius, *["-"] * (len(_HEADS) - 1)]
+    mark = ">=" if one.lower_bound else ""
+    shares = ("-" if out else mark + percent(value)
+              for value, out in zip((one.first, one.second), one.out_of_reach, strict=True))
+    return [radius, *shares, str(one.only_first), str(one.only_second), f"{100 * one.value:+.1f}",
+            f"[{_outward(one.low, math.floor)}, {_outward(one.high, math.ceil)}]"]
+
+
+def _outward(value: float, step: Callable[[float], int]) -> str:
+    return f"{step(1000 * value) / 10:+.1f}"
