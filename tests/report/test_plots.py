@@ -50,6 +50,7 @@ from smoothcert.results.studies import (
 )
 from smoothcert.runs.reopen import stored_data
 from smoothcert.stats import clopper_pearson, cohen_radius
+from smoothcert.store.identity import Identity
 from smoothcert.store.records import Record, Tally
 from smoothcert.store.store import read_store, write_store
 from stores import DIGITS, attacked, made
@@ -360,17 +361,20 @@ def test_the_gallery_is_sorted_and_shows_the_runs_own_noise(stores):
     assert not gallery.lossy
 
 
+def of_data(store, **changes) -> Identity:
+    return Identity.parse({**store.identity.raw, "data": {**store.identity.data.raw, **changes}})
+
+
 def test_other_data_than_the_stores_are_refused(stores, tmp_path):
     store = read_store(stores[0])
     assert stored_data(store).fingerprint(np.arange(60)) == store.identity["data"]["sha256"]
-    changed = replace(store, identity={**store.identity, "data": {**store.identity["data"], "sha256": "0" * 64}})
+    changed = replace(store, identity=of_data(store, sha256="0" * 64))
     with pytest.raises(InputError, match="SHA-256"):
         stored_data(changed)
     with pytest.raises(InputError, match="other labels"):
-        stored_data(replace(store, identity={**store.identity, "data": {**store.identity["data"], "split": "train"}}))
-    elsewhere = {**store.identity, "data": {**store.identity["data"], "name": "parquet:x"}}
+        stored_data(replace(store, identity=of_data(store, split="train")))
     with pytest.raises(InputError, match="give --data"):
-        stored_data(replace(store, identity=elsewhere))
+        stored_data(replace(store, identity=of_data(store, name="parquet:x")))
 
 
 def test_panels_share_their_noise_and_pooling_divides_sigma():

@@ -83,7 +83,7 @@ def test_what_is_said_of_many_t_certificates_rests_on_2_alpha(tmp_path):
     assert np.array_equal(boards[0].envelopes[0].values["test_set"], boards[1].envelopes[0].values["test_set"])
     assert "run, b: t-certify is proved at 2 alpha" in " ".join(boards[0].notes)
     store, attack = open_records(made(tmp_path / "s", right=3)), open_records(attacked(tmp_path / "attack", count=60))
-    told = {**store.identity, "procedure": {**store.identity["procedure"], "method": "t-certify"}}
+    told = store.identity.replace(procedure={**store.identity.procedure.raw, "method": "t-certify"})
     once, twice = (violations(attack, one) for one in (store, replace(store, identity=told)))
     assert twice.expected - once.expected == pytest.approx(60 * 0.001 * 2)
 

@@ -22,6 +22,7 @@ from smoothcert.report.plots.denoising import draw_failures
 from smoothcert.results.denoising import Estimates, contraction_and_slide, denoise_copies, failures_of
 from smoothcert.results.gallery import noisy_copies
 from smoothcert.results.regions import linear_margins
+from smoothcert.store.identity import Identity
 from smoothcert.store.store import read_store
 from stores import DIGITS, made
 
@@ -229,7 +230,7 @@ def test_radii_that_are_lower_bounds_are_not_compared(tmp_path, home):
     procedure = {"design": "radii", "method": "cohen", "alpha": 0.001, "n0": 100, "n_max": 1000, "radii": [0.25],
                  "margin": None}
     store = read_store(home / "pi")
-    bounded = replace(store, identity={**store.identity, "procedure": procedure})
+    bounded = replace(store, identity=Identity.parse({**store.identity.raw, "procedure": procedure}))
     with pytest.raises(InputError, match="lower bounds"):
         failures_of((read_store(home / "h"), "h"), (bounded, "pi"), images_of, None, 5)
 

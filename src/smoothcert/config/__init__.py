@@ -1,1 +1,1 @@
-"""What the options of all verbs share: one field an option, checked together. Each verb's own class is in its room."""
+"""The base of all options: one field an option, all checked together. Each verb's own class is in its room."""

@@ -1,4 +1,4 @@
-"""The base of all options: checking, YAML files, and what most runs share."""
+"""The base classes of all options, their checking, and the YAML files that can hold them."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -29,7 +29,7 @@ class Config(BaseModel):
 
     @classmethod
     def checked(cls, values: dict[str, Any], source: str = "the options") -> Self:
-        """As the constructor, but problems come as one ConfigError."""
+        """Construct the options, and raise all problems as one ConfigError."""
         try:
             return cls(**values)
         except ValidationError as error:
@@ -52,7 +52,7 @@ class Config(BaseModel):
 
 
 class DataConfig(Config):
-    """How images are found and made ready."""
+    """Options of runs that read images: where the data lie, and how images are made ready."""
 
     data_dir: Local | None = Field(None, description="folder with the data sets' parquet files "
                                                     "(or set the environment variable SMOOTHCERT_DATA_DIR)")
@@ -68,14 +68,14 @@ class DataConfig(Config):
 
 
 class MachineConfig(Config):
-    """What the run may use; never part of its results."""
+    """Options of what a run may use; they are never part of its results."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where networks run: auto, cpu or cuda")
     threads: Count | None = Field(None, description="processor threads for torch (default: all)")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, with dashes in its keys as underscores; safe-loaded."""
+    """Return the mapping in a YAML file, with dashes in its keys as underscores. The file is safe-loaded."""
     try:
         content = from_yaml(bounded_bytes(Path(path), YAML_BYTES).decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

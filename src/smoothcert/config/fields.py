@@ -1,4 +1,4 @@
-"""Kinds of values that options take, checked as they are read."""
+"""The kinds of values that options take, each checked as it is read."""
 
 import math
 import re
@@ -20,12 +20,12 @@ _FRACTION = re.compile(f"{_DECIMAL}/{_DECIMAL}")
 
 
 def _split(value: Any) -> Any:
-    """'1,2,3' -> ['1', '2', '3'], so that lists can be given on a command line."""
+    """Split '1,2,3' into ['1', '2', '3'], so that lists can be given on a command line."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def _pairs(value: Any) -> Any:
-    """['key=value', ...] -> {'key': value}, values read as YAML."""
+    """Turn ['key=value', ...] into {'key': value}, with values read as YAML."""
     if not isinstance(value, list | tuple):
         return value
     pairs = [str(item).partition("=") for item in value]
@@ -37,13 +37,8 @@ def _pairs(value: Any) -> Any:
         raise ValueError(f"give KEY=VALUE with a YAML value, got {list(value)}: {error}") from None
 
 
-def _read_real(value: Any) -> Any:
-    """'64/255' -> the float, so that numbers can be written as fractions."""
-    return real_number(value) if isinstance(value, str) else value
-
-
 def _read_fractions(value: Any) -> Any:
-    """An option's value, whose type nobody knows here, with the fractions in it as floats."""
+    """Return an option's value, whose type is not known here, with the fractions in it as floats."""
     if isinstance(value, dict):
         return {key: _read_fractions(part) for key, part in value.items()}
     if isinstance(value, list):
@@ -52,38 +47,34 @@ def _read_fractions(value: Any) -> Any:
 
 
 def _one(value: Any) -> Any:
-    """A single number, as a configuration file may have it, as a list of one."""
+    """Return a single number, as a configuration file may have it, as a list of one."""
     return (value,) if isinstance(value, int | float) else value
 
 
-def _ascending(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def _check_ascending(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if not values or any(after <= before for before, after in pairwise(values)):
-        raise ValueError(f"give one or more numbers in ascending order, got {_shown(values)}")
+        raise ValueError(f"give one or more numbers in ascending order, got {_join(values)}")
     return values
 
 
-def _above_zero(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def _check_above_zero(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if not all(0 < value < math.inf for value in values):
-        raise ValueError(f"all must be finite numbers above 0, got {_shown(values)}")
-    return _ascending(values)
+        raise ValueError(f"all must be finite numbers above 0, got {_join(values)}")
+    return _check_ascending(values)
 
 
-def _at_least_zero(values: tuple[float, ...]) -> tuple[float, ...]:
+def _check_at_least_zero(values: tuple[float, ...]) -> tuple[float, ...]:
     if not values or not all(0 <= value < math.inf for value in values):
-        raise ValueError(f"all must be finite numbers of at least 0, got {_shown(values)}")
+        raise ValueError(f"all must be finite numbers of at least 0, got {_join(values)}")
     return values
 
 
-def _costs(values: tuple[float, ...]) -> tuple[float, ...]:
-    return _ascending(_at_least_zero(values))
-
-
-def _shown(values: tuple[Any, ...]) -> str:
+def _join(values: tuple[Any, ...]) -> str:
     return ",".join(f"{value:g}" for value in values) or "nothing"
 
 
-def _known(kind: str, home: str, registry: str) -> AfterValidator:
-    """A check that a name is registered; the registry is imported only when a name has to be checked."""
+def _registered(kind: str, home: str, registry: str) -> AfterValidator:
+    """Return a check that a name is registered; the registry is imported only when a name has to be checked."""
 
     def check(name: str) -> str:
         import importlib
@@ -99,10 +90,6 @@ def _local(value: Any) -> Any:
     return local_path(value) if isinstance(value, str | Path) else value
 
 
-def _place(value: Any) -> Any:
-    return place(value) if isinstance(value, str) else value
-
-
 def _class_names(value: Any) -> Any:
     from smoothcert.classes import read_class_names  # brings NumPy, which --help does without
 
@@ -114,8 +101,10 @@ def _class_names(value: Any) -> Any:
 
 ClassNames = Annotated[tuple[str, ...], BeforeValidator(_class_names)]
 Local = Annotated[Path, BeforeValidator(_local)]
-Stored = Annotated[Path | InstanceOf[RemotePath], BeforeValidator(_place)]
-Real = Annotated[float, BeforeValidator(_read_real)]
+Stored = Annotated[Path | InstanceOf[RemotePath],
+                   BeforeValidator(lambda value: place(value) if isinstance(value, str) else value)]
+Real = Annotated[float, BeforeValidator(lambda value: real_number(value) if isinstance(value, str) else value)]
+"""A number, which may be written as a fraction such as 64/255."""
 Sigma = Annotated[Real, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[Real, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[Real, Field(gt=0, lt=1)]
@@ -124,19 +113,21 @@ Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Options = Annotated[dict[str, Any], BeforeValidator(_pairs), AfterValidator(_read_fractions)]
 Floats = Annotated[tuple[Real, ...], BeforeValidator(_split)]
-Radii = Annotated[Floats, BeforeValidator(_one), AfterValidator(_at_least_zero)]
+Radii = Annotated[Floats, BeforeValidator(_one), AfterValidator(_check_at_least_zero)]
 Ints = Annotated[tuple[Whole, ...], BeforeValidator(_split)]
-Sizes = Annotated[Floats, BeforeValidator(_one), AfterValidator(_above_zero)]
-Counts = Annotated[Ints, BeforeValidator(_one), AfterValidator(_above_zero)]
-Wholes = Annotated[Ints, BeforeValidator(_one), AfterValidator(_ascending)]
-Costs = Annotated[Floats, BeforeValidator(_one), AfterValidator(_costs)]
+Sizes = Annotated[Floats, BeforeValidator(_one), AfterValidator(_check_above_zero)]
+Counts = Annotated[Ints, BeforeValidator(_one), AfterValidator(_check_above_zero)]
+Wholes = Annotated[Ints, BeforeValidator(_one), AfterValidator(_check_ascending)]
+Costs = Annotated[Floats, BeforeValidator(_one), AfterValidator(_check_at_least_zero),
+                  AfterValidator(_check_ascending)]
 Seed = Annotated[int, AfterValidator(check_seed)]
-Method = Annotated[str, _known("method", "smoothcert.stats", "METHODS")]
-NoiseKind = Annotated[str, _known("noise", "smoothcert.noise", "NOISES")]
-Engine = Annotated[str, _known("engine", "smoothcert.smoothing.sampling", "ENGINE_NAMES")]
+Method = Annotated[str, _registered("method", "smoothcert.stats", "METHODS")]
+NoiseKind = Annotated[str, _registered("noise", "smoothcert.noise", "NOISES")]
+Engine = Annotated[str, _registered("engine", "smoothcert.smoothing.sampling", "ENGINE_NAMES")]
 Sigmas = Annotated[tuple[Sigma, ...], BeforeValidator(_split), BeforeValidator(_one)]
 Probabilities = Annotated[tuple[Probability, ...], BeforeValidator(_split), BeforeValidator(_one)]
 Samples = Annotated[int, Field(ge=1, le=10**10)]
 SampleSizes = Annotated[tuple[Samples, ...], BeforeValidator(_split), BeforeValidator(_one)]
-Looks = Annotated[tuple[Samples, ...], BeforeValidator(_split), BeforeValidator(_one), AfterValidator(_above_zero)]
-ObjectiveName = Annotated[str, _known("objective", "smoothcert.objectives", "OBJECTIVES")]
+Looks = Annotated[tuple[Samples, ...], BeforeValidator(_split), BeforeValidator(_one),
+                  AfterValidator(_check_above_zero)]
+ObjectiveName = Annotated[str, _registered("objective", "smoothcert.objectives", "OBJECTIVES")]

@@ -1,4 +1,4 @@
-"""Options of the runs that sample."""
+"""Options that the runs over a model's images share."""
 
 from typing import Literal, Self
 
@@ -21,7 +21,7 @@ from smoothcert.config.fields import (
 
 
 class RunConfig(DataConfig, MachineConfig):
-    """What all of them share: which model, images and noise, and which store."""
+    """Options of every run over a model's images: which model, images and noise, and which store."""
 
     data: str | None = Field(None, description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH "
                                                "(default: the model's training data, else digits)")
@@ -29,8 +29,8 @@ class RunConfig(DataConfig, MachineConfig):
                                    "FILE.onnx, hf:NAME, timm:NAME or torchvision:NAME",
                        json_schema_extra={"argument": "MODEL"})
     weights: Literal["best", "last"] = Field("best", description="which weights of a model directory: best or last")
-    model_id: str | None = Field(None, description="name that identifies a model which is no network and no file, "
-                                                   "so that its run can be resumed")
+    model_id: str | None = Field(None, description="name for a model that is neither a network nor a file, so that "
+                                                   "its run can be resumed")
     output: str | None = Field(None, description="name or position of the model's output that holds the logits, where "
                                                  "several could (default: the only one that can)")
     trust: bool = Field(False, description="run the code that a model directory or a .pt2 file brings")
@@ -67,7 +67,7 @@ class RunConfig(DataConfig, MachineConfig):
 
     @property
     def processes(self) -> int:
-        """Of this machine."""
+        """The processes of this machine that work on the run."""
         return self.workers or 1
 
     @model_validator(mode="after")
@@ -86,7 +86,7 @@ class RunConfig(DataConfig, MachineConfig):
 
 
 class ComputeConfig(Config):
-    """How votes are computed."""
+    """Options of how votes are computed."""
 
     batch_size: Count | None = Field(None, description="samples per forward pass; never changes results in float32 "
                                                        "(default: fits the cache)")
@@ -104,8 +104,8 @@ class ComputeConfig(Config):
 
 
 class SamplingConfig(RunConfig, ComputeConfig):
-    """What the runs that count votes share."""
+    """Options of every run that counts votes."""
 
 
 ATTACKED = ("eps", "times", "m", "steps")
-"""What tells the attacks of a store apart: its size, `eps` or `times`, and the others."""
+"""The options that tell the attacks of a store apart: the size, `eps` or `times`, and the others."""

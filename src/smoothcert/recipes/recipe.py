@@ -25,8 +25,14 @@ Options = dict[str, Any]
 
 @dataclass(frozen=True)
 class Verb:
-    """What a step can do: its class of `smoothcert.runs.config`, the function that runs it (module:name), what it
-    leaves (a file whose `complete` says that it has finished), and whether it measures something."""
+    """A verb that a step can run.
+
+    Attributes:
+        config, function: its configuration class and the function that runs it, as module:name in this package, so that
+            nothing is imported before it is needed.
+        leaves: a file whose `complete` says that a run has finished.
+        measures: whether it leaves a store with figures.
+    """
 
     config: str
     function: str
@@ -34,20 +40,24 @@ class Verb:
     measures: bool = True
 
     def configuration(self) -> type[Config]:
-        return getattr(importlib.import_module("smoothcert.runs.config"), self.config)
+        return _load(self.config)
 
     def run(self, config: Config, progress: Any) -> None:
-        module, _, name = self.function.partition(":")
-        getattr(importlib.import_module(module), name)(config, progress)
+        _load(self.function)(config, progress)
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(f"smoothcert.{module}"), name)
 
 
 VERBS = {
-    "train": Verb("TrainConfig", "smoothcert.training.train:train", leaves="model.json", measures=False),
-    "certify": Verb("CertifyConfig", "smoothcert.runs.certify:certify"),
-    "predict": Verb("PredictConfig", "smoothcert.runs.certify:predict"),
-    "attack": Verb("AttackConfig", "smoothcert.runs.attack:attack"),
-    "distributional": Verb("DistributionalConfig", "smoothcert.runs.distributional:distributional"),
-    "recertify": Verb("RecertifyConfig", "smoothcert.recipes.run:recertify_step"),
+    "train": Verb("training.options:TrainConfig", "training.train:train", leaves="model.json", measures=False),
+    "certify": Verb("runs.options:CertifyConfig", "runs.certify:certify"),
+    "predict": Verb("runs.options:PredictConfig", "runs.certify:predict"),
+    "attack": Verb("runs.attack_options:AttackConfig", "runs.attack:attack"),
+    "distributional": Verb("runs.distributional_options:DistributionalConfig", "runs.distributional:distributional"),
+    "recertify": Verb("recipes.options:RecertifyConfig", "recipes.run:recertify_step"),
 }
 MACHINE = ("out", "data_dir", "device", "threads", "workers", "cluster")
 """Options that the command line gives to every step that takes them; never a recipe's."""

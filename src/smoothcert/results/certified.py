@@ -103,7 +103,7 @@ class Result(StoreResult):
         return cls(one_line(name or name_of(store.folder)), store.column("index"), np.asarray(radius),
                    prediction == label, prediction < 0, store.identity.noise.sigma, procedure["alpha"],
                    method and one_line(method), procedure.get("n") or procedure["n_max"], procedure["margin"], decided,
-                   setting_of(store.identity.replaced(procedure=procedure)), store.complete, label,
+                   setting_of(store.identity.replace(procedure=procedure)), store.complete, label,
                    norm=store.identity.norm or "l2", printed=store.identity.printed,
                    notes=tuple(map(one_line, store.provenance.notes)), classes=store.class_names,
                    path=str(store.folder) if path is None else path)

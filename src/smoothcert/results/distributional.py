@@ -19,7 +19,7 @@ from smoothcert.distributional.moments import LossMoments, certificate_from_mome
 from smoothcert.errors import EmptyStoreError
 from smoothcert.results.base import Measured, Points, StoreResult, check_records, unseen_classes
 from smoothcert.runs.counts import errors_in
-from smoothcert.runs.distributional_settings import Setting, standing_of
+from smoothcert.runs.distributional_settings import AscentSetting, find_standing
 from smoothcert.store.names import name_of
 from smoothcert.store.store import Store
 
@@ -77,7 +77,7 @@ class Robustness(StoreResult):
             StoreError: a store of another kind, counts that are not fit (see `errors_in`), or no image is done.
         """
         check_records(store)
-        level = store.identity.procedure.alpha if alpha is None else check_probability("alpha", alpha)
+        level = store.identity.procedure.raw["alpha"] if alpha is None else check_probability("alpha", alpha)
         run, name = store.identity.distributional_or_none, one_line(name or name_of(store.folder))
         rho = RHO if store.provenance.rho is None else tuple(store.provenance.rho)
         if run is None or run.loss == "0-1":
@@ -176,29 +176,29 @@ class _Records:
         return unseen_classes(self.store.column("label")[self._kept], self.store.class_names,
                               self.store.column("index")[self._kept])
 
-    def rows(self, setting: Setting) -> np.ndarray:
+    def rows(self, setting: AscentSetting) -> np.ndarray:
         """Return (M,) bool: the records of a setting, which come in the order of the images."""
         same = np.isnan(self._gamma) if setting.gamma is None else self._gamma == setting.gamma
         return self._kept & (self._form == setting.form) & same
 
-    def values(self, setting: Setting, name: str) -> np.ndarray:
+    def values(self, setting: AscentSetting, name: str) -> np.ndarray:
         return self.store.column(name)[self.rows(setting)]
 
-    def moments(self, setting: Setting, n: int) -> LossMoments:
+    def moments(self, setting: AscentSetting, n: int) -> LossMoments:
         return LossMoments(n, self.values(setting, "mean"), self.values(setting, "variance"))
 
     def certificate(self, alpha: float) -> ClosedCertificate | None:
         ceiling = self.run.ceiling
         if ceiling is None:
             return None
-        moments = self.moments(Setting("outside", None), self.store.identity.procedure.raw["n"])
+        moments = self.moments(AscentSetting("outside", None), self.store.identity.procedure.raw["n"])
         return certificate_from_moments(moments, self.sigma, ceiling, alpha)
 
     def bound(self, form: str, alpha: float) -> SurrogateBound:
         """Return the bound over the gammas that were named for it."""
-        search = self.run.search
-        settings = [Setting(form, gamma) for gamma in self.run.gamma]
-        standings = [standing_of(setting, self.run, self.sigma) for setting in settings]
+        search = self.run.search or {}
+        settings = [AscentSetting(form, gamma) for gamma in self.run.gamma]
+        standings = [find_standing(setting, self.run, self.sigma) for setting in settings]
         ends = []
         for setting in settings:
             loss, cost, slope, steep = (self.values(setting, name) for name in ("loss", "cost", "slope", "steep"))
@@ -212,14 +212,15 @@ class _Records:
     def find_worst(self, form: str) -> WorstCase:
         """Return where all ascents ended, and before them the images as they are."""
         gammas = sorted({*self.run.gamma, *self.run.gamma_adv}, reverse=True)
-        settings = [Setting(form, gamma) for gamma in (None, *gammas)]
+        settings = [AscentSetting(form, gamma) for gamma in (None, *gammas)]
         means = [[float(self.values(setting, name).mean()) for setting in settings] for name in ("cost", "loss")]
         return WorstCase(np.array([math.inf, *gammas]), *np.array(means))
 
     def equivalent(self) -> dict[float, float]:
         """Return by gamma the root mean square move of the short ascents, where the run made them."""
         asked = self.run.gamma if self.run.eps_equivalent else []
-        return {gamma: math.sqrt(float(self.values(Setting("equivalent", gamma), "cost").mean())) for gamma in asked}
+        costs = {gamma: self.values(AscentSetting("equivalent", gamma), "cost") for gamma in asked}
+        return {gamma: math.sqrt(float(cost.mean())) for gamma, cost in costs.items()}
 
 
 def loss_words(run: Robustness) -> str:

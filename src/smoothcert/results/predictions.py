@@ -74,7 +74,7 @@ class Predicted(StoreResult):
         label, answers = store.column("label"), store.column("prediction")[:, None]
         looks = n if isinstance(n, list) else [n]
         if len(looks) > 1:
-            looks, answers = look_answers(store, procedure.alpha)
+            looks, answers = look_answers(store, procedure.raw["alpha"])
         at_looks = [cls(one_line(name or name_of(store.folder)), store.column("index"), given == label, given < 0,
                         label, store.identity.noise.sigma, procedure.alpha, look, setting_of(store.identity),
                         store.complete, tuple(map(one_line, store.provenance.notes)), store.class_names,

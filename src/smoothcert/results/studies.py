@@ -8,7 +8,7 @@ import numpy as np
 from smoothcert.checks import check_count, check_probability
 from smoothcert.errors import InputError, StoreError
 from smoothcert.results.base import check_records, check_same_data
-from smoothcert.results.certified import Result
+from smoothcert.results.certified import ASSUMED_ALPHA, Result
 from smoothcert.results.curves import Curve, drawn_curve
 from smoothcert.stats import METHODS, cohen_radius, lecuyer_radius, li_radius, max_radius
 from smoothcert.stats.binomial import SAFETY, lower_limit
@@ -173,7 +173,7 @@ def theorems(store: Store, points: int = 400) -> Theorems:
     run, votes = Result.of(store), votes_of(store)
     q_a = 2e-5 + (0.5 - 2e-5) * np.linspace(1, 0, points) ** 3  # dense where p_A is near 1
     p_a = 1 - q_a
-    alpha, n = store.identity.procedure.alpha, int(run.n or votes.n.max())
+    alpha, n = ASSUMED_ALPHA if run.alpha is None else run.alpha, int(run.n or votes.n.max())
     samples = np.unique(np.geomspace(10, max(1e7, 10.0 * n), points).astype(np.int64))
     lower, _ = votes.lower(run.level)
     radii = {name: np.asarray(radius_of(p_a, q_a, run.sigma)) for name, radius_of in BOUNDS.items()}
@@ -202,13 +202,15 @@ def project_over_n(store: Store, name: str, sizes: Sequence[int], rho: float) ->
     the run's own method. The run's own n is the first curve, as it was certified.
     """
     run, votes, noise = Result.of(store, name), votes_of(store), noise_of(store)
+    if run.method is None:
+        raise InputError(f"{name} does not say by which method it was certified: a projection certifies by the same")
     curves = [drawn_curve(replace(run, name=f"n = {run.n:,} (as certified)"), rho)]
     for size in sizes:
         n = check_count("n", size)
         n_a = np.floor(votes.share * n * (1 + 1e-15)).astype(np.int64)
         rival = np.minimum(np.ceil(votes.rival / np.maximum(votes.n, 1) * n * (1 - 1e-15)).astype(np.int64), n - n_a)
         top, second, where = distinct_pairs(n_a, rival)
-        method = METHODS[store.identity.procedure.method]
+        method = METHODS[run.method]
         bounds = method(top, second[:, None], np.full(len(top), n), run.level)
         radius = noise.radius(bounds, run.margin)[where]
         curve = drawn_curve(_recast(run, votes, store, radius, f"n = {n:,} (projected)"), rho)

@@ -133,8 +133,8 @@ def violations(store: Store, certified: Store, n: int | None = None) -> Violatio
     index, given = store.column("index")[inside], view.answers[inside, look]
     changed = (given >= 0) & (given != answer[inside])
     _, pairs = np.unique(index, return_counts=True)
-    proved, answer_alpha = certified.identity.procedure, alpha_of(store)
-    certificate = proved_level(proved.method, proved.alpha)
+    proved, answer_alpha = certified.identity.procedure.raw, store.identity.procedure.raw["alpha"]
+    certificate = proved_level(proved["method"], proved["alpha"])
     images, most = certified.num_records, int(pairs.max(initial=0))
     expected = images * most * certificate + len(index) * answer_alpha
     images_changed = len(np.unique(index[changed]))

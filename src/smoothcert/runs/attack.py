@@ -23,9 +23,9 @@ from smoothcert.machine import pick_device
 from smoothcert.noise import build_noise, open_stream
 from smoothcert.progress import Progress, silent
 from smoothcert.runs.attack_options import AttackConfig
-from smoothcert.runs.attack_settings import CLEAN, Certificates, Setting, certificates_of, settings_of
+from smoothcert.runs.attack_settings import CLEAN, AttackSetting, CertifiedImages, list_settings, read_certified
 from smoothcert.runs.certify import SamplingRun, prepare_sampling
-from smoothcert.runs.gradients import fixed, repeatable
+from smoothcert.runs.gradients import fix_normals, repeatable
 from smoothcert.runs.images import in_classes_of, with_settings_of
 from smoothcert.runs.run import Done, Run, Task
 from smoothcert.runs.soft_answers import soft_answers
@@ -45,11 +45,11 @@ NOISE_FORMAT = "sfc64-v1"
 
 @isolated()
 def attack(config: AttackConfig, progress: Progress = silent) -> Store:
-    """Attack the images of a data set, or what is left of them; the finished store.
+    """Attack the images of a data set, or what is left of them, and return the finished store.
 
     Raises:
         ModelError: a model without gradients under an attack that follows them; before any work.
-        StoreError: `eps_from` or `certified` is no certify store of this model, sigma and these images.
+        StoreError: `eps_from` or `certified` is not a certify store of this model, sigma and these images.
     """
     run = prepare_attack(config)
     run.try_out()
@@ -64,17 +64,19 @@ def prepare_attack(config: AttackConfig) -> "AttackRun":
     found = None if config.eps_from is None else read_store(config.eps_from)
     if found is not None:
         config = with_settings_of(config, found)
-    certificates = None if found is None else certificates_of(found, config.only_right)
+    certificates = None if found is None else read_certified(found, config.only_right)
     if config.answer == "softmax":
         config = config.model_copy(update={"engine": "plain", "space": "pixels"})
-    settings = settings_of(config.sizes, config.m, config.steps)
+    settings = list_settings(config.sizes, config.m, config.steps)
     base = prepare_sampling(config, config.plan, partial(_attackable, config, certificates), len(settings))
     if found is not None:
         _check_certificates(found, base, "eps-from")
     if config.certified is not None:
         _check_certificates(read_store(config.certified), base, "the comparison with certified accuracy")
     attack: dict[str, Any] = {
-        "name": config.attack, "options": _options(config.build_attack(1.0, 1)),
+        "name": config.attack,
+        "options": {name: value for name, value in asdict(cast(Any, config.build_attack(1.0, 1))).items()
+                    if name not in ("eps", "steps")},
         "eps" if certificates is None else "times": list(config.sizes), "m": list(config.m),
         "steps": list(config.steps), "target": config.target, "noise_format": NOISE_FORMAT,
         "part": PART, "adversaries": config.save_adversaries,
@@ -83,7 +85,7 @@ def prepare_attack(config: AttackConfig) -> "AttackRun":
         attack["certificates"] = certificates.digest(base.indices)
         attack |= {"only_right": True} if config.only_right else {}
     answer = {"procedure": {"method": "softmax", "n": base.most_samples}} if config.answer == "softmax" else {}
-    identity = base.identity.replaced(kind="attack", records_per_image=len(settings), attack=attack, **answer)
+    identity = base.identity.replace(kind="attack", records_per_image=len(settings), attack=attack, **answer)
     return AttackRun(config=cast(AttackConfig, base.config), identity=identity, provenance=base.provenance,
                      most_samples=base.most_samples, sample_cost=base.sample_cost, base=base, settings=settings,
                      certificates=certificates, device=pick_device(config.device))
@@ -95,8 +97,8 @@ class AttackRun(Run):
 
     config: AttackConfig
     base: SamplingRun
-    settings: tuple[Setting, ...]
-    certificates: Certificates | None
+    settings: tuple[AttackSetting, ...]
+    certificates: CertifiedImages | None
     device: torch.device
 
     def reopen(self) -> Callable[[], "AttackRun"]:
@@ -118,14 +120,14 @@ class AttackRun(Run):
             return
         images, classes = self._images([0])
         try:
-            self._attack_images(Setting(1.0, 1, 1), images, classes, torch.ones(1, dtype=torch.float64), [0])
+            self._attack_images(AttackSetting(1.0, 1, 1), images, classes, torch.ones(1, dtype=torch.float64), [0])
         except RuntimeError as error:
             raise ModelError(
                 f"the attack {self.config.attack} follows gradients, and none can be taken through this model "
                 f"({error}): take the attack stein, which needs only answers") from error
 
     def files(self) -> dict[str, dict[str, Any]]:
-        """The files of attacked images that the run leaves, with their settings."""
+        """Return the files of attacked images that the run leaves, with their settings."""
         size = "eps" if self.certificates is None else "times"
         return {_file_name(part, k): {size: setting.size, "m": setting.m, "steps": setting.steps}
                 for k, setting in enumerate(self.settings) if setting != CLEAN
@@ -165,18 +167,18 @@ class AttackRun(Run):
             return
         identity = self.base.identity
         noise = build_noise(self.config.noise, identity.noise.sigma, self.base.data.levels)
-        model = fixed(self.base.model, generator(self.device, identity.seed, "answer", keys[0]))
+        model = fix_normals(self.base.model, generator(self.device, identity.seed, "answer", keys[0]))
         with repeatable(), evaluation(self.base.model):
             yield from soft_answers(model, images, keys, noise, identity.noise.format, self.most_samples,
                                     self.base.data.num_classes, seed=identity.seed, device=self.device)
 
     def _unit(self, position: int) -> tuple[int, int]:
-        """(part of the list of images, number of the setting) that a record belongs to."""
+        """Return (part of the list of images, number of the setting) that a record belongs to."""
         image, setting = divmod(position, len(self.settings))
         return image // PART, setting
 
     def _images(self, members: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) and the classes (B,) that the attack is told, on the device."""
+        """Return images (B, C, H, W) and the classes (B,) that the attack is given, on the device."""
         index = self.base.indices[list(members)]
         if self.config.target is not None:
             classes = np.full(len(index), self.config.target)
@@ -186,18 +188,18 @@ class AttackRun(Run):
                 torch.from_numpy(np.asarray(classes, dtype=np.int64)).to(self.device))
 
     def _attack_images(
-        self, setting: Setting, images: Tensor, classes: Tensor, eps: Tensor, members: Sequence[int]
+        self, setting: AttackSetting, images: Tensor, classes: Tensor, eps: Tensor, members: Sequence[int]
     ) -> Tensor:
         """Return the attacked images (B, C, H, W)."""
         random = generator(self.device, self.base.identity.seed, "attack", members[0], *asdict(setting).values())
         noise = self._noise(setting.m, members).to(self.device) if setting.m else None
         with repeatable():
-            return attacked(self.config.build_attack(float(eps.max()), setting.steps), fixed(self.base.model, random),
-                            images, classes, noise, generator=random, eps=eps,
+            return attacked(self.config.build_attack(float(eps.max()), setting.steps),
+                            fix_normals(self.base.model, random), images, classes, noise, generator=random, eps=eps,
                             targeted=self.config.target is not None)
 
     def _noise(self, m: int, members: Sequence[int]) -> Tensor:
-        """(B, m, C, H, W): positions 0 to m - 1 of each image's stream `attack`, times sigma."""
+        """Return (B, m, C, H, W): positions 0 to m - 1 of each image's stream `attack`, times sigma."""
         shape = self.base.data.shape
         noise = np.empty((len(members), m, int(np.prod(shape))), dtype=np.float32)
         for copies, index in zip(noise, self.base.indices[list(members)].tolist(), strict=True):
@@ -207,7 +209,7 @@ class AttackRun(Run):
 
 
 def _attackable(
-    config: AttackConfig, certificates: Certificates | None, data: ImageData, indices: np.ndarray
+    config: AttackConfig, certificates: CertifiedImages | None, data: ImageData, indices: np.ndarray
 ) -> np.ndarray:
     """Return the indices without the images that have no certificate to attack, or that are of the class wanted; and,
     where max_images is to choose, without those that the store beside it lacks."""
@@ -235,11 +237,6 @@ def _check_certificates(store: Store, run: SamplingRun, wanted: str) -> None:
         raise StoreError(f"{store.folder} has its classes in the order {', '.join(theirs.class_names)}, and this run "
                          f"in the order {', '.join(run.data.class_names)}, of one model: {wanted} needs the same "
                          f"order; give --classes or --numeric-classes as there")
-
-
-def _options(attack: Any) -> dict[str, Any]:
-    """All options of an attack but its size, those left at their defaults included."""
-    return {name: value for name, value in asdict(attack).items() if name not in ("eps", "steps")}
 
 
 def _file_name(part: int, setting: int) -> str:

@@ -52,7 +52,7 @@ class AttackConfig(SamplingConfig):
 
     @property
     def sizes(self) -> tuple[float, ...]:
-        """What the attack's bound takes in turn: eps, or multiples of the certified radius."""
+        """The sizes that the attack takes in turn: eps, or multiples of the certified radius."""
         return self.eps if self.eps is not None else self.times or TIMES
 
     def build_attack(self, eps: float, steps: int) -> "Attack":

@@ -12,7 +12,7 @@ from smoothcert.store.store import Store
 
 
 @dataclass(frozen=True)
-class Setting:
+class AttackSetting:
     """One attack on every image.
 
     Attributes:
@@ -26,17 +26,17 @@ class Setting:
     steps: int
 
 
-CLEAN = Setting(0.0, 0, 0)
+CLEAN = AttackSetting(0.0, 0, 0)
 """No attack: the first record of each image, to tell accuracy at radius 0 and which answers change."""
 
 
-def settings_of(sizes: Sequence[float], m: Sequence[int], steps: Sequence[int]) -> tuple[Setting, ...]:
+def list_settings(sizes: Sequence[float], m: Sequence[int], steps: Sequence[int]) -> tuple[AttackSetting, ...]:
     """Return CLEAN, then every (size, m, T)."""
-    return (CLEAN, *(Setting(*combination) for combination in product(sizes, m, steps)))
+    return (CLEAN, *(AttackSetting(*combination) for combination in product(sizes, m, steps)))
 
 
 @dataclass(frozen=True, eq=False)
-class Certificates:
+class CertifiedImages:
     """The certified images of a store, by rising index: `index`, `prediction` int64 (M,), `radius` (M,) > 0."""
 
     index: np.ndarray
@@ -44,21 +44,21 @@ class Certificates:
     radius: np.ndarray
 
     def classes(self, index: np.ndarray) -> np.ndarray:
-        """The certified class of each image."""
+        """Return the certified class of each image."""
         return self.prediction[np.searchsorted(self.index, index)]
 
     def radii(self, index: np.ndarray) -> np.ndarray:
-        """The certified radius of each image."""
+        """Return the certified radius of each image."""
         return self.radius[np.searchsorted(self.index, index)]
 
     def digest(self, index: np.ndarray) -> str:
-        """SHA-256 of these images' classes and radii."""
+        """Return the SHA-256 of these images' classes and radii."""
         parts = (index, self.classes(index), self.radii(index))
         return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
 
 
-def certificates_of(store: Store, only_right: bool = False) -> Certificates:
-    """The images of a certify store that have a certificate, of any class or `only_right` of their label's.
+def read_certified(store: Store, only_right: bool = False) -> CertifiedImages:
+    """Return the images of a certify store that have a certificate, of any class, or only of their label's.
 
     Raises:
         StoreError: a store of another kind.
@@ -67,4 +67,4 @@ def certificates_of(store: Store, only_right: bool = False) -> Certificates:
     index, prediction, radius = (store.column(name) for name in ("index", "prediction", "radius"))
     order = np.argsort(index)
     order = order[(radius > 0)[order] & (store.correct[order] | (not only_right))]
-    return Certificates(index[order], prediction[order], radius[order])
+    return CertifiedImages(index[order], prediction[order], radius[order])

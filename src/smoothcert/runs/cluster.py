@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 from smoothcert.errors import SmoothcertError
-from smoothcert.runs.crew import Asked, Delivered, Event, Failed, Load, Lost, Worker, by_crew
+from smoothcert.runs.crew import Delivered, Event, Failed, HasRoom, Load, Lost, Worker, by_crew
 from smoothcert.runs.ray_connection import join_cluster
 from smoothcert.runs.run import Done, Run, Task, open_again
 from smoothcert.store.identity import Identity
@@ -64,9 +64,9 @@ class Actors:
                 blocks[-1].append(left)
         return [block for block in blocks if block]
 
-    def missing(self, waiting: int, workers: int) -> int:
-        """As many workers as there is room for, also on nodes that have joined since; at least one, so that a cluster
-        that grows by itself does."""
+    def count_missing(self, waiting: int, workers: int) -> int:
+        """Return as many workers as there is room for, also on nodes that have joined since; at least one, so that a
+        cluster that grows by itself does."""
         if workers and monotonic() - self._looked < _LOOK:
             return 0
         self._looked = monotonic()
@@ -104,7 +104,7 @@ class Actors:
             if content:
                 self._heard = monotonic()
             yield worker, Delivered(content)
-            yield worker, Asked(1 if id(worker) in self._ready else _AHEAD)
+            yield worker, HasRoom(1 if id(worker) in self._ready else _AHEAD)
             self._ready.add(id(worker))
         if monotonic() - self._heard > _PATIENCE and not any(id(worker) in self._ready for worker in workers):
             self._heard = float("inf")

@@ -1,4 +1,6 @@
-"""The certificate of the 0-1 loss from the counts of a certify store: no model, no torch."""
+"""The certificate of the 0-1 loss, from the counts of a certify store alone: no model, no torch."""
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,11 +12,12 @@ from smoothcert.store.records import VALUES, Record
 from smoothcert.store.store import Store, read_store, write_store
 
 
-def counted(config: DistributionalConfig) -> Store:
-    """The store that the options name in place of a model, to be read; with `out` its counts as a store of their own.
+def read_counted(config: DistributionalConfig) -> Store:
+    """Read the store that the options name in place of a model; with `out`, keep its counts as a store of their own.
 
     Raises:
-        StoreError: a store of another kind, or whose counts are not fit. InputError: `out` with a distributional store.
+        StoreError: a store of another kind, or one whose counts do not serve. InputError: `out` with a distributional
+            store.
     """
     store = read_store(place(config.model))
     if store.kind == "distributional":
@@ -29,16 +32,17 @@ def counted(config: DistributionalConfig) -> Store:
                          f"there")
     procedure = store.identity.procedure
     alpha = config.alpha if "alpha" in config.model_fields_set else procedure.alpha
-    identity = store.identity.replaced(
+    identity = store.identity.replace(
         kind="distributional", counted_from=store.identity.digest, procedure={**procedure.raw, "alpha": alpha},
         distributional={"loss": "0-1", "ceiling": 1.0, "gamma": [], "gamma_adv": [], "search": None})
     write_store(config.out, identity, {**store.provenance.raw, "rho": list(config.rho)},
-                [_without_radius(Record.from_row(row)) for row in store.records.to_pylist()])
+                [replace(Record.from_row(row), values=dict.fromkeys(VALUES["distributional"]))
+                 for row in store.records.to_pylist()])
     return read_store(config.out)
 
 
 def errors_in(store: Store) -> tuple[np.ndarray, np.ndarray]:
-    """(errors, n), (m,) each: the votes of each image's estimate that are not for its label, and all of them.
+    """Return (errors, n), (m,) each: the votes of each image's estimate that are not for its label, and all of them.
 
     An image that the pilot of a sequential run settled has none, and counts as one error of one.
 
@@ -48,7 +52,7 @@ def errors_in(store: Store) -> tuple[np.ndarray, np.ndarray]:
     """
     distributional = store.identity.distributional_or_none
     if store.kind != "certify" and (distributional is None or distributional.loss != "0-1"):
-        raise StoreError(f"{store.folder} is a store of kind {store.kind}: the certificate of the 0-1 loss needs the "
+        raise StoreError(f"{store.folder} is a {store.kind} store: the certificate of the 0-1 loss needs the "
                          f"counts of a certify store")
     if not len(store.column("index")):
         raise StoreError(f"{store.folder} has no records yet: let its run finish some images")
@@ -59,8 +63,3 @@ def errors_in(store: Store) -> tuple[np.ndarray, np.ndarray]:
     if not n.any():
         raise StoreError(f"{store.folder} holds no votes, only answers: this needs the counts of a run")
     return np.where(n, errors, 1), np.maximum(n, 1)
-
-
-def _without_radius(record: Record) -> Record:
-    values = dict.fromkeys(VALUES["distributional"])
-    return Record(record.index, record.label, record.prediction, values, record.off_grid, record.tallies)

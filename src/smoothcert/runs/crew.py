@@ -39,7 +39,7 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class Asked:
+class HasRoom:
     """A worker has room for so many loads more."""
 
     loads: int = 1
@@ -71,11 +71,11 @@ class Ended:
     """A worker that was dismissed has finished, and is gone."""
 
 
-Event = Asked | Delivered | Failed | Lost | Ended
+Event = HasRoom | Delivered | Failed | Lost | Ended
 
 
 class Transport(Protocol):
-    """How a crew starts its workers and speaks to them.
+    """The means by which a crew starts its workers and speaks to them.
 
     Attributes:
         keeps_idle: whether a worker waits for more when there is nothing; else it is dismissed.
@@ -87,7 +87,7 @@ class Transport(Protocol):
         """Return the pending positions as loads."""
         ...
 
-    def missing(self, waiting: int, workers: int) -> int:
+    def count_missing(self, waiting: int, workers: int) -> int:
         """Return how many workers more to start now, with so many loads waiting and workers there."""
         ...
 
@@ -119,14 +119,14 @@ def by_crew(run: Run, pending: Sequence[int], transport: Transport) -> Iterator[
     deaths = most = 0
     try:
         while waiting or any(worker.held for worker in workers.values()):
-            missing = transport.missing(len(waiting), len(workers))
+            missing = transport.count_missing(len(waiting), len(workers))
             for place in islice((place for place in count() if place not in workers), max(missing, 0)):
                 workers[place] = transport.start(place)
             most = max(most, len(workers))
             for worker, event in transport.events(list(workers.values())):
                 if isinstance(event, Failed):
                     raise event.error
-                if isinstance(event, Asked):
+                if isinstance(event, HasRoom):
                     worker.wants += event.loads
                 elif isinstance(event, Delivered):
                     worker.held.difference_update(position for position, _, _ in event.records)

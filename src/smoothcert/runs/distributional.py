@@ -1,4 +1,4 @@
-"""The distributional run: of each image its loss under noise, and where ascents at every gamma ended.
+"""The distributional run: the loss of each image under noise, and where ascents at every gamma ended.
 
 A record is an image's at one setting, computed by itself on one processor thread, with noise that belongs to the image
 and other randomness that belongs to image and setting. So records do not depend on resumes, workers, threads, or on
@@ -24,10 +24,10 @@ from smoothcert.distributional.sampling import sample_losses
 from smoothcert.draws import generator
 from smoothcert.errors import ModelError
 from smoothcert.progress import Progress, silent
-from smoothcert.runs.counts import counted
+from smoothcert.runs.counts import read_counted
 from smoothcert.runs.distributional_options import DistributionalConfig
-from smoothcert.runs.distributional_settings import Setting, settings_of, standing_of
-from smoothcert.runs.gradients import fixed, repeatable
+from smoothcert.runs.distributional_settings import AscentSetting, find_standing, list_settings
+from smoothcert.runs.gradients import fix_normals, repeatable
 from smoothcert.runs.inputs import Inputs, open_inputs
 from smoothcert.runs.run import Done, Run, Task
 from smoothcert.smoothing.engines.precision import tf32
@@ -40,14 +40,14 @@ from smoothcert.store.store import Store
 
 @isolated()
 def distributional(config: DistributionalConfig, progress: Progress = silent) -> Store:
-    """Do what is left of the run over a model's images; the finished store. Of a store, see `counted`.
+    """Do what is left of the run over a model's images, and return the finished store; of a store, see `read_counted`.
 
     Raises:
         ModelError: a model without gradients where there are gammas; before any work.
-        StoreError: a store that is neither of certify nor of distributional.
+        StoreError: a store that is neither a certify nor a distributional store.
     """
     if config.of_store:
-        return counted(config)
+        return read_counted(config)
     run = prepare_distributional(config)
     run.try_out()
     return run.fill(progress)
@@ -58,7 +58,7 @@ def prepare_distributional(config: DistributionalConfig) -> "DistributionalRun":
     inputs = open_inputs(config)
     loss = cross_entropy if config.loss == "cross-entropy" else clipped_cross_entropy(
         config.clip or math.log(inputs.data.num_classes))
-    settings = settings_of(config.gammas, config.gamma or () if config.eps_equivalent else ())
+    settings = list_settings(config.gammas, config.gamma or () if config.eps_equivalent else ())
     search = Search(**config.search_option)
     told = {name: value for name, value in asdict(search).items() if name != "rows"} if config.gammas else None
     identity = Identity.parse({
@@ -82,7 +82,7 @@ class DistributionalRun(Run):
 
     config: DistributionalConfig
     inputs: Inputs
-    settings: tuple[Setting, ...]
+    settings: tuple[AscentSetting, ...]
     loss: PointLoss
     search: Search
 
@@ -102,7 +102,7 @@ class DistributionalRun(Run):
         image = self._batch(self.inputs.data.image(int(self.inputs.indices[0]))).requires_grad_()
         try:
             with torch.enable_grad(), evaluation(self.inputs.classifier.model):
-                model = fixed(self.inputs.classifier.model, torch.Generator(self.inputs.device))
+                model = fix_normals(self.inputs.classifier.model, torch.Generator(self.inputs.device))
                 logits = torch.as_tensor(model(image))
             why = "" if logits.requires_grad else "its logits do not depend on its input for torch"
         except RuntimeError as error:
@@ -116,19 +116,19 @@ class DistributionalRun(Run):
         image, label = self.inputs.data.image(index), int(self.inputs.data.labels[index])
         random = generator(self.inputs.device, self.inputs.seed, "distributional", index, setting.form, setting.gamma)
         values = dict.fromkeys(VALUES["distributional"]) | {"form": setting.form, "gamma": setting.gamma}
-        measure = self._unmoved if setting.gamma is None else self._equivalent if setting.form == "equivalent" \
-            else self._ascended
+        measure = self._measure_ascent
+        if setting.gamma is None or setting.form == "equivalent":
+            measure = self._measure_unmoved if setting.gamma is None else self._measure_equivalent
         with repeatable(), _exact(), evaluation(self.inputs.classifier.model):
             values |= measure(setting, self._batch(image), torch.tensor([label], device=self.inputs.device), index,
                               random)
         return Record(index, label, -1, values, self.inputs.noise.centre(image).off_grid)
 
-    def _unmoved(
-        self, setting: Setting, image: Tensor, label: Tensor, index: int, random: torch.Generator
+    def _measure_unmoved(
+        self, setting: AscentSetting, image: Tensor, label: Tensor, index: int, random: torch.Generator
     ) -> dict[str, float]:
-        """The loss of an image (1, C, H, W) itself; outside with the moments for the certificate, if the loss has a
-        ceiling."""
-        model, noise = fixed(self.inputs.classifier.model, random), self.inputs.noise
+        """Return the loss of an image (1, C, H, W) itself, with the moments for the certificate where it needs them."""
+        model, noise = fix_normals(self.inputs.classifier.model, random), self.inputs.noise
         outside = setting.form == "outside"
         if self.loss.ceiling is None or not outside:
             found = judged(model, self.loss, image, image, label, 1.0, noise.sigma if outside else None, self.search,
@@ -138,12 +138,12 @@ class DistributionalRun(Run):
         mean = float(found.mean[0])
         return {"loss": self.loss.ceiling * mean, "cost": 0.0, "mean": mean, "variance": float(found.variance[0])}
 
-    def _ascended(
-        self, setting: Setting, image: Tensor, label: Tensor, index: int, random: torch.Generator
+    def _measure_ascent(
+        self, setting: AscentSetting, image: Tensor, label: Tensor, index: int, random: torch.Generator
     ) -> dict[str, float]:
-        """Where the ascent from an image (1, C, H, W) ended."""
-        model, noise = fixed(self.inputs.classifier.model, random), self.inputs.noise
-        standing = standing_of(setting, self.identity.distributional, noise.sigma)
+        """Return where the ascent from an image (1, C, H, W) ended."""
+        model, noise = fix_normals(self.inputs.classifier.model, random), self.inputs.noise
+        standing = find_standing(setting, self.identity.distributional, noise.sigma)
         found = ends_of(model, self.loss, image, label, setting.gamma or 0.0, noise if setting.form == "outside"
                         else None, standing, self.search, self.inputs.seed, random)
         values = {name: float(getattr(found, name)[0]) for name in ("loss", "cost", "slope")}
@@ -152,17 +152,18 @@ class DistributionalRun(Run):
         return {**values, "mean": float(found.moments.mean[0]), "variance": float(found.moments.variance[0]),
                 "steep": float(found.steep[0])}
 
-    def _equivalent(
-        self, setting: Setting, image: Tensor, label: Tensor, index: int, random: torch.Generator
+    def _measure_equivalent(
+        self, setting: AscentSetting, image: Tensor, label: Tensor, index: int, random: torch.Generator
     ) -> dict[str, float]:
-        """How far NAL's ascent takes an image (1, C, H, W) in 15 steps, and the loss there."""
-        model, sigma, gamma = fixed(self.inputs.classifier.model, random), self.inputs.noise.sigma, setting.gamma or 0.0
+        """Return how far NAL's ascent takes an image (1, C, H, W) in 15 steps, and the loss there."""
+        model = fix_normals(self.inputs.classifier.model, random)
+        sigma, gamma = self.inputs.noise.sigma, setting.gamma or 0.0
         moved = equivalent_moves(model, image, label, gamma, sigma, random)
         found = judged(model, self.loss, image, moved, label, gamma, sigma, self.search, random)
         return {"loss": float(found.loss[0]), "cost": float(found.cost[0])}
 
     def _batch(self, image: np.ndarray) -> Tensor:
-        """One image (C, H, W) as (1, C, H, W) on the device."""
+        """Return one image (C, H, W) as (1, C, H, W) on the device."""
         return torch.from_numpy(image[None]).to(self.inputs.device)
 
 

@@ -44,7 +44,7 @@ class DistributionalConfig(RunConfig):
 
     @property
     def of_store(self) -> bool:
-        """Whether what is given in place of a model is a store."""
+        """True where a store is given in place of a model."""
         return (place(self.model) / "manifest.json").is_file()
 
     @property
@@ -82,7 +82,7 @@ class DistributionalConfig(RunConfig):
                 yield "clip is the ceiling of the clipped loss: leave it out, or give loss clipped"
 
     def _search_problems(self) -> Iterator[str]:
-        """What the search itself says of its options; it is imported only here, since it needs torch."""
+        """Yield what the search itself says of its options. It is imported only here, since it needs torch."""
         if self.eps_equivalent and not self.gamma:
             yield "eps-equivalent says which eps a gamma stands for: give gamma"
         if not self.search_option:

@@ -8,7 +8,7 @@ from smoothcert.store.identity import DistributionalIdentity
 
 
 @dataclass(frozen=True)
-class Setting:
+class AscentSetting:
     """One record of each image: an ascent at `gamma`, or, where that is None, the loss where nothing is moved.
 
     `form` "outside" is of the smoothed classifier, "inside" of the base classifier without noise, and "equivalent" the
@@ -19,15 +19,15 @@ class Setting:
     gamma: float | None
 
 
-def settings_of(gammas: Sequence[float], equivalents: Sequence[float] = ()) -> tuple[Setting, ...]:
+def list_settings(gammas: Sequence[float], equivalents: Sequence[float] = ()) -> tuple[AscentSetting, ...]:
     """Return the settings in order: the unmoved image first, then the ascents outside and inside, then the gammas whose
     eps is asked for. The form inside has settings only where there are ascents."""
-    inside = (Setting("inside", None), *(Setting("inside", gamma) for gamma in gammas)) if gammas else ()
-    return (Setting("outside", None), *(Setting("outside", gamma) for gamma in gammas), *inside,
-            *(Setting("equivalent", gamma) for gamma in equivalents))
+    inside = (AscentSetting("inside", None), *(AscentSetting("inside", gamma) for gamma in gammas)) if gammas else ()
+    return (AscentSetting("outside", None), *(AscentSetting("outside", gamma) for gamma in gammas), *inside,
+            *(AscentSetting("equivalent", gamma) for gamma in equivalents))
 
 
-def standing_of(setting: Setting, told: DistributionalIdentity, sigma: float) -> Standing:
+def find_standing(setting: AscentSetting, told: DistributionalIdentity, sigma: float) -> Standing:
     """Return what an ascent is worth in a bound; one at a price that is not among `told.gamma` is an attack alone."""
     if setting.gamma is None or setting.gamma not in told.gamma:
         return Standing("estimate", "this price was for the worst case alone")

@@ -1,4 +1,4 @@
-"""What runs that follow gradients need of a classifier and of the machine, so that they can be repeated."""
+"""Gradients that can be repeated: of a random classifier under one draw, by one processor thread."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +10,8 @@ from torch import Tensor
 from smoothcert.smoothing.protocols import is_random
 
 
-def fixed(model: Any, random: torch.Generator) -> Any:
-    """The base classifier as gradients are taken of it: a random one gets fresh normals from `random`."""
+def fix_normals(model: Any, random: torch.Generator) -> Any:
+    """Return the base classifier as gradients are taken of it: a random one gets its normals from `random`."""
     if not is_random(model):
         return model
 
@@ -23,7 +23,7 @@ def fixed(model: Any, random: torch.Generator) -> Any:
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """The same gradients at every call on one machine: one processor thread, and cuDNN's repeatable kernels."""
+    """Give the same gradients at every call on one machine: one processor thread, and cuDNN's repeatable kernels."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""What the options of a run name, loaded and checked: model, images and noise."""
+"""The inputs of a run, loaded and checked: the model, the images and the noise that its options name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ Keep = Callable[[ImageData, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What the options of a run name.
+    """The model, images and noise that the options of a run name.
 
     Attributes:
         indices: of the images to work on, in order.

@@ -1,4 +1,4 @@
-"""What a run is: tasks to hand out, the records that come of them, and the store that they fill."""
+"""The base of all runs: tasks to hand out, the records that come of them, and the store that they fill."""
 
 import platform
 import warnings

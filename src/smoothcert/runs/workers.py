@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 
 from smoothcert.errors import SmoothcertError
 from smoothcert.processes import follow_driver, how_ended, start_deaf
-from smoothcert.runs.crew import Asked, Delivered, Ended, Event, Failed, Load, Lost, Worker, by_crew
+from smoothcert.runs.crew import Delivered, Ended, Event, Failed, HasRoom, Load, Lost, Worker, by_crew
 from smoothcert.runs.run import Done, Run, Task, open_again
 from smoothcert.store.identity import Identity
 
@@ -40,7 +40,7 @@ class Pipes:
     def loads(self, run: Run, pending: Sequence[int]) -> list[Load]:
         return [[task] for task in run.tasks(pending)]
 
-    def missing(self, waiting: int, workers: int) -> int:
+    def count_missing(self, waiting: int, workers: int) -> int:
         return min(self._run.config.processes - workers, waiting)
 
     def start(self, place: int) -> Worker:
@@ -83,7 +83,7 @@ class Pipes:
         if word == "bye":
             process.join()
             return Ended()
-        return Asked() if word == "next" else Failed(content)
+        return HasRoom() if word == "next" else Failed(content)
 
 
 def _serve(pipe: Connection, reopen: Callable[[], Run], identity: Identity, place: int) -> None:

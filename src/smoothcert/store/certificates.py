@@ -13,8 +13,8 @@ from smoothcert.store.store import Store
 def check_certified(store: Store, wanted: str) -> None:
     """Raise StoreError unless `store` is a certify store, which `wanted` needs."""
     if store.kind != "certify":
-        raise StoreError(f"{store.folder} is no certify store, but one of kind {store.kind}: {wanted} needs the store "
-                         f"of a `smoothcert certify` run")
+        raise StoreError(f"{store.folder} is a store of kind {store.kind}: {wanted} needs the store of a "
+                         f"`smoothcert certify` run")
 
 
 def check_certificates(store: Store, identity: Identity, indices: np.ndarray, wanted: str) -> None:
@@ -27,7 +27,8 @@ def check_certificates(store: Store, identity: Identity, indices: np.ndarray, wa
     check_certified(store, wanted)
     if not store.complete:
         raise StoreError(f"{store.folder} is not complete: finish its run first (the same command resumes it)")
-    found = without_unrecorded(differences(_shared(store.identity), _shared(identity)), store.identity.raw)
+    theirs, ours = (_classifier_and_data(one) for one in (store.identity, identity))
+    found = without_unrecorded(differences(theirs, ours), store.identity.raw)
     if found:
         raise StoreError(f"{store.folder} holds certificates of something else, so {wanted} cannot use it:\n"
                          + "\n".join(f"  - {name}: there {there!r}, here {here!r}"
@@ -37,7 +38,7 @@ def check_certificates(store: Store, identity: Identity, indices: np.ndarray, wa
                          f"(image {missing[0]} is the first), so {wanted} cannot use it: certify the same images")
 
 
-def _shared(identity: Identity) -> dict[str, Any]:
+def _classifier_and_data(identity: Identity) -> dict[str, Any]:
     """Return what an identity says of the classifier and of the images, with which certificates can be compared."""
     data = {name: identity.data.raw.get(name) for name in ("name", "split", "shape")}
     return {"model": identity.model.raw, "num_classes": identity.num_classes,

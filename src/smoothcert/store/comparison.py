@@ -1,4 +1,4 @@
-"""Whether two identities are of one run.
+"""Comparison of two identities: do they belong to one run?
 
 They are compared field by field, and equal means equal, but for what a model answered: processors round differently,
 so answers are kept as numbers and compared within `AGREEMENT`. A hash of them, however coarsely they are rounded
@@ -24,11 +24,11 @@ def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tup
 
 def without_unrecorded(found: dict[str, tuple[Any, Any]], stored: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return the differences without those in fields that a store of an older smoothcert did not record."""
-    missing = (*(f"model.{name}" for name in unrecorded(stored)), *(() if "sources" in stored else ("sources.",)))
+    missing = (*(f"model.{name}" for name in list_unrecorded(stored)), *(() if "sources" in stored else ("sources.",)))
     return {name: pair for name, pair in found.items() if not name.startswith(missing)}
 
 
-def unrecorded(stored: dict[str, Any]) -> list[str]:
+def list_unrecorded(stored: dict[str, Any]) -> list[str]:
     """Return which fields a stored model lacks, none of which a later store of it would lack."""
     model = stored.get("model") or {}
     return [] if any(name in model for name in _RECORDED) else list(_RECORDED)

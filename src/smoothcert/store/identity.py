@@ -35,7 +35,7 @@ _Numbers = Annotated[list[_Number], Field(max_length=100_000)]
 _UNLISTED = "see the records"
 
 
-class Part(BaseModel):
+class IdentityPart(BaseModel):
     """A part of an identity: its fields with their types, and `raw`, the mapping that it was parsed from."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, protected_namespaces=(), populate_by_name=False)
@@ -70,8 +70,8 @@ class Part(BaseModel):
         return self._raw.get(name, default)
 
 
-class ModelIdentity(Part):
-    """How the base classifier is known: `by` its module, its file, a given id, or its answers to fixed inputs."""
+class ModelIdentity(IdentityPart):
+    """The base classifier, known `by` its module, its file, a given id, or its answers to fixed inputs."""
 
     by: Literal["module", "file", "id", "probe"]
     sha256: str | None = None
@@ -83,7 +83,7 @@ class ModelIdentity(Part):
     answers: _Numbers = []
 
 
-class DataIdentity(Part):
+class DataIdentity(IdentityPart):
     """The data set, the shape (C, H, W) of its images, and the SHA-256 of those that the run is of."""
 
     name: str
@@ -92,14 +92,14 @@ class DataIdentity(Part):
     shape: Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], Field(min_length=3, max_length=3)]
 
 
-class NoData(Part):
-    """What a store has in place of a data set when it was made from counts alone."""
+class NoData(IdentityPart):
+    """The place of a data set in a store that was made from counts alone."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Images(Part):
-    """Which images of the data set: a range, evenly spaced places in one, or a list of indices."""
+class ImageList(IdentityPart):
+    """The images of the data set that a run is of: a range, evenly spaced places in one, or a list of indices."""
 
     count: _Count
     start: _Count = 0
@@ -119,7 +119,7 @@ class Images(Part):
         return np.asarray(self.indices, dtype=np.int64)[places] if isinstance(self.indices, list) else None
 
 
-class NoiseIdentity(Part):
+class NoiseIdentity(IdentityPart):
     """The kind of noise, its level and the format of its random numbers."""
 
     kind: str
@@ -129,13 +129,13 @@ class NoiseIdentity(Part):
     reach: _Above | None = None
 
 
-class Procedure(Part):
-    """What is drawn for an image and what its votes mean: see `smoothcert.stats.plan_from`.
+class Procedure(IdentityPart):
+    """The procedure: the samples that are drawn for an image, and what its votes mean (`smoothcert.stats.plan_from`).
 
     `decided` is False where certificates were computed again from looks that had stopped by the rules of others.
     """
 
-    method: str
+    method: str | None
     alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
     n: _Count | list[_Count] | None = None
     n0: _Count | None = None
@@ -147,7 +147,7 @@ class Procedure(Part):
     decided: bool = True
 
 
-class AttackIdentity(Part):
+class AttackIdentity(IdentityPart):
     """The attack and its grid of settings: sizes (`eps`, or `times` a certified radius), noisy copies m, and steps."""
 
     name: str
@@ -161,7 +161,7 @@ class AttackIdentity(Part):
     adversaries: bool = False
 
 
-class DistributionalIdentity(Part):
+class DistributionalIdentity(IdentityPart):
     """The loss, its ceiling, the prices gamma of the two forms of the bound, and how the ascents searched."""
 
     loss: str
@@ -172,8 +172,8 @@ class DistributionalIdentity(Part):
     eps_equivalent: bool = False
 
 
-class Identity(Part):
-    """What a store is of: everything that determines its records.
+class Identity(IdentityPart):
+    """Everything that determines the records of a store.
 
     Logs and count files have one too, as far as it is known: of a log sigma may be NaN, and n unknown.
 
@@ -186,7 +186,7 @@ class Identity(Part):
 
     kind: Literal[tuple(VALUES)]  # type: ignore[valid-type]
     num_classes: Annotated[int, Field(ge=1, le=CLASSES)]
-    images: Images
+    images: ImageList
     noise: NoiseIdentity
     procedure: Procedure
     seed_or_none: Annotated[int, Field(ge=0, lt=2**128)] | None = Field(None, alias="seed")
@@ -220,6 +220,8 @@ class Identity(Part):
             raise ValueError(f"its sigma must be a finite number above 0, got {self.noise.sigma}")
         if self.num_classes < 2:
             raise ValueError(f"it must have at least 2 classes, got {self.num_classes}")
+        if self.procedure.method is None:
+            raise ValueError("its procedure lacks the method")
         if self.model_or_none is not None and isinstance(self.data_or_none, NoData):
             raise ValueError("it names a model and no data")
         if self.kind in ("attack", "distributional") and getattr(self, f"{self.kind}_or_none") is None:
@@ -270,7 +272,7 @@ class Identity(Part):
         """SHA-256 of the identity, by which another store says that it was computed from this one."""
         return hashlib.sha256(json.dumps(self.raw, sort_keys=True).encode()).hexdigest()
 
-    def replaced(self, **changes: Any) -> Self:
+    def replace(self, **changes: Any) -> Self:
         """Return an identity with other values of some fields, each as a manifest would hold it."""
         return type(self).parse({**self.raw, **changes})
 
@@ -293,7 +295,7 @@ def describe_images(indices: np.ndarray) -> dict[str, Any]:
     return {"count": count, "indices": _UNLISTED}
 
 
-def are_first(indices: np.ndarray, images: Images) -> bool:
+def are_first(indices: np.ndarray, images: ImageList) -> bool:
     """Return whether a store is known to hold just these images; a hash alone says nothing."""
     described = describe_images(indices)
     return described == images.raw and described.get("indices") != _UNLISTED

@@ -11,7 +11,7 @@ from smoothcert.errors import FileError, IdentityError, StoreError
 from smoothcert.io.files import listed, read_json, write_json
 from smoothcert.io.paths import Place
 from smoothcert.store.comparison import differences, without_unrecorded
-from smoothcert.store.identity import Identity, Part
+from smoothcert.store.identity import Identity, IdentityPart
 from smoothcert.store.records import VALUES
 
 VERSION = 2
@@ -20,8 +20,8 @@ VERSION = 2
 NAME = "manifest.json"
 
 
-class Provenance(Part):
-    """Where a store came from: shown, never compared."""
+class Provenance(IdentityPart):
+    """The origin of a store: shown, never compared."""
 
     model: str = ""
     notes: list[str] = Field(default_factory=list)
@@ -31,7 +31,7 @@ class Provenance(Part):
     log: str | None = None
 
 
-class ShardEntry(Part):
+class ShardEntry(IdentityPart):
     """A finished shard, as the manifest names it."""
 
     name: Annotated[str, Field(pattern=r"^shard-\d{5,}\.parquet$")]
@@ -39,7 +39,7 @@ class ShardEntry(Part):
     sha256: str
 
 
-class _Content(Part):
+class _Content(IdentityPart):
     version: Literal[1, 2]
     identity: Identity
     provenance: Provenance

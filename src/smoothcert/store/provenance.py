@@ -1,4 +1,4 @@
-"""Where a result came from: versions and machine. Shown, never compared."""
+"""The versions and the machine that a result came from. They are shown, and never compared."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ _PACKAGES = ("torch", "numpy", "scipy", "pyarrow")
 
 
 def provenance(**details: Any) -> dict[str, Any]:
-    """Versions of what computed a result, the machine's kind, and `details`."""
+    """Return the versions of what computes a result, the machine's kind, and `details`."""
     versions = {"smoothcert": __version__, "python": platform.python_version()}
     versions |= {name: metadata.version(name) for name in _PACKAGES}
     machine = {"system": platform.system(), "architecture": platform.machine(), "processors": os.cpu_count()}
@@ -20,7 +20,7 @@ def provenance(**details: Any) -> dict[str, Any]:
 
 
 def machine_line() -> str:
-    """Processor, cores and versions in one line, for pages of measured figures."""
+    """Return processor, cores and versions in one line, for pages of measured figures."""
     told = Path("/proc/cpuinfo")
     names = [line.split(":")[1].strip() for line in told.read_text().splitlines()
              if line.startswith("model name")] if told.exists() else []

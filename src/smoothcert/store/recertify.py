@@ -68,7 +68,7 @@ def write_recertified(folder: Place, store: Store, answers: CertifiedCounts, pro
         _replaced(Record.from_row(row), int(prediction), float(radius))
         for row, prediction, radius in zip(store.records.to_pylist(), answers.prediction, answers.radius, strict=True)
     ]
-    write_store(folder, store.identity.replaced(procedure=procedure, recertified_from=store.identity.digest),
+    write_store(folder, store.identity.replace(procedure=procedure, recertified_from=store.identity.digest),
                 {**store.provenance.raw, "recertified_with": provenance()["versions"]}, records)
 
 

@@ -126,7 +126,7 @@ def open_store(
         if is_store(folder):
             manifest = read_manifest(folder)
             if is_vouched_for(manifest.identity.raw, identity.raw):
-                manifest.identity = manifest.identity.replaced(model=identity.raw["model"])
+                manifest.identity = manifest.identity.replace(model=identity.raw["model"])
             check_identity(folder, manifest.identity.raw, identity.raw)
             for entry in manifest.shards:
                 Shard.read(folder, entry)

@@ -30,7 +30,7 @@ ALWAYS = ("index", "label", "prediction", "off_grid", "tallies")
 
 
 @dataclass(frozen=True)
-class Check:
+class StoreCheck:
     """One thing that was looked at: its name, what it found, and what is wrong with it."""
 
     name: str
@@ -63,7 +63,7 @@ class Readable:
         return Store(self.folder, self.identity, self.manifest.provenance, self.manifest.complete, self.table)
 
 
-def read_all(folder: Place) -> tuple[Readable, list[Check]]:
+def read_all(folder: Place) -> tuple[Readable, list[StoreCheck]]:
     """Read every shard and journal line that can be read, and say what is wrong with the others.
 
     Raises:
@@ -86,7 +86,8 @@ def read_all(folder: Place) -> tuple[Readable, list[Check]]:
         except StoreError as error:
             problems.append(str(error))
     seal = "no hash of its own (store version 1)" if manifest.version == 1 else "its own SHA-256 is right"
-    shards = Check("shards", f"{len(manifest.shards)} named in the manifest, each with its SHA-256", tuple(problems))
+    shards = StoreCheck("shards", f"{len(manifest.shards)} named in the manifest, each with its SHA-256",
+                        tuple(problems))
     positions = [k * stores.SHARD + i for k, part in found.items() for i in range(part.num_rows)]
     named = {entry.name for entry in manifest.shards}
     waiting = {p: r for p, r in read_journal(folder / JOURNAL).items() if shard_name(p // stores.SHARD) not in named}
@@ -97,25 +98,26 @@ def read_all(folder: Place) -> tuple[Readable, list[Check]]:
     order = np.argsort(np.array([*positions, *kept], dtype=np.int64))
     readable = Readable(folder, manifest, np.array([*positions, *kept], dtype=np.int64)[order],
                         pa.concat_tables([*found.values(), lines]).take(pa.array(order)))
-    records = Check("records", f"{len(readable.positions)} of {total} can be read", (*stray, *_name_missing(readable)))
-    return readable, [Check("manifest", seal), shards, records]
+    records = StoreCheck("records", f"{len(readable.positions)} of {total} can be read",
+                         (*stray, *_name_missing(readable)))
+    return readable, [StoreCheck("manifest", seal), shards, records]
 
 
-def check_adversaries(readable: Readable, images: np.ndarray) -> Check:
+def check_adversaries(readable: Readable, images: np.ndarray) -> StoreCheck:
     """Check the files of attacked images: each is listed with its SHA-256, and together they hold the run's images at
     every setting."""
     folder = readable.folder
     if not readable.identity.attack.adversaries:
-        return Check("adversaries", "none were kept")
+        return StoreCheck("adversaries", "none were kept")
     if not (folder / LISTING).is_file():
-        return Check("adversaries", f"no {LISTING}", (
+        return StoreCheck("adversaries", f"no {LISTING}", (
             f"{folder / LISTING} is missing, and the run kept its attacked images: the same command writes it",))
     listing = read_json(folder / LISTING)
     try:
-        return Check("adversaries", f"{len(listing)} files, each with its SHA-256",
-                     (*_changed(folder, listing), *_other_images(folder, listing, images)))
+        return StoreCheck("adversaries", f"{len(listing)} files, each with its SHA-256",
+                     (*_find_changed(folder, listing), *_find_other_images(folder, listing, images)))
     except (AttributeError, KeyError, TypeError):
-        return Check("adversaries", "nothing that can be read", (f"{folder / LISTING} is no listing of files",))
+        return StoreCheck("adversaries", "nothing that can be read", (f"{folder / LISTING} is no listing of files",))
 
 
 def _read_shard(folder: Place, entry: ShardEntry, kind: str, size: int) -> pa.Table:
@@ -152,7 +154,7 @@ def _name_missing(readable: Readable) -> Iterator[str]:
         yield f"{readable.folder} is not complete: the same command finishes its run"
 
 
-def _changed(folder: Place, listing: list[dict[str, Any]]) -> Iterator[str]:
+def _find_changed(folder: Place, listing: list[dict[str, Any]]) -> Iterator[str]:
     for entry in listing:
         path = folder / "adversaries" / PurePath(entry["file"]).name
         if path.name != entry["file"] or not path.is_file():
@@ -161,7 +163,7 @@ def _changed(folder: Place, listing: list[dict[str, Any]]) -> Iterator[str]:
             yield f"{path} has changed since it was written (its SHA-256 differs from the listing's)"
 
 
-def _other_images(folder: Place, listing: list[dict[str, Any]], images: np.ndarray) -> Iterator[str]:
+def _find_other_images(folder: Place, listing: list[dict[str, Any]], images: np.ndarray) -> Iterator[str]:
     """Yield the settings whose files hold other images than the run's."""
     settings = {tuple((name, entry[name]) for name in ATTACKED if name in entry) for entry in listing}
     for setting in sorted(settings):

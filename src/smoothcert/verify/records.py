@@ -14,11 +14,11 @@ from smoothcert.stats import ABSTAIN, Draw, History, Look, Plan, is_same, predic
 from smoothcert.store import store as stores
 from smoothcert.store.recertify import noise_of, stored_plan
 from smoothcert.store.records import histories
-from smoothcert.verify.files import Check, Readable
+from smoothcert.verify.files import Readable, StoreCheck
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class RecordPart:
     """Some records in a row: `positions` (m,) in the run's list, and their `table`."""
 
     positions: np.ndarray
@@ -28,12 +28,12 @@ class Part:
     def index(self) -> list[int]:
         return self.table.column("index").to_pylist()
 
-    def named(self, row: int) -> str:
+    def name(self, row: int) -> str:
         return f"record {self.positions[row]} (image {self.index[row]})"
 
 
 @dataclass(frozen=True)
-class Terms:
+class RecordTerms:
     """The terms that an identity sets for the records.
 
     Attributes:
@@ -50,24 +50,24 @@ class Terms:
     judges: bool
 
 
-def terms_of(readable: Readable) -> Terms:
+def terms_of(readable: Readable) -> RecordTerms:
     """Return the terms of a store. Raises StoreError for an identity that is no run's."""
     identity = readable.identity
     try:
         plan, draws, judges = _plan(readable)
         identity.images.at(np.array([identity.images.count - 1]))
-        return Terms(identity.records_per_image, identity.num_classes, plan, draws, judges)
+        return RecordTerms(identity.records_per_image, identity.num_classes, plan, draws, judges)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise StoreError(f"{readable.folder} does not say what run it is of: {type(error).__name__}: {error}") from None
 
 
-def parts(readable: Readable) -> Iterator[Part]:
+def parts(readable: Readable) -> Iterator[RecordPart]:
     """Yield the records, a shard's number of them at a time."""
     for start in range(0, len(readable.positions), stores.SHARD):
-        yield Part(readable.positions[start : start + stores.SHARD], readable.table.slice(start, stores.SHARD))
+        yield RecordPart(readable.positions[start : start + stores.SHARD], readable.table.slice(start, stores.SHARD))
 
 
-def check_images(readable: Readable, terms: Terms) -> Check:
+def check_images(readable: Readable, terms: RecordTerms) -> StoreCheck:
     """Check that every record is of the image of its place, that none comes twice, and that classes are classes."""
     index, place = readable.store.column("index"), readable.positions // terms.per_image
     places, first = np.unique(place, return_index=True)
@@ -81,10 +81,10 @@ def check_images(readable: Readable, terms: Terms) -> Check:
         values = readable.store.column(name)
         problems += [f"record {readable.positions[row]} (image {index[row]}): {name} {values[row]} is no class"
                      for row in np.flatnonzero((values < least) | (values >= terms.num_classes))]
-    return Check("images", f"{len(places)} in the order of the run", tuple(problems))
+    return StoreCheck("images", f"{len(places)} in the order of the run", tuple(problems))
 
 
-def check_votes(readable: Readable, terms: Terms) -> list[Check]:
+def check_votes(readable: Readable, terms: RecordTerms) -> list[StoreCheck]:
     """Check that the tallies are looks that the procedure takes, and the answers those that it gives for them."""
     wrong_looks, wrong_answers, looks = list[str](), list[str](), 0
     for part in parts(readable):
@@ -95,18 +95,20 @@ def check_votes(readable: Readable, terms: Terms) -> list[Check]:
         wrong |= dict.fromkeys(_find_untidy(tallies), "its votes do not list each class that has some once, in order")
         sound = {row: history for row, history in found.items() if row not in wrong and not isinstance(history, str)}
         wrong |= dict(_wrong_looks(terms, sound))
-        wrong_looks += [f"{part.named(row)}: {wrong[row]}" for row in sorted(wrong)]
+        wrong_looks += [f"{part.name(row)}: {wrong[row]}" for row in sorted(wrong)]
         if terms.plan is not None and terms.judges:
             rest = {row: history for row, history in sound.items() if row not in wrong}
             wrong_answers += _wrong_answers(part, terms.plan, rest, readable.identity.noise.sigma)
     told = "none that votes alone decide" if not terms.judges else (
         f"{len(readable.positions)} computed again from their votes, equal up to rounding")
-    return [Check("tallies", f"{looks} looks" + ", those that the procedure takes" * terms.draws, tuple(wrong_looks)),
-            Check("answers", told if not wrong_answers else "computed again from their votes", tuple(wrong_answers))]
+    return [StoreCheck("tallies", f"{looks} looks" + ", those that the procedure takes" * terms.draws,
+                       tuple(wrong_looks)),
+            StoreCheck("answers", told if not wrong_answers else "computed again from their votes",
+                       tuple(wrong_answers))]
 
 
 def _plan(readable: Readable) -> tuple[Plan | None, bool, bool]:
-    """Return (plan, draws, judges) of `Terms`."""
+    """Return (plan, draws, judges) of `RecordTerms`."""
     identity = readable.identity
     if identity.kind == "distributional" and identity.counted_from is None:
         return None, False, False
@@ -141,7 +143,7 @@ def _find_untidy(tallies: pa.ChunkedArray) -> list[int]:
     return sorted({int(owner[one]) for one in bad})
 
 
-def _wrong_looks(terms: Terms, found: dict[int, History]) -> Iterator[tuple[int, str]]:
+def _wrong_looks(terms: RecordTerms, found: dict[int, History]) -> Iterator[tuple[int, str]]:
     """Yield (row, what is wrong) of records whose looks are none that the plan takes."""
     if terms.plan is None:
         yield from ((row, "has votes, and its kind of record has none") for row, looks in found.items() if looks)
@@ -191,16 +193,16 @@ def _has_lost_votes(looks: History, step: int) -> bool:
     return bool((looks[step].counts < _before(looks, step, looks[step].stage).counts).any())
 
 
-def _wrong_answers(part: Part, plan: Plan, found: dict[int, History], sigma: float) -> Iterator[str]:
+def _wrong_answers(part: RecordPart, plan: Plan, found: dict[int, History], sigma: float) -> Iterator[str]:
     rows = list(found)
     stored = part.table.drop_columns(["tallies"]).take(pa.array(rows, pa.int64())).to_pylist()
     for row, record, answer in zip(rows, stored, _answers(plan, list(found.values())), strict=True):
         if isinstance(answer, str):
-            yield f"{part.named(row)}: {answer}"
+            yield f"{part.name(row)}: {answer}"
             continue
         for name, value in answer.items():
             if not is_same(name, record[name], value, sigma):
-                yield f"{part.named(row)}: {name} is {record[name]}, and its votes give {value}"
+                yield f"{part.name(row)}: {name} is {record[name]}, and its votes give {value}"
 
 
 def _answers(plan: Plan, looks: Sequence[History]) -> list[dict[str, Any] | str]:

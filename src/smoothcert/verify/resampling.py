@@ -29,13 +29,13 @@ from smoothcert.store.manifest import Manifest, Provenance
 from smoothcert.store.provenance import provenance
 from smoothcert.store.recertify import stored_plan
 from smoothcert.store.records import Record
-from smoothcert.verify.files import Check, Readable
+from smoothcert.verify.files import Readable, StoreCheck
 from smoothcert.verify.options import VerifyConfig
 
 _FORMATS = ("sfc64-v1", "philox-v1")
 
 
-def check_resampling(readable: Readable, config: VerifyConfig, progress: Progress) -> Check:
+def check_resampling(readable: Readable, config: VerifyConfig, progress: Progress) -> StoreCheck:
     """Draw `config.resample` records again and compare them with the stored ones, value by value.
 
     Which ones is a number drawn from the hash of the identity and of all shards: the same each time, and not to be
@@ -72,8 +72,8 @@ def check_resampling(readable: Readable, config: VerifyConfig, progress: Progres
         others = "another kind of processor than the run's" if versions == here else (
             f"made with {there}; here {now}: other versions, or another kind of processor,")
         problems.append(f"{others} may round near ties and gradients otherwise")
-    return Check("resampled", f"{len(chosen)} records drawn again, equal in every vote and value" if not problems else
-                 f"{len(chosen)} records drawn again", tuple(problems))
+    equal = "" if problems else ", equal in every vote and value"
+    return StoreCheck("resampled", f"{len(chosen)} records drawn again{equal}", tuple(problems))
 
 
 def _rebuild(readable: Readable, config: VerifyConfig, out: Path) -> Run:
@@ -94,7 +94,7 @@ def _rebuild(readable: Readable, config: VerifyConfig, out: Path) -> Run:
 
 
 def _rebuild_sampling(identity: Identity, options: dict[str, Any], asked: VerifyConfig) -> Run:
-    given = {**options, **_computing(identity, asked)}
+    given = {**options, **_computing_options(identity, asked)}
     if identity.adversaries is not None:
         if asked.adversaries is None:
             raise InputError("adversaries: this store predicts attacked images: give the attack store that kept them")
@@ -112,7 +112,7 @@ def _rebuild_attack(identity: Identity, options: dict[str, Any], asked: VerifyCo
                          "they are from")
     answer = {"answer": "softmax"} if procedure.method == "softmax" else {"alpha": procedure.alpha}
     return prepare_attack(AttackConfig.checked({
-        **options, **_computing(identity, asked), **bounds, **answer, "m": attack.m, "steps": attack.steps,
+        **options, **_computing_options(identity, asked), **bounds, **answer, "m": attack.m, "steps": attack.steps,
         "n": procedure.n if isinstance(procedure.n, list) else [procedure.n], "attack": attack.name,
         "attack_option": attack.options, "target": attack.target, "only_right": attack.only_right,
         "save_adversaries": attack.adversaries}))
@@ -150,7 +150,7 @@ def _options(readable: Readable, asked: VerifyConfig) -> dict[str, Any]:
             "seed": identity.seed, "device": identity.device}
 
 
-def _computing(identity: Identity, asked: VerifyConfig) -> dict[str, Any]:
+def _computing_options(identity: Identity, asked: VerifyConfig) -> dict[str, Any]:
     """Return the options by which the run's votes were computed."""
     in_pixels, stream_format = identity.space == "pixels", identity.noise.format
     return {"engine": "plain" if identity.engine == "exact" else identity.engine,

@@ -8,11 +8,11 @@ import numpy as np
 from smoothcert.errors import StoreError
 from smoothcert.runs import attack_settings, distributional_settings
 from smoothcert.store.identity import Identity
-from smoothcert.verify.files import Check, Readable
-from smoothcert.verify.records import Part, Terms, parts
+from smoothcert.verify.files import Readable, StoreCheck
+from smoothcert.verify.records import RecordPart, RecordTerms, parts
 
 
-def check_settings(readable: Readable, terms: Terms) -> Check | None:
+def check_settings(readable: Readable, terms: RecordTerms) -> StoreCheck | None:
     """Check the setting of every record against the run's. Returns None for kinds of store that have none.
 
     Raises:
@@ -26,13 +26,13 @@ def check_settings(readable: Readable, terms: Terms) -> Check | None:
         expected = list_settings(identity)
         if len(expected) != terms.per_image:
             raise ValueError(f"{len(expected)} settings, {terms.per_image} records an image")
-        problems = [problem for part in parts(readable) for problem in _others(part, expected)]
-        problems += [f"{part.named(row)}: {words}" for part in parts(readable)
+        problems = [problem for part in parts(readable) for problem in _find_others(part, expected)]
+        problems += [f"{part.name(row)}: {words}" for part in parts(readable)
                      for row, record in enumerate(part.table.drop_columns(["tallies"]).to_pylist())
                      if (words := find_contradiction(record, identity))]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{readable.folder} does not say its settings ({type(error).__name__}: {error})") from None
-    return Check("settings", f"{len(expected)} for each image", tuple(problems))
+    return StoreCheck("settings", f"{len(expected)} for each image", tuple(problems))
 
 
 def _attack_settings(identity: Identity) -> list[dict[str, Any]]:
@@ -40,7 +40,7 @@ def _attack_settings(identity: Identity) -> list[dict[str, Any]]:
     attack = identity.attack
     size = "eps" if attack.eps is not None else "times"
     return [{size: setting.size, "m": setting.m, "steps": setting.steps}
-            for setting in attack_settings.settings_of(attack.eps or attack.times or [], attack.m, attack.steps)]
+            for setting in attack_settings.list_settings(attack.eps or attack.times or [], attack.m, attack.steps)]
 
 
 def _ascent_settings(identity: Identity) -> list[dict[str, Any]]:
@@ -48,15 +48,15 @@ def _ascent_settings(identity: Identity) -> list[dict[str, Any]]:
     run = identity.distributional
     gammas = sorted({*run.gamma, *run.gamma_adv})
     return [{"form": setting.form, "gamma": setting.gamma}
-            for setting in distributional_settings.settings_of(gammas, run.gamma if run.eps_equivalent else ())]
+            for setting in distributional_settings.list_settings(gammas, run.gamma if run.eps_equivalent else ())]
 
 
-def _others(part: Part, expected: list[dict[str, Any]]) -> Iterator[str]:
+def _find_others(part: RecordPart, expected: list[dict[str, Any]]) -> Iterator[str]:
     columns = {name: part.table.column(name).to_pylist() for name in expected[0]}
     for row, position in enumerate(part.positions.tolist()):
         for name, value in expected[position % len(expected)].items():
             if columns[name][row] != value:
-                yield f"{part.named(row)}: {name} is {columns[name][row]}, and the run has {value} there"
+                yield f"{part.name(row)}: {name} is {columns[name][row]}, and the run has {value} there"
 
 
 def _contradiction_in_attack(record: dict[str, Any], identity: Identity) -> str | None:

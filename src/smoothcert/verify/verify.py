@@ -11,9 +11,9 @@ from smoothcert.io.paths import Place
 from smoothcert.progress import Progress, silent
 from smoothcert.smoothing.isolation import isolated
 from smoothcert.store.manifest import check_is_store
-from smoothcert.verify.files import Check, Readable, check_adversaries, read_all
+from smoothcert.verify.files import Readable, StoreCheck, check_adversaries, read_all
 from smoothcert.verify.options import VerifyConfig
-from smoothcert.verify.records import Terms, check_images, check_votes, terms_of
+from smoothcert.verify.records import RecordTerms, check_images, check_votes, terms_of
 from smoothcert.verify.settings import check_settings
 
 
@@ -23,7 +23,7 @@ class Verified:
 
     folder: Place
     kind: str
-    checks: tuple[Check, ...]
+    checks: tuple[StoreCheck, ...]
 
     @property
     def problems(self) -> list[str]:
@@ -50,7 +50,7 @@ def verify(config: VerifyConfig, progress: Progress = silent) -> Verified:
         readable, checks = read_all(folder)
         terms = terms_of(readable)
     except (FileError, StoreError) as error:
-        return Verified(folder, "unknown", (Check("manifest", "cannot be believed", (str(error),)),))
+        return Verified(folder, "unknown", (StoreCheck("manifest", "cannot be believed", (str(error),)),))
     checks += _of_records(readable, terms) if len(readable.positions) else []
     if config.resample is not None:
         from smoothcert.verify.resampling import check_resampling
@@ -59,7 +59,7 @@ def verify(config: VerifyConfig, progress: Progress = silent) -> Verified:
     return Verified(folder, readable.identity.kind, tuple(checks))
 
 
-def _of_records(readable: Readable, terms: Terms) -> list[Check]:
+def _of_records(readable: Readable, terms: RecordTerms) -> list[StoreCheck]:
     images = check_images(readable, terms)
     checks = [images, *check_votes(readable, terms)]
     try:
@@ -68,5 +68,5 @@ def _of_records(readable: Readable, terms: Terms) -> list[Check]:
         if readable.identity.kind == "attack" and readable.manifest.complete:
             checks.append(check_adversaries(readable, readable.store.column("index")[:: terms.per_image]))
     except (FileError, StoreError) as error:
-        checks.append(Check("settings", "cannot be believed", (str(error),)))
+        checks.append(StoreCheck("settings", "cannot be believed", (str(error),)))
     return checks

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from smoothcert.report.plots.drawing import Request
 from smoothcert.report.plots.style import COLOURS, FAINT, NAMED, handle, in_style, legend, look, marker, new_figure
 from smoothcert.results.base import check_same_data
-from smoothcert.results.certified import Result
+from smoothcert.results.certified import ASSUMED_ALPHA, Result
 from smoothcert.results.figures import down, percent
 from smoothcert.results.studies import Pairs, Shares, TopShares, Wall, among, pairs, shares, top_shares, wall
 
@@ -27,7 +27,8 @@ def gather_shares(request: Request[Any]) -> Shares:
 
 def gather_top_shares(request: Request[Any]) -> TopShares:
     """Return histograms of the chosen class's share in each run."""
-    return top_shares([(run.name, votes, alpha) for run, votes, alpha in request.opened])
+    return top_shares([(run.name, votes, ASSUMED_ALPHA if run.alpha is None else run.alpha)
+                       for run, votes in request.opened])
 
 
 def gather_wall(request: Request[Any]) -> Wall:

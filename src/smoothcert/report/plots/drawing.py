@@ -130,7 +130,7 @@ TAKES: dict[str, Callable[[Store, str], Any]] = {
     "certified": lambda store, name: Result.of(store, name).in_norm("l2"),
     "certified or attack": lambda store, name: (
         Attack.of(store, name) if store.kind == "attack" else Result.of(store, name).in_norm("l2")),
-    "votes": lambda store, name: (Result.of(store, name), votes_of(store), store.identity.procedure.alpha),
+    "votes": lambda store, name: (Result.of(store, name), votes_of(store)),
     "robustness": Robustness.of,
 }
 """Functions of a store and its name that give what a kind shows of it, or raise where the store does not have it."""
