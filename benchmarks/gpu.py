@@ -23,7 +23,7 @@ from smoothcert.errors import EngineWarning
 from smoothcert.noise import build_noise
 from smoothcert.smoothing import Sampling, Segment
 from smoothcert.smoothing.engines.precision import tf32
-from smoothcert.smoothing.rows import DeviceRows, Placement
+from smoothcert.smoothing.rows import DeviceRows, Subject
 from smoothcert.store.provenance import machine_line
 
 Way = tuple[str, str]  # engine, precision
@@ -176,8 +176,8 @@ def noise_runs(subject: Network, device: torch.device) -> Iterator[tuple[str, Ru
         torch.cuda.synchronize(device)
         return out.numel()
 
-    drawn = DeviceRows(Placement(build_noise("grid", SIGMA), None, subject.image.shape), 0, device)
-    segment = Segment(drawn.subject(subject.image, 0), "estimate", 0, 4096)
+    drawn = DeviceRows(build_noise("grid", SIGMA), subject.image.shape, subject.image.size, 0, device)
+    segment = Segment(Subject(0, drawn.noise.centre(subject.image)), "estimate", 0, 4096)
 
     def placed() -> int:
         done = [drawn.draw([segment]).numel() for _ in range(8)]

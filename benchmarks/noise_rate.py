@@ -6,7 +6,7 @@ from ours import drawing, opened
 from pages import Section, section, table
 from timing import Run, interleaved
 
-from smoothcert.noise import FORMATS, NOISES, build_noise, open_stream, sample
+from smoothcert.noise import FORMATS, NOISES, build_noise, open_stream
 
 ROWS, ROUNDS, DIMENSIONS = 100, 15, (3072, 9)
 BESIDE, SAMPLES, BESIDE_ROUNDS = "resnet20", 500, 5
@@ -64,7 +64,7 @@ def _noisy(kind: str) -> Run:
     stream = noise.stream(0, 0, "estimate", centre)
 
     def run() -> int:
-        sample(noise, centre, stream, out)
+        noise.fill(out, centre, stream)
         return out.size
 
     return run

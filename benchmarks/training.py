@@ -15,10 +15,10 @@ from pages import Section, section, table
 from timing import Rates, Run, Spread, interleaved, spread
 from torch import Tensor, nn
 
-from smoothcert.attacks.frozen import frozen
 from smoothcert.machine import keep_freed_memory
 from smoothcert.models import build_model
 from smoothcert.objectives import Step, build_objective
+from smoothcert.smoothing.soft import freeze
 
 BATCHES = {"lenet": 256, "resnet20": 48}
 ROUNDS = {"lenet": 5, "resnet20": 3}
@@ -153,7 +153,7 @@ def _attack_pass(trained: Trained) -> Run:
     """Forward, and backward to the input, of the batch: what a step of an attack cannot do without."""
 
     def run() -> int:
-        with frozen(trained.network) as network:
+        with freeze(trained.network) as network:
             images = trained.images.clone().requires_grad_()
             torch.autograd.grad(nn.functional.cross_entropy(network(images), trained.labels), images)
         return 1
@@ -163,7 +163,7 @@ def _attack_pass(trained: Trained) -> Run:
 
 def _forward_pass(trained: Trained) -> Run:
     def run() -> int:
-        with frozen(trained.network) as network, torch.no_grad():
+        with freeze(trained.network) as network, torch.no_grad():
             network(trained.images)
         return 1
 

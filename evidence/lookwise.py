@@ -44,7 +44,7 @@ def radii_by_look(plan) -> list[np.ndarray]:
 
 def stops_by_look(plan) -> list[np.ndarray]:
     """Whether a plan at one fixed radius stops, for every count at every look."""
-    return [~plan.decided(single_looks(n))[1].any(axis=1) for n in plan.bounds.looks]
+    return [~plan.decide(single_looks(n))[1].any(axis=1) for n in plan.bounds.looks]
 
 
 def certificate_failure(plan, sigma: float, p: float, radii, stops=None) -> tuple[float, float]:
@@ -84,7 +84,7 @@ def path_radii(bounds: RunningBounds, counts: np.ndarray) -> np.ndarray:
     t, m, _ = counts.shape
     owner, look = np.repeat(np.arange(t), m), np.tile(np.arange(m), t)
     seen = Seen(t, owner, look, counts[..., 0].ravel(), counts[..., 1:].max(axis=2).ravel())
-    return gaussian_radius(bounds.proved(seen), 1.0)
+    return gaussian_radius(bounds.prove(seen), 1.0)
 
 
 def path_failure(p: np.ndarray, counts: np.ndarray, log_orders: np.ndarray, radius: np.ndarray) -> np.ndarray:

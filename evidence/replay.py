@@ -13,7 +13,7 @@ import numpy as np
 from scipy import special
 
 from smoothcert.stats import RadiiCertify, SequentialPredict, certify_counts, gaussian_radius
-from smoothcert.stats.curve import curve_sizes
+from smoothcert.stats.certify_plans import curve_sizes
 from smoothcert.stats.predict_plans import LAST_SHARE
 from smoothcert.stats.procedures import predict_counts
 from smoothcert.stats.sequential import Seen, spending_shares
@@ -70,7 +70,7 @@ def radii_replay(p: np.ndarray, sigma: float, radii, times: int, rng) -> tuple[f
         m, taken = len(alive), votes[alive, :k + 1]
         seen = Seen(m, np.repeat(np.arange(m), k + 1), np.tile(np.arange(k + 1), m), taken.ravel(),
                     (looks[:k + 1] - taken).ravel())
-        proved, hoped = (radius_of(bounds) for bounds in plan.bounds.proved_and_hoped(seen))
+        proved, hoped = (radius_of(bounds) for bounds in plan.bounds.prove_and_hope(seen))
         claimed[alive] = (proved[:, None] >= targets) & (proved > 0)[:, None]
         samples[alive] = looks[k]
         alive = alive[((hoped[:, None] >= targets) & (hoped > 0)[:, None] & ~claimed[alive]).any(axis=1)]

@@ -7,7 +7,7 @@ import torch
 from smoothcert.models import build_model
 from smoothcert.noise import build_noise, open_stream, row_key
 from smoothcert.smoothing import Sampling, Segment, open_voter
-from smoothcert.smoothing.rows import DeviceRows, HostRows, Placement
+from smoothcert.smoothing.rows import DeviceRows, HostRows, Subject
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -43,9 +43,9 @@ def test_the_kernel_is_its_twin():
 
 @pytest.mark.parametrize("kind", ["grid", "gaussian"])
 def test_rows_on_the_device_are_those_of_the_host(kind):
-    placement, device = Placement(build_noise(kind, 0.5), None, SHAPE), torch.device("cuda")
-    made = [DeviceRows(placement, 7, device), HostRows(placement, 7, "philox-v1", device)]
-    on_device, on_host = (rows.draw([Segment(rows.subject(image * scale, key), "estimate", 3, 20)
+    noise, device = build_noise(kind, 0.5), torch.device("cuda")
+    made = [DeviceRows(noise, SHAPE, 3072, 7, device), HostRows(noise, SHAPE, 7, "philox-v1", device)]
+    on_device, on_host = (rows.draw([Segment(Subject(key, noise.centre(image * scale)), "estimate", 3, 20)
                                      for key, (image, scale) in enumerate(zip(IMAGES, (1, 1, 0.999), strict=True))])
                           for rows in made)
     assert torch.equal(on_device, on_host)
@@ -55,9 +55,9 @@ def test_the_kernels_normals_follow_the_law():
     """1e8 values: moments, tails to 5 sigma, KS on a part; and stages and images apart."""
     from scipy import special, stats
 
-    placement, zero = Placement(build_noise("gaussian", 1.0), None, SHAPE), np.zeros(SHAPE, np.float32)
-    rows = DeviceRows(placement, 7, torch.device("cuda"))
-    parts = [rows.draw([Segment(rows.subject(zero, key), stage, 0, 8000)]).flatten().double()
+    noise = build_noise("gaussian", 1.0)
+    rows, zero = DeviceRows(noise, SHAPE, 3072, 7, torch.device("cuda")), noise.centre(np.zeros(SHAPE, np.float32))
+    parts = [rows.draw([Segment(Subject(key, zero), stage, 0, 8000)]).flatten().double()
              for key, stage in ((0, "select"), (0, "estimate"), (1, "estimate"), (1, "select"))]
     z = torch.stack(parts)
     for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3)):

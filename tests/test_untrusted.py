@@ -30,7 +30,7 @@ from torch import nn
 from fuzzing import CARD, dumped, onnx_seed, weights_of
 from smoothcert.classifiers.folder import module_hash, read_network, read_state
 from smoothcert.data import load_data
-from smoothcert.data.decode import decode_image, read_header
+from smoothcert.data.encoded import decode_image, read_header
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import DataError, FileError, ModelError, StoreError
 from smoothcert.interop import read_counts, read_log
@@ -249,7 +249,7 @@ def test_a_long_thin_image_cannot_grow_without_end(tmp_path):
 
 
 def test_image_formats_that_start_programs_stay_closed():
-    with pytest.raises(DataError, match="no image format that is read"):
+    with pytest.raises(DataError, match="not in an image format that is read"):
         read_header(io.BytesIO(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"), "x.png")
 
 

@@ -19,18 +19,22 @@ from smoothcert.attacks import (
     SURROGATES,
     AdreSurrogate,
     Stein,
-    attacked,
+    attack_images,
     build_attack,
     deepfool,
-    draw_noise,
     l2_norms,
-    noisy_logits,
     stein_gradient,
 )
-from smoothcert.attacks.frozen import frozen
-from smoothcert.attacks.problem import Problem
-from smoothcert.attacks.surrogates import normal_gap, smoothed, wrong
+from smoothcert.attacks.loop import Problem
 from smoothcert.errors import InputError, MissingExtraError, ModelError
+from smoothcert.smoothing.soft import (
+    draw_noise,
+    freeze,
+    mean_cross_entropy,
+    noisy_logits,
+    normal_gap,
+    soft_cross_entropy,
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -92,10 +96,11 @@ class TestClosedForms:
     @pytest.mark.parametrize("surrogate", ["smoothed", "wrong"])
     def test_pgd_on_a_linear_model_ends_at_the_far_point_of_the_ball(self, steps, surrogate):
         noise = draw_noise(MIDDLE, 5, 0.5, generator())
-        found = attacked(PGD(0.3, steps, surrogate=surrogate), linear(W), MIDDLE, ZERO, noise, generator=generator())
+        found = attack_images(PGD(0.3, steps, surrogate=surrogate), linear(W), MIDDLE, ZERO, noise,
+                              generator=generator())
         assert torch.allclose(found - MIDDLE, -0.3 * W / W.norm(), atol=1e-5)
-        found = attacked(PGD(0.3, steps, surrogate=surrogate, norm="linf"), linear(W), MIDDLE, ZERO, noise,
-                         generator=generator())
+        found = attack_images(PGD(0.3, steps, surrogate=surrogate, norm="linf"), linear(W), MIDDLE, ZERO, noise,
+                              generator=generator())
         assert torch.allclose(found - MIDDLE, -0.3 * W.sign(), atol=1e-5)
 
     def test_pgd_changes_a_linear_classifier_outside_its_certified_radius_and_never_inside(self):
@@ -108,8 +113,8 @@ class TestClosedForms:
         x, labels, radius = x[keep], labels[keep], radius[keep]
         assert len(x) > 8
         for times, changed in ((0.999, False), (1.001, True)):
-            found = attacked(PGD(1.0, 10), model, x, labels, draw_noise(x, 4, 0.3, generator()), eps=times * radius,
-                             generator=generator())
+            found = attack_images(PGD(1.0, 10), model, x, labels, draw_noise(x, 4, 0.3, generator()),
+                                  eps=times * radius, generator=generator())
             assert ((model(found).argmax(dim=1) != labels) == changed).all()
 
     def test_the_step_of_pgd_is_two_eps_over_steps(self):
@@ -119,21 +124,21 @@ class TestClosedForms:
             seen.append(images)
             return linear(W)(images)
 
-        attacked(PGD(0.4, 8), model, MIDDLE, ZERO, generator=generator())
+        attack_images(PGD(0.4, 8), model, MIDDLE, ZERO, generator=generator())
         lengths = [float((x - MIDDLE).norm().detach()) for x in seen]
         assert np.allclose(lengths, [0, 0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4], atol=1e-5)
         seen.clear()
-        attacked(PGD(0.4, 3, step_size=0.05), model, MIDDLE, ZERO, generator=generator())
+        attack_images(PGD(0.4, 3, step_size=0.05), model, MIDDLE, ZERO, generator=generator())
         assert np.allclose([float((x - MIDDLE).norm().detach()) for x in seen], [0, 0.05, 0.1], atol=1e-5)
 
     def test_ddn_finds_the_distance_to_a_linear_boundary(self):
         model = linear(W, -float(W.sum()) / 2 + 0.5)  # s = .5 at the middle
         exact = 0.5 / float(W.norm())
         rule = DDN(eps=math.inf, steps=100, initial_norm=0.5)
-        found = attacked(rule, model, MIDDLE, ZERO, generator=generator())
+        found = attack_images(rule, model, MIDDLE, ZERO, generator=generator())
         assert model(found).argmax(dim=1) == 1
         assert 1 <= float((found - MIDDLE).norm()) / exact < 1.06  # it moves in steps of 5%
-        found = attacked(DDN(eps=0.9 * exact, steps=100), model, MIDDLE, ZERO, generator=generator())
+        found = attack_images(DDN(eps=0.9 * exact, steps=100), model, MIDDLE, ZERO, generator=generator())
         assert model(found).argmax(dim=1) == 0
         assert float((found - MIDDLE).norm()) == pytest.approx(0.9 * exact, rel=1e-4)
 
@@ -149,7 +154,7 @@ class TestClosedForms:
             (far, DDN(2.0, 2, gamma=0.1, initial_norm=0.2), 0.242),
             (linear(W, -100.0), DDN(0.5, 5), 0.0),
         ):
-            found = attacked(rule, model, MIDDLE, ZERO, generator=generator())
+            found = attack_images(rule, model, MIDDLE, ZERO, generator=generator())
             assert float((found - MIDDLE).norm()) == pytest.approx(size, abs=1e-4), rule
 
     def test_the_test_gamma_of_ddn_could_shrink_eps_to_one_and_a_half_grey_levels_in_t_steps(self):
@@ -163,9 +168,9 @@ class TestClosedForms:
         x = torch.full((1, 1, 2, 2), 0.5)
         noise = torch.zeros(1, 3, 1, 2, 2)
         noise[0, :, 0, 0, 0] = torch.tensor([1.0, -0.2, -0.2])
-        assert torch.equal(attacked(DDN(0.5, 5), model, x, ZERO, noise, generator=generator()), x)
+        assert torch.equal(attack_images(DDN(0.5, 5), model, x, ZERO, noise, generator=generator()), x)
         noise[0, :, 0, 0, 0] = torch.tensor([-1.0, 0.2, 0.2])
-        found = attacked(DDN(0.5, 30), model, x, ZERO, noise, generator=generator())
+        found = attack_images(DDN(0.5, 30), model, x, ZERO, noise, generator=generator())
         assert 0.2 <= float((found - x).norm()) < 0.22
 
     @pytest.mark.parametrize("rule", [PGD(0.3, 5), DDN(0.3, 5), Stein(0.3, 10), Stein(0.3, 10, hard=True, sigma=0.3)])
@@ -178,7 +183,7 @@ class TestClosedForms:
         x = torch.full((2, 1, 1, 2), 0.25)
         target = torch.tensor([1, 2])
         noise = draw_noise(x, 200, 0.3, generator())
-        found = attacked(rule, model, x, target, noise, targeted=True, generator=generator())
+        found = attack_images(rule, model, x, target, noise, targeted=True, generator=generator())
         before, after = (noisy_logits(model, z, noise).softmax(-1).mean(1)[[0, 1], target] for z in (x, found))
         assert (after > before + 0.02).all()
 
@@ -200,8 +205,8 @@ class TestBounds:
         x = random(3, 1, 4, 4, seed=seed)
         x = x.round() if sparse else x
         noise = draw_noise(x, m, 0.5, generator(seed))
-        found = attacked(made, convolutional(seed % 7), x, torch.arange(3), noise, targeted=targeted,
-                         generator=generator(seed))
+        found = attack_images(made, convolutional(seed % 7), x, torch.arange(3), noise, targeted=targeted,
+                              generator=generator(seed))
         assert found.min() >= 0
         assert found.max() <= 1
         moved = (found.double() - x.double()).flatten(1)
@@ -217,7 +222,7 @@ class TestBounds:
             return linear(W)(images)
 
         x = random(4, 1, 3, 3).round()
-        attacked(rule, model, x, torch.zeros(4, dtype=torch.long), generator=generator())
+        attack_images(rule, model, x, torch.zeros(4, dtype=torch.long), generator=generator())
         asked = torch.cat(seen)
         assert asked.min() >= 0
         assert asked.max() <= 1
@@ -227,16 +232,16 @@ class TestBounds:
         """x + (bound - x) need not round to the bound."""
         low, high = (float(np.float32(bound)) for bound in (-0.9, 0.1))
         x = (low + random(50, 1, 8, 8)).clamp(low, high)
-        found = attacked(PGD(9.0, 2, norm="linf"), linear(torch.ones(64)), x, torch.arange(50) % 2, bounds=(low, high),
-                         generator=generator())
+        found = attack_images(PGD(9.0, 2, norm="linf"), linear(torch.ones(64)), x, torch.arange(50) % 2,
+                              bounds=(low, high), generator=generator())
         assert found.min() == low
         assert found.max() == high
 
     def test_the_ball_is_used_up_to_a_hair(self):
         """Rounding costs at most what float32 pixels must."""
         x = 0.4 + 0.2 * random(2, 3, 32, 32)
-        found = attacked(PGD(0.25, 4), lambda y: torch.stack([y.sum((1, 2, 3)), y[:, 0, 0, 0]], 1), x,
-                         torch.zeros(2, dtype=torch.long), generator=generator())
+        found = attack_images(PGD(0.25, 4), lambda y: torch.stack([y.sum((1, 2, 3)), y[:, 0, 0, 0]], 1), x,
+                              torch.zeros(2, dtype=torch.long), generator=generator())
         norms = (found.double() - x.double()).flatten(1).norm(dim=1)
         assert (norms <= 0.25).all()
         assert (norms > 0.25 * (1 - 3e-5)).all()
@@ -244,7 +249,8 @@ class TestBounds:
     def test_a_bound_for_each_image(self):
         x = MIDDLE.expand(3, -1, -1, -1)
         eps = torch.tensor([0.0, 0.1, 0.3])
-        found = attacked(PGD(9.0, 3), linear(W), x, torch.zeros(3, dtype=torch.long), eps=eps, generator=generator())
+        found = attack_images(PGD(9.0, 3), linear(W), x, torch.zeros(3, dtype=torch.long), eps=eps,
+                              generator=generator())
         assert torch.allclose((found - x).flatten(1).norm(dim=1), eps, atol=1e-5)
 
     @pytest.mark.parametrize("rule", [PGD(0.3, 3), Stein(0.3, 3, hard=True), PGD(0.3, 3, norm="linf")])
@@ -254,7 +260,7 @@ class TestBounds:
 
         x = MIDDLE.expand(2, -1, -1, -1)
         labels, noise = torch.zeros(2, dtype=torch.long), torch.zeros(2, 4, 1, 3, 3)
-        one, again, other = (attacked(rule, constant, x, labels, noise, generator=generator(s)) for s in (1, 1, 2))
+        one, again, other = (attack_images(rule, constant, x, labels, noise, generator=generator(s)) for s in (1, 1, 2))
         assert torch.equal(one, again)
         assert not torch.equal(one, other)
         assert (one - x).flatten(1).norm(dim=1).min() > 0.1
@@ -262,17 +268,17 @@ class TestBounds:
 
     def test_tiny_gradients_are_followed_not_lost(self):
         """Squares of 1e-30 underflow in float32; the direction must not."""
-        found = attacked(PGD(0.3, 1), lambda y: linear(W)(y) * 1e-30, MIDDLE, ZERO, generator=generator())
+        found = attack_images(PGD(0.3, 1), lambda y: linear(W)(y) * 1e-30, MIDDLE, ZERO, generator=generator())
         assert torch.allclose(found - MIDDLE, -0.3 * W / W.norm(), atol=1e-5)
 
     def test_a_class_surer_than_float32_can_say_still_has_a_gradient(self):
         """1 - F_y = 1e-11 rounds to 0 in float32, and -log F_y with it."""
-        found = attacked(PGD(0.3, 1), linear(W, 25.0 - float(W.sum()) / 2), MIDDLE, ZERO, generator=generator())
+        found = attack_images(PGD(0.3, 1), linear(W, 25.0 - float(W.sum()) / 2), MIDDLE, ZERO, generator=generator())
         assert torch.allclose(found - MIDDLE, -0.3 * W / W.norm(), atol=1e-5)
 
     def test_bounds_may_be_lifted(self):
         x = 5 * torch.ones(1, 1, 3, 3)
-        found = attacked(PGD(2.0, 4), linear(W), x, ZERO, bounds=None, generator=generator())
+        found = attack_images(PGD(2.0, 4), linear(W), x, ZERO, bounds=None, generator=generator())
         assert torch.allclose(found - x, -2 * W / W.norm(), atol=1e-4)
         assert float(l2_norms(found.double() - x.double())) <= 2
 
@@ -306,22 +312,22 @@ class TestGradients:
         x, labels = MIDDLE.expand(6, -1, -1, -1), torch.zeros(6, dtype=torch.long)
         noise = draw_noise(x, 4, 0.5, generator())
         for rows, expected in ((None, [24]), (24, [24]), (23, [20, 4]), (8, [8, 8, 8])):
-            attacked(PGD(0.1, 1), model, x, labels, noise, rows=rows, generator=generator())
+            attack_images(PGD(0.1, 1), model, x, labels, noise, rows=rows, generator=generator())
             assert sizes == expected
             sizes.clear()
-        attacked(PGD(0.1, 1), model, x, labels, noise, rows=3, generator=generator())
+        attack_images(PGD(0.1, 1), model, x, labels, noise, rows=3, generator=generator())
         assert sizes == [3, 1, 3, 1] * 6  # once for the logits, once to pull back
 
     def test_smoothed_and_wrong_agree_at_m_1_and_only_there(self):
         logits, labels = torch.randn(6, 1, 4, generator=generator()), torch.arange(6) % 4
-        assert torch.allclose(smoothed(logits, labels), wrong(logits, labels))
-        assert torch.allclose(smoothed(logits, labels), nn.functional.cross_entropy(logits[:, 0], labels,
-                                                                                     reduction="none"))
+        assert torch.allclose(soft_cross_entropy(logits, labels), mean_cross_entropy(logits, labels))
+        assert torch.allclose(soft_cross_entropy(logits, labels), nn.functional.cross_entropy(
+            logits[:, 0], labels, reduction="none"))
         logits = torch.randn(6, 5, 4, generator=generator())
-        assert (smoothed(logits, labels) < wrong(logits, labels) - 1e-3).all()  # Jensen
+        assert (soft_cross_entropy(logits, labels) < mean_cross_entropy(logits, labels) - 1e-3).all()  # Jensen
         probabilities = logits.softmax(-1)[torch.arange(6), :, labels]
-        assert torch.allclose(smoothed(logits, labels), -probabilities.mean(1).log(), atol=1e-6)
-        assert torch.allclose(wrong(logits, labels), -probabilities.log().mean(1), atol=1e-6)
+        assert torch.allclose(soft_cross_entropy(logits, labels), -probabilities.mean(1).log(), atol=1e-6)
+        assert torch.allclose(mean_cross_entropy(logits, labels), -probabilities.log().mean(1), atol=1e-6)
 
     def test_the_gap_has_a_gradient_where_it_is_finite_and_none_where_it_is_not(self):
         first = torch.tensor([0.6, 1.0, 0.9999999, 0.9999999, 0.5], requires_grad=True)
@@ -337,7 +343,7 @@ class TestGradients:
         logits = torch.tensor([[[0.7, 0.2, 0.1], [0.3, 0.5, 0.2]]]).log()  # G = (.5, .35, .15)
         for label, loss in ((0, -math.log(0.5) + 0.3 * math.log(0.35)), (1, -math.log(0.35) + 0.3 * math.log(0.5))):
             assert float(AdreSurrogate(0.3)(logits, torch.tensor([label]))) == pytest.approx(loss, rel=1e-6)
-        assert torch.equal(AdreSurrogate(0.0)(logits, ZERO), smoothed(logits, ZERO))
+        assert torch.equal(AdreSurrogate(0.0)(logits, ZERO), soft_cross_entropy(logits, ZERO))
 
     def test_through_a_denoiser_that_is_itself_a_gradient(self):
         """x_hat(y) = y - sigma^2 grad phi(y) in front of the classifier: double backward, as for an energy model."""
@@ -357,11 +363,12 @@ class TestGradients:
 
         model, x, labels = Denoised(), random(2, 1, 2, 2, dtype=torch.float64), torch.tensor([0, 2])
         noise = draw_noise(x, 3, 0.5, generator())
-        exact = central_difference(lambda z: smoothed(noisy_logits(model, z, noise).detach(), labels).sum(), x)
+        exact = central_difference(
+            lambda z: soft_cross_entropy(noisy_logits(model, z, noise).detach(), labels).sum(), x)
         for rows in (1000, 2):
-            probe = problem(model, x, labels, noise, rows=rows).gradient(torch.zeros_like(x), smoothed)
+            probe = problem(model, x, labels, noise, rows=rows).gradient(torch.zeros_like(x), soft_cross_entropy)
             assert torch.allclose(probe.gradient, exact, rtol=1e-6, atol=1e-9)
-        attacked(PGD(0.5, 3), model, x, labels, noise, generator=generator())
+        attack_images(PGD(0.5, 3), model, x, labels, noise, generator=generator())
         assert all(p.grad is None and p.requires_grad for p in energy.parameters())
 
 
@@ -409,18 +416,18 @@ class TestStein:
 
         x, labels = torch.full((3, 1, 2, 2), 0.5), torch.zeros(3, dtype=torch.long)
         noise = draw_noise(x, 300, 0.5, generator())
-        found = attacked(Stein(0.3, 20, hard=hard, sigma=sigma), answers, x, labels, noise, generator=generator())
+        found = attack_images(Stein(0.3, 20, hard=hard, sigma=sigma), answers, x, labels, noise, generator=generator())
         moved = (found - x).flatten(1) @ torch.from_numpy(w)
         assert (moved < -0.8 * 0.3 * np.linalg.norm(w)).all()
         with pytest.raises(ModelError, match="stein"):
-            attacked(PGD(0.3, 2), lambda y: answers(y.detach()), x, labels, noise, generator=generator())
+            attack_images(PGD(0.3, 2), lambda y: answers(y.detach()), x, labels, noise, generator=generator())
 
     def test_fresh_noise_leaves_the_span_of_the_given_draws(self):
         x = torch.full((1, 1, 4, 4), 0.5)
         w = torch.ones(16)
         noise = draw_noise(x, 2, 0.5, generator())
         for sigma, inside in ((None, True), (0.5, False)):
-            found = attacked(Stein(0.1, 8, sigma=sigma), linear(w, -8.0), x, ZERO, noise, generator=generator(1))
+            found = attack_images(Stein(0.1, 8, sigma=sigma), linear(w, -8.0), x, ZERO, noise, generator=generator(1))
             basis = noise[0].flatten(1).T
             delta = (found - x).flatten()
             rest = delta - basis @ torch.linalg.lstsq(basis, delta[:, None]).solution[:, 0]
@@ -439,8 +446,8 @@ class TestTheModelIsLeftAlone:
         x = random(4, 1, 4, 4)
         noise = draw_noise(x, 3, 0.5, generator())
         state = torch.get_rng_state()
-        one, two = (attacked(build_attack(name, eps=0.5, steps=3), model, x, torch.arange(4) % 3, noise,
-                             generator=generator()) for _ in range(2))
+        one, two = (attack_images(build_attack(name, eps=0.5, steps=3), model, x, torch.arange(4) % 3, noise,
+                                  generator=generator()) for _ in range(2))
         assert torch.equal(one, two)  # dropout was off
         assert torch.equal(state, torch.get_rng_state())
         assert modes == [m.training for m in model.modules()]
@@ -451,7 +458,7 @@ class TestTheModelIsLeftAlone:
 
     def test_after_an_error_too(self):
         model = convolutional().train()
-        with pytest.raises(RuntimeError), frozen(model):
+        with pytest.raises(RuntimeError), freeze(model):
             assert not model.training
             assert not any(p.requires_grad for p in model.parameters())
             raise RuntimeError
@@ -460,7 +467,7 @@ class TestTheModelIsLeftAlone:
 
     def test_an_attack_works_where_gradients_are_switched_off(self):
         with torch.no_grad():
-            found = attacked(PGD(0.3, 2), linear(W), MIDDLE, ZERO, generator=generator())
+            found = attack_images(PGD(0.3, 2), linear(W), MIDDLE, ZERO, generator=generator())
         assert torch.allclose(found - MIDDLE, -0.3 * W / W.norm(), atol=1e-5)
 
 
@@ -474,7 +481,7 @@ class TestTheLoop:
 
         x = MIDDLE.expand(2, -1, -1, -1)
         noise = draw_noise(x, 3, 0.5, generator())
-        attacked(PGD(0.3, 4), model, x, torch.zeros(2, dtype=torch.long), noise, generator=generator())
+        attack_images(PGD(0.3, 4), model, x, torch.zeros(2, dtype=torch.long), noise, generator=generator())
         assert len(seen) == 4
         for inputs in seen:
             centres = inputs - noise
@@ -495,11 +502,11 @@ class TestTheLoop:
         model = linear(W, offset)
         x = torch.cat([MIDDLE - 0.01 * unit, MIDDLE + 0.05 * unit, MIDDLE + 0.5 * unit]).clamp(0, 1)
         labels, rule = torch.zeros(3, dtype=torch.long), PGD(0.1, 5, stop=0.0)
-        found = attacked(rule, counting, x, labels, generator=generator())
+        found = attack_images(rule, counting, x, labels, generator=generator())
         assert rows == [3, 2, 2, 1, 1]
         assert torch.equal(found[0], x[0])
         assert float((found[1] - x[1]).norm()) == pytest.approx(0.08, abs=1e-4)
-        whole = attacked(PGD(0.1, 5), model, x, labels, generator=generator())
+        whole = attack_images(PGD(0.1, 5), model, x, labels, generator=generator())
         assert torch.equal(found[2], whole[2])
 
     def test_stop_is_a_share_of_the_noisy_copies(self):
@@ -515,18 +522,18 @@ class TestTheLoop:
 
         for stop, steps in ((0.2, 5), (0.25, 1)):
             calls.clear()
-            attacked(PGD(0.1, 5, stop=stop), counting, x, ZERO, noise, generator=generator())
+            attack_images(PGD(0.1, 5, stop=stop), counting, x, ZERO, noise, generator=generator())
             assert len(calls) == steps
         calls.clear()  # targeted at class 1: three of four copies are there
-        attacked(PGD(0.1, 5, stop=0.25), counting, x, ZERO + 1, noise, targeted=True, generator=generator())
+        attack_images(PGD(0.1, 5, stop=0.25), counting, x, ZERO + 1, noise, targeted=True, generator=generator())
         assert len(calls) == 1
 
     def test_all_finished_ends_it(self):
-        found = attacked(PGD(0.1, 5, stop=0.5), linear(W, -100.0), MIDDLE, ZERO, generator=generator())
+        found = attack_images(PGD(0.1, 5, stop=0.5), linear(W, -100.0), MIDDLE, ZERO, generator=generator())
         assert torch.equal(found, MIDDLE)
 
     def test_an_empty_batch(self):
-        found = attacked(PGD(0.1, 5), linear(W), MIDDLE[:0], ZERO[:0], generator=generator())
+        found = attack_images(PGD(0.1, 5), linear(W), MIDDLE[:0], ZERO[:0], generator=generator())
         assert found.shape == (0, 1, 3, 3)
 
     def test_more_noise_and_the_right_surrogate_lower_the_smoothed_probability_more(self):
@@ -540,7 +547,7 @@ class TestTheLoop:
         noise, test = (draw_noise(x, m, 0.5, generator(s)) for m, s in ((256, 1), (4000, 2)))
 
         def remaining(noise):
-            found = attacked(PGD(0.2, 2), model, x, labels, noise, generator=generator())
+            found = attack_images(PGD(0.2, 2), model, x, labels, noise, generator=generator())
             return float(noisy_logits(model, found, test).softmax(-1)[..., 0].mean())
 
         assert remaining(noise) < remaining(None) - 0.02
@@ -574,7 +581,7 @@ class TestAgainstFoolbox:
     def test_ddn_is_as_close(self, trained):
         fb = pytest.importorskip("foolbox")
         net, x, y = trained
-        ours = attacked(DDN(math.inf, 50, initial_norm=1.0), net, x, y, generator=generator())
+        ours = attack_images(DDN(math.inf, 50, initial_norm=1.0), net, x, y, generator=generator())
         assert (net(ours).argmax(1) != y).all()
         _, theirs, fooled = fb.attacks.DDNAttack(steps=50)(fb.PyTorchModel(net, (0, 1), device="cpu"), x, y,
                                                            epsilons=None)
@@ -587,7 +594,8 @@ class TestAgainstFoolbox:
         grid = np.geomspace(0.3, 1.5, 12)
         rule = fb.attacks.L2ProjectedGradientDescentAttack(rel_stepsize=0.1, steps=20, random_start=False)
         _, _, fooled = rule(fb.PyTorchModel(net, (0, 1), device="cpu"), x, y, epsilons=list(grid))
-        found = torch.stack([net(attacked(PGD(e, 20), net, x, y, generator=generator())).argmax(1) != y for e in grid])
+        found = torch.stack([net(attack_images(PGD(e, 20), net, x, y,
+                                               generator=generator())).argmax(1) != y for e in grid])
         least = [np.where(a.any(0), grid[a.float().argmax(0)], np.inf) for a in (found, fooled)]
         assert grid[0] < np.median(least[0]) <= 1.02 * np.median(least[1]) < np.inf
 
@@ -614,7 +622,7 @@ class TestAgainstFoolbox:
         whole, _ = deepfool(net, x, y)
         norms = (whole - x).flatten(1).norm(dim=1)
         middle = float(norms.median())
-        found = attacked(build_attack("deepfool", eps=middle, steps=50), net, x, y, generator=generator())
+        found = attack_images(build_attack("deepfool", eps=middle, steps=50), net, x, y, generator=generator())
         reached = norms <= middle * (1 - 1e-5)
         assert torch.allclose(found[reached], whole[reached], atol=1e-6)
         rest = (found - x).flatten(1).norm(dim=1)[~reached]
@@ -663,8 +671,8 @@ class TestRefusals:
     def test_arguments(self, changed, words):
         arguments = {"images": MIDDLE, "labels": ZERO, "noise": None, "generator": generator(), **changed}
         with pytest.raises(InputError, match=words):
-            attacked(PGD(0.3, 2), linear(W), **arguments)
+            attack_images(PGD(0.3, 2), linear(W), **arguments)
 
     def test_a_broken_network_is_named(self):
         with pytest.raises(ModelError, match="not finite"):
-            attacked(PGD(0.3, 2), linear(W * torch.nan), MIDDLE, ZERO, generator=generator())
+            attack_images(PGD(0.3, 2), linear(W * torch.nan), MIDDLE, ZERO, generator=generator())

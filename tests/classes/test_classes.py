@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from smoothcert.classes import (
     ClassWarning,
-    chosen_names,
+    choose_names,
     class_columns,
     in_order_of_numbers,
     match_classes,
@@ -204,9 +204,9 @@ class TestMatching:
 
     def test_a_list_that_contradicts_the_model_is_refused(self):
         with pytest.raises(InputError, match="in another order"):
-            chosen_names(NAMES, NAMES[::-1])
-        assert chosen_names(NAMES, ("w", "x", "y", "z")) == ("w", "x", "y", "z")
-        assert chosen_names(None, NAMES) == chosen_names(NAMES, None) == NAMES
+            choose_names(NAMES, NAMES[::-1])
+        assert choose_names(NAMES, ("w", "x", "y", "z")) == ("w", "x", "y", "z")
+        assert choose_names(None, NAMES) == choose_names(NAMES, None) == NAMES
 
 
 class TestOnnx:

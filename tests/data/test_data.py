@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from smoothcert.data import DATA_DIR_VARIABLE, channel_statistics, from_tensors, load_data, select_indices, spaced
+from smoothcert.data import DATA_DIR_VARIABLE, channel_statistics, from_tensors, load_data, select_indices, take_evenly
 from smoothcert.data import encoded as encoded_module
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import DataError, FileError, InputError, MissingExtraError, UnknownNameError
@@ -777,7 +777,7 @@ class TestImageFolder:
         with pytest.raises(FileError, match=r"0\.png cannot be read"):
             data.image(0)
         (tmp_path / "cat" / "0.png").write_bytes(b"nonsense")
-        with pytest.raises(DataError, match=r"cat/0\.png: cannot be decoded; .* no image format"):
+        with pytest.raises(DataError, match=r"cat/0\.png: cannot be decoded; .* not in an image format"):
             load_data(f"imagefolder:{tmp_path}")
 
 
@@ -961,7 +961,7 @@ class TestSelectIndices:
 
     @pytest.mark.parametrize(("size", "most"), [(10, 4), (360, 100), (10_000, 9_999), (2_000_000, 1_999_999)])
     def test_places_are_those_of_an_even_grid(self, size, most):
-        assert np.array_equal(spaced(np.arange(size), most), np.linspace(0, size - 1, most).round())
+        assert np.array_equal(take_evenly(np.arange(size), most), np.linspace(0, size - 1, most).round())
 
     def test_explicit_indices_keep_their_order(self):
         for given in ([7, 0, 3], np.array([7, 0, 3]), (7, 0, 3)):

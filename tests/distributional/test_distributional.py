@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from smoothcert import SmoothedClassifier
-from smoothcert.attacks import attacked
+from smoothcert.attacks import Ascent, attack_images
 from smoothcert.distributional import (
     PointLoss,
     Search,
@@ -39,7 +39,6 @@ from smoothcert.distributional.concavity import gradient_error, inside_standing,
 from smoothcert.distributional.limits import bernstein_limit, hoeffding_limit, upper_mean
 from smoothcert.errors import InputError, ModelError
 from smoothcert.noise import GaussianNoise, GridNoise
-from smoothcert.objectives.nal import Ascent
 from smoothcert.stats import ClassCounts
 
 D = 4
@@ -71,9 +70,8 @@ def fair(monkeypatch):
         z = z / z.flatten(1).norm(dim=1).view(-1, 1, 1, 1) * sigma * math.sqrt(images[0].numel())
         return torch.stack([z, -z], dim=1)[:, :m]
 
-    for module in ("inner", "curves"):
-        monkeypatch.setattr(f"smoothcert.distributional.{module}.draw_noise", balanced)
-    monkeypatch.setattr("smoothcert.objectives.nal.draw_noise", balanced)
+    for module in ("distributional.search", "distributional.curves", "attacks.ascent"):
+        monkeypatch.setattr(f"smoothcert.{module}.draw_noise", balanced)
 
 
 class TestSmoothness:
@@ -373,7 +371,8 @@ class TestBounds:
         model, gamma = classifier().double(), 0.9
         search = Search(steps=16, tolerance=1e-300)
         found = inside_bound(model, cross_entropy, batches(size=6), gamma, seed=0, search=search).surrogates[0]
-        moved = attacked(Ascent(gamma, 16, decay=True), model, IMAGES, LABELS, generator=torch.Generator(), bounds=None)
+        moved = attack_images(Ascent(gamma, 16, decay=True), model, IMAGES, LABELS, generator=torch.Generator(),
+                              bounds=None)
         losses = functional.cross_entropy(model(moved), LABELS, reduction="none")
         cost = (moved - IMAGES).flatten(1).square().sum(dim=1)
         assert found.estimate == pytest.approx(float((losses - gamma * cost).mean().detach()), rel=1e-12)
@@ -384,7 +383,8 @@ class TestBounds:
         model, gamma = classifier().double(), 3.0
         inside = inside_bound(model, cross_entropy, batches(), gamma, seed=0, search=EXACT).surrogates[0]
         z = torch.randn(6, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        x = attacked(Ascent(gamma, 200, decay=True), model, IMAGES, LABELS, z, generator=torch.Generator(), bounds=None)
+        x = attack_images(Ascent(gamma, 200, decay=True), model, IMAGES, LABELS, z, generator=torch.Generator(),
+                          bounds=None)
         u = x + z[:, 0]
         losses = functional.cross_entropy(model(u), LABELS, reduction="none")
         value = losses - gamma * (u - IMAGES).flatten(1).square().sum(dim=1)
@@ -516,7 +516,7 @@ class TestBadInput:
 
     def test_bounds_that_do_not_belong_side_by_side(self):
         inside = inside_bound(flat, cross_entropy, batches(), 1.0, seed=0)
-        with pytest.raises(InputError, match="side by side"):
+        with pytest.raises(InputError, match="side_by_side takes"):
             side_by_side(inside, inside)
 
     def test_networks_that_cannot_be_judged(self):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -195,8 +196,9 @@ def test_what_has_no_counts_is_not_certified_again(tmp_path):
     assert "no votes" in run("recertify", path, code=1).stderr
     with pytest.raises(StoreError, match="no votes"):
         write_counts(read_log(path), tmp_path / "c.npz")
-    sequential = store(tmp_path / "s")
-    sequential.identity["procedure"]["design"] = "radii"
+    fixed = store(tmp_path / "s")
+    told = fixed.identity.replace(procedure={**fixed.identity.procedure.raw, "design": "radii"})
+    sequential = replace(fixed, identity=told)
     with pytest.raises(StoreError, match="sequential"):
         write_counts(sequential, tmp_path / "c.npz")
 
@@ -226,7 +228,7 @@ def test_export_to_a_table(tmp_path, kind):
         assert table[f"{stage}_n"].to_pylist() == counts.sum(axis=1).tolist()
         assert table[f"{stage}_top"].to_pylist() == counts.argmax(axis=1).tolist()
         assert table[f"{stage}_top_votes"].to_pylist() == counts.max(axis=1).tolist()
-    assert json.loads(table.schema.metadata[b"smoothcert"]) == whole.identity
+    assert json.loads(table.schema.metadata[b"smoothcert"]) == whole.identity.raw
     write_log(whole, tmp_path / "a.tsv")
     run("export", tmp_path / "a.tsv", "-o", tmp_path / "b.parquet")
     assert pq.read_table(tmp_path / "b.parquet")["prediction"].equals(table["prediction"])

@@ -26,7 +26,6 @@ from smoothcert.noise import (
     open_stream,
     philox4x32,
     row_key,
-    sample,
 )
 from smoothcert.noise.ieee import ieee_box_muller
 from smoothcert.stats import ProbabilityBounds, gaussian_radius
@@ -60,7 +59,7 @@ def noisy(noise, image, source, samples):
     """Copies around an image; a source of None is the noise's own stream."""
     source = noise.stream(1, 0, "estimate", noise.centre(image)) if source is None else source
     out = np.empty((samples, image.size), dtype=np.float32)
-    sample(noise, noise.centre(image), source, out)
+    noise.fill(out, noise.centre(image), source)
     return out
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from nets import write_nets
 from smoothcert.cli.main import app
 from smoothcert.errors import InputError
-from smoothcert.noise import FORMATS, NOISES, build_noise, sample
+from smoothcert.noise import FORMATS, NOISES, build_noise
 from smoothcert.noise.exact import normal_cdf, normal_density
 from smoothcert.noise.lattice import MASS, LatticeNormal, lattice_normal
 from smoothcert.smoothing import Sampling, Segment, SmoothedClassifier, open_voter
@@ -24,7 +24,7 @@ HALF = Fraction(1, 2)
 def copies(kind, image, n, seed=1, key=0, stage="estimate", sigma=0.5, start=0, stream_format=None):
     noise = build_noise(kind, sigma)
     centre, out = noise.centre(image), np.empty((n, image.size), np.float32)
-    sample(noise, centre, noise.stream(seed, key, stage, centre, start, stream_format), out)
+    noise.fill(out, centre, noise.stream(seed, key, stage, centre, start, stream_format))
     return out
 
 
@@ -126,7 +126,7 @@ def test_off_grid_centres_are_met_and_far_ones_refused():
     shifted = np.full(3, 2.4 * float(coarse.step), np.float32)  # less than a step off is on the grid
     for source, around in ((noise, image), (coarse, shifted)):
         centre = source.centre(around)
-        sample(source, centre, source.stream(2, 0, "estimate", centre), y)
+        source.fill(y, centre, source.stream(2, 0, "estimate", centre))
         error = source.sigma * 1.2 / np.sqrt(len(y))
         assert np.all(np.abs(y.mean(axis=0, dtype=float) - around) < 4.5 * error)
     with pytest.raises(InputError, match="needs pixels in"):

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from smoothcert.attacks import draw_noise
 from smoothcert.denoise import (
     DenoisedClassifier,
     DirectEstimator,
@@ -18,7 +17,8 @@ from smoothcert.denoise import (
     build_denoiser,
 )
 from smoothcert.errors import InputError, ModelError
-from smoothcert.objectives import OBJECTIVES, Step, add_noise, build_objective
+from smoothcert.objectives import OBJECTIVES, Step, build_objective
+from smoothcert.smoothing.soft import add_noise, draw_noise
 
 SIGMA = 0.5
 IMAGES = torch.rand(6, 1, 2, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
@@ -367,7 +367,7 @@ class TestXhat:
         assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
 
     @pytest.mark.parametrize(("model", "words"), [
-        (classifier(), "there is none in front of Sequential.*smoothadv"),
+        (classifier(), "Sequential has none in front of it.*smoothadv"),
         (lambda x: x, "behind a denoiser"),
         (DenoisedClassifier(denoiser(), classifier(), SIGMA), r"freeze.*requires_grad_\(False\)"),
         (DenoisedClassifier(WalkJump(GaussianDenoiser(1.0), GaussianDenoiser(1.0), SIGMA, 0.1), classifier(), SIGMA),

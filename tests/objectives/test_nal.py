@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from smoothcert.attacks import attacked, draw_noise
+from smoothcert.attacks import Ascent, attack_images
 from smoothcert.errors import InputError, ModelError
 from smoothcert.models import build_model
 from smoothcert.objectives import Step, build_objective
-from smoothcert.objectives.nal import Ascent
+from smoothcert.smoothing.soft import draw_noise
 
 IMAGES = torch.rand(5, 1, 3, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 LABELS = torch.arange(5) % 3
@@ -59,7 +59,8 @@ class TestAscent:
             for _ in range(steps):
                 mean = torch.stack([gradient(model, x + noise[:, j]) for j in range(s)]).mean(dim=0)
                 x = IMAGES - noise.mean(dim=1) + mean / (2 * gamma)
-            found = attacked(Ascent(gamma, steps), model, IMAGES, LABELS, noise, generator=generator(), bounds=None)
+            found = attack_images(Ascent(gamma, steps), model, IMAGES, LABELS, noise, generator=generator(),
+                                  bounds=None)
             assert (found - x).abs().max() < 1e-6
 
     @pytest.mark.parametrize("noise_in_cost", [True, False])
@@ -67,32 +68,32 @@ class TestAscent:
         model, noise = network(), draw_noise(IMAGES, 3, 0.3, generator(1))
         expected = by_hand(model, IMAGES, noise.expand(4, *noise.shape), 0.7, 0.2, 4, noise_in_cost)
         ascent = Ascent(0.7, 4, eta=0.2, noise_in_cost=noise_in_cost)
-        found = attacked(ascent, model, IMAGES, LABELS, noise, generator=generator(), bounds=None)
+        found = attack_images(ascent, model, IMAGES, LABELS, noise, generator=generator(), bounds=None)
         assert torch.allclose(found, expected, atol=1e-9)
 
     def test_fresh_noise_is_drawn_anew_for_every_step(self):
         model, drawn = network(), generator(3)
         noise = torch.stack([draw_noise(IMAGES, 2, 0.3, drawn) for _ in range(3)])
         expected = by_hand(model, IMAGES, noise, 0.7, 0.2, 3)
-        found = attacked(Ascent(0.7, 3, eta=0.2, fresh=0.3), model, IMAGES, LABELS, torch.zeros_like(noise[0]),
-                         generator=generator(3), bounds=None)
+        found = attack_images(Ascent(0.7, 3, eta=0.2, fresh=0.3), model, IMAGES, LABELS, torch.zeros_like(noise[0]),
+                              generator=generator(3), bounds=None)
         assert torch.allclose(found, expected, atol=1e-9)
 
     def test_nothing_is_projected(self):
         """No box, no ball: a steep linear loss moves every image by |grad| / (2 gamma), out of [0, 1]."""
         weights = torch.full((9, 3), 0.0, dtype=torch.float64)
         weights[:, 0] = 40.0
-        found = attacked(Ascent(0.5, 1), lambda x: x.flatten(1) @ weights, IMAGES, torch.full((5,), 1),
-                         generator=generator(), bounds=None)
+        found = attack_images(Ascent(0.5, 1), lambda x: x.flatten(1) @ weights, IMAGES, torch.full((5,), 1),
+                              generator=generator(), bounds=None)
         assert float(found.min()) > 30
 
     def test_an_example_is_finished_within_the_tolerance_and_moves_no_more(self):
         model, calls = network(), []
         model.register_forward_hook(lambda _, x, __: calls.append(len(x[0])))
-        loose = attacked(Ascent(5.0, 50, tolerance=1e-3, decay=True), model, IMAGES, LABELS, generator=generator(),
-                         bounds=None)
+        loose = attack_images(Ascent(5.0, 50, tolerance=1e-3, decay=True), model, IMAGES, LABELS, generator=generator(),
+                              bounds=None)
         used = sum(calls)
-        tight = attacked(Ascent(5.0, 50, decay=True), model, IMAGES, LABELS, generator=generator(), bounds=None)
+        tight = attack_images(Ascent(5.0, 50, decay=True), model, IMAGES, LABELS, generator=generator(), bounds=None)
         assert used < 50
         residual = (gradient(model, loose) - 10 * (loose - IMAGES)).flatten(1).norm(dim=1) ** 2 / 20
         assert (residual <= 1e-3).all()
@@ -101,7 +102,8 @@ class TestAscent:
     def test_a_price_too_low_for_a_loss_without_bound_is_noticed(self):
         grows = Ascent(1e-3, 400, surrogate=lambda logits, labels: logits.square().sum(dim=(1, 2)))
         with pytest.raises(ModelError, match="not finite"):
-            attacked(grows, lambda x: x.flatten(1) * 30, IMAGES.float(), LABELS, generator=generator(), bounds=None)
+            attack_images(grows, lambda x: x.flatten(1) * 30, IMAGES.float(), LABELS, generator=generator(),
+                          bounds=None)
 
 
 class TestNAL:
@@ -169,8 +171,8 @@ class TestWRM:
         def linear(logits: Tensor, labels: Tensor) -> Tensor:
             return logits[..., 0].mean(dim=1)
 
-        found = attacked(Ascent(0.6, 16, linear, decay=True), lambda x: (x.flatten(1) @ w)[:, None], IMAGES, LABELS,
-                         generator=generator(), bounds=None)
+        found = attack_images(Ascent(0.6, 16, linear, decay=True), lambda x: (x.flatten(1) @ w)[:, None], IMAGES,
+                              LABELS, generator=generator(), bounds=None)
         expected = IMAGES.flatten(1) + w / 1.2
         assert np.abs((found.flatten(1) - expected).numpy()).max() < 1e-12
 

@@ -11,11 +11,12 @@ from scipy.stats import norm
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from smoothcert.attacks import AdreSurrogate, draw_noise, noisy_logits
+from smoothcert.attacks import AdreSurrogate
 from smoothcert.errors import ConfigError, InputError, QualityWarning
 from smoothcert.objectives import OBJECTIVES, Step, build_objective
-from smoothcert.objectives.inner import warmed
+from smoothcert.objectives.protocol import warm_up
 from smoothcert.objectives.trades import divergence
+from smoothcert.smoothing.soft import draw_noise, noisy_logits
 
 CASES: dict[str, list[dict]] = {
     "gaussian": [{}],
@@ -259,11 +260,11 @@ class TestSmoothAdv:
     def test_eps_warms_up_epoch_by_epoch(self):
         objective = build_objective("smoothadv", 0.5, eps=0.2, warmup=4)
         for epoch, eps in ((0.0, 0.05), (0.99, 0.05), (1.0, 0.1), (3.5, 0.2), (50.0, 0.2)):
-            assert warmed(0.2, epoch, 4) == pytest.approx(eps)
+            assert warm_up(0.2, epoch, 4) == pytest.approx(eps)
             parts = loss_of(objective, logistic(), PIXEL, PIXEL_LABELS, epoch=epoch).parts
             assert float(parts["eps"]) == pytest.approx(eps)
             assert float(parts["perturbation"]) == pytest.approx(eps, rel=1e-4)
-        assert warmed(0.2, 0.0, 0) == 0.2
+        assert warm_up(0.2, 0.0, 0) == 0.2
 
     def test_the_attack_makes_the_loss_larger(self):
         plain = loss_of(build_objective("smoothadv", 0.5, m=4, eps=1e-7), network().eval()).total
@@ -310,7 +311,7 @@ class TestAdre:
     def test_without_a_cap_any_lambda_is_taken_with_a_warning_from_1_on(self):
         with pytest.warns(QualityWarning, match="lambda = 1.5 and no cap"):
             objective = build_objective("adre", 0.5, k=1, lam=1.5, cap=None)
-        with pytest.raises(InputError, match=r"where l_adre is capped, got 1\.5; without a cap \(cap=null\)"):
+        with pytest.raises(InputError, match=r"while l_adre is capped, got 1\.5; without a cap \(cap=null\)"):
             build_objective("adre", 0.5, k=1, lam=1.5)
         logits = torch.tensor([[[1.0, 2.0, -0.5]]])
         log_p = logits.log_softmax(-1)[0, 0]

@@ -238,8 +238,8 @@ def test_the_page_opens_from_a_file_without_errors_or_requests(opened):
 def test_each_attack_store_that_is_drawn_has_its_mark_beside_its_name(tmp_path):
     attacks = [Attack.of(read_store(attacked(tmp_path / name)), name) for name in ("one", "two", "linf")]
     store = attacks[2].store
-    told = {**store.identity["attack"], "options": {"norm": "linf"}}
-    attacks[2] = replace(attacks[2], store=replace(store, identity={**store.identity, "attack": told}))
+    told = store.identity.replace(attack={**store.identity.attack.raw, "options": {"norm": "linf"}})
+    attacks[2] = replace(attacks[2], store=replace(store, identity=told))
     shown = points_legend(attacks, runs=2)
     assert re.findall(r"var\(--s(\d)\)", shown) == ["2", "3"], "colours go on after those of the runs"
     assert [point["name"] for point in attack_points(attacks)] == ["one", "two"]

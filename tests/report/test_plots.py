@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from smoothcert.cli.main import app
 from smoothcert.errors import ConfigError, InputError, SmoothcertError, StoreError, UnknownNameError
-from smoothcert.noise import build_noise, open_stream, sample
+from smoothcert.noise import build_noise, open_stream
 from smoothcert.report.html import report_page
 from smoothcert.report.plots import picture
 from smoothcert.report.plots.counts import draw_wall
@@ -355,7 +355,7 @@ def test_the_gallery_is_sorted_and_shows_the_runs_own_noise(stores):
     np.testing.assert_array_equal(gallery.clean[3], DIGITS.image(int(gallery.index[3])))
     first, noise = np.empty((1, 64), np.float32), build_noise("grid", 0.25, 16)
     stream = open_stream("sfc64-v1", store.identity["seed"], int(gallery.index[3]), "estimate", 64)
-    sample(noise, noise.centre(gallery.clean[3]), stream, first)
+    noise.fill(first, noise.centre(gallery.clean[3]), stream)
     np.testing.assert_array_equal(gallery.noisy[3].ravel(), first[0])
     assert gallery.drawn
     assert not gallery.lossy

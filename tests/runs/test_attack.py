@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from nets import write_nets
 from printed import store_text
 from smoothcert.cli.main import app
-from smoothcert.data import load_data, spaced
+from smoothcert.data import load_data, take_evenly
 from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
 from smoothcert.report.describe import Description
 from smoothcert.results.attacks import empirical_curve, outcomes
@@ -320,7 +320,7 @@ class TestNoise:
 class TestRows:
     def test_every_image_has_a_row_for_every_setting_clean_first(self, grid):
         rows = list(zip(*(grid.column(name).tolist() for name in ("index", "eps", "m", "steps")), strict=True))
-        assert rows == [(i, *setting) for i in spaced(np.arange(359), 20) for setting in
+        assert rows == [(i, *setting) for i in take_evenly(np.arange(359), 20) for setting in
                         [(0.0, 0, 0), *((eps, m, 3) for eps in (0.5, 1.0) for m in (0, 1, 4))]]
         assert grid.records.column("times").null_count == len(rows)
         assert np.array_equal(grid.column("attacked"), grid.column("label"))
@@ -352,7 +352,7 @@ class TestRows:
     def test_towards_a_class(self, home, tmp_path):
         labels = load_data("digits").labels
         store = attacked(**digits(home, tmp_path / "s", eps="4", target=3, steps=10))
-        assert store.column("index")[::2].tolist() == spaced(np.flatnonzero(labels != 3), 20).tolist()
+        assert store.column("index")[::2].tolist() == take_evenly(np.flatnonzero(labels != 3), 20).tolist()
         assert set(store.column("attacked").tolist()) == {3}
         clean, moved = outcomes(store)
         assert clean.reached == 0
@@ -399,14 +399,14 @@ class TestFromCertificates:
         held = certified.column("index")[certified.column("radius") > 0]
         options = digits(home, tmp_path / "s", eps_from=certified.folder, start=2, every=2, max_images=3)
         run = prepare_attack(AttackConfig.checked(options))
-        assert run.base.indices.tolist() == spaced(held[(held >= 2) & (held % 2 == 0)], 3).tolist()
+        assert run.base.indices.tolist() == take_evenly(held[(held >= 2) & (held % 2 == 0)], 3).tolist()
         with pytest.raises(InputError, match="no image is left"):
             attacked(**digits(home, tmp_path / "t", eps_from=certified.folder, indices="1", max_images=None))
 
     def test_those_beside_a_store_are_chosen_among_its_images(self, home, certified, tmp_path):
         options = digits(home, tmp_path / "s", eps="1", certified=certified.folder, max_images=3)
         run = prepare_attack(AttackConfig.checked(options))
-        assert run.base.indices.tolist() == spaced(certified.column("index"), 3).tolist()
+        assert run.base.indices.tolist() == take_evenly(certified.column("index"), 3).tolist()
         with pytest.raises(InputError, match="no image is left"):
             attacked(**{**options, "start": 1, "every": 400})
 
@@ -534,7 +534,7 @@ class TestAdversaries:
             outcome = next(o for o in outcomes(grid) if (o.size, o.m, o.n) == (1, 4, look.n))
             assert (look.correct.mean(), look.abstained.mean()) == (outcome.accuracy, outcome.abstained)
         few = predict(PredictConfig.checked({**asked, "out": tmp_path / "f", "max_images": 5}))
-        assert few.column("index").tolist() == spaced(store.column("index"), 5).tolist()
+        assert few.column("index").tolist() == take_evenly(store.column("index"), 5).tolist()
         with_workers = predict(PredictConfig.checked({**asked, "out": tmp_path / "w", "workers": 2}))
         assert files(with_workers.folder) == files(store.folder)
         verified = verify(VerifyConfig.checked({"store": tmp_path / "p", "resample": 3, "model": asked["model"],

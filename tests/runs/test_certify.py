@@ -17,7 +17,7 @@ from PIL import Image
 from printed import plain, store_text, table
 from smoothcert import SmoothedClassifier
 from smoothcert.classifiers.folder import read_network
-from smoothcert.data import load_data, spaced
+from smoothcert.data import load_data, take_evenly
 from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
 from smoothcert.results.certified import Result, default_radii
 from smoothcert.results.curves import certified_curve
@@ -313,7 +313,7 @@ def test_images_of_a_folder_sorted_by_class_show_every_class_in_training_and_aft
     {"count": 1500, "start": 0, "every": 1, "of": 9999}, {"count": 1100, "start": 7, "every": 20, "of": 1150},
 ])
 def test_many_evenly_spaced_images_are_known_without_a_list(told):
-    indices = spaced(told["start"] + told["every"] * np.arange(told["of"]), told["count"])
+    indices = take_evenly(told["start"] + told["every"] * np.arange(told["of"]), told["count"])
     assert describe_images(indices) == told
     assert np.array_equal(Images.model_validate(told).at(np.arange(told["count"])), indices)
     for other in (indices[::-1], np.delete(indices, 3), np.roll(indices, 1)):

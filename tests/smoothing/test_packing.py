@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from smoothcert.noise import NoiseCentre
 from smoothcert.smoothing.packing import run_plan
 from smoothcert.smoothing.rows import Segment, Subject
 from smoothcert.smoothing.voters import batches
@@ -20,7 +21,7 @@ class ScriptedVoter:
         self.capacity, self.rounds = capacity, []
 
     def subject(self, image, key):
-        return Subject(key, np.ravel(image))
+        return Subject(key, NoiseCentre(np.ravel(image)))
 
     def count(self, segments):
         self.rounds.append([(s.subject.key, s.stage, s.start, s.n) for s in segments])
@@ -122,7 +123,7 @@ def test_nothing_to_do():
 
 
 def test_batches_are_cut_to_size_and_lose_nothing():
-    subjects = [Subject(k, np.zeros(1)) for k in range(4)]
+    subjects = [Subject(k, NoiseCentre(np.zeros(1))) for k in range(4)]
     segments = [Segment(s, "estimate", 10 * k, n) for k, (s, n) in enumerate(zip(subjects, (3, 25, 1, 8), strict=True))]
     cut = batches(segments, 10)
     assert [sum(part.n for part in batch) for batch in cut] == [10, 10, 10, 7]

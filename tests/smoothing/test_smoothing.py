@@ -10,9 +10,19 @@ from torch import nn
 
 from smoothcert import SmoothedClassifier
 from smoothcert.errors import InputError, ModelError
-from smoothcert.noise import NOISES, Sfc64Stream, build_noise, image_key, sample
+from smoothcert.noise import NOISES, Sfc64Stream, build_noise, image_key
 from smoothcert.smoothing import Sampling, Segment, open_voter
-from smoothcert.stats import ClassCounts
+from smoothcert.stats import (
+    AtRadii,
+    Certificate,
+    ClassCounts,
+    Curve,
+    FixedN,
+    FixedPredict,
+    Prediction,
+    Sequential,
+    gaussian_radius,
+)
 
 
 def on_grid(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -145,7 +155,7 @@ def test_soft_is_the_mean_softmax_and_its_gradient_is_right():
     assert not x.grad[1:].any()
 
     noise, noisy = build_noise("grid", 0.3), np.empty((5, 64), dtype=np.float32)
-    sample(noise, noise.centre(X[0].numpy()), Sfc64Stream(1, image_key(X[0].numpy()), "attack", 64), noisy)
+    noise.fill(noisy, noise.centre(X[0].numpy()), Sfc64Stream(1, image_key(X[0].numpy()), "attack", 64))
     shift = torch.from_numpy(noisy - X[0].numpy().ravel()).double().view(5, 1, 8, 8)
 
     def value(image: torch.Tensor) -> torch.Tensor:
@@ -304,7 +314,7 @@ class TestPredictProba:
         method = SmoothedClassifier(estimator.predict_proba, sigma=0.5, num_classes=10, seed=1).predict(X[0], n=200)
         assert whole.counts == method.counts
         noise, noisy = build_noise("grid", 0.5), np.empty((200, 64), dtype=np.float32)
-        sample(noise, noise.centre(X[0].numpy()), Sfc64Stream(1, image_key(X[0].numpy()), "predict", 64), noisy)
+        noise.fill(noisy, noise.centre(X[0].numpy()), Sfc64Stream(1, image_key(X[0].numpy()), "predict", 64))
         assert whole.counts == ClassCounts(np.bincount(estimator.predict(noisy), minlength=10))
 
     def test_columns_follow_the_estimators_classes(self):
@@ -375,3 +385,60 @@ class TestSequential:
     def test_predict_takes_n_or_n_max(self):
         with pytest.raises(InputError, match="give one"):
             self.g.predict(X[0], n=100, n_max=100)
+
+
+class TestPlanArguments:
+    g = SmoothedClassifier(network(), sigma=0.5, num_classes=10, seed=1)
+
+    @pytest.mark.parametrize(("plan", "options"), [
+        (FixedN(n=300), {"n": 300}),
+        (FixedN(n0=20, n=300, alpha=0.01, method="cohen", margin=0.1),
+         {"n0": 20, "n": 300, "alpha": 0.01, "method": "cohen", "margin": 0.1}),
+        (AtRadii(radii=[0.1, 0.05], n_max=800), {"radii": [0.05, 0.1], "n_max": 800}),
+        (Curve(loss=0.05, n_max=800), {"curve_loss": 0.05, "n_max": 800}),
+    ])
+    def test_a_plan_is_what_its_parts_make(self, plan, options):
+        found = self.g.certify(X, plan)
+        assert found == self.g.certify(X, **options) == self.g.certify(X, plan=plan)
+        assert {(c.alpha, c.method, c.margin) for c in found} == {(plan.alpha, plan.method, plan.margin)}
+
+    def test_the_same_for_predictions(self):
+        for plan, options in ((FixedPredict(60, 0.01), {"n": 60, "alpha": 0.01}), (Sequential(500), {"n_max": 500})):
+            found = self.g.predict(X, plan)
+            assert found == self.g.predict(X, **options) == self.g.predict(X, plan=plan)
+            assert {p.alpha for p in found} == {plan.alpha}
+
+    def test_positions_are_those_of_the_paper(self):
+        assert self.g.certify(X[0], 20, 300, 0.01, "cohen", 0.1) == self.g.certify(
+            X[0], FixedN(n0=20, n=300, alpha=0.01, method="cohen", margin=0.1))
+        assert self.g.predict(X[0], 60, 0.01) == self.g.predict(X[0], FixedPredict(60, 0.01))
+
+    def test_one_input_gives_one_answer_and_a_batch_a_list(self):
+        for x in (X[0], X[0].numpy()):
+            assert isinstance(self.g.certify(x, FixedN(n=50)), Certificate)
+            assert isinstance(self.g.predict(x, FixedPredict(50)), Prediction)
+        for x in (X[:1], X[:1].numpy(), [X[0]], (X[0],), [X[0].numpy()]):
+            certificates, predictions = self.g.certify(x, FixedN(n=50)), self.g.predict(x, FixedPredict(50))
+            assert certificates == [self.g.certify(X[0], FixedN(n=50))]
+            assert predictions == [self.g.predict(X[0], FixedPredict(50))]
+
+    def test_the_radius_is_that_of_the_classifiers_noise(self):
+        plan = FixedN(n=300, radius_of=lambda bounds: gaussian_radius(bounds, 100.0))
+        assert self.g.certify(X[0], plan).radius == self.g.certify(X[0], n=300).radius
+        assert plan.radius_of is not self.g.noise.radius
+
+    @pytest.mark.parametrize(("call", "words"), [
+        (lambda g: g.certify(X[0], FixedN(n=10), n=10), "FixedN holds the whole procedure: give n to it"),
+        (lambda g: g.certify(X[0], AtRadii(radii=[1]), alpha=0.1, radii=[1]), "AtRadii .* give alpha, radii to it"),
+        (lambda g: g.predict(X[0], Sequential(10), n=5), "Sequential holds the whole procedure: give n to it"),
+        (lambda g: g.certify(X[0], Sequential(10)), r"certify takes FixedN, AtRadii or Curve, got Sequential\("),
+        (lambda g: g.certify(X[0], "cohen"), "certify takes FixedN, AtRadii or Curve, got 'cohen'"),
+        (lambda g: g.predict(X[0], FixedN(n=10)), r"predict takes FixedPredict or Sequential, got FixedN\("),
+        (lambda g: g.certify(X[0], 10, n0=20), "n0 is given twice, as 10 and as 20"),
+        (lambda g: g.predict(X[0], 10, n=20), "n is given twice, as 10 and as 20"),
+        (lambda g: g.certify(X[0], 1.5), "n0 must be a whole number"),
+        (lambda g: g.certify([X[0], X[0, :, :4]], FixedN(n=10)), "images cannot be read as an array"),
+    ])
+    def test_plans_that_do_not_fit(self, call, words):
+        with pytest.raises(InputError, match=words):
+            call(self.g)

@@ -13,7 +13,7 @@ from smoothcert.errors import InputError, ModelError
 from smoothcert.noise import Sfc64Stream, binomial, build_noise, open_stream
 from smoothcert.smoothing import Sampling, Segment, open_voter
 from smoothcert.smoothing.contract import Conduct
-from smoothcert.smoothing.rows import HostRows, Placement
+from smoothcert.smoothing.rows import HostRows
 from smoothcert.smoothing.voters import CLOSE_CALL, NetworkVoter
 
 SHAPE, K = (1, 6, 6), 5
@@ -152,7 +152,7 @@ def test_an_engine_that_errs_within_its_allowance_changes_no_count():
         return logits + sign * CLOSE_CALL / 4.001 * logits.abs().amax(dim=1, keepdim=True)
 
     def voter(run):
-        rows = HostRows(Placement(build_noise("grid", 0.5), None, SHAPE), 3, "sfc64-v1", torch.device("cpu"))
+        rows = HostRows(build_noise("grid", 0.5), SHAPE, 3, "sfc64-v1", torch.device("cpu"))
         return NetworkVoter(rows, run, model, K, 64, torch.device("cpu"), referee=True)
 
     assert np.array_equal(counts(voter(sloppy), (0, 30_000)), counts(voter(model), (0, 30_000)))

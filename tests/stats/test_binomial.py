@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from smoothcert.errors import InputError
 from smoothcert.stats import clopper_pearson
-from smoothcert.stats.tails import tail
+from smoothcert.stats.binomial import tail
 
 _SPEC = importlib.util.spec_from_file_location(
     "enumeration", Path(__file__).parents[2] / "evidence" / "enumeration.py")

@@ -12,12 +12,16 @@ from smoothcert.noise import build_noise
 from smoothcert.stats import (
     ABSTAIN,
     METHODS,
+    AtRadii,
+    Curve,
     CurveCertify,
     Draw,
     FixedCertify,
+    FixedN,
     FixedPredict,
     Look,
     RadiiCertify,
+    Sequential,
     SequentialPredict,
     certify_counts,
     certify_plan,
@@ -29,7 +33,7 @@ from smoothcert.stats import (
     predict_plan,
     reread,
 )
-from smoothcert.stats.curve import curve_sizes
+from smoothcert.stats.certify_plans import curve_sizes, with_noise
 
 SIGMA = 0.5
 NOISE = build_noise("gaussian", SIGMA)
@@ -182,7 +186,7 @@ class TestRadii:
     def test_stops_when_every_radius_is_decided(self, method):
         plan = radii_plan((0.0, 0.5, 0.9), 10_000, method=method)
         histories = drive(plan, population(60, 3))
-        claimed, open_ = plan.decided(histories)
+        claimed, open_ = plan.decide(histories)
         radius = plan.judge(histories).values["radius"]
         full = np.array([samples(h) == plan.most() for h in histories])
         assert 0 < full.sum() < 60
@@ -190,13 +194,13 @@ class TestRadii:
         assert np.array_equal(claimed, (radius[:, None] >= plan.radii) & (radius > 0)[:, None])  # what judge reports
         for history in histories:
             for cut in range(2, len(history)):
-                assert plan.decided([history[:cut]])[1].any()  # it was not decided any earlier
+                assert plan.decide([history[:cut]])[1].any()  # it was not decided any earlier
 
     def test_radius_zero_asks_for_any_certificate(self):
         plan = radii_plan((0.0,), 10_000)
         histories = drive(plan, np.array([[0.9, 0.1], [0.5, 0.5], [0.3, 0.7]]))
         hopeless = [Look("select", np.array([60, 40])), Look("estimate", np.array([30, 70]))]
-        claimed, open_ = plan.decided([*histories, hopeless])
+        claimed, open_ = plan.decide([*histories, hopeless])
         assert claimed[:, 0].tolist() == [True, False, True, False]
         assert not open_[3, 0]
         assert plan.judge(histories).prediction.tolist() == [0, ABSTAIN, 1]
@@ -225,7 +229,7 @@ class TestRadii:
         assert [samples(h) for h in drive(both, easy)] == [samples(h) for h in drive(one, easy)] == [200]
         unanimous = looks("select", [100, 0]) + looks("estimate", [1000, 0])
         within = radii_plan((reach - 1e-9,), 1000)
-        assert within.decided([unanimous])[0].tolist() == [[True]]
+        assert within.decide([unanimous])[0].tolist() == [[True]]
         assert samples(drive(within, np.array([[1.0, 0.0]]))[0]) == 1100
 
     def test_where_no_radius_is_in_reach_nothing_follows_the_selection(self):
@@ -252,7 +256,7 @@ class TestRadii:
         giving up may cost, and .8 alpha at the last look costs little."""
         n, p_a = 10_000, 0.861
         histories = drive(radii_plan((0.5,), n), np.repeat([[p_a, 1 - p_a]], 1000, axis=0), seed=2)
-        claimed = radii_plan((0.5,), n).decided(histories)[0].mean()
+        claimed = radii_plan((0.5,), n).decide(histories)[0].mean()
         least = np.argmax(certify_counts(np.tile([1, 0], (n, 1)), np.column_stack([np.arange(n), n - np.arange(n)]),
                                          SIGMA, 0.001, "cohen").radius >= 0.5)
         fixed = stats.binom.sf(least - 1, n, p_a)
@@ -468,6 +472,51 @@ class TestSequentialPredict:
                 reread(plan, margin=None)
 
 
+class TestByThemselves:
+    """Plans made by name, as they are given to a smoothed classifier."""
+
+    def test_defaults(self):
+        assert FixedN() == FixedN(n0=100, n=100_000, alpha=0.001, method="two-sided", margin=None)
+        assert AtRadii(radii=[0.5, 0.25, 0.5]) == AtRadii(n0=100, n_max=100_000, radii=(0.25, 0.5), alpha=0.001)
+        assert Curve() == Curve(n0=1000, loss=0.01, n_max=100_000)
+        assert Curve(n_max=4000).n0 == 400
+        assert FixedPredict() == FixedPredict(1000, 0.001)
+        assert Sequential(500) == Sequential(n_max=500, alpha=0.001)
+        assert hash(AtRadii(radii=[0.5])) == hash(AtRadii(radii=(0.5,)))
+
+    def test_the_names_of_before_are_the_same_classes(self):
+        assert (FixedCertify, RadiiCertify, CurveCertify, SequentialPredict) == (FixedN, AtRadii, Curve, Sequential)
+
+    @pytest.mark.parametrize(("make", "words"), [
+        (lambda: FixedN(n=0), "n must be at least 1, got 0"), (lambda: FixedN(n0=0), "n0 must be at least 1, got 0"),
+        (lambda: FixedN(alpha=1), "alpha must lie"), (lambda: FixedN(method="best"), "unknown method"),
+        (lambda: FixedN(margin=0.5), "margin must lie"), (AtRadii, r"radii must be .*, got \(\)"),
+        (lambda: AtRadii(radii=[-1]), "radii must be"), (lambda: AtRadii(radii=0.5, n_max=0), "n_max must be"),
+        (lambda: AtRadii(radii=[0.5], method="t-certify"), "no sequential form"),
+        (lambda: AtRadii([0.5]), "n0 must be a whole number"), (lambda: Curve(loss=0), "loss must lie"),
+        (lambda: Curve(n_max=0), "n_max must be"), (lambda: Curve(n0=0), "n0 must be at least 1, got 0"),
+        (lambda: FixedPredict(0), "n must be at least 1"), (lambda: FixedPredict((5, 5)), "ascending order"),
+        (lambda: Sequential(0), "n_max must be"), (lambda: Sequential(10, alpha=0), "alpha must lie"),
+    ])
+    def test_values_that_a_plan_does_not_take(self, make, words):
+        with pytest.raises(InputError, match=words):
+            make()
+
+    def test_a_plan_without_noise_draws_and_does_not_judge(self):
+        history = [Look("select", np.array([60, 40])), Look("estimate", np.array([900, 100]))]
+        plan = FixedN(n=1000)
+        assert plan.next([[]]) == [Draw("select", 100)]
+        with pytest.raises(InputError, match="knows no noise yet"):
+            plan.judge([history])
+        assert with_noise(plan, build_noise("grid", 0.5).radius).judge([history]).values["radius"][0] > 0
+
+    def test_it_is_rebuilt_from_its_identity_with_a_noise(self):
+        for plan in (FixedN(n=50), AtRadii(radii=[0.5], n_max=500), Curve(n_max=500, method="cohen", margin=0.1)):
+            assert plan_from("certify", plan.identity(), radius_of()) == plan
+        for plan in (FixedPredict((5, 10)), Sequential(100)):
+            assert plan_from("predict", plan.identity()) == plan
+
+
 class TestFromOptions:
     def test_designs(self):
         assert certify_plan(radius_of()) == FixedCertify(100, 100_000, 0.001, "two-sided", None, radius_of())
@@ -486,9 +535,25 @@ class TestFromOptions:
         with pytest.raises(InputError):
             certify_plan(radius_of(), **options)
 
-    def test_predict_takes_one_number(self):
-        with pytest.raises(InputError, match="give one of them"):
-            predict_plan(n=10, n_max=10)
+    @pytest.mark.parametrize("make", [certify_plan, predict_plan])
+    def test_n_and_n_max_exclude_one_another_by_one_rule(self, make):
+        more = {"radii": [0.5]} if make is certify_plan else {}
+        words = "n = 10 fixes the number of samples and n_max = 20 bounds it: give one of them"
+        with pytest.raises(InputError, match=f"^{words}$"):
+            make(n=10, n_max=20, **more)
+
+    @pytest.mark.parametrize(("options", "words"), [
+        ({"radii": [1]}, "give n_max"), ({"curve_loss": 0.1}, "give n_max"), ({"n": 5, "radii": [1]}, "give n_max"),
+        ({"n_max": 10}, "needs either radii"), ({"n_max": 10, "radii": [1], "curve_loss": 0.1}, "needs either radii"),
+    ])
+    def test_what_is_missing_or_too_much_is_named(self, options, words):
+        with pytest.raises(InputError, match=words):
+            certify_plan(**options)
+
+    def test_none_stands_for_the_default_of_the_design(self):
+        assert certify_plan(n=None, alpha=None, method=None) == FixedN()
+        assert certify_plan(n_max=4000, curve_loss=0.05) == Curve(loss=0.05, n_max=4000)
+        assert predict_plan(None, None, None) == FixedPredict()
 
     def test_identities_that_cannot_be_rebuilt_are_refused(self):
         radii = radii_plan().identity()

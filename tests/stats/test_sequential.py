@@ -79,7 +79,7 @@ class TestBounds:
         n, alpha = 300, 0.01
         n_a = np.repeat(np.arange(0, n + 1, 20), 3)
         rival = (n - n_a) * np.tile([0, 1, 2], len(n_a) // 3) // 2
-        got = bounds_at((n,), alpha, method).proved(one_each(0, n_a, rival))
+        got = bounds_at((n,), alpha, method).prove(one_each(0, n_a, rival))
         expected = METHODS[method](n_a, rival[:, None], np.full(len(n_a), n), alpha)
         for name in ("p_a", "q_a", "p_b", "q_b"):
             assert np.array_equal(getattr(got, name), getattr(expected, name))
@@ -90,13 +90,13 @@ class TestBounds:
         shares = spending_shares(3, 0.8)
         n_a, rival = np.array([97, 180, 350]), np.array([3, 5, 50])
         seen = Seen(2, np.array([1, 1, 1]), np.arange(3), n_a, rival)
-        got = bounds_at(looks, alpha, "two-sided").proved(seen)
+        got = bounds_at(looks, alpha, "two-sided").prove(seen)
         p_a = max(stats.beta.ppf(0.9 * alpha * s, k, n - k + 1) for s, k, n in zip(shares, n_a, looks, strict=True))
         p_b = min(stats.beta.isf(0.1 * alpha * s, k + 1, n - k) for s, k, n in zip(shares, rival, looks, strict=True))
         assert (got.p_a[1], got.p_b[1]) == pytest.approx((p_a, min(p_b, 1 - p_a)), rel=1e-9)
         assert np.argmax([k / n for k, n in zip(n_a, looks, strict=True)]) == 0  # an early look may be the best one
         assert (got.p_a[0], got.p_b[0]) == (0, 1)  # an image never looked at: nothing is known
-        one_sided = bounds_at(looks, alpha, "cohen").proved(seen)
+        one_sided = bounds_at(looks, alpha, "cohen").prove(seen)
         assert one_sided.p_b[1] == one_sided.q_a[1]
 
     def test_a_further_look_never_loosens(self):
@@ -114,11 +114,11 @@ class TestBounds:
         looks, beta = (100, 200), 0.01
         bounds = bounds_at(looks, 0.001, "cohen")
         seen = Seen(1, np.zeros(2, int), np.arange(2), np.array([60, 110]), np.array([40, 90]))
-        hoped = bounds.proved_and_hoped(seen)[1]
+        hoped = bounds.prove_and_hope(seen)[1]
         expected = min(stats.beta.isf(beta / 2, k + 1, n - k) for k, n in ((60, 100), (110, 200)))
         assert hoped.p_a[0] == pytest.approx(expected, rel=1e-9)
         assert hoped.p_b[0] == hoped.q_a[0] == pytest.approx(1 - expected, rel=1e-9)
-        hoped = bounds_at(looks, 0.001, "two-sided").proved_and_hoped(seen)[1]
+        hoped = bounds_at(looks, 0.001, "two-sided").prove_and_hope(seen)[1]
         rival = max(stats.beta.ppf(beta / 4, k, n - k + 1) for k, n in ((40, 100), (90, 200)))
         assert hoped.p_b[0] == pytest.approx(rival, rel=1e-9)
 
@@ -177,7 +177,7 @@ class TestExactCoverage:
         assert worst == pytest.approx(alpha, rel=1e-6)
         looks = doubling_looks(800)
         greedy = RunningBounds(looks, (alpha,) * 4, (0.01,) * 4, "cohen")
-        failing = [RADIUS_OF(greedy.proved(one_each(i, np.arange(n + 1), 0))) > SIGMA * special.ndtri(0.7)
+        failing = [RADIUS_OF(greedy.prove(one_each(i, np.arange(n + 1), 0))) > SIGMA * special.ndtri(0.7)
                    for i, n in enumerate(looks)]
         assert exact.walk(looks, failing, [np.zeros_like(f) for f in failing], 0.7)[0] > 1.5 * alpha
 

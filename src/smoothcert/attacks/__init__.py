@@ -3,26 +3,26 @@
 import dataclasses
 from typing import Any
 
+from smoothcert.attacks.ascent import Ascent
 from smoothcert.attacks.ddn import DDN
 from smoothcert.attacks.deepfool import DeepFool, deepfool
 from smoothcert.attacks.geometry import NORMS, l2_norms
-from smoothcert.attacks.loop import Attack, attacked
-from smoothcert.attacks.pgd import PGD
-from smoothcert.attacks.problem import draw_noise, noisy_logits
-from smoothcert.attacks.stein import Stein, stein_gradient
-from smoothcert.attacks.surrogates import SURROGATES, AdreSurrogate, Surrogate
+from smoothcert.attacks.loop import Attack, attack_images
+from smoothcert.attacks.pgd import PGD, Stein, stein_gradient
+from smoothcert.attacks.surrogates import REGULARISERS, SURROGATES, AdreSurrogate, Surrogate
 from smoothcert.checks import built, check_known
 from smoothcert.errors import InputError
 
-ATTACKS: dict[str, Any] = {"pgd": PGD, "ddn": DDN, "stein": Stein, "deepfool": DeepFool}
+ATTACKS: dict[str, type] = {"pgd": PGD, "ddn": DDN, "stein": Stein, "deepfool": DeepFool}
 """Attacks by name; the fields of each dataclass are its options."""
 
 
 def build_attack(name: str, **options: Any) -> Attack:
-    """An attack by name, `eps` and the attack's other fields as options.
+    """Return an attack by name, with `eps` and the attack's other fields as options.
 
     Raises:
-        InputError: an unknown name, an option it does not have (another attack's, say), or a value out of range.
+        InputError: an unknown name, an option that the attack does not have (another attack's, say), or a value out of
+            range.
     """
     kind = ATTACKS[check_known("attack", name, ATTACKS)]
     takes = [field.name for field in dataclasses.fields(kind)]
@@ -32,7 +32,6 @@ def build_attack(name: str, **options: Any) -> Attack:
 
 
 __all__ = [
-    "ATTACKS", "DDN", "NORMS", "PGD", "SURROGATES", "AdreSurrogate", "Attack", "DeepFool", "Stein", "Surrogate",
-    "attacked",
-    "build_attack", "deepfool", "draw_noise", "l2_norms", "noisy_logits", "stein_gradient",
+    "ATTACKS", "DDN", "NORMS", "PGD", "REGULARISERS", "SURROGATES", "AdreSurrogate", "Ascent", "Attack", "DeepFool",
+    "Stein", "Surrogate", "attack_images", "build_attack", "deepfool", "l2_norms", "stein_gradient",
 ]

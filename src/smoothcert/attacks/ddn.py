@@ -7,31 +7,29 @@ import torch
 from torch import Tensor
 
 from smoothcert.attacks.geometry import along, l2_norms
-from smoothcert.attacks.loop import State
-from smoothcert.attacks.pgd import named_surrogate
-from smoothcert.attacks.problem import Probe, Problem
-from smoothcert.attacks.surrogates import Surrogate
+from smoothcert.attacks.loop import Probe, Problem, State
+from smoothcert.attacks.surrogates import Surrogate, find_surrogate
 from smoothcert.checks import check_count, check_flag, check_optional_positive, check_positive, check_probability
 from smoothcert.errors import InputError
 
 
 @dataclass(frozen=True)
 class DDN:
-    """The smallest l2 perturbation that changes the vote of the m noisy copies, then brought to ||delta|| <= eps.
+    """Find the smallest l2 perturbation that changes the vote of the m noisy copies, then bring it to ||delta|| <= eps.
 
     Each step goes along the unit gradient by 1 -> .01 (cosine), then rescales delta to a norm nu that shrinks by
     1 - gamma where the vote is wrong and grows by 1 + gamma where it is right.
 
-    Differs from the published loop: the last iterate is tested too; and where no iterate was adversarial the last one
-    is returned, unless `zero_on_failure`.
+    It differs from the published loop in two points: the last iterate is tested too; and if no iterate was adversarial,
+    the last one is returned, unless `zero_on_failure`.
 
     Attributes:
         eps: bound on ||delta|| at the end; math.inf leaves the smallest one found as it is.
         steps: T.
         gamma: None is 1 - (3 / (510 eps))^(1 / T), the value of Salman's test attacks; .05 for training.
         initial_norm: nu at the start; None is eps.
-        surrogate: what the direction ascends: a name in `SURROGATES`, or a function.
-        zero_on_failure: return delta = 0 where no iterate was adversarial, as the published code does.
+        surrogate: the function that is ascended: a name in `SURROGATES`, or a function.
+        zero_on_failure: return delta = 0 if no iterate was adversarial, as the published code does.
     """
 
     eps: float
@@ -45,12 +43,12 @@ class DDN:
         if self.eps != math.inf:
             check_positive("eps", self.eps)
         elif self.initial_norm is None or self.gamma is None:
-            raise InputError("eps = inf leaves no norm to start from and no gamma: give initial_norm and gamma")
+            raise InputError("eps = inf gives neither a norm to start from nor a gamma: give initial_norm and gamma")
         check_count("steps", self.steps)
         if self.gamma is not None:
             check_probability("gamma", self.gamma)
         check_optional_positive("initial_norm", self.initial_norm)
-        named_surrogate(self.surrogate)
+        find_surrogate(self.surrogate)
         check_flag("zero_on_failure", self.zero_on_failure)
 
     def start(self, problem: Problem) -> State:
@@ -59,14 +57,14 @@ class DDN:
         return {"delta": zero, "nu": nu, "best": zero, "best_norm": torch.full_like(problem.eps, math.inf)}
 
     def probe(self, problem: Problem, delta: Tensor) -> Probe:
-        return problem.gradient(delta, named_surrogate(self.surrogate))
+        return problem.gradient(delta, find_surrogate(self.surrogate))
 
-    def finished(self, problem: Problem, probe: Probe) -> None:
+    def is_finished(self, problem: Problem, probe: Probe) -> None:
         return None
 
     def step(self, problem: Problem, state: State, probe: Probe, t: int) -> State:
-        fooled = problem.fooled(probe.logits)
-        state = _kept(state, fooled)
+        fooled = problem.is_fooled(probe.logits)
+        state = _keep_best(state, fooled)
         length = 0.01 + 0.99 * (1 + math.cos(math.pi * t / self.steps)) / 2
         delta = state["delta"] + length * problem.direction(probe.gradient, "l2")
         gamma = self._gamma(problem.eps)
@@ -77,7 +75,7 @@ class DDN:
         return problem.into_box(delta)
 
     def finish(self, problem: Problem, state: State) -> Tensor:
-        state = _kept(state, problem.fooled(problem.logits(state["delta"])))
+        state = _keep_best(state, problem.is_fooled(problem.logits(state["delta"])))
         never = state["best_norm"].isinf()
         last = torch.zeros_like(state["delta"]) if self.zero_on_failure else state["delta"]
         return problem.into_ball(torch.where(along(never, last).bool(), last, state["best"]), "l2")
@@ -88,8 +86,8 @@ class DDN:
         return 1 - (3 / (510 * eps)).clamp(max=1) ** (1 / self.steps)
 
 
-def _kept(state: State, fooled: Tensor) -> State:
-    """The state with delta as the best so far wherever it is adversarial and smaller."""
+def _keep_best(state: State, fooled: Tensor) -> State:
+    """Return the state with delta as the best so far wherever it is adversarial and smaller."""
     norm, delta = l2_norms(state["delta"]), state["delta"]
     better = fooled & (norm < state["best_norm"])
     return {**state, "best": torch.where(along(better, delta).bool(), delta, state["best"]),

@@ -7,27 +7,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smoothcert.attacks.frozen import frozen
-from smoothcert.attacks.loop import State
-from smoothcert.attacks.problem import Probe, Problem
+from smoothcert.attacks.loop import Probe, Problem, State
 from smoothcert.checks import check_count, check_positive
 from smoothcert.errors import MissingExtraError
+from smoothcert.smoothing.soft import freeze
 
 
 def deepfool(
     model: Any, images: Tensor, labels: Tensor, *, steps: int = 50, candidates: int = 10, overshoot: float = 0.02,
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[Tensor, Tensor]:
-    """Nearby misclassified images, by stepping to the linearised decision boundary: no noise, no bound on the norm.
+    """Return nearby misclassified images, found by stepping to the linearised decision boundary.
+
+    There is no noise, and no bound on the norm.
 
     Args:
         model: (N, C, H, W) -> (N, K) differentiable logits.
         images: (B, C, H, W) in `bounds`. labels: (B,).
-        candidates: of the likeliest classes, how many boundaries are tried.
+        candidates: how many of the likeliest classes' boundaries are tried.
         overshoot: how far beyond the boundary each step goes, as a share of it.
     Returns:
-        The perturbed images (B, C, H, W), and whether each is misclassified (B,); ||x' - x||_2 of those that are bounds
-        the network's robust radius from above.
+        The perturbed images (B, C, H, W), and for each if it is misclassified (B,). ||x' - x||_2 of a misclassified one
+        bounds the network's robust radius from above.
     Raises:
         MissingExtraError: Foolbox is not installed.
     """
@@ -40,20 +41,21 @@ def deepfool(
     rule = L2DeepFoolAttack(
         steps=check_count("steps", steps), candidates=check_count("candidates", candidates, least=2),
         overshoot=overshoot)
-    with frozen(model) as network:
-        target = PyTorchModel(_Wrapped(network).eval(), bounds=bounds, device=images.device)
+    with freeze(model) as network:
+        target = PyTorchModel(_AsModule(network).eval(), bounds=bounds, device=images.device)
         _, found, fooled = rule(target, images.detach(), labels, epsilons=None)
     return found.detach(), fooled.to(torch.bool)
 
 
 @dataclass(frozen=True)
 class DeepFool:
-    """`deepfool` as an attack of the base classifier: its perturbation where that has norm at most eps, else the part
-    of it that has. It sees no noisy copies and wants no class.
+    """`deepfool` as an attack on the base classifier: its perturbation, shortened to norm eps if it is longer.
+
+    It sees no noisy copies and has no target class.
 
     Attributes:
         eps: bound on ||delta||_2.
-        steps, candidates, overshoot: of `deepfool`.
+        steps, candidates, overshoot: as for `deepfool`.
     """
 
     eps: float
@@ -68,7 +70,7 @@ class DeepFool:
         check_positive("overshoot", self.overshoot)
 
     def start(self, problem: Problem) -> State:
-        """Everything: the steps that follow are all finished."""
+        """Do everything here: all examples are finished before the first step."""
         moved, _ = deepfool(problem.model, problem.images, problem.labels, steps=self.steps, bounds=problem.bounds
                             or (-torch.inf, torch.inf), candidates=self.candidates, overshoot=self.overshoot)
         return {"delta": self.project(problem, moved - problem.images)}
@@ -76,7 +78,7 @@ class DeepFool:
     def probe(self, problem: Problem, delta: Tensor) -> Probe:
         return Probe(problem.logits(delta), torch.zeros_like(delta))
 
-    def finished(self, problem: Problem, probe: Probe) -> Tensor:
+    def is_finished(self, problem: Problem, probe: Probe) -> Tensor:
         return torch.ones(len(problem.images), dtype=torch.bool, device=problem.images.device)
 
     def step(self, problem: Problem, state: State, probe: Probe, t: int) -> State:
@@ -89,8 +91,8 @@ class DeepFool:
         return state["delta"]
 
 
-class _Wrapped(nn.Module):
-    """Any callable as the module that Foolbox asks for."""
+class _AsModule(nn.Module):
+    """A callable as the module that Foolbox asks for."""
 
     def __init__(self, model: Any):
         super().__init__()

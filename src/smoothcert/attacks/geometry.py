@@ -10,39 +10,39 @@ from smoothcert.draws import standard_normals
 
 
 def along(values: Tensor, like: Tensor) -> Tensor:
-    """(B,) values shaped and typed to multiply `like` (B, ...)."""
+    """Return (B,) values shaped and typed to multiply `like` (B, ...)."""
     return values.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
 
 
 def l2_norms(delta: Tensor) -> Tensor:
-    """||delta||_2 of each example, (B,) float64."""
+    """Return ||delta||_2 of each example, (B,) float64."""
     return torch.linalg.vector_norm(delta.flatten(1), dim=1, dtype=torch.float64)
 
 
 def l2_direction(gradient: Tensor, generator: torch.Generator) -> Tensor:
-    """gradient / ||gradient||_2; a random unit direction where the gradient is zero."""
+    """Return gradient / ||gradient||_2, or a random unit direction where the gradient is zero."""
     gradient = _never_zero(gradient, generator)
     return gradient / along(l2_norms(gradient), gradient)
 
 
 def linf_direction(gradient: Tensor, generator: torch.Generator) -> Tensor:
-    """sign(gradient); random signs where the gradient is zero."""
+    """Return sign(gradient), or random signs where the gradient is zero."""
     return _never_zero(gradient, generator).sign()
 
 
 def into_l2_ball(delta: Tensor, radius: Tensor) -> Tensor:
-    """The nearest point of ||delta||_2 <= radius."""
+    """Return the nearest point of ||delta||_2 <= radius."""
     return delta * along((radius / l2_norms(delta)).clamp(max=1).nan_to_num(nan=0), delta)
 
 
 def into_linf_ball(delta: Tensor, radius: Tensor) -> Tensor:
-    """The nearest point of ||delta||_inf <= radius."""
+    """Return the nearest point of ||delta||_inf <= radius."""
     bound = along(radius, delta)
     return delta.clamp(-bound, bound)
 
 
 def safe_radius(eps: Tensor, dimension: int, magnitude: float, norm: str, dtype: torch.dtype) -> Tensor:
-    """A radius below eps by a hair, such that x' = x + delta as rounded keeps ||x' - x|| <= eps exactly.
+    """Return a radius just below eps, such that x' = x + delta as rounded keeps ||x' - x|| <= eps exactly.
 
     Args:
         eps: (B,) float64.

@@ -1,17 +1,115 @@
-"""The one loop of every attack: start, then probe, step and project, and at the end what to return."""
+"""The one loop of every attack, and the problem that it runs on: what an attack may ask about the examples."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from smoothcert.attacks.frozen import frozen
-from smoothcert.attacks.problem import Bounds, Probe, Problem
+from smoothcert.attacks.geometry import NORMS, safe_radius
+from smoothcert.attacks.surrogates import Surrogate
 from smoothcert.checks import check_count
 from smoothcert.errors import InputError, ModelError
+from smoothcert.smoothing.soft import freeze, noisy_logits
 
+Bounds = tuple[float, float] | None
 State = dict[str, Tensor]
-"""What an attack carries from step to step, B rows each: "delta" (B, C, H, W), and whatever else it needs."""
+"""The tensors that an attack carries from step to step, B rows each: "delta" (B, C, H, W), and others of its own."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The answers of the network at x + delta.
+
+    Attributes:
+        logits: of the noisy copies, (B, m, K).
+        gradient: the direction to ascend in, (B, C, H, W).
+    """
+
+    logits: Tensor
+    gradient: Tensor
+
+    def take(self, keep: Tensor) -> "Probe":
+        return Probe(self.logits[keep], self.gradient[keep])
+
+
+@dataclass(frozen=True)
+class Problem:
+    """B examples under attack.
+
+    Attributes:
+        model: (N, C, H, W) -> (N, K) logits, frozen.
+        images: x, (B, C, H, W).
+        labels: (B,) true classes, or the classes wanted of a targeted attack; or whatever the surrogate takes, B rows.
+        noise: e, (B, m, C, H, W): the same at every step.
+        eps: bound on ||delta||, (B,) float64.
+        targeted: descend the surrogate instead of ascending it.
+        bounds: (low, high) of every pixel of x + delta, or None.
+        rows: at most this many noisy images in one pass of the network.
+        generator: for random starts, directions and fresh noise.
+    """
+
+    model: Any
+    images: Tensor
+    labels: Tensor
+    noise: Tensor
+    eps: Tensor
+    targeted: bool
+    bounds: Bounds
+    rows: int
+    generator: torch.Generator
+
+    def take(self, keep: Tensor) -> "Problem":
+        """Return the problem of the examples where `keep` (B,) is true."""
+        return replace(self, images=self.images[keep], labels=self.labels[keep], noise=self.noise[keep],
+                       eps=self.eps[keep])
+
+    def gradient(self, delta: Tensor, surrogate: Surrogate) -> Probe:
+        """Return the logits at x + delta, and there the exact gradient of the surrogate (negated where targeted)."""
+        sign = -1.0 if self.targeted else 1.0
+        parts = [_surrogate_gradient(self.model, x, noise, labels, surrogate, sign, self.rows)
+                 for x, noise, labels in self._groups(delta, self.noise)]
+        return Probe(torch.cat([p.logits for p in parts]), torch.cat([p.gradient for p in parts]))
+
+    def logits(self, delta: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return logits (B, m, K) at x + delta without a gradient, under `noise` instead of the problem's if given."""
+        with torch.no_grad():
+            return torch.cat([
+                torch.cat([noisy_logits(self.model, x, chunk) for chunk in _chunks(noise, self.rows)], dim=1)
+                for x, noise, _ in self._groups(delta, self.noise if noise is None else noise)
+            ])
+
+    def share(self, logits: Tensor) -> Tensor:
+        """Return the share of each example's noisy copies that are classified as its label, (B,)."""
+        return (logits.argmax(dim=-1) == self.labels.unsqueeze(1)).double().mean(dim=1)
+
+    def is_fooled(self, logits: Tensor) -> Tensor:
+        """Tell for each example if the vote over its noisy copies is wrong, or the class wanted if targeted, (B,)."""
+        votes = torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).sum(dim=1).argmax(dim=1)
+        return (votes == self.labels) if self.targeted else (votes != self.labels)
+
+    def into_box(self, delta: Tensor) -> Tensor:
+        """Return the nearest delta with x + delta in bounds."""
+        return delta if self.bounds is None else (self.images + delta).clamp(*self.bounds) - self.images
+
+    def into_ball(self, delta: Tensor, norm: str) -> Tensor:
+        """Return the nearest delta with ||delta|| <= eps, rounding included."""
+        if self.bounds is None:
+            magnitude = float(torch.maximum(self.images.abs(), (self.images + delta).abs()).max())
+        else:
+            magnitude = max(map(abs, self.bounds))
+        radius = safe_radius(self.eps, delta[0].numel(), magnitude, norm, delta.dtype)
+        return NORMS[norm].project(delta, radius)
+
+    def direction(self, gradient: Tensor, norm: str) -> Tensor:
+        """Return the norm's direction of steepest ascent, a random one where the gradient is zero."""
+        return NORMS[norm].direction(gradient, self.generator)
+
+    def _groups(self, delta: Tensor, noise: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield x + delta, noise and labels of as many whole examples as fit in one pass, at least one."""
+        size = max(1, self.rows // noise.shape[1])
+        yield from zip((self.images + delta).split(size), noise.split(size), self.labels.split(size), strict=True)
 
 
 class Attack(Protocol):
@@ -27,38 +125,38 @@ class Attack(Protocol):
     def steps(self) -> int: ...
 
     def start(self, problem: Problem) -> State:
-        """The state before the first step."""
+        """Return the state before the first step."""
         ...
 
     def probe(self, problem: Problem, delta: Tensor) -> Probe:
-        """The logits at x + delta and a direction of ascent."""
+        """Return the logits at x + delta and a direction of ascent."""
         ...
 
-    def finished(self, problem: Problem, probe: Probe) -> Tensor | None:
-        """Which examples (B,) need no further step; None where that is never asked."""
+    def is_finished(self, problem: Problem, probe: Probe) -> Tensor | None:
+        """Tell which examples (B,) need no further step; return None if the attack never stops early."""
         ...
 
     def step(self, problem: Problem, state: State, probe: Probe, t: int) -> State:
-        """The state after step t = 0, 1, ..., T - 1, delta not yet projected."""
+        """Return the state after step t = 0, 1, ..., T - 1, with delta not yet projected."""
         ...
 
     def project(self, problem: Problem, delta: Tensor) -> Tensor:
-        """The delta that is allowed between steps."""
+        """Return the delta that is allowed between steps."""
         ...
 
     def finish(self, problem: Problem, state: State) -> Tensor:
-        """The delta to return, inside box and ball."""
+        """Return the final delta, inside box and ball."""
         ...
 
 
 def run(attack: Attack, problem: Problem) -> Tensor:
-    """Delta (B, C, H, W); examples that are finished leave the batch."""
+    """Return delta (B, C, H, W); examples that are finished leave the batch."""
     result = torch.zeros_like(problem.images)
     rest = torch.arange(len(result), device=result.device)
     state = attack.start(problem)
     for t in range(attack.steps):
         probe = attack.probe(problem, state["delta"])
-        finished = attack.finished(problem, probe)
+        finished = attack.is_finished(problem, probe)
         if finished is not None and finished.any():
             result[rest[finished]] = state["delta"][finished]
             keep = ~finished
@@ -72,12 +170,12 @@ def run(attack: Attack, problem: Problem) -> Tensor:
     return result
 
 
-def attacked(
+def attack_images(
     attack: Attack, model: Any, images: Tensor, labels: Tensor, noise: Tensor | None = None, *,
     generator: torch.Generator, eps: Tensor | None = None, targeted: bool = False, bounds: Bounds = (0.0, 1.0),
     rows: int | None = None,
 ) -> Tensor:
-    """Adversarial images x' (B, C, H, W) with ||x' - x|| <= eps and every pixel in `bounds`, both exactly.
+    """Return adversarial images x' (B, C, H, W) with ||x' - x|| <= eps and every pixel in `bounds`, both exactly.
 
     Args:
         attack: its settings, such as `PGD(eps=0.5, steps=20)`.
@@ -89,7 +187,7 @@ def attacked(
             classifier at x itself.
         generator: for random starts, random directions and fresh noise, on the images' device.
         eps: a bound for each image, (B,), in place of `attack.eps`.
-        targeted: whether `labels` are wanted instead of avoided.
+        targeted: treat `labels` as the classes to reach instead of those to avoid.
         bounds: the pixels' range, or None to lift it.
         rows: at most this many noisy images in one pass of the network, which bounds memory and changes results in
             their last bits only; None is 128 on a CPU, whose cache that suits, and 512 elsewhere.
@@ -99,20 +197,30 @@ def attacked(
     """
     noise = torch.zeros_like(images).unsqueeze(1) if noise is None else noise
     _check_shapes(images, labels, noise, eps)
-    _check_bounds(images, bounds)
-    rows = (128 if images.device.type == "cpu" else 512) if rows is None else check_count("rows", rows)
+    if bounds is not None and images.numel():
+        low, high = float(images.min()), float(images.max())
+        if not (bounds[0] <= low and high <= bounds[1]):
+            raise InputError(f"pixels must lie in [{bounds[0]}, {bounds[1]}] before an attack, got values from "
+                             f"{low:.9g} to {high:.9g}: undo any normalisation (it belongs inside the model), or pass "
+                             f"other bounds")
+    rows = default_rows(images) if rows is None else check_count("rows", rows)
     radii = torch.full((len(images),), attack.eps, dtype=torch.float64) if eps is None else eps.double()
     if not len(images):
         return images.clone()
-    with frozen(model) as network:
+    with freeze(model) as network:
         problem = Problem(network, images.detach(), labels, noise.detach(), radii.to(images.device), targeted, bounds,
                           rows, generator)
         moved = images.detach() + run(attack, problem)
     moved = moved if bounds is None else moved.clamp(*bounds)
     if not moved.isfinite().all():
-        raise ModelError("the attack met gradients that are not finite: check the network's weights (in training it "
-                         "has diverged: lower the learning rate)")
+        raise ModelError("the attack met gradients that are not finite: check the network's weights (if this happened "
+                         "in training, it has diverged: lower the learning rate)")
     return moved
+
+
+def default_rows(images: Tensor) -> int:
+    """Return how many noisy images go through the network in one pass where the caller does not say."""
+    return 128 if images.device.type == "cpu" else 512
 
 
 def _check_shapes(images: Tensor, labels: Tensor, noise: Tensor, eps: Tensor | None) -> None:
@@ -128,10 +236,41 @@ def _check_shapes(images: Tensor, labels: Tensor, noise: Tensor, eps: Tensor | N
         raise InputError(f"eps must hold a bound of at least 0 for each of {len(images)} image(s), got {eps}")
 
 
-def _check_bounds(images: Tensor, bounds: Bounds) -> None:
-    if bounds is None or not images.numel():
-        return
-    low, high = float(images.min()), float(images.max())
-    if not (bounds[0] <= low and high <= bounds[1]):
-        raise InputError(f"pixels must lie in [{bounds[0]}, {bounds[1]}] before an attack, got values from {low:.9g} "
-                         f"to {high:.9g}: undo any normalisation (it belongs inside the model), or pass other bounds")
+def _chunks(noise: Tensor, rows: int) -> tuple[Tensor, ...]:
+    return noise.split(max(1, rows // len(noise)), dim=1)
+
+
+def _surrogate_gradient(
+    model: Any, x: Tensor, noise: Tensor, labels: Tensor, surrogate: Surrogate, sign: float, rows: int
+) -> Probe:
+    """Return the logits at x and the surrogate's gradient, in as many passes as `rows` asks for.
+
+    If the m copies do not fit in one pass, a first pass without graph finds all logits, and so the weight of each logit
+    in the surrogate; a second one pulls these weights back through the network, chunk by chunk. The surrogate sees
+    float64 logits, since the float32 gradient at a class surer than 1 - 2^-24 would be 0.
+    """
+    chunks = _chunks(noise, rows)
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        if len(chunks) == 1:
+            logits = _check_differentiable(noisy_logits(model, x, noise))
+            (gradient,) = torch.autograd.grad(sign * surrogate(logits.double(), labels).sum(), x)
+            return Probe(logits.detach(), gradient)
+        with torch.no_grad():
+            logits = torch.cat([noisy_logits(model, x, chunk) for chunk in chunks], dim=1)
+        leaf = logits.double().requires_grad_()
+        (weights,) = torch.autograd.grad(sign * surrogate(leaf, labels).sum(), leaf)
+        gradient = torch.zeros_like(x)
+        for chunk, weight in zip(chunks, weights.split(chunks[0].shape[1], dim=1), strict=True):
+            seen = _check_differentiable(noisy_logits(model, x, chunk))
+            gradient += torch.autograd.grad(seen, x, weight.to(seen.dtype))[0]
+    return Probe(logits, gradient)
+
+
+def _check_differentiable(logits: Tensor) -> Tensor:
+    if not logits.requires_grad:
+        raise ModelError(
+            "this attack follows gradients, and the model's logits have none with respect to its input (they are "
+            "computed outside torch, or under no_grad): use the attack stein, which needs only answers"
+        )
+    return logits

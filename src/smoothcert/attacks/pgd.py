@@ -1,4 +1,5 @@
-"""Projected gradient ascent (Madry et al. 2018), on the smoothed classifier as in Salman et al. 2019, section 3."""
+"""Projected ascent on the smoothed classifier: PGD (Madry et al. 2018; Salman et al. 2019, section 3), and the same
+steps without gradients, by Stein's lemma (Salman et al. 2019, appendix on the gradient-free attack)."""
 
 from dataclasses import dataclass
 
@@ -6,11 +7,11 @@ import torch
 from torch import Tensor
 
 from smoothcert.attacks.geometry import NORMS, along
-from smoothcert.attacks.loop import State
-from smoothcert.attacks.problem import Probe, Problem
-from smoothcert.attacks.surrogates import SURROGATES, Surrogate
+from smoothcert.attacks.loop import Probe, Problem, State
+from smoothcert.attacks.surrogates import Surrogate, find_surrogate
 from smoothcert.checks import (
     check_count,
+    check_flag,
     check_known,
     check_optional_positive,
     check_positive,
@@ -18,11 +19,13 @@ from smoothcert.checks import (
     check_weight,
 )
 from smoothcert.draws import standard_normals
+from smoothcert.smoothing.soft import draw_noise
 
 
 @dataclass(frozen=True)
 class Projected:
-    """Steps of fixed size in the norm's steepest direction, each back into box and ball: all but what is followed.
+    """Steps of fixed size in the norm's steepest direction, each projected into box and ball; subclasses say what to
+    follow.
 
     Attributes:
         eps: bound on ||delta||.
@@ -50,7 +53,7 @@ class Projected:
     def start(self, problem: Problem) -> State:
         return {"delta": torch.zeros_like(problem.images)}
 
-    def finished(self, problem: Problem, probe: Probe) -> Tensor | None:
+    def is_finished(self, problem: Problem, probe: Probe) -> Tensor | None:
         if self.stop is None:
             return None
         share = problem.share(probe.logits)
@@ -82,7 +85,7 @@ class PGD(Projected):
 
     def __post_init__(self):
         super().__post_init__()
-        named_surrogate(self.surrogate)
+        find_surrogate(self.surrogate)
         check_weight("start_std", self.start_std)
 
     def start(self, problem: Problem) -> State:
@@ -93,9 +96,53 @@ class PGD(Projected):
         return {"delta": self.project(problem, self.start_std * random)}
 
     def probe(self, problem: Problem, delta: Tensor) -> Probe:
-        return problem.gradient(delta, named_surrogate(self.surrogate))
+        return problem.gradient(delta, find_surrogate(self.surrogate))
 
 
-def named_surrogate(surrogate: str | Surrogate) -> Surrogate:
-    """The surrogate itself. Raises UnknownNameError."""
-    return surrogate if callable(surrogate) else SURROGATES[check_known("surrogate", surrogate, SURROGATES)]
+@dataclass(frozen=True)
+class Stein(Projected):
+    """Descend G_y(x) = E F_y(x + e) along an estimate of its gradient that asks the model only for answers.
+
+    Each step is projected as in PGD, and follows `stein_gradient` of the m noisy copies. The estimate's error grows
+    with the square root of the dimension over m: on images it is a weak attack, for models that give no gradient.
+
+    Attributes:
+        hard: ask for classes, 1[f = y], instead of probabilities F_y.
+        sigma: draw fresh noise of this level at every step, as many copies as the given noise has; None uses the given
+            noise at every step, and then delta stays in the span of its m draws.
+    """
+
+    hard: bool = False
+    sigma: float | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_flag("hard", self.hard)
+        check_optional_positive("sigma", self.sigma)
+
+    def probe(self, problem: Problem, delta: Tensor) -> Probe:
+        noise = problem.noise if self.sigma is None \
+            else draw_noise(problem.images, problem.noise.shape[1], self.sigma, problem.generator)
+        logits = problem.logits(delta, noise)
+        labels = problem.labels[:, None]
+        answers = (logits.argmax(dim=-1) == labels).to(delta.dtype) if self.hard \
+            else logits.softmax(dim=-1).gather(-1, labels.expand(-1, logits.shape[1])[..., None])[..., 0]
+        return Probe(logits, stein_gradient(answers, noise, 1.0).mul_(1.0 if problem.targeted else -1.0))
+
+
+def stein_gradient(values: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    """Return an unbiased estimate of grad_x E f(x + e), e ~ N(0, sigma^2 I): (1/m) sum_i (e_i / sigma^2) (f_i - b_i).
+
+    The baseline b_i, the mean of the other draws' values, lowers the variance and, unlike the mean of all, leaves the
+    expectation alone; there is none at m = 1.
+
+    Args:
+        values: f(x + e_i), (B, m).
+        noise: e_i, (B, m, ...).
+    Returns:
+        (B, ...).
+    """
+    m = values.shape[1]
+    if m > 1:
+        values = (values - values.mean(dim=1, keepdim=True)) * (m / (m - 1))
+    return torch.einsum("bm,bm...->b...", values.to(noise.dtype), noise) / (m * sigma**2)

@@ -3,9 +3,9 @@
 from smoothcert.classes.lists import (
     Label,
     class_columns,
+    index_names,
     names_by_index,
     names_in_text,
-    numbered,
     own_classes,
     read_class_names,
 )
@@ -14,17 +14,16 @@ from smoothcert.classes.match import (
     ClassWarning,
     are_alike,
     check_class_count,
-    chosen_names,
+    choose_names,
     in_order_of_numbers,
     match_classes,
+    names_to_record,
     places_of,
-    recorded_names,
     warn_of_text_order,
 )
 
 __all__ = [
-    "USE_ITS_CLASSES", "ClassWarning", "Label", "are_alike", "check_class_count", "chosen_names", "class_columns",
-    "in_order_of_numbers",
-    "match_classes", "names_by_index", "names_in_text", "numbered", "own_classes", "places_of", "read_class_names",
-    "recorded_names", "warn_of_text_order",
+    "USE_ITS_CLASSES", "ClassWarning", "Label", "are_alike", "check_class_count", "choose_names", "class_columns",
+    "in_order_of_numbers", "index_names", "match_classes", "names_by_index", "names_in_text", "names_to_record",
+    "own_classes", "places_of", "read_class_names", "warn_of_text_order",
 ]

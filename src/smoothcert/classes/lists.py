@@ -15,49 +15,52 @@ from smoothcert.errors import FileError, InputError
 from smoothcert.io.limits import CLASSES, bounded_bytes, from_json, within
 
 FILE_BYTES = 1 << 26
-"""A file of class names, or a text in a model that lists them."""
+"""The most bytes of a file of class names, or of a text in a model that lists them."""
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 Label = int | str
 
 
-def numbered(count: int) -> tuple[str, ...]:
-    """The names "0", "1", ... of classes that have none of their own.
+def index_names(count: int) -> tuple[str, ...]:
+    """Return the names "0", "1", ... for classes that have none of their own.
 
-    >>> numbered(3)
+    >>> index_names(3)
     ('0', '1', '2')
     """
     return tuple(map(str, range(count)))
 
 
 def read_class_names(given: Any) -> tuple[str, ...]:
-    """Class names from a list of them, or from a file: one a line, or JSON: a list, {index: name} or {name: index}.
+    """Return class names from a list, or from a file: one a line, or JSON: a list, {index: name} or {name: index}.
 
-    Raises FileError for a file that cannot be read, InputError for what is no list of names.
+    Raises FileError for a file that cannot be read, InputError for content other than names.
     """
     if isinstance(given, str | os.PathLike):
         path = Path(given).expanduser()
-        return _checked(_from_text(bounded_bytes(path, FILE_BYTES), str(path)), str(path))
-    return _checked(given, "classes")
+        return _check_names(_parse_names(bounded_bytes(path, FILE_BYTES), str(path)), str(path))
+    return _check_names(given, "classes")
 
 
 def names_by_index(mapping: Mapping[Any, Any]) -> tuple[str, ...] | None:
-    """The names of {index: name} or {name: index} in the order of the indices; None unless these are 0, 1, ..., K - 1.
+    """Return the names of {index: name} or {name: index} in the order of indices, None unless these are 0 to K - 1.
 
     >>> names_by_index({"1": "dog", "0": "cat"}), names_by_index({"dog": 1, "cat": 0}), names_by_index({"3": "cat"})
     (('cat', 'dog'), ('cat', 'dog'), None)
     """
     by_name = mapping and all(_is_index(value) for value in mapping.values())
     pairs = {str(v): k for k, v in mapping.items()} if by_name else {str(k): v for k, v in mapping.items()}
-    wanted = numbered(len(mapping))
+    wanted = index_names(len(mapping))
     if not mapping or set(pairs) != set(wanted) or not all(isinstance(name, str) for name in pairs.values()):
         return None
     return tuple(pairs[index] for index in wanted)
 
 
 def names_in_text(text: str) -> tuple[str, ...] | None:
-    """Class names from a text in a model's metadata: JSON or a Python literal, a list or {index: name}; else None."""
+    """Return class names from a text in a model's metadata, None if it is no list or {index: name}.
+
+    The text may be JSON or a Python literal.
+    """
     if len(text) > FILE_BYTES:
         return None
     for read in (json.loads, ast.literal_eval):
@@ -73,9 +76,9 @@ def names_in_text(text: str) -> tuple[str, ...] | None:
 
 
 def class_labels(values: Any) -> tuple[Label, ...]:
-    """A classifier's `classes_` as whole numbers, or as texts: whole floats and booleans are numbers.
+    """Return a classifier's `classes_` as whole numbers, or as texts; whole floats and booleans are numbers.
 
-    Raises InputError where they are neither, or one is there twice.
+    Raises InputError if they are neither, or if one occurs twice.
 
     >>> class_labels([0.0, 1.0]), class_labels([False, True]), class_labels(["cat", "dog"])
     ((0, 1), (0, 1), ('cat', 'dog'))
@@ -90,13 +93,12 @@ def class_labels(values: Any) -> tuple[Label, ...]:
 
 
 def class_columns(values: Any, num_classes: int) -> np.ndarray | None:
-    """Return the class (an index below K) that each column of a classifier's scores is of; None where it is column j's
-    own j.
+    """Return the class (an index below K) of each column of a classifier's scores, or None if class j is column j.
 
-    Numbers, also as texts, are indices. Names say nothing of indices, so they are taken in their order.
+    Numbers, also as texts, are indices. Names carry no index, so they are taken in their order.
 
     Raises:
-        InputError: a number that is no class, or names of another number of classes.
+        InputError: a number that is not a class, or another number of names than classes.
 
     >>> class_columns([3, 7], 10), class_columns(["0", "1", "10", "2"], 11), class_columns(["cat", "dog"], 2)
     (array([3, 7]), array([ 0,  1, 10,  2]), None)
@@ -113,25 +115,25 @@ def class_columns(values: Any, num_classes: int) -> np.ndarray | None:
 
 
 def own_classes(values: Any, num_classes: int) -> tuple[tuple[Label, ...], tuple[str, ...] | None]:
-    """Return what a model's outputs are of, by its own `classes_`: (a label for each output, the names of its classes).
+    """Return (a label for each output of a model, the names of its classes) by its own `classes_`.
 
-    Whole numbers below `num_classes` are indices, which name nothing: then the names are None. Other numbers are names
-    as much as texts are. Names that are 0, 1, ... in any order are those of the classes 0, 1, ...
+    Whole numbers below `num_classes` are indices, which are no names: then the names are None. Other numbers are names,
+    as texts are. Names that are 0, 1, ... in any order are those of the classes 0, 1, ...
     """
     labels = class_labels(values)
     if all(isinstance(label, int) and 0 <= label < num_classes for label in labels):
         return labels, None
     texts = tuple(map(str, labels))
-    plain = numbered(len(texts))
+    plain = index_names(len(texts))
     return texts, plain if set(texts) == set(plain) else texts
 
 
-def _from_text(content: bytes, where: str) -> Any:
-    """The names in a file; a list that is still to be checked."""
+def _parse_names(content: bytes, where: str) -> Any:
+    """Return the names in a file, a list that is still to be checked."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise FileError(f"{where} is no UTF-8 text: {error}") from None
+        raise FileError(f"{where} is not UTF-8 text: {error}") from None
     if not text.lstrip().startswith(("[", "{")):
         return [line.strip() for line in text.rstrip().splitlines()]
     value = from_json(text, where)
@@ -139,13 +141,13 @@ def _from_text(content: bytes, where: str) -> Any:
         return value
     names = names_by_index(value)
     if names is None:
-        raise InputError(f"{where} must say the name of every index from 0 on, as {{\"0\": \"cat\", \"1\": \"dog\"}}")
+        raise InputError(f"{where} must give the name of every index from 0 on, as {{\"0\": \"cat\", \"1\": \"dog\"}}")
     return names
 
 
-def _checked(given: Any, where: str) -> tuple[str, ...]:
+def _check_names(given: Any, where: str) -> tuple[str, ...]:
     names = tuple(str(name) if _is_index(name) else name for name in given) if isinstance(given, list | tuple) else ()
-    within(f"the number of classes in {where}", len(names), CLASSES, "it is no list of class names", InputError)
+    within(f"the number of classes in {where}", len(names), CLASSES, "it is not a list of class names", InputError)
     bad = [k for k, name in enumerate(names) if not isinstance(name, str) or not name.strip()]
     if not names or bad:
         got = f"name {bad[0] + 1} of {len(names)} is {names[bad[0]]!r:.80}" if bad else f"got {given!r:.80}"

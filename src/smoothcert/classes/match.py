@@ -1,9 +1,9 @@
-"""How a model's class names and a data set's are matched, so that an index means the same to both.
+"""The matching of a model's class names and a data set's, so that an index means the same to both.
 
-Two lists are compared by name. A name of the data is one of the model's where it is spelt the same, or where just one
-of the model's differs from it in case, spaces, underscores and Unicode form only, which is said in a `ClassWarning`.
-Names that are only their own index ("0", "1", ...) and WordNet's numbers ("n01440764") cannot be compared with words:
-then the order is taken as it is, if both sides have as many, and that is said too.
+Two lists are compared by name. A name of the data is one of the model's if it is spelt the same, or if exactly one of
+the model's differs from it in case, spaces, underscores and Unicode form only, which gives a `ClassWarning`. Names that
+are only their own index ("0", "1", ...) and WordNet's numbers ("n01440764") cannot be compared with words: then the
+order is taken as it is, if both sides have equally many, which gives a warning too.
 """
 
 import re
@@ -14,7 +14,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from smoothcert.classes.lists import numbered
+from smoothcert.classes.lists import index_names
 from smoothcert.errors import InputError
 
 GIVE_NAMES = ("give --classes FILE (in Python, classes), the names of all the model's classes as the data spell them, "
@@ -29,13 +29,13 @@ _WORDNET = re.compile(r"n[0-9]{8}")
 
 
 class ClassWarning(UserWarning):
-    """The order of classes rests on something that a person should know of."""
+    """The order of classes rests on an assumption that a person should know of."""
 
 
 def in_order_of_numbers(names: Sequence[str]) -> tuple[str, ...] | None:
-    """Return the names in the order of the numbers that they are, or that follow what they all begin with.
+    """Return the names in the order of the numbers that they are, or that follow a common beginning.
 
-    None where any is no number, or two are the same.
+    Return None if one of them is no number, or if two are the same number.
 
     >>> in_order_of_numbers(["0", "180", "270", "90"]), in_order_of_numbers(["c_1", "c_10", "c_2"])
     (('0', '90', '180', '270'), ('c_1', 'c_2', 'c_10'))
@@ -55,8 +55,8 @@ def match_classes(model: Sequence[str], data: Sequence[str], whose: str = "the m
     """Return (len(data),) int64: the index among the model's classes of each class of the data.
 
     Args:
-        whose, other: who has the names in `model` and in `data`, for messages.
-        advice: what to do where they do not match.
+        whose, other: the owners of the names in `model` and in `data`, for messages.
+        advice: the way out, if they do not match.
     Raises:
         InputError: the data have a class that the model lacks, or one that could be several of the model's.
 
@@ -66,52 +66,52 @@ def match_classes(model: Sequence[str], data: Sequence[str], whose: str = "the m
     model, data = tuple(model), tuple(data)
     found = places_of(model, data)
     if found is None and _incomparable(model, data):
-        _warn(f"{whose} and {other} name their classes in ways that cannot be compared ({_shown(model, 3)} and "
-              f"{_shown(data, 3)}): their order is taken to be the same")
+        _warn(f"{whose} and {other} name their classes in ways that cannot be compared ({_list_names(model, 3)} and "
+              f"{_list_names(data, 3)}): their order is taken to be the same")
         return np.arange(len(data))
     if found is None:
         raise InputError(f"{_difference(model, data, whose, other)}\n{advice[0].upper()}{advice[1:]}")
     unlike = [(name, model[place]) for name, place in zip(data, found, strict=True) if name != model[place]]
     if unlike:
-        spelt = ", ".join(f"{_quoted(name)} is taken for {_quoted(own)}" for name, own in unlike[:_SHOWN])
+        spelt = ", ".join(f"{_quote(name)} is taken for {_quote(own)}" for name, own in unlike[:_SHOWN])
         more = f", and {len(unlike) - _SHOWN} more" if len(unlike) > _SHOWN else ""
         _warn(f"classes of {other} are spelt otherwise than those of {whose}: {spelt}{more}")
     return np.array(found, dtype=np.int64)
 
 
 def places_of(model: tuple[str, ...], data: tuple[str, ...]) -> list[int] | None:
-    """The place of each of the data's names among the model's; None where one has none, or no place of its own."""
+    """Return the place of each of the data's names among the model's, None unless each has a place of its own."""
     if model == data:
         return list(range(len(data)))
-    exact, alike = _lists(model), _lists(map(_plain, model))
+    exact, alike = _places(model), _places(map(_plain, model))
     places = [exact.get(name) or alike.get(_plain(name), []) for name in data]
     found = [place[0] for place in places if len(place) == 1]
     return found if len(found) == len(data) == len(set(found)) else None
 
 
 def are_alike(one: Sequence[str], two: Sequence[str]) -> bool:
-    """Whether two lists name the same classes in the same order, as far as they can be compared."""
+    """Tell if two lists name the same classes in the same order, as far as they can be compared."""
     one, two = tuple(one), tuple(two)
     return places_of(one, two) == list(range(len(one))) or _incomparable(one, two)
 
 
-def recorded_names(model: Sequence[str], data: Sequence[str]) -> tuple[str, ...]:
-    """Return what to call the classes of a model after matching: its own names, or the data's where its are indices."""
+def names_to_record(model: Sequence[str], data: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a model's classes after matching: its own, or the data's if its own are indices."""
     return tuple(data if _kind(model) == "indices" and _incomparable(tuple(model), tuple(data)) else model)
 
 
-def chosen_names(own: Sequence[str] | None, given: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The names of a model's classes: those that the user gave, else its own.
+def choose_names(own: Sequence[str] | None, given: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the names of a model's classes: those that the user gave, else its own.
 
-    Raises InputError where the user gave the model's own names in another order: one of the two must be wrong.
+    Raises InputError if the user gave the model's own names in another order: one of the two must be wrong.
     """
     if given is None:
         return None if own is None else tuple(own)
     if own is not None and len(own) == len(given) and _kind(own) == "words":
         places = places_of(tuple(own), tuple(given))
         if places is not None and places != sorted(places):
-            raise InputError(f"the model says that its classes are {_shown(own)}; classes lists them in another order: "
-                             f"{_shown(given)}: leave classes out, or correct it")
+            raise InputError(f"the model's own classes are {_list_names(own)}; classes lists them in another order: "
+                             f"{_list_names(given)}: leave classes out, or correct it")
     return tuple(given)
 
 
@@ -119,33 +119,33 @@ def check_class_count(count: int, data: Sequence[str], named: bool, whose: str) 
     """Raise InputError unless data that are to be taken in their own order have `count` classes.
 
     Args:
-        named: whether the data name their classes; else `data` only says how many labels there are.
-        whose: who says `count`, with its verb, such as "the model gives 5 scores an image".
+        named: the data name their classes; otherwise the length of `data` is just the number of labels.
+        whose: the source of `count`, with a verb, such as "the model gives 5 scores an image".
     """
     if count == len(data):
         return
     if not named:
         raise InputError(f"{whose}, but the labels of the data go up to {len(data) - 1}: give --num-classes {count} if "
                          f"the data lack classes that the model has")
-    numbers = in_order_of_numbers(data) is not None and set(data) <= set(numbered(count))
-    raise InputError(f"{whose}, but the data name {len(data)} ({_shown(data)}): {GIVE_NAMES}"
+    numbers = in_order_of_numbers(data) is not None and set(data) <= set(index_names(count))
+    raise InputError(f"{whose}, but the data name {len(data)} ({_list_names(data)}): {GIVE_NAMES}"
                      + ("; or --numeric-classes, if these numbers are the classes' indices" if numbers else ""))
 
 
 def warn_of_text_order(data: str, names: Sequence[str]) -> None:
-    """Say it where names are numbers, and their order as text is not that of the numbers."""
+    """Warn if names are numbers, and their order as text is not that of the numbers."""
     ordered = in_order_of_numbers(names)
     if ordered is not None and ordered != tuple(names):
-        _warn(f"the classes of {data} are numbered and taken in the order {_shown(names)}; --numeric-classes "
-              f"(in Python, numeric_classes=True) takes them in the order {_shown(ordered)}")
+        _warn(f"the classes of {data} are numbered and taken in the order {_list_names(names)}; --numeric-classes "
+              f"(in Python, numeric_classes=True) takes them in the order {_list_names(ordered)}")
 
 
 def _incomparable(one: tuple[str, ...], two: tuple[str, ...]) -> bool:
-    """Whether as many classes are named in ways that share no names."""
+    """Tell if equally many classes are named in two ways that share no names."""
     return len(one) == len(two) and _kind(one) != _kind(two) and places_of(one, two) is None
 
 
-def _lists(names: Iterable[str]) -> dict[str, list[int]]:
+def _places(names: Iterable[str]) -> dict[str, list[int]]:
     places: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         places.setdefault(name, []).append(index)
@@ -153,47 +153,47 @@ def _lists(names: Iterable[str]) -> dict[str, list[int]]:
 
 
 def _plain(name: str) -> str:
-    """A name without what people write now one way, now another: case, spaces, underscores, Unicode form."""
+    """Return a name without differences in case, spaces, underscores and Unicode form."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
 
 
 def _kind(names: Sequence[str]) -> str:
-    if tuple(names) == numbered(len(names)):
+    if tuple(names) == index_names(len(names)):
         return "indices"
     return "WordNet" if all(_WORDNET.fullmatch(name) for name in names) else "words"
 
 
 def _difference(model: tuple[str, ...], data: tuple[str, ...], whose: str, other: str) -> str:
-    exact, alike = _lists(model), _lists(map(_plain, model))
+    exact, alike = _places(model), _places(map(_plain, model))
     places = {name: exact.get(name) or alike.get(_plain(name), []) for name in data}
     missing = [name for name in data if not places[name]]
     several = [name for name in data if len(places[name]) > 1]
     taken = {place for found in places.values() for place in found}
     unused = [name for place, name in enumerate(model) if place not in taken]
     if missing:
-        why = f"only {other} have {_shown(missing, 3)}"
+        why = f"only {other} have {_list_names(missing, 3)}"
     elif several:
-        why = f"{_shown(several, 3)} could be several classes of {whose}"
+        why = f"{_list_names(several, 3)} could be several classes of {whose}"
     else:
         why = f"several classes of {other} would be one of {whose}"
     return "\n".join([
         f"the classes of {other} are not those of {whose}: {why}",
-        f"  - {whose}, {len(model)}: {_shown(_first(unused, model))}",
-        f"  - {other}, {len(data)}: {_shown(_first([*missing, *several], data))}"])
+        f"  - {whose}, {len(model)}: {_list_names(_first(unused, model))}",
+        f"  - {other}, {len(data)}: {_list_names(_first([*missing, *several], data))}"])
 
 
 def _first(these: Sequence[str], names: Sequence[str]) -> list[str]:
-    """All names, some of them first."""
+    """Return all names, some of them first."""
     return [*these, *(name for name in names if name not in set(these))]
 
 
-def _shown(names: Sequence[str], most: int = _SHOWN) -> str:
+def _list_names(names: Sequence[str], most: int = _SHOWN) -> str:
     more = f", ... ({len(names) - most} more)" if len(names) > most else ""
-    return ", ".join(map(_quoted, names[:most])) + more
+    return ", ".join(map(_quote, names[:most])) + more
 
 
-def _quoted(name: str) -> str:
-    """A name as it may be shown, whoever wrote it."""
+def _quote(name: str) -> str:
+    """Return a name in a form that is safe to print, whoever wrote it."""
     text = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
     is_plain = text.isprintable() and text == text.strip() and text and "," not in text
     return text if is_plain else repr(text) if text.isprintable() else ascii(text)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from smoothcert.classes import chosen_names, own_classes
+from smoothcert.classes import choose_names, own_classes
 from smoothcert.classifiers.denoisers import fronted
 from smoothcert.classifiers.folder import (
     ModelCard,
@@ -120,7 +120,7 @@ def open_classifier(
         beside = {} if loaded.input_dtype == "float32" else {"input_dtype": loaded.input_dtype}
         labels = getattr(owner_of(model), "classes_", None)
         outputs, own = (None, None) if labels is None else own_classes(labels, expected)
-    names = chosen_names(own, classes)
+    names = choose_names(own, classes)
     raw = model.classifier if isinstance(model, DenoisedClassifier) else model
     before = attributes_of(raw) if coded and isinstance(raw, nn.Module) else {}
     wanted = len(own or names or ()) or num_classes

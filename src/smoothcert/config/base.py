@@ -1,10 +1,12 @@
 """The base classes of all options, their checking, and the YAML files that can hold them."""
 
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from smoothcert.checks import suggestion
 from smoothcert.config.fields import ClassNames, Count, Local
@@ -12,9 +14,18 @@ from smoothcert.config.numbers import from_yaml
 from smoothcert.errors import ConfigError, FileError, InputError
 from smoothcert.io.limits import YAML_BYTES, bounded_bytes
 
+Part = tuple[set[str], Callable[[], object]]
+"""An object that options name: the options that it is built from, and what builds it, or raises InputError."""
+
+_FIELDS_ALONE = "fields alone"
+
 
 class Config(BaseModel):
-    """The base of every run's options. Unknown keys are refused; values are never changed after checking."""
+    """The base of every run's options. Unknown keys are refused; values are never changed after checking.
+
+    A subclass says in `_contradictions` which options exclude or need one another, and in `_parts` which objects they
+    name (a plan, an attack, an objective), which are built to be checked. All mistakes are reported together.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
 
@@ -33,22 +44,60 @@ class Config(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            raise ConfigError([cls._explain(dict(e)) for e in error.errors()], source) from None
+            found: list[dict[str, Any]] = [dict(e) for e in error.errors()]
+        problems = [problem for e in found for problem in cls._explain(e)]
+        if wrong := {str(e["loc"][0]) for e in found if e["loc"]}:
+            # Objects that none of the wrong options belongs to can be checked all the same.
+            rest = {name: value for name, value in values.items() if name not in wrong}
+            rest |= {name: "-" for name in wrong if name in cls.model_fields and cls.model_fields[name].is_required()}
+            with suppress(ValidationError):
+                problems += cls.model_validate(rest, context=_FIELDS_ALONE)._part_problems(wrong)
+        raise ConfigError(problems, source)
+
+    def _contradictions(self) -> Iterator[str]:
+        """Yield what is wrong with the options together."""
+        return iter(())
+
+    def _parts(self) -> Iterator[Part]:
+        """Yield the objects that the options name."""
+        return iter(())
+
+    @model_validator(mode="after")
+    def _check_together(self, info: ValidationInfo) -> Self:
+        if info.context != _FIELDS_ALONE and (problems := [*self._contradictions(), *self._part_problems(set())]):
+            raise ConfigError(problems, "the options")
+        return self
+
+    def _part_problems(self, wrong: set[str]) -> list[str]:
+        """Return what is wrong with the objects that none of the `wrong` options belongs to."""
+        problems: list[str] = []
+        for options, build in self._parts():
+            try:
+                if not options & wrong:
+                    build()
+            except ConfigError as error:
+                problems += error.problems
+            except InputError as error:
+                problems.append(str(error))
+        return problems
 
     def part(self, kind: "type[Config]") -> dict[str, Any]:
         """Return the options that this class has of another one, by name."""
         return {name: getattr(self, name) for name in kind.model_fields if name in type(self).model_fields}
 
     @classmethod
-    def _explain(cls, error: dict[str, Any]) -> str:
+    def _explain(cls, error: dict[str, Any]) -> list[str]:
+        """Return what pydantic found wrong, in words."""
+        if isinstance(together := error.get("ctx", {}).get("error"), ConfigError):
+            return together.problems
         name = ".".join(str(part) for part in error["loc"]) or "the options together"
         if error["type"] == "extra_forbidden":
-            return f"{name}: unknown option{suggestion(name, cls.model_fields)}"
+            return [f"{name}: unknown option{suggestion(name, cls.model_fields)}"]
         if error["type"] == "missing":
-            return f"{name}: is required ({cls.model_fields[name].description})"
+            return [f"{name}: is required ({cls.model_fields[name].description})"]
         message = error["msg"].removeprefix("Value error, ")
         got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
-        return f"{name}: {message[0].lower()}{message[1:]}{got}"
+        return [f"{name}: {message[0].lower()}{message[1:]}{got}"]
 
 
 class DataConfig(Config):

@@ -1,10 +1,14 @@
 """Options that the runs over a model's images share."""
 
-from typing import Literal, Self
+from collections.abc import Iterator
+from importlib import import_module
+from inspect import signature
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from smoothcert.config.base import Config, DataConfig, MachineConfig
+from smoothcert.checks import built
+from smoothcert.config.base import Config, DataConfig, MachineConfig, Part
 from smoothcert.config.fields import (
     Count,
     Engine,
@@ -18,6 +22,10 @@ from smoothcert.config.fields import (
     Stored,
     Whole,
 )
+from smoothcert.errors import InputError
+
+BLOCK = 16
+"""Records that a cluster hands out together, or more where one task has more."""
 
 
 class RunConfig(DataConfig, MachineConfig):
@@ -70,19 +78,34 @@ class RunConfig(DataConfig, MachineConfig):
         """The processes of this machine that work on the run."""
         return self.workers or 1
 
-    @model_validator(mode="after")
-    def _one_choice(self) -> Self:
+    def _contradictions(self) -> Iterator[str]:
         if self.indices is not None and (self.start, self.every, self.max_images) != (0, 1, None):
-            raise ValueError("indices names the images one by one: leave start, every and max-images out")
-        return self
-
-    @model_validator(mode="after")
-    def _one_front(self) -> Self:
+            yield "indices names the images one by one: leave start, every and max-images out"
         if self.walk_jump and self.attractor:
-            raise ValueError("walk-jump and attractor both follow the denoiser: give one of them")
+            yield "walk-jump and attractor both follow the denoiser: give one of them"
         if self.front_option and not (self.walk_jump or self.attractor):
-            raise ValueError("front-option goes to walk-jump or attractor: give one of them")
-        return self
+            yield "front-option goes to walk-jump or attractor: give one of them"
+
+    def _parts(self) -> Iterator[Part]:
+        yield {"noise", "sigma"}, self._try_noise
+        yield {"walk_jump", "attractor", "front_option"}, self._check_front_option
+
+    def _try_noise(self) -> None:
+        """Raise InputError for a sigma that the kind of noise cannot have, whatever the images."""
+        if self.sigma is None:
+            return
+        try:
+            import_module("smoothcert.noise").build_noise(self.noise, self.sigma, levels=1)
+        except InputError:
+            raise InputError(f"sigma: {self.sigma:g} is too large for {self.noise} noise on any images: give sigma in "
+                             f"pixel units of [0, 1], or noise gaussian") from None
+
+    def _check_front_option(self) -> None:
+        """Raise ConfigError for options that the walk or the flow does not have."""
+        if self.front_option and (self.walk_jump or self.attractor):
+            kind = getattr(import_module("smoothcert.denoise"), "WalkJump" if self.walk_jump else "Attractor")
+            known = [name for name in signature(kind).parameters if name not in ("first", "second", "sigma")]
+            built(f"front_option: {kind.__name__}", lambda **given: None, known, self.front_option)
 
 
 class ComputeConfig(Config):

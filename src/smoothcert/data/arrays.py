@@ -1,15 +1,24 @@
-"""Images that are already arrays: tensors in memory, lists in a parquet file, the digits."""
+"""Images and labels that are already arrays: tensors in memory, lists in a parquet file, the digits.
 
-from collections.abc import Callable
+Labels come as people store them: whole numbers, names, categories or one-hot rows.
+"""
+
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from smoothcert.checks import check_count
 from smoothcert.data.base import ImageData, resolve_classes
-from smoothcert.data.labels import class_indices
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import DataError, InputError
+
+Where = Callable[[int], str]
+"""A name for one image that a person can find it by, for messages."""
+
+_WHOLE = re.compile(r"\s*[+-]?\d+\s*")
+_LARGEST = float(1 << 53)
 
 
 class ArraySource:
@@ -18,11 +27,11 @@ class ArraySource:
     Raises DataError naming the first image with a value outside that range (or NaN).
     """
 
-    def __init__(self, values: np.ndarray, where: Callable[[int], str], *, levels: int = 255,
+    def __init__(self, values: np.ndarray, where: Where, *, levels: int = 255,
                  preprocess: Preprocess | None = None):
-        self._values = _checked_pixels(values, levels, where)
+        self._values = _check_pixels(values, levels, where)
         self._preprocess = preprocess or Preprocess()
-        self.where: Callable[[int], str] = where
+        self.where: Where = where
         self.levels = levels
         self.preprocessing = str(self._preprocess)
         channels, height, width = values.shape[1:]
@@ -32,26 +41,28 @@ class ArraySource:
         return len(self._values)
 
     def pixels(self, indices: np.ndarray) -> np.ndarray:
-        """(B, C, H, W) uint8 or float32."""
+        """Return (B, C, H, W) uint8 or float32."""
         chosen = self._values[indices]
         if self._preprocess == Preprocess() or len(indices) == 0:
             return chosen.reshape(len(indices), *self.shape)
         return np.stack([self._preprocess.apply_array(image) for image in chosen])
 
-    def stored(self, index: int) -> bytes:
-        """The pixels of one image in row-major order, one byte or one little-endian float32 each."""
+    def read_raw(self, index: int) -> bytes:
+        """Return the pixels of one image in row-major order, one byte or one little-endian float32 each."""
         image = self._values[index]
         return image.astype(image.dtype.newbyteorder("<")).tobytes()
 
 
 def from_tensors(images: Any, labels: Any, *, num_classes: int | None = None, name: str = "tensors",
                  levels: int = 255) -> ImageData:
-    """Tensors or arrays as ImageData; they are not copied where they are float32 or uint8 already.
+    """Return tensors or arrays as ImageData, without a copy if they are float32 or uint8 already.
 
-    images: (N, C, H, W), floats in [0, 1] or whole numbers in 0..levels; labels: (N,) whole numbers or names, whose
-    classes are in the order of the names, or one-hot (N, K); levels: L such that L * x is an integer for every clean
-    pixel x.
-    Raises InputError for a wrong shape or type, DataError for values out of range.
+    Args:
+        images: (N, C, H, W), floats in [0, 1] or whole numbers in 0..levels.
+        labels: (N,) whole numbers, or names, whose classes come in the order of the names; or one-hot (N, K).
+        levels: L such that L * x is an integer for every clean pixel x.
+    Raises:
+        InputError: a wrong shape or type. DataError: values out of range.
 
     >>> data = from_tensors(np.zeros((4, 1, 2, 2), dtype=np.uint8), [0, 1, 2, 1])
     >>> data.num_classes, data.shape
@@ -76,10 +87,40 @@ def from_tensors(images: Any, labels: Any, *, num_classes: int | None = None, na
                      f"{len(indices)} images given as arrays", named=names is not None).with_classes()
 
 
-def channels_first(values: np.ndarray, where: str) -> np.ndarray:
-    """(N, H, W), (N, H, W, C) or (N, C, H, W) to (N, C, H, W), with C one of 1 and 3.
+def class_indices(values: np.ndarray, where: Where, categories: Sequence[str] | None = None
+                  ) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Return ((N,) int64 labels, the names of the classes or None) for an array of N labels.
 
-    Where both ends could be the channels, the last axis is taken: the usual layout of stored arrays.
+    Whole numbers may be of any type, text included ("7", 7.0, True); (N, 1) is a column of labels and (N, K) one-hot.
+    Other text is names: their classes are `categories` if given, else the names that occur, sorted.
+    Raises DataError for other labels, naming the first of them.
+    """
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim == 2 and values.dtype.kind in "biuf":
+        odd = ((values != 0).sum(axis=1) != 1) | (values.max(axis=1, initial=0) != 1)
+        if odd.any():
+            row = int(np.argmax(odd))
+            raise DataError(f"{where(row)} has the label {values[row].tolist()!s:.80}; labels of shape {values.shape} "
+                            f"must be one-hot: a single 1, and zeros")
+        return values.argmax(axis=1), None
+    if values.ndim != 1:
+        raise DataError(f"labels must have shape (N,), or be one-hot (N, K), got {values.dtype} of shape "
+                        f"{values.shape}")
+    if values.dtype.kind in "biu":
+        return values.astype(np.int64), None
+    if values.dtype.kind == "f":
+        return _check_whole(values, where), None
+    if values.dtype.kind in "OU":
+        names = [_read_text(value, where(row)) for row, value in enumerate(values.tolist())]
+        return _index_names(names, where, categories)
+    raise DataError(f"labels must be whole numbers or names, got {values.dtype}")
+
+
+def channels_first(values: np.ndarray, where: str) -> np.ndarray:
+    """Return (N, H, W), (N, H, W, C) or (N, C, H, W) as (N, C, H, W), with C one of 1 and 3.
+
+    If both ends could be the channels, the last axis is taken, as in the usual layout of stored arrays.
     """
     if values.ndim == 3:
         return values[:, None]
@@ -91,8 +132,8 @@ def channels_first(values: np.ndarray, where: str) -> np.ndarray:
                     "with 1 or 3 channels")
 
 
-def _checked_pixels(values: np.ndarray, levels: int, where: Callable[[int], str]) -> np.ndarray:
-    """`values` as uint8 (from whole numbers) or float32 (from floats), all in range."""
+def _check_pixels(values: np.ndarray, levels: int, where: Where) -> np.ndarray:
+    """Return `values` as uint8 (from whole numbers) or float32 (from floats). Raises DataError for one out of range."""
     if len(values) == 0:
         raise DataError("the data set holds no images")
     is_float = values.dtype.kind == "f"
@@ -120,3 +161,35 @@ def _to_numpy(name: str, values: Any) -> np.ndarray:
 
 def _row(index: int) -> str:
     return f"row {index}"
+
+
+def _check_whole(values: np.ndarray, where: Where) -> np.ndarray:
+    odd = ~((np.floor(values) == values) & (np.abs(values) <= _LARGEST))
+    if odd.any():
+        row = int(np.argmax(odd))
+        missing = " (a missing label?)" if np.isnan(values[row]) else ""
+        raise DataError(f"{where(row)} has label {values[row]}{missing}; labels must be whole numbers or names")
+    return values.astype(np.int64)
+
+
+def _index_names(names: list[str], where: Where, categories: Sequence[str] | None
+           ) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    if categories is None and names and all(map(_WHOLE.fullmatch, names)):
+        return _check_whole(np.array([float(name) for name in names]), where), None
+    classes = tuple(sorted(set(names))) if categories is None else tuple(categories)
+    places = {name: place for place, name in enumerate(classes)}
+    for row, name in enumerate(names):
+        if name not in places:
+            raise DataError(f"{where(row)} has label {name!r}, which is none of the classes {', '.join(classes)}")
+    return np.array([places[name] for name in names], dtype=np.int64), classes
+
+
+def _read_text(value: object, where: str) -> str:
+    """Return one label of a column of text, which may have whole numbers in it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return str(int(value))
+    if value is None or value != value:
+        raise DataError(f"{where} has no label")
+    raise DataError(f"{where} has label {value!r:.80}; labels must be whole numbers or names")

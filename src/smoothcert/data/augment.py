@@ -16,25 +16,26 @@ _AREA, _RATIO, _TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
 
 
 def augment(images: Tensor, kind: str, generator: torch.Generator, padding: int = 4) -> Tensor:
-    """The batch with every image cropped and flipped at random, independently of the others.
+    """Return the batch (B, C, H, W) with every image cropped and flipped at random, independently of the others.
 
-    images: (B, C, H, W). "crop" pads `padding` zeros on every side and takes a window of the old size,
-    uniformly among the (2 padding + 1)^2; "flip" mirrors left to right with probability 1/2; "crop-flip" does
-    both, "none" neither. "resized-crop", with "-flip" or without, takes a window of 8 % to 100 % of the area whose
-    width is 3/4 to 4/3 of its height, and resizes it to the old size (Szegedy et al. 2015, as is usual for ImageNet).
-    The draws depend on `generator`, B and padding alone, not on the device of the images.
-    Raises UnknownNameError for another kind, InputError for another shape.
+    "crop" pads `padding` zeros on every side and takes a window of the old size, uniformly among the (2 padding + 1)^2;
+    "flip" mirrors left to right with probability 1/2; "crop-flip" does both, "none" neither. "resized-crop", with
+    "-flip" or without, takes a window of 8 % to 100 % of the area whose width is 3/4 to 4/3 of its height, and resizes
+    it to the old size (Szegedy et al. 2015, as is usual for ImageNet). The draws depend on `generator`, B and padding
+    alone, not on the device of the images. Raises UnknownNameError for another kind, InputError for another shape.
     """
     check_known("augmentation", kind, KINDS)
     check_count("padding", padding, least=0)
     if images.ndim != 4:
         raise InputError(f"images must have shape (B, C, H, W), got {tuple(images.shape)}")
     if kind.startswith("resized-crop"):
-        images = _random_resized_crop(images, generator)
+        images = _resize_random_crop(images, generator)
     elif "crop" in kind:
         images = _random_crop(images, generator, padding)
     if "flip" in kind:
-        images = _random_flip(images, generator)
+        coins = drawn(lambda size: torch.randint(0, 2, size, generator=generator, device=generator.device),
+                      (len(images), 1, 1, 1), generator)
+        images = torch.where(coins.to(images.device, torch.bool), images.flip(3), images)
     return images
 
 
@@ -51,7 +52,7 @@ def _random_crop(images: Tensor, generator: torch.Generator, padding: int) -> Te
     return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
-def _random_resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
+def _resize_random_crop(images: Tensor, generator: torch.Generator) -> Tensor:
     height, width = images.shape[2:]
     numbers = drawn(lambda size: torch.rand(size, generator=generator, device=generator.device, dtype=torch.float64),
                     (len(images), _TRIES, 4), generator).tolist()
@@ -64,7 +65,7 @@ def _random_resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _window(tries: list[list[float]], height: int, width: int) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of the first window that fits; of the last one tried, cut to fit, where none does."""
+    """Return (top, left, height, width) of the first window that fits, or of the last one, cut to fit, if none does."""
     h, w = height, width
     for area, ratio, _, _ in tries:
         size = height * width * (_AREA[0] + (_AREA[1] - _AREA[0]) * area)
@@ -75,9 +76,3 @@ def _window(tries: list[list[float]], height: int, width: int) -> tuple[int, int
     h, w = min(h, height), min(w, width)
     down, right = tries[0][2:]
     return int(down * (height - h + 1)), int(right * (width - w + 1)), h, w
-
-
-def _random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    coins = drawn(lambda size: torch.randint(0, 2, size, generator=generator, device=generator.device),
-                  (len(images), 1, 1, 1), generator)
-    return torch.where(coins.to(images.device, torch.bool), images.flip(3), images)

@@ -1,4 +1,4 @@
-"""A labelled set of images in a fixed order: what every loader returns and every run reads."""
+"""A labelled set of images in a fixed order: every loader returns one, and every run reads one."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -12,15 +12,22 @@ from smoothcert.classes import (
     USE_ITS_CLASSES,
     check_class_count,
     in_order_of_numbers,
+    index_names,
     match_classes,
-    numbered,
-    recorded_names,
+    names_to_record,
     warn_of_text_order,
 )
 from smoothcert.errors import DataError, InputError
 
 IMPLIED_CLASSES_LIMIT = 100_000
-"""A larger label than this is taken for an identifier, not for a class, unless the number of classes is given."""
+"""A label from here on is taken for an identifier, not for a class, unless the number of classes is given."""
+
+CANONICAL = {"cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))}
+"""The constants under which published CIFAR-10 models were trained. The standard deviations, as usual in print, are
+averages over images of each image's own; over all pixels at once they are about 0.25."""
+
+LEAST_STD = 1e-3
+_CHUNK = 500
 
 
 class PixelSource(Protocol):
@@ -31,20 +38,20 @@ class PixelSource(Protocol):
     levels: int
     """L such that integer pixels k stand for the value k / L."""
     preprocessing: str
-    """What is done to a stored image before it is used, in words; part of the fingerprint."""
+    """The preprocessing of a stored image in words; part of the fingerprint."""
 
     def __len__(self) -> int: ...
 
     def pixels(self, indices: np.ndarray) -> np.ndarray:
-        """The preprocessed images: (B, C, H, W), uint8 in 0..levels or float32 in [0, 1]."""
+        """Return the preprocessed images: (B, C, H, W), uint8 in 0..levels or float32 in [0, 1]."""
         ...
 
-    def stored(self, index: int) -> bytes:
-        """The bytes of one image as they are stored, before decoding and preprocessing."""
+    def read_raw(self, index: int) -> bytes:
+        """Return the bytes of one image as they are stored, before decoding and preprocessing."""
         ...
 
     def where(self, index: int, /) -> str:
-        """A name for one image that a person can find it by, for messages."""
+        """Return a name for one image that a person can find it by, for messages."""
         ...
 
 
@@ -52,9 +59,13 @@ class PixelSource(Protocol):
 class ImageData:
     """Labelled images, float32 in [0, 1], in the data set's own order; noise is added elsewhere.
 
-    labels: (N,) int64 in 0..num_classes-1; class_names: one name per class; description: a note for people;
-    named: whether the data name their classes, rather than number them.
-    Raises DataError where the set is empty, or has a label outside its classes.
+    Raises DataError if the set is empty, or has a label outside its classes.
+
+    Attributes:
+        labels: (N,) int64 in 0..num_classes-1.
+        class_names: one name per class.
+        description: a note for people.
+        named: the data name their classes, rather than number them.
     """
 
     name: str
@@ -91,11 +102,11 @@ class ImageData:
         return len(self.labels)
 
     def image(self, index: int) -> np.ndarray:
-        """One image: (C, H, W) float32 in [0, 1]. Raises InputError where there is no such image."""
+        """Return one image: (C, H, W) float32 in [0, 1]. Raises InputError if there is no such image."""
         return self.batch([index])[0]
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The images at `indices`, in that order: (B, C, H, W) float32 in [0, 1], a new array."""
+        """Return the images at `indices`, in that order: (B, C, H, W) float32 in [0, 1], a new array."""
         pixels = self.source.pixels(check_indices(indices, len(self)))
         if pixels.dtype == np.uint8:
             return pixels.astype(np.float32) / np.float32(self.levels)
@@ -103,18 +114,17 @@ class ImageData:
 
     def with_classes(self, names: Sequence[str] | None = None, num_classes: int | None = None,
                      whose: str = "the model", advice: str = USE_ITS_CLASSES) -> Self:
-        """The same images with the classes of a model: labels become its indices.
+        """Return the same images with the classes of a model, so that labels are its indices.
 
         The data may lack some of the classes. Data that number their classes are taken to use the model's indices.
 
         Args:
-            names: of the model's classes, in the order of its outputs; None where it has none: then the data's order
-                is taken.
-            num_classes: K, where there are no names; None is that of the data.
-            whose: who has these names or classes, for messages. advice: what to do where they differ.
+            names: of the model's classes, in the order of its outputs; None keeps the data's order.
+            num_classes: K, if there are no names; None is that of the data.
+            whose: the owner of these names or classes, for messages. advice: the way out, if they differ.
         Raises:
-            InputError: the data have classes that the model lacks, or, without names to tell by, another number of
-                them. DataError: a label is no class of the model, or there is but one class.
+            InputError: the data have classes that the model lacks, or, without names, another number of them.
+            DataError: a label is not a class of the model, or there is only one class.
         """
         count = len(names) if names is not None else num_classes or self.num_classes
         if count < 2:
@@ -125,14 +135,14 @@ class ImageData:
             return self
         if not self.named:
             check_labels(self.labels, count, self.source.where)
-            return replace(self, class_names=tuple(names), named=tuple(names) != numbered(count))
+            return replace(self, class_names=tuple(names), named=tuple(names) != index_names(count))
         places = match_classes(names, self.class_names, whose, advice=advice)
-        return replace(self, labels=places[self.labels], class_names=recorded_names(names, self.class_names))
+        return replace(self, labels=places[self.labels], class_names=names_to_record(names, self.class_names))
 
     def in_order_of_numbers(self) -> Self:
-        """The same images with classes in the order of the numbers that are their names.
+        """Return the same images with classes in the order of the numbers that are their names.
 
-        Raises InputError where a class has another name.
+        Raises InputError if a class has another name.
         """
         if not self.named:
             return self
@@ -143,17 +153,39 @@ class ImageData:
         return replace(self, labels=match_classes(names, self.class_names)[self.labels], class_names=names)
 
     def fingerprint(self, indices: Sequence[int] | np.ndarray) -> str:
-        """SHA-256 (hex) of the stored bytes and labels of these images, their preprocessing and shape.
+        """Return the SHA-256 (hex) of the stored bytes and labels of these images, their preprocessing and shape.
 
-        Two copies of a data set have one fingerprint wherever they lie; the order of `indices` counts.
+        Copies of a data set have the same fingerprint wherever they lie; the order of `indices` counts.
         """
         digest = hashlib.sha256()
         header = f"smoothcert data 1; shape {self.shape}; levels {self.levels}; {self.source.preprocessing}"
-        digest.update(_framed(header.encode()))
+        digest.update(_frame(header.encode()))
         for index in check_indices(indices, len(self)).tolist():
-            digest.update(_framed(self.source.stored(index)))
+            digest.update(_frame(self.source.read_raw(index)))
             digest.update(int(self.labels[index]).to_bytes(8, "little"))
         return digest.hexdigest()
+
+
+def channel_statistics(data: ImageData, max_images: int = 5000) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return (mean, std), C floats each, over all pixels of at most `max_images` evenly spaced images.
+
+    They are for the normalisation layer inside a model. The constants in CANONICAL are returned as they are; a std is
+    at least LEAST_STD, so that dividing by it is safe if a channel is constant.
+    """
+    check_count("max_images", max_images)
+    if data.name in CANONICAL:
+        return CANONICAL[data.name]
+    count = min(len(data), max_images)
+    indices = np.arange(count) * len(data) // count
+    total, squares = np.zeros(data.shape[0]), np.zeros(data.shape[0])
+    for begin in range(0, count, _CHUNK):
+        images = data.batch(indices[begin:begin + _CHUNK]).astype(np.float64)
+        total += images.sum(axis=(0, 2, 3))
+        squares += np.square(images).sum(axis=(0, 2, 3))
+    pixels = count * data.shape[1] * data.shape[2]
+    mean = total / pixels
+    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+    return tuple(mean.tolist()), tuple(np.maximum(std, LEAST_STD).tolist())
 
 
 def check_indices(indices: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
@@ -170,7 +202,7 @@ def check_indices(indices: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
 
 
 def check_labels(labels: np.ndarray, num_classes: int | None, where: Callable[[int], str]) -> None:
-    """Raise DataError for the first label that is negative or not below `num_classes` (where that is given)."""
+    """Raise DataError for the first label that is negative or not below `num_classes`, if that is given."""
     outside = labels < 0 if num_classes is None else (labels < 0) | (labels >= num_classes)
     bad = np.flatnonzero(outside)
     if bad.size:
@@ -180,7 +212,7 @@ def check_labels(labels: np.ndarray, num_classes: int | None, where: Callable[[i
 
 def resolve_classes(labels: np.ndarray, names: Sequence[str] | None, num_classes: int | None,
                     where: Callable[[int], str]) -> tuple[str, ...]:
-    """The class names: those of the data where it has any, else "0", "1", ... up to `num_classes` or max(labels).
+    """Return the class names of the data, or "0", "1", ... up to `num_classes` or max(labels) if it has none.
 
     Raises DataError for a negative label or one too large to be a class.
     """
@@ -194,9 +226,9 @@ def resolve_classes(labels: np.ndarray, names: Sequence[str] | None, num_classes
         raise DataError(f"{where(row)} has label {labels[row]}; labels must be 0, 1, ... up to the number of classes "
                         f"less one (give num_classes if there are more than {IMPLIED_CLASSES_LIMIT:,})")
     count = num_classes if num_classes is not None else int(labels.max(initial=-1)) + 1
-    return numbered(count)
+    return index_names(count)
 
 
-def _framed(content: bytes) -> bytes:
-    """`content` after its length, so that no two sequences of contents run together into the same bytes."""
+def _frame(content: bytes) -> bytes:
+    """Return `content` after its length, so that different sequences of contents never give the same bytes."""
     return len(content).to_bytes(8, "little") + content

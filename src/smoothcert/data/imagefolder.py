@@ -7,14 +7,14 @@ from typing import BinaryIO
 import numpy as np
 
 from smoothcert.data.base import ImageData, resolve_classes
-from smoothcert.data.encoded import EncodedSource, Survey, survey
+from smoothcert.data.encoded import EncodedSource, survey
 from smoothcert.data.preprocess import IMAGENET, Preprocess
 from smoothcert.errors import DataError, FileError, InputError
 from smoothcert.io.limits import IMAGE_BYTES, open_bounded
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 SPLIT_FOLDERS = {"test": ("test", "val", "validation")}
-"""The folders that may hold a split, the first found taken; a split not named here has its own name only."""
+"""Folders that may hold a split, in the order in which they are tried; other splits have their own name only."""
 _KNOWN_SPLITS = ("train", "test", "val", "validation")
 
 
@@ -28,24 +28,24 @@ class FileBlobs:
         return len(self._paths)
 
     def open(self, index: int) -> BinaryIO:
-        """The image's file. Raises FileError where it cannot be opened, or is too long for an image."""
+        """Return the image's file. Raises FileError if it cannot be opened, or is too long for an image."""
         return open_bounded(self._paths[index], IMAGE_BYTES)
 
     def where(self, index: int) -> str:
-        """The image's path."""
+        """Return the image's path."""
         return str(self._paths[index])
 
 
 def load_imagefolder(path: Path, split: str, preprocess: Preprocess, num_classes: int | None) -> ImageData:
-    """The images of one split, classes and files in the order of their names, decoded when asked for.
+    """Return the images of one split, classes and files in the order of their names, decoded when they are used.
 
-    Without a preprocessing of its own, a set whose images share one size of at most 224 x 224 is used as it
-    is, any other gets ImageNet's (shorter side to 256, centre crop 224).
-    Raises FileError for a missing folder, InputError for a split that is not there, DataError for the rest.
+    If no preprocessing is given, a set whose images share one size of at most 224 x 224 is used as it is; any other
+    gets ImageNet's (shorter side to 256, centre crop 224). Raises FileError for a missing folder, InputError for a
+    split that is not there, DataError for the rest.
     """
     root = _split_folder(path, split)
     classes = sorted(_folders(root))
-    files = [(file, label) for label, folder in enumerate(classes) for file in _images(root / folder)]
+    files = [(file, label) for label, folder in enumerate(classes) for file in _image_files(root / folder)]
     if not files:
         raise DataError(f"{root} holds no images; imagefolder:PATH expects PATH/SPLIT/CLASS/*.png "
                         f"(classes found: {', '.join(classes) or 'none'})")
@@ -53,7 +53,10 @@ def load_imagefolder(path: Path, split: str, preprocess: Preprocess, num_classes
     labels = np.array([label for _, label in files], dtype=np.int64)
     names = resolve_classes(labels, classes, num_classes, blobs.where)
     found = survey(blobs)
-    source = EncodedSource(blobs, found, _choose(preprocess, found))
+    is_small = len(found.sizes) == 1 and max(next(iter(found.sizes))) <= (IMAGENET.crop or 0)
+    if preprocess == Preprocess() and not is_small:
+        preprocess = IMAGENET
+    source = EncodedSource(blobs, found, preprocess)
     divided = "" if root != path else "; the folder is not divided into splits"
     return ImageData(f"imagefolder:{path.resolve().name}", split, labels, names, source,
                      f"{len(files)} images, stored as {'/'.join(found.formats)}; "
@@ -61,7 +64,7 @@ def load_imagefolder(path: Path, split: str, preprocess: Preprocess, num_classes
 
 
 def _split_folder(path: Path, split: str) -> Path:
-    """The folder that holds the class folders of `split`: PATH itself where PATH is not divided into splits."""
+    """Return the folder that holds the class folders of `split`, which is PATH itself if it has no splits."""
     if not path.is_dir():
         raise FileError(f"{path} is not a folder; imagefolder:PATH expects PATH/SPLIT/CLASS/*.png")
     folders = _folders(path)
@@ -78,19 +81,11 @@ def _folders(path: Path) -> set[str]:
     return {entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
 
 
-def _images(folder: Path) -> list[Path]:
-    """The image files of a class, in folders below its own too, as torchvision finds them."""
+def _image_files(folder: Path) -> list[Path]:
+    """Return the image files of a class, with those in folders below its own, as torchvision finds them."""
     found: list[Path] = []
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(root, name) for name in names
                   if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")]
     return sorted(found)
-
-
-def _choose(preprocess: Preprocess, found: Survey) -> Preprocess:
-    """`preprocess` where it does anything; else ImageNet's, unless all images share one size of at most 224."""
-    if preprocess != Preprocess():
-        return preprocess
-    small = len(found.sizes) == 1 and max(next(iter(found.sizes))) <= (IMAGENET.crop or 0)
-    return preprocess if small else IMAGENET

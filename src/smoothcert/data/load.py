@@ -1,31 +1,66 @@
-"""One door to every data set: a short name or a path to images, and a split."""
+"""The loading of every data set: scikit-learn's digits, MNIST and CIFAR-10 by name, others by a path to images."""
 
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from smoothcert.checks import suggestion
-from smoothcert.classes import check_class_count, numbered, read_class_names
-from smoothcert.data.base import ImageData
+from smoothcert.classes import check_class_count, index_names, read_class_names
+from smoothcert.data.arrays import ArraySource
+from smoothcert.data.base import ImageData, resolve_classes
 from smoothcert.data.preprocess import Preprocess
-from smoothcert.errors import InputError, UnknownNameError
+from smoothcert.errors import DataError, FileError, InputError, MissingExtraError, UnknownNameError
+
+if TYPE_CHECKING:
+    from smoothcert.data.parquet import StoredRows
 
 KNOWN_SPECS = ("digits", "mnist", "cifar10", "parquet:PATH", "imagefolder:PATH")
+SPLITS = ("train", "test")
+DATA_DIR_VARIABLE = "SMOOTHCERT_DATA_DIR"
+_DIGIT_NAMES = tuple("0123456789")
+
+
+@dataclass(frozen=True)
+class HubSet:
+    """A data set of the public hub: its repository, its image column, the shape (C, H, W), and its classes."""
+
+    repository: str
+    image_column: str
+    shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+
+
+HUB_SETS = {
+    "mnist": HubSet("ylecun/mnist", "image", (1, 28, 28), _DIGIT_NAMES),
+    "cifar10": HubSet("uoft-cs/cifar10", "img", (3, 32, 32), (
+        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")),
+}
 
 
 def load_data(spec: str, split: str = "test", *, data_dir: str | PathLike[str] | None = None,
               resize: int | None = None, crop: int | None = None, num_classes: int | None = None,
               classes: Sequence[str] | str | PathLike[str] | None = None, numeric_classes: bool = False) -> ImageData:
-    """Load labelled images; they are decoded when asked for.
+    """Load labelled images; they are decoded when they are used.
 
-    spec: one of KNOWN_SPECS; split: "train", "test", or what the data call it. data_dir: the folder of `mnist` and
-    `cifar10`, before the environment's SMOOTHCERT_DATA_DIR. resize: the new length of the shorter side in pixels;
-    crop: the side of a central square, taken after it. num_classes: K, for data that do not name their classes.
-    classes: the names of all the classes of a model in the order of its outputs, or a file of them, by which labels
-    become its indices (see `ImageData.with_classes`). numeric_classes: classes that are named by numbers come in the
-    order of these; with num_classes or the classes 0, 1, ... of a model, each number is an index.
-    Raises UnknownNameError for another spec, InputError for a split that is not there or for other classes, FileError
-    for files that are missing or corrupt, DataError for content that cannot be used.
+    Args:
+        spec: one of KNOWN_SPECS.
+        split: "train", "test", or as the data call it.
+        data_dir: the folder of `mnist` and `cifar10`, in place of the environment's SMOOTHCERT_DATA_DIR.
+        resize: the new length of the shorter side in pixels.
+        crop: the side of a central square, taken after resizing.
+        num_classes: K, for data that do not name their classes.
+        classes: the names of all classes of a model in the order of its outputs, or a file of them; labels then become
+            its indices (see `ImageData.with_classes`).
+        numeric_classes: put classes that are named by numbers in the order of these; with num_classes or the classes 0,
+            1, ... of a model, each number is an index.
+    Raises:
+        UnknownNameError: another spec. InputError: a split that is not there, or other classes.
+        FileError: files that are missing or corrupt. DataError: content that cannot be used.
 
     >>> data = load_data("digits")
     >>> len(data), data.shape, data.levels, data.num_classes
@@ -37,15 +72,15 @@ def load_data(spec: str, split: str = "test", *, data_dir: str | PathLike[str] |
     data = open_data(spec, split, data_dir=data_dir, resize=resize, crop=crop, num_classes=num_classes,
                      numeric_classes=numeric_classes)
     if names is None and numeric_classes and num_classes is not None:
-        names = indices_as_names(data, num_classes)
+        names = names_from_indices(data, num_classes)
     if names is None and num_classes is not None:
         check_class_count(num_classes, data.class_names, data.named, f"num_classes is {num_classes}")
     return data.with_classes(names, num_classes, "the given list")
 
 
-def indices_as_names(data: ImageData, num_classes: int) -> tuple[str, ...] | None:
-    """The names "0", "1", ... of a model's classes that has no other names, where those of the data are among them."""
-    names = numbered(num_classes)
+def names_from_indices(data: ImageData, num_classes: int) -> tuple[str, ...] | None:
+    """Return the names "0", "1", ... for a model whose classes have none, if they include all names of the data."""
+    names = index_names(num_classes)
     return names if data.named and set(data.class_names) <= set(names) else None
 
 
@@ -62,21 +97,110 @@ def _open(spec: str, split: str, data_dir: str | PathLike[str] | None, preproces
     if colon and kind in ("parquet", "imagefolder"):
         if not location:
             raise InputError(f"{spec!r} names no path; write {kind}:PATH")
-        return _load_path(kind, Path(location).expanduser(), split, preprocess, num_classes)
+        if kind == "parquet":
+            from smoothcert.data.parquet import load_parquet as load
+        else:
+            from smoothcert.data.imagefolder import load_imagefolder as load
+        return load(Path(location).expanduser(), split, preprocess, num_classes)
     if spec == "digits":
-        from smoothcert.data.named import load_digits
         return load_digits(split, preprocess, num_classes)
-    if spec in ("mnist", "cifar10"):
-        from smoothcert.data.named import load_hub_set
+    if spec in HUB_SETS:
         folder = None if data_dir is None else Path(data_dir).expanduser()
         return load_hub_set(spec, split, folder, preprocess, num_classes)
     close = suggestion(f"{kind}:PATH" if colon else spec, KNOWN_SPECS)
     raise UnknownNameError(f"unknown data set {spec!r}{close}; known: {', '.join(KNOWN_SPECS)}")
 
 
-def _load_path(kind: str, path: Path, split: str, preprocess: Preprocess, num_classes: int | None) -> ImageData:
-    if kind == "parquet":
-        from smoothcert.data.parquet import load_parquet
-        return load_parquet(path, split, preprocess, num_classes)
-    from smoothcert.data.imagefolder import load_imagefolder
-    return load_imagefolder(path, split, preprocess, num_classes)
+def load_digits(split: str, preprocess: Preprocess, num_classes: int | None) -> ImageData:
+    """Return scikit-learn's 1,797 digits of 8x8 pixels in 17 shades: every fifth is `test`, the rest `train`."""
+    from sklearn import datasets
+
+    _check_split("digits", split)
+    digits: Any = datasets.load_digits()
+    chosen = np.flatnonzero((np.arange(len(digits.target)) % 5 == 4) == (split == "test"))
+    labels = digits.target[chosen].astype(np.int64)
+
+    def where(index: int) -> str:
+        return f"image {index} of the digits"
+
+    source = ArraySource(digits.images[chosen, None].astype(np.uint8), where, levels=16, preprocess=preprocess)
+    return ImageData("digits", split, labels, resolve_classes(labels, _DIGIT_NAMES, num_classes, where), source,
+                     f"{len(labels)} images from scikit-learn; preprocessing: {source.preprocessing}")
+
+
+def load_hub_set(name: str, split: str, data_dir: Path | None, preprocess: Preprocess,
+                 num_classes: int | None) -> ImageData:
+    """Return MNIST or CIFAR-10 from parquet files in `data_dir`, else in $SMOOTHCERT_DATA_DIR, else from the hub.
+
+    Raises FileError if a folder is given and the set is not in it, MissingExtraError if none is given and the hub's
+    library is absent, DataError if the files hold another data set.
+    """
+    from smoothcert.data.parquet import parquet_data, read_rows
+
+    _check_split(name, split)
+    known = HUB_SETS[name]
+    variable = os.environ.get(DATA_DIR_VARIABLE)
+    folder = data_dir or (Path(variable).expanduser() if variable else None)
+    rows = _from_hub(name, split) if folder is None else read_rows(find_files(name, split, folder))
+    data = parquet_data(rows, name, split, Preprocess(), num_classes, known.class_names)
+    if data.shape != known.shape:
+        raise DataError(f"{rows.files[0]} holds images of shape {data.shape}; those of {name} are {known.shape}")
+    if preprocess == Preprocess():
+        return data
+    return parquet_data(rows, name, split, preprocess, num_classes, known.class_names)
+
+
+def find_files(name: str, split: str, folder: Path) -> list[Path]:
+    """Return the parquet files of one split under any accepted layout. Raises FileError naming those tried."""
+    from smoothcert.data.parquet import split_files
+
+    if not folder.is_dir():
+        raise FileError(f"{folder} is not a folder; give the one that holds {name}/{split}.parquet "
+                        f"(--data-dir, or the variable {DATA_DIR_VARIABLE})")
+    layouts = (name, f"{name}/data", f"{name}/{name}", f"{name}/plain_text")
+    for layout in layouts:
+        files = split_files(folder / layout, split)
+        if files:
+            return files
+    files = split_files(folder, split)
+    if files and _is_of(name, folder, files[0]):
+        return files
+    tried = ", ".join(f"{prefix}{split}{end}.parquet" for prefix in (*(f"{layout}/" for layout in layouts), "")
+                      for end in ("", "-*"))
+    unfit = f"; {files[0].name} there is of another data set" if files else ""
+    raise FileError(f"no {split} images of {name} in {folder}{unfit}; tried {tried}")
+
+
+def _is_of(name: str, folder: Path, file: Path) -> bool:
+    """Tell by its folder and its columns if a file that lies in the data folder itself is of the set `name`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        columns = pq.read_schema(file).names
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise FileError(f"{file} cannot be read as a parquet file: {error}") from error
+    return "label" in columns and (folder.resolve().name == name or HUB_SETS[name].image_column in columns)
+
+
+def _from_hub(name: str, split: str) -> "StoredRows":
+    """Return the rows of one split through the hub's library, from its cache or the network."""
+    from smoothcert.data.parquet import StoredRows
+
+    repository = HUB_SETS[name].repository
+    elsewhere = f"a folder that holds {name}/{split}.parquet (--data-dir, or the variable {DATA_DIR_VARIABLE})"
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise MissingExtraError("datasets", "hub", f"loading {name} without {elsewhere}") from error
+    try:
+        table = load_dataset(repository, split=split).with_format("arrow")[:]
+    except Exception as error:  # the library passes on whatever the network, the disk or the hub raise
+        raise FileError(f"{repository} cannot be fetched from the hub ({type(error).__name__}: {error}); "
+                        f"give {elsewhere}") from error
+    return StoredRows(table, (repository,))
+
+
+def _check_split(name: str, split: str) -> None:
+    if split not in SPLITS:
+        raise InputError(f"{name} has no split {split!r}; its splits: {', '.join(SPLITS)}")

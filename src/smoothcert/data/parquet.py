@@ -1,6 +1,6 @@
 """Labelled images in parquet files: the hub's layout, raw bytes, or pixel arrays as lists.
 
-The columns of images and labels are read into memory as they are stored; images are decoded when asked for.
+The columns of images and labels are read into memory as they are stored; images are decoded when they are used.
 """
 
 import bisect
@@ -35,19 +35,19 @@ _ROWS = 64  # read at a time: a few bytes of a file can stand for a long row, re
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A table, and the files its rows came from: file f holds the rows from starts[f] on."""
+class StoredRows:
+    """A table, and the files that its rows came from: file f holds the rows from starts[f] on."""
 
     table: pa.Table
     files: tuple[str, ...]
     starts: tuple[int, ...] = (0,)
 
     def where(self, index: int) -> str:
-        """Row `index` as "row 5 of test.parquet", counted from 0 within its file."""
+        """Return row `index` as "row 5 of test.parquet", counted from 0 within its file."""
         return f"row {index - self.starts[self._place(index)]} of {self.file(index)}"
 
     def file(self, index: int) -> str:
-        """The file that row `index` came from."""
+        """Return the file that row `index` came from."""
         return self.files[self._place(index)]
 
     def _place(self, index: int) -> int:
@@ -55,9 +55,9 @@ class Rows:
 
 
 class ParquetBlobs:
-    """The encoded images of a column: bytes, paths, or the hub's structs {bytes, path}, whose bytes come first."""
+    """The encoded images of a column: bytes, paths, or the hub's structs {bytes, path}, bytes preferred."""
 
-    def __init__(self, column: pa.ChunkedArray, rows: Rows):
+    def __init__(self, column: pa.ChunkedArray, rows: StoredRows):
         self._column = column
         self._rows = rows
         self.where = rows.where
@@ -66,10 +66,10 @@ class ParquetBlobs:
         return len(self._column)
 
     def open(self, index: int) -> BinaryIO:
-        """The encoded image, from memory or from the file that its path names.
+        """Return the encoded image, from memory or from the file that its path names.
 
-        Raises DataError where the row holds neither bytes nor a path that may be followed, FileError where the file
-        cannot be read.
+        Raises DataError if the row holds neither bytes nor a path that may be followed, FileError if the file cannot be
+        read.
         """
         stored: Any = self._column[index].as_py()
         if isinstance(stored, dict):
@@ -84,7 +84,7 @@ class ParquetBlobs:
             raise FileError(f"{self.where(index)} holds no image bytes, but a path: {error}") from None
 
     def _follow(self, path: str, index: int) -> Path:
-        """The file that a row's path names: relative paths start at the parquet file's folder, and stay in it."""
+        """Return the file that a row's path names: a relative path is in the parquet file's folder."""
         if "://" in path:
             raise DataError(f"{self.where(index)} holds the address {path!r} and no image bytes: only files are read; "
                             f"download the images, or store their bytes")
@@ -95,9 +95,9 @@ class ParquetBlobs:
 
 
 def load_parquet(path: Path, split: str, preprocess: Preprocess, num_classes: int | None) -> ImageData:
-    """A parquet file, or the files of `split` in a folder.
+    """Return the images of a parquet file, or of the files of `split` in a folder.
 
-    Raises FileError where nothing is there or a file is corrupt, InputError for a split that the folder lacks,
+    Raises FileError if nothing is there or a file is corrupt, InputError for a split that the folder lacks,
     DataError for content that cannot be used.
     """
     if not path.exists():
@@ -113,13 +113,13 @@ def load_parquet(path: Path, split: str, preprocess: Preprocess, num_classes: in
 
 
 def split_files(folder: Path, split: str) -> list[Path]:
-    """The files of one split in one folder, sorted: `{split}.parquet`, else all `{split}-*.parquet`."""
+    """Return the files of one split in one folder, sorted: `{split}.parquet`, else all `{split}-*.parquet`."""
     whole = folder / f"{split}.parquet"
     return [whole] if whole.is_file() else sorted(folder.glob(f"{split}-*.parquet"))
 
 
-def read_rows(files: list[Path]) -> Rows:
-    """The image, label and shape columns of the files, one after the other. Raises FileError, DataError."""
+def read_rows(files: list[Path]) -> StoredRows:
+    """Return the image, label and shape columns of the files, one after the other. Raises FileError, DataError."""
     tables: list[pa.Table] = []
     for file in files:
         try:
@@ -132,13 +132,13 @@ def read_rows(files: list[Path]) -> Rows:
     except pa.ArrowException as error:
         raise DataError(f"{files[0]} and the files after it differ in their columns: {error}") from error
     starts = np.cumsum([0, *(len(part) for part in tables[:-1])])
-    return Rows(table, tuple(map(str, files)), tuple(starts.tolist()))
+    return StoredRows(table, tuple(map(str, files)), tuple(starts.tolist()))
 
 
 def _image_columns(file: Path, stored: pq.ParquetFile) -> pa.Table:
-    """The image, label and shape columns of a file, read in parts, so that one that unfolds without end is stopped.
+    """Return the image, label and shape columns of a file, read in parts, so that endless unpacking is stopped.
 
-    The sizes that its footer claims are left alone: pyarrow ends the process over some that are wrong.
+    The sizes that its footer claims are not used: pyarrow ends the process over some that are wrong.
     """
     size, schema = file.stat().st_size, stored.schema_arrow
     wanted = {*choose_columns(schema, str(file)), SHAPE_COLUMN}
@@ -152,9 +152,9 @@ def _image_columns(file: Path, stored: pq.ParquetFile) -> pa.Table:
     return pa.Table.from_batches(batches, pa.schema([f for f in schema if f.name in wanted], schema.metadata))
 
 
-def parquet_data(rows: Rows, name: str, split: str, preprocess: Preprocess, num_classes: int | None,
+def parquet_data(rows: StoredRows, name: str, split: str, preprocess: Preprocess, num_classes: int | None,
                  known_classes: tuple[str, ...] | None = None) -> ImageData:
-    """The images and labels of a table; `known_classes` goes before the names that the table gives its classes.
+    """Return the images and labels of a table; `known_classes` replaces the names that the table gives its classes.
 
     Raises DataError for content that cannot be used.
     """
@@ -172,8 +172,8 @@ def parquet_data(rows: Rows, name: str, split: str, preprocess: Preprocess, num_
                      named=named is not None)
 
 
-def _pixel_source(rows: Rows, image_column: str, preprocess: Preprocess) -> tuple[PixelSource, str]:
-    """The images of a column, and in words how they are stored."""
+def _pixel_source(rows: StoredRows, image_column: str, preprocess: Preprocess) -> tuple[PixelSource, str]:
+    """Return the images of a column, and how they are stored in words."""
     column = rows.table.column(image_column)
     if is_encoded(column.type) or is_string(storage(column.type)):
         blobs = ParquetBlobs(column, rows)

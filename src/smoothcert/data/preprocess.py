@@ -1,7 +1,7 @@
 """Resize and centre crop, applied to an image once, before any noise.
 
-The sizes follow torchvision's `Resize` and `CenterCrop`, the preprocessing under which ImageNet
-accuracies are quoted; the filter is Pillow's bilinear one (which averages when it shrinks).
+The sizes follow torchvision's `Resize` and `CenterCrop`, the preprocessing under which ImageNet accuracies are quoted;
+the filter is Pillow's bilinear one, which averages when it shrinks.
 """
 
 from __future__ import annotations
@@ -41,9 +41,11 @@ class Preprocess:
         return ", ".join(filter(None, steps)) or "as stored"
 
     def output_size(self, size: tuple[int, int], where: str) -> tuple[int, int]:
-        """(H, W) of an image of `size` (H, W) after both steps. Raises DataError where the crop does not fit, or the
-        image would grow beyond what is decoded."""
-        height, width = self._resized(size)
+        """Return (H, W) of an image of `size` (H, W) after both steps.
+
+        Raises DataError if the crop does not fit, or if the image would grow beyond the limit on its pixels.
+        """
+        height, width = self._resize(size)
         within(f"{where}: the number of pixels after resizing, {height}x{width},", height * width, PIXELS,
                "resize to less, or leave the image out", DataError)
         if self.crop is None:
@@ -54,11 +56,11 @@ class Preprocess:
         return self.crop, self.crop
 
     def apply(self, image: Image) -> Image:
-        """The preprocessed image, in the mode of `image`."""
+        """Return the preprocessed image, in the mode of `image`."""
         from PIL.Image import Resampling
 
         if self.resize is not None:
-            height, width = self._resized((image.height, image.width))
+            height, width = self._resize((image.height, image.width))
             image = image.resize((width, height), Resampling.BILINEAR)
         if self.crop is not None:
             left, top = round((image.width - self.crop) / 2), round((image.height - self.crop) / 2)
@@ -66,12 +68,12 @@ class Preprocess:
         return image
 
     def apply_array(self, pixels: np.ndarray) -> np.ndarray:
-        """The preprocessed (C, H, W) array, channel by channel; uint8 stays uint8 and float32 stays float32."""
+        """Return the preprocessed (C, H, W) array; uint8 stays uint8 and float32 stays float32."""
         from PIL.Image import fromarray
 
         return np.stack([np.asarray(self.apply(fromarray(channel))) for channel in pixels])
 
-    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
+    def _resize(self, size: tuple[int, int]) -> tuple[int, int]:
         if self.resize is None:
             return size
         short = min(size)

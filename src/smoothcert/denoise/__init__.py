@@ -1,5 +1,11 @@
 """Denoisers: estimators of the clean image that stand between the noise and a classifier."""
 
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from smoothcert.checks import built, check_flag, check_known, check_shape
 from smoothcert.denoise.closed_forms import GaussianDenoiser, MixtureDenoiser
 from smoothcert.denoise.composed import DenoisedClassifier, generator_normals
 from smoothcert.denoise.diffusion import DiffusionDenoiser, load_diffusion, noise_schedule
@@ -12,8 +18,87 @@ from smoothcert.denoise.estimators import (
     ZeroCurvatureWarning,
 )
 from smoothcert.denoise.jacobian import asymmetry
-from smoothcert.denoise.registry import DENOISERS, build_denoiser, denoiser_options
+from smoothcert.denoise.networks import NETWORKS, Shape, build_network
 from smoothcert.denoise.walks import Attractor, Flow, StepLimitWarning, WalkJump
+from smoothcert.errors import InputError
+
+_ENERGY_NETWORKS = [name for name in NETWORKS if name != "dncnn"]  # BatchNorm would make a row depend on the others
+
+
+def energy_residual(
+    shape: Shape, sigma: float | None, *, network: str = "mlp", width: int | None = None, depth: int | None = None,
+    activation: str | None = None,
+) -> ResidualEnergy:
+    """Return the energy ||y - psi(y)||^2 / (2 sigma^2), psi one of mlp, conv and unet."""
+    psi = build_network(network, shape, sigma is None, False, _ENERGY_NETWORKS, width, depth, activation)
+    return ResidualEnergy(psi, sigma)
+
+
+def energy_scalar(
+    shape: Shape, sigma: float | None, *, network: str = "mlp", width: int | None = None, depth: int | None = None,
+    activation: str | None = None,
+) -> ScalarEnergy:
+    """Return the energy network(y) / sigma^2, of mlp, conv or unet with one number out (summed over pixels)."""
+    phi = build_network(network, shape, sigma is None, True, _ENERGY_NETWORKS, width, depth, activation)
+    return ScalarEnergy(phi, sigma)
+
+
+def direct(
+    shape: Shape, sigma: float | None, *, network: str = "unet", width: int | None = None, depth: int | None = None,
+    activation: str | None = None,
+) -> DirectEstimator:
+    """Return the denoiser x_hat = network(y), one of mlp, conv, unet and dncnn."""
+    inside = build_network(network, shape, sigma is None, False, tuple(NETWORKS), width, depth, activation)
+    return DirectEstimator(inside, sigma)
+
+
+DENOISERS: dict[str, Callable[..., Estimator]] = {
+    "energy-residual": energy_residual, "energy-scalar": energy_scalar, "direct": direct,
+}
+"""Builders by name: (shape, sigma or None, *, options) -> denoiser; the keyword-only arguments are the options."""
+
+
+def build_denoiser(
+    name: str, shape: Sequence[int], sigma: float | None = None, *, conditioned: bool = False, **options: Any
+) -> Estimator:
+    """Return a new denoiser by name, with random weights.
+
+    Args:
+        name: a key of `DENOISERS`.
+        shape: (C, H, W) of one image, in [0, 1].
+        sigma: the noise level that it is for.
+        conditioned: make a denoiser for every noise level, which is given at each call; `sigma` is then not used.
+        options: `network` (mlp, conv, unet; dncnn for direct), `width`, `depth`, `activation` (silu, softplus, relu).
+    Returns:
+        A module (y (N, C, H, W), sigma) -> x_hat of the same shape, in train mode. Weights come from torch's global
+        generator.
+    Raises:
+        UnknownNameError: no such denoiser. InputError: an option that the denoiser lacks, or a value out of range.
+
+    >>> x_hat = build_denoiser("energy-residual", (1, 8, 8), 0.5, width=32)
+    >>> x_hat.sigma, x_hat.network.layers[0]
+    (0.5, Linear(in_features=64, out_features=32, bias=True))
+    """
+    builder = DENOISERS[check_known("denoiser", name, DENOISERS)]
+    known = denoiser_options(name)
+    check_flag("conditioned", conditioned)
+    if sigma is None and not conditioned:
+        raise InputError(f"denoiser {name} needs the noise level sigma that it is for, or conditioned=true for all "
+                         f"noise levels")
+    build = partial(builder, check_shape("shape", shape), None if conditioned else sigma)
+    return built(f"denoiser {name}", build, known, options)
+
+
+def denoiser_options(name: str) -> dict[str, Any]:
+    """Return a denoiser's options and defaults; None is the network's own. Raises UnknownNameError.
+
+    >>> denoiser_options("direct")
+    {'network': 'unet', 'width': None, 'depth': None, 'activation': None, 'conditioned': False}
+    """
+    parameters = inspect.signature(DENOISERS[check_known("denoiser", name, DENOISERS)]).parameters.values()
+    own = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return {**own, "conditioned": False}
+
 
 __all__ = [
     "DENOISERS", "Attractor", "DenoisedClassifier", "DiffusionDenoiser", "DirectEstimator", "EnergyEstimator",

@@ -1,4 +1,4 @@
-"""How far a denoiser is from a gradient field: the asymmetry of its Jacobian."""
+"""The asymmetry of a denoiser's Jacobian: its distance from a gradient field."""
 
 from typing import Any
 
@@ -12,14 +12,15 @@ from smoothcert.smoothing.sampling import denoise
 def asymmetry(
     denoiser: Any, y: Tensor, probes: int, generator: torch.Generator, sigma: float | None = None
 ) -> Tensor:
-    """An estimate of ||J - J^T||_F / ||J||_F at each y, (N,), J the Jacobian of x_hat.
+    """Estimate ||J - J^T||_F / ||J||_F at each y, (N,), J the Jacobian of x_hat.
 
-    The least-squares estimator is y - sigma^2 grad phi(y), with a symmetric Jacobian; so is every energy's, for which
-    this is 0 up to rounding, and a direct network's need not be. The most is 2, for J = -J^T. From `probes` random
-    v ~ N(0, I): E||(J - J^T) v||^2 = ||J - J^T||_F^2 and E(||J v||^2 + ||J^T v||^2) / 2 = ||J||_F^2.
+    The least-squares estimator is y - sigma^2 grad phi(y), with a symmetric Jacobian. An energy's Jacobian is symmetric
+    too, so that this is 0 up to rounding; a direct network's need not be. The largest value is 2, for J = -J^T. It is
+    estimated from `probes` random v ~ N(0, I): E||(J - J^T) v||^2 = ||J - J^T||_F^2 and
+    E(||J v||^2 + ||J^T v||^2) / 2 = ||J||_F^2.
 
     Args:
-        denoiser: (y, sigma) -> x_hat, in eval mode: a row must not depend on the others.
+        denoiser: (y, sigma) -> x_hat, in eval mode, so that a row does not depend on the others.
         y: (N, C, H, W).
         generator: on y's device.
         sigma: None is the denoiser's own.
@@ -31,16 +32,10 @@ def asymmetry(
         estimate = denoise(denoiser, leaf, level)
         for _ in range(check_count("probes", probes)):
             v = torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype)
-            forward, backward = _products(estimate, leaf, v)
+            u = torch.zeros_like(v, requires_grad=True)  # J v is the derivative of <J^T u, v> with respect to u
+            (pulled,) = torch.autograd.grad(estimate, leaf, u, create_graph=True)
+            (forward,) = torch.autograd.grad(pulled, u, v, retain_graph=True)
+            (backward,) = torch.autograd.grad(estimate, leaf, v, retain_graph=True)
             difference += (forward - backward).double().square().flatten(1).sum(dim=1)
             size += (forward.double().square() + backward.double().square()).flatten(1).sum(dim=1) / 2
     return (difference / size).sqrt()
-
-
-def _products(estimate: Tensor, leaf: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """J v and J^T v; J v is the derivative of <J^T u, v> with respect to u."""
-    u = torch.zeros_like(v, requires_grad=True)
-    (pulled,) = torch.autograd.grad(estimate, leaf, u, create_graph=True)
-    (forward,) = torch.autograd.grad(pulled, u, v, retain_graph=True)
-    (backward,) = torch.autograd.grad(estimate, leaf, v, retain_graph=True)
-    return forward, backward

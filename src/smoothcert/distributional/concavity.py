@@ -1,10 +1,10 @@
-"""How smooth a smoothed loss is: the constants behind strong concavity, and what the residual of a search is worth.
+"""The smoothness of a smoothed loss: the constants behind strong concavity, and the worth of a search's residual.
 
 For 0 <= l <= M and l_hat(x) = E l(x + z), z ~ N(0, sigma^2 I), phi the normal density: grad l_hat is Lipschitz with
 constant 2 phi(1) M / sigma^2 = .48394 M / sigma^2, attained by l = M 1[|u_1| > sigma]. So
 l_hat(x) - gamma ||x - x0||^2 is strongly concave for every such l exactly where gamma > phi(1) M / sigma^2.
 
-Differs from Yang et al. 2021, whose constant 2 M has no sigma in it and is too small for sigma < .492.
+This differs from Yang et al. 2021, whose constant 2 M does not depend on sigma and is too small for sigma < .492.
 """
 
 import math
@@ -18,7 +18,7 @@ _SAFETY = 1 + 2.0**-48
 
 
 def smoothness(ceiling: float, sigma: float) -> float:
-    """The Lipschitz constant of grad l_hat for 0 <= l <= ceiling: 2 phi(1) ceiling / sigma^2, rounded up.
+    """Return the Lipschitz constant of grad l_hat for 0 <= l <= ceiling: 2 phi(1) ceiling / sigma^2, rounded up.
 
     >>> round(smoothness(1.0, 1.0), 5)
     0.48394
@@ -27,7 +27,7 @@ def smoothness(ceiling: float, sigma: float) -> float:
 
 
 def concavity_threshold(ceiling: float, sigma: float) -> float:
-    """The gamma above which the inner problem is strongly concave: phi(1) ceiling / sigma^2, rounded up.
+    """Return the gamma above which the inner problem is strongly concave: phi(1) ceiling / sigma^2, rounded up.
 
     >>> round(concavity_threshold(1.0, 0.05), 1)
     96.8
@@ -36,11 +36,11 @@ def concavity_threshold(ceiling: float, sigma: float) -> float:
 
 
 def gradient_error(dimension: int, n: int, ceiling: float, sigma: float, alpha: float) -> float:
-    """A bound on ||(1/n) sum_j (l(x + z_j) - ceiling/2) z_j / sigma^2 - grad l_hat(x)|| that fails at most with alpha.
+    """Bound ||(1/n) sum_j (l(x + z_j) - ceiling/2) z_j / sigma^2 - grad l_hat(x)||, except with probability alpha.
 
-    ceiling/sigma sqrt((d + 2 sqrt(d t) + 2 t) / n), t = ln(1/alpha). By symmetrisation a term less its mean has
-    E exp<v, .> <= E cosh(ceiling <v, z> / sigma^2) <= exp(ceiling^2 ||v||^2 / (2 sigma^2)); the norm of such a vector
-    is bounded by Hsu, Kakade & Zhang 2012, Theorem 1.
+    The bound is ceiling/sigma sqrt((d + 2 sqrt(d t) + 2 t) / n), t = ln(1/alpha). By symmetrisation a term less its
+    mean has E exp<v, .> <= E cosh(ceiling <v, z> / sigma^2) <= exp(ceiling^2 ||v||^2 / (2 sigma^2)); the norm of such a
+    vector is bounded by Hsu, Kakade & Zhang 2012, Theorem 1.
     """
     t = math.log(1 / alpha)
     return ceiling / sigma * math.sqrt((dimension + 2 * math.sqrt(dimension * t) + 2 * t) / n) * _SAFETY
@@ -48,9 +48,9 @@ def gradient_error(dimension: int, n: int, ceiling: float, sigma: float, alpha: 
 
 @dataclass(frozen=True)
 class Standing:
-    """What a search at one gamma is worth: "certificate" or "estimate", and why it is no more than that.
+    """The worth of a search at one gamma: the label "certificate", or "estimate" with the reason.
 
-    `curvature` is twice what a residual is divided by: sup <= value + ||gradient||^2 / (2 curvature).
+    `curvature` bounds the supremum: sup <= value + ||gradient||^2 / (2 curvature).
     """
 
     label: str
@@ -59,7 +59,10 @@ class Standing:
 
 
 def outside_standing(gamma: float, sigma: float, ceiling: float | None) -> Standing:
-    """A certificate needs a ceiling M and gamma > phi(1) M / sigma^2: then every top is the top."""
+    """Return the worth of a search in the outside form.
+
+    A certificate needs a ceiling M and gamma > phi(1) M / sigma^2: then every local maximum is the maximum.
+    """
     if ceiling is None:
         return Standing("estimate", f"the loss has no ceiling: {CLIP_IT}")
     threshold = concavity_threshold(ceiling, sigma)
@@ -70,7 +73,10 @@ def outside_standing(gamma: float, sigma: float, ceiling: float | None) -> Stand
 
 
 def inside_standing(gamma: float, ceiling: float | None, known: float | None) -> Standing:
-    """A certificate needs a ceiling and a known smoothness L < 2 gamma of the loss itself, before smoothing."""
+    """Return the worth of a search in the inside form.
+
+    A certificate needs a ceiling and a known smoothness L < 2 gamma of the loss itself, before smoothing.
+    """
     if ceiling is None:
         return Standing("estimate", f"the loss has no ceiling: {CLIP_IT}")
     if known is None:

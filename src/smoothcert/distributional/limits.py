@@ -1,4 +1,4 @@
-"""Upper confidence limits of the mean of numbers in [0, 1], and checks of what certificates are made from."""
+"""Upper confidence limits of the mean of numbers in [0, 1], and checks of the values behind certificates."""
 
 import math
 import numbers
@@ -14,11 +14,11 @@ from smoothcert.errors import InputError
 from smoothcert.stats.binomial import SAFETY
 
 CLIP_IT = ("cross-entropy has no upper bound, and a loss without one can be made as large as one likes by moving a "
-           "small share of the images far away; clip it, min(l, M), as clipped_cross_entropy(M) does, or take zero_one")
+           "small share of the images far away; clip it, min(l, M), as clipped_cross_entropy(M) does, or use zero_one")
 
 
 def upper_mean(mean: npt.ArrayLike, variance: npt.ArrayLike, n: int, alpha: float) -> np.ndarray:
-    """The smaller of `hoeffding_limit` and `bernstein_limit`, each at alpha / 2: P(limit < mean of the law) <= alpha.
+    """Return the smaller of `hoeffding_limit` and `bernstein_limit`, each at alpha / 2: P(limit < true mean) <= alpha.
 
     Args:
         mean, variance: of n independent numbers in [0, 1], the variance unbiased; arrays of one shape.
@@ -27,7 +27,7 @@ def upper_mean(mean: npt.ArrayLike, variance: npt.ArrayLike, n: int, alpha: floa
 
 
 def hoeffding_limit(mean: npt.ArrayLike, n: int, alpha: float) -> np.ndarray:
-    """The largest p with n kl(mean, p) <= ln(1/alpha), rounded up (Hoeffding 1963, eq. 2.1).
+    """Return the largest p with n kl(mean, p) <= ln(1/alpha), rounded up (Hoeffding 1963, eq. 2.1).
 
     kl is the relative entropy of two coins: tight near 0 and 1, and never above mean + sqrt(ln(1/alpha) / (2 n)).
     """
@@ -43,7 +43,10 @@ def hoeffding_limit(mean: npt.ArrayLike, n: int, alpha: float) -> np.ndarray:
 
 
 def bernstein_limit(mean: npt.ArrayLike, variance: npt.ArrayLike, n: int, alpha: float) -> np.ndarray:
-    """mean + sqrt(2 V ln(2/alpha) / n) + 7 ln(2/alpha) / (3 (n - 1)), at most 1 (Maurer & Pontil 2009, Theorem 4)."""
+    """Return mean + sqrt(2 V ln(2/alpha) / n) + 7 ln(2/alpha) / (3 (n - 1)), at most 1.
+
+    This is Theorem 4 of Maurer & Pontil 2009.
+    """
     if n < 2:
         return np.ones_like(np.asarray(mean, dtype=np.float64))
     log = math.log(2 / alpha)
@@ -67,5 +70,5 @@ def check_gammas(gammas: float | Iterable[float]) -> tuple[float, ...]:
 
 
 def round_up(value: float) -> float:
-    """A float above `value` by more than the rounding of the few sums that made it."""
+    """Return a float that exceeds `value` by more than the rounding of the few sums that made it."""
     return float(np.nextafter(value + abs(value) * 2.0**-40, np.inf))

@@ -1,6 +1,6 @@
 """An estimator with the interface that randomized smoothing has in ART (Adversarial Robustness Toolbox), without it."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from smoothcert.checks import check_count
 from smoothcert.errors import InputError
 from smoothcert.interop.smooth import LiveClassifier
 from smoothcert.smoothing import SmoothedClassifier
-from smoothcert.stats.procedures import ABSTAIN
+from smoothcert.stats import ABSTAIN, Certificate, FixedN, FixedPredict, Prediction
 
 
 class SmoothedEstimator:
@@ -39,24 +39,26 @@ class SmoothedEstimator:
         self._live.of(model, **self._settings())
 
     def predict(self, x: Any, batch_size: int = 128, is_abstain: bool = True) -> np.ndarray:
-        """(N, K) float32, 1 at the class of each image; a row of zeros where PREDICT abstains.
+        """Return (N, K) float32, 1 at the class of each image; a row of zeros where PREDICT abstains.
 
         Args:
             is_abstain: False gives the most frequent class instead, which claims nothing.
         """
-        predictions = self._ready().predict(_batch(x), self.sample_size, self.alpha, batch_size=batch_size)
+        plan = FixedPredict(self.sample_size, self.alpha)
+        predictions = cast(list[Prediction], self._ready().predict(_batch(x), plan, batch_size=batch_size))
         answers = np.zeros((len(predictions), self.nb_classes), dtype=np.float32)
-        for row, told in zip(answers, predictions, strict=True):
-            answer = told.prediction if is_abstain else told.counts.top
+        for row, one in zip(answers, predictions, strict=True):
+            answer = one.prediction if is_abstain else one.counts.top
             if answer is not None:
                 row[answer] = 1
         return answers
 
     def certify(self, x: Any, n: int, batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
-        """(classes (N,) int64 with -1 for abstentions, l2 radii (N,) float64), from `n` samples an image."""
-        told = self._ready().certify(_batch(x), self.sample_size, n, self.alpha, "cohen", batch_size=batch_size)
-        return (np.array([ABSTAIN if one.prediction is None else one.prediction for one in told], dtype=np.int64),
-                np.array([one.radius for one in told]))
+        """Return classes (N,) int64, -1 for abstentions, and l2 radii (N,) float64, from `n` samples an image."""
+        plan = FixedN(n0=self.sample_size, n=n, alpha=self.alpha, method="cohen")
+        found = cast(list[Certificate], self._ready().certify(_batch(x), plan, batch_size=batch_size))
+        return (np.array([ABSTAIN if one.prediction is None else one.prediction for one in found], dtype=np.int64),
+                np.array([one.radius for one in found]))
 
     def _ready(self) -> SmoothedClassifier:
         return self._live.ready(self.model, **self._settings())

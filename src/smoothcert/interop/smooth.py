@@ -1,7 +1,7 @@
 """`Smooth` of the published code (Cohen et al. 2019), over our sampler."""
 
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from smoothcert.errors import InputError
 from smoothcert.smoothing import SmoothedClassifier
 from smoothcert.smoothing.protocols import device_of, put_in_eval_mode
-from smoothcert.stats import clopper_pearson, cohen_radius, predict_counts
+from smoothcert.stats import (
+    Certificate,
+    FixedN,
+    FixedPredict,
+    Prediction,
+    clopper_pearson,
+    cohen_radius,
+    predict_counts,
+)
 from smoothcert.stats.procedures import ABSTAIN as ABSTAINED
 
 
@@ -88,31 +96,33 @@ class Smooth:
             batch_size: samples a forward pass.
         """
         if self._has_own("_sample_noise", "_lower_confidence_bound"):
-            return self._certified(x, n0, n, alpha, batch_size)
-        told = self._ready().certify(_image(x), n0, n, alpha, "cohen", index=self._call(), batch_size=batch_size)
-        return (self.ABSTAIN if told.prediction is None else told.prediction), told.radius
+            top = int(np.argmax(self._sample_noise(x, n0, batch_size)))
+            p_a = self._lower_confidence_bound(int(self._sample_noise(x, n, batch_size)[top]), n, alpha)
+            radius = float(cohen_radius(p_a, sigma=self.sigma))
+            return (top, radius) if radius > 0 else (self.ABSTAIN, 0.0)
+        plan = FixedN(n0=n0, n=n, alpha=alpha, method="cohen")
+        certificate = cast(Certificate, self._ready().certify(_image(x), plan, index=self._call(),
+                                                              batch_size=batch_size))
+        answer = certificate.prediction
+        return (self.ABSTAIN if answer is None else answer), certificate.radius
 
     def predict(self, x: Any, n: int, alpha: float, batch_size: int) -> int:
         """PREDICT (section 3.2.1): the class, or `ABSTAIN`; another class than g's with probability at most alpha."""
         if self._has_own("_sample_noise"):
             return int(predict_counts(self._sample_noise(x, n, batch_size), alpha).prediction)
-        told = self._ready().predict(_image(x), n, alpha, index=self._call(), batch_size=batch_size)
-        return self.ABSTAIN if told.prediction is None else told.prediction
-
-    def _certified(self, x: Any, n0: int, n: int, alpha: float, batch_size: int) -> tuple[int, float]:
-        top = int(np.argmax(self._sample_noise(x, n0, batch_size)))
-        p_a = self._lower_confidence_bound(int(self._sample_noise(x, n, batch_size)[top]), n, alpha)
-        radius = float(cohen_radius(p_a, sigma=self.sigma))
-        return (top, radius) if radius > 0 else (self.ABSTAIN, 0.0)
+        answer = self._predict(x, FixedPredict(n, alpha), self._call(), batch_size).prediction
+        return self.ABSTAIN if answer is None else answer
 
     def _sample_noise(self, x: Any, num: int, batch_size: int) -> np.ndarray:
-        """(K,) counts of the classes that `num` noisy copies of x get, fresh at each call."""
-        told = self._ready().predict(_image(x), num, 0.5, index=next(self._calls), batch_size=batch_size)
-        return np.asarray(told.counts)
+        """Return how often `num` noisy copies of x, fresh at each call, fall on each class: (K,)."""
+        return np.asarray(self._predict(x, FixedPredict(num, 0.5), next(self._calls), batch_size).counts)
 
     def _lower_confidence_bound(self, NA: int, N: int, alpha: float) -> float:
-        """The Clopper-Pearson lower limit of a probability at level 1 - alpha, from NA of N, rounded down."""
+        """Return the Clopper-Pearson lower limit of a probability at level 1 - alpha, from NA of N, rounded down."""
         return float(clopper_pearson(NA, N, alpha))
+
+    def _predict(self, x: Any, plan: FixedPredict, index: int | None, batch_size: int) -> Prediction:
+        return cast(Prediction, self._ready().predict(_image(x), plan, index=index, batch_size=batch_size))
 
     def _ready(self) -> SmoothedClassifier:
         return self._live.ready(self.base_classifier, **self._settings())
@@ -122,16 +132,16 @@ class Smooth:
                 "bounds": self.bounds, "levels": self.levels}
 
     def _call(self) -> int | None:
-        """What keys the noise beside the seed: a number no other call had, or None for the image's own bytes."""
+        """Return the noise's key beside the seed: a number that no other call had, or None for the image's bytes."""
         return next(self._calls) if self.seed is None else None
 
     def _has_own(self, *steps: str) -> bool:
-        """Whether a subclass, or this object, has its own version of one of these steps of the published class."""
+        """Tell whether a subclass, or this object, overrides one of these steps of the published class."""
         return any(step in vars(self) or getattr(type(self), step) is not getattr(Smooth, step) for step in steps)
 
 
 def _image(x: Any) -> Any:
-    """The image (C, H, W) that the published class takes x for: it repeats x in a new first dimension of four."""
+    """Return the image (C, H, W) that the published class, which repeats x in a new first dimension, takes x for."""
     x = x if isinstance(x, Tensor) else np.asarray(x)
     if x.ndim == 4 and len(x) == 1:
         return x[0]

@@ -1,8 +1,8 @@
-"""Exported models, .pt2 and .onnx files; and the .pt2 ones, programs saved by torch.export."""
+"""Programs saved by torch.export, .pt2 files."""
 
 import io
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,37 +13,11 @@ from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
 from smoothcert.errors import FileError, ModelError
-from smoothcert.models.harmless import NotHarmless, harmless
 from smoothcert.models.layers import Shape
-from smoothcert.models.loaded import LoadedModel, exact_batches, read_model_file
+from smoothcert.models.loaded import LoadedModel, exact_batches
+from smoothcert.models.pt2_archive import UnsafeArchive, rebuild_archive
 from smoothcert.smoothing.adapters import Fit, find_fit
 from smoothcert.smoothing.batching import BatchSizes
-
-
-def load_exported(
-    spec: str, kind: str, path: Path, *, num_classes: int | None, input_shape: Shape | None, trust: bool,
-    output: str | int | None,
-) -> LoadedModel:
-    """Return the model in a file of kind "pt2" or "onnx".
-
-    Raises FileError for a missing or corrupt file, MissingExtraError without onnxruntime, ModelError for a "pt2" file
-    without `trust`, or a model that does not take images of floats (of input_shape, where known) or does not return
-    logits.
-    """
-    content = read_model_file(path)
-    if kind == "pt2":
-        loaded = _load_program(spec, path, content, num_classes, input_shape, trust, output)
-    else:
-        from smoothcert.models.onnx_model import load_onnx
-
-        loaded = load_onnx(spec, path, content, num_classes, input_shape, output)
-    takes = loaded.input_shape
-    if takes and input_shape and takes != input_shape:
-        last = takes == (*input_shape[1:], input_shape[0])
-        advice = "; its channels are the last axis: export it with a transpose in front" if last else ""
-        raise ModelError(f"{path} takes images of shape {takes} (C, H, W), but the images have shape {input_shape}"
-                         f"{advice}")
-    return loaded
 
 
 class ExportedProgram(nn.Module):
@@ -76,14 +50,27 @@ class ExportedProgram(nn.Module):
         return self
 
 
-def _load_program(
+def load_program(
     spec: str, path: Path, content: bytes, num_classes: int | None, input_shape: Shape | None, trust: bool,
     output: str | int | None,
 ) -> LoadedModel:
-    """The program in the bytes of a .pt2 file."""
+    """Return the model in the bytes of a .pt2 file, which may run code only with `trust`.
+
+    Raises FileError for a corrupt file, ModelError for one without `trust` that could run code, or for a program that
+    does not take images of floats (of input_shape, if known) or does not return logits.
+    """
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise FileError(f"{path} is not a .pt2 file (they are zip archives): save it with torch.export.save")
-    parts = content if trust else _harmless_content(path, content)
+    parts = content
+    if not trust:
+        try:
+            parts = rebuild_archive(str(path), content)
+        except zipfile.BadZipFile as error:
+            raise FileError(f"{path} is corrupt: {error}") from None
+        except UnsafeArchive as error:
+            raise ModelError(f"reading {path} could run code that is hidden in it: {error}. If you trust its author, "
+                             f"pass --trust (in Python, trust=True); else ask for an ONNX file, or for a factory and "
+                             f"its weights as safetensors") from None
     try:
         program = torch.export.load(io.BytesIO(parts))
     except Exception as error:  # torch passes on what zip, JSON, its schema and its loader raise
@@ -104,21 +91,10 @@ def _load_program(
     return LoadedModel(model, spec, "pt2", content, shape, dtype)
 
 
-def _harmless_content(path: Path, content: bytes) -> bytes:
-    try:
-        return harmless(str(path), content)
-    except zipfile.BadZipFile as error:
-        raise FileError(f"{path} is corrupt: {error}") from None
-    except NotHarmless as error:
-        raise ModelError(f"reading {path} could run code that is hidden in it: {error}. If you trust its author, pass "
-                         f"--trust (in Python, trust=True); else ask for an ONNX file, or for a factory and its "
-                         f"weights as safetensors") from None
-
-
 def _image_input(
     path: Path, program: torch.export.ExportedProgram
 ) -> tuple[Tensor, Callable[[Tensor], tuple[Any, Any]]]:
-    """The stand-in for the images with which the program was traced, and how images are packed into its arguments."""
+    """Return the stand-in for images with which the program was traced, and a function that packs its arguments."""
     specs = [spec.arg for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
     names = [argument.name for argument in specs if not isinstance(argument, ConstantArgument)]
     values = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
@@ -137,7 +113,7 @@ def _image_input(
 
 
 def _batch_sizes(batch: Any, program: torch.export.ExportedProgram) -> BatchSizes:
-    """The batches that the program takes: of any number in a range, of one number, or of multiples such as 8 b."""
+    """Return the batches that the program takes: any number in a range, one number, or multiples such as 8 b."""
     if isinstance(batch, int):
         return BatchSizes(batch, batch)
     size = batch.node.expr
@@ -153,22 +129,16 @@ def _batch_sizes(batch: Any, program: torch.export.ExportedProgram) -> BatchSize
 
 
 def _refuse_train_mode(path: Path, program: torch.export.ExportedProgram) -> None:
-    """Raise ModelError where a step of the program trains or draws random numbers."""
+    """Raise ModelError if a step of the program trains or draws random numbers."""
     if changed := (*program.graph_signature.buffers_to_mutate.values(),
                    *program.graph_signature.user_inputs_to_mutate.values()):
-        raise ModelError(f"{path} changes {', '.join(changed)} at each call, so its answers are no function of one "
-                         f"image: export it without that")
-    for node in _calls(program):
-        if _trains_or_draws(node):
+        raise ModelError(f"{path} changes {', '.join(changed)} at each call, so its answers are not a function of "
+                         f"one image: export it without that")
+    graphs = (module.graph for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule))
+    for node in (node for graph in graphs for node in graph.nodes):
+        if isinstance(node.target, torch._ops.OpOverload) and _trains_or_draws(node):
             raise ModelError(f"{path} was exported in train mode, or draws random numbers ({node.target}): call "
                              f"model.eval() before torch.export.export")
-
-
-def _calls(program: torch.export.ExportedProgram) -> Iterator[torch.fx.Node]:
-    """The operator calls of a program and of the graphs within it."""
-    for module in program.graph_module.modules():
-        if isinstance(module, torch.fx.GraphModule):
-            yield from (node for node in module.graph.nodes if isinstance(node.target, torch._ops.OpOverload))
 
 
 def _trains_or_draws(node: torch.fx.Node) -> bool:

@@ -61,9 +61,9 @@ class Normalise(nn.Module):
 def with_normalisation(
     network: nn.Module, channels: int, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> nn.Module:
-    """The network behind `Normalise` (mean and std given), behind `Centre` (mean alone), or itself (neither).
+    """Return the network behind `Normalise` (mean and std given), behind `Centre` (mean alone), or itself (neither).
 
-    Raises InputError where std comes without mean, or where there is not one value for each of the channels.
+    Raises InputError if std comes without mean, or if there is not one value for each channel.
     """
     if mean is None:
         if std is not None:
@@ -76,7 +76,7 @@ def with_normalisation(
 
 
 def activation_layer(name: Any) -> nn.Module:
-    """A new activation by name. Raises UnknownNameError."""
+    """Return a new activation by name. Raises UnknownNameError."""
     return ACTIVATIONS[check_known("activation", name, ACTIVATIONS)]()
 
 
@@ -85,14 +85,14 @@ def check_least_size(network: str, shape: Shape, least: int) -> None:
     if min(shape[1:]) < least:
         raise InputError(
             f"{network} takes images of at least {least}x{least} pixels, got {shape[1]}x{shape[2]}; enlarge them "
-            f"or take a network for smaller ones"
+            f"or use a network for smaller ones"
         )
 
 
 def _channel_values(name: str, values: Any) -> Tensor:
-    """One finite number a channel as a (1, C, 1, 1) tensor."""
+    """Return one finite number a channel as a (1, C, 1, 1) tensor. Raises InputError."""
     try:
-        tensor = torch.as_tensor(values, dtype=torch.float32, device="cpu")  # also where a network is only sketched
+        tensor = torch.as_tensor(values, dtype=torch.float32, device="cpu")  # also for a network on the meta device
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name} must hold one number a channel, got {values!r}") from error
     if tensor.ndim != 1 or len(tensor) == 0 or not bool(tensor.isfinite().all()):

@@ -1,26 +1,44 @@
-"""LoadedModel: a model from outside the package, with what identifies it."""
+"""Users' own models, loaded from a factory in Python, an exported file, or a hub."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from smoothcert.errors import FileError
+from smoothcert.checks import check_count, check_shape
+from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.models.layers import Shape
+from smoothcert.smoothing.adapters import Fit, behind_fit
 from smoothcert.smoothing.batching import BatchSizes
+
+HUBS = ("hf", "timm", "torchvision")
+MODEL_FORMS = (
+    "package.module:factory (mymodels.vision:build)",
+    "path/file.py:factory (models/net.py:build)",
+    "path/file.onnx (exports/net.onnx)",
+    "path/file.pt2, a torch.export program (exports/net.pt2)",
+    "hf:NAME (hf:microsoft/resnet-50, or a local folder)",
+    "timm:NAME (timm:resnet50.a1_in1k)",
+    "torchvision:NAME (torchvision:resnet50)",
+)
+"""The accepted forms of a model spec, each with an example."""
+
+_FACTORY = re.compile(r"(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
     """A user's model, ready for use.
 
-    model: a torch module in eval mode, an object with `predict_proba`, or another callable (N, C, H, W) -> (N, K).
-    spec: what it was loaded from, as the user wrote it.
-    kind: "factory", "onnx", "pt2", "hf", "timm" or "torchvision".
-    content: bytes whose SHA-256 identifies the code or the file. They say all about an "onnx" or "pt2" model; a
-        torch module from elsewhere has weights beside, and any other callable from a factory may hold any state.
-    input_shape: (C, H, W) where the file fixes it; None where the model takes others or does not say.
-    input_dtype: type that a file's model casts images to, "float32" for any other model.
+    Attributes:
+        model: a torch module in eval mode, an object with `predict_proba`, or another callable (N, C, H, W) -> (N, K).
+        spec: the text that it was loaded from, as the user wrote it.
+        kind: "factory", "onnx", "pt2", "hf", "timm" or "torchvision".
+        content: bytes whose SHA-256 identifies the code or the file. They determine an "onnx" or "pt2" model; other
+            torch modules have weights as well, and any other callable from a factory may hold any state.
+        input_shape: (C, H, W) if the file fixes it; None if the model takes others or does not say.
+        input_dtype: the type to which a file's model casts images, "float32" for any other model.
     """
 
     model: Callable[..., Any] | Any
@@ -41,10 +59,111 @@ def exact_batches(sizes: BatchSizes, dtype: str) -> BatchSizes:
 
 
 def read_model_file(path: Path) -> bytes:
-    """The bytes of a file. Raises FileError, naming it, where it is missing or unreadable."""
+    """Return the bytes of a file. Raises FileError, naming it, if it is missing or unreadable."""
     if not path.is_file():
         raise FileError(f"there is no model file {path}")
     try:
         return path.read_bytes()
     except OSError as error:
         raise FileError(f"the model file {path} cannot be read: {error}") from error
+
+
+def load_model(
+    spec: str, *, num_classes: int | None = None, input_shape: Any = None, trust: bool = False,
+    output: str | int | None = None,
+) -> LoadedModel:
+    """Load a user's model.
+
+    Args:
+        spec: one of MODEL_FORMS. A factory may also be a ready module or an object with `predict_proba`.
+        num_classes, input_shape: K and (C, H, W), if known; a factory gets those that its signature names, and the
+            shape in a file is compared with input_shape.
+        trust: let a .pt2 file run code: torch unpickles parts of it, and evaluates its expressions. A factory is code
+            that the caller names, so it needs no permission; ONNX files and the hubs' weights cannot run code.
+        output: name or position of the output that holds the logits, if several could.
+    Returns:
+        A LoadedModel. A torch module is put in eval mode. A file takes any number of images, whatever batches it was
+        made for (split and padded), and casts them to its own type; a hub's model has its mean and std inside and
+        resizes images to the size that it was trained on.
+    Raises:
+        InputError: a spec of no known form, or bad values. FileError: a file that is missing or corrupt.
+        UnknownNameError: no such factory. MissingExtraError: an optional package is not installed.
+        ModelError: code that fails or is not trusted, or a model that does not take images or does not return logits.
+    """
+    kind = _kind(spec)
+    if kind is None:
+        forms = "\n".join(f"  - {form}" for form in MODEL_FORMS)
+        raise InputError(f"{spec!r} does not name a model; the accepted forms are\n{forms}")
+    if num_classes is not None:
+        check_count("num_classes", num_classes, least=2)
+    shape: Shape | None = None if input_shape is None else check_shape("input_shape", input_shape)
+    if kind in ("onnx", "pt2"):
+        return _load_file(spec, kind, Path(spec).expanduser(), num_classes, shape, trust, output)
+    if kind == "factory":
+        from smoothcert.models.factory import load_factory
+
+        target, _, attribute = spec.rpartition(":")
+        loaded = load_factory(spec, target, attribute, num_classes, shape)
+    else:
+        from smoothcert.models.hub import load_from_hub
+
+        loaded = load_from_hub(spec, kind, spec.partition(":")[2])
+    if output is not None and not callable(loaded.model):
+        raise InputError(f"output: {spec} has predict_proba, which returns one array: leave output out")
+    return loaded if output is None else replace(loaded, model=behind_fit(loaded.model, Fit(str(output))))
+
+
+def _load_file(
+    spec: str, kind: str, path: Path, num_classes: int | None, input_shape: Shape | None, trust: bool,
+    output: str | int | None,
+) -> LoadedModel:
+    """Return the model in a file of kind "pt2" or "onnx". Raises ModelError if it takes images of another shape."""
+    content = read_model_file(path)
+    if kind == "pt2":
+        from smoothcert.models.exported import load_program
+
+        loaded = load_program(spec, path, content, num_classes, input_shape, trust, output)
+    else:
+        from smoothcert.models.onnx_model import load_onnx
+
+        loaded = load_onnx(spec, path, content, num_classes, input_shape, output)
+    takes = loaded.input_shape
+    if takes and input_shape and takes != input_shape:
+        last = takes == (*input_shape[1:], input_shape[0])
+        advice = "; its channels are the last axis: export it with a transpose in front" if last else ""
+        raise ModelError(f"{path} takes images of shape {takes} (C, H, W), but the images have shape {input_shape}"
+                         f"{advice}")
+    return loaded
+
+
+def model_sources(spec: str, model: Any) -> dict[str, str]:
+    """Return the SHA-256 of the local files with the code of a loaded model, by module name; see `local_sources`.
+
+    Args:
+        spec: the text that it was loaded from. model: the result.
+    """
+    from smoothcert.models.factory import factory_sources
+
+    return factory_sources(spec.rpartition(":")[0], model) if _kind(spec) == "factory" else {}
+
+
+def is_model_spec(text: Any) -> bool:
+    """Tell if a text has one of MODEL_FORMS; the model itself need not exist.
+
+    >>> is_model_spec("net.py:build"), is_model_spec("timm:resnet50"), is_model_spec("cnn"), is_model_spec("runs/1")
+    (True, True, False, False)
+    """
+    return _kind(text) is not None
+
+
+def _kind(spec: Any) -> str | None:
+    """Return the form of a spec: "factory", "onnx", "pt2" or one of HUBS; None if it has none of these."""
+    if not isinstance(spec, str):
+        return None
+    prefix, _, name = spec.partition(":")
+    if prefix in HUBS:
+        return prefix if name else None
+    suffix = Path(spec).suffix.lower()
+    if suffix in (".onnx", ".pt2"):
+        return suffix[1:]
+    return "factory" if _FACTORY.fullmatch(spec) else None

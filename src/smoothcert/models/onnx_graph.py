@@ -1,6 +1,6 @@
-"""Whether the graph of an ONNX file is a function of one image, judged by its nodes as they are in the file.
+"""The graph of an ONNX file: the check that it is a function of one image, and the classes that it names.
 
-onnxruntime removes or replaces nodes as it loads a file, so that what it runs is no evidence of what the file says.
+Nodes are judged as they are in the file: onnxruntime removes or replaces nodes as it loads it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,8 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from smoothcert.classes import Label, names_in_text
 from smoothcert.errors import ModelError
 
+LABEL_ENTRIES = ("id2label", "names", "class_names", "classes", "labels")
+"""Entries of a file's metadata that may list its classes."""
+
+_LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 _STANDARD = ("", "ai.onnx")
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 _RUNTIME = "com.microsoft"  # onnxruntime's own operators, many of which have no specification elsewhere
@@ -33,11 +38,11 @@ _ADVICE = {
 def check_graph(path: Path, model: Any, one_row: bool) -> None:
     """Raise ModelError, naming the nodes, for an ONNX model whose answers are not a function of one image.
 
-    All subgraphs and functions are looked at.
+    All subgraphs and functions are checked.
 
     Args:
         model: an `onnx.ModelProto`.
-        one_row: whether it declares a batch of one image: a scale over the batch is then that of the image.
+        one_row: it declares a batch of one image, so that a scale over the batch is that of the image.
     """
     found: dict[str, list[str]] = {}
     for node, version, constants in _nodes(_without_functions(model), path):
@@ -45,12 +50,15 @@ def check_graph(path: Path, model: Any, one_row: bool) -> None:
         if fault and not (fault == _SCALE and one_row):
             found.setdefault(fault, []).append(f"{node.op_type} {node.name or ', '.join(node.output)!r}")
     if found:
-        parts = [f"{_listed(nodes)} {fault}: {_ADVICE[fault]}" for fault, nodes in found.items()]
+        parts = []
+        for fault, nodes in found.items():
+            more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
+            parts.append(f"{', '.join(nodes[:3])}{more} {fault}: {_ADVICE[fault]}")
         raise ModelError(f"{path} is not a function of one image: {'; '.join(parts)}")
 
 
 def _fault(node: Any, version: int, constants: Mapping[str, Any]) -> str | None:
-    """What keeps a node from judging each row by itself, always alike; None where nothing is known."""
+    """Return the reason why a node does not judge each row by itself, always alike; None if none is known."""
     if node.domain in _STANDARD:
         if node.op_type in _RANDOM:
             return _DRAWS
@@ -77,7 +85,7 @@ def _fault(node: Any, version: int, constants: Mapping[str, Any]) -> str | None:
 
 
 def _drops(node: Any, version: int, constants: Mapping[str, Any], places: Mapping[str, int] | None = None) -> bool:
-    """Whether a dropout is not certain to be idle."""
+    """Tell if a dropout may be active."""
     if version < 7:
         return not _attribute(node, "is_test", 0)
     place = (places or {}).get(node.op_type, 2)
@@ -106,19 +114,19 @@ def _attribute(node: Any, name: str, default: Any) -> Any:
 
 
 def _without_functions(model: Any) -> Any:
-    """The model with its local functions put in where they are called; itself where that is not possible."""
+    """Return the model with its local functions put in where they are called, or itself if that is not possible."""
     if not model.functions:
         return model
     from onnx import inliner
 
     try:
         return inliner.inline_local_functions(model)
-    except Exception:  # the functions are then judged as they are, whatever they are called with
+    except Exception:  # the functions are then judged as they are, with any arguments
         return model
 
 
 def _nodes(model: Any, path: Path) -> Iterator[tuple[Any, int, Mapping[str, Any]]]:
-    """Every node with the version of its operators and the constants that it can see, those within it included."""
+    """Yield every node, those within others included, with its operators' version and the constants it can see."""
     versions = _versions(model)
     pending: list[tuple[Any, int, dict[str, Any]]] = [(model.graph, versions, {})]
     pending += [(function, _versions(function) or versions, {}) for function in model.functions]
@@ -133,12 +141,12 @@ def _nodes(model: Any, path: Path) -> Iterator[tuple[Any, int, Mapping[str, Any]
 
 
 def _versions(holder: Any) -> int:
-    """The version of the standard operators; 0 where it is not said."""
+    """Return the version of the standard operators, 0 if it is not given."""
     return max((entry.version for entry in holder.opset_import if entry.domain in _STANDARD), default=0)
 
 
 def _constants(graph: Any, outer: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Single values that are known in a graph, by name: those of the graph around it, stored ones, and copies."""
+    """Return single values that are known in a graph, by name: of the graph around it, stored ones, and copies."""
     inner = {getattr(value, "name", value) for value in graph.input} | {name for n in graph.node for name in n.output}
     known = {name: value for name, value in outer.items() if name not in inner}
     known |= {tensor.name: _single(tensor, path) for tensor in getattr(graph, "initializer", ())}
@@ -157,7 +165,7 @@ def _constants(graph: Any, outer: Mapping[str, Any], path: Path) -> dict[str, An
 
 
 def _single(tensor: Any, path: Path) -> Any:
-    """The array of a stored tensor of one value; None for more of them, or where it cannot be read."""
+    """Return the array of a stored tensor of one value, None for other sizes or if it cannot be read."""
     from onnx import numpy_helper
 
     if any(size != 1 for size in tensor.dims):
@@ -168,6 +176,61 @@ def _single(tensor: Any, path: Path) -> Any:
         return None
 
 
-def _listed(nodes: list[str]) -> str:
-    more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
-    return f"{', '.join(nodes[:3])}{more}"
+def find_labels(model: Any, output: str) -> tuple[Label, ...] | None:
+    """Return the class of each column of a model's `output`, None if the file does not name them.
+
+    These are tried in order: the labels of the classifier (a node of ai.onnx.ml) that makes the output, or of the
+    ZipMap that reads it; the list from which another output takes the label of the largest score, as skl2onnx writes
+    it; a list
+    in the file's metadata. If several nodes differ in their labels, the next one is tried.
+    """
+    behind = list(_behind(model.graph, output))
+    maps = [node for node in model.graph.node if node.op_type == "ZipMap" and output in node.input]
+    others = [value.name for value in model.graph.output if value.name != output]
+    tables = [node for other in others for node in _behind(model.graph, other) if node not in behind]
+    metadata = {entry.key.lower(): entry.value for entry in model.metadata_props}
+    for found in ({_labels_of(node) for node in [*behind, *maps]}, {_table_of(model.graph, node) for node in tables}):
+        if len(found - {()}) == 1:
+            return (found - {()}).pop()
+    return next((names for key in LABEL_ENTRIES if key in metadata and (names := names_in_text(metadata[key]))), None)
+
+
+def _behind(graph: Any, output: str) -> Iterator[Any]:
+    """Yield the nodes that compute an output."""
+    makers = {name: node for node in graph.node for name in node.output if name}
+    waiting, seen = [output], set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in makers:
+            continue
+        seen.add(name)
+        yield makers[name]
+        waiting += makers[name].input
+
+
+def _labels_of(node: Any) -> tuple[Label, ...]:
+    if node.domain != "ai.onnx.ml":
+        return ()
+    for attribute in node.attribute:
+        if attribute.name in _LABELS and (attribute.strings or attribute.ints):
+            return _texts(attribute.strings) or tuple(attribute.ints)
+    return ()
+
+
+def _table_of(graph: Any, node: Any) -> tuple[Label, ...]:
+    """Return the constant list of texts or whole numbers from which a node picks elements."""
+    if node.op_type != "ArrayFeatureExtractor":
+        return ()
+    stored = [tensor for tensor in graph.initializer if tensor.name == node.input[0] and len(tensor.dims) == 1]
+    if not stored:
+        return ()
+    if stored[0].string_data:
+        return _texts(stored[0].string_data)
+    from onnx import numpy_helper
+
+    values = numpy_helper.to_array(stored[0])
+    return tuple(values.tolist()) if values.dtype.kind == "i" else ()
+
+
+def _texts(strings: Any) -> tuple[str, ...]:
+    return tuple(text.decode("utf-8", "replace") for text in strings)

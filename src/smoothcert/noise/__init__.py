@@ -10,7 +10,7 @@ from smoothcert.noise.gaussian import GaussianNoise
 from smoothcert.noise.grid import GridNoise
 from smoothcert.noise.keys import STAGES, fresh_seed, image_key, walk_position
 from smoothcert.noise.philox import PhiloxStream, philox4x32, row_key
-from smoothcert.noise.protocol import Centre, Noise, least_float32, sample
+from smoothcert.noise.protocol import Noise, NoiseCentre, least_float32
 from smoothcert.noise.sfc64 import BoxMullerStream, Sfc64Stream
 from smoothcert.noise.sound import SoundNoise, SoundStream
 from smoothcert.noise.streams import FORMATS, SMALL_SPACE_FORMAT, Stream, open_stream
@@ -35,10 +35,10 @@ __all__ = [
     "SMALL_SPACE_FORMAT",
     "STAGES",
     "BoxMullerStream",
-    "Centre",
     "GaussianNoise",
     "GridNoise",
     "Noise",
+    "NoiseCentre",
     "PhiloxStream",
     "Sfc64Stream",
     "SoundNoise",
@@ -53,6 +53,5 @@ __all__ = [
     "open_stream",
     "philox4x32",
     "row_key",
-    "sample",
     "walk_position",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from smoothcert.noise.protocol import Centre, NormalNoise, least_float32
+from smoothcert.noise.protocol import NoiseCentre, NormalNoise, least_float32
 from smoothcert.stats import ProbabilityBounds, gaussian_radius
 
 
@@ -27,12 +27,13 @@ class GaussianNoise(NormalNoise):
         """The level that is drawn, a float32."""
         return least_float32(self.sigma)
 
-    def centre(self, image: np.ndarray) -> Centre:
-        return Centre(np.ravel(image).astype(np.float32, copy=False))
+    def centre(self, image: np.ndarray) -> NoiseCentre:
+        return NoiseCentre(np.ravel(image).astype(np.float32, copy=False))
 
-    def place(self, out: Any, values: Any, fraction: Any = None) -> None:
+    def place(self, out: Any, values: Any, fraction: Any = None) -> Any:
         out *= self.drawn
         out += values
+        return out
 
     def radius(self, bounds: ProbabilityBounds, margin: float | None = None) -> np.ndarray:
         return gaussian_radius(bounds, self.sigma, margin)

@@ -20,7 +20,7 @@ import numpy as np
 
 from smoothcert.checks import check_count, check_positive
 from smoothcert.errors import InputError
-from smoothcert.noise.protocol import Centre, NormalNoise, least_float32
+from smoothcert.noise.protocol import NoiseCentre, NormalNoise, least_float32
 from smoothcert.stats import ProbabilityBounds, gaussian_radius
 
 EXACT = 2**24
@@ -82,18 +82,18 @@ class GridNoise(NormalNoise):
         """The level that is drawn, in steps: sigma / h, rounded up to a float32."""
         return least_float32(self.scale)
 
-    def centre(self, image: np.ndarray) -> Centre:
+    def centre(self, image: np.ndarray) -> NoiseCentre:
         flat = np.ravel(image).astype(np.float32, copy=False)
         levels = flat.astype(np.float64) * self.levels
         whole = np.rint(levels)
         exact = np.abs(levels - whole) <= (self.levels + 1) * max(self.reach, 1.0) * 2.0**-24
         if exact.all() and np.abs(flat).max(initial=0) <= self.reach:
-            return Centre((whole * 2**self.exponent).astype(np.float32))
+            return NoiseCentre((whole * 2**self.exponent).astype(np.float32))
         steps = levels * 2**self.exponent
         values = np.rint(steps).astype(np.float32)
-        return Centre(values, (steps - values).astype(np.float32), off_grid=True)
+        return NoiseCentre(values, (steps - values).astype(np.float32), off_grid=True)
 
-    def place(self, out: Any, values: Any, fraction: Any = None) -> None:
+    def place(self, out: Any, values: Any, fraction: Any = None) -> Any:
         out *= self.drawn
         if fraction is not None:
             out += fraction
@@ -103,6 +103,7 @@ class GridNoise(NormalNoise):
             np.rint(out, out=out)
         out += values
         out *= float(self.step)
+        return out
 
     def radius(self, bounds: ProbabilityBounds, margin: float | None = None) -> np.ndarray:
         return gaussian_radius(bounds, self.sigma, margin)

@@ -11,7 +11,7 @@ from smoothcert.stats import ProbabilityBounds
 
 
 @dataclass(frozen=True)
-class Centre:
+class NoiseCentre:
     """An image made ready for a noise: `values` float32 (d,), flat in CHW order, in the noise's own units.
 
     `fraction`, floats (d,), is what a grid noise adds before it rounds, or None where there is nothing to add.
@@ -61,12 +61,12 @@ class Noise(Protocol):
         """The standard deviation of what its streams give: 1 for normals."""
         ...
 
-    def centre(self, image: np.ndarray) -> Centre:
+    def centre(self, image: np.ndarray) -> NoiseCentre:
         """Prepare a float32 image, any shape."""
         ...
 
     def stream(
-        self, seed: int, image: int, stage: str, centre: Centre, start: int = 0, format: str | None = None
+        self, seed: int, image: int, stage: str, centre: NoiseCentre, start: int = 0, format: str | None = None
     ) -> Stream:
         """What `place` takes for a centre: the draws of (seed, image, stage); see `open_stream`.
 
@@ -77,8 +77,12 @@ class Noise(Protocol):
         """
         ...
 
-    def place(self, out: Any, values: Any, fraction: Any = None) -> None:
-        """Turn a stream's draws into noisy copies, in place: never clipped to the images' range.
+    def fill(self, out: np.ndarray, centre: NoiseCentre, stream: Stream) -> None:
+        """Write the next len(out) noisy copies around a centre into `out`, float32 (m, d), C-contiguous."""
+        ...
+
+    def place(self, out: Any, values: Any, fraction: Any = None) -> Any:
+        """Turn a stream's draws into noisy copies, in place, and return them: never clipped to the images' range.
 
         No other memory of that size is taken.
 
@@ -104,13 +108,16 @@ class NormalNoise:
     unit = 1.0
 
     def stream(
-        self, seed: int, image: int, stage: str, centre: Centre, start: int = 0, format: str | None = None
+        self, seed: int, image: int, stage: str, centre: NoiseCentre, start: int = 0, format: str | None = None
     ) -> Stream:
         """See `Noise.stream`."""
         return open_stream(format or self.formats[0], seed, image, stage, len(centre.values), start)
 
+    def fill(self, out: np.ndarray, centre: NoiseCentre, stream: Stream) -> None:
+        """See `Noise.fill`."""
+        stream.fill(out)
+        self.place(out, centre.values, centre.fraction)
 
-def sample(noise: Noise, centre: Centre, stream: Stream, out: np.ndarray) -> None:
-    """Fill `out`, float32 (m, d), with the next m noisy copies around `centre`."""
-    stream.fill(out)
-    noise.place(out, centre.values, centre.fraction)
+    def place(self, out: Any, values: Any, fraction: Any = None) -> Any:
+        """See `Noise.place`."""
+        raise NotImplementedError

@@ -21,7 +21,7 @@ from smoothcert.checks import check_known
 from smoothcert.errors import InputError
 from smoothcert.noise.grid import EXACT, GridNoise
 from smoothcert.noise.lattice import lattice_normal
-from smoothcert.noise.protocol import Centre
+from smoothcert.noise.protocol import NoiseCentre
 from smoothcert.noise.sfc64 import Blocks
 
 _CHUNK = 8192  # words at a time, so that they and what is made of them stay in a processor's second cache
@@ -84,7 +84,7 @@ class SoundNoise(GridNoise):
     def unit(self) -> float:
         return float(self.scale)
 
-    def centre(self, image: np.ndarray) -> Centre:
+    def centre(self, image: np.ndarray) -> NoiseCentre:
         """As for `grid`, with the fractions exact: float64.
 
         Raises InputError for pixels beyond `reach`: the grid's ends are laid for those within.
@@ -104,12 +104,12 @@ class SoundNoise(GridNoise):
         return EXACT - int(np.ceil(self.reach * self.per_unit))
 
     def stream(
-        self, seed: int, image: int, stage: str, centre: Centre, start: int = 0, format: str | None = None
+        self, seed: int, image: int, stage: str, centre: NoiseCentre, start: int = 0, format: str | None = None
     ) -> SoundStream:
         check_known("format of sound noise", format or SoundStream.format, self.formats)
         return SoundStream(seed, image, stage, len(centre.values), start, scale=self.scale, fraction=centre.fraction)
 
-    def place(self, out: Any, values: Any, fraction: Any = None) -> None:
+    def place(self, out: Any, values: Any, fraction: Any = None) -> Any:
         """Whole numbers t, in which the fraction is, into noisy copies; see `Noise.place`."""
         out += values
         if hasattr(out, "clamp_"):
@@ -117,3 +117,4 @@ class SoundNoise(GridNoise):
         else:
             np.clip(out, -self.end, self.end, out=out)
         out *= float(self.step)
+        return out

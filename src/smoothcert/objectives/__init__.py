@@ -8,11 +8,10 @@ from smoothcert.checks import built, check_known, check_positive
 from smoothcert.errors import InputError
 from smoothcert.objectives.adre import Adre
 from smoothcert.objectives.adversarial import Adversarial
-from smoothcert.objectives.clean import Clean
 from smoothcert.objectives.consistency import Consistency
 from smoothcert.objectives.deen import Deen
 from smoothcert.objectives.denoise import Denoise
-from smoothcert.objectives.gaussian import Gaussian, add_noise
+from smoothcert.objectives.gaussian import Clean, Gaussian
 from smoothcert.objectives.macer import Macer
 from smoothcert.objectives.nal import NAL
 from smoothcert.objectives.protocol import Loss, Objective, Step, Trained
@@ -22,7 +21,7 @@ from smoothcert.objectives.trades import Trades
 from smoothcert.objectives.wrm import WRM
 from smoothcert.objectives.xhat import Xhat
 
-OBJECTIVES: dict[str, Any] = {
+OBJECTIVES: dict[str, type] = {
     "gaussian": Gaussian, "clean": Clean, "smoothadv": SmoothAdv, "adre": Adre, "stability": Stability,
     "trades": Trades, "adversarial": Adversarial, "macer": Macer, "consistency": Consistency,
     "nal": NAL, "wrm": WRM,
@@ -32,15 +31,15 @@ OBJECTIVES: dict[str, Any] = {
 
 
 def build_objective(name: str, sigma: float | None = None, **options: Any) -> Objective:
-    """An objective by name.
+    """Return an objective by name.
 
     Args:
         name: a key of `OBJECTIVES`.
         sigma: the run's noise level; needed by every objective with a field `sigma`.
         options: the objective's other fields.
     Raises:
-        InputError: an unknown name, options it does not have (another objective's, say), refused values (all of them
-            at once), or no sigma.
+        InputError: an unknown name, options that the objective does not have (another one's, say), refused values (all
+            of them at once), or no sigma.
     """
     kind = OBJECTIVES[check_known("objective", name, OBJECTIVES)]
     fields = [f.name for f in dataclasses.fields(kind)]
@@ -52,4 +51,4 @@ def build_objective(name: str, sigma: float | None = None, **options: Any) -> Ob
     return built(f"objective {name!r}", partial(kind, sigma=check_positive("sigma", sigma)), takes, options)
 
 
-__all__ = ["OBJECTIVES", "Loss", "Objective", "Step", "Trained", "add_noise", "build_objective"]
+__all__ = ["OBJECTIVES", "Loss", "Objective", "Step", "Trained", "build_objective"]

@@ -1,19 +1,18 @@
-"""`adversarial`: adversarial training of the base classifier (Madry et al. 2018), vanilla beside SmoothAdv."""
+"""`adversarial`: adversarial training of the base classifier (Madry et al. 2018), to compare SmoothAdv with."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from smoothcert.attacks import PGD, attacked
+from smoothcert.attacks import PGD, attack_images
 from smoothcert.checks import check_weight
-from smoothcert.objectives.inner import strength, warmed
-from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
+from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch, attack_parts, warm_up
 
 
 @dataclass(frozen=True)
 class Adversarial(WholeBatch):
-    """Minimise CE(F(x'), y), where x' maximises it over ||x' - x||_2 <= eps: PGD on F itself, no noise anywhere.
+    """Minimise CE(F(x'), y), where x' maximises it over ||x' - x||_2 <= eps: PGD on F itself, without noise.
 
     Attributes:
         eps: bound on ||x' - x||_2.
@@ -30,6 +29,6 @@ class Adversarial(WholeBatch):
         PGD(self.eps, self.steps)
 
     def loss(self, model: Model, images: Tensor, labels: Tensor, step: Step) -> Loss:
-        eps = warmed(self.eps, step.epoch, self.warmup)
-        adversarial = attacked(PGD(eps, self.steps), model, images, labels, generator=step.generator)
-        return Loss(cross_entropy(model(adversarial), labels), strength(eps, images, adversarial))
+        eps = warm_up(self.eps, step.epoch, self.warmup)
+        adversarial = attack_images(PGD(eps, self.steps), model, images, labels, generator=step.generator)
+        return Loss(cross_entropy(model(adversarial), labels), attack_parts(eps, images, adversarial))

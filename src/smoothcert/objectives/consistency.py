@@ -1,14 +1,13 @@
-"""`consistency`: Gaussian augmentation with consistent answers over the noise (Jeong & Shin 2020)."""
+"""`consistency`: Gaussian augmentation with answers that agree over the noise (Jeong & Shin 2020)."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
-from smoothcert.attacks import draw_noise, noisy_logits
-from smoothcert.attacks.surrogates import log_mean_softmax
 from smoothcert.checks import check_count, check_weight
 from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
+from smoothcert.smoothing.soft import draw_noise, log_mean_softmax, noisy_logits
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Consistency(WholeBatch):
         return self.of_logits(noisy_logits(model, images, noise), labels)
 
     def of_logits(self, logits: Tensor, labels: Tensor) -> Loss:
-        """The loss of the noisy copies' logits (B, m, K)."""
+        """Return the loss of the noisy copies' logits (B, m, K)."""
         plain = cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(logits.shape[1]))
         log_mean = log_mean_softmax(logits)
         mean = log_mean.exp()

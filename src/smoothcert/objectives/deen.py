@@ -7,19 +7,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from smoothcert.attacks.frozen import unwrapped
 from smoothcert.checks import check_positive, real_number
 from smoothcert.denoise import EnergyEstimator
 from smoothcert.errors import InputError
-from smoothcert.objectives.gaussian import add_noise
 from smoothcert.objectives.protocol import Loss, Model, Step, Trained, WholeBatch
 from smoothcert.smoothing.sampling import denoise
+from smoothcert.smoothing.soft import add_noise, unwrap
 
 DENOISING: dict[str, Any] = {
     "optimizer": "adam", "schedule": "cosine", "weight_decay": 0.0, "batch_size": 128, "clip_norm": 5.0,
 }
-"""What squared errors are trained with: under the usual lr .1 of SGD they diverge, and a single step of Adam without
-clipping can be the end of an energy of the residual form, which grows with the fourth power of its network's output."""
+"""Training options for squared errors: with SGD at the usual lr of .1 they diverge, and a single step of Adam without
+clipping can ruin an energy of the residual form, which grows with the fourth power of its network's output."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Deen(WholeBatch):
     """Minimise E ||x - x_hat(x + e)||^2, x_hat(y) = y - sigma^2 grad phi(y), e ~ N(0, sigma^2 I) fresh at every step.
 
     The model is an energy estimator; its parameters' gradients go through grad phi (double backward). The minimiser is
-    the least-squares estimator, and phi then the energy of the smoothed density. Labels are not looked at.
+    the least-squares estimator, and phi is then the energy of the smoothed density. Labels are not used.
 
     Attributes:
         sigmas: for a sigma-conditioned energy, the noise levels of its batches, one drawn for each: a list, or a range
@@ -42,12 +41,12 @@ class Deen(WholeBatch):
 
     def __post_init__(self):
         if self.sigmas is not None:
-            levels(self.sigmas)
+            read_levels(self.sigmas)
 
     def loss(self, model: Model, images: Tensor, labels: Tensor, step: Step) -> Loss:
-        if not isinstance(unwrapped(model), EnergyEstimator):
+        if not isinstance(unwrap(model), EnergyEstimator):
             raise InputError(f"objective deen trains an energy (energy-residual or energy-scalar), got "
-                             f"{type(unwrapped(model)).__name__}: take one, or objective denoise for other denoisers")
+                             f"{type(unwrap(model)).__name__}: use one, or objective denoise for other denoisers")
         error, _, parts = squared_error(self.sigma, self.sigmas, model, images, step)
         return Loss(error, parts)
 
@@ -55,26 +54,26 @@ class Deen(WholeBatch):
 def squared_error(
     sigma: float, sigmas: Sequence[float] | str | None, model: Model, images: Tensor, step: Step
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """The mean over images of ||x - x_hat(x + e)||^2, the estimates x_hat, and the batch's sigma where it is drawn."""
-    level = sigma if sigmas is None else drawn(sigmas, model, step.generator)
+    """Return the mean over images of ||x - x_hat(x + e)||^2, the estimates x_hat, and the batch's sigma if drawn."""
+    level = sigma if sigmas is None else draw_level(sigmas, model, step.generator)
     estimate = denoise(model, add_noise(images, level, step.generator), level)
     parts = {} if sigmas is None else {"sigma": images.new_tensor(level)}
     return (images - estimate).square().flatten(1).sum(dim=1).mean(), estimate, parts
 
 
-def drawn(sigmas: Sequence[float] | str, model: Model, generator: torch.Generator) -> float:
-    """A noise level of the list, or within the range. Raises InputError for a denoiser of one level."""
-    own = getattr(unwrapped(model), "sigma", None)
+def draw_level(sigmas: Sequence[float] | str, model: Model, generator: torch.Generator) -> float:
+    """Return a noise level of the list, or within the range. Raises InputError for a denoiser of one level."""
+    own = getattr(unwrap(model), "sigma", None)
     if own is not None:
-        raise InputError(f"sigmas goes to a sigma-conditioned denoiser (its option conditioned=true); this one is for "
+        raise InputError(f"sigmas is for a sigma-conditioned denoiser (its option conditioned=true); this one is for "
                          f"sigma {own:g}")
-    values = levels(sigmas)
+    values = read_levels(sigmas)
     u = float(torch.rand((), generator=generator, device=generator.device, dtype=torch.float64))
     return values[0] + u * (values[1] - values[0]) if isinstance(sigmas, str) else values[int(u * len(values))]
 
 
-def levels(sigmas: Sequence[float] | str) -> list[float]:
-    """The listed noise levels, or the two ends of a range. Raises InputError."""
+def read_levels(sigmas: Sequence[float] | str) -> list[float]:
+    """Return the listed noise levels, or the two ends of a range. Raises InputError."""
     try:
         given = [real_number(part) for part in sigmas.split(":")] if isinstance(sigmas, str) else sigmas
         values = [check_positive("sigmas", value) for value in given]

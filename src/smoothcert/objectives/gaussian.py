@@ -1,21 +1,20 @@
-"""`gaussian`: Gaussian data augmentation (Cohen et al. 2019, section 3.3)."""
+"""`gaussian`: Gaussian data augmentation (Cohen et al. 2019, section 3.3); and `clean`, training without noise."""
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from smoothcert.draws import standard_normals
 from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
+from smoothcert.smoothing.soft import add_noise
 
 
 @dataclass(frozen=True)
 class Gaussian(WholeBatch):
     """Minimise CE(F(x + e), y), e ~ N(0, sigma^2 I) fresh at every step; x + e is never clipped.
 
-    A draw of F(x + e) is what certification will vote with, so its cross-entropy bounds the smoothed classifier's
-    error (the paper's appendix on training).
+    Certification votes with such draws of F(x + e), so their cross-entropy bounds the smoothed classifier's error (the
+    paper's appendix on training).
     """
 
     sigma: float
@@ -24,6 +23,9 @@ class Gaussian(WholeBatch):
         return Loss(cross_entropy(model(add_noise(images, self.sigma, step.generator)), labels))
 
 
-def add_noise(images: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
-    """x + e, e ~ N(0, sigma^2 I), of any shape."""
-    return images + sigma * standard_normals(images.shape, generator, images)
+@dataclass(frozen=True)
+class Clean(WholeBatch):
+    """Minimise CE(F(x), y), the cross-entropy of the images as they are: the undefended baseline."""
+
+    def loss(self, model: Model, images: Tensor, labels: Tensor, step: Step) -> Loss:
+        return Loss(cross_entropy(model(images), labels))

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import nll_loss
 
-from smoothcert.attacks import draw_noise, noisy_logits
-from smoothcert.attacks.surrogates import log_mean_softmax, normal_gap
 from smoothcert.checks import check_count, check_positive, check_weight
 from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
+from smoothcert.smoothing.soft import draw_noise, log_mean_softmax, noisy_logits, normal_gap
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Macer(WholeBatch):
         lam: lambda; 12 / 6 / 12 on CIFAR-10 and 16 / 16 / 6 on MNIST at sigma .25 / .5 / 1.
         gamma: the gap beyond which nothing is gained.
         beta: inverse temperature of the soft votes.
-        robust_from: epochs with the first term alone; 30 on MNIST.
+        robust_from: number of epochs with the first term alone; 30 on MNIST.
     """
 
     sigma: float
@@ -46,7 +45,7 @@ class Macer(WholeBatch):
         return self.of_logits(noisy_logits(model, images, noise), labels, step.epoch)
 
     def of_logits(self, logits: Tensor, labels: Tensor, epoch: float) -> Loss:
-        """The loss of the noisy copies' logits (B, k, K)."""
+        """Return the loss of the noisy copies' logits (B, k, K)."""
         classification = nll_loss(log_mean_softmax(logits), labels)
         top = (self.beta * logits).softmax(dim=-1).mean(dim=1).topk(2, dim=1)
         gap, finite = normal_gap(top.values[:, 0], top.values[:, 1])

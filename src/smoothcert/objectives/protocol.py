@@ -1,5 +1,9 @@
-"""What an objective is: a batch and a model in, a loss and its named parts out. It owns no optimiser and no loop."""
+"""The protocol of objectives, a batch and a model in, a loss and its named parts out; and what attacking ones share.
 
+An objective owns no optimiser and no loop.
+"""
+
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
@@ -7,17 +11,19 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
+from smoothcert.attacks import l2_norms
+
 Model = Callable[[Tensor], Tensor]
 Trained = Literal["classifier", "denoiser"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """Where training stands, and the randomness of this step.
+    """The point that training has reached, and the randomness of this step.
 
     Attributes:
-        generator: draws every random number of the step, on the images' device; what has a row for each image by
-            `smoothcert.draws`, since several processes hold it in the same state.
+        generator: draws every random number of the step, on the images' device; numbers that have a row for each image
+            are drawn by `smoothcert.draws`, since several processes hold the generator in the same state.
         epoch: epochs done so far, with its fraction (2.5 is half way through the third), for warm-ups.
     """
 
@@ -39,28 +45,47 @@ class Objective(Protocol):
     The dataclass's fields are the objective's options; a field `sigma` receives the run's noise level.
 
     Attributes:
-        trains: "classifier", images -> logits, or "denoiser", (images, sigma) -> images; labels are then not looked at.
-        prefers: options of training that it needs other than the usual ones, by name; those that are given win.
+        trains: "classifier", images -> logits, or "denoiser", (images, sigma) -> images, which uses no labels.
+        prefers: training options for which the objective has other defaults than usual, by name.
     """
 
     trains: ClassVar[Trained]
     prefers: ClassVar[Mapping[str, Any]]
 
     def split(self, batch: int) -> Sequence[Sequence[int]]:
-        """The parts of a batch of so many images that get one optimiser step each, as the rows 0 ... batch - 1 that
-        they hold, in order; usually all."""
+        """Return the parts of a batch that get one optimiser step each, as their rows in 0 ... batch - 1, in order."""
         ...
 
     def loss(self, model: Model, images: Tensor, labels: Tensor, step: Step) -> Loss:
-        """The loss of clean images (B, C, H, W) in [0, 1] with labels (B,), the model in train mode."""
+        """Return the loss of clean images (B, C, H, W) in [0, 1] with labels (B,), the model in train mode."""
         ...
 
 
 class WholeBatch:
-    """The usual: a classifier is trained, with one optimiser step a batch."""
+    """The usual case: a classifier is trained, with one optimiser step a batch."""
 
     trains: ClassVar[Trained] = "classifier"
     prefers: ClassVar[Mapping[str, Any]] = {}
 
     def split(self, batch: int) -> Sequence[Sequence[int]]:
         return (range(batch),)
+
+
+def warm_up(eps: float, epoch: float, warmup: float) -> float:
+    """Return eps times (epochs begun) / warmup, at most eps: it grows linearly, epoch by epoch, and is never 0.
+
+    >>> [warm_up(1.0, epoch, 4) for epoch in (0, 0.9, 1, 3, 8)]
+    [0.25, 0.25, 0.5, 1.0, 1.0]
+    """
+    return eps * min(1.0, (math.floor(epoch) + 1) / warmup) if warmup else eps
+
+
+def attack_parts(eps: float, images: Tensor, adversarial: Tensor) -> dict[str, Tensor]:
+    """Return parts worth plotting: the eps of this step, and the mean ||x' - x||_2 that the attack used of it."""
+    return {"eps": images.new_tensor(eps), "perturbation": l2_norms(adversarial - images).mean().to(images.dtype)}
+
+
+def distance_parts(images: Tensor, moved: Tensor) -> dict[str, Tensor]:
+    """Return parts worth plotting: the mean of ||x_K - x||_2, and rho, the mean of its square."""
+    norms = l2_norms(moved - images)
+    return {"perturbation": norms.mean().to(images.dtype), "rho": norms.square().mean().to(images.dtype)}

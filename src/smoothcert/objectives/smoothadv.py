@@ -8,19 +8,19 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from smoothcert.attacks import ATTACKS, attacked, build_attack, draw_noise, noisy_logits
+from smoothcert.attacks import ATTACKS, attack_images, build_attack
 from smoothcert.checks import check_count, check_known, check_weight
-from smoothcert.objectives.inner import strength, warmed
-from smoothcert.objectives.protocol import Loss, Model, Step, Trained
+from smoothcert.objectives.protocol import Loss, Model, Step, Trained, attack_parts, warm_up
+from smoothcert.smoothing.soft import draw_noise, noisy_logits
 
 
 @dataclass(frozen=True)
 class SmoothAdv:
-    """x^ maximises J(x') = -log (1/m) sum_i F_y(x' + e_i) over ||x' - x||_2 <= eps; then minimise the mean over i of
-    CE(F(x^ + e_i), y) under the same e_1..e_m ~ N(0, sigma^2 I).
+    """Minimise (1/m) sum_i CE(F(x^ + e_i), y), where x^ maximises J(x') = -log (1/m) sum_i F_y(x' + e_i) over
+    ||x' - x||_2 <= eps, under the same e_1..e_m ~ N(0, sigma^2 I).
 
     A batch of B images is split into m parts of B/m images x m noises with an optimiser step each: a training pass has
-    B rows whatever m is, and a batch costs m (T + 1) passes of B rows, forward and backward (DDN: m forward ones more).
+    B rows whatever m is, and a batch costs m (T + 1) passes of B rows, forward and backward (DDN: m more, forward).
 
     Attributes:
         m: noises an image, m_train; the paper's grid is 1, 2, 4, 8.
@@ -47,14 +47,14 @@ class SmoothAdv:
         build_attack(self.attack, eps=self.eps, steps=self.steps)
 
     def split(self, batch: int) -> Sequence[Sequence[int]]:
-        """m parts; of fewer than m images, one for each."""
+        """Return m parts, or one for each image where there are fewer than m."""
         return [part.tolist() for part in np.array_split(np.arange(batch), min(self.m, batch))]
 
     def loss(self, model: Model, images: Tensor, labels: Tensor, step: Step) -> Loss:
         noise = draw_noise(images, self.m, self.sigma, step.generator)
-        eps = warmed(self.eps, step.epoch, self.warmup)
+        eps = warm_up(self.eps, step.epoch, self.warmup)
         inner = build_attack(self.attack, eps=eps, steps=self.steps)
-        adversarial = attacked(inner, model, images, labels, noise, generator=step.generator)
+        adversarial = attack_images(inner, model, images, labels, noise, generator=step.generator)
         logits = noisy_logits(model, adversarial, noise)
         total = cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(self.m))
-        return Loss(total, strength(eps, images, adversarial))
+        return Loss(total, attack_parts(eps, images, adversarial))

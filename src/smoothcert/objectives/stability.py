@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from smoothcert.checks import check_weight
-from smoothcert.objectives.gaussian import add_noise
 from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
+from smoothcert.smoothing.soft import add_noise
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from smoothcert.attacks import attacked
+from smoothcert.attacks import Ascent, attack_images
 from smoothcert.checks import check_count, check_positive
-from smoothcert.objectives.nal import Ascent, distance
-from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
+from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch, distance_parts
 
 
 @dataclass(frozen=True)
@@ -34,5 +33,5 @@ class WRM(WholeBatch):
 
     def loss(self, model: Model, images: Tensor, labels: Tensor, step: Step) -> Loss:
         ascent = Ascent(self.gamma, self.steps + 1, decay=True)
-        moved = attacked(ascent, model, images, labels, generator=step.generator, bounds=None)
-        return Loss(cross_entropy(model(moved), labels), distance(images, moved))
+        moved = attack_images(ascent, model, images, labels, generator=step.generator, bounds=None)
+        return Loss(cross_entropy(model(moved), labels), distance_parts(images, moved))

@@ -4,14 +4,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from smoothcert.attacks import PGD, attacked, draw_noise, noisy_logits
-from smoothcert.attacks.frozen import unwrapped
-from smoothcert.attacks.surrogates import smoothed
+from smoothcert.attacks import PGD, attack_images
 from smoothcert.checks import check_count, check_flag, check_weight
 from smoothcert.denoise import DenoisedClassifier
 from smoothcert.errors import InputError
-from smoothcert.objectives.inner import strength, warmed
-from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch
+from smoothcert.objectives.protocol import Loss, Model, Step, WholeBatch, attack_parts, warm_up
+from smoothcert.smoothing.soft import draw_noise, noisy_logits, soft_cross_entropy, unwrap
 
 
 @dataclass(frozen=True)
@@ -22,8 +20,8 @@ class Xhat(WholeBatch):
 
     The model is a `DenoisedClassifier` whose denoiser is frozen. PGD follows J through the denoiser (for an energy,
     (I - sigma^2 Hess phi)^T grad H: double backward); the training pass takes x_hat as it is, and its gradient ends at
-    H. Noise is drawn once a step. eps = 0 attacks nothing: the paper's XHAT_0. The ascent runs over the ball alone, so
-    that x + delta may leave [0, 1], as it may in the certificate.
+    H. Noise is drawn once a step. With eps = 0 there is no attack: the paper's XHAT_0. The ascent runs over the ball
+    alone, so that x + delta may leave [0, 1], as it may in the certificate.
 
     Attributes:
         m: noises an image, 1 in the paper.
@@ -48,22 +46,22 @@ class Xhat(WholeBatch):
         check_flag("clamp", self.clamp)
 
     def loss(self, model: Model, images: Tensor, labels: Tensor, step: Step) -> Loss:
-        _check_composition(unwrapped(model))
+        _check_composition(unwrap(model))
         noise = draw_noise(images, self.m, self.sigma, step.generator)
         parts = {}
         if self.eps > 0:
-            eps = warmed(self.eps, step.epoch, self.warmup)
-            adversarial = attacked(PGD(eps, self.steps), model, images, labels, noise, generator=step.generator,
+            eps = warm_up(self.eps, step.epoch, self.warmup)
+            adversarial = attack_images(PGD(eps, self.steps), model, images, labels, noise, generator=step.generator,
                                    bounds=(0.0, 1.0) if self.clamp else None)
-            parts = strength(eps, images, adversarial)
+            parts = attack_parts(eps, images, adversarial)
             images = adversarial
-        return Loss(smoothed(noisy_logits(model, images, noise), labels).mean(), parts)
+        return Loss(soft_cross_entropy(noisy_logits(model, images, noise), labels).mean(), parts)
 
 
 def _check_composition(model: Model) -> None:
     if not isinstance(model, DenoisedClassifier):
-        raise InputError(f"objective xhat trains a classifier behind a denoiser, and there is none in front of "
-                         f"{type(model).__name__}: give a denoiser, or take objective smoothadv")
+        raise InputError(f"objective xhat trains a classifier behind a denoiser, and {type(model).__name__} has none "
+                         f"in front of it: give a denoiser, or use objective smoothadv")
     denoiser = model.denoiser
     if isinstance(denoiser, nn.Module) and any(p.requires_grad for p in denoiser.parameters()):
         raise InputError("objective xhat trains the classifier alone: freeze the denoiser's parameters "

@@ -122,9 +122,9 @@ class Recipe(Config):
     scales: dict[Literal["smoke", "cpu", "gpu", "paper"], Scale] = Field(description="budgets", min_length=1)
 
     @classmethod
-    def _explain(cls, error: dict[str, Any]) -> str:
+    def _explain(cls, error: dict[str, Any]) -> list[str]:
         if error["type"] == "missing":
-            return f"{'.'.join(map(str, error['loc']))}: is required"
+            return [f"{'.'.join(map(str, error['loc']))}: is required"]
         return super()._explain(error)
 
 

@@ -8,11 +8,11 @@ from typing import Any, Self
 import numpy as np
 
 from smoothcert.checks import check_count, check_optional_positive, check_weight
+from smoothcert.config.sampling import BLOCK
 from smoothcert.errors import ConfigError, InputError, StoreError
 from smoothcert.interop.logs import seconds_of
 from smoothcert.results.base import check_kind, check_records
 from smoothcert.results.cost import LEVEL, Fleet, Forecast, Work, forecast
-from smoothcert.runs.cluster import BLOCK
 from smoothcert.store.store import Store
 
 FEW = 100

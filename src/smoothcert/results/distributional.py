@@ -12,15 +12,26 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from smoothcert.checks import check_probability, one_line
-from smoothcert.distributional.beside import SideBySide, side_by_side
-from smoothcert.distributional.closed import ClosedCertificate, certificate_from_counts
-from smoothcert.distributional.ends import Ends, SurrogateBound, Terms, WorstCase, bound_from
-from smoothcert.distributional.moments import LossMoments, certificate_from_moments
+from smoothcert.distributional.bounds import (
+    BoundTerms,
+    Ends,
+    SideBySide,
+    SurrogateBound,
+    WorstCase,
+    bound_from,
+    side_by_side,
+)
+from smoothcert.distributional.certificates import (
+    ClosedCertificate,
+    LossMoments,
+    certificate_from_counts,
+    certificate_from_moments,
+)
 from smoothcert.errors import EmptyStoreError
 from smoothcert.results.base import Measured, Points, StoreResult, check_records, unseen_classes
-from smoothcert.runs.counts import errors_in
 from smoothcert.runs.distributional_settings import AscentSetting, find_standing
 from smoothcert.store.names import name_of
+from smoothcert.store.recertify import errors_in
 from smoothcert.store.store import Store
 
 FORMS = ("outside", "inside")
@@ -205,8 +216,8 @@ class _Records:
             has_certificate = not np.isnan(steep).any()
             ends.append(Ends(loss, cost, slope, self.moments(setting, search["check"]), steep) if has_certificate
                         else Ends(loss, cost, slope))
-        terms = Terms(self.run.ceiling, self.sigma if form == "outside" else None,
-                      math.prod(self.store.identity.data.shape), alpha, search["tolerance"])
+        terms = BoundTerms(self.run.ceiling, self.sigma if form == "outside" else None,
+                           math.prod(self.store.identity.data.shape), alpha, search["tolerance"])
         return bound_from(self.run.gamma, ends, standings, terms)
 
     def find_worst(self, form: str) -> WorstCase:

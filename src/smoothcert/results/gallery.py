@@ -8,7 +8,7 @@ import numpy as np
 
 from smoothcert.checks import check_count, check_positive
 from smoothcert.errors import InputError
-from smoothcert.noise import Noise, build_noise, sample
+from smoothcert.noise import Noise, build_noise
 from smoothcert.results.base import check_records
 from smoothcert.stats import ABSTAIN
 from smoothcert.store.recertify import noise_of
@@ -126,7 +126,7 @@ def gallery_of(store: Store, images_of: ImagesOf, count: int) -> Gallery:
 
 def is_lossy(images: Images, indices: np.ndarray) -> bool:
     """Return True where any of these images is stored as JPEG."""
-    return any(images.source.stored(int(i)).startswith(_JPEG) for i in indices)
+    return any(images.source.read_raw(int(i)).startswith(_JPEG) for i in indices)
 
 
 def cut(radius: float) -> str:
@@ -145,7 +145,7 @@ def noisy_copies(image: np.ndarray, noise: Noise, count: int, seed: int, key: in
     """Return the first copies that (seed, key, stage) draws around an image: float32 (count, C, H, W), not clipped."""
     copies = np.empty((count, image.size), dtype=np.float32)
     centre = noise.centre(image)
-    sample(noise, centre, noise.stream(seed, key, stage, centre, format=format), copies)
+    noise.fill(copies, centre, noise.stream(seed, key, stage, centre, format=format))
     return copies.reshape(count, *image.shape)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from smoothcert.checks import check_count
 from smoothcert.errors import InputError
-from smoothcert.noise import Noise, sample
+from smoothcert.noise import Noise
 
 Answers = Callable[[np.ndarray], np.ndarray]
 """Images (N, C, H, W) float32 -> classes (N,) int64."""
@@ -112,7 +112,7 @@ def _count_votes(answers: Answers, image: np.ndarray, noise: Noise, n: int, seed
     votes, sums = [], {-1: np.zeros((0, image.size))}
     for begin in range(0, n, _BATCH):
         noisy = np.empty((min(_BATCH, n - begin), image.size), dtype=np.float32)
-        sample(noise, centre, stream, noisy)
+        noise.fill(noisy, centre, stream)
         given = answers(noisy.reshape(-1, *image.shape))
         votes.append(given)
         shifts = noisy.astype(float) - flat

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcert.attacks import Stein, attacked, l2_norms
+from smoothcert.attacks import Stein, attack_images, l2_norms
 from smoothcert.data import ImageData
 from smoothcert.draws import generator
 from smoothcert.errors import InputError, ModelError, StoreError
@@ -28,10 +28,10 @@ from smoothcert.runs.certify import SamplingRun, prepare_sampling
 from smoothcert.runs.gradients import fix_normals, repeatable
 from smoothcert.runs.images import in_classes_of, with_settings_of
 from smoothcert.runs.run import Done, Run, Task
-from smoothcert.runs.soft_answers import soft_answers
 from smoothcert.smoothing.isolation import isolated
 from smoothcert.smoothing.packing import Finished
 from smoothcert.smoothing.protocols import evaluation
+from smoothcert.smoothing.soft import predict_softly
 from smoothcert.store.adversaries import list_adversaries, save_adversaries
 from smoothcert.store.certificates import check_certificates
 from smoothcert.store.store import Store, read_store
@@ -169,8 +169,8 @@ class AttackRun(Run):
         noise = build_noise(self.config.noise, identity.noise.sigma, self.base.data.levels)
         model = fix_normals(self.base.model, generator(self.device, identity.seed, "answer", keys[0]))
         with repeatable(), evaluation(self.base.model):
-            yield from soft_answers(model, images, keys, noise, identity.noise.format, self.most_samples,
-                                    self.base.data.num_classes, seed=identity.seed, device=self.device)
+            yield from predict_softly(model, images, keys, noise, identity.noise.format, self.most_samples,
+                                      self.base.data.num_classes, seed=identity.seed, device=self.device)
 
     def _unit(self, position: int) -> tuple[int, int]:
         """Return (part of the list of images, number of the setting) that a record belongs to."""
@@ -194,9 +194,9 @@ class AttackRun(Run):
         random = generator(self.device, self.base.identity.seed, "attack", members[0], *asdict(setting).values())
         noise = self._noise(setting.m, members).to(self.device) if setting.m else None
         with repeatable():
-            return attacked(self.config.build_attack(float(eps.max()), setting.steps),
-                            fix_normals(self.base.model, random), images, classes, noise, generator=random, eps=eps,
-                            targeted=self.config.target is not None)
+            return attack_images(self.config.build_attack(float(eps.max()), setting.steps),
+                                 fix_normals(self.base.model, random), images, classes, noise, generator=random,
+                                 eps=eps, targeted=self.config.target is not None)
 
     def _noise(self, m: int, members: Sequence[int]) -> Tensor:
         """Return (B, m, C, H, W): positions 0 to m - 1 of each image's stream `attack`, times sigma."""

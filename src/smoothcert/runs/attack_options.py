@@ -1,13 +1,14 @@
 """Options of `attack`."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from smoothcert.config.base import Part
 from smoothcert.config.fields import Counts, Options, Sizes, Stored, Whole, Wholes
 from smoothcert.config.sampling import SamplingConfig
-from smoothcert.errors import ConfigError, InputError
+from smoothcert.errors import InputError
 
 if TYPE_CHECKING:  # each method imports what it needs: torch and SciPy would slow --help down
     from smoothcert.attacks import Attack
@@ -59,21 +60,23 @@ class AttackConfig(SamplingConfig):
         """Return the attack that the options name, at one size and number of steps."""
         from smoothcert.attacks import build_attack
 
+        if given := [name for name in ("eps", "steps") if name in self.attack_option]:
+            raise InputError(f"attack-option {' and '.join(given)}: give --{' and --'.join(given)}")
         return build_attack(self.attack, eps=eps, steps=steps, **self.attack_option)
 
-    def plan(self, noise: "Noise") -> "Plan":
+    def plan(self, noise: "Noise | None" = None) -> "Plan":
         """Return the plan by which attacked images are predicted; it is the same under every noise."""
         from smoothcert.stats import predict_plan
 
         return predict_plan(self.alpha, self.n)
 
-    @model_validator(mode="after")
-    def _one_design(self) -> Self:
-        if problems := [*self._contradictions(), *self._attack_problems()]:
-            raise ValueError("; ".join(problems))
-        return self
+    def _parts(self) -> Iterator[Part]:
+        yield from super()._parts()
+        yield {"attack", "attack_option"}, lambda: self.build_attack(1.0, 1)
+        yield {"n", "alpha"}, self.plan
 
     def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
         if (self.eps is None) == (self.eps_from is None):
             yield "give either eps, bounds for all images, or eps-from, the store whose radii are the bounds"
         if self.times is not None and self.eps_from is None:
@@ -94,18 +97,5 @@ class AttackConfig(SamplingConfig):
             yield "answers by softmax follow the network as it is, in float32: leave engine and precision out"
         if 0 in self.m and self.attack == "stein":
             yield "m = 0 follows the base classifier's gradient, and stein has none but that of noisy copies"
-
         if self.attack == "deepfool" and (self.m != (0,) or self.target is not None):
             yield "deepfool attacks the base classifier at the image itself, away from its class: give m 0, no target"
-
-    def _attack_problems(self) -> Iterator[str]:
-        """Yield what the attack itself says of its options."""
-        if given := [name for name in ("eps", "steps") if name in self.attack_option]:
-            yield f"attack-option {' and '.join(given)}: give --{' and --'.join(given)}"
-            return
-        try:
-            self.build_attack(1.0, 1)
-        except ConfigError as error:
-            yield from error.problems
-        except InputError as error:
-            yield str(error)

@@ -12,15 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import Any
 
+from smoothcert.config.sampling import BLOCK
 from smoothcert.errors import SmoothcertError
 from smoothcert.runs.crew import Delivered, Event, Failed, HasRoom, Load, Lost, Worker, by_crew
 from smoothcert.runs.ray_connection import join_cluster
 from smoothcert.runs.run import Done, Run, Task, open_again
 from smoothcert.store.identity import Identity
 from smoothcert.version import __version__
-
-BLOCK = 16
-"""Records that a cluster hands out together, or more where one task has more."""
 
 _COLOURS = r"\x1b\[\d*m"
 _AHEAD = 2  # blocks that a worker has at a time, so that it never waits for the driver

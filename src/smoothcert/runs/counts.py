@@ -2,12 +2,10 @@
 
 from dataclasses import replace
 
-import numpy as np
-
-from smoothcert.distributional.closed import errors_of
 from smoothcert.errors import InputError, StoreError
 from smoothcert.io.paths import place
 from smoothcert.runs.distributional_options import DistributionalConfig
+from smoothcert.store.recertify import errors_in
 from smoothcert.store.records import VALUES, Record
 from smoothcert.store.store import Store, read_store, write_store
 
@@ -39,27 +37,3 @@ def read_counted(config: DistributionalConfig) -> Store:
                 [replace(Record.from_row(row), values=dict.fromkeys(VALUES["distributional"]))
                  for row in store.records.to_pylist()])
     return read_store(config.out)
-
-
-def errors_in(store: Store) -> tuple[np.ndarray, np.ndarray]:
-    """Return (errors, n), (m,) each: the votes of each image's estimate that are not for its label, and all of them.
-
-    An image that the pilot of a sequential run settled has none, and counts as one error of one.
-
-    Raises:
-        StoreError: no certify store (nor the counts of one), no records, no votes, or a run that stopped when its radii
-            were decided: its last counts are no plain sample.
-    """
-    distributional = store.identity.distributional_or_none
-    if store.kind != "certify" and (distributional is None or distributional.loss != "0-1"):
-        raise StoreError(f"{store.folder} is a {store.kind} store: the certificate of the 0-1 loss needs the "
-                         f"counts of a certify store")
-    if not len(store.column("index")):
-        raise StoreError(f"{store.folder} has no records yet: let its run finish some images")
-    if store.identity.procedure.design == "radii":
-        raise StoreError(f"{store.folder} stopped sampling when its radii were decided, and this certificate needs an "
-                         f"n that was fixed beforehand: take a run with --n or with --curve-loss")
-    errors, n = errors_of(store.counts("estimate"), store.column("label"))
-    if not n.any():
-        raise StoreError(f"{store.folder} holds no votes, only answers: this needs the counts of a run")
-    return np.where(n, errors, 1), np.maximum(n, 1)

@@ -16,11 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcert.distributional.bounds import ends_of
-from smoothcert.distributional.curves import equivalent_moves
-from smoothcert.distributional.inner import Search, judged
-from smoothcert.distributional.losses import PointLoss, clipped_cross_entropy, cross_entropy
-from smoothcert.distributional.sampling import sample_losses
+from smoothcert.distributional.curves import move_equivalently
+from smoothcert.distributional.losses import PointLoss, clipped_cross_entropy, cross_entropy, sample_losses
+from smoothcert.distributional.search import Search, find_ends, judge
 from smoothcert.draws import generator
 from smoothcert.errors import ModelError
 from smoothcert.progress import Progress, silent
@@ -59,7 +57,7 @@ def prepare_distributional(config: DistributionalConfig) -> "DistributionalRun":
     loss = cross_entropy if config.loss == "cross-entropy" else clipped_cross_entropy(
         config.clip or math.log(inputs.data.num_classes))
     settings = list_settings(config.gammas, config.gamma or () if config.eps_equivalent else ())
-    search = Search(**config.search_option)
+    search = config.build_search()
     told = {name: value for name, value in asdict(search).items() if name != "rows"} if config.gammas else None
     identity = Identity.parse({
         "kind": "distributional", **inputs.identity,
@@ -131,8 +129,8 @@ class DistributionalRun(Run):
         model, noise = fix_normals(self.inputs.classifier.model, random), self.inputs.noise
         outside = setting.form == "outside"
         if self.loss.ceiling is None or not outside:
-            found = judged(model, self.loss, image, image, label, 1.0, noise.sigma if outside else None, self.search,
-                           random)
+            found = judge(model, self.loss, image, image, label, 1.0, noise.sigma if outside else None, self.search,
+                          random)
             return {"loss": float(found.loss[0]), "cost": 0.0}
         found = sample_losses(model, self.loss, image, label, noise, self.config.n, seed=self.inputs.seed, keys=[index])
         mean = float(found.mean[0])
@@ -144,8 +142,8 @@ class DistributionalRun(Run):
         """Return where the ascent from an image (1, C, H, W) ended."""
         model, noise = fix_normals(self.inputs.classifier.model, random), self.inputs.noise
         standing = find_standing(setting, self.identity.distributional, noise.sigma)
-        found = ends_of(model, self.loss, image, label, setting.gamma or 0.0, noise if setting.form == "outside"
-                        else None, standing, self.search, self.inputs.seed, random)
+        found = find_ends(model, self.loss, image, label, setting.gamma or 0.0, noise if setting.form == "outside"
+                          else None, standing, self.search, self.inputs.seed, random)
         values = {name: float(getattr(found, name)[0]) for name in ("loss", "cost", "slope")}
         if found.moments is None or found.steep is None:
             return values
@@ -158,8 +156,8 @@ class DistributionalRun(Run):
         """Return how far NAL's ascent takes an image (1, C, H, W) in 15 steps, and the loss there."""
         model = fix_normals(self.inputs.classifier.model, random)
         sigma, gamma = self.inputs.noise.sigma, setting.gamma or 0.0
-        moved = equivalent_moves(model, image, label, gamma, sigma, random)
-        found = judged(model, self.loss, image, moved, label, gamma, sigma, self.search, random)
+        moved = move_equivalently(model, image, label, gamma, sigma, random)
+        found = judge(model, self.loss, image, moved, label, gamma, sigma, self.search, random)
         return {"loss": float(found.loss[0]), "cost": float(found.cost[0])}
 
     def _batch(self, image: np.ndarray) -> Tensor:

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from smoothcert.checks import built
-from smoothcert.config.base import MachineConfig
+from smoothcert.config.base import MachineConfig, Part
 from smoothcert.config.fields import Costs, Options, Probability, Samples, Sigma, Sizes, Stored
 from smoothcert.config.sampling import RunConfig
-from smoothcert.errors import ConfigError, InputError
 from smoothcert.io.paths import place
+
+if TYPE_CHECKING:  # the method imports it: torch would slow --help down
+    from smoothcert.distributional.search import Search
 
 SEARCH = ("steps", "draws", "tolerance", "check")
 """Options of the search, fields of `smoothcert.distributional.Search`."""
@@ -52,24 +54,29 @@ class DistributionalConfig(RunConfig):
         """All prices, ascending."""
         return tuple(sorted({*(self.gamma or ()), *(self.gamma_adv or ())}))
 
-    @model_validator(mode="after")
-    def _one_question(self) -> Self:
-        kinds = (self._of_store_problems,) if self.of_store else (self._of_model_problems, self._search_problems)
-        if problems := [problem for kind in kinds for problem in kind()]:
-            raise ValueError("; ".join(problems))
-        return self
+    def build_search(self) -> "Search":
+        """Return the search that the options name."""
+        from smoothcert.distributional.search import Search
 
-    def _of_store_problems(self) -> Iterator[str]:
-        if foreign := sorted(self.model_fields_set - _OF_A_STORE):
-            yield (f"{self.model} is a store, of which only rho and alpha can be asked: leave "
-                   f"{', '.join(name.replace('_', '-') for name in foreign)} out, or give the model")
+        return built("search-option", Search, SEARCH, self.search_option)
 
-    def _of_model_problems(self) -> Iterator[str]:
+    def _parts(self) -> Iterator[Part]:
+        yield from super()._parts()
+        if self.search_option and not self.of_store:
+            yield {"search_option"}, self.build_search
+
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
+        if self.of_store:
+            if foreign := sorted(self.model_fields_set - _OF_A_STORE):
+                yield (f"{self.model} is a store, of which only rho and alpha can be asked: leave "
+                       f"{', '.join(name.replace('_', '-') for name in foreign)} out, or give the model")
+            return
         if self.model.endswith((".npz", ".tsv")):
-            yield (f"{self.model} is no store and no model, but a count file or a log: take the store that it came "
-                   f"from, or, in Python, smoothcert.distributional.certificate_from_counts")
+            yield (f"{self.model} is neither a store nor a model, but a count file or a log: take the store that it "
+                   f"came from, or, in Python, smoothcert.distributional.certificate_from_counts")
         elif self.out is None:
-            yield (f"give out, the store directory: {self.model} is no store, so it is taken as a model, and a run "
+            yield (f"give out, the store directory: {self.model} is not a store, so it is taken as a model, and a run "
                    f"over a model's images leaves a store")
         if self.loss == "cross-entropy":
             if given := [name for name in ("n", "alpha") if name in self.model_fields_set]:
@@ -80,19 +87,7 @@ class DistributionalConfig(RunConfig):
                 yield "without gamma only the certificate is computed, and cross-entropy has none: give gamma"
             if self.clip is not None:
                 yield "clip is the ceiling of the clipped loss: leave it out, or give loss clipped"
-
-    def _search_problems(self) -> Iterator[str]:
-        """Yield what the search itself says of its options. It is imported only here, since it needs torch."""
         if self.eps_equivalent and not self.gamma:
             yield "eps-equivalent says which eps a gamma stands for: give gamma"
-        if not self.search_option:
-            return
-        if not self.gammas:
+        if self.search_option and not self.gammas:
             yield "search-option is for the search at gamma or gamma-adv: give one of them"
-        search = import_module("smoothcert.distributional.inner").Search
-        try:
-            built("search-option", search, SEARCH, self.search_option)
-        except ConfigError as error:
-            yield from error.problems
-        except InputError as error:
-            yield str(error)

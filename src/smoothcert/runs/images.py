@@ -53,10 +53,10 @@ class AttackedSource:
                 found[place] = self._images[self._rows[index]]
         return found
 
-    def stored(self, index: int) -> bytes:
-        """The float32 pixels of an attacked image; of the others as they are stored."""
+    def read_raw(self, index: int) -> bytes:
+        """Return the float32 pixels of an attacked image, and other images as they are stored."""
         row = self._rows.get(index)
-        return self._clean.stored(index) if row is None else self._images[row].astype("<f4").tobytes()
+        return self._clean.read_raw(index) if row is None else self._images[row].astype("<f4").tobytes()
 
 
 def with_settings_of(config: AnyRun, store: Store) -> AnyRun:

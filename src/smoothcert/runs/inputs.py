@@ -13,8 +13,8 @@ from smoothcert.classifiers.card import ModelCard
 from smoothcert.classifiers.classifier import Classifier, model_card, open_classifier
 from smoothcert.classifiers.denoisers import denoiser_sigma
 from smoothcert.config.sampling import RunConfig
-from smoothcert.data import ImageData, select_indices, spaced
-from smoothcert.data.load import indices_as_names, open_data
+from smoothcert.data import ImageData, select_indices, take_evenly
+from smoothcert.data.load import names_from_indices, open_data
 from smoothcert.errors import InputError
 from smoothcert.machine import pick_device
 from smoothcert.noise import Noise, build_noise, fresh_seed
@@ -112,7 +112,7 @@ def _choose(indices: np.ndarray, max_images: int | None, stored: Identity | None
     """Return at most `max_images` of the indices, evenly spaced; but the first ones where a store holds just those, as
     an older smoothcert chose, so that the same command goes on with it."""
     first = indices[:max_images]
-    return first if stored is not None and are_first(first, stored.images) else spaced(indices, max_images)
+    return first if stored is not None and are_first(first, stored.images) else take_evenly(indices, max_images)
 
 
 def _open_data(config: RunConfig, card: ModelCard | None) -> ImageData:
@@ -131,5 +131,5 @@ def _match_classes(config: RunConfig, classifier: Classifier, data: ImageData) -
     if config.num_classes not in (None, count):
         raise InputError(f"num_classes is {config.num_classes}, but {config.model} has {count} classes: leave it out")
     if names is None and config.numeric_classes:
-        names = indices_as_names(data, count)
+        names = names_from_indices(data, count)
     return data.with_classes(names, count)

@@ -1,10 +1,12 @@
 """Options of `certify` and `predict`."""
 
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from smoothcert.config.base import Part
 from smoothcert.config.fields import Count, Looks, Method, Options, Probability, Radii, Real, Samples, Stored
 from smoothcert.config.sampling import ATTACKED, SamplingConfig
 
@@ -30,24 +32,21 @@ class CertifyConfig(SamplingConfig):
     margin: Annotated[Real, Field(ge=0, lt=0.5)] | None = Field(
         None, description="tau: give the radius within which the class keeps probability 1/2 + tau")
 
-    def plan(self, noise: "Noise") -> "Plan":
-        """Return the plan that the options ask for under a noise."""
+    def plan(self, noise: "Noise | None" = None) -> "Plan":
+        """Return the plan that the options ask for; without a noise, to be looked at and not to be run.
+
+        Raises InputError for options that name no design, or several, or values that the design does not take.
+        """
         from smoothcert.stats import certify_plan
 
         radii = self.radii if self.n_max is not None else None  # else they only say what to print
-        return certify_plan(partial(noise.radius, margin=self.margin), n0=self.n0, n=self.n, radii=radii,
-                            curve_loss=self.curve_loss, n_max=self.n_max, alpha=self.alpha, method=self.method,
-                            margin=self.margin)
+        radius = {} if noise is None else {"radius_of": partial(noise.radius, margin=self.margin)}
+        return certify_plan(**radius, n0=self.n0, n=self.n, radii=radii, curve_loss=self.curve_loss, n_max=self.n_max,
+                            alpha=self.alpha, method=self.method, margin=self.margin)
 
-    @model_validator(mode="after")
-    def _one_design(self) -> Self:
-        if self.n is not None and self.n_max is not None:
-            raise ValueError("n fixes the number of samples and n-max bounds a sequential run: give one of them")
-        if self.n_max is None and self.curve_loss is not None:
-            raise ValueError("curve-loss sizes n for each image up to n-max: give n-max, such as 100000, and no n")
-        if self.n_max is not None and (self.radii is None) == (self.curve_loss is None):
-            raise ValueError("n-max needs either radii (decide these) or curve-loss (a full curve): give one of them")
-        return self
+    def _parts(self) -> Iterator[Part]:
+        yield from super()._parts()
+        yield {"n0", "n", "n_max", "curve_loss", "radii", "method", "margin", "alpha"}, self.plan
 
 
 class PredictConfig(SamplingConfig):
@@ -63,18 +62,22 @@ class PredictConfig(SamplingConfig):
     setting: Options = Field(default_factory=dict, description="with adversaries: which of its attacks, KEY=VALUE "
                                                                "(repeatable): eps or times, m, steps")
 
-    def plan(self, noise: "Noise") -> "Plan":
-        """Return the plan that the options ask for; it is the same under every noise."""
+    def plan(self, noise: "Noise | None" = None) -> "Plan":
+        """Return the plan that the options ask for; it is the same under every noise.
+
+        Raises InputError for options that name no design, or several, or values that the design does not take.
+        """
         from smoothcert.stats import predict_plan
 
         return predict_plan(self.alpha, self.n, self.n_max)
 
-    @model_validator(mode="after")
-    def _one_design(self) -> Self:
-        if self.n is not None and self.n_max is not None:
-            raise ValueError("n fixes the number of samples and n-max bounds a sequential run: give one of them")
+    def _parts(self) -> Iterator[Part]:
+        yield from super()._parts()
+        yield {"n", "n_max", "alpha"}, self.plan
+
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
         if self.setting and self.adversaries is None:
-            raise ValueError("setting says which attack of a store: give adversaries, that store")
+            yield "setting says which attack of a store: give adversaries, that store"
         if unknown := sorted(set(self.setting) - set(ATTACKED)):
-            raise ValueError(f"setting takes {', '.join(ATTACKED)}; got {', '.join(unknown)}")
-        return self
+            yield f"setting takes {', '.join(ATTACKED)}; got {', '.join(unknown)}"

@@ -12,8 +12,7 @@ from smoothcert.classifiers.classifier import open_classifier
 from smoothcert.classifiers.denoisers import fronted
 from smoothcert.config.sampling import RunConfig
 from smoothcert.data import ImageData
-from smoothcert.data.load import open_data
-from smoothcert.data.named import DATA_DIR_VARIABLE, HUB_SETS
+from smoothcert.data.load import DATA_DIR_VARIABLE, HUB_SETS, open_data
 from smoothcert.denoise import DenoisedClassifier, generator_normals
 from smoothcert.errors import InputError
 from smoothcert.runs.images import in_classes_of

@@ -1,21 +1,23 @@
 """SmoothedClassifier: the thin face that users hold."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from smoothcert.checks import check_count, check_positive, check_seed
 from smoothcert.errors import InputError, ModelError
-from smoothcert.noise import build_noise, fresh_seed, image_key, sample
-from smoothcert.smoothing.adapters import adapted, choose
+from smoothcert.noise import NoiseCentre, build_noise, fresh_seed, image_key
+from smoothcert.smoothing.adapters import adapted
 from smoothcert.smoothing.content import attributes_hash, attributes_of, state_parts
 from smoothcert.smoothing.contract import few_answers, try_rows
 from smoothcert.smoothing.engines import reduced
+from smoothcert.smoothing.images import check_bounds, check_images, read_otherwise
 from smoothcert.smoothing.isolation import isolated
 from smoothcert.smoothing.packing import Finished, run_plan
 from smoothcert.smoothing.protocols import (
@@ -30,7 +32,25 @@ from smoothcert.smoothing.protocols import (
 )
 from smoothcert.smoothing.rows import Segment, Subject, walk_normals
 from smoothcert.smoothing.sampling import OpenVoter, Sampling, behind, open_voter
-from smoothcert.stats import Certificate, ClassCounts, Plan, Prediction, certify_plan, predict_plan
+from smoothcert.stats import (
+    AtRadii,
+    Certificate,
+    CertifyPlan,
+    ClassCounts,
+    Curve,
+    FixedN,
+    FixedPredict,
+    Plan,
+    Prediction,
+    PredictPlan,
+    Sequential,
+    certify_plan,
+    predict_plan,
+)
+from smoothcert.stats.certify_plans import with_noise
+
+ImageList = Sequence[Tensor] | Sequence[np.ndarray]
+"""Images (C, H, W) of one shape. Their type says that they are several; that of a tensor or array does not."""
 
 _FIXED = ("sigma", "num_classes", "seed", "bounds", "noise", "device", "output")
 
@@ -71,7 +91,7 @@ class SmoothedClassifier:
     ):
         self.num_classes = check_count("num_classes", num_classes, least=2)
         self.sigma = check_positive("sigma", sigma)
-        self.bounds = _check_bounds(bounds)
+        self.bounds = check_bounds(bounds)
         reach = max(map(abs, self.bounds)) if self.bounds else 1.0
         self.noise = build_noise(noise, self.sigma, check_count("levels", levels), reach)
         self.seed = fresh_seed() if seed is None else check_seed(seed)
@@ -89,61 +109,113 @@ class SmoothedClassifier:
                              f"SmoothedClassifier({name}=...)")
         super().__setattr__(name, value)
 
+    @overload
     def predict(
-        self, x: Any, n: int | None = None, alpha: float = 0.001, *, n_max: int | None = None,
+        self, x: ImageList, plan: PredictPlan | int | None = None, alpha: float | None = None, *,
+        n: int | None = None, n_max: int | None = None, index: int | Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(
+        self, x: Tensor | npt.ArrayLike, plan: PredictPlan | int | None = None, alpha: float | None = None, *,
+        n: int | None = None, n_max: int | None = None, index: int | Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> Prediction | list[Prediction]: ...
+
+    def predict(
+        self, x: Tensor | npt.ArrayLike | ImageList, plan: PredictPlan | int | None = None,
+        alpha: float | None = None, *, n: int | None = None, n_max: int | None = None,
         index: int | Sequence[int] | None = None, batch_size: int | None = None,
-    ) -> Any:
+    ) -> Prediction | list[Prediction]:
         """PREDICT (Cohen et al. 2019): the smoothed class of each image, or None where it abstains.
 
         Args:
             x: one image (C, H, W) or several (N, C, H, W), floats in `bounds`.
-            n: samples an image; 1,000 unless `n_max` is given.
-            alpha: probability of returning another class than g's.
-            n_max: instead of n, stop as soon as the answer is sure, after at most so many samples
-                (see `smoothcert.stats.SequentialPredict`).
+            plan: `smoothcert.stats.FixedPredict` or `Sequential`. Instead of it, its parts may be given: `n` (here or
+                by name) and `alpha` make `FixedPredict`, `n_max` and `alpha` make `Sequential`.
             index: the images' indices in their data set, which key the noise; None keys it by the images' bytes.
             batch_size: samples per forward pass; never changes results.
         Returns:
             A Prediction for one image, a list of them for several.
+        Raises:
+            InputError: parts that make no plan, or a plan and parts. ModelError: a model that fails.
+
+        >>> linear = lambda x: torch.stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], dim=1)
+        >>> g = SmoothedClassifier(linear, sigma=0.5, num_classes=2, seed=0)
+        >>> g.predict(torch.ones(1, 4, 4), Sequential(n_max=10_000)).prediction
+        0
         """
-        plan = predict_plan(alpha, n, n_max)
-        results = [
-            Prediction(_class_or_none(done.prediction), done.values["p_value"], ClassCounts(done.history[-1].counts),
-                       alpha)
-            for done in self._run(plan, x, index, batch_size)
-        ]
-        return results[0] if _is_single(x) else results
+        parts = {"n": n, "alpha": alpha, "n_max": n_max}
+        if isinstance(plan, FixedPredict | Sequential):
+            _check_alone(plan, parts)
+            chosen = plan
+        else:
+            chosen = predict_plan(alpha, _either("n", plan, n, "predict takes FixedPredict or Sequential"), n_max)
+        finished, single = self._run(chosen, x, index, batch_size)
+        results = [Prediction(_class_or_none(done.prediction), done.values["p_value"],
+                              ClassCounts(done.history[-1].counts), chosen.alpha) for done in finished]
+        return results[0] if single else results
+
+    @overload
+    def certify(
+        self, x: ImageList, plan: CertifyPlan | int | None = None, n: int | None = None,
+        alpha: float | None = None, method: str | None = None, margin: float | None = None, *, n0: int | None = None,
+        radii: Sequence[float] | None = None, curve_loss: float | None = None, n_max: int | None = None,
+        index: int | Sequence[int] | None = None, batch_size: int | None = None,
+    ) -> list[Certificate]: ...
+
+    @overload
+    def certify(
+        self, x: Tensor | npt.ArrayLike, plan: CertifyPlan | int | None = None, n: int | None = None,
+        alpha: float | None = None, method: str | None = None, margin: float | None = None, *, n0: int | None = None,
+        radii: Sequence[float] | None = None, curve_loss: float | None = None, n_max: int | None = None,
+        index: int | Sequence[int] | None = None, batch_size: int | None = None,
+    ) -> Certificate | list[Certificate]: ...
 
     def certify(
-        self, x: Any, n0: int | None = None, n: int | None = None, alpha: float = 0.001, method: str = "two-sided",
-        margin: float | None = None, *, radii: Sequence[float] | None = None, curve_loss: float | None = None,
-        n_max: int | None = None, index: int | Sequence[int] | None = None, batch_size: int | None = None,
-    ) -> Any:
-        """CERTIFY: the class chosen from n0 samples, and the l2 radius proved from fresh ones.
-
-        Three designs, of which one is chosen: a fixed number of samples (`n`, the default, 100,000); `radii` with
-        `n_max`, which decides for each radius of a list whether it is certified and stops when all are decided; or
-        `curve_loss` with `n_max`, which sizes n for each image by a pilot so that at most this share of the radius
-        that n_max samples would give is lost.
+        self, x: Tensor | npt.ArrayLike | ImageList, plan: CertifyPlan | int | None = None, n: int | None = None,
+        alpha: float | None = None, method: str | None = None, margin: float | None = None, *, n0: int | None = None,
+        radii: Sequence[float] | None = None, curve_loss: float | None = None, n_max: int | None = None,
+        index: int | Sequence[int] | None = None, batch_size: int | None = None,
+    ) -> Certificate | list[Certificate]:
+        """CERTIFY: the class chosen from some samples, and the l2 radius proved from fresh ones.
 
         Args:
             x, index, batch_size: as for `predict`.
-            n0: samples that choose the class, then thrown away: 100, or 1,000 as a pilot for `curve_loss`.
-            alpha: failure probability of each certificate.
-            method: "two-sided" (default), "cohen" or "t-certify"; see `smoothcert.stats.certify_counts`.
-            margin: tau, to ask for the radius within which the class keeps probability 1/2 + tau.
+            plan: a design of `smoothcert.stats`: `FixedN`, a fixed number of samples; `AtRadii`, which decides for each
+                radius of a list whether it is certified, and stops when all are decided; or `Curve`, which sizes n for
+                each image by a pilot so that at most a share of the radius that n_max samples would give is lost.
+                Instead of it, its parts may be given: `n0` (here or by name), `n`, `alpha`, `method` and `margin` make
+                `FixedN`; with `n_max` in place of `n`, `radii` makes `AtRadii` and `curve_loss` makes `Curve`.
         Returns:
             A Certificate for one image, a list of them for several.
-        """
-        plan = certify_plan(partial(self.noise.radius, margin=margin), n0=n0, n=n, radii=radii, curve_loss=curve_loss,
-                            n_max=n_max, alpha=alpha, method=method, margin=margin)
-        results = [self._certificate(done, alpha, method, margin) for done in self._run(plan, x, index, batch_size)]
-        return results[0] if _is_single(x) else results
+        Raises:
+            InputError: parts that make no plan, or a plan and parts. ModelError: a model that fails.
 
-    def _certificate(self, done: Finished, alpha: float, method: str, margin: float | None) -> Certificate:
-        selection, *looks = (ClassCounts(look.counts) for look in done.history)
-        return Certificate(_class_or_none(done.prediction), done.values["radius"], selection, tuple(looks), self.sigma,
-                           alpha, method, margin, done.off_grid)
+        >>> linear = lambda x: torch.stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], dim=1)
+        >>> g = SmoothedClassifier(linear, sigma=0.5, num_classes=2, seed=0)
+        >>> g.certify(torch.ones(1, 4, 4), FixedN(n=1000)) == g.certify(torch.ones(1, 4, 4), n=1000)
+        True
+        >>> [c.prediction for c in g.certify(torch.ones(2, 1, 4, 4), AtRadii(radii=[0.25], n_max=1000))]
+        [0, 0]
+        """
+        parts = {"n0": n0, "n": n, "alpha": alpha, "method": method, "margin": margin, "radii": radii,
+                 "curve_loss": curve_loss, "n_max": n_max}
+        if isinstance(plan, FixedN | AtRadii | Curve):
+            _check_alone(plan, parts)
+            chosen = with_noise(plan, self.noise.radius)
+        else:
+            n0 = _either("n0", plan, n0, "certify takes FixedN, AtRadii or Curve")
+            chosen = certify_plan(partial(self.noise.radius, margin=margin), n0=n0, n=n, radii=radii,
+                                  curve_loss=curve_loss, n_max=n_max, alpha=alpha, method=method, margin=margin)
+        finished, single = self._run(chosen, x, index, batch_size)
+        results = []
+        for done in finished:
+            selection, *looks = (ClassCounts(look.counts) for look in done.history)
+            results.append(Certificate(_class_or_none(done.prediction), done.values["radius"], selection, tuple(looks),
+                                       self.sigma, chosen.alpha, chosen.method, chosen.margin, done.off_grid))
+        return results[0] if single else results
 
     def soft(self, x: Tensor, m: int = 64, *, index: int | Sequence[int] | None = None) -> Tensor:
         """G(x) = the mean over m noisy copies of softmax(logits): differentiable in x and the model's parameters.
@@ -160,7 +232,7 @@ class SmoothedClassifier:
         with isolated(self.device):
             images, keys, single = self._images(x, index)
             x = torch.as_tensor(x).to(self.device, torch.float32)
-            x = x.unsqueeze(0) if x.ndim == 3 else x
+            x = x.unsqueeze(0) if single else x
             shifts = np.stack([self._shifts(image, key, m) for image, key in zip(images, keys, strict=True)])
             noisy = (x.unsqueeze(1) + torch.from_numpy(shifts).to(self.device)).flatten(0, 1)
             logits = behind(self.denoiser, self.sigma, self._adapt(images, single))(noisy, *self._walk(images, keys, m))
@@ -171,26 +243,28 @@ class SmoothedClassifier:
         """The normals of stage "attack", where something random asks for them."""
         if not (is_random(self.denoiser) or is_random(self.model)):
             return []
-        segments = [Segment(Subject(key, image), "attack", 0, m) for image, key in zip(images, keys, strict=True)]
+        segments = [Segment(Subject(key, NoiseCentre(image.ravel())), "attack", 0, m)
+                    for image, key in zip(images, keys, strict=True)]
         return [lambda t, like: walk_normals(self.seed, segments, t, images.shape[1:]).to(like)]
 
     def _shifts(self, image: np.ndarray, key: int, m: int) -> np.ndarray:
         """y - x for m noisy copies: adding it to x keeps the gradient that rounding to a grid would stop."""
         noisy = np.empty((m, image.size), dtype=np.float32)
         centre = self.noise.centre(image)
-        sample(self.noise, centre, self.noise.stream(self.seed, key, "attack", centre), noisy)
+        self.noise.fill(noisy, centre, self.noise.stream(self.seed, key, "attack", centre))
         return noisy.reshape(m, *image.shape) - image
 
     def _run(
-        self, plan: Plan, x: Any, index: int | Sequence[int] | None, batch_size: int | None
-    ) -> list[Finished]:
+        self, plan: Plan, x: object, index: int | Sequence[int] | None, batch_size: int | None
+    ) -> tuple[list[Finished], bool]:
+        """The images in their order, taken through the plan, and whether x was a single one."""
         images, keys, single = self._images(x, index)
         check_ready(self.model)
         with isolated(self.device), evaluation(self.model):
             model = self._adapt(images, single)
             voter = self._voter(model, images.shape[1:], batch_size, plan.most() * len(images)).voter
             done = run_plan(plan, voter, zip(range(len(images)), images, keys, strict=True), self.num_classes)
-            return sorted(done, key=lambda finished: finished.tag)
+            return sorted(done, key=lambda finished: finished.tag), single
 
     def _adapt(self, images: np.ndarray, single: bool) -> Any:
         """The model as one that gives logits (N, K) of any number of such images, kept as long as it is the same."""
@@ -199,7 +273,7 @@ class SmoothedClassifier:
             try:
                 fitting = adapted(self.model, images.shape[1:], self.num_classes, self.output, self.device)
             except ModelError as error:
-                reading = _other_reading(self.model, images[0], self.device) if single else None
+                reading = read_otherwise(self.model, images[0], self.device) if single else None
                 if reading is None:
                     raise
                 raise ModelError(f"{error}; {reading}") from error
@@ -242,66 +316,22 @@ class SmoothedClassifier:
         return images, [check_count("index", key, least=0) for key in keys], single
 
 
-def check_images(x: Any, bounds: tuple[float, float] | None) -> np.ndarray:
-    """Return images as float32 (C, H, W) or (N, C, H, W) on the host, or raise InputError for anything else."""
-    try:
-        if isinstance(x, Tensor):
-            x = (x.detach().float() if x.is_floating_point() else x.detach()).cpu().numpy()
-        array = np.asarray(x)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"images cannot be read as an array ({error})") from None
-    if array.ndim not in (3, 4):
-        raise InputError(f"images must have shape (C, H, W) or (N, C, H, W), got shape {array.shape}")
-    if array.size == 0:
-        raise InputError(f"there are no pixels in images of shape {array.shape}")
-    if array.dtype.kind != "f":
-        hint = ": divide 8-bit images by 255" if array.dtype.kind in "iu" else ""
-        raise InputError(f"images must be floating point in {bounds or 'units of sigma'}, got dtype {array.dtype}"
-                         f"{hint}")
-    with np.errstate(over="ignore"):
-        array = np.ascontiguousarray(array, dtype=np.float32)
-    if not np.isfinite(array).all():
-        raise InputError("images must be finite, got NaN or infinite pixels")
-    if bounds and (array.min() < bounds[0] or array.max() > bounds[1]):
-        raise InputError(f"pixels must lie in [{bounds[0]}, {bounds[1]}], got values from {array.min()!s} to "
-                         f"{array.max()!s}: {_advice(float(array.min()), float(array.max()), bounds)}")
-    return array
+def _check_alone(plan: CertifyPlan | PredictPlan, parts: Mapping[str, object]) -> None:
+    """Raise InputError where parts of a plan are given beside a plan."""
+    if beside := [name for name, value in parts.items() if value is not None]:
+        raise InputError(f"{type(plan).__name__} holds the whole procedure: give {', '.join(beside)} to it, or leave "
+                         f"the plan out")
 
 
-def _advice(low: float, high: float, bounds: tuple[float, float]) -> str:
-    if max(bounds[0] - low, high - bounds[1]) < 1e-5 * (bounds[1] - bounds[0]):
-        return "clip what rounding has put outside"
-    if bounds == (0, 1) and low >= 0 and 2 < high <= 255:
-        return "divide 8-bit values by 255"
-    return "undo any normalisation (it belongs inside the model), or pass other bounds"
-
-
-def _check_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
-    if bounds is None:
-        return None
-    try:
-        low, high = map(float, bounds)
-    except (TypeError, ValueError):
-        raise InputError(f"bounds must be two numbers (low, high), or None, got {bounds!r}") from None
-    if not low < high:
-        raise InputError(f"bounds must be (low, high) with low < high, or None, got {bounds!r}")
-    return low, high
-
-
-def _other_reading(model: Any, image: np.ndarray, device: torch.device) -> str | None:
-    """What an array of three dimensions may be beside the one image that the model does not take."""
-    read = f"x of shape {image.shape} was read as one image (C, H, W)"
-    ways = "series (N, C, T) are given as x[:, :, None, :], to lambda x: model(x.squeeze(2)); grey images as x[:, None]"
-    try:
-        with torch.no_grad():
-            choose(model(torch.from_numpy(image).to(device)), len(image), None, None)
-    except (Exception, SystemExit):  # the model takes it no better as a batch
-        return f"{read}: several have shape (N, C, H, W); {ways}" if len(image) > 4 else None
-    return f"{read}, but the model takes it as a batch of {len(image)}: {ways}" if len(image) > 1 else None
-
-
-def _is_single(x: Any) -> bool:
-    return np.ndim(x) == 3
+def _either(name: str, positional: Any, named: int | None, expected: str) -> int | None:
+    """Return the number of samples that stands in the place of a plan, or the one given by name."""
+    if positional is None:
+        return named
+    if hasattr(positional, "judge") or isinstance(positional, str):
+        raise InputError(f"{expected}, got {positional!r}")
+    if named is not None:
+        raise InputError(f"{name} is given twice, as {positional!r} and as {named!r}")
+    return positional
 
 
 def _content(model: Any) -> str:

@@ -121,7 +121,8 @@ def _finished(plan: Plan, done: list[_Job]) -> Iterator[Finished]:
     answers = plan.judge([job.history for job in done])
     for row, job in enumerate(done):
         values = {name: float(column[row]) for name, column in answers.values.items()}
-        yield Finished(job.tag, job.subject.off_grid, job.history, int(answers.prediction[row]), values, job.seconds)
+        yield Finished(job.tag, job.subject.centre.off_grid, job.history, int(answers.prediction[row]), values,
+                       job.seconds)
 
 
 def look_n(look: Look) -> int:

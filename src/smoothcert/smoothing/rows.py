@@ -6,24 +6,25 @@ so any row can be drawn again later: close calls are, at the end of a round.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcert.noise import Centre, Noise, PhiloxStream, Stream, open_stream, row_key, walk_position
+from smoothcert.noise import Noise, NoiseCentre, PhiloxStream, Stream, open_stream, row_key, walk_position
 from smoothcert.smoothing.spaces import Space
+
+S = TypeVar("S", bound=Stream)
 
 
 @dataclass(eq=False)
 class Subject:
-    """An image on its way: its noise key, what the noise makes of it, and the streams that are open on it."""
+    """An image on its way: its noise key, the centre that the noise makes of it, and its open streams by stage."""
 
     key: int
-    values: np.ndarray
-    fraction: np.ndarray | None = None
-    off_grid: bool = False
+    centre: NoiseCentre
     streams: dict[str, Any] = field(default_factory=dict)
 
 
@@ -36,116 +37,115 @@ class Segment:
     start: int
     n: int
 
+    def single(self, offset: int) -> "Segment":
+        """Return one sample of the segment, on streams of its own, so that the open ones stay where they are."""
+        return Segment(Subject(self.subject.key, self.subject.centre), self.stage, self.start + offset, 1)
 
-class Rows(Protocol):
-    """Draws noisy copies as a network takes them."""
-
-    format: str
-
-    def subject(self, image: np.ndarray, key: int) -> Subject:
-        """An image (C, H, W) made ready."""
-        ...
-
-    def draw(self, segments: Sequence[Segment]) -> Tensor:
-        """(N, ...) float32 on the device: the rows of all segments, in order; valid until the next call."""
-        ...
-
-    def walk(self, segments: Sequence[Segment], step: int) -> Tensor:
-        """(N, C, H, W) float32 on the device: a random base classifier's normals for `step` of its walk from each row.
-
-        A function of (run seed, image, stage, position, step), in the format `philox-v1`. For pixels only.
-        """
-        ...
+    def stream(self, open_at: Callable[[int, str, NoiseCentre, int], S]) -> S:
+        """Return the image's stream of this stage at `start`: the one that is open, or `open_at(key, stage, centre,
+        start)`, which stays open."""
+        streams = self.subject.streams
+        found = streams.get(self.stage)
+        if found is None or found.position != self.start:
+            found = streams[self.stage] = open_at(self.subject.key, self.stage, self.subject.centre, self.start)
+        return found
 
 
-class Placement:
-    """Where samples live: pixels under any noise, or a smaller space of a network under plain Gaussian noise."""
+class SpaceNoise:
+    """Plain Gaussian noise in a smaller space of a network, with the methods of a `Noise` that rows are drawn by."""
 
-    def __init__(self, noise: Noise, space: Space | None, shape: tuple[int, ...]):
-        self._noise, self._space = noise, space
-        self.shape = shape if space is None else space.shape
-        self.dimension = int(np.prod(shape)) if space is None else space.dimension
-        self.in_place = space is None
+    def __init__(self, space: Space, sigma: float):
+        self._space, self._sigma = space, sigma
+        self._normals = np.empty((0, space.dimension), dtype=np.float32)
 
-    def subject(self, image: np.ndarray, key: int) -> Subject:
-        if self._space is not None:
-            return Subject(key, np.ravel(self._space.centre(image)).astype(np.float32))
-        centre = self._noise.centre(image)
-        return Subject(key, centre.values, centre.fraction, centre.off_grid)
+    def centre(self, image: np.ndarray) -> NoiseCentre:
+        """Return what the network makes of an image up to the space."""
+        return NoiseCentre(np.ravel(self._space.centre(image)).astype(np.float32))
 
-    def stream(self, seed: int, subject: Subject, stage: str, start: int, stream_format: str) -> Stream:
-        """What `place` takes for a subject."""
-        if self._space is not None:
-            return open_stream(stream_format, seed, subject.key, stage, self.dimension, start)
-        centre = Centre(subject.values, subject.fraction, subject.off_grid)
-        return self._noise.stream(seed, subject.key, stage, centre, start, stream_format)
+    def stream(self, seed: int, image: int, stage: str, centre: NoiseCentre, start: int, format: str) -> Stream:
+        """Return the standard normals of (seed, image, stage), as many a sample as the space has dimensions."""
+        return open_stream(format, seed, image, stage, self._space.dimension, start)
 
-    def place(self, normals: Any, values: Any, fraction: Any) -> Any:
-        """A stream's draws (m, dimension) around centres: noisy rows (m, prod(shape)); pixels in place."""
-        if self._space is not None:
-            return self._space.place(normals, values, self._noise.sigma)
-        self._noise.place(normals, values, fraction)
-        return normals
+    def fill(self, out: np.ndarray, centre: NoiseCentre, stream: Stream) -> None:
+        """Write the next len(out) samples of the space into `out`, float32 (m, prod(shape))."""
+        if len(self._normals) < len(out):
+            self._normals = np.empty((len(out), self._space.dimension), dtype=np.float32)
+        normals = self._normals[: len(out)]
+        stream.fill(normals)
+        out[:] = self._space.place(normals, centre.values, self._sigma)
+
+    def place(self, normals: Any, values: Any, fraction: Any = None) -> Any:
+        """Return the samples of the space that standard normals (m, dimension) make around centres."""
+        return self._space.place(normals, values, self._sigma)
 
 
 class HostRows:
-    """Rows drawn by NumPy into one buffer that every batch reuses, then moved to the device (no copy on a CPU)."""
+    """Rows drawn by NumPy into one buffer that every batch reuses, then moved to the device (no copy on a CPU).
 
-    def __init__(self, placement: Placement, seed: int, stream_format: str, device: torch.device):
-        self.format = stream_format
-        self._placement, self._seed, self._device = placement, seed, device
-        self._normals = self._rows = np.empty((0, 0), dtype=np.float32)
+    Args:
+        noise: of pixels, or of a smaller space.
+        shape: of one row.
+        stream_format: named format of the noise's streams.
+    """
 
-    def subject(self, image: np.ndarray, key: int) -> Subject:
-        return self._placement.subject(image, key)
+    def __init__(
+        self, noise: Noise | SpaceNoise, shape: tuple[int, ...], seed: int, stream_format: str, device: torch.device
+    ):
+        self.noise, self.format = noise, stream_format
+        self._shape, self._seed, self._device = shape, seed, device
+        self._open = partial(noise.stream, seed, format=stream_format)
+        self._rows = np.empty((0, int(np.prod(shape))), dtype=np.float32)
 
     def draw(self, segments: Sequence[Segment]) -> Tensor:
+        """Return the rows of all segments in order, (N, *shape) float32 on the device; valid until the next call."""
         total, end = sum(segment.n for segment in segments), 0
-        self._make_room(total)
+        if len(self._rows) < total:
+            self._rows = np.empty((total, self._rows.shape[1]), dtype=np.float32)
         for segment in segments:
-            part = slice(end, end := end + segment.n)
-            normals = self._normals[part]
-            stream_at(segment, self._opened).fill(normals)
-            placed = self._placement.place(normals, segment.subject.values, segment.subject.fraction)
-            if not self._placement.in_place:
-                self._rows[part] = placed
-        return torch.from_numpy(self._rows[:total]).view(-1, *self._placement.shape).to(self._device)
+            rows = self._rows[end : (end := end + segment.n)]
+            self.noise.fill(rows, segment.subject.centre, segment.stream(self._open))
+        return torch.from_numpy(self._rows[:total]).view(-1, *self._shape).to(self._device)
 
     def walk(self, segments: Sequence[Segment], step: int) -> Tensor:
-        return walk_normals(self._seed, segments, step, self._placement.shape).to(self._device)
+        """Return a random base classifier's normals for `step` of its walk from each row; for pixels only.
 
-    def _opened(self, subject: Subject, stage: str, start: int) -> Stream:
-        return self._placement.stream(self._seed, subject, stage, start, self.format)
-
-    def _make_room(self, rows: int) -> None:
-        if len(self._rows) < rows:
-            self._normals = self._rows = np.empty((rows, self._placement.dimension), dtype=np.float32)
-            if not self._placement.in_place:
-                self._rows = np.empty((rows, int(np.prod(self._placement.shape))), dtype=np.float32)
+        They are a function of (run seed, image, stage, position, step), in the format `philox-v1`.
+        """
+        return walk_normals(self._seed, segments, step, self._shape).to(self._device)
 
 
 class DeviceRows:
-    """Rows drawn on the GPU by the `philox-v1` kernel, each from its own key and position."""
+    """Rows drawn on the GPU by the `philox-v1` kernel, each from its own key and position; see `HostRows`.
 
-    format = "philox-v1"
+    Args:
+        dimension: standard normals a row takes: prod(shape) for pixels.
+    """
 
-    def __init__(self, placement: Placement, seed: int, device: torch.device):
-        self._placement, self._seed, self._device = placement, seed, device
+    format = PhiloxStream.format
 
-    def subject(self, image: np.ndarray, key: int) -> Subject:
-        return self._placement.subject(image, key)
+    def __init__(
+        self, noise: Noise | SpaceNoise, shape: tuple[int, ...], dimension: int, seed: int, device: torch.device
+    ):
+        self.noise = noise
+        self._shape, self._dimension, self._seed, self._device = shape, dimension, seed, device
 
     def draw(self, segments: Sequence[Segment]) -> Tensor:
-        owner = self._moved(np.repeat(np.arange(len(segments)), [segment.n for segment in segments]))
+        """Return the rows of all segments in order, (N, *shape) float32 on the device."""
+        owner = self._move(np.repeat(np.arange(len(segments)), [segment.n for segment in segments]))
         normals = self._normals(segments, owner, [s.stage for s in segments], [s.start for s in segments])
-        values = self._moved(np.stack([s.subject.values for s in segments]))[owner]
-        rows = self._placement.place(normals, values, self._fractions(segments, owner))
-        return rows.view(-1, *self._placement.shape)
+        centres = [segment.subject.centre for segment in segments]
+        values, fractions = self._move(np.stack([centre.values for centre in centres]))[owner], None
+        if any(centre.fraction is not None for centre in centres):
+            none = np.zeros_like(centres[0].values)
+            fractions = self._move(np.stack([none if centre.fraction is None else centre.fraction
+                                             for centre in centres]))[owner]
+        return self.noise.place(normals, values, fractions).view(-1, *self._shape)
 
     def walk(self, segments: Sequence[Segment], step: int) -> Tensor:
-        owner = self._moved(np.repeat(np.arange(len(segments)), [segment.n for segment in segments]))
+        """Return what `HostRows.walk` does."""
+        owner = self._move(np.repeat(np.arange(len(segments)), [segment.n for segment in segments]))
         starts = [walk_position(s.stage, step, s.start) for s in segments]
-        return self._normals(segments, owner, ["walk"] * len(segments), starts).view(-1, *self._placement.shape)
+        return self._normals(segments, owner, ["walk"] * len(segments), starts).view(-1, *self._shape)
 
     def _normals(
         self, segments: Sequence[Segment], owner: Tensor, stages: Sequence[str], starts: Sequence[int]
@@ -155,41 +155,23 @@ class DeviceRows:
 
         keys = np.stack([row_key(self._seed, s.subject.key, stage) for s, stage in zip(segments, stages, strict=True)])
         positions = np.concatenate([np.arange(start, start + s.n) for s, start in zip(segments, starts, strict=True)])
-        normals = torch.empty((len(positions), self._placement.dimension), device=self._device)
-        fill_normals(normals, self._moved(keys.astype(np.int64))[owner], self._moved(positions))
+        normals = torch.empty((len(positions), self._dimension), device=self._device)
+        fill_normals(normals, self._move(keys.astype(np.int64))[owner], self._move(positions))
         return normals
 
-    def _fractions(self, segments: Sequence[Segment], owner: Tensor) -> Tensor | None:
-        if all(s.subject.fraction is None for s in segments):
-            return None
-        none = np.zeros_like(segments[0].subject.values)
-        return self._moved(np.stack([none if s.subject.fraction is None else s.subject.fraction
-                                     for s in segments]))[owner]
-
-    def _moved(self, array: np.ndarray) -> Tensor:
+    def _move(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self._device, non_blocking=True)
 
 
+Rows = HostRows | DeviceRows
+"""Draws noisy copies as a network takes them."""
+
+
 def walk_normals(seed: int, segments: Sequence[Segment], step: int, shape: tuple[int, ...]) -> Tensor:
-    """What `Rows.walk` gives, on the host."""
+    """Return the normals of `HostRows.walk`, (N, *shape) on the host."""
     total, dimension, end = sum(segment.n for segment in segments), int(np.prod(shape)), 0
     normals = np.empty((total, dimension), dtype=np.float32)
     for s in segments:
-        part = slice(end, end := end + s.n)
-        PhiloxStream(seed, s.subject.key, "walk", dimension, walk_position(s.stage, step, s.start)).fill(normals[part])
+        rows = normals[end : (end := end + s.n)]
+        PhiloxStream(seed, s.subject.key, "walk", dimension, walk_position(s.stage, step, s.start)).fill(rows)
     return torch.from_numpy(normals).view(-1, *shape)
-
-
-S = TypeVar("S", bound=Stream)
-
-
-def stream_at(segment: Segment, opened: Callable[[Subject, str, int], S]) -> S:
-    """The open stream of a segment's image and stage, at the segment's start; one is kept open a stage.
-
-    `opened` makes one from (subject, stage, start).
-    """
-    streams = segment.subject.streams
-    stream = streams.get(segment.stage)
-    if stream is None or stream.position != segment.start:
-        stream = streams[segment.stage] = opened(segment.subject, segment.stage, segment.start)
-    return stream

@@ -24,7 +24,7 @@ from smoothcert.smoothing.protocols import (
     input_dtype,
     is_random,
 )
-from smoothcert.smoothing.rows import DeviceRows, HostRows, Placement, Rows
+from smoothcert.smoothing.rows import DeviceRows, HostRows, Rows, SpaceNoise
 from smoothcert.smoothing.spaces import Space, find_space
 from smoothcert.smoothing.voters import BinaryVoter, LogitVoter, NetworkVoter, Voter
 
@@ -125,12 +125,12 @@ def _network_voter(
     denoiser: Denoiser | None, how: Sampling, space: Space | None, conduct: Conduct,
 ) -> OpenVoter:
     device, dtype = how.device or device_of(model), input_dtype(model)
-    placement = Placement(noise, space, shape)
+    row = shape if space is None else space.shape
     network = model if space is None else space.head
     dense = _dense_weights(network) + _dense_weights(denoiser)
-    size = default_batch(placement.shape, device, dense) if how.batch_size is None else how.batch_size
+    size = default_batch(row, device, dense) if how.batch_size is None else how.batch_size
     batch = check_count("batch_size", size)
-    engine = open_engine(_engine(how), network, shape=placement.shape, batch=batch, device=device,
+    engine = open_engine(_engine(how), network, shape=row, batch=batch, device=device,
                          precision=how.precision, samples=how.samples, only_plain=_only_plain(conduct, dtype))
     plain = reduced(network, how.precision)
     referee = how.precision == "float32" and dtype not in COARSE and not (conduct.alone or conduct.exact)
@@ -138,7 +138,7 @@ def _network_voter(
     run, judge = (behind(denoiser, noise.sigma, one) for one in (engine.run, plain))
     if conduct.alone:
         run = behind_fit(run, Fit(batch=ONE_ROW))
-    voter = NetworkVoter(_rows(placement, noise, seed, device, how), run, judge,
+    voter = NetworkVoter(_rows(noise, space, row, seed, device, how), run, judge,
                          num_classes, engine.batch or batch, device, referee, random)
     return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch, random,
                      dtype)
@@ -169,15 +169,18 @@ def _engine(how: Sampling) -> str:
     return "plain" if how.engine == "auto" and (how.samples or 0) < _WORTH_CHECKING else how.engine
 
 
-def _rows(placement: Placement, noise: Noise, seed: int, device: torch.device, how: Sampling) -> Rows:
+def _rows(
+    noise: Noise, space: Space | None, shape: tuple[int, ...], seed: int, device: torch.device, how: Sampling
+) -> Rows:
     on_gpu, wanted = device.type == "cuda", how.noise_format
     if wanted == "auto" and on_gpu and PhiloxStream.format in noise.formats:
         wanted = PhiloxStream.format
     elif wanted == "auto":
-        wanted = noise.formats[0] if placement.in_place else SMALL_SPACE_FORMAT
+        wanted = noise.formats[0] if space is None else SMALL_SPACE_FORMAT
+    drawn = noise if space is None else SpaceNoise(space, noise.sigma)
     if wanted == PhiloxStream.format and on_gpu and find_spec("triton"):
-        return DeviceRows(placement, seed, device)
-    return HostRows(placement, seed, wanted, device)
+        return DeviceRows(drawn, shape, int(np.prod(shape)) if space is None else space.dimension, seed, device)
+    return HostRows(drawn, shape, seed, wanted, device)
 
 
 def behind(denoiser: Any, sigma: float, run: Any) -> Any:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcert.noise import BINOMIAL_FORMAT, BoxMullerStream, Noise, binomial, box_muller
+from smoothcert.noise import BINOMIAL_FORMAT, BoxMullerStream, Noise, NoiseCentre, binomial, box_muller
 from smoothcert.smoothing.protocols import Normals, check_finite, check_logits
-from smoothcert.smoothing.rows import Rows, Segment, Subject, stream_at
+from smoothcert.smoothing.rows import Rows, Segment, Subject
 from smoothcert.smoothing.spaces import Space
 
 CLOSE_CALL = 1e-4
@@ -39,11 +39,11 @@ class Voter(Protocol):
     format: str
 
     def subject(self, image: np.ndarray, key: int) -> Subject:
-        """An image (C, H, W), float32, made ready."""
+        """Return an image (C, H, W), float32, made ready for its samples."""
         ...
 
     def count(self, segments: Sequence[Segment]) -> np.ndarray:
-        """(len(segments), K) int64 votes; equal however samples are cut into segments and segments into calls."""
+        """Return votes, int64 (len(segments), K): equal however samples are cut into segments and these into calls."""
         ...
 
 
@@ -72,10 +72,11 @@ class NetworkVoter:
         self.format = rows.format
 
     def subject(self, image: np.ndarray, key: int) -> Subject:
-        return self._rows.subject(image, key)
+        return Subject(key, self._rows.noise.centre(image))
 
     def count(self, segments: Sequence[Segment]) -> np.ndarray:
-        total = sum(segment.n for segment in segments)
+        lengths = np.array([segment.n for segment in segments])
+        total = int(lengths.sum())
         votes = torch.empty(total, dtype=torch.int64, device=self._device)
         close = torch.zeros(total, dtype=torch.bool, device=self._device)
         ordered = torch.ones((), dtype=torch.bool, device=self._device)
@@ -88,8 +89,20 @@ class NetworkVoter:
                 ordered &= ~logits.isnan().any()
                 if self._referee:
                     close[part] = is_close(logits)
-            counts = self._tally(segments, votes, close)
-            return self._settled(counts, segments, close, ordered)
+            owner = torch.from_numpy(np.repeat(np.arange(len(segments)), lengths)).to(self._device, non_blocking=True)
+            counts = torch.zeros(len(segments) * self._num_classes, dtype=torch.int64, device=self._device)
+            counts.index_add_(0, owner * self._num_classes + votes, (~close).to(torch.int64))
+            # The one wait for the device: counts without the close calls, which rows are close, whether any is NaN.
+            packed = torch.cat([counts, close.to(torch.int64), ordered.to(torch.int64).view(1)]).cpu().numpy()
+            table, flags = packed[: len(counts)].reshape(len(segments), -1), packed[len(counts) : -1]
+            check_finite(bool(packed[-1]))
+            again, ends = np.flatnonzero(flags), np.cumsum(lengths)
+            owners = np.searchsorted(ends, again, side="right")
+            offsets = again - (ends - lengths)[owners]
+            singles = [segments[k].single(offset) for k, offset in zip(owners, offsets.tolist(), strict=True)]
+            for k, vote in zip(owners, self._judge(singles), strict=True):
+                table[k, vote] += 1
+        return table
 
     def _logits(self, run: Callable[..., Any], segments: Sequence[Segment], size: int) -> Tensor:
         """(size, K) of the samples of all segments, the first one again for those that are missing."""
@@ -99,26 +112,7 @@ class NetworkVoter:
             normals.append(lambda t, like: _filled(self._rows.walk(segments, t), size).to(like.dtype))
         return check_logits(run(rows, *normals), size, self._num_classes)
 
-    def _tally(self, segments: Sequence[Segment], votes: Tensor, close: Tensor) -> Tensor:
-        """(S, K) counts on the device, without close calls."""
-        lengths = torch.tensor([segment.n for segment in segments])
-        owner = torch.repeat_interleave(torch.arange(len(segments)), lengths).to(self._device, non_blocking=True)
-        counts = torch.zeros(len(segments) * self._num_classes, dtype=torch.int64, device=self._device)
-        return counts.index_add_(0, owner * self._num_classes + votes, (~close).to(torch.int64))
-
-    def _settled(self, counts: Tensor, segments: Sequence[Segment], close: Tensor, ordered: Tensor) -> np.ndarray:
-        """Counts on the host, close calls included: the one wait for the device."""
-        packed = torch.cat([counts, close.to(torch.int64), ordered.to(torch.int64).view(1)]).cpu().numpy()
-        table, flags = packed[: len(counts)].reshape(len(segments), -1), packed[len(counts) : -1]
-        check_finite(bool(packed[-1]))
-        ends = np.cumsum([segment.n for segment in segments])
-        again = [(int(np.searchsorted(ends, row, side="right")), row) for row in np.flatnonzero(flags).tolist()]
-        singles = [_single(segments[k], row - int(ends[k]) + segments[k].n) for k, row in again]
-        for (k, _), vote in zip(again, self._judged(singles), strict=True):
-            table[k, vote] += 1
-        return table
-
-    def _judged(self, singles: list[Segment]) -> list[int]:
+    def _judge(self, singles: list[Segment]) -> list[int]:
         """Votes of the plain model on single samples: alone on a CPU, in batches of one fixed size on a GPU."""
         size = _REFEREE_ROWS if self._device.type == "cuda" else 1
         votes: list[int] = []
@@ -140,7 +134,8 @@ class LogitVoter:
     format = BoxMullerStream.format
 
     def __init__(self, space: Space, sigma: float, seed: int):
-        self._space, self._seed, self._dimension = space, seed, space.dimension
+        self._space = space
+        self._open = lambda key, stage, centre, start: BoxMullerStream(seed, key, stage, space.dimension, start)
         half = -(-space.dimension // 2)
         factor = np.zeros((space.shape[0], 2 * half))
         factor[:, : space.dimension] = sigma * space.factor
@@ -149,22 +144,22 @@ class LogitVoter:
         self._spread = 8 * float(np.abs(factor).sum(axis=1).max())  # no |normal| of the format reaches 8
 
     def subject(self, image: np.ndarray, key: int) -> Subject:
-        return Subject(key, np.asarray(self._space.centre(image), dtype=np.float64))
+        return Subject(key, NoiseCentre(np.asarray(self._space.centre(image), dtype=np.float64)))
 
     def count(self, segments: Sequence[Segment]) -> np.ndarray:
         table = np.zeros((len(segments), len(self._cosines)), dtype=np.int64)
         ends, done = np.cumsum([segment.n for segment in segments]), 0
         for part in batches(segments, _CACHED_SAMPLES):
             starts = done + np.cumsum([0, *(segment.n for segment in part)])
-            np.add.at(table, np.searchsorted(ends, starts[:-1], side="right"), self._counted(part))
+            np.add.at(table, np.searchsorted(ends, starts[:-1], side="right"), self._count_cached(part))
             done = starts[-1]
         return table
 
-    def _counted(self, segments: Sequence[Segment]) -> np.ndarray:
+    def _count_cached(self, segments: Sequence[Segment]) -> np.ndarray:
         lengths = np.array([segment.n for segment in segments])
         ends = np.cumsum(lengths)
         cosines, sines = box_muller(self._words(segments, int(ends[-1])))
-        centres = np.stack([segment.subject.values for segment in segments], axis=1)
+        centres = np.stack([segment.subject.centre.values for segment in segments], axis=1)
         logits = self._cosines32 @ cosines
         logits += self._sines32 @ sines
         for start, end, centre in zip(ends - lengths, ends, centres.T.astype(np.float32)[:, :, None], strict=True):
@@ -183,16 +178,15 @@ class LogitVoter:
         return table
 
     def _words(self, segments: Sequence[Segment], total: int) -> np.ndarray:
-        """The words of all segments, (words a sample, total): samples side by side, as the products take them."""
+        """The words of all segments, (words a sample, total): samples side by side, as the products take them.
+
+        A function of its own, so that the cache is free of words before the products are computed.
+        """
         words = np.empty((self._cosines.shape[1], total), dtype=np.uint64)
         end = 0
         for segment in segments:
-            part = slice(end, end := end + segment.n)
-            words[:, part] = stream_at(segment, self._opened).words(segment.n).T
+            words[:, end : (end := end + segment.n)] = segment.stream(self._open).words(segment.n).T
         return words
-
-    def _opened(self, subject: Subject, stage: str, start: int) -> BoxMullerStream:
-        return BoxMullerStream(self._seed, subject.key, stage, self._dimension, start)
 
 
 class BinaryVoter:
@@ -205,10 +199,11 @@ class BinaryVoter:
         self._space, self._noise, self._seed = space, noise, seed
 
     def subject(self, image: np.ndarray, key: int) -> Subject:
-        return Subject(key, np.array(self._space.probabilities(image, self._noise.sigma)))
+        return Subject(key, NoiseCentre(np.array(self._space.probabilities(image, self._noise.sigma))))
 
     def count(self, segments: Sequence[Segment]) -> np.ndarray:
-        firsts = [binomial(self._seed, s.subject.key, s.stage, s.start, s.n, *s.subject.values) for s in segments]
+        firsts = [binomial(self._seed, s.subject.key, s.stage, s.start, s.n, *s.subject.centre.values)
+                  for s in segments]
         return np.array([[first, s.n - first] for first, s in zip(firsts, segments, strict=True)], dtype=np.int64)
 
 
@@ -242,10 +237,3 @@ def is_close(logits: Tensor) -> Tensor:
 def _filled(rows: Tensor, size: int) -> Tensor:
     """(size, ...) rows, the first one again for those that are missing."""
     return rows if len(rows) == size else torch.cat([rows, rows[:1].expand(size - len(rows), *rows.shape[1:])])
-
-
-def _single(segment: Segment, offset: int) -> Segment:
-    """One sample of a segment, on streams of its own, so that the open ones stay where they are."""
-    subject = segment.subject
-    return Segment(Subject(subject.key, subject.values, subject.fraction, subject.off_grid), segment.stage,
-                   segment.start + offset, 1)

@@ -1,8 +1,8 @@
 """Certification statistics: counts in, proofs out. Pure functions of integers; nothing here imports torch."""
 
 from smoothcert.stats.binomial import clopper_pearson
+from smoothcert.stats.certify_plans import AtRadii, CertifyPlan, Curve, FixedN, default_pilot
 from smoothcert.stats.counts import ClassCounts
-from smoothcert.stats.curve import default_pilot
 from smoothcert.stats.histories import Answers, Draw, History, Look, Plan
 from smoothcert.stats.intervals import (
     CertifiedAccuracy,
@@ -10,17 +10,8 @@ from smoothcert.stats.intervals import (
     certified_accuracy,
     paired_interval,
 )
-from smoothcert.stats.plans import (
-    CurveCertify,
-    FixedCertify,
-    FixedPredict,
-    RadiiCertify,
-    SequentialPredict,
-    certify_plan,
-    plan_from,
-    predict_plan,
-    reread,
-)
+from smoothcert.stats.plans import certify_plan, plan_from, predict_plan, reread
+from smoothcert.stats.predict_plans import FixedPredict, PredictPlan, Sequential
 from smoothcert.stats.procedures import (
     ABSTAIN,
     METHODS,
@@ -37,32 +28,43 @@ from smoothcert.stats.radius import (
     ProbabilityBounds,
     cohen_radius,
     gaussian_radius,
+    is_same,
     lecuyer_radius,
     li_radius,
     linf_radius,
     max_radius,
 )
-from smoothcert.stats.rounding import is_same
+
+FixedCertify = FixedN  # the plans by the names that they had before
+RadiiCertify = AtRadii
+CurveCertify = Curve
+SequentialPredict = Sequential
 
 __all__ = [
     "ABSTAIN",
     "METHODS",
     "Answers",
+    "AtRadii",
     "Certificate",
     "CertifiedAccuracy",
     "CertifiedCounts",
+    "CertifyPlan",
     "ClassCounts",
+    "Curve",
     "CurveCertify",
     "Draw",
     "FixedCertify",
+    "FixedN",
     "FixedPredict",
     "History",
     "Look",
     "Plan",
+    "PredictPlan",
     "PredictedCounts",
     "Prediction",
     "ProbabilityBounds",
     "RadiiCertify",
+    "Sequential",
     "SequentialPredict",
     "average_certified_radius",
     "certified_accuracy",

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from smoothcert.checks import check_probability
 from smoothcert.errors import InputError
 from smoothcert.stats import binomial
-from smoothcert.stats.tails import tail
 
 _FIRST = 0.9
 """Share of rho that the interval of which run wins a disputed image gets; the rest bounds how many are disputed."""
@@ -105,7 +104,7 @@ def truly_robust(claimed: npt.ArrayLike, m: int, alpha: float, rho: float) -> np
     low, high = np.full_like(claimed, -1), claimed.copy()  # at T = C the probability is 1 > rho
     while np.any(high - low > 1):
         middle = (low + high) // 2
-        enough = tail(claimed - middle, m - middle, alpha) * (1 + binomial.SAFETY) > rho
+        enough = binomial.tail(claimed - middle, m - middle, alpha) * (1 + binomial.SAFETY) > rho
         step = high - low > 1
         low, high = np.where(step & ~enough, middle, low), np.where(step & enough, middle, high)
     return high
@@ -129,7 +128,7 @@ def false_claims(m: int, alpha: float, rho: float) -> int:
     low, high = -1, m
     while high - low > 1:
         middle = (low + high) // 2
-        if tail(middle + 1, m, alpha) * (1 + binomial.SAFETY) <= rho:
+        if binomial.tail(middle + 1, m, alpha) * (1 + binomial.SAFETY) <= rho:
             high = middle
         else:
             low = middle

@@ -20,16 +20,20 @@ LAST_SHARE = 0.7
 
 @dataclass(frozen=True)
 class FixedPredict:
-    """PREDICT from n samples: `predict_counts`.
+    """PREDICT from a fixed number of samples: `predict_counts`.
 
-    `n` may be several numbers: nested looks of one sample, the 100 first of the 1,000 first. All are always drawn, and
-    the answer is that of the last one. `judge` on histories cut shorter answers at an earlier one; each is then a test
-    of level alpha by itself, and no two of them together are.
+    Attributes:
+        n: samples an image. Several numbers are nested looks of one sample, the 100 first of the 1,000 first: all are
+            always drawn, and the answer is that of the last one. `judge` on histories cut shorter answers at an
+            earlier one; each is then a test of level alpha by itself, and no two of them together are.
+        alpha: probability of returning another class than the smoothed classifier's.
+    Raises:
+        InputError: values outside these.
     """
 
     kind = "predict"
-    n: int | Sequence[int]
-    alpha: float
+    n: int | Sequence[int] = 1000
+    alpha: float = 0.001
 
     def __post_init__(self) -> None:
         several = tuple(check_count("n", n) for n in (self.n if isinstance(self.n, Sequence) else [self.n]))
@@ -60,11 +64,11 @@ class FixedPredict:
 
     @cached_property
     def _draws(self) -> tuple[Draw | None, ...]:
-        return draws_of(self.looks)
+        return draw_up_to(self.looks)
 
 
 @dataclass(frozen=True)
-class SequentialPredict:
+class Sequential:
     """PREDICT at looks that grow by half, from 16 samples to n_max; the first look that rejects a tie answers.
 
     The last look has .7 alpha, the others share the rest equally; at each, the top two counts are tested at its part
@@ -73,11 +77,17 @@ class SequentialPredict:
 
     The p-value is the least over the looks taken of p_k alpha / alpha_k, at most 1: the smallest alpha at which they
     answer. So the same looks may be judged at another alpha, and an image is answered where the p-value is <= alpha.
+
+    Attributes:
+        n_max: the most samples an image may take.
+        alpha: probability of returning another class than the smoothed classifier's.
+    Raises:
+        InputError: values outside these.
     """
 
     kind = "predict"
     n_max: int
-    alpha: float
+    alpha: float = 0.001
 
     def __post_init__(self) -> None:
         check_count("n_max", self.n_max)
@@ -113,7 +123,7 @@ class SequentialPredict:
 
     @cached_property
     def _draws(self) -> tuple[Draw | None, ...]:
-        return draws_of(self.looks)
+        return draw_up_to(self.looks)
 
     def _tests(self, histories: Sequence[History]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(owner, p_k alpha / alpha_k rounded up, top class) of every look, (T,)."""
@@ -125,10 +135,14 @@ class SequentialPredict:
         return owner, p_value, counts.argmax(axis=1)
 
 
-def draws_of(looks: Sequence[int]) -> tuple[Draw | None, ...]:
-    """What to draw before each look at a sample that grows to `looks`; then None.
+PredictPlan = FixedPredict | Sequential
+"""The designs that `SmoothedClassifier.predict` takes."""
 
-    >>> [draw and draw.n for draw in draws_of([100, 1000])]
+
+def draw_up_to(looks: Sequence[int]) -> tuple[Draw | None, ...]:
+    """Return the draw before each look at a sample that grows to `looks`; then None.
+
+    >>> [draw and draw.n for draw in draw_up_to([100, 1000])]
     [100, 900, None]
     """
     return (*(Draw("predict", n - before) for before, n in pairwise((0, *looks))), None)

@@ -15,10 +15,9 @@ from scipy import special
 
 from smoothcert.checks import check_known, check_probability
 from smoothcert.errors import InputError
-from smoothcert.stats.binomial import SAFETY, lower_limit, upper_limit
+from smoothcert.stats.binomial import SAFETY, lower_limit, tail, upper_limit
 from smoothcert.stats.counts import ClassCounts, check_counts
 from smoothcert.stats.radius import ProbabilityBounds, gaussian_radius, z_lower, z_upper
-from smoothcert.stats.tails import tail
 
 ABSTAIN = -1
 """Abstention in integer arrays and files; in objects it is None."""

@@ -107,11 +107,11 @@ class RunningBounds:
     def __post_init__(self) -> None:
         check_sequential(self.method)
 
-    def proved(self, seen: Seen) -> ProbabilityBounds:
+    def prove(self, seen: Seen) -> ProbabilityBounds:
         """The bounds from the looks taken, (M,); p_a = 0 and p_b = 1 where there are none."""
         return self._proved(seen, *self._table.lower(*self._requests(seen)))
 
-    def proved_and_hoped(self, seen: Seen) -> tuple[ProbabilityBounds, ProbabilityBounds]:
+    def prove_and_hope(self, seen: Seen) -> tuple[ProbabilityBounds, ProbabilityBounds]:
         """The bounds, and the best that the probabilities can still be believed to be: limits the other way.
 
         Hoped for: the least over the looks of CP_up(N_A) and, where two-sided, the largest of CP_lo(largest rival).

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from smoothcert.data import spaced_places
+from smoothcert.data import even_places
 from smoothcert.errors import StoreError
 from smoothcert.io.files import listed
 from smoothcert.io.limits import CLASSES
@@ -113,7 +113,7 @@ class ImageList(IdentityPart):
         Raises IndexError for a place that a list of indices does not have.
         """
         if self.of is not None:
-            return self.start + self.every * spaced_places(places, self.count, self.of)
+            return self.start + self.every * even_places(places, self.count, self.of)
         if "every" in self.model_fields_set:
             return self.start + self.every * places
         return np.asarray(self.indices, dtype=np.int64)[places] if isinstance(self.indices, list) else None
@@ -290,7 +290,7 @@ def describe_images(indices: np.ndarray) -> dict[str, Any]:
         return {"count": count, "indices": indices.tolist()}
     every = int(np.gcd.reduce(np.diff(indices)))
     of = (int(indices[-1]) - start) // every + 1
-    if of > count and np.array_equal(indices, start + every * spaced_places(np.arange(count), count, of)):
+    if of > count and np.array_equal(indices, start + every * even_places(np.arange(count), count, of)):
         return {"count": count, "start": start, "every": every, "of": of}
     return {"count": count, "indices": _UNLISTED}
 

@@ -17,8 +17,9 @@ from smoothcert.data.augment import augment
 from smoothcert.draws import RowGenerator, generator, seeded
 from smoothcert.errors import ModelError
 from smoothcert.io.files import explained, write_text
-from smoothcert.objectives import Objective, Step, add_noise
+from smoothcert.objectives import Objective, Step
 from smoothcert.progress import Progress
+from smoothcert.smoothing.soft import add_noise
 from smoothcert.training.distributed import Ranks, Share
 from smoothcert.training.options import TrainConfig
 from smoothcert.training.schedule import learning_rate, momentum

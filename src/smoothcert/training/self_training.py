@@ -22,7 +22,7 @@ import torch
 
 from smoothcert.classes import match_classes
 from smoothcert.classifiers.classifier import Classifier, model_card, open_classifier
-from smoothcert.data import ImageData, select_indices, spaced
+from smoothcert.data import ImageData, select_indices, take_evenly
 from smoothcert.data.load import open_data
 from smoothcert.draws import seeded
 from smoothcert.errors import FileError, InputError, ModelError
@@ -133,7 +133,7 @@ def open_unlabelled(
     if not len(indices):
         raise InputError(f"unlabelled: every image of {config.unlabelled} is trained on or held out: leave some over "
                          f"with --max-images, or take another set or split")
-    indices = spaced(indices, config.max_unlabelled)
+    indices = take_evenly(indices, config.max_unlabelled)
     if Path(config.pseudo_labels).suffix in SUFFIXES:
         teacher = _read_labels(Path(config.pseudo_labels), pool, indices, data.num_classes)
         places = np.arange(data.num_classes)

@@ -1,8 +1,9 @@
 """Options of `verify`."""
 
-from typing import Literal, Self
+from collections.abc import Iterator
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from smoothcert.config.base import Config
 from smoothcert.config.fields import ClassNames, Count, Local, Options, Stored
@@ -39,12 +40,10 @@ class VerifyConfig(Config):
     threads: Count | None = Field(None, description="processor threads for torch (default: all)")
     workers: Count = Field(1, description="processes, one thread each (or one GPU each); never changes results")
 
-    @model_validator(mode="after")
-    def _of_resample(self) -> Self:
+    def _contradictions(self) -> Iterator[str]:
         given = sorted(self.model_fields_set - {"store", "resample"})
         if self.resample is None and given:
-            raise ValueError(f"{', '.join(name.replace('_', '-') for name in given)}: only of use with resample, the "
-                             f"number of records to draw again")
+            yield (f"{', '.join(name.replace('_', '-') for name in given)}: only of use with resample, the number of "
+                   f"records to draw again")
         if self.resample is not None and self.model is None:
-            raise ValueError("resample draws records again, which needs the model that they are of: give model")
-        return self
+            yield "resample draws records again, which needs the model that they are of: give model"

@@ -1,10 +1,9 @@
-"""Which .pt2 files can be read without trust: those made only of parts that cannot run code.
+"""The check of .pt2 files that are read without trust: all of their parts must be of kinds that cannot run code.
 
 `torch.export.load` unpickles parts of a file, evaluates its expressions, and writes Python from its names (seen in
-2.13). So an archive is read here first, and every part of it has to be of a kind that is known: raw tensors,
-example inputs that `weights_only` unpickles, and a program whose steps are aten operators, whose names are names and
-whose expressions are arithmetic. What torch then gets is a new archive of just these parts, so that no second reading
-of the first can find anything else.
+2.13). So an archive is read here first, and every part of it has to be of a known kind: raw tensors, example inputs
+that `weights_only` unpickles, and a program whose steps are aten operators, whose names are names and whose expressions
+are arithmetic. torch then gets a new archive of just these parts, so that a second reading cannot find anything else.
 """
 
 import io
@@ -35,78 +34,74 @@ _STRINGS = {
     **dict.fromkeys(("name", "as_name", "parameter_name", "buffer_name", "tensor_constant_name", "fqn",
                      "forward_arg_names"), _NAME),
 }
-"""What the strings of a program must match, by the key that they are under; those under any other key are unknown."""
+"""Patterns that the strings of a program must match, by the key that they are under; no other key may hold strings."""
 
 _DROPPED = {"metadata", "nn_module_stack", "stack_trace"}
-"""Told of a step and not needed to run it."""
+"""Notes about a step that are not needed to run it."""
 
 _SPECS = {"in_spec", "out_spec"}
 _CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
 
 
-class NotHarmless(SmoothcertError):
-    """Says which part of a file is of no kind that is known to be harmless."""
+class UnsafeArchive(SmoothcertError):
+    """A part of a file is not of a kind that is known to be harmless."""
 
 
-def harmless(path: str, content: bytes) -> bytes:
-    """The archive of a .pt2 file made anew from its parts, all known to be harmless.
+def rebuild_archive(path: str, content: bytes) -> bytes:
+    """Return the archive of a .pt2 file made anew from its parts, all of which are known to be harmless.
 
     Raises:
-        NotHarmless: any part that is not. FileError: a part that is corrupt or too large.
+        UnsafeArchive: a part that is not. FileError: a part that is corrupt or too large.
     """
     made = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as given, zipfile.ZipFile(made, "w") as again:
         parts = given.infolist()
         unfolds_to(path, len(content), sum(part.file_size for part in parts))
         if len({part.filename.lower() for part in parts}) != len(parts):
-            raise NotHarmless("it has two parts of one name")
+            raise UnsafeArchive("it has two parts of one name")
         for part in parts:
-            again.writestr(zipfile.ZipInfo(part.filename), _checked(part.filename, given.read(part)))
+            again.writestr(zipfile.ZipInfo(part.filename), _check_part(part.filename, given.read(part)))
     return made.getvalue()
 
 
-def _checked(name: str, content: bytes) -> bytes:
+def _check_part(name: str, content: bytes) -> bytes:
     for pattern, check in _PARTS.items():
         if re.fullmatch(rf"(?!\.+/)[^/\\\x00-\x1f]+/{pattern}", name):
             return check(name, content)
-    raise NotHarmless(f"its part {name!r} is of no known kind")
+    raise UnsafeArchive(f"its part {name!r} is of an unknown kind")
 
 
-def _raw(name: str, content: bytes) -> bytes:
-    return content
-
-
-def _unpickled(name: str, content: bytes) -> bytes:
+def _check_tensors(name: str, content: bytes) -> bytes:
     try:
         torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever keeps torch from it, with what it does then
-        raise NotHarmless(f"its part {name!r} is no plain tensors: {type(error).__name__}") from None
+        raise UnsafeArchive(f"its part {name!r} holds more than tensors: {type(error).__name__}") from None
     return content
 
 
-def _described(name: str, content: bytes) -> bytes:
-    return json.dumps(_harmless(name, "", from_json(content, name))).encode()
+def _check_json(name: str, content: bytes) -> bytes:
+    return json.dumps(_check_value(name, "", from_json(content, name))).encode()
 
 
 _PARTS: dict[str, Callable[[str, bytes], bytes]] = {
-    r"data/(weights/weight|constants/tensor)_\d+": _raw,
-    r"(archive_format|archive_version|byteorder|\.data/version|\.data/serialization_id)": _raw,
-    r"data/sample_inputs/[\w.-]+\.pt": _unpickled,
-    r"data/(weights|constants)/[\w.-]+_config\.json": _described,
-    r"models/[\w.-]+\.json": _described,
+    r"data/(weights/weight|constants/tensor)_\d+": lambda name, content: content,
+    r"(archive_format|archive_version|byteorder|\.data/version|\.data/serialization_id)": lambda name, content: content,
+    r"data/sample_inputs/[\w.-]+\.pt": _check_tensors,
+    r"data/(weights|constants)/[\w.-]+_config\.json": _check_json,
+    r"models/[\w.-]+\.json": _check_json,
 }
 
 
-def _harmless(part: str, key: str, value: Any) -> Any:
-    """The value under `key` of a JSON part, without what is not needed."""
+def _check_value(part: str, key: str, value: Any) -> Any:
+    """Return the value under `key` of a JSON part without the notes in it. Raises UnsafeArchive."""
     if isinstance(value, dict):
         for name in value:
             _match(part, key, name, _SIZE if key == "range_constraints" else _NAME)
         if value.get("use_pickle"):
-            raise NotHarmless(f"its part {part!r} names values that are pickled")
-        return {name: {} if name in _DROPPED else _harmless(part, name, child) for name, child in value.items()}
+            raise UnsafeArchive(f"its part {part!r} names values that are pickled")
+        return {name: {} if name in _DROPPED else _check_value(part, name, child) for name, child in value.items()}
     if isinstance(value, list):
-        return [_harmless(part, key, child) for child in value]
+        return [_check_value(part, key, child) for child in value]
     if isinstance(value, str) and key in _SPECS:
         _check_spec(part, from_json(value, part))
     elif isinstance(value, str):
@@ -116,16 +111,16 @@ def _harmless(part: str, key: str, value: Any) -> Any:
 
 def _match(part: str, key: str, text: str, pattern: str | None) -> None:
     if pattern is None or not re.fullmatch(pattern, text):
-        raise NotHarmless(f"its part {part!r} has {text!r:.80} under {key!r}")
+        raise UnsafeArchive(f"its part {part!r} has {text!r:.80} under {key!r}")
 
 
 def _check_spec(part: str, spec: Any) -> None:
-    """How arguments are packed: version and tree of plain containers."""
+    """Raise UnsafeArchive unless arguments are packed in plain containers: a version and a tree."""
     trees = [spec[1]] if isinstance(spec, list) and len(spec) == 2 and isinstance(spec[1], dict) else [spec]
     while trees:
         tree = trees.pop()
         if not isinstance(tree, dict) or tree.get("type") not in _CONTAINERS or set(tree) - {
                 "type", "context", "children_spec"}:
-            raise NotHarmless(f"its part {part!r} packs arguments in {tree!r:.80}")
+            raise UnsafeArchive(f"its part {part!r} packs arguments in {tree!r:.80}")
         _match(part, "context", str(tree.get("context")), r'null|None|\[("\w+"(, "\w+")*)?\]')
         trees.extend(tree.get("children_spec") or [])

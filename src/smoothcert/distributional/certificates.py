@@ -1,4 +1,6 @@
-"""The certificate that needs no inner optimisation: from confidence limits of l_hat to the worst expected loss.
+"""The closed certificate, from confidence limits of l_hat to the worst expected loss without inner optimisation.
+
+Nothing here needs torch.
 
 For 0 <= l <= M, x -> sigma Phi^-1(l_hat(x) / M) is 1-Lipschitz (Salman et al. 2019, Lemma 2, for l / M). Hence, for all
 laws P within E ||x - x0||^2 <= rho of P0 and every gamma > 0,
@@ -22,7 +24,7 @@ from scipy import optimize, special
 
 from smoothcert.checks import check_positive, check_probability
 from smoothcert.distributional.concavity import concavity_threshold
-from smoothcert.distributional.limits import CLIP_IT, check_gammas, check_rho, round_up
+from smoothcert.distributional.limits import CLIP_IT, check_gammas, check_rho, round_up, upper_mean
 from smoothcert.errors import InputError
 from smoothcert.stats.binomial import check_trials, clopper_pearson
 from smoothcert.stats.counts import check_counts
@@ -34,7 +36,7 @@ _ROOT = math.sqrt(2 * math.pi)
 
 @dataclass(frozen=True)
 class RobustLoss:
-    """What holds of every law within transport cost rho, losses rounded up.
+    """Bounds for every law within transport cost rho, with losses rounded up.
 
     Attributes:
         rho: bound on E ||x - x0||^2, in squared units of the image; `rho ** 0.5` is the eps of a pointwise attack.
@@ -53,7 +55,7 @@ class RobustLoss:
 
 @dataclass(frozen=True, eq=False)
 class ClosedCertificate:
-    """Confidence limits of l_hat on m images, and what follows from them at every rho at once.
+    """Confidence limits of l_hat on m images, and the bounds that follow from them at every rho at once.
 
     All of its values hold together with probability at least 1 - alpha, for images that are independent draws of P0.
 
@@ -75,11 +77,11 @@ class ClosedCertificate:
 
     @property
     def sampling_error(self) -> float:
-        """M sqrt(ln(2/alpha) / (2 m)): from these images to the law they came from."""
+        """The price of passing from these images to the law they came from: M sqrt(ln(2/alpha) / (2 m))."""
         return self.ceiling * math.sqrt(math.log(2 / self.alpha) / (2 * self.images))
 
     def at(self, rho: float) -> RobustLoss:
-        """The bound at a transport cost, gamma chosen to make it least. Raises InputError for rho < 0."""
+        """Return the bound at a transport cost, with the gamma that makes it least. Raises InputError for rho < 0."""
         rho = check_rho(rho)
         if rho == 0:
             return self._bound(rho, math.inf)
@@ -89,11 +91,11 @@ class ClosedCertificate:
         return self._bound(rho, math.exp(float(found.x)))
 
     def value(self, rho: float, gamma: float) -> float:
-        """The bound at a transport cost and a given price of distance, rounded up. Raises InputError."""
+        """Return the bound at a transport cost and a given price of distance, rounded up. Raises InputError."""
         return self._bound(check_rho(rho), check_gammas(gamma)[0]).value
 
     def _bound(self, rho: float, gamma: float) -> RobustLoss:
-        """With an infinite gamma nothing moves, and rho must be 0."""
+        """Return the bound at one gamma. With an infinite gamma nothing moves, and rho must be 0."""
         sample = self._sample(rho, gamma)
         return RobustLoss(rho, min(round_up(sample + self.sampling_error), self.ceiling),
                           min(round_up(sample), self.ceiling), gamma)
@@ -110,12 +112,12 @@ class ClosedCertificate:
 
 
 def certificate_from_counts(errors: npt.ArrayLike, n: npt.ArrayLike, sigma: float, alpha: float) -> ClosedCertificate:
-    """The certificate of the 0-1 loss of the noisy base classifier, from its errors on noisy copies of each image.
+    """Return the certificate of the noisy base classifier's 0-1 loss, from its errors on noisy copies of each image.
 
     Args:
         errors: (m,) how many of an image's n noisy copies were not classified as its label; see `errors_of`.
-        n: noisy copies, one number or (m,); fixed before they were drawn. The counts at which a sequential run
-            stopped were not: its last look would make limits that do not hold.
+        n: noisy copies, one number or (m,), fixed before they were drawn. The counts at which a sequential run stopped
+            were not fixed: limits from its last look would not hold.
         sigma: noise level of these copies.
         alpha: failure probability of the certificate.
     Raises:
@@ -132,10 +134,10 @@ def certificate_from_counts(errors: npt.ArrayLike, n: npt.ArrayLike, sigma: floa
 
 
 def certificate_from_limits(limits: npt.ArrayLike, sigma: float, ceiling: float, alpha: float) -> ClosedCertificate:
-    """The certificate of upper limits of l_hat, one an image, that together fail with probability at most alpha / 2.
+    """Return the certificate of upper limits of l_hat, one an image, that together fail with probability alpha / 2.
 
-    With m images, limits at alpha / (2 m) each do. Raises InputError for limits outside [0, ceiling], an infinite
-    ceiling (an unbounded loss: clip it), or other values out of range.
+    With m images, give limits at level alpha / (2 m) each. Raises InputError for limits outside [0, ceiling], an
+    infinite ceiling (the loss is unbounded: clip it), or other values out of range.
     """
     if not (isinstance(ceiling, int | float) and math.isfinite(ceiling)):
         raise InputError(f"the certificate needs a loss with a finite ceiling, got {ceiling!r}: {CLIP_IT}")
@@ -149,11 +151,10 @@ def certificate_from_limits(limits: npt.ArrayLike, sigma: float, ceiling: float,
                              check_probability("alpha", alpha))
 
 
-
 def errors_of(counts: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """(errors, n), (m,) each: votes (m, K) of each image that are not for its label, and all of them.
+    """Return (errors, n), (m,) each: how many of an image's votes (m, K) are not for its label, and how many there are.
 
-    Raises InputError for labels that are no class of the counts.
+    Raises InputError for labels that are not classes of the counts.
     """
     votes, labels = np.atleast_2d(check_counts("counts", counts)), np.atleast_1d(np.asarray(labels))
     if labels.shape != votes.shape[:1] or labels.dtype.kind not in "iu" \
@@ -164,12 +165,45 @@ def errors_of(counts: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[np.ndarray,
     return n - votes[np.arange(len(votes)), labels], n
 
 
-def surrogate(limits: npt.ArrayLike, gamma: float, sigma: float, ceiling: float = 1.0) -> np.ndarray:
-    """phi: sup over t >= 0 of ceiling Phi(Phi^-1(u / ceiling) + t/sigma) - gamma t^2, rounded up, for each limit u.
+@dataclass(frozen=True, eq=False)
+class LossMoments:
+    """Moments of the n losses of each image's noisy copies, in units of the ceiling.
 
-    Where gamma > .5 concavity_threshold(ceiling, sigma) the bracket is concave. Below it can have two tops: one on the
-    concave stretch before Phi steepens, and one after it; both are found by bisection, and the tangent at the left end
-    of the last bracket bounds the top from above.
+    Attributes:
+        n: noisy copies an image.
+        mean, variance: (B,) float64, the variance unbiased (0 at n = 1).
+        gradient: (B, d) Stein's estimate of grad l_hat, (1/n) sum_j (l_j - 1/2) z_j / sigma^2, if asked for.
+    """
+
+    n: int
+    mean: np.ndarray
+    variance: np.ndarray
+    gradient: np.ndarray | None = None
+
+    def limits(self, alpha: float, binary: bool = False) -> np.ndarray:
+        """Return upper limits (B,) of l_hat / ceiling, each at level alpha; exact (Clopper-Pearson) if binary."""
+        if binary:
+            return np.asarray(clopper_pearson(np.rint(self.mean * self.n), self.n, alpha, "upper"))
+        return upper_mean(self.mean, self.variance, self.n, alpha)
+
+
+def certificate_from_moments(
+    moments: LossMoments, sigma: float, ceiling: float, alpha: float, binary: bool = False
+) -> ClosedCertificate:
+    """Return the closed certificate from the moments of m images' losses, each image's limit at level alpha / (2 m).
+
+    Raises InputError for no images, and for sigma, ceiling or alpha out of range.
+    """
+    limits = moments.limits(alpha / (2 * max(len(moments.mean), 1)), binary)
+    return certificate_from_limits(np.minimum(np.nextafter(limits * ceiling, np.inf), ceiling), sigma, ceiling, alpha)
+
+
+def surrogate(limits: npt.ArrayLike, gamma: float, sigma: float, ceiling: float = 1.0) -> np.ndarray:
+    """Return phi, the sup over t >= 0 of ceiling Phi(Phi^-1(u / ceiling) + t/sigma) - gamma t^2, rounded up.
+
+    Where gamma > .5 concavity_threshold(ceiling, sigma) the bracket is concave. Otherwise it can have two tops, one on
+    the concave stretch before Phi steepens, and one after it; both are found by bisection, and the tangent at the left
+    end of the last bracket bounds the top from above.
 
     >>> surrogate([0.0, 0.1, 1.0], gamma=1.0, sigma=1.0).round(4)
     array([0.    , 0.1087, 1.    ])
@@ -193,7 +227,7 @@ def surrogate(limits: npt.ArrayLike, gamma: float, sigma: float, ceiling: float 
 
 
 def _top(z: np.ndarray, low: np.ndarray, high: np.ndarray, kappa: float) -> np.ndarray:
-    """An upper bound on g(t) = Phi(z + t) - kappa t^2 over a stretch on which g is concave and beyond `high` falls."""
+    """Bound g(t) = Phi(z + t) - kappa t^2 from above over a stretch on which g is concave; beyond `high` g falls."""
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         rising = _slope(z, middle, kappa) > 0
@@ -207,7 +241,7 @@ def _slope(z: np.ndarray, t: np.ndarray, kappa: float) -> np.ndarray:
 
 
 def _bends(kappa: float) -> tuple[float, float] | None:
-    """The s at which (Phi(s) - kappa (s - z)^2)'' = -s phi(s) - 2 kappa changes sign, s < 0; None where it never does.
+    """Return the s < 0 at which (Phi(s) - kappa (s - z)^2)'' = -s phi(s) - 2 kappa changes sign, None if there is none.
 
     s^2 exp(-s^2) = 8 pi kappa^2, solved by both real branches of Lambert's W.
     """

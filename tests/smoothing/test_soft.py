@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from printed import plain, store_text
-from smoothcert.attacks.surrogates import log_mean_softmax
 from smoothcert.data import load_data
 from smoothcert.errors import ConfigError, StoreError
 from smoothcert.noise import build_noise, open_stream
@@ -15,7 +14,7 @@ from smoothcert.results.attacks import Attack, outcomes
 from smoothcert.results.under_attack import violations
 from smoothcert.runs.attack import attack
 from smoothcert.runs.attack_options import AttackConfig
-from smoothcert.runs.soft_answers import ROWS, soft_answers
+from smoothcert.smoothing.soft import ROWS, log_mean_softmax, predict_softly
 from smoothcert.store.store import Store
 
 NET = """
@@ -62,14 +61,14 @@ def test_the_answer_is_the_largest_mean_probability():
         sure = torch.arange(len(noisy)) % 10 == 0
         return torch.where(sure[:, None], torch.tensor([-20.0, 20.0]), torch.tensor([0.6, 0.4]).log())
 
-    (found,) = soft_answers(model, np.zeros((1, 1, 2, 2), np.float32), [0], build_noise("gaussian", 0.5), "sfc64-v1",
+    (found,) = predict_softly(model, np.zeros((1, 1, 2, 2), np.float32), [0], build_noise("gaussian", 0.5), "sfc64-v1",
                             100, 2, seed=0, device=torch.device("cpu"))
     assert found.history[0].counts.tolist() == [90, 10]
     assert found.prediction == 0  # .54 against .46
     def harder(noisy):
         return torch.where(model(noisy)[:, :1] < -1, torch.tensor([-20.0, 20.0]), torch.tensor([0.52, 0.48]).log())
 
-    (found,) = soft_answers(harder, np.zeros((1, 1, 2, 2), np.float32), [0], build_noise("gaussian", 0.5), "sfc64-v1",
+    (found,) = predict_softly(harder, np.zeros((1, 1, 2, 2), np.float32), [0], build_noise("gaussian", 0.5), "sfc64-v1",
                             100, 2, seed=0, device=torch.device("cpu"))
     assert found.history[0].counts.tolist() == [90, 10]
     assert found.prediction == 1  # .468 against .532

@@ -1,0 +1,71 @@
+"""Images as users give them: read, checked, and refused with advice."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smoothcert.errors import InputError
+from smoothcert.smoothing.adapters import choose
+
+
+def check_images(x: Any, bounds: tuple[float, float] | None) -> np.ndarray:
+    """Return images as float32 (C, H, W) or (N, C, H, W) on the host, or raise InputError for anything else."""
+    try:
+        if isinstance(x, list | tuple) and x and all(isinstance(image, Tensor) for image in x):
+            x = torch.stack(tuple(x))
+        if isinstance(x, Tensor):
+            x = (x.detach().float() if x.is_floating_point() else x.detach()).cpu().numpy()
+        array = np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"images cannot be read as an array ({error})") from None
+    if array.ndim not in (3, 4):
+        raise InputError(f"images must have shape (C, H, W) or (N, C, H, W), got shape {array.shape}")
+    if array.size == 0:
+        raise InputError(f"there are no pixels in images of shape {array.shape}")
+    if array.dtype.kind != "f":
+        hint = ": divide 8-bit images by 255" if array.dtype.kind in "iu" else ""
+        raise InputError(f"images must be floating point in {bounds or 'units of sigma'}, got dtype {array.dtype}"
+                         f"{hint}")
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.isfinite(array).all():
+        raise InputError("images must be finite, got NaN or infinite pixels")
+    if bounds and (array.min() < bounds[0] or array.max() > bounds[1]):
+        raise InputError(f"pixels must lie in [{bounds[0]}, {bounds[1]}], got values from {array.min()!s} to "
+                         f"{array.max()!s}: {_advice(float(array.min()), float(array.max()), bounds)}")
+    return array
+
+
+def _advice(low: float, high: float, bounds: tuple[float, float]) -> str:
+    if max(bounds[0] - low, high - bounds[1]) < 1e-5 * (bounds[1] - bounds[0]):
+        return "clip what rounding has put outside"
+    if bounds == (0, 1) and low >= 0 and 2 < high <= 255:
+        return "divide 8-bit values by 255"
+    return "undo any normalisation (it belongs inside the model), or pass other bounds"
+
+
+def check_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return the bounds that pixels must keep as floats, or raise InputError unless they are (low, high) or None."""
+    if bounds is None:
+        return None
+    try:
+        low, high = map(float, bounds)
+    except (TypeError, ValueError):
+        raise InputError(f"bounds must be two numbers (low, high), or None, got {bounds!r}") from None
+    if not low < high:
+        raise InputError(f"bounds must be (low, high) with low < high, or None, got {bounds!r}")
+    return low, high
+
+
+def read_otherwise(model: Any, image: np.ndarray, device: torch.device) -> str | None:
+    """Return what an array of three dimensions may be beside one image that the model does not take; None: nothing."""
+    read = f"x of shape {image.shape} was read as one image (C, H, W)"
+    ways = "series (N, C, T) are given as x[:, :, None, :], to lambda x: model(x.squeeze(2)); grey images as x[:, None]"
+    try:
+        with torch.no_grad():
+            choose(model(torch.from_numpy(image).to(device)), len(image), None, None)
+    except (Exception, SystemExit):  # the model takes it no better as a batch
+        return f"{read}: several have shape (N, C, H, W); {ways}" if len(image) > 4 else None
+    return f"{read}, but the model takes it as a batch of {len(image)}: {ways}" if len(image) > 1 else None
