@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from smoothcert.cli.main import app
-from smoothcert.cli.output import number_list
 from smoothcert.errors import FileError, InputError, StoreError
 from smoothcert.interop import name_inputs, open_records, read_counts, read_log, write_counts, write_log
 from smoothcert.interop.logs import rounded_down, seconds_of
+from smoothcert.report.options import TableConfig
 from smoothcert.results.certified import Result
 from smoothcert.results.gather import gather
 from smoothcert.stats import certify_counts, predict_counts
@@ -243,10 +243,10 @@ def test_names_differ_and_methods_are_told(tmp_path):
     odd = tmp_path / "x=1"
     odd.mkdir()
     assert name_inputs([str(odd)])[0].path == odd
-    assert number_list("radii", "2/255, 0.5,1") == [2 / 255, 0.5, 1]
+    assert TableConfig.checked({"stores": "s", "radii": "2/255, 0.5,1"}).radii == (2 / 255, 0.5, 1)
     for wrong in ("a", "1/0"):
         with pytest.raises(InputError, match="radii"):
-            number_list("radii", wrong)
+            TableConfig.checked({"stores": "s", "radii": wrong})
 
 
 def test_the_rest_is_shown_where_one_is_damaged(tmp_path):

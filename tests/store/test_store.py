@@ -17,7 +17,7 @@ from smoothcert.errors import FileError, IdentityError, StoreError
 from smoothcert.io.files import write_text
 from smoothcert.results.certified import Result
 from smoothcert.results.gather import gather
-from smoothcert.results.votes import votes_of
+from smoothcert.results.studies import votes_of
 from smoothcert.stats import certify_counts
 from smoothcert.store import store as store_module
 from smoothcert.store.journal import read_journal

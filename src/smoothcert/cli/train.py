@@ -3,14 +3,13 @@
 import json
 import os
 
-from smoothcert.cli.options import configured
-from smoothcert.cli.output import say
-from smoothcert.cli.progress import shown
+from smoothcert.cli.options import verb
+from smoothcert.cli.output import say, show_progress
 from smoothcert.errors import LostProcessError
 from smoothcert.training.options import TrainConfig
 
 
-@configured(TrainConfig)
+@verb
 def train(config: TrainConfig, as_json: bool, quiet: bool) -> None:
     """Train a base classifier or a denoiser into a model directory; the same command resumes an interrupted run."""
     from smoothcert.machine import keep_freed_memory
@@ -20,7 +19,7 @@ def train(config: TrainConfig, as_json: bool, quiet: bool) -> None:
 
     keep_freed_memory()
     try:
-        with shown("steps", quiet or not is_main_process()) as progress:
+        with show_progress("steps", quiet or not is_main_process()) as progress:
             card = run(config, progress)
     except LostProcessError as error:
         say(f"error: {error}", err=True)

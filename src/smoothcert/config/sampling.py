@@ -34,7 +34,8 @@ class RunConfig(DataConfig, MachineConfig):
     data: str | None = Field(None, description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH "
                                                "(default: the model's training data, else digits)")
     model: str = Field(description="model directory, zoo:NAME, package.module:factory, file.py:factory, FILE.pt2, "
-                                   "FILE.onnx, hf:NAME, timm:NAME or torchvision:NAME")
+                                   "FILE.onnx, hf:NAME, timm:NAME or torchvision:NAME",
+                       json_schema_extra={"argument": "MODEL"})
     weights: Literal["best", "last"] = Field("best", description="which weights of a model directory: best or last")
     model_id: str | None = Field(None, description="name for a model that is neither a network nor a file, so that "
                                                    "its run can be resumed")

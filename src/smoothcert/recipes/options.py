@@ -16,7 +16,8 @@ def split_names(value: object) -> object:
 class ReproduceConfig(MachineConfig):
     """Options of `smoothcert reproduce`."""
 
-    recipe: str | None = Field(None, description="name of a recipe, or a file RECIPE.yaml (default: list them)")
+    recipe: str | None = Field(None, description="name of a recipe, or a file RECIPE.yaml (default: list them)",
+                               json_schema_extra={"argument": "RECIPE"})
     row: Annotated[tuple[str, ...], BeforeValidator(split_names)] | None = Field(
         None, description="only these rows, such as gaussian,adre (default: all)")
     scale: Literal["smoke", "cpu", "gpu", "paper"] = Field(

@@ -25,7 +25,8 @@ class DistributionalConfig(RunConfig):
     """Options of `smoothcert distributional`: bounds on the worst expected loss of laws near that of the images."""
 
     model: str = Field(description="a model, as for certify; or a store: of certify, for the certificate of the 0-1 "
-                                   "loss from its counts, or of an earlier distributional run, to read it again")
+                                   "loss from its counts, or of an earlier distributional run, to read it again",
+                       json_schema_extra={"argument": "MODEL"})
     rho: Costs = Field("0,0.01,0.0625,0.25", validate_default=True, description="transport costs to print: bounds on "
                                                                                 "the mean squared l2 move")
     gamma: Sizes | None = Field(None, description="prices of squared distance at which the bounds inside and outside "
