@@ -97,7 +97,7 @@ NORMALISED = """
 def test_a_run_does_not_go_on_where_an_imported_file_changed(tmp_path, before, after):
     spec = write(tmp_path, net=NORMALISED, settings=before)
     interrupted(spec, tmp_path / "s")
-    assert certified(spec, tmp_path / "t").identity["model"]["sources"].keys() == {"net", "settings"}
+    assert certified(spec, tmp_path / "t").identity.model.sources.keys() == {"net", "settings"}
     (tmp_path / "settings.py").write_text(after)
     with pytest.raises(IdentityError, match=r"model\.sources\.settings.*\n.*|One store holds one model"):
         certified(spec, tmp_path / "s")
@@ -184,7 +184,7 @@ def test_a_probed_model_resumes_only_when_it_is_named(tmp_path, run):
     with pytest.raises(IdentityError, match="--model-id"):
         function(config.checked(asked))
     assert function(config.checked({**asked, "model_id": "sines-1"})).complete
-    assert read_store(out).identity["model"]["id"] == "sines-1"
+    assert read_store(out).identity.model.id == "sines-1"
     assert function(config.checked({**asked, "model_id": "sines-1"})).complete
     with pytest.raises(IdentityError, match=r"model\.by"):
         function(config.checked(asked))

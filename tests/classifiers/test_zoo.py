@@ -150,8 +150,8 @@ def test_every_verb_takes_a_model_of_the_zoo(entry, tmp_path, verb):
     command = [*verb[:1], "zoo:digits-cnn", *verb[1:], "--max-images", "2", "--seed", "0", "-q"]
     run(*command, "-o", tmp_path / "s")
     store = read_store(tmp_path / "s")
-    assert store.identity["model"] == identity(entry)
-    assert (store.identity["noise"]["sigma"], store.identity["data"]["name"]) == (0.25, "digits")
+    assert store.identity.model == identity(entry)
+    assert (store.identity.noise.sigma, store.identity.data.name) == (0.25, "digits")
     assert store.provenance["model"] == "zoo:digits-cnn"
     run(*verb[:1], entry, *command[2:], "-o", tmp_path / "s")  # another way to name it is the same run
     run("verify", tmp_path / "s", "--resample", "1", "--model", "zoo:digits-cnn", "-q")
@@ -311,7 +311,7 @@ def test_an_entry_is_small_and_its_figures_are_its_stores(name, make, monkeypatc
     assert make.table(name, store) in told
     card = read_card(folder)
     assert card.identity["compact"]["sha256"] in told
-    assert store.identity["noise"]["sigma"] == card.sigma
+    assert store.identity.noise.sigma == card.sigma
     assert make.page() == (ROOT / "docs" / "results" / "zoo.md").read_text(encoding="utf-8")
 
 
@@ -324,7 +324,7 @@ def test_a_store_is_of_the_network_beside_it(name):
         pytest.skip(f"the store was made by torch {made_by}")
     card = read_card(ROOT / "zoo" / name)
     opened = open_classifier(str(ROOT / "zoo" / name), card.input_shape, card.num_classes)
-    assert opened.identity == store.identity["model"]
+    assert opened.identity == store.identity.model
 
 
 @pytest.mark.skipif("mnist-lenet-0.5" not in NAMES, reason="the zoo is in a checkout of the repository only")
@@ -334,4 +334,4 @@ def test_an_entry_certifies_images_of_its_shape_at_once(tmp_path, monkeypatch):
     pq.write_table(pa.table({"image": pixels.tolist(), "label": [1, 2, 3]}), tmp_path / "test.parquet")
     run("certify", "zoo:mnist-lenet-0.5", "--data", f"parquet:{tmp_path}", "--n", "100", "-q", "-o", tmp_path / "s")
     store = read_store(tmp_path / "s")
-    assert (len(store.records), store.num_classes, store.identity["noise"]["sigma"]) == (3, 10, 0.5)
+    assert (len(store.records), store.num_classes, store.identity.noise.sigma) == (3, 10, 0.5)

@@ -201,7 +201,7 @@ def test_recertify_needs_no_torch(work):
 def test_recertify_and_keep(work):
     run("recertify", work / "s", "--alpha", "0.05", "--method", "cohen", "-o", work / "again")
     again = read_store(work / "again")
-    assert again.identity["procedure"]["alpha"] == 0.05
+    assert again.identity.procedure.alpha == 0.05
     assert (again.column("radius") >= read_store(work / "s").column("radius")).mean() > 0.5
     run("table", work / "s", work / "again", "--radii", "0.5")
 
@@ -237,8 +237,8 @@ def test_yaml_and_flags(work, tmp_path):
     (tmp_path / "c.yaml").write_text(f"model: {work / 'm'}\nn: 300\nmax-images: 5\nsigma: 0.5\nseed: 0\n")
     run("certify", "--config", tmp_path / "c.yaml", "--sigma", "0.25", "-q", "-o", tmp_path / "s")
     store = read_store(tmp_path / "s")
-    assert store.identity["noise"]["sigma"] == 0.25
-    assert store.identity["procedure"]["n"] == 300
+    assert store.identity.noise.sigma == 0.25
+    assert store.identity.procedure.n == 300
 
 
 def test_all_mistakes_of_a_yaml_file_at_once(tmp_path):
@@ -336,7 +336,7 @@ def test_fractions_are_kept_as_floats(work, tmp_path):
     (tmp_path / "c.yaml").write_text("radii: [64/255, 0.5]\nsigma: 64/255\n")
     options = [work / "m", "--n", "100", "--max-images", "3", "--seed", "0", "-q"]
     run("certify", *options, "--config", tmp_path / "c.yaml", "-o", tmp_path / "s")
-    assert read_store(tmp_path / "s").identity["noise"]["sigma"] == 64 / 255
+    assert read_store(tmp_path / "s").identity.noise.sigma == 64 / 255
     told = json.loads(run("table", tmp_path / "s", "--radii", "64/255,.5", "--rho", "1/20", "--json").output)[0]
     assert (told["radii"], told["rho"]) == ([64 / 255, 0.5], 0.05)
     told = json.loads(run("recertify", tmp_path / "s", "--alpha", "1/100", "--margin", "1/20", "--json").output)
@@ -345,7 +345,7 @@ def test_fractions_are_kept_as_floats(work, tmp_path):
     assert told == json.loads(run("cost", "--images", "10", "--n", "100", "--rate", "2.5", "--json").output)
     options = [*options, "--eps", "8/255", "--m", "1", "--steps", "1", "--attack-option", "step_size=2/255"]
     run("attack", *options, "-o", tmp_path / "a")
-    attack = read_store(tmp_path / "a").identity["attack"]
+    attack = read_store(tmp_path / "a").identity.attack
     assert 8 / 255 in attack["eps"]
     assert attack["options"]["step_size"] == 2 / 255
     assert Expected.checked({"accuracy": {"2/255": "1/2"}}).accuracy == {2 / 255: 0.5}

@@ -75,10 +75,10 @@ def test_a_log_is_read(tmp_path):
     assert told.column("radius").tolist() == [0.978, 0.0, 0.0504]
     assert told.correct.tolist() == [True, False, False]
     assert seconds_of(told) == [151.238689, 17.5, 86401.0]
-    assert told.identity["noise"]["sigma"] == 0.25, "the name of the file comes before that of its folder"
+    assert told.identity.noise.sigma == 0.25, "the name of the file comes before that of its folder"
     assert Result.of(told).printed
-    assert read_log(log(tmp_path / "noise_1.00" / "test", name="x.tsv")).identity["noise"]["sigma"] == 1.0
-    assert np.isnan(read_log(log(tmp_path / "n", name="x.tsv")).identity["noise"]["sigma"])
+    assert read_log(log(tmp_path / "noise_1.00" / "test", name="x.tsv")).identity.noise.sigma == 1.0
+    assert np.isnan(read_log(log(tmp_path / "n", name="x.tsv")).identity.noise.sigma)
 
 
 @given(st.floats(min_value=5e-324, max_value=1e6))
@@ -102,7 +102,7 @@ def test_a_round_trip_keeps_what_a_log_can_hold(tmp_path, kind):
         assert (after.column(name) == before.column(name)).all()
     assert (after.correct == before.correct).all()
     assert seconds_of(after)[:3] == [0, 75.25, 0]
-    assert after.identity["noise"]["sigma"] == 0.5
+    assert after.identity.noise.sigma == 0.5
     if kind == "certify":
         assert (after.column("radius") <= before.column("radius")).all()
         assert ((after.column("radius") > 0) == (before.column("radius") > 0)).all()
@@ -159,7 +159,7 @@ def test_counts_keep_every_answer(tmp_path, kind):
     write_counts(before, tmp_path / "c.npz")
     after = open_records(tmp_path / "c.npz")
     assert after.records.equals(before.records)
-    assert after.identity["procedure"] == before.identity["procedure"]
+    assert after.identity.procedure == before.identity.procedure
     if kind == "certify":
         again, _ = recertify(after, alpha=0.05, method="cohen")
         wanted, _ = recertify(before, alpha=0.05, method="cohen")
@@ -176,7 +176,7 @@ def test_counts_say_what_they_lack(tmp_path):
         return tmp_path / "c.npz"
 
     assert read_counts(written()).column("index").tolist() == [0, 1]
-    assert read_counts(written(), alpha=0.2).identity["procedure"]["alpha"] == 0.2
+    assert read_counts(written(), alpha=0.2).identity.procedure.alpha == 0.2
     for changes, words in [
         ({"sigma": None}, "no array sigma"), ({"estimate": None}, "no array estimate"), ({"sigma": -1.0}, "sigma"),
         ({"label": np.array([0, K])}, "labels lie below"), ({"index": np.array([3, 3])}, "once"),

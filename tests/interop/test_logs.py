@@ -221,7 +221,7 @@ def test_linf_radii_of_a_log_are_those_of_an_linf_table(tmp_path):
     assert "not l2, but linf" in run("table", tmp_path / "again.tsv", code=1).stderr, "what is written keeps its norm"
     for told, norm in (("2", "l2"), ("Linf", "linf"), ("1", "l1")):
         lines = [f"{line}\t{told if k else 'norm'}" for k, line in enumerate(TEXT.splitlines())]
-        assert read_log(written(tmp_path, "\n".join(lines), "x.tsv")).identity["norm"] == norm
+        assert read_log(written(tmp_path, "\n".join(lines), "x.tsv")).identity.norm == norm
 
 
 @pytest.mark.parametrize(("changes", "facts"), [

@@ -226,5 +226,5 @@ def test_the_command_line_takes_it(tmp_path):
         assert done.exit_code == 0, done.output
     one, two, predicted = (read_store(tmp_path / name) for name in ("one", "two", "p"))
     assert one.records.equals(two.records)
-    assert one.identity["noise"]["format"] == predicted.identity["noise"]["format"] == "sound-v1"
+    assert one.identity.noise.format == predicted.identity.noise.format == "sound-v1"
     assert CliRunner().invoke(app, ["recertify", str(one.folder), "--alpha", "0.01"]).exit_code == 0

@@ -376,8 +376,8 @@ def test_recertified_counts_are_the_same_counts(done):
     planned, out, _ = done
     _, certified, again = planned.tasks["a"]
     first, second = read_store(certified.path(out)), read_store(again.path(out))
-    assert second.identity["procedure"]["method"] == "two-sided"
-    assert first.identity["procedure"]["method"] == "cohen"
+    assert second.identity.procedure.method == "two-sided"
+    assert first.identity.procedure.method == "cohen"
     assert first.records.column("tallies").equals(second.records.column("tallies"))
 
 

@@ -208,7 +208,7 @@ def test_attacks_on_other_data_or_images_are_not_to_be_compared(tmp_path, kind, 
     store, path = made(tmp_path / "store"), attacked(tmp_path / "attack", count=changes["count"])
     if split := changes.get("split"):
         other, path = read_store(path), tmp_path / "other" / "attack"
-        identity = {**other.identity, "data": {**other.identity["data"], "split": split}}
+        identity = {**other.identity.raw, "data": {**other.identity.data.raw, "split": split}}
         write_store(path, identity, {}, [Record.from_row(row) for row in other.records.to_pylist()])
     with pytest.warns(UserWarning, match="not to be compared") as caught:
         figure = picture(kind, [store, path])
@@ -257,8 +257,8 @@ def write_like_m(source: Path, folder: Path) -> Path:
                 again = {**row, "m": 8, "eps": eps, "l2": eps, "prediction": row["label"],
                          "tallies": [vars(Tally.of("predict", counts))]}
                 records.append(Record.from_row(again))
-    told = {**store.identity["attack"], "m": [4, 8]}
-    write_store(folder, {**store.identity, "attack": told, "records_per_image": 5}, {}, records)
+    told = {**store.identity.attack.raw, "m": [4, 8]}
+    write_store(folder, {**store.identity.raw, "attack": told, "records_per_image": 5}, {}, records)
     return folder
 
 
@@ -354,7 +354,7 @@ def test_the_gallery_is_sorted_and_shows_the_runs_own_noise(stores):
     assert gallery.radius[0] == store.column("radius").max()
     np.testing.assert_array_equal(gallery.clean[3], DIGITS.image(int(gallery.index[3])))
     first, noise = np.empty((1, 64), np.float32), build_noise("grid", 0.25, 16)
-    stream = open_stream("sfc64-v1", store.identity["seed"], int(gallery.index[3]), "estimate", 64)
+    stream = open_stream("sfc64-v1", store.identity.seed, int(gallery.index[3]), "estimate", 64)
     noise.fill(first, noise.centre(gallery.clean[3]), stream)
     np.testing.assert_array_equal(gallery.noisy[3].ravel(), first[0])
     assert gallery.drawn
@@ -367,7 +367,7 @@ def of_data(store, **changes) -> Identity:
 
 def test_other_data_than_the_stores_are_refused(stores, tmp_path):
     store = read_store(stores[0])
-    assert stored_data(store).fingerprint(np.arange(60)) == store.identity["data"]["sha256"]
+    assert stored_data(store).fingerprint(np.arange(60)) == store.identity.data.sha256
     changed = replace(store, identity=of_data(store, sha256="0" * 64))
     with pytest.raises(InputError, match="SHA-256"):
         stored_data(changed)

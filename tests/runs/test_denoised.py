@@ -209,10 +209,10 @@ class TestBundles:
         whole = certify(certifying(home / "bundle", tmp_path / "a"))
         parts = certify(certifying(tmp_path / "h", tmp_path / "b", denoiser=home / "denoiser"))
         assert whole.identity == parts.identity
-        assert whole.identity["noise"]["sigma"] == SIGMA
+        assert whole.identity.noise.sigma == SIGMA
         assert records(whole) == records(parts)
         alone = certify(certifying(tmp_path / "h", tmp_path / "c"))
-        assert alone.identity["model"] != whole.identity["model"]
+        assert alone.identity.model != whole.identity.model
         assert records(alone) != records(whole)
 
     def test_info_says_what_it_is_made_of(self, home):
@@ -255,9 +255,9 @@ class TestBundles:
             "model = lambda: Model()\n")
         spec, denoiser = f"{tmp_path / 'mine.py'}:model", home / "denoiser"
         store = certify(certifying(spec, tmp_path / "a", denoiser=denoiser))
-        assert set(store.identity["model"]) == {"by", "sha256", "denoiser", "sources", "answers"}
+        assert set(store.identity.model) == {"by", "sha256", "denoiser", "sources", "answers"}
         other = certify(certifying(spec, tmp_path / "b", sigma=SIGMA))
-        assert "denoiser" not in other.identity["model"]
+        assert "denoiser" not in other.identity.model
         assert records(other) != records(store)
         named = certifying(spec, tmp_path / "c", denoiser=denoiser, model_id="halves", engine="eager")
         with warnings.catch_warnings():
@@ -340,7 +340,7 @@ class TestRandom:
         stores = [certify(certifying(home / "plain", tmp_path / str(size), batch_size=size, **options),
                           lambda done, total, words: told.append(words)) for size in (7, 64)]
         assert records(stores[0]) == records(stores[1])
-        assert stores[0].identity.get("walk_format") == ("philox-v1" if front == "walk_jump" else None)
+        assert stores[0].identity.raw.get("walk_format") == ("philox-v1" if front == "walk_jump" else None)
         cost = "5 denoiser calls" if front == "walk_jump" else "at most 5 denoiser calls"
         assert stores[0].provenance["each_sample"] == cost
         assert cost in told[-1]
@@ -408,7 +408,7 @@ def test_conditioned_denoisers_serve_the_sigma_of_the_run(tmp_path):
     train(training(tmp_path / "h", model="linear", objective="clean", epochs=1))
     stores = [certify(certifying(tmp_path / "h", tmp_path / str(sigma), denoiser=tmp_path / "d", sigma=sigma))
               for sigma in (0.2, 0.3)]
-    assert [store.identity["noise"]["sigma"] for store in stores] == [0.2, 0.3]
+    assert [store.identity.noise.sigma for store in stores] == [0.2, 0.3]
     with pytest.raises(InputError, match="noise level is required"):
         certify(certifying(tmp_path / "h", tmp_path / "s", denoiser=tmp_path / "d"))
     with pytest.raises(InputError, match="noise level is required"):

@@ -147,7 +147,7 @@ def votes_of(store: Store) -> Votes:
         raise StoreError(f"{store.folder} stopped sampling when its radii were decided, so its counts say nothing at "
                          f"another bound or n: take a run with a fixed n, or with --curve-loss")
     none = f"{store.folder} holds no votes, only answers: this needs the counts of a run"
-    if "log" in store.provenance:  # before (M, K) counts: the classes of a log may be any numbers
+    if store.provenance.log is not None:  # before (M, K) counts: the classes of a log may be any numbers
         raise StoreError(none)
     first = "pilot" if design == "curve" else "select"
     tallies = store.records.column("tallies")

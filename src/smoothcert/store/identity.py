@@ -54,21 +54,6 @@ class IdentityPart(BaseModel):
         """The mapping as the manifest holds it, which is what identities are compared and hashed by."""
         return self._raw
 
-    def __getitem__(self, name: str) -> Any:  # TRANSITION
-        return self._raw[name]
-
-    def __contains__(self, name: str) -> bool:  # TRANSITION
-        return name in self._raw
-
-    def keys(self) -> Any:  # TRANSITION
-        return self._raw.keys()
-
-    def items(self) -> Any:  # TRANSITION
-        return self._raw.items()
-
-    def get(self, name: str, default: Any = None) -> Any:  # TRANSITION
-        return self._raw.get(name, default)
-
 
 class ModelIdentity(IdentityPart):
     """The base classifier, known `by` its module, its file, a given id, or its answers to fixed inputs."""
