@@ -265,7 +265,7 @@ class TestSameBytes:
             seen.append(torch.get_num_threads())
             return given[2]
 
-        monkeypatch.setattr("smoothcert.runs.attack.attacked", told)
+        monkeypatch.setattr("smoothcert.runs.attack.attack_images", told)
         attacked(**digits(home, tmp_path / "s", eps="1", max_images=2, threads=2))
         after = torch.get_num_threads()
         torch.set_num_threads(1)
