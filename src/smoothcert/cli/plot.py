@@ -68,13 +68,13 @@ def draw(name: str, config: Any) -> None:
     def answers_of(store: Any) -> Any:
         from smoothcert.runs.reopen import stored_answers
 
-        return stored_answers(store, **config.part(StoredModel))
+        return stored_answers(store, **config.select(StoredModel))
 
     def estimates_of(store: Any) -> Any:
         from smoothcert.results.denoising import Estimates
         from smoothcert.runs.reopen import stored_estimates
 
-        return Estimates(*stored_estimates(store, **config.part(StoredDenoiser)))
+        return Estimates(*stored_estimates(store, **config.select(StoredDenoiser)))
 
     has = partial(isinstance, config)
     figure, problems = draw_picture(
@@ -92,7 +92,7 @@ def images_of(config: StoredImages) -> Any:
     def open_images(store: Any) -> Any:
         from smoothcert.runs.reopen import stored_data  # brings torch, which other pictures do without
 
-        return stored_data(store, **config.part(StoredImages))
+        return stored_data(store, **config.select(StoredImages))
 
     return open_images
 

@@ -81,7 +81,7 @@ class Config(BaseModel):
                 problems.append(str(error))
         return problems
 
-    def part(self, kind: "type[Config]") -> dict[str, Any]:
+    def select(self, kind: "type[Config]") -> dict[str, Any]:
         """Return the options that this class has of another one, by name."""
         return {name: getattr(self, name) for name in kind.model_fields if name in type(self).model_fields}
 

@@ -3,9 +3,10 @@
 The classes of images, models and denoisers say again what a store was made from, for pictures that show them.
 """
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from smoothcert.config.base import Config
 from smoothcert.config.fields import Count, Local, Method, Options, Probability, Radii, Real, Sigma, Stored, Weight
@@ -106,11 +107,9 @@ class RecertifyTableConfig(PrintedConfig):
     no_margin: bool = Field(False, description="drop the stored margin: plain radii")
     out: Stored | None = Field(None, description="keep the result as a store of its own")
 
-    @model_validator(mode="after")
-    def _one_margin(self) -> Self:
+    def _contradictions(self) -> Iterator[str]:
         if self.no_margin and self.margin is not None:
-            raise ValueError("margin and no-margin exclude each other: give one of them")
-        return self
+            yield "margin and no-margin exclude each other: give one of them"
 
 
 class CostConfig(Config):
@@ -131,11 +130,9 @@ class CostConfig(Config):
     preemptions_per_hour: Weight = Field(0.0, description="how often a spot machine is taken away, each time losing a "
                                                           "block")
 
-    @model_validator(mode="after")
-    def _one_size(self) -> Self:
+    def _contradictions(self) -> Iterator[str]:
         if self.n is not None and self.samples_per_image is not None:
-            raise ValueError("n and samples-per-image both say how many samples an image takes: give one")
-        return self
+            yield "n and samples-per-image both say how many samples an image takes: give one"
 
 
 class StoredImages(Config):

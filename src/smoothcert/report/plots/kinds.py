@@ -5,10 +5,11 @@ figure), and a row in `KINDS`; options of its own are a class here. Nothing here
 `--help` stays quick: a row names its functions by module and name.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from smoothcert.config.base import Config
 from smoothcert.config.fields import Count, Probabilities, Probability, SampleSizes, Sigma, Sigmas, Whole
@@ -86,11 +87,9 @@ class ProjectionPlot(BoundsPlot):
     n: SampleSizes | None = Field(None, description="numbers of samples (default: n/10, 10 n, 100 n)")
     alpha: Probabilities | None = Field(None, description="alphas, instead of n")
 
-    @model_validator(mode="after")
-    def _one_axis(self) -> Self:
+    def _contradictions(self) -> Iterator[str]:
         if self.n and self.alpha:
-            raise ValueError("a projection is over n or over alpha: give one of them")
-        return self
+            yield "a projection is over n or over alpha: give one of them"
 
 
 class GalleryPlot(StorePlot):
