@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from smoothcert.results.pilots import Pilot
 from workplace import WORK, data_dir
 
 from smoothcert.classifiers.folder import read_card
@@ -19,6 +18,7 @@ from smoothcert.recipes.comparison import compared
 from smoothcert.recipes.plan import RecipePlan, Task, plan
 from smoothcert.recipes.recipe import read_recipe, recipe_names
 from smoothcert.recipes.tables import markdown
+from smoothcert.results.costing import Pilot
 from smoothcert.store.provenance import machine_line
 from smoothcert.store.store import read_store
 

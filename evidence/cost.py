@@ -8,11 +8,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from smoothcert.report.cost_table import FEW
-from smoothcert.results.pilots import Pilot
 from workplace import fresh
 
 from smoothcert.results.cost import Fleet, forecast
+from smoothcert.results.costing import FEW, Pilot
 from smoothcert.store.provenance import machine_line
 from smoothcert.store.store import read_store
 

@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from smoothcert.report.distributional_tables import up
 from workplace import WORK, data_dir
 
 from smoothcert.recipes.plan import RecipePlan, plan
 from smoothcert.recipes.recipe import read_recipe
 from smoothcert.results.attacks import empirical_curve
 from smoothcert.results.distributional import Robustness
+from smoothcert.results.figures import up
 from smoothcert.store.provenance import machine_line
 from smoothcert.store.store import Store, read_store
 

@@ -23,8 +23,10 @@ from smoothcert.cli.output import show_progress
 from smoothcert.data import load_data
 from smoothcert.io.files import make_folder, write_text
 from smoothcert.io.paths import CERTIFICATES, zoo_dir
-from smoothcert.report.tables import render
+from smoothcert.report.shown import render
+from smoothcert.results.base import Points
 from smoothcert.results.certified import Result
+from smoothcert.results.gather import put_side_by_side
 from smoothcert.runs.certify import certify
 from smoothcert.runs.options import CertifyConfig
 from smoothcert.store.store import Store
@@ -105,7 +107,7 @@ def described(card: ModelCard, size: int) -> str:
 def table(name: str, store: Store) -> str:
     """The certified accuracies of an entry's store, in Markdown."""
     result = Result.of(store, name)
-    return render([result], result.decided or (0.0,), rho=0.05, style="markdown")
+    return render([put_side_by_side([result], Points(result.decided or (0.0,)))], "markdown")
 
 
 def page() -> str:
