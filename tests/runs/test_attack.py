@@ -26,9 +26,8 @@ from smoothcert.results.certified import Result
 from smoothcert.results.predictions import Predicted
 from smoothcert.results.under_attack import beside, under_attack, violations
 from smoothcert.runs.attack import PART, attack, prepare_attack
-from smoothcert.runs.attack_options import AttackConfig
 from smoothcert.runs.certify import certify, predict
-from smoothcert.runs.options import CertifyConfig, PredictConfig
+from smoothcert.runs.options import AttackConfig, CertifyConfig, PredictConfig
 from smoothcert.stats import FixedPredict, History, Look
 from smoothcert.store.adversaries import read_adversaries
 from smoothcert.store.recertify import recertify
