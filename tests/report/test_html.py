@@ -18,7 +18,7 @@ from smoothcert.errors import InputError, StoreError
 from smoothcert.report.html import check_page, report_page, write_page
 from smoothcert.report.html.charts import attack_points, chart_data, points_legend
 from smoothcert.report.html.facts import settings, warnings
-from smoothcert.report.markup import element, embedded, rounded_down
+from smoothcert.report.markup import element, embedded, round_down
 from smoothcert.results.attacks import Attack
 from smoothcert.results.gather import GALLERY, gather_page
 from smoothcert.results.thin import drawn_curve
@@ -67,7 +67,7 @@ def test_markup_escapes_whatever_it_did_not_make():
 
 def test_figures_are_cut_and_never_raised():
     values = np.random.default_rng(0).random(1000) * 3
-    cut = np.array(rounded_down(values))
+    cut = np.array(round_down(values))
     assert (cut <= values).all()
     assert (cut > values - 1.001e-6).all()
 

@@ -40,7 +40,7 @@ def embedded(content: Any) -> Markup:
     return Markup(text)
 
 
-def rounded_down(values: Any, digits: int = 6) -> list[float]:
+def round_down(values: Any, digits: int = 6) -> list[float]:
     """Return numbers cut to `digits` decimals, never up, so that they take little room and claim no more."""
     scale = 10.0**digits
     return [math.floor(float(value) * scale) / scale for value in values]

@@ -260,7 +260,7 @@ def accuracies(results: Sequence[Result], radii: Any, rho: float) -> list[Certif
     return [found[number] for number in range(len(results))]
 
 
-def merged(results: Sequence[Result]) -> Result:
+def merge_runs(results: Sequence[Result]) -> Result:
     """Return one result from runs over different images of one data set, certified alike.
 
     Raises:

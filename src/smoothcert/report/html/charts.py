@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from smoothcert.errors import StoreError
-from smoothcert.report.markup import Markup, element, embedded, joined, rounded_down
+from smoothcert.report.markup import Markup, element, embedded, joined, round_down
 from smoothcert.results.attacks import Attack, empirical_curve
 from smoothcert.results.gather import PageRun
 from smoothcert.results.studies import top_shares, wall
@@ -40,9 +40,9 @@ def chart_data(runs: Sequence[PageRun], rho: float) -> Iterator[dict[str, Any]]:
         yield {
             "name": run.name, "sigma": None if np.isnan(result.sigma) else result.sigma, "acr": result.acr,
             "dimension": int(np.prod(shape)) if shape else None, "lowerBound": result.is_lower_bound,
-            "radius": rounded_down(at.radii),
-            "accuracy": rounded_down(at.accuracy), **{name: rounded_down(getattr(at, name)) for name, _ in LOWER},
-            "wall": {"share": rounded_down(walls.share[0]), "radius": rounded_down(walls.radii[0]),
+            "radius": round_down(at.radii),
+            "accuracy": round_down(at.accuracy), **{name: round_down(getattr(at, name)) for name, _ in LOWER},
+            "wall": {"share": round_down(walls.share[0]), "radius": round_down(walls.radii[0]),
                      "most": None if np.isnan(most) else most, "at": float(walls.at_wall[0])},
             "votes": _votes(run),
         }
@@ -72,7 +72,7 @@ def select_drawn(attacks: Sequence[Attack]) -> list[Attack]:
 def attack_points(attacks: Sequence[Attack]) -> list[dict[str, Any]]:
     """Return empirical accuracy at each l2 size of the attacks that are drawn, at their largest m, steps and n."""
     curves = [empirical_curve(attack.store, name=attack.name) for attack in select_drawn(attacks)]
-    return [{"name": curve.name, "size": curve.size.tolist(), "accuracy": rounded_down(curve.accuracy)}
+    return [{"name": curve.name, "size": curve.size.tolist(), "accuracy": round_down(curve.accuracy)}
             for curve in curves]
 
 
@@ -82,8 +82,8 @@ def _votes(run: PageRun) -> dict[str, list[float]] | None:
         shares = top_shares([(run.name, votes_of(run.store), run.result.level)])
     except StoreError:
         return None
-    return {"edges": shares.edges.tolist(), "observed": rounded_down(shares.observed[0]),
-            "lower": rounded_down(shares.lower[0])}
+    return {"edges": shares.edges.tolist(), "observed": round_down(shares.observed[0]),
+            "lower": round_down(shares.lower[0])}
 
 
 def swatch(k: int) -> Markup:
