@@ -78,7 +78,7 @@ def write_counts(store: Store, path: Path) -> None:
     if procedure.design != "fixed":
         raise StoreError(f"{store.folder} is a sequential run: a count file holds runs of one fixed n")
     stages = {stage: store.counts(stage) for stage in _STAGES[store.kind]}
-    names = ("alpha", "method") if store.kind == "certify" else ("alpha",)
+    names = ("alpha", "method") if "estimate" in stages else ("alpha",)
     arrays: dict[str, Any] = {"index": store.column("index"), "label": store.column("label"), **stages,
                               "sigma": store.identity.noise.sigma, **{name: procedure.raw[name] for name in names}}
     make_folder(path.parent)

@@ -34,7 +34,7 @@ class LogText:
 
 @dataclass(frozen=True)
 class Separator:
-    """What stands between the values of a line; None is any run of spaces."""
+    """The character between the values of a line, None for any run of spaces, and its name."""
 
     character: str | None
     words: str

@@ -98,7 +98,8 @@ def write_log(store: Store, path: Path) -> None:
         raise StoreError(f"{store.folder} is a store of kind {store.kind}: logs hold certificates or predictions")
     if not store.num_records:
         raise StoreError(f"{store.folder} has no records yet: there is nothing to write")
-    radius = [round_down(r) for r in store.column("radius").tolist()] if store.kind == "certify" else []
+    has_radii = "radius" in store.at_hand.column_names
+    radius = [round_down(r) for r in store.column("radius").tolist()] if has_radii else []
     columns = [store.column(name).tolist() for name in ("index", "label", "prediction")]
     columns += [radius] if radius else []
     columns += [store.correct.astype(int).tolist(), [str(timedelta(seconds=s)) for s in seconds_of(store)]]

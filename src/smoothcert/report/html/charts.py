@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from smoothcert.errors import StoreError
-from smoothcert.report.markup import Markup, element, embedded, joined, round_down
+from smoothcert.report.markup import Markup, element, embed, join_parts, round_down
 from smoothcert.results.attacks import Attack, empirical_curve
 from smoothcert.results.gather import PageRun
 from smoothcert.results.studies import top_shares, wall
@@ -59,9 +59,9 @@ def pack(charts: Iterable[dict[str, Any]], attacks: Sequence[Attack]) -> Markup:
     runs = []
     for chart in charts:
         points = zip(*(chart.pop(field) for field in fields), strict=True)
-        runs.append(embedded({**chart, "at": [levels.setdefault(point, len(levels)) for point in points]}))
-    return Markup("".join(['{"runs":[', ",".join(runs), '],"fields":', embedded(fields), ',"levels":',
-                           embedded(list(levels)), ',"attacks":', embedded(attack_points(attacks)), "}"]))
+        runs.append(embed({**chart, "at": [levels.setdefault(point, len(levels)) for point in points]}))
+    return Markup("".join(['{"runs":[', ",".join(runs), '],"fields":', embed(fields), ',"levels":',
+                           embed(list(levels)), ',"attacks":', embed(attack_points(attacks)), "}"]))
 
 
 def select_drawn(attacks: Sequence[Attack]) -> list[Attack]:
@@ -96,12 +96,12 @@ def points_legend(attacks: Sequence[Attack], runs: int) -> Markup:
     parts = []
     for k, attack in enumerate(select_drawn(attacks)):
         mark = element("path", d=_MARKS[k % len(_MARKS)], style=f"fill: var(--s{(runs + k) % 7})")
-        parts.append(joined(_small(mark), f"{attack.name} ({attack.images:,} images)"))
+        parts.append(join_parts(_small(mark), f"{attack.name} ({attack.images:,} images)"))
     if not parts:
         return Markup("")
     words = "Only a curve over those same images can be compared with it."
     return element("p", element("small", "Dotted with points, accuracy under attack: ", *(
-        joined(part, "; " if k + 1 < len(parts) else ". ") for k, part in enumerate(parts)), words))
+        join_parts(part, "; " if k + 1 < len(parts) else ". ") for k, part in enumerate(parts)), words))
 
 
 def _small(drawn: Markup) -> Markup:
