@@ -18,8 +18,7 @@ import torch
 from pages import Section, section, table
 from timing import Rates
 
-from smoothcert.machine import processors
-from smoothcert.training.begun import has_bf16_units
+from smoothcert.machine import has_bf16_units, processors
 
 IMAGES, ROUNDS = 2560, 3
 NETWORK = '''"""airbench, as a factory that every build takes."""

@@ -15,7 +15,7 @@ from workplace import WORK, data_dir
 
 from smoothcert.classifiers.folder import read_card
 from smoothcert.recipes.comparison import compared
-from smoothcert.recipes.plan import Plan, Task, plan
+from smoothcert.recipes.plan import RecipePlan, Task, plan
 from smoothcert.recipes.recipe import read_recipe, recipe_names
 from smoothcert.recipes.tables import markdown
 from smoothcert.results.costing import Pilot
@@ -50,7 +50,7 @@ def main() -> str:
     return "\n\n".join([*blocks, *_picture(plans[0])]) + "\n"
 
 
-def _speed(plans: list[Plan]) -> Iterator[str]:
+def _speed(plans: list[RecipePlan]) -> Iterator[str]:
     """What every finished training and certification took."""
     rows: dict[str, str] = {}
     for planned in plans:
@@ -81,7 +81,7 @@ def _time(named: str, task: Task) -> str:
     return ""
 
 
-def _picture(gaussian: Plan) -> Iterator[str]:
+def _picture(gaussian: RecipePlan) -> Iterator[str]:
     """Our curves and the published ones in one plot."""
     done = {row: tasks[-1].path(OUT) for row, tasks in gaussian.tasks.items() if tasks[-1].is_done(OUT)}
     logs = sorted(PUBLISHED.glob("noise_*/test/sigma_*.tsv"))

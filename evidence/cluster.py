@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from test_cluster import SOON_DEAD
 
 from faulting import Fault, Place, clear, judged, place, small_shards
+from smoothcert.runs.cluster import by_cluster
 from smoothcert.store.store import read_store
 from steps import ended
 
@@ -34,7 +35,7 @@ def node_killed(nodes: Any, where: Place, rng: np.random.Generator) -> Fault:
             gone.append(done)
             nodes.remove_node(second, allow_graceful=False)
 
-    error = ended(lambda: where.instant(cluster=nodes.address).fill(progress))
+    error = ended(lambda: where.instant(cluster=nodes.address).fill(progress, by_cluster))
     return Fault(f"after {gone} records", error=error)
 
 

@@ -20,11 +20,11 @@ from smoothcert import SmoothedClassifier, load_data
 from smoothcert.classifiers.folder import read_denoiser, read_network
 from smoothcert.denoise import DenoisedClassifier, GaussianDenoiser, asymmetry
 from smoothcert.recipes.comparison import compared
-from smoothcert.recipes.plan import Plan, plan
+from smoothcert.recipes.plan import RecipePlan, plan
 from smoothcert.recipes.recipe import read_recipe
 from smoothcert.results.certified import Result
 from smoothcert.results.compare import Difference, compare
-from smoothcert.results.margins import linear_margins
+from smoothcert.results.regions import linear_margins
 from smoothcert.store.provenance import machine_line
 from smoothcert.store.store import read_store
 
@@ -51,13 +51,13 @@ def main() -> str:
     return "\n".join(lines) + "\n"
 
 
-def reproduce(planned: Plan, rows: list[str]) -> None:
+def reproduce(planned: RecipePlan, rows: list[str]) -> None:
     subprocess.run([CLI, "reproduce", planned.recipe.name, "--scale", "cpu", "-o", str(OUT), "--threads", "1",
                     "--quiet", "--row", ",".join(rows), "--data-dir", str(data_dir())], check=True,
                    stdout=subprocess.DEVNULL)
 
 
-def folder(planned: Plan, row: str, step: str) -> Path:
+def folder(planned: RecipePlan, row: str, step: str) -> Path:
     return next(task for task in planned.tasks[row] if task.step == step).path(OUT)
 
 
@@ -109,7 +109,7 @@ def _tightness(p_a: float, sigma: float = 0.6) -> float:
 # Table 1
 
 
-def linear(planned: Plan) -> list[str]:
+def linear(planned: RecipePlan) -> list[str]:
     results = {row: certified(planned, row, OUT) for row in planned.tasks}
     seconds = {row: line.seconds for line in compared(planned, OUT).lines for row in line.rows}
     count = next(iter(results.values())).images
@@ -157,7 +157,7 @@ def _difference(found: Difference) -> str:
     return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
-def _margins(planned: Plan, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _margins(planned: RecipePlan, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of these test images, whether h is right, and the exact distance to where it changes its answer."""
     h, _ = read_network(folder(planned, "h", "classifier"))
     dense = next(module for module in h.modules() if isinstance(module, nn.Linear))
@@ -166,11 +166,11 @@ def _margins(planned: Plan, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return found.prediction == test.labels[index], found.margin
 
 
-def _accuracy(planned: Plan, index: np.ndarray) -> float:
+def _accuracy(planned: RecipePlan, index: np.ndarray) -> float:
     return 100 * float(_margins(planned, index)[0].mean())
 
 
-def wider(planned: Plan, name: str) -> Path:
+def wider(planned: RecipePlan, name: str) -> Path:
     """h or pi at sigma 0.6 on four times the images, with fewer samples, a fixed number."""
     out = OUT / f"wider-{name}"
     behind = ["--denoiser", str(folder(planned, "pi-0.6", "denoiser"))] if name == "pi" else ["--sigma", "0.6"]
@@ -183,7 +183,7 @@ def wider(planned: Plan, name: str) -> Path:
 # What x_hat leaves of the noise
 
 
-def errors(planned: Plan, count: int = 1000) -> list[str]:
+def errors(planned: RecipePlan, count: int = 1000) -> list[str]:
     test, draw = load_data("mnist", "test", data_dir=data_dir()), torch.Generator().manual_seed(0)
     clean = torch.from_numpy(test.batch(range(count)))
     lines = ["## Squared error of x_hat\n",
@@ -216,7 +216,7 @@ def direct(sigma: float) -> Path:
 # XHAT
 
 
-def adversarial(planned: Plan, rows: list[str]) -> list[str]:
+def adversarial(planned: RecipePlan, rows: list[str]) -> list[str]:
     results = {row: certified(planned, row, OUT) for row in rows}
     seconds = {row: line.seconds for line in compared(planned, OUT).lines for row in line.rows if row in rows}
     first = next(iter(results.values()))
@@ -247,7 +247,7 @@ def adversarial(planned: Plan, rows: list[str]) -> list[str]:
 # Pictures
 
 
-def pictures(planned: Plan) -> list[str]:
+def pictures(planned: RecipePlan) -> list[str]:
     stores = {row: folder(planned, row, "certified") for row in ("h-0.6", "pi-0.6")}
     behind = ["--denoiser", str(folder(planned, "pi-0.6", "denoiser"))]
     one = str(read_store(stores["pi-0.6"]).column("index")[3])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from workplace import WORK, data_dir
 
-from smoothcert.recipes.plan import Plan, plan
+from smoothcert.recipes.plan import RecipePlan, plan
 from smoothcert.recipes.recipe import read_recipe
 from smoothcert.results.attacks import empirical_curve
 from smoothcert.results.distributional import Robustness
@@ -52,7 +52,7 @@ def bounded(model: Path, out: Path) -> Robustness:
     return Robustness.of(read_store(out))
 
 
-def page(planned: Plan, stores: dict[str, Store]) -> str:
+def page(planned: RecipePlan, stores: dict[str, Store]) -> str:
     """Accuracy of every row at every radius, and NAL less WRM on one network at the same gamma."""
     curves = {row: empirical_curve(store) for row, store in stores.items()}
     size = next(iter(curves.values())).size
@@ -110,7 +110,7 @@ def robust_share(store: Store) -> np.ndarray:
     return np.array([right[(index == image) & (eps > 0)].mean() for image in np.unique(index)])
 
 
-def _folder(planned: Plan, row: str, verb: str, out: Path) -> Path:
+def _folder(planned: RecipePlan, row: str, verb: str, out: Path) -> Path:
     return next(task for task in planned.tasks[row] if task.verb == verb).path(out)
 
 

@@ -16,10 +16,10 @@ from workplace import data_dir, fresh
 
 from smoothcert.classifiers.folder import read_network
 from smoothcert.data import load_data
+from smoothcert.machine import has_bf16_units
 from smoothcert.models import build_model
 from smoothcert.objectives import Step, build_objective
 from smoothcert.store.provenance import machine_line
-from smoothcert.training.begun import has_bf16_units
 from smoothcert.training.options import TrainConfig
 from smoothcert.training.train import train
 

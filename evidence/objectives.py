@@ -11,7 +11,7 @@ from pathlib import Path
 from workplace import WORK, data_dir
 
 from smoothcert.recipes.comparison import compared
-from smoothcert.recipes.plan import Plan, plan
+from smoothcert.recipes.plan import RecipePlan, plan
 from smoothcert.recipes.recipe import read_recipe
 from smoothcert.results.certified import Result
 from smoothcert.results.compare import compare
@@ -33,7 +33,7 @@ def main() -> str:
     return page(results, seconds) + (f"\nNot run: {', '.join(left)}.\n" if left else "")
 
 
-def certified(planned: Plan, row: str, out: Path) -> Result:
+def certified(planned: RecipePlan, row: str, out: Path) -> Result:
     """What the row's certification found."""
     task = next(task for task in planned.tasks[row] if task.verb == "certify")
     return Result.of(read_store(task.path(out)))

@@ -21,11 +21,11 @@ from smoothcert.denoise import DenoisedClassifier, build_denoiser
 from smoothcert.models import build_model
 from smoothcert.objectives import OBJECTIVES, build_objective
 from smoothcert.progress import silent
-from smoothcert.training.distributed import Ranks, joined
+from smoothcert.training.batches import TrainingSet
+from smoothcert.training.distributed import Ranks, join_processes
 from smoothcert.training.loop import Loop
 from smoothcert.training.options import TrainConfig
-from smoothcert.training.streams import Stream
-from smoothcert.training.trainee import Trainee
+from smoothcert.training.state import TrainState
 
 CPU = torch.device("cpu")
 SIGMA, SHAPE, IMAGES, BATCH = 0.25, (1, 8, 8), 99, 33
@@ -77,7 +77,7 @@ def networks(objective: str) -> dict[str, nn.Module]:
 def gradients(objective: str, network: nn.Module, ranks: Ranks) -> list[torch.Tensor]:
     """Those of the steps of an epoch: 98 digits in batches of 33, the last one of 32."""
     data = load_data("digits", "train")
-    network = ranks.synced(network, CPU)
+    network = ranks.synchronise_batchnorm(network, CPU)
     given = network
     if objective == "xhat":
         with torch.random.fork_rng():
@@ -85,11 +85,11 @@ def gradients(objective: str, network: nn.Module, ranks: Ranks) -> list[torch.Te
             energy = build_denoiser("energy-residual", SHAPE, SIGMA, network="mlp", width=32, depth=1)
         given = DenoisedClassifier(energy.requires_grad_(False), network, SIGMA)
     optimizer = Recording(network)
-    trainee = Trainee(network, ranks.wrap(given), optimizer, torch.amp.GradScaler("cpu", enabled=False), None)
+    state = TrainState(network, ranks.wrap(given), optimizer, torch.amp.GradScaler("cpu", enabled=False), None)
     config = TrainConfig.checked({"objective": objective, "sigma": SIGMA, "batch_size": BATCH, "lr": 1.0,
                                   "augment": "crop-flip", "out": "unused"})
-    streams = [Stream("", data, data.labels, np.arange(IMAGES - 1))]
-    Loop(config, build_objective(objective, SIGMA, **OPTIONS.get(objective, {})), streams, np.arange(1), trainee, ranks,
+    sets = [TrainingSet("", data, data.labels, np.arange(IMAGES - 1))]
+    Loop(config, build_objective(objective, SIGMA, **OPTIONS.get(objective, {})), sets, np.arange(1), state, ranks,
          CPU, silent)._fit(0)
     return optimizer.seen
 
@@ -218,7 +218,7 @@ def main() -> str:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with joined(CPU) as these:
+    with join_processes(CPU) as these:
         result = all_gradients(these)
         if these.is_main:
             torch.save(result, Path(sys.argv[1]) / "gradients.pt")

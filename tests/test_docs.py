@@ -213,10 +213,13 @@ def test_the_command_line_page_names_every_option_and_no_other():
     text = (DOCS / "command-line.md").read_text(encoding="utf-8")
     group = typer.main.get_command(app)
     verbs = group.commands  # type: ignore[attr-defined]
-    options = {option for command in (group, *verbs.values()) for parameter in command.params
+    kinds = verbs["plot"].commands
+    options = {option for command in (group, *verbs.values(), *kinds.values()) for parameter in command.params
                for option in parameter.opts if option.startswith("--")} | {"--help"}
     assert set(OPTION.findall(text)) == options
     assert {verb for verb in verbs if f"smoothcert {verb}" in text} == set(verbs)
+    pictures = (DOCS / "pictures.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", pictures, re.M)) == set(kinds)
 
 
 @pytest.mark.parametrize(("text", "words"), [

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from smoothcert.classifiers.folder import ModelCard, read_network, write_compact_model
-from smoothcert.cli.progress import shown
+from smoothcert.cli.output import show_progress
 from smoothcert.data import load_data
 from smoothcert.io.files import make_folder, write_text
-from smoothcert.io.zoo import CERTIFICATES, zoo_dir
+from smoothcert.io.paths import CERTIFICATES, zoo_dir
 from smoothcert.report.shown import render
 from smoothcert.results.base import Points
 from smoothcert.results.certified import Result
@@ -57,7 +57,7 @@ def main(words: Sequence[str] | None = None) -> None:
     agreed = agreement(given.source, entry, card, card.sigma)
     print(agreed, flush=True)
     options = {"every": given.every, "radii": given.radii, "n_max": given.n_max, "seed": 0}
-    with shown("images", quiet=False) as progress:
+    with show_progress("images", quiet=False) as progress:
         store = certify(CertifyConfig.gather({"model": f"zoo:{given.name}", **options, "workers": given.workers,
                                               "out": entry / CERTIFICATES}), progress)
     command = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())

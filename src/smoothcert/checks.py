@@ -1,4 +1,4 @@
-"""Checks of plain values that say what was got and what was expected. Nothing here imports torch."""
+"""Checks of plain values, with errors that say what was got and what was expected. Nothing here imports torch."""
 
 import difflib
 import math
@@ -17,10 +17,10 @@ _BREAKS = re.compile(f"[{_CONTROLS}]")
 
 
 def printable(text: str) -> str:
-    """Return a text with every character that a terminal would obey instead of showing it written as an escape.
+    """Return a text in which every character that a terminal would act on instead of showing it is an escape.
 
-    Those are control characters but for line ends and tabs, marks that turn the direction of writing, line and
-    paragraph separators, and halves of characters.
+    These are control characters (except line ends and tabs), marks that change the direction of writing, line and
+    paragraph separators, and lone surrogates.
 
     >>> printable("a\\x1b[31mb\\n")
     'a\\\\x1b[31mb\\n'
@@ -29,7 +29,7 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return somebody's name or note with control characters, line ends and tabs too, written as escapes.
+    """Return a name or note from outside with all control characters, also line ends and tabs, as escapes.
 
     >>> one_line("run\\nACR 9.999")
     'run\\\\nACR 9.999'
@@ -43,19 +43,19 @@ def _escape(character: str) -> str:
 
 
 def real_number(text: str) -> float:
-    """Return the number that a text means: a decimal one, or a fraction of two.
+    """Return the number that a text stands for: a decimal number, or a fraction of two.
 
     >>> real_number("0.25"), real_number("64 / 255") == 64 / 255
     (0.25, True)
 
     Raises:
-        InputError: it is neither, or a fraction whose value is not finite, such as 1/0.
+        InputError: the text is neither, or a fraction whose value is not finite, such as 1/0.
     """
     over, slash, under = text.partition("/")
     try:
         value = float(over) / float(under) if slash else float(text)
     except ZeroDivisionError:
-        raise InputError(f"a fraction cannot have 0 below its line, got {text!r}") from None
+        raise InputError(f"a fraction cannot have the denominator 0, got {text!r}") from None
     except ValueError:
         raise InputError(f"must be a number or a fraction with a plain slash, such as 0.25 or 64/255, "
                          f"got {text!r}") from None
@@ -142,7 +142,7 @@ def check_known(kind: str, name: Any, known: Iterable[str]) -> str:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """A clause that names the closest known name, or nothing where none is close.
+    """Return a clause that gives the closest known name, or an empty string where none is close.
 
     >>> suggestion("mnits", ["digits", "mnist"])
     ' (did you mean "mnist"?)'
@@ -151,10 +151,12 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f' (did you mean "{close[0]}"?)' if close else ""
 
 
-def built(what: str, build: Callable[..., T], known: Iterable[str], options: Mapping[str, Any]) -> T:
-    """build(**options), or everything that is wrong with the options at once: names that are not `known`, and values
-    that `build` refuses, tried one by one.
+def construct(what: str, build: Callable[..., T], known: Iterable[str], options: Mapping[str, Any]) -> T:
+    """Return build(**options), or raise everything that is wrong with the options at once: names that are not `known`,
+    and values that `build` refuses when it is given them one by one.
 
+    Args:
+        what: the name of what is built, for the messages.
     Raises:
         InputError: one thing is wrong. ConfigError: several are.
     """
@@ -162,25 +164,22 @@ def built(what: str, build: Callable[..., T], known: Iterable[str], options: Map
     listed = f"its options: {', '.join(takes)}" if takes else "it has no options"
     problems: list[InputError] = [InputError(f"{what} has no option {name!r}{suggestion(name, takes)}; {listed}")
                                   for name in options if name not in takes]
+    given = {name: value for name, value in options.items() if name in takes}
     try:
-        made = build(**{name: value for name, value in options.items() if name in takes})
-    except InputError as error:
-        alone = [_refusal(build, {name: value}) for name, value in options.items() if name in takes]
-        problems += [refusal for refusal in alone if refusal] or [error]
-    else:
+        made = build(**given)
         if not problems:
             return made
+    except InputError as error:
+        refused: list[InputError] = []
+        for name, value in given.items():
+            try:
+                build(**{name: value})
+            except InputError as alone:
+                refused.append(alone)
+        problems += refused or [error]
     if len(problems) == 1:
         raise problems[0]
     raise ConfigError([str(problem) for problem in problems], what)
-
-
-def _refusal(build: Callable[..., Any], options: Mapping[str, Any]) -> InputError | None:
-    try:
-        build(**options)
-    except InputError as error:
-        return error
-    return None
 
 
 def _number(name: str, value: Any, expected: str) -> float:

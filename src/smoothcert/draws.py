@@ -1,4 +1,4 @@
-"""Random numbers of training and attacks: a stream for each purpose of a seed, and rows that processes share."""
+"""Random numbers of training and attacks: one generator for each purpose of a seed, and rows that processes share."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,23 +13,23 @@ Draw = Callable[[list[int]], Tensor]
 
 
 class RowGenerator(torch.Generator):
-    """A generator that all processes of a run hold in the same state: each draws for every row of a batch and keeps
-    the numbers of the rows that it holds.
+    """A generator that all processes of a run hold in the same state: each draws the numbers of every row of a batch
+    and keeps those of its own rows.
 
-    So a row's numbers depend on its place in the batch, and not on how many processes share it. What is drawn for the
-    batch as a whole is the same in all of them.
+    So a row's numbers depend on its place in the batch, and not on how many processes share the batch. Numbers that
+    belong to the batch as a whole are the same in all processes.
     """
 
     _rows: list[int] | None = None
     _whole: int = 0
 
     def hold(self, rows: Sequence[int], whole: int) -> None:
-        """Draw from now on for these of `whole` rows."""
+        """From now on, draw for these rows of a batch of `whole` rows."""
         self._rows = None if list(rows) == list(range(whole)) else list(rows)
         self._whole = whole
 
-    def drawn(self, draw: Draw, shape: Sequence[int], dim: int) -> Tensor:
-        """`draw` of a shape that has all rows along `dim`, cut down to the rows held: of the shape given."""
+    def draw_rows(self, draw: Draw, shape: Sequence[int], dim: int) -> Tensor:
+        """Call `draw` for all rows of the batch, which lie along `dim`, and return those held, of the shape given."""
         if self._rows is None:
             return draw(list(shape))
         whole = [*shape[:dim], self._whole, *shape[dim + 1 :]]
@@ -38,37 +38,37 @@ class RowGenerator(torch.Generator):
 
 
 def standard_normals(shape: Sequence[int], generator: torch.Generator, like: Tensor) -> Tensor:
-    """Standard normals of a shape (B, ...), on the device and of the type of `like`."""
+    """Return standard normals of a shape (B, ...), on the device and of the type of `like`."""
 
     def draw(size: list[int]) -> Tensor:
         return torch.randn(size, generator=generator, device=like.device, dtype=like.dtype)
 
-    return drawn(draw, shape, generator)
+    return draw_rows(draw, shape, generator)
 
 
-def drawn(draw: Draw, shape: Sequence[int], generator: torch.Generator, dim: int = 0) -> Tensor:
-    """`draw(shape)`, whose numbers come from `generator`; of a `RowGenerator`, those of its rows, which lie along
-    `dim`."""
-    return generator.drawn(draw, shape, dim) if isinstance(generator, RowGenerator) else draw(list(shape))
+def draw_rows(draw: Draw, shape: Sequence[int], generator: torch.Generator, dim: int = 0) -> Tensor:
+    """Return `draw(shape)`, whose numbers come from `generator`; from a `RowGenerator`, the numbers of the rows that it
+    holds, which lie along `dim`."""
+    return generator.draw_rows(draw, shape, dim) if isinstance(generator, RowGenerator) else draw(list(shape))
 
 
 @contextmanager
-def seeded(seed: int, *purpose: Any) -> Iterator[None]:
-    """Seed torch's global generator, which layers' initial weights and dropout draw from, for a purpose, alike in
-    every run; it is put back on the way out."""
+def seed_torch(seed: int, *purpose: Any) -> Iterator[None]:
+    """Seed torch's global generator, which initial weights and dropout draw from, for one purpose of a run, and restore
+    its state afterwards."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(derived_seed(seed, *purpose))
+        torch.manual_seed(derive_seed(seed, *purpose))
         yield
 
 
 def generator(device: torch.device, seed: int, *purpose: Any) -> RowGenerator:
-    """A generator on a device, for a purpose."""
-    seeded_one = RowGenerator(device)
-    seeded_one.manual_seed(derived_seed(seed, *purpose))
-    return seeded_one
+    """Return a generator on a device for one purpose of a run."""
+    made = RowGenerator(device)
+    made.manual_seed(derive_seed(seed, *purpose))
+    return made
 
 
-def derived_seed(seed: int, *purpose: Any) -> int:
-    """63 bits for one purpose of a run; other purposes get unrelated ones."""
+def derive_seed(seed: int, *purpose: Any) -> int:
+    """Return a seed of 63 bits for one purpose of a run; seeds of different purposes are unrelated."""
     words = [int.from_bytes(str(p).encode(), "big") for p in purpose]
     return int(np.random.SeedSequence(seed, spawn_key=tuple(words)).generate_state(1, np.uint64)[0] >> 1)

@@ -1,7 +1,7 @@
 """Every error that smoothcert raises on purpose.
 
-A message says what was got, what was expected and what to do. `exit_code` is what the command line
-returns for it: 2 where the request itself was wrong, 1 where the request was fine and the work failed.
+A message says what was got, what was expected and what to do. The command line exits with `exit_code`: 2 where the
+request itself was wrong, 1 where the request was fine and the work failed.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ class SmoothcertError(Exception):
     exit_code = 1
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (type(self), self.args, self.__dict__)
+        return _restore, (type(self), self.args, self.__dict__)
 
 
 class InputError(SmoothcertError, ValueError):
@@ -23,7 +23,7 @@ class InputError(SmoothcertError, ValueError):
 
 
 class UnknownNameError(InputError):
-    """A name that is not registered; the message gives the closest known one."""
+    """A name is not registered; the message gives the closest known one."""
 
 
 class ConfigError(InputError):
@@ -36,19 +36,19 @@ class ConfigError(InputError):
 
 
 class ModelError(SmoothcertError):
-    """A base classifier that does not keep its contract: (N, C, H, W) images in, (N, K) logits out."""
+    """A base classifier does not keep its contract: (N, C, H, W) images in, (N, K) logits out."""
 
 
 class DataError(SmoothcertError):
-    """A data set whose content cannot be used (labels outside the classes, mixed image sizes, ...)."""
+    """A data set has content that cannot be used (labels outside the classes, mixed image sizes, ...)."""
 
 
 class FileError(SmoothcertError):
-    """A file or folder that is missing, unreadable or corrupt; the message names it."""
+    """A file or folder is missing, unreadable or corrupt; the message names it."""
 
 
 class StoreError(SmoothcertError):
-    """A store of records that cannot be written or read."""
+    """A store of records cannot be written or read."""
 
 
 class EmptyStoreError(StoreError):
@@ -56,19 +56,19 @@ class EmptyStoreError(StoreError):
 
 
 class IdentityError(StoreError):
-    """A store or model directory that belongs to a different run; the message names the differing fields."""
+    """A store or model directory belongs to a different run; the message names the fields that differ."""
 
 
 class LostProcessError(SmoothcertError):
     """Another process of a distributed training has ended, or no longer answers.
 
-    What was being exchanged with it may still be written to memory that is in other use by now: end the process
-    without cleaning up (`os._exit`), as `smoothcert train` does.
+    A pending exchange with it may still write to memory that is in other use by now: end the process without cleaning
+    up (`os._exit`), as `smoothcert train` does.
     """
 
 
 class MissingExtraError(SmoothcertError):
-    """An optional dependency is needed and absent; the message gives the command that installs it."""
+    """An optional dependency is needed and missing; the message gives the command that installs it."""
 
     def __init__(self, package: str, extra: str, purpose: str):
         super().__init__(f"{purpose} needs the package {package}, which is not installed: "
@@ -76,7 +76,15 @@ class MissingExtraError(SmoothcertError):
 
 
 class QualityWarning(UserWarning):
-    """A run that goes on although something says that its result will be poor; the message says what."""
+    """A run continues although its result is likely to be poor; the message says why."""
+
+
+class EngineWarning(UserWarning):
+    """The engine asked for is not used, because it cannot run the model or changes the model's votes."""
+
+
+class AdaptedWarning(UserWarning):
+    """A model takes batches of one size only, and is run in such batches."""
 
 
 def first_line(error: BaseException) -> str:
@@ -84,16 +92,8 @@ def first_line(error: BaseException) -> str:
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
 
 
-class EngineWarning(UserWarning):
-    """An engine that was asked for is not used, because it cannot run the model or gives it other votes."""
-
-
-class AdaptedWarning(UserWarning):
-    """A model does not take any number of images, and runs in batches of the one size that it takes."""
-
-
-def _restored(kind: type[SmoothcertError], args: tuple[Any, ...], state: dict[str, Any]) -> SmoothcertError:
-    """Return an error as it was before it was pickled, without its constructor, whose arguments are others."""
+def _restore(kind: type[SmoothcertError], args: tuple[Any, ...], state: dict[str, Any]) -> SmoothcertError:
+    """Return an error as it was before it was pickled, without a call of its constructor, whose arguments differ."""
     error = kind.__new__(kind)
     error.args = args
     error.__dict__.update(state)

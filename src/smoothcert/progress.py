@@ -1,13 +1,13 @@
-"""How a run tells its caller how far it is."""
+"""The callback by which a run reports its progress."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told how far a run is: units done, units in all, a few words."""
+    """Called with the units done, the units in all, and a few words."""
 
     def __call__(self, done: int, total: int, words: str) -> None: ...
 
 
 def silent(done: int, total: int, words: str) -> None:
-    """Tells nobody."""
+    """Report nothing."""

@@ -97,7 +97,7 @@ NORMALISED = """
 def test_a_run_does_not_go_on_where_an_imported_file_changed(tmp_path, before, after):
     spec = write(tmp_path, net=NORMALISED, settings=before)
     interrupted(spec, tmp_path / "s")
-    assert certified(spec, tmp_path / "t").identity["model"]["sources"].keys() == {"net", "settings"}
+    assert certified(spec, tmp_path / "t").identity.model.sources.keys() == {"net", "settings"}
     (tmp_path / "settings.py").write_text(after)
     with pytest.raises(IdentityError, match=r"model\.sources\.settings.*\n.*|One store holds one model"):
         certified(spec, tmp_path / "s")
@@ -105,7 +105,7 @@ def test_a_run_does_not_go_on_where_an_imported_file_changed(tmp_path, before, a
     assert certified(spec, tmp_path / "s").complete
 
 
-def test_settings_that_no_source_shows_are_in_the_attributes_or_the_answers(tmp_path):
+def test_hidden_settings_are_in_attributes_or_answers(tmp_path):
     """The file is JSON, so no import tells of it: once kept on the layer, once as a global that forward reads."""
     kept = NORMALISED.replace("import settings", "import json, pathlib\n    from types import SimpleNamespace\n"
                               "    settings = SimpleNamespace(**json.loads(pathlib.Path(__file__).with_name('s.json')"
@@ -120,7 +120,7 @@ def test_settings_that_no_source_shows_are_in_the_attributes_or_the_answers(tmp_
             certified(spec, tmp_path / name / "s")
 
 
-def test_imports_are_followed_through_packages_functions_and_names(tmp_path, monkeypatch):
+def test_imports_are_followed_through_packages_and_functions(tmp_path, monkeypatch):
     files = {
         "net": "from lib.deep import layer\nimport numpy\ndef build():\n    import late\n    return layer.make()",
         "late": "", "lib.__init__": "", "lib.deep.__init__": "from . import sibling",
@@ -171,7 +171,7 @@ ESTIMATOR = """
 
 
 @pytest.mark.parametrize("run", ["certify", "predict", "distributional", "attack"])
-def test_a_model_known_by_its_answers_is_not_gone_on_with_unless_it_is_named(tmp_path, run):
+def test_a_probed_model_resumes_only_when_it_is_named(tmp_path, run):
     spec, out = write(tmp_path, net=ESTIMATOR), tmp_path / "s"
     kinds = {"certify": (certify, CertifyConfig, {}), "predict": (predict, PredictConfig, {}),
              "distributional": (distributional, DistributionalConfig, {"loss": "clipped"}),
@@ -184,7 +184,7 @@ def test_a_model_known_by_its_answers_is_not_gone_on_with_unless_it_is_named(tmp
     with pytest.raises(IdentityError, match="--model-id"):
         function(config.checked(asked))
     assert function(config.checked({**asked, "model_id": "sines-1"})).complete
-    assert read_store(out).identity["model"]["id"] == "sines-1"
+    assert read_store(out).identity.model.id == "sines-1"
     assert function(config.checked({**asked, "model_id": "sines-1"})).complete
     with pytest.raises(IdentityError, match=r"model\.by"):
         function(config.checked(asked))
@@ -216,7 +216,7 @@ def test_answers_are_compared_within_rounding():
         "model.sha256"}
 
 
-def test_workers_and_resumes_that_round_otherwise_are_not_refused(tmp_path, monkeypatch):
+def test_workers_and_resumes_may_round_differently(tmp_path, monkeypatch):
     """As on another processor, the model answers 1e-6 off; then 1e-3 off, as another model does."""
     spec = write(tmp_path, net="import os\n" + textwrap.dedent(ESTIMATOR).replace(
         "rows) @", "rows * float(os.environ.get('SCALE', 1))) @"))
@@ -231,7 +231,7 @@ def test_workers_and_resumes_that_round_otherwise_are_not_refused(tmp_path, monk
         open_again(run.reopen(), run.identity)
 
 
-def test_older_stores_are_read_verified_and_refused_with_the_reason(tmp_path):
+def test_older_stores_are_read_but_not_resumed(tmp_path):
     """A store as it was before sources, attributes and answers were kept."""
     spec = write(tmp_path, net=NORMALISED, settings="MEAN, SD = .4, .3")
     for name, stop in (("whole", None), ("part", 2)):
@@ -253,7 +253,7 @@ def test_older_stores_are_read_verified_and_refused_with_the_reason(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"model": None}, {"seed": None}])
-def test_a_manifest_that_lacks_what_a_resume_compares_is_another_run(tmp_path, change):
+def test_a_manifest_without_compared_parts_is_another_run(tmp_path, change):
     spec = write(tmp_path, net=NORMALISED, settings="MEAN, SD = .4, .3")
     interrupted(spec, tmp_path / "s")
     path = tmp_path / "s" / "manifest.json"
@@ -445,7 +445,7 @@ class Within(nn.Module):
 
 
 @pytest.mark.parametrize("make", [quantised, int8_graph, program])
-def test_networks_whose_weights_are_no_parameters_are_hashed_and_certified(make, monkeypatch):
+def test_networks_without_parameters_are_hashed_and_certified(make, monkeypatch):
     """Quantised layers, and what torch.export made, which refuses `eval()`."""
     network, again = make(), make()
     assert module_hash(network) == module_hash(again)

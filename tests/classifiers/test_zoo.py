@@ -18,13 +18,20 @@ from typer.testing import CliRunner
 
 from smoothcert.classifiers.card import ModelCard, write_card
 from smoothcert.classifiers.classifier import open_classifier
-from smoothcert.classifiers.compact import compact, expanded
-from smoothcert.classifiers.folder import build_network, read_card, read_network, write_compact_model, write_weights
+from smoothcert.classifiers.folder import (
+    build_network,
+    compact,
+    expand,
+    read_card,
+    read_network,
+    write_compact_model,
+    write_weights,
+)
 from smoothcert.cli.main import app
 from smoothcert.config.sampling import RunConfig
 from smoothcert.data import load_data
 from smoothcert.errors import FileError, IdentityError, InputError, ModelError, UnknownNameError
-from smoothcert.io import zoo
+from smoothcert.io import paths
 from smoothcert.io.files import sha256
 from smoothcert.io.paths import place
 from smoothcert.runs.certify import certify
@@ -80,7 +87,7 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def entry(home, monkeypatch) -> Path:
-    monkeypatch.setenv(zoo.ZOO_DIR_VARIABLE, str(home / "zoo"))
+    monkeypatch.setenv(paths.ZOO_DIR_VARIABLE, str(home / "zoo"))
     return home / "zoo" / "digits-cnn"
 
 
@@ -92,12 +99,12 @@ def identity(folder: Path | str) -> dict:
 
 
 def test_a_name_leads_to_its_folder(entry):
-    assert zoo.zoo_names() == ["digits-cnn", "digits-mlp"]
-    assert zoo.local_path("zoo:digits-cnn") == entry
+    assert paths.zoo_names() == ["digits-cnn", "digits-mlp"]
+    assert paths.local_path("zoo:digits-cnn") == entry
     assert place("zoo:digits-cnn/certificates") == entry / "certificates"
     assert TrainConfig.gather({"init": "zoo:digits-cnn", "out": "x"}).init == entry
     assert RunConfig.gather({"model": "", "denoiser": Path("zoo:digits-cnn"), "out": "x"}).denoiser == entry
-    assert zoo.local_path("zoo") == Path("zoo")
+    assert paths.local_path("zoo") == Path("zoo")
 
 
 @pytest.mark.parametrize(("text", "words"), [
@@ -106,7 +113,7 @@ def test_a_name_leads_to_its_folder(entry):
     ("zoo:build", ["unknown entry of the zoo 'build'"]),
 ])
 def test_an_unknown_name_is_refused_with_the_known_ones(entry, tmp_path, text, words):
-    for asked in (zoo.local_path, place, read_network, lambda name: open_classifier(name, (1, 8, 8), 10)):
+    for asked in (paths.local_path, place, read_network, lambda name: open_classifier(name, (1, 8, 8), 10)):
         with pytest.raises(UnknownNameError) as caught:
             asked(text)
         assert all(word in str(caught.value) for word in words)
@@ -119,19 +126,19 @@ def test_an_unknown_name_is_refused_with_the_known_ones(entry, tmp_path, text, w
 
 def test_a_path_cannot_leave_its_entry(entry):
     with pytest.raises(FileError, match="leads out"):
-        zoo.local_path("zoo:digits-cnn/../digits-mlp")
+        paths.local_path("zoo:digits-cnn/../digits-mlp")
 
 
 def test_where_there_is_no_zoo_the_error_says_where_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.delenv(zoo.ZOO_DIR_VARIABLE, raising=False)
-    monkeypatch.setattr(zoo, "_CHECKOUT", tmp_path / "lib" / "zoo")
+    monkeypatch.delenv(paths.ZOO_DIR_VARIABLE, raising=False)
+    monkeypatch.setattr(paths, "_CHECKOUT_ZOO", tmp_path / "lib" / "zoo")
     told = run("certify", "zoo:mnist-lenet-0.5", "-o", tmp_path / "s", code=1)
     assert "repository" in told
-    assert zoo.ZOO_DIR_VARIABLE in told
+    assert paths.ZOO_DIR_VARIABLE in told
     for folder, words in ((tmp_path / "nowhere", "no such folder"), (tmp_path, "has no entries")):
-        monkeypatch.setenv(zoo.ZOO_DIR_VARIABLE, str(folder))
+        monkeypatch.setenv(paths.ZOO_DIR_VARIABLE, str(folder))
         with pytest.raises(FileError, match=words):
-            zoo.local_path("zoo:mnist-lenet-0.5")
+            paths.local_path("zoo:mnist-lenet-0.5")
     assert not (tmp_path / "s").exists()
 
 
@@ -143,8 +150,8 @@ def test_every_verb_takes_a_model_of_the_zoo(entry, tmp_path, verb):
     command = [*verb[:1], "zoo:digits-cnn", *verb[1:], "--max-images", "2", "--seed", "0", "-q"]
     run(*command, "-o", tmp_path / "s")
     store = read_store(tmp_path / "s")
-    assert store.identity["model"] == identity(entry)
-    assert (store.identity["noise"]["sigma"], store.identity["data"]["name"]) == (0.25, "digits")
+    assert store.identity.model == identity(entry)
+    assert (store.identity.noise.sigma, store.identity.data.name) == (0.25, "digits")
     assert store.provenance["model"] == "zoo:digits-cnn"
     run(*verb[:1], entry, *command[2:], "-o", tmp_path / "s")  # another way to name it is the same run
     run("verify", tmp_path / "s", "--resample", "1", "--model", "zoo:digits-cnn", "-q")
@@ -169,7 +176,7 @@ def test_training_starts_from_the_zoo_and_takes_labels_from_it(entry, tmp_path):
 
 def test_info_and_table_read_an_entry(entry, tmp_path, monkeypatch):
     shutil.copytree(entry, tmp_path / "zoo" / "copy")
-    monkeypatch.setenv(zoo.ZOO_DIR_VARIABLE, str(tmp_path / "zoo"))
+    monkeypatch.setenv(paths.ZOO_DIR_VARIABLE, str(tmp_path / "zoo"))
     run("certify", "zoo:copy", "--n", "50", "--max-images", "2", "-q", "-o", "zoo:copy/certificates")
     told = json.loads(run("info", "zoo:copy", "--json"))
     assert told["identity"]["compact"]["dtype"] == "int8"
@@ -183,7 +190,7 @@ def test_int8_is_within_half_a_step_and_leaves_the_rest_alone(home):
     state = {"w": torch.randn(5, 3, 2, 2, generator=torch.Generator().manual_seed(0)), "bias": torch.randn(5),
              "zero": torch.zeros(2, 3), "tiny": torch.full((2, 3), 1e-45), "count": torch.tensor(7)}
     small = compact(state, "int8")
-    full = expanded(small, Path("x"))
+    full = expand(small, Path("x"))
     assert list(full) == list(state)
     assert small["w"].dtype == torch.int8
     assert small["w"].abs().flatten(1).amax(1).tolist() == [127] * 5
@@ -245,7 +252,7 @@ def first_scale(state: dict[str, torch.Tensor]) -> str:
 ])
 def test_a_damaged_entry_is_refused_by_name(entry, tmp_path, monkeypatch, damage, words):
     shutil.copytree(entry, tmp_path / "zoo" / "hurt")
-    monkeypatch.setenv(zoo.ZOO_DIR_VARIABLE, str(tmp_path / "zoo"))
+    monkeypatch.setenv(paths.ZOO_DIR_VARIABLE, str(tmp_path / "zoo"))
     path = tmp_path / "zoo" / "hurt" / "best.safetensors"
     if damage is None:
         path.write_bytes(path.read_bytes()[:-100])
@@ -275,7 +282,7 @@ def make():
 @pytest.mark.skipif(not MAKE.is_file(), reason="the zoo is in a checkout of the repository only")
 def test_an_entry_is_made_certified_and_told_of(home, make, tmp_path, monkeypatch, capsys):
     (tmp_path / "zoo").mkdir()
-    monkeypatch.setenv(zoo.ZOO_DIR_VARIABLE, str(tmp_path / "zoo"))
+    monkeypatch.setenv(paths.ZOO_DIR_VARIABLE, str(tmp_path / "zoo"))
     make.main([str(home / "source"), "digits-cnn-0.25", "--every", "100", "--radii", "0,0.1", "--n-max", "200",
                "--note", "Only a test."])
     told = (tmp_path / "zoo" / "digits-cnn-0.25" / "README.md").read_text()
@@ -294,37 +301,37 @@ def test_an_entry_is_made_certified_and_told_of(home, make, tmp_path, monkeypatc
 
 @ENTRIES
 def test_an_entry_is_small_and_its_figures_are_its_stores(name, make, monkeypatch):
-    monkeypatch.delenv(zoo.ZOO_DIR_VARIABLE, raising=False)
+    monkeypatch.delenv(paths.ZOO_DIR_VARIABLE, raising=False)
     folder = ROOT / "zoo" / name
     assert make.weight_bytes(folder) <= 3_000_000
-    store = read_store(folder / zoo.CERTIFICATES)
+    store = read_store(folder / paths.CERTIFICATES)
     assert store.complete
-    assert verify(VerifyConfig.gather({"store": folder / zoo.CERTIFICATES})).problems == []
+    assert verify(VerifyConfig.gather({"store": folder / paths.CERTIFICATES})).problems == []
     told = (folder / "README.md").read_text(encoding="utf-8")
     assert make.table(name, store) in told
     card = read_card(folder)
     assert card.identity["compact"]["sha256"] in told
-    assert store.identity["noise"]["sigma"] == card.sigma
+    assert store.identity.noise.sigma == card.sigma
     assert make.page() == (ROOT / "docs" / "results" / "zoo.md").read_text(encoding="utf-8")
 
 
 @ENTRIES
 def test_a_store_is_of_the_network_beside_it(name):
     """Of the same torch: the hash covers the source of the classes that a network is made of."""
-    store = read_store(ROOT / "zoo" / name / zoo.CERTIFICATES)
+    store = read_store(ROOT / "zoo" / name / paths.CERTIFICATES)
     made_by = store.provenance["versions"]["torch"].partition("+")[0]
     if made_by != torch.__version__.partition("+")[0]:
         pytest.skip(f"the store was made by torch {made_by}")
     card = read_card(ROOT / "zoo" / name)
     opened = open_classifier(str(ROOT / "zoo" / name), card.input_shape, card.num_classes)
-    assert opened.identity == store.identity["model"]
+    assert opened.identity == store.identity.model
 
 
 @pytest.mark.skipif("mnist-lenet-0.5" not in NAMES, reason="the zoo is in a checkout of the repository only")
 def test_an_entry_certifies_images_of_its_shape_at_once(tmp_path, monkeypatch):
-    monkeypatch.delenv(zoo.ZOO_DIR_VARIABLE, raising=False)
+    monkeypatch.delenv(paths.ZOO_DIR_VARIABLE, raising=False)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
     pq.write_table(pa.table({"image": pixels.tolist(), "label": [1, 2, 3]}), tmp_path / "test.parquet")
     run("certify", "zoo:mnist-lenet-0.5", "--data", f"parquet:{tmp_path}", "--n", "100", "-q", "-o", tmp_path / "s")
     store = read_store(tmp_path / "s")
-    assert (len(store.records), store.num_classes, store.identity["noise"]["sigma"]) == (3, 10, 0.5)
+    assert (len(store.records), store.num_classes, store.identity.noise.sigma) == (3, 10, 0.5)

@@ -14,17 +14,33 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 from rich.console import Console
+from typer.main import get_command
 from typer.testing import CliRunner
 
-from smoothcert.cli import progress
+from smoothcert.cli import output
+from smoothcert.cli.demo import DemoConfig
 from smoothcert.cli.main import app, main
 from smoothcert.errors import ConfigError
+from smoothcert.recipes.options import ReproduceConfig
 from smoothcert.recipes.recipe import Expected
-from smoothcert.runs import config
+from smoothcert.report.options import (
+    CompareConfig,
+    CostConfig,
+    ExportConfig,
+    InfoConfig,
+    RecertifyTableConfig,
+    ReportConfig,
+    TableConfig,
+)
+from smoothcert.report.plots.kinds import KINDS
+from smoothcert.runs.attack_options import AttackConfig
+from smoothcert.runs.distributional_options import DistributionalConfig
 from smoothcert.runs.options import CertifyConfig, PredictConfig
+from smoothcert.selftest.options import SelftestConfig
 from smoothcert.stats import average_certified_radius
 from smoothcert.store.store import read_store
 from smoothcert.training.options import TrainConfig
+from smoothcert.verify.options import VerifyConfig
 from stores import made
 
 CLI = str(Path(sys.executable).parent / "smoothcert")
@@ -76,9 +92,9 @@ def test_an_error_repeats_no_control_character(tmp_path):
 
 def test_progress_obeys_neither_markup_nor_control_characters(monkeypatch):
     written = io.StringIO()
-    monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
-    monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=written, width=200))
-    with progress.shown("images", quiet=False) as told:
+    monkeypatch.setattr(output, "_LINE_EVERY", 0.0)
+    monkeypatch.setattr("rich.console.Console", lambda stderr: Console(file=written, width=200))
+    with output.show_progress("images", quiet=False) as told:
         told(1, 2, "[bold]a\x1b[31m[/nothing]")
     assert "[bold]a\\x1b[31m[/nothing]" in written.getvalue()
 
@@ -109,16 +125,39 @@ def _seconds(command) -> float:
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
-@pytest.mark.parametrize(("verb", "config"), [
-    ("train", TrainConfig), ("certify", CertifyConfig), ("predict", PredictConfig),
-])
-def test_every_field_is_an_option_with_its_words_and_default(verb, config):
+VERBS = {
+    "train": TrainConfig, "certify": CertifyConfig, "predict": PredictConfig, "attack": AttackConfig,
+    "distributional": DistributionalConfig, "table": TableConfig, "compare": CompareConfig, "info": InfoConfig,
+    "export": ExportConfig, "recertify": RecertifyTableConfig, "cost": CostConfig, "report": ReportConfig,
+    "reproduce": ReproduceConfig, "verify": VerifyConfig, "selftest": SelftestConfig, "demo": DemoConfig,
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_field_is_an_option_with_its_words_and_default(verb):
     shown = " ".join(CliRunner().invoke(app, [verb, "--help"]).output.replace("│", " ").split())
-    for name, field in config.model_fields.items():
-        flag = "MODEL" if name == "model" and verb != "train" else "--" + name.replace("_", "-")
-        assert flag in shown
+    for name, field in VERBS[verb].model_fields.items():
+        argument = (field.json_schema_extra or {}).get("argument")
+        assert (f" {argument} " if argument else "--" + name.replace("_", "-")) in shown
         assert field.description.split("(")[0].split()[0] in shown
-    assert "(default: 0.001)" in shown or verb == "train"
+    assert "(default: 0.001)" in shown or verb not in ("certify", "predict")
+    assert "--config" in shown
+
+
+def test_every_verb_has_a_configuration_and_takes_a_file(work, tmp_path):
+    assert {*VERBS, "plot"} == set(get_command(app).commands)
+    file = tmp_path / "c.yaml"
+    file.write_text(f"stores: [{work / 's'}]\nradii: [0, 0.25]\nformat: csv\nrho: 1/10\n")
+    assert (run("table", "--config", file).output
+            == run("table", work / "s", "--radii", "0,0.25", "--format", "csv", "--rho", "0.1").output)
+    file.write_text(f"stores: {work / 's'}\nradii: a\nformat: latx\nrho: 2\nmrege: true\n")
+    said = run("table", "--config", file, "--dimension", "0", code=2).stderr
+    for part in ("5 mistakes", "radii.0", "'latex'", "rho", "merge", "dimension"):
+        assert part in said
+    file.write_text(f"store: {work / 's'}\nalpha: 1/100\nmethod: cohen\n")
+    assert "0.01" in run("recertify", "--config", file, "--json").output
+    file.write_text("images: 1000\nn: 100\nrate: 5\n")
+    assert json.loads(run("cost", "--config", file, "--machines", "2", "--json").output)["seconds"] > 0
 
 
 def test_version():
@@ -162,7 +201,7 @@ def test_recertify_needs_no_torch(work):
 def test_recertify_and_keep(work):
     run("recertify", work / "s", "--alpha", "0.05", "--method", "cohen", "-o", work / "again")
     again = read_store(work / "again")
-    assert again.identity["procedure"]["alpha"] == 0.05
+    assert again.identity.procedure.alpha == 0.05
     assert (again.column("radius") >= read_store(work / "s").column("radius")).mean() > 0.5
     run("table", work / "s", work / "again", "--radii", "0.5")
 
@@ -198,8 +237,8 @@ def test_yaml_and_flags(work, tmp_path):
     (tmp_path / "c.yaml").write_text(f"model: {work / 'm'}\nn: 300\nmax-images: 5\nsigma: 0.5\nseed: 0\n")
     run("certify", "--config", tmp_path / "c.yaml", "--sigma", "0.25", "-q", "-o", tmp_path / "s")
     store = read_store(tmp_path / "s")
-    assert store.identity["noise"]["sigma"] == 0.25
-    assert store.identity["procedure"]["n"] == 300
+    assert store.identity.noise.sigma == 0.25
+    assert store.identity.procedure.n == 300
 
 
 def test_all_mistakes_of_a_yaml_file_at_once(tmp_path):
@@ -275,7 +314,6 @@ def test_numbers_are_read_as_people_write_them(tmp_path):
         TrainConfig.checked({"out": "m", "objective_option": ["a=[1,"]})
 
 
-CONFIGS = [value for value in vars(config).values() if isinstance(value, type) and issubclass(value, config.Config)]
 
 
 def _reals(kind) -> bool:
@@ -284,11 +322,13 @@ def _reals(kind) -> bool:
 
 
 def test_every_number_that_is_no_count_may_be_a_fraction():
+    configurations = {*VERBS.values(), *(kind.options for kind in KINDS.values())}
     fields = {(kind.__name__, name): Annotated[field.annotation, *field.metadata, name]
-              for kind in CONFIGS for name, field in kind.model_fields.items() if _reals(field.annotation)}
+              for kind in configurations for name, field in kind.model_fields.items() if _reals(field.annotation)}
     found = {name: TypeAdapter(kind).validate_python("1 / 4") for name, kind in fields.items()}
     assert {("CertifyConfig", "sigma"), ("AttackConfig", "eps"), ("CertifyConfig", "margin"),
-            ("DistributionalConfig", "rho"), ("TrainConfig", "lr")} <= found.keys()
+            ("DistributionalConfig", "rho"), ("TrainConfig", "lr"), ("TableConfig", "radii"), ("CostConfig", "price"),
+            ("ProjectionPlot", "alpha"), ("PanelsPlot", "sigma")} <= found.keys()
     assert all(value in (0.25, (0.25,)) for value in found.values()), found
 
 
@@ -296,7 +336,7 @@ def test_fractions_are_kept_as_floats(work, tmp_path):
     (tmp_path / "c.yaml").write_text("radii: [64/255, 0.5]\nsigma: 64/255\n")
     options = [work / "m", "--n", "100", "--max-images", "3", "--seed", "0", "-q"]
     run("certify", *options, "--config", tmp_path / "c.yaml", "-o", tmp_path / "s")
-    assert read_store(tmp_path / "s").identity["noise"]["sigma"] == 64 / 255
+    assert read_store(tmp_path / "s").identity.noise.sigma == 64 / 255
     told = json.loads(run("table", tmp_path / "s", "--radii", "64/255,.5", "--rho", "1/20", "--json").output)[0]
     assert (told["radii"], told["rho"]) == ([64 / 255, 0.5], 0.05)
     told = json.loads(run("recertify", tmp_path / "s", "--alpha", "1/100", "--margin", "1/20", "--json").output)
@@ -305,7 +345,7 @@ def test_fractions_are_kept_as_floats(work, tmp_path):
     assert told == json.loads(run("cost", "--images", "10", "--n", "100", "--rate", "2.5", "--json").output)
     options = [*options, "--eps", "8/255", "--m", "1", "--steps", "1", "--attack-option", "step_size=2/255"]
     run("attack", *options, "-o", tmp_path / "a")
-    attack = read_store(tmp_path / "a").identity["attack"]
+    attack = read_store(tmp_path / "a").identity.attack
     assert 8 / 255 in attack["eps"]
     assert attack["options"]["step_size"] == 2 / 255
     assert Expected.checked({"accuracy": {"2/255": "1/2"}}).accuracy == {2 / 255: 0.5}
@@ -315,7 +355,7 @@ def test_fractions_are_kept_as_floats(work, tmp_path):
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("1/0", "0 below its line"), ("8/", "number or a fraction"), ("½", "number or a fraction"),
+    ("1/0", "denominator 0"), ("8/", "number or a fraction"), ("½", "number or a fraction"),
     ("1/2/3", "number or a fraction"), ("nan/2", "finite"), ("1/inf", "finite"), ("nan", "got nan"),
     ("-1/255", "above 0"), ("1e308/1e-308", "finite"),
 ])

@@ -60,7 +60,7 @@ def test_crop_and_flip_are_the_crop_then_the_flip():
     assert torch.equal(augment(images, "crop-flip", generator(4)), expected)
 
 
-def test_resized_windows_have_the_areas_and_ratios_of_imagenet_training():
+def test_resized_windows_have_imagenet_areas_and_ratios():
     """On a ramp the ends of the enlarged window say how large it was. Drawn by hand: an area uniform on [.08, 1] and a
     ratio log-uniform on [3/4, 4/3], until the window fits."""
     side, ramp = 64, torch.linspace(0, 1, 64)

@@ -53,7 +53,7 @@ def test_it_is_certify_as_published_from_the_same_votes():
         assert exact - 1e-11 <= mine[1] <= exact + 1e-14
 
 
-def test_a_radius_is_never_above_that_of_unanimous_votes_nor_the_true_one():
+def test_a_radius_is_never_above_unanimous_votes_or_the_truth():
     x = torch.full((3, 2, 2), 0.5)
     _, radius = Smooth(half_space, 2, SIGMA, seed=0).certify(x, 100, 1000, 0.001, 100)
     assert 0 < radius <= SIGMA * special.ndtri(0.001 ** (1 / 1000)) * (1 + 1e-12)
@@ -102,7 +102,7 @@ def reads_the_centre(x):
     return torch.stack([~told, told], dim=1).float()
 
 
-def test_trailing_bits_give_no_false_certificate_unless_the_published_noise_is_asked_for():
+def test_trailing_bits_deceive_the_published_noise_alone():
     """0 and 1/255 are .124 apart; on plain noise each is certified beyond that, with different classes."""
     images = [torch.full((1, 20, 50), k / 255) for k in (0, 1)]
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from smoothcert.cli.main import app
-from smoothcert.cli.output import number_list
 from smoothcert.errors import FileError, InputError, StoreError
 from smoothcert.interop import name_inputs, open_records, read_counts, read_log, write_counts, write_log
 from smoothcert.interop.logs import round_down, seconds_of
+from smoothcert.report.options import TableConfig
 from smoothcert.results.certified import Result
 from smoothcert.results.gather import gather
 from smoothcert.stats import certify_counts, predict_counts
@@ -75,10 +75,10 @@ def test_a_log_is_read(tmp_path):
     assert told.column("radius").tolist() == [0.978, 0.0, 0.0504]
     assert told.correct.tolist() == [True, False, False]
     assert seconds_of(told) == [151.238689, 17.5, 86401.0]
-    assert told.identity["noise"]["sigma"] == 0.25, "the name of the file comes before that of its folder"
+    assert told.identity.noise.sigma == 0.25, "the name of the file comes before that of its folder"
     assert Result.of(told).printed
-    assert read_log(log(tmp_path / "noise_1.00" / "test", name="x.tsv")).identity["noise"]["sigma"] == 1.0
-    assert np.isnan(read_log(log(tmp_path / "n", name="x.tsv")).identity["noise"]["sigma"])
+    assert read_log(log(tmp_path / "noise_1.00" / "test", name="x.tsv")).identity.noise.sigma == 1.0
+    assert np.isnan(read_log(log(tmp_path / "n", name="x.tsv")).identity.noise.sigma)
 
 
 @given(st.floats(min_value=5e-324, max_value=1e6))
@@ -102,7 +102,7 @@ def test_a_round_trip_keeps_what_a_log_can_hold(tmp_path, kind):
         assert (after.column(name) == before.column(name)).all()
     assert (after.correct == before.correct).all()
     assert seconds_of(after)[:3] == [0, 75.25, 0]
-    assert after.identity["noise"]["sigma"] == 0.5
+    assert after.identity.noise.sigma == 0.5
     if kind == "certify":
         assert (after.column("radius") <= before.column("radius")).all()
         assert ((after.column("radius") > 0) == (before.column("radius") > 0)).all()
@@ -159,7 +159,7 @@ def test_counts_keep_every_answer(tmp_path, kind):
     write_counts(before, tmp_path / "c.npz")
     after = open_records(tmp_path / "c.npz")
     assert after.records.equals(before.records)
-    assert after.identity["procedure"] == before.identity["procedure"]
+    assert after.identity.procedure == before.identity.procedure
     if kind == "certify":
         again, _ = recertify(after, alpha=0.05, method="cohen")
         wanted, _ = recertify(before, alpha=0.05, method="cohen")
@@ -176,7 +176,7 @@ def test_counts_say_what_they_lack(tmp_path):
         return tmp_path / "c.npz"
 
     assert read_counts(written()).column("index").tolist() == [0, 1]
-    assert read_counts(written(), alpha=0.2).identity["procedure"]["alpha"] == 0.2
+    assert read_counts(written(), alpha=0.2).identity.procedure.alpha == 0.2
     for changes, words in [
         ({"sigma": None}, "no array sigma"), ({"estimate": None}, "no array estimate"), ({"sigma": -1.0}, "sigma"),
         ({"label": np.array([0, K])}, "labels lie below"), ({"index": np.array([3, 3])}, "once"),
@@ -243,10 +243,10 @@ def test_names_differ_and_methods_are_told(tmp_path):
     odd = tmp_path / "x=1"
     odd.mkdir()
     assert name_inputs([str(odd)])[0].path == odd
-    assert number_list("radii", "2/255, 0.5,1") == [2 / 255, 0.5, 1]
+    assert TableConfig.checked({"stores": "s", "radii": "2/255, 0.5,1"}).radii == (2 / 255, 0.5, 1)
     for wrong in ("a", "1/0"):
         with pytest.raises(InputError, match="radii"):
-            number_list("radii", wrong)
+            TableConfig.checked({"stores": "s", "radii": wrong})
 
 
 def test_the_rest_is_shown_where_one_is_damaged(tmp_path):

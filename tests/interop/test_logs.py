@@ -14,7 +14,9 @@ from smoothcert.cli.main import app
 from smoothcert.errors import FileError, StoreError
 from smoothcert.interop import name_inputs, read_log, write_log
 from smoothcert.report.html import report_page
-from smoothcert.report.plots.kinds import Request, draw_picture, picture
+from smoothcert.report.plots import picture
+from smoothcert.report.plots.drawing import draw_picture
+from smoothcert.report.plots.kinds import KINDS
 from smoothcert.results.certified import Result, accuracies
 from smoothcert.results.gather import gather, gather_page
 from smoothcert.results.studies import wall
@@ -219,7 +221,7 @@ def test_linf_radii_of_a_log_are_those_of_an_linf_table(tmp_path):
     assert "not l2, but linf" in run("table", tmp_path / "again.tsv", code=1).stderr, "what is written keeps its norm"
     for told, norm in (("2", "l2"), ("Linf", "linf"), ("1", "l1")):
         lines = [f"{line}\t{told if k else 'norm'}" for k, line in enumerate(TEXT.splitlines())]
-        assert read_log(written(tmp_path, "\n".join(lines), "x.tsv")).identity["norm"] == norm
+        assert read_log(written(tmp_path, "\n".join(lines), "x.tsv")).identity.norm == norm
 
 
 @pytest.mark.parametrize(("changes", "facts"), [
@@ -272,10 +274,10 @@ def test_a_log_that_cannot_be_drawn_never_stops_the_others(tmp_path):
     done = run("plot", "envelope", logs[0], empty, "-o", tmp_path / "no.png", code=1)
     assert "empty.tsv has no records" in done.stderr, "one is too few for an envelope"
     assert not (tmp_path / "no.png").exists()
-    _, problems = draw_picture("curve", Request((str(logs[0]), str(linf))))
+    _, problems = draw_picture("curve", KINDS["curve"].options(stores=(str(logs[0]), str(linf))))
     assert len(problems) == 1
     with pytest.warns(UserWarning, match="not l2, but linf"):
-        picture("curve", Request((str(logs[0]), str(linf))))
+        picture("curve", [logs[0], linf])
     done = run("report", logs[0], empty, "-o", tmp_path / "r.html", code=1)
     assert "has no records" in done.stderr
     assert (tmp_path / "r.html").is_file()
@@ -313,7 +315,7 @@ def test_reports_and_curves_over_other_images_say_so(tmp_path):
         assert words in page
         assert "*" not in run("table", one, second, "--radii", "0.1").stdout
     with warnings.catch_warnings(action="error"):
-        picture("curve", Request((str(one), str(one))))
+        picture("curve", [one, one])
 
 
 def test_a_radius_that_no_samples_could_prove_has_a_dash(tmp_path):

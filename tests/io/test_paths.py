@@ -86,7 +86,7 @@ def test_every_reader_takes_its_uri(local, bucket, tmp_path):
         assert (tmp_path / name).stat().st_size > 1000
     again = bucket("again")
     assert run.invoke(app, ["recertify", uri, "--alpha", "0.01", "-o", again]).exit_code == 0
-    assert read_store(place(again)).identity["procedure"]["alpha"] == 0.01
+    assert read_store(place(again)).identity.procedure.alpha == 0.01
 
 
 def test_an_interrupted_run_goes_on_there(local, bucket):
@@ -140,7 +140,7 @@ def test_two_drivers_of_one_run_are_harmless(local, bucket):
         two.finish()
     assert content(there) == content(local)
     with (pytest.raises(IdentityError, match=r"alpha: stored 0\.001, asked 0\.5"),
-          open_store(there, {**identity, "procedure": {**identity["procedure"], "alpha": 0.5}}, provenance)):
+          open_store(there, identity.replace(procedure={**identity.procedure.raw, "alpha": 0.5}), provenance)):
         pass
 
 

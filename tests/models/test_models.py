@@ -42,7 +42,7 @@ def test_shapes_of_logits_from_the_least_size_up(name):
 
 
 @pytest.mark.parametrize("name", model_names())
-def test_every_network_gives_gradients_and_judges_each_image_alone(name):
+def test_every_network_has_gradients_and_judges_images_alone(name):
     model = build_model(name, (1, 28, 28), 4).eval()
     x = torch.rand(3, 1, 28, 28, requires_grad=True)
     gradient = torch.autograd.grad(model(x)[1].sum(), x)[0]
@@ -52,7 +52,7 @@ def test_every_network_gives_gradients_and_judges_each_image_alone(name):
 
 
 @pytest.mark.parametrize("size", [4, 5, 8, 13, 28, 32, 224])
-def test_cnn_takes_any_size_and_has_at_most_four_values_a_channel_left(size):
+def test_cnn_takes_any_size_and_leaves_four_values_a_channel(size):
     model = build_model("cnn", (1, size, size), 10).eval()
     with torch.no_grad():
         assert model(torch.rand(1, 1, size, size)).shape == (1, 10)

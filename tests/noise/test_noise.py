@@ -27,7 +27,7 @@ from smoothcert.noise import (
     philox4x32,
     row_key,
 )
-from smoothcert.noise.ieee import ieee_box_muller
+from smoothcert.noise.boxmuller import ieee_box_muller
 from smoothcert.stats import ProbabilityBounds, gaussian_radius
 
 BLOCKS = {"sfc64-v1": 100, "sfc64-bm-v1": 10_000, "philox-v1": 100}  # any number will do for the last, which has none
@@ -209,7 +209,7 @@ def test_values_off_the_grid_depend_on_the_sum_alone():
                           moved[1][:, np.abs(np.abs(centre.fraction) - 0.5) > 0.1])
 
 
-def test_on_the_grid_is_what_float32_rounding_could_have_moved_from_it():
+def test_what_float32_rounding_moved_counts_as_on_the_grid():
     noise = GridNoise(0.25)
     for level in (0, 1, 100, 254):
         inside, outside = ((level + share * 2.0**-16) / 255 for share in (0.4, 2.0))

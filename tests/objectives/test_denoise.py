@@ -219,7 +219,7 @@ class TestDenoise:
         pair = [loss_of(build_objective(name, SIGMA), denoiser()).total for name in ("deen", "denoise")]
         assert torch.equal(*pair)
 
-    def test_stability_asks_a_frozen_classifier_for_its_own_label_of_the_clean_image(self):
+    def test_stability_asks_a_frozen_classifier_for_its_own_label(self):
         model, judge = denoiser("direct"), classifier().train()
         state = {name: value.clone() for name, value in judge.state_dict().items()}
         loss = loss_of(build_objective("denoise", SIGMA, stability=0.3, classifier=judge), model)
@@ -239,7 +239,7 @@ class TestDenoise:
         loss_of(build_objective("denoise", SIGMA, stability=0.3, classifier=judge), model).total.backward()
         assert all(torch.allclose(a, p.grad) for a, p in zip(first, model.parameters(), strict=True))
 
-    def test_trained_it_beats_the_identity_and_nears_the_least_squares_estimator(self):
+    def test_trained_it_nears_the_least_squares_estimator(self):
         """A mixture of two Gaussians, whose best error is known by its closed form; its Jacobian nears symmetry."""
         mu, s0, draw = torch.full((1, 2, 2), 0.5), 0.1, generator(2)
         exact = MixtureDenoiser(mu, s0, SIGMA)
@@ -277,7 +277,7 @@ class TestDenoise:
 
 
 class TestXhat:
-    def test_without_an_attack_and_with_one_noise_it_is_cross_entropy_at_x_hat(self):
+    def test_without_an_attack_it_is_cross_entropy_at_x_hat(self):
         model = composition().eval()
         loss = loss_of(build_objective("xhat", SIGMA, eps=0.0, m=1), model)
         noisy = IMAGES + draw_noise(IMAGES, 1, SIGMA, generator())[:, 0]
@@ -330,7 +330,7 @@ class TestXhat:
             exact = differences(lambda: j(exact_at).mean().item(), p)
             assert torch.allclose(gradient, exact, rtol=1e-5, atol=1e-7)
 
-    def test_the_attack_makes_the_loss_larger_within_eps_and_warms_up(self):
+    def test_the_attack_raises_the_loss_within_eps_and_warms_up(self):
         model = composition().eval()
         plain = loss_of(build_objective("xhat", SIGMA, eps=0.0, m=2), model).total
         rule = build_objective("xhat", SIGMA, eps=0.4, m=2, steps=8, warmup=4)

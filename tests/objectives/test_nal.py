@@ -52,7 +52,7 @@ def loss_of(objective, model, seed=0, images=IMAGES, labels=LABELS):
 class TestAscent:
     @pytest.mark.parametrize("s", [1, 4])
     @pytest.mark.parametrize("gamma", [0.25, 3.0])
-    def test_a_step_of_half_over_gamma_is_x0_less_mean_z_plus_mean_gradient_over_2_gamma(self, s, gamma):
+    def test_a_default_step_is_the_papers_closed_form(self, s, gamma):
         model, noise = network(), draw_noise(IMAGES, s, 0.3, generator(1))
         for steps in (1, 3):
             x = IMAGES
@@ -87,7 +87,7 @@ class TestAscent:
                               generator=generator(), bounds=None)
         assert float(found.min()) > 30
 
-    def test_an_example_is_finished_within_the_tolerance_and_moves_no_more(self):
+    def test_an_example_stops_within_the_tolerance(self):
         model, calls = network(), []
         model.register_forward_hook(lambda _, x, __: calls.append(len(x[0])))
         loose = attack_images(Ascent(5.0, 50, tolerance=1e-3, decay=True), model, IMAGES, LABELS, generator=generator(),
@@ -131,7 +131,7 @@ class TestNAL:
         assert float(loss_of(kept, model).total.detach()) == pytest.approx(clean, rel=1e-5)
         assert abs(float(loss_of(fresh, model).total.detach()) - clean) > 1e-3
 
-    def test_a_huge_gamma_without_noise_in_the_cost_is_gaussian_augmentation(self):
+    def test_a_huge_gamma_is_gaussian_augmentation(self):
         nal = loss_of(build_objective("nal", 0.5, s=1, gamma=1e9, noise_in_cost=False), network()).total
         gaussian = loss_of(build_objective("gaussian", 0.5), network()).total
         assert float(nal.detach()) == pytest.approx(float(gaussian.detach()), rel=1e-6)

@@ -63,7 +63,7 @@ def test_what_was_obtained_stands_beside_what_is_printed(five, tmp_path):
     assert line_of(page, "[Saremi: Table 1]")[2:4] == ["0 of 5 rows", "2 of 5 rows"]
 
 
-def test_a_later_run_replaces_its_own_lines_only_and_those_of_another_recipe_are_left_out(five, tmp_path):
+def test_a_later_run_replaces_its_own_lines_only(five, tmp_path):
     kept = tmp_path / "kept"
     for name, row, share in (("a", "h-0.3", 0.1), ("b", "h-0.6", 0.2), ("c", "h-0.3", 0.3)):
         five.keep(reproduced(tmp_path / name, "cpu", row, {0.5: share}), kept)
@@ -103,7 +103,7 @@ def test_hours_are_reckoned_by_passes_images_and_samples(five):
     assert reckoning.flops("linear", (1, 28, 28)) == 2 * 784 * 10
 
 
-def test_the_page_holds_every_recipe_of_the_papers_and_every_printed_figure(five):
+def test_the_page_holds_every_recipe_and_printed_figure(five):
     """Of the page that is made now, from what is kept; the one in the repository may be older."""
     papers = yaml.safe_load(five.ITEMS.read_text(encoding="utf-8"))
     assert {name for paper in papers for item in paper["items"] for name in item.get("recipes", [])} >= {

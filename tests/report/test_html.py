@@ -20,8 +20,8 @@ from smoothcert.report.html.charts import attack_points, chart_data, points_lege
 from smoothcert.report.html.facts import settings, warnings
 from smoothcert.report.markup import element, embed, round_down
 from smoothcert.results.attacks import Attack
+from smoothcert.results.curves import drawn_curve
 from smoothcert.results.gather import GALLERY, gather_page
-from smoothcert.results.thin import drawn_curve
 from smoothcert.store.store import read_store
 from stores import DIGITS, attacked
 from stores import made as made_store
@@ -182,7 +182,7 @@ def test_bad_requests_say_what_to_do(stores, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"\.html"):
         check_page(Path("x.png"))
     for arguments, words in (([stores[0], "-o", "x.txt"], "must end in .html"), (["no", "-o", "x.html"], "no"),
-                             ([stores[0], "-o", "x.html", "--radii", "a"], "radii must be numbers")):
+                             ([stores[0], "-o", "x.html", "--radii", "a"], "radii.0: must be a number")):
         done = CliRunner().invoke(app, ["report", *arguments])
         assert done.exit_code in (1, 2)
         assert words in done.output.replace("\n", " ")

@@ -179,7 +179,7 @@ def test_the_command(tmp_path):
     assert "35 s  (" in done.output
     done = CliRunner().invoke(app, ["cost", "--images", "0"])
     assert done.exit_code == 2
-    assert "images must be at least 1" in done.output
+    assert "images: input should be greater than or equal to 1" in done.output
 
 
 @pytest.mark.parametrize(("seconds", "words"), [

@@ -1,6 +1,7 @@
 """Studies of denoisers: recipes that plan and run, contraction and slide in closed form, the images where one loses."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,12 @@ from smoothcert.errors import InputError
 from smoothcert.noise import build_noise
 from smoothcert.recipes.plan import plan
 from smoothcert.recipes.recipe import read_recipe, recipe_names
+from smoothcert.report.plots import picture
 from smoothcert.report.plots.denoising import draw_failures
-from smoothcert.report.plots.kinds import Request, picture
-from smoothcert.results.denoising import failures_of
-from smoothcert.results.estimates import Estimates, contraction_and_slide, denoised, noisy_copies
-from smoothcert.results.margins import linear_margins
+from smoothcert.results.denoising import Estimates, contraction_and_slide, denoise_copies, failures_of
+from smoothcert.results.gallery import noisy_copies
+from smoothcert.results.regions import linear_margins
+from smoothcert.store.identity import Identity
 from smoothcert.store.store import read_store
 from stores import DIGITS, made
 
@@ -71,7 +73,7 @@ def test_printed_figures_are_the_papers():
                        "XHAT": {0.5: .98, 1: .95, 1.5: .81, 2: .57}}
 
 
-def test_only_rows_behind_a_denoiser_train_one_and_all_are_certified_at_their_sigma():
+def test_rows_behind_a_denoiser_train_one_and_keep_their_sigma():
     for name in RECIPES:
         for scale in ("smoke", "cpu", "paper"):
             for row, tasks in plan(read_recipe(name), scale).tasks.items():
@@ -122,7 +124,7 @@ def test_a_recipe_runs_at_scale_smoke(tmp_path):
 
 @pytest.mark.parametrize("s0", [0.3, 1.0])
 @pytest.mark.parametrize("kind", ["gaussian", "grid"])
-def test_a_gaussian_denoiser_contracts_by_beta_and_slides_by_the_rest(s0, kind):
+def test_a_gaussian_denoiser_contracts_by_beta_and_slides(s0, kind):
     denoiser, images = GaussianDenoiser(s0), DIGITS.batch(range(4))
 
     def estimate(noisy: np.ndarray) -> np.ndarray:
@@ -197,12 +199,12 @@ def test_panels_hold_the_estimates_of_the_noisy_images():
     clean = DIGITS.batch(range(3))
     noisy = np.concatenate([noisy_copies(image, build_noise("gaussian", SIGMA), 1, 0, k, "estimate")
                             for k, image in enumerate(clean)])
-    found = denoised(clean, noisy, Estimates(lambda y: y / 2, lambda y: y / 4), SIGMA)
+    found = denoise_copies(clean, noisy, Estimates(lambda y: y / 2, lambda y: y / 4), SIGMA)
     np.testing.assert_array_equal(found.estimates, noisy / 2)
     np.testing.assert_array_equal(found.walked, noisy / 4)
     expected = np.square((noisy / 2 - clean).astype(float)).sum(axis=(1, 2, 3))
     np.testing.assert_allclose(found.error(found.estimates), expected, rtol=1e-6)
-    assert denoised(clean[0], noisy, shrunk(1), SIGMA).clean.shape == noisy.shape
+    assert denoise_copies(clean[0], noisy, shrunk(1), SIGMA).clean.shape == noisy.shape
 
 
 def test_failures_are_the_images_where_the_first_run_proves_more(home):
@@ -228,22 +230,22 @@ def test_radii_that_are_lower_bounds_are_not_compared(tmp_path, home):
     procedure = {"design": "radii", "method": "cohen", "alpha": 0.001, "n0": 100, "n_max": 1000, "radii": [0.25],
                  "margin": None}
     store = read_store(home / "pi")
-    bounded = replace(store, identity={**store.identity, "procedure": procedure})
+    bounded = replace(store, identity=Identity.parse({**store.identity.raw, "procedure": procedure}))
     with pytest.raises(InputError, match="lower bounds"):
         failures_of((read_store(home / "h"), "h"), (bounded, "pi"), images_of, None, 5)
 
 
 def test_pictures_draw_their_arrays(home):
-    request = Request((str(home / "pi"),), options={"count": 5, "n": [4]}, images_of=images_of,
-                      estimates_of=lambda store: Estimates(lambda y: y / 2, lambda y: y / 4))
-    figure = picture("contraction", request)
+    draw = partial(picture, stores=[home / "pi"], images_of=images_of,
+                   estimates_of=lambda store: Estimates(lambda y: y / 2, lambda y: y / 4))
+    figure = draw("contraction", count=5, n=4)
     points = np.concatenate([np.stack(line.get_data(), axis=1) for line in figure.axes[0].lines if len(
         line.get_xdata()) > 0 and line.get_marker() not in ("None", None, "")])
     np.testing.assert_allclose(points[:, 0], 0.25, rtol=1e-5)  # of what follows the estimate
     assert len(points) == 5
-    panels = picture("denoised", replace(request, options={"count": 3}))
+    panels = draw("denoised", count=3)
     assert len(panels.axes) == 4 * 3
-    copies = picture("denoised", replace(request, options={"count": 2, "image": 7}))
+    copies = draw("denoised", count=2, image=7)
     assert [axes.get_title() for axes in copies.axes[:2]] == ["copy 1", "copy 2"]
     shown = [axes.images[0].get_array() for axes in copies.axes]
     np.testing.assert_array_equal(shown[0], DIGITS.image(7)[0])
@@ -265,13 +267,13 @@ def test_the_command_draws_what_a_denoiser_does(home, tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (["denoised", "PI"], "give --denoiser"),
-    (["contraction", "PI", "--walk-jump", "FINE"], "give --denoiser"),
+    (["denoised", "PI"], "denoiser: is required"),
+    (["contraction", "PI", "--walk-jump", "FINE"], "denoiser: is required"),
     (["denoised", "PI", "--denoiser", "FINE"], "for sigma 0.05"),
-    (["denoised", "PI", "--denoiser", "PI"], "no model folder"),
-    (["contraction", "PI", "--denoiser", "DENOISER", "--n", "4,8"], "one --n"),
+    (["denoised", "PI", "--denoiser", "PI"], "not a model folder"),
+    (["contraction", "PI", "--denoiser", "DENOISER", "--n", "4,8"], "valid integer"),
     (["contraction", "PI", "--denoiser", "DENOISER", "--n", "5"], "even"),
-    (["failures", "PI"], "takes 2 store(s)"),
+    (["failures", "PI"], "takes 2 stores"),
     (["denoised", "PI", "--denoiser", "DENOISER", "--front-option", "steps=2"], "goes to walk-jump"),
 ])
 def test_bad_requests_say_what_to_do(arguments, words, home, tmp_path):

@@ -265,7 +265,7 @@ class TestSameBytes:
             seen.append(torch.get_num_threads())
             return given[2]
 
-        monkeypatch.setattr("smoothcert.runs.attack.attacked", told)
+        monkeypatch.setattr("smoothcert.runs.attack.attack_images", told)
         attacked(**digits(home, tmp_path / "s", eps="1", max_images=2, threads=2))
         after = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -375,8 +375,8 @@ class TestFromCertificates:
             del options[name]
         store = attacked(**options)
         radius = certified.column("radius")
-        assert store.identity["noise"]["sigma"] == SIGMA
-        assert store.identity["data"]["name"] == "digits"
+        assert store.identity.noise.sigma == SIGMA
+        assert store.identity.data.name == "digits"
         assert np.unique(store.column("index")).tolist() == certified.column("index")[radius > 0].tolist()
         wrong = certified.column("prediction") != certified.column("label")
         assert np.any(wrong & (radius > 0)), "certified in a wrong class: attacked all the same"
@@ -391,7 +391,7 @@ class TestFromCertificates:
         right = (certified.column("radius") > 0) & certified.correct
         assert np.unique(store.column("index")).tolist() == certified.column("index")[right].tolist()
         assert (store.column("attacked") == store.column("label")).all()
-        assert store.identity["attack"]["only_right"]
+        assert store.identity.attack.only_right
         wrong = certified.column("index")[(certified.column("radius") > 0) & ~certified.correct]
         with pytest.raises(InputError, match="certified and right"):
             attacked(**{**options, "out": tmp_path / "t", "indices": ",".join(map(str, wrong))})
@@ -437,7 +437,7 @@ class TestFromCertificates:
 
 
 def write_like(store: Store, folder: Path, complete: bool, **identity) -> Path:
-    write_store(folder, {**store.identity, **identity}, {},
+    write_store(folder, {**store.identity.raw, **identity}, {},
                 [Record.from_row(row) for row in store.records.to_pylist()])
     change_manifest(folder, lambda content: content.update(complete=complete))
     return folder
@@ -467,7 +467,7 @@ class TestOtherOrdersOfClasses:
         right = []
         for order in ("ant-bee", "bee-ant"):
             found = predict(PredictConfig.checked(options(order, tmp_path / order, adversaries=store.folder)))
-            assert found.identity["adversaries"]["eps"] == 0.5
+            assert found.identity.adversaries.eps == 0.5
             right.append(found.correct)
             assert found.class_names == tuple(order.split("-"))
         answered = found.column("prediction") >= 0
@@ -523,8 +523,8 @@ class TestAdversaries:
         store = predict(PredictConfig.checked(asked))
         rows = np.flatnonzero((grid.column("eps") == 1) & (grid.column("m") == 4))
         assert store.column("index").tolist() == grid.column("index")[rows].tolist()
-        assert store.identity["noise"]["sigma"] == SIGMA
-        assert store.identity["adversaries"] == {"attack": "pgd", "eps": 1.0, "m": 4, "steps": 3}
+        assert store.identity.noise.sigma == SIGMA
+        assert store.identity.adversaries == {"attack": "pgd", "eps": 1.0, "m": 4, "steps": 3}
         theirs = grid.histories(0, grid.num_records)
         for row, history in zip(rows, store.histories(0, store.num_records), strict=True):
             for mine, own in zip(history[:2], theirs[row], strict=True):
@@ -639,7 +639,7 @@ class TestReport:
     @pytest.fixture
     def make(self, grid, tmp_path):
         def build(clean, moved, name="a") -> Store:
-            identity = {**grid.identity, "images": {"count": 4, "start": 0, "every": 1}, "num_classes": 2,
+            identity = {**grid.identity.raw, "images": {"count": 4, "start": 0, "every": 1}, "num_classes": 2,
                         "procedure": FixedPredict(100, 0.001).identity(), "records_per_image": 2}
             records = [record for i in range(4) for record in (self.record(i, clean[i], 0.0),
                                                                self.record(i, moved[i], 0.5, 0.49))]
@@ -650,7 +650,7 @@ class TestReport:
     @pytest.fixture
     def certify_like(self, grid, tmp_path):
         def build(prediction, radius, name="c", **change) -> Store:
-            kept = {name: grid.identity[name] for name in ("model", "data", "noise")}
+            kept = {name: grid.identity.raw[name] for name in ("model", "data", "noise")}
             identity = {**kept, "kind": "certify", "num_classes": 2, "images": {"count": 4, "start": 0, "every": 1},
                         "procedure": {"alpha": 0.001, "method": "cohen", "n0": 100, "n": 100, "margin": None}, **change}
             write_store(tmp_path / name, identity, {}, [
@@ -691,7 +691,7 @@ class TestReport:
 
     def test_certificates_of_other_things_are_refused(self, make, certify_like, grid):
         store = make((0, 0, 1, 1), (0, 1, -1, 1))
-        other = certify_like((0, 0, 1, 1), (1.0,) * 4, noise={**grid.identity["noise"], "sigma": 1.0})
+        other = certify_like((0, 0, 1, 1), (1.0,) * 4, noise={**grid.identity.noise.raw, "sigma": 1.0})
         for report in (beside, violations):
             with pytest.raises(StoreError, match=r"noise\.sigma"):
                 report(store, other)
@@ -710,8 +710,8 @@ class TestReport:
 
     def test_under_l_inf_the_l2_radius_must_reach_the_corners(self, make, certify_like):
         store = make((0, 0, 1, 1), (0, 0, 1, 1))
-        told = store.identity.replace(attack={**store.identity.attack.raw, "options": {"norm": "linf"}})
-        store = replace(store, identity=told)
+        store = replace(store, identity=store.identity.replace(
+            attack={**store.identity.attack.raw, "options": {"norm": "linf"}}))
         far = 0.5 * 8  # sqrt(64) pixels
         assert beside(store, certify_like((0, 0, 1, 1), (far, far - 0.01, far, 1.0)))[1].certified == 0.5
 

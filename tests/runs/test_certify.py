@@ -81,8 +81,8 @@ def test_several_n_are_looks_at_one_sample(model, tmp_path):
     told = {"model": str(model), "max_images": 12, "seed": 1}
     both = predict(PredictConfig.checked({**told, "n": "100,400", "out": tmp_path / "b"}))
     stores = {n: predict(PredictConfig.checked({**told, "n": n, "out": tmp_path / str(n)})) for n in (100, 400)}
-    assert stores[100].identity["procedure"]["n"] == 100
-    assert both.identity["procedure"]["n"] == [100, 400]
+    assert stores[100].identity.procedure.n == 100
+    assert both.identity.procedure.n == [100, 400]
     assert both.column("prediction").tolist() == stores[400].column("prediction").tolist()
     for history, small in zip(both.histories(0, 12), stores[100].histories(0, 12), strict=True):
         assert np.array_equal(history[0].counts, small[0].counts)
@@ -178,8 +178,8 @@ def test_a_command_that_was_interrupted_and_then_killed_is_taken_up_again(tmp_pa
 
 def test_a_drawn_seed_is_recorded_and_taken_up_again(model, tmp_path):
     first = certify(config(model, tmp_path / "s", seed=None))
-    assert certify(config(model, tmp_path / "s", seed=None)).identity["seed"] == first.identity["seed"]
-    assert certify(config(model, tmp_path / "t", seed=None)).identity["seed"] != first.identity["seed"]
+    assert certify(config(model, tmp_path / "s", seed=None)).identity.seed == first.identity.seed
+    assert certify(config(model, tmp_path / "t", seed=None)).identity.seed != first.identity.seed
 
 
 @pytest.mark.parametrize(("change", "field"), [
@@ -206,9 +206,9 @@ def test_another_model_in_the_same_folder_is_refused(model, tmp_path):
 
 def test_the_models_own_data_and_sigma_are_the_defaults(model, tmp_path):
     store = certify(config(model, tmp_path / "s"))
-    assert store.identity["data"]["name"] == "digits"
-    assert store.identity["noise"]["sigma"] == 0.25
-    assert store.identity["noise"]["levels"] == 16
+    assert store.identity.data.name == "digits"
+    assert store.identity.noise.sigma == 0.25
+    assert store.identity.noise.levels == 16
 
 
 @pytest.mark.parametrize(("options", "kind", "words"), [
@@ -269,11 +269,11 @@ def test_a_callable_is_identified_by_its_answers_or_its_id(tmp_path):
     body = "def make():\n    w = torch.arange(640.).reshape(64, 10).sin()\n    return lambda x: x.flatten(1) @ w"
     spec = Path(_factory(tmp_path, body))
     store = certify(config(spec, tmp_path / "a", sigma=0.5, data="digits"))
-    assert store.identity["model"]["by"] == "probe"
+    assert store.identity.model.by == "probe"
     certify(config(spec, tmp_path / "a", sigma=0.5, data="digits"))
     named = certify(config(spec, tmp_path / "b", sigma=0.5, data="digits", model_id="sines-1"))
-    assert named.identity["model"]["by"] == "id"
-    assert named.identity["model"]["id"] == "sines-1"
+    assert named.identity.model.by == "id"
+    assert named.identity.model.id == "sines-1"
 
 
 def test_one_image_and_one_sample(model, tmp_path):
@@ -361,13 +361,13 @@ class TestSequentialStores:
     def test_images_stop_at_different_looks(self, decided):
         ends = {history[-1].counts.sum() for history in decided.histories()}
         assert min(ends) < 800 < max(ends)
-        assert decided.identity["procedure"]["design"] == "radii"
+        assert decided.identity.procedure.design == "radii"
 
     def test_recertify_repeats_and_follows_alpha(self, decided):
         same, procedure = recertify(decided)
         assert np.array_equal(same.radius, decided.column("radius"))
         assert np.array_equal(same.prediction, decided.column("prediction"))
-        assert procedure == decided.identity["procedure"]
+        assert procedure == decided.identity.procedure
         stricter, procedure = recertify(decided, alpha=1e-5)
         assert (stricter.radius <= same.radius).all()
         assert (stricter.radius < same.radius).any()
@@ -382,7 +382,7 @@ class TestSequentialStores:
     def test_recertified_stores_can_be_recertified(self, decided, tmp_path):
         answers, procedure = recertify(decided, alpha=1e-4)
         write_recertified(tmp_path / "again", decided, answers, procedure)
-        back, _ = recertify(read_store(tmp_path / "again"), alpha=decided.identity["procedure"]["alpha"])
+        back, _ = recertify(read_store(tmp_path / "again"), alpha=decided.identity.procedure.alpha)
         assert np.array_equal(back.radius, decided.column("radius"))
 
     def test_tables_print_decided_radii_and_call_the_rest_a_lower_bound(self, decided):
@@ -450,14 +450,14 @@ def test_a_resumed_run_takes_the_engine_it_began_with(model, tmp_path, monkeypat
 
     with pytest.raises(Stopped):
         certify(first, stop)
-    assert certify(config(model, tmp_path / "s", max_images=4)).identity["engine"] == "plain"
+    assert certify(config(model, tmp_path / "s", max_images=4)).identity.engine == "plain"
 
 
 def test_linear_models_are_sampled_in_logit_space_and_resume(model, tmp_path):
     for _ in range(2):
         store = certify(config(model, tmp_path / "s", noise="gaussian", max_images=4))
-        assert (store.identity["space"], store.identity["engine"]) == ("logits", "exact")
-        assert store.identity["noise"]["format"] == "sfc64-bm-v1"
+        assert (store.identity.space, store.identity.engine) == ("logits", "exact")
+        assert store.identity.noise.format == "sfc64-bm-v1"
     with pytest.raises(IdentityError, match="space"):
         certify(config(model, tmp_path / "s", noise="gaussian", max_images=4, space="pixels"))
 

@@ -342,7 +342,7 @@ class TestShown:
         assert "nothing is wrong" in self.run("verify", store.folder, "--resample", "4", "--model",
                                               f"{home}/nets.py:Means")
         other = bounded(options(home, tmp_path / "plain"))
-        assert "eps_equivalent" not in other.identity["distributional"]
+        assert "eps_equivalent" not in other.identity.distributional
         assert told.at(0.1) == Robustness.of(other).at(0.1)
         both = list(csv.DictReader(self.run("table", store.folder, other.folder, "--radii", "0.1", "--format", "csv")
                                    .splitlines()))

@@ -24,11 +24,10 @@ from smoothcert.report.html.facts import find_untested
 from smoothcert.report.selftest import SelfTest, SelftestCheck, read_selftest, selftest_text
 from smoothcert.results.gather import gather_page
 from smoothcert.selftest import bounds, exact, run, storage
-from smoothcert.selftest.certificates import Certificates
 from smoothcert.selftest.finding import FALSE_ALARM, QUICK, Finding, Planned, Setting, Sizes, binomial_p, by_chance
 from smoothcert.selftest.normals import Normals
 from smoothcert.selftest.options import SelftestConfig
-from smoothcert.selftest.votes import EngineVotes, Networks, spaces
+from smoothcert.selftest.votes import Certificates, EngineVotes, Networks, spaces
 from smoothcert.smoothing import voters
 from smoothcert.smoothing.engines import ENGINES
 from smoothcert.smoothing.engines.onnx_engines import PACKAGES
@@ -64,7 +63,7 @@ def networks() -> Networks:
 
 def engine_checks(engine: str, named: bool = True) -> list[Planned]:
     votes = EngineVotes(engine, named, networks())
-    return [*votes.planned(), *Certificates(votes).planned()]
+    return [*votes.plan_checks(), *Certificates(votes).plan_checks()]
 
 
 # Green
@@ -81,17 +80,17 @@ def test_every_engine_is_green_on_a_cpu(engine):
 
 @pytest.mark.parametrize("noise", ["gaussian", "sound"])
 def test_the_other_noises_are_green(noise):
-    assert reds(Normals(replace(SETTING, noise_kind=noise)).planned()) == set()
+    assert reds(Normals(replace(SETTING, noise_kind=noise)).plan_checks()) == set()
 
 
 def test_reduced_precision_is_green_and_has_no_smaller_spaces():
     setting = replace(SETTING, precision="bf16")
     votes = EngineVotes("eager", True, Networks(setting))
-    assert reds([*votes.planned(), *Certificates(votes).planned()]) == set()
+    assert reds([*votes.plan_checks(), *Certificates(votes).plan_checks()]) == set()
     assert spaces(setting) == []
 
 
-def test_the_command_prints_a_page_keeps_a_file_and_exits_with_the_verdict(tmp_path, monkeypatch):
+def test_the_command_prints_keeps_and_exits_with_the_verdict(tmp_path, monkeypatch):
     file = tmp_path / "new" / "selftest.json"
     arguments = ["selftest", "--quick", "--engine", "eager", "--seed", "3", "-q", "-o", str(file)]
     done = CliRunner().invoke(app, arguments)
@@ -104,7 +103,7 @@ def test_the_command_prints_a_page_keeps_a_file_and_exits_with_the_verdict(tmp_p
     for words in ("engine eager", "Clopper-Pearson", "storage", "seed 3", found.summary):
         assert words in done.output
     assert json.loads(file.read_text())["verdict"] == "green"
-    monkeypatch.setattr(run, "_planned", lambda *_: [Planned.chance("a", "b", lambda level: Finding(False, "x"))])
+    monkeypatch.setattr(run, "_plan_checks", lambda *_: [Planned.chance("a", "b", lambda level: Finding(False, "x"))])
     done = CliRunner().invoke(app, [*arguments, "--json"])
     assert done.exit_code == 1
     assert json.loads(done.stdout)["verdict"] == "red"
@@ -171,15 +170,15 @@ def smeared(stream, out, position, honest):
 def test_biased_noise_is_red(monkeypatch, change, seen):
     """In what its values are, not only in that they are others than the format's; the copies are still those named."""
     monkeypatch.setattr(Sfc64Stream, "fill", filled(change))
-    found = reds(Normals(SETTING).planned())
+    found = reds(Normals(SETTING).plan_checks())
     assert seen in found
     assert change is clipped or "known answers of the formats" in found
     assert "the copies are the format's" not in found
 
 
-def test_a_stream_repeated_between_selection_and_estimation_is_red(monkeypatch):
+def test_a_stream_repeated_in_selection_and_estimation_is_red(monkeypatch):
     monkeypatch.setitem(STAGES, "estimate", STAGES["select"])
-    assert reds(Normals(SETTING).planned()) >= {"no copy comes twice", "independence of images and stages"}
+    assert reds(Normals(SETTING).plan_checks()) >= {"no copy comes twice", "independence of images and stages"}
 
 
 def test_copies_that_are_not_the_formats_are_red(monkeypatch):
@@ -191,13 +190,13 @@ def test_copies_that_are_not_the_formats_are_red(monkeypatch):
         return rows
 
     monkeypatch.setattr(HostRows, "draw", draw)
-    assert reds(Normals(SETTING).planned()) == {"the copies are the format's"}
+    assert reds(Normals(SETTING).plan_checks()) == {"the copies are the format's"}
 
 
 def test_wider_noise_shows_in_votes_and_smaller_spaces(monkeypatch):
     honest = GridNoise.place
     monkeypatch.setattr(GridNoise, "place", lambda self, out, *rest: honest(replace(self, sigma=0.3), out, *rest))
-    assert "votes of a linear network" in reds(EngineVotes("plain", True, Networks(SETTING)).planned())
+    assert "votes of a linear network" in reds(EngineVotes("plain", True, Networks(SETTING)).plan_checks())
     muller, placed = voters.box_muller, Space.place
     monkeypatch.setattr(voters, "box_muller", lambda words: tuple(1.2 * part for part in muller(words)))
     monkeypatch.setattr(voters, "binomial", lambda *given: int(0.45 * given[4]))
@@ -237,7 +236,7 @@ def test_a_wrong_limit_is_red_in_the_statistics_and_end_to_end(monkeypatch, few,
     """Wald's; alpha ignored; and one that gives away a thousandth of alpha for nothing: too small is a defect too."""
     for module in (binomial, procedures):
         monkeypatch.setattr(module, "lower_limit", limit)
-    assert reds(bounds.planned()) >= LIMITS
+    assert reds(bounds.plan_checks()) >= LIMITS
     assert reds(engine_checks("plain")) == end_to_end
 
 
@@ -245,7 +244,7 @@ def test_a_wrong_limit_is_red_in_the_statistics_and_end_to_end(monkeypatch, few,
 def test_a_radius_rounded_up_is_red(monkeypatch, few, change):
     honest = radius._toward_zero
     monkeypatch.setattr(radius, "_toward_zero", lambda r: change(honest(r)))
-    assert reds(bounds.planned()) >= {"radii of probability bounds", "certificates from counts"}
+    assert reds(bounds.plan_checks()) >= {"radii of probability bounds", "certificates from counts"}
 
 
 def test_radii_of_a_run_that_are_above_their_votes_are_red(monkeypatch):
@@ -257,10 +256,10 @@ def test_radii_of_a_run_that_are_above_their_votes_are_red(monkeypatch):
 def test_other_statistics_gone_wrong_are_red(monkeypatch, few):
     with monkeypatch.context() as patch:
         patch.setattr(certify_plans, "spending_shares", lambda m, last: (1.0,) * m)
-        assert reds(bounds.planned()) == {"sequential radii"}
+        assert reds(bounds.plan_checks()) == {"sequential radii"}
     honest = procedures.tail
     monkeypatch.setattr(procedures, "tail", lambda k, n, p: honest(k, n, p) / 2)
-    assert reds(bounds.planned()) == {"p-values of predictions"}
+    assert reds(bounds.plan_checks()) == {"p-values of predictions"}
 
 
 # Red: engines and stores
@@ -275,7 +274,7 @@ def test_a_lost_vote_is_red(monkeypatch):
 
     networks()
     monkeypatch.setattr(NetworkVoter, "count", count)
-    assert reds(EngineVotes("plain", True, networks()).planned()) == {
+    assert reds(EngineVotes("plain", True, networks()).plan_checks()) == {
         "votes of a convolutional network", "votes of a linear network"}
 
 
@@ -298,7 +297,7 @@ def test_an_engine_that_miscounts_is_red(monkeypatch):
     assert found >= {"votes of a convolutional network", "votes of a linear network", "radii above the truth"}
 
 
-def test_an_engine_with_other_votes_is_red_and_one_that_cannot_start_is_skipped(monkeypatch):
+def test_other_votes_are_red_and_what_cannot_start_is_skipped(monkeypatch):
     def wrong(model, *rest):
         return lambda rows: -model(rows)
 
@@ -308,33 +307,33 @@ def test_an_engine_with_other_votes_is_red_and_one_that_cannot_start_is_skipped(
     monkeypatch.setitem(ENGINES, "eager", wrong)
     with warnings.catch_warnings():
         warnings.simplefilter("error", EngineWarning)
-        first, *_ = EngineVotes("eager", False, networks()).planned()
+        first, *_ = EngineVotes("eager", False, networks()).plan_checks()
         told = run._run(first, LEVEL)
         assert told.verdict == "red"
         assert "votes on noisy inputs differ" in told.measured
     monkeypatch.setitem(ENGINES, "eager", absent)
     for named, verdict in ((False, "skipped"), (True, "red")):
         votes = EngineVotes("eager", named, networks())
-        first, *rest = [*votes.planned(), *Certificates(votes).planned()]
+        first, *rest = [*votes.plan_checks(), *Certificates(votes).plan_checks()]
         assert run._run(first, LEVEL).verdict == verdict
         assert run._run(first, LEVEL).measured == "no such device"
         assert {run._run(check, LEVEL).verdict for check in rest} == {"skipped"}
 
 
-def test_stores_are_green_and_red_where_a_bit_is_lost_or_a_shard_goes_unchecked(monkeypatch):
-    assert reds(storage.planned()) == set()
+def test_stores_are_red_where_a_bit_is_lost_or_a_shard_unchecked(monkeypatch):
+    assert reds(storage.plan_checks()) == set()
     with monkeypatch.context() as patch:
         patch.setattr(storage, "write_store", lambda folder, identity, told, records: write_store(
             folder, identity, told, [replace(records[0], values={"radius": np.nextafter(0.5, 1)}), *records[1:]]))
-        assert reds(storage.planned()) == {"records come back as they were written"}
+        assert reds(storage.plan_checks()) == {"records come back as they were written"}
     honest = Shard.read
 
-    def trusting(cls, folder, told):
-        path = folder / told["name"]
-        return honest(folder, {**told, "sha256": sha256(path)} if path.exists() else told)
+    def trusting(cls, folder, entry):
+        path = folder / entry.name
+        return honest(folder, entry.model_copy(update={"sha256": sha256(path)}) if path.exists() else entry)
 
     monkeypatch.setattr(Shard, "read", classmethod(trusting))
-    assert reds(storage.planned()) == {"damaged shards are refused"}
+    assert reds(storage.plan_checks()) == {"damaged shards are refused"}
 
 
 # What the verdicts rest on
@@ -358,7 +357,7 @@ def test_chance_has_its_share_of_the_false_alarms_and_no_more(monkeypatch):
     assert not by_chance({"a": 0.5, "b": np.nan}, LEVEL).passed
     levels = []
     planned = [Planned.chance("a", "b", lambda level: levels.append(level) or Finding(True, ""))] * 4
-    monkeypatch.setattr(run, "_planned", lambda *_: [*planned, *storage.planned()])
+    monkeypatch.setattr(run, "_plan_checks", lambda *_: [*planned, *storage.plan_checks()])
     run.selftest(SelftestConfig())
     assert sum(levels) == pytest.approx(FALSE_ALARM)
     for k, n, p in ((0, 10, 0.3), (3, 10, 0.3), (9, 10, 0.3), (10, 10, 0.3)):
@@ -371,7 +370,7 @@ def test_p_values_are_right_or_too_large():
     small = replace(SETTING, sizes=Sizes(4, 200, 20, 200))
     counts: dict[str, int] = {}
     for seed in range(40):
-        for check in Normals(replace(small, seed=seed)).planned():
+        for check in Normals(replace(small, seed=seed)).plan_checks():
             if check.random:
                 counts[check.name] = counts.get(check.name, 0) + (not check.run(0.2).passed)
     assert len(counts) == 5
@@ -418,7 +417,7 @@ def test_the_report_shows_verdict_date_and_versions_escaped(runs):
     assert 'id="selftest"' not in report_page(runs)
 
 
-def test_runs_that_were_made_with_other_things_than_were_tested_are_named(runs):
+def test_runs_made_with_other_things_than_tested_are_named(runs):
     eager = SelftestCheck(group="engine eager", name="x", verdict="green", measured="")
     assert find_untested(result(checks=(eager,)), runs) == []
     other = result(settings={"engine": "all", "noise": "sound", "precision": "bf16", "device": "cuda:0"},

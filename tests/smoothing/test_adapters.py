@@ -157,7 +157,7 @@ def test_one_logit_a_row_is_told_to_become_two(answer):
     (lambda x: 1 / 0, "ZeroDivisionError: division by zero"), (lambda x: x.nothing, "AttributeError: .*nothing"),
     (lambda x, y: x, "TypeError: .*positional"), (lambda x: torch.ones(2) @ torch.ones(3), "RuntimeError: .*size"),
 ])
-def test_what_a_model_raises_becomes_a_model_error_with_the_shape_that_it_was_given(fails, words):
+def test_what_a_model_raises_is_a_model_error_with_the_shape(fails, words):
     for call in (lambda g: g.certify(IMAGES[:2], n=100), lambda g: g.soft(IMAGES[:2], 2)):
         with pytest.raises(ModelError, match=rf"cannot take float32 images of shape \(3, 1, 4, 4\): {words}") as caught:
             call(smoothed(fails))
@@ -173,7 +173,7 @@ PICTURES = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten
     (Net(), (10, 4, 4), r"takes it as a batch of 10: .*grey images as x\[:, None\]"),
     (PICTURES, (10, 8, 8), r"was read as one image \(C, H, W\): several have shape \(N, C, H, W\)"),
 ])
-def test_a_batch_without_an_axis_is_said_to_be_read_as_one_image(model, shape, words):
+def test_a_batch_without_an_axis_is_read_as_one_and_said_so(model, shape, words):
     with pytest.raises(ModelError, match=words):
         smoothed(model).certify(torch.rand(shape), n=100)
 
@@ -240,7 +240,7 @@ def test_factories_of_estimators_are_told_the_same(net):
     assert isinstance(load_model(f"{net}:proba").model, LogisticRegression)
 
 
-def test_the_output_is_an_option_of_every_verb_and_part_of_the_identity(net, tmp_path):
+def test_the_output_is_an_option_and_part_of_the_identity(net, tmp_path):
     def run(*words):
         return CliRunner().invoke(app, [*map(str, words)])
 

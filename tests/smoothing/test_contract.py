@@ -69,7 +69,7 @@ def scaled_over_the_batch(images):
     (lambda: Forward(lambda y: y.flip(0)), "after the last one"),
     (lambda: lambda x: linear()(x) - x.amax() * torch.arange(K), "other rows of the batch"),
 ])
-def test_what_mixes_the_rows_of_a_batch_is_refused_whatever_the_batch(model, place):
+def test_what_mixes_rows_is_refused_whatever_the_batch(model, place):
     model = model()
     for batch_size in (1, 16):
         with pytest.raises(ModelError, match=f"no function of one input.*{place}"):
@@ -119,7 +119,7 @@ class Nearest(nn.Module):
         return functional.one_hot(torch.cdist(images.flatten(1), self.centres).argmin(1), K)
 
 
-def test_a_hard_answer_that_its_batch_decides_is_judged_row_by_row():
+def test_a_hard_answer_that_batches_decide_is_judged_by_rows():
     conduct = tried(Nearest())
     assert "answers in steps" in str(conduct.alone)
     with pytest.warns(EngineWarning, match="one image at a time"):
@@ -166,7 +166,7 @@ def test_a_model_that_takes_one_row_runs_on_one():
     assert found.estimation == certified(linear()).estimation
 
 
-def test_dynamic_quantisation_runs_row_by_row_in_a_module_and_is_refused_behind_a_function():
+def test_dynamic_quantisation_runs_by_rows_in_modules_alone():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         quantised = torch.ao.quantization.quantize_dynamic(linear(), {nn.Linear}, dtype=torch.qint8)
@@ -249,7 +249,7 @@ def test_models_that_fail_say_how_and_on_what():
         certified(lambda images: "a")
 
 
-def test_the_trial_sees_the_noise_and_the_range_that_the_model_will_see():
+def test_the_trial_sees_the_noise_and_range_of_the_run():
     """What mixes rows only where the noise is large, or above a floor, is found at that noise and in that range."""
 
     def far(images):
@@ -268,7 +268,7 @@ def test_the_trial_sees_the_noise_and_the_range_that_the_model_will_see():
             133 * torch.ones(SHAPE), n=100)
 
 
-def test_steps_that_were_not_found_leave_close_calls_to_the_plain_model():
+def test_steps_not_found_leave_close_calls_to_the_plain_model():
     def constant(images):
         return functional.one_hot(torch.zeros(len(images), dtype=torch.int64), K)
 
@@ -301,7 +301,7 @@ def test_settings_that_the_noise_hangs_on_are_fixed():
             setattr(g, name, value)
 
 
-def test_a_forward_that_asks_for_gradients_is_traced_as_it_is_sampled():
+def test_a_forward_that_asks_for_gradients_is_traced_so():
     class Asking(nn.Module):
         def __init__(self):
             super().__init__()
@@ -332,7 +332,7 @@ def test_whole_scores_beyond_what_floats_tell_apart():
     assert certified(answer).estimation == certified(lambda x: x.flatten(1)[:, :K]).estimation
 
 
-def test_a_model_that_leaves_the_program_or_gives_class_indices_gets_words():
+def test_exits_and_class_indices_are_explained():
     with pytest.raises(ModelError, match="SystemExit"):
         certified(lambda images: sys.exit(3))
     with pytest.raises(ModelError, match="one_hot rows"):

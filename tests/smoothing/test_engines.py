@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from smoothcert.errors import EngineWarning, InputError, MissingExtraError, UnknownNameError
 from smoothcert.models import build_model
-from smoothcert.smoothing.engines import ENGINES, open_engine, reduced, trial
-from smoothcert.smoothing.engines.check import fault
-from smoothcert.smoothing.engines.folding import fold
+from smoothcert.smoothing.engines import ENGINES, open_engine, opening, reduced
 from smoothcert.smoothing.engines.onnx_engines import PACKAGES
+from smoothcert.smoothing.engines.opening import fault, time_rows, versions_of
 from smoothcert.smoothing.engines.precision import tf32
+from smoothcert.smoothing.engines.torch_engines import fold
 from smoothcert.smoothing.voters import CLOSE_CALL
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("error::smoothcert.errors.EngineWarning"
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(trial, "_rankings", {})
+    monkeypatch.setattr(opening, "_rankings", {})
     return tmp_path / "cache" / "smoothcert" / "engines.json"
 
 
@@ -108,7 +108,7 @@ def test_every_engine_gives_the_plain_models_votes(networks, name, engine):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++") and not shutil.which("c++"), reason="needs a C++ compiler")
-def test_compiled_networks_give_the_plain_models_votes_and_compile_once():
+def test_compiled_networks_vote_as_plain_and_compile_once():
     model = small()
     rows = rows_of(SMALL, 40)
     found = opened("compile", model)
@@ -210,7 +210,7 @@ def test_folding_is_exact(kind, left):
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet20"])
-def test_folding_leaves_no_batchnorm_in_the_networks_known_by_name(name):
+def test_folding_leaves_no_batchnorm_in_known_networks(name):
     model = network(name, mean=[0.4] * SHAPES[name][0], std=[0.3] * SHAPES[name][0]).double()
     rows = rows_of(SHAPES[name], 3).double()
     folded = fold(model)
@@ -289,7 +289,7 @@ def test_the_users_network_is_left_as_it_was(networks):
     before = copy.deepcopy(model)
     tensors = {name: (tensor, tensor.data_ptr(), tensor.stride()) for name, tensor in model.state_dict().items()}
     for engine in ("plain", "eager", "onnxruntime", "openvino"):
-        if trial.versions(engine) is not None:
+        if versions_of(engine) is not None:
             assert opened(engine, model, SHAPES["cnn"], 64).name == engine
     for name, tensor in model.state_dict().items():
         assert (tensor.data_ptr(), tensor.stride()) == tensors[name][1:]
@@ -303,7 +303,7 @@ def test_the_users_network_is_left_as_it_was(networks):
 
 # The check
 
-def test_votes_settled_by_the_plain_model_are_equal_in_all_engines_within_the_bound():
+def test_settled_votes_are_equal_in_engines_within_the_bound():
     generator = torch.Generator().manual_seed(0)
     plain = torch.randn(20_000, 4, generator=generator).double()
     plain[:, 1] = plain[:, 0] + CLOSE_CALL * torch.randn(20_000, generator=generator).double()  # nearly all are close
@@ -368,7 +368,7 @@ def test_an_engine_with_other_votes_is_refused_and_falls_back(monkeypatch):
 
 
 @pytest.mark.parametrize(("error", "name"), [(1e-6, "wrong"), (1e-4, "eager")])
-def test_an_engine_must_be_exact_enough_for_equal_counts_even_where_no_vote_differs(monkeypatch, error, name):
+def test_an_engine_must_be_exact_even_where_no_vote_differs(monkeypatch, error, name):
     monkeypatch.setitem(ENGINES, "wrong", wrong_engine(lambda logits: logits * (1 + error)))
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -422,7 +422,7 @@ def test_names_are_checked_and_missing_packages_named(monkeypatch):
             patch.setitem(sys.modules, package, None)
             with pytest.raises(MissingExtraError, match=rf"needs the package {package}, .*smoothcert\[{extra}\]"):
                 opened(engine, small())
-            assert trial.versions(engine) is None
+            assert versions_of(engine) is None
 
 
 # Precision
@@ -513,11 +513,11 @@ def three(monkeypatch):
             monkeypatch.delitem(ENGINES, name)
     for name in ("fast", "middling", "compile"):
         monkeypatch.setitem(ENGINES, name, ENGINES["eager"])
-    monkeypatch.setattr(trial, "seconds", seconds)
+    monkeypatch.setattr(opening, "time_rows", seconds)
     return times, timed
 
 
-def test_auto_is_eager_for_short_runs_and_the_fastest_for_long_ones(three):
+def test_auto_is_eager_in_short_runs_and_the_fastest_in_long(three):
     _, timed = three
     all_three = ["eager", "fast", "middling"]
     for samples, name, candidates in ((None, "eager", []), (59, "eager", []), (60, "fast", all_three),
@@ -539,7 +539,7 @@ def test_a_trial_is_remembered_for_equal_circumstances_only(three, cache, monkey
 
     assert trials() == 1
     assert trials() == 0
-    monkeypatch.setattr(trial, "_rankings", {})
+    monkeypatch.setattr(opening, "_rankings", {})
     assert trials() == 0, "the file must be read by another process"
     assert list(json.loads(cache.read_text()).values()) == [["fast", "middling", "eager"]]
     other = small()
@@ -547,24 +547,24 @@ def test_a_trial_is_remembered_for_equal_circumstances_only(three, cache, monkey
     assert trials(other) == 1
     assert trials(batch=17) == 1
     assert trials(precision="bf16") == 1
-    monkeypatch.setattr(trial, "_rankings", {})
+    monkeypatch.setattr(opening, "_rankings", {})
     cache.write_text("{broken")
     assert trials() == 1
     assert trials() == 0
     assert len(json.loads(cache.read_text())) == 1
     times["fast"] = 2.0
-    monkeypatch.setattr(trial, "_rankings", {})
+    monkeypatch.setattr(opening, "_rankings", {})
     cache.unlink()
     assert opened("auto", small(), samples=100).name == "middling"
 
 
 @pytest.mark.parametrize("entry", [[["fast"]], [{"fast": 1}], [None, 3, "fast", "fast"], {"fast": 1}, "fast", 3, None])
-def test_an_entry_of_another_shape_is_tried_again_or_taken_as_far_as_it_goes(three, cache, monkeypatch, entry):
+def test_an_entry_of_another_shape_is_used_as_far_as_it_goes(three, cache, monkeypatch, entry):
     _, timed = three
     opened("auto", small(), samples=100)
     key, = json.loads(cache.read_text())
     cache.write_text(json.dumps({key: entry}))
-    monkeypatch.setattr(trial, "_rankings", {})
+    monkeypatch.setattr(opening, "_rankings", {})
     timed.clear()
     assert opened("auto", small(), samples=100).name == "fast"
     assert len(timed) == (1 if entry == [None, 3, "fast", "fast"] else 2)
@@ -577,7 +577,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(three, tmp_path, monkeypatch
     assert opened("auto", small(), samples=100).name == "fast"
 
 
-def test_auto_takes_the_next_fastest_where_the_fastest_has_other_votes(three, monkeypatch):
+def test_auto_takes_the_next_where_the_fastest_votes_otherwise(three, monkeypatch):
     monkeypatch.setitem(ENGINES, "fast", wrong_engine(lambda logits: -logits))
     for _ in range(2):  # the second from the cache
         with pytest.warns(EngineWarning, match=r"'fast' is not used: 500 of 500 votes.*falling back to 'middling'"):
@@ -598,13 +598,14 @@ def test_a_trial_measures_seconds_a_row_of_each_engine():
         return run
 
     rows = rows_of(SMALL, 4)
-    times = trial.seconds({"slow": busy(100), "quick": busy(1)}, rows)
+    times = time_rows({"slow": busy(100), "quick": busy(1)}, rows)
     assert 0 < 10 * times["quick"] < times["slow"]
 
 
 def test_openvino_is_imported_without_its_reporter():
     pytest.importorskip("openvino")
-    code = ("import sys; from smoothcert.smoothing.engines.onnx_engines import imported; imported('openvino'); "
+    code = ("import sys; from smoothcert.smoothing.engines import onnx_engines; "
+            "onnx_engines.import_packages('openvino'); "
             "from openvino.tools.ovc.telemetry_utils import tm; print(tm.__name__, "
             "'openvino_telemetry' in sys.modules)")
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

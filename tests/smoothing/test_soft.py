@@ -1,10 +1,12 @@
-"""Answers by mean softmax: what they are, that they take PREDICT's noise, and that a run of them is like any other."""
+"""The soft smoothed classifier: its losses, and answers by the mean softmax under PREDICT's noise."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
+from torch.nn.functional import cross_entropy
 
 from printed import plain, store_text
 from smoothcert.data import load_data
@@ -14,7 +16,14 @@ from smoothcert.results.attacks import Attack, outcomes
 from smoothcert.results.under_attack import violations
 from smoothcert.runs.attack import attack
 from smoothcert.runs.attack_options import AttackConfig
-from smoothcert.smoothing.soft import ROWS, log_mean_softmax, predict_softly
+from smoothcert.smoothing.soft import (
+    ROWS,
+    log_mean_softmax,
+    mean_cross_entropy,
+    normal_gap,
+    predict_softly,
+    soft_cross_entropy,
+)
 from smoothcert.store.store import Store
 
 NET = """
@@ -55,6 +64,29 @@ def store(home) -> Store:
     return attacked(options(home, "soft", space="auto", save_adversaries=True))
 
 
+def test_both_cross_entropies_agree_at_m_1_and_only_there():
+    random, labels = torch.Generator().manual_seed(0), torch.arange(6) % 4
+    logits = torch.randn(6, 1, 4, generator=random)
+    assert torch.allclose(soft_cross_entropy(logits, labels), mean_cross_entropy(logits, labels))
+    assert torch.allclose(soft_cross_entropy(logits, labels), cross_entropy(logits[:, 0], labels, reduction="none"))
+    logits = torch.randn(6, 5, 4, generator=random.manual_seed(0))
+    assert (soft_cross_entropy(logits, labels) < mean_cross_entropy(logits, labels) - 1e-3).all()  # Jensen
+    probabilities = logits.softmax(-1)[torch.arange(6), :, labels]
+    assert torch.allclose(soft_cross_entropy(logits, labels), -probabilities.mean(1).log(), atol=1e-6)
+    assert torch.allclose(mean_cross_entropy(logits, labels), -probabilities.log().mean(1), atol=1e-6)
+
+
+def test_the_gap_has_a_gradient_only_where_it_is_finite():
+    first = torch.tensor([0.6, 1.0, 0.9999999, 0.9999999, 0.5], requires_grad=True)
+    second = torch.tensor([0.3, 1e-9, 1e-40, 0.0, 0.5], requires_grad=True)
+    gap, finite = normal_gap(first, second)
+    assert finite.tolist() == [True, False, False, False, True]
+    assert float(gap[0].detach()) == pytest.approx(norm.ppf(0.6) - norm.ppf(0.3), rel=1e-5)
+    for slopes, sign in zip(torch.autograd.grad(gap.sum(), (first, second)), (1, -1), strict=True):
+        assert slopes.isfinite().all()
+        assert ((sign * slopes > 0) == finite).all()
+
+
 def test_the_answer_is_the_largest_mean_probability():
     """Two classes: nine copies in ten are .6 for class 0, one is sure of class 1; votes and softmax disagree."""
     def model(noisy):
@@ -62,14 +94,15 @@ def test_the_answer_is_the_largest_mean_probability():
         return torch.where(sure[:, None], torch.tensor([-20.0, 20.0]), torch.tensor([0.6, 0.4]).log())
 
     (found,) = predict_softly(model, np.zeros((1, 1, 2, 2), np.float32), [0], build_noise("gaussian", 0.5), "sfc64-v1",
-                            100, 2, seed=0, device=torch.device("cpu"))
+                              100, 2, seed=0, device=torch.device("cpu"))
     assert found.history[0].counts.tolist() == [90, 10]
     assert found.prediction == 0  # .54 against .46
+
     def harder(noisy):
         return torch.where(model(noisy)[:, :1] < -1, torch.tensor([-20.0, 20.0]), torch.tensor([0.52, 0.48]).log())
 
     (found,) = predict_softly(harder, np.zeros((1, 1, 2, 2), np.float32), [0], build_noise("gaussian", 0.5), "sfc64-v1",
-                            100, 2, seed=0, device=torch.device("cpu"))
+                              100, 2, seed=0, device=torch.device("cpu"))
     assert found.history[0].counts.tolist() == [90, 10]
     assert found.prediction == 1  # .468 against .532
 

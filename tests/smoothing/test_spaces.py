@@ -15,9 +15,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from smoothcert.models import build_model
 from smoothcert.smoothing import spaces
-from smoothcert.smoothing.factors import factor_of
 from smoothcert.smoothing.rows import Segment
-from smoothcert.smoothing.spaces import Space, find_space
+from smoothcert.smoothing.spaces import Space, factor_of, find_space
 from smoothcert.smoothing.voters import LogitVoter
 
 SIGMA = 0.5
@@ -277,7 +276,7 @@ def test_both_tails_of_a_binary_space_are_exact():
 
 
 @pytest.mark.parametrize(("gap", "first"), [(0.5, 1.0), (0.0, 1.0), (-0.5, 0.0)])
-def test_without_a_slope_the_larger_bias_wins_and_a_tie_goes_to_class_0(gap, first):
+def test_without_a_slope_the_larger_bias_wins_or_class_0(gap, first):
     network = seeded(lambda: build_model("linear", (1, 8, 8), 2))
     network[1].weight.data[1] = network[1].weight.data[0]
     network[1].bias.data = torch.tensor([0.25 + gap, 0.25])
@@ -384,7 +383,7 @@ def test_where_all_classes_are_equal_the_first_gets_every_vote():
     assert space_votes(find_space(network, (1, 8, 8), 7), image, 500, 7, 0)[0] == 500
 
 
-def test_normals_are_placed_alike_on_arrays_and_tensors_for_one_centre_and_for_many():
+def test_arrays_and_tensors_are_placed_alike_for_all_centres():
     for name in ("linear", "mlp", "patches"):
         _, space = found(name)
         normals = np.random.default_rng(0).standard_normal((6, space.dimension), dtype=np.float32)
@@ -560,7 +559,7 @@ def test_there_is_no_space_under_global_hooks(register):
     assert find_space(flat(nn.Linear(64, 5)), (1, 8, 8), 5) is not None
 
 
-def test_there_is_no_space_where_the_class_of_a_layer_was_changed(monkeypatch):
+def test_no_space_where_the_class_of_a_layer_was_changed(monkeypatch):
     forward = nn.Linear.forward
     monkeypatch.setattr(nn.Linear, "forward", lambda self, images: forward(self, images).clamp(-1e6, 1e6))
     assert find_space(flat(nn.Linear(64, 5)), (1, 8, 8), 5) is None
@@ -640,6 +639,6 @@ class NumPyScalar(nn.Module):
         return self.head((x - np.float64(0.4)).flatten(1))
 
 
-def test_a_network_that_cannot_be_run_as_its_graph_says_prints_nothing(capfd):
+def test_a_network_unlike_its_graph_prints_nothing(capfd):
     assert find_space(NumPyScalar().eval(), (3, 4, 4), 3) is None
     assert capfd.readouterr() == ("", "")

@@ -142,7 +142,7 @@ def test_binomials_keep_their_digits_near_one():
     assert abs(missed.mean() - 10) < 5 * np.sqrt(10 / 200)
 
 
-def test_an_engine_that_errs_within_its_allowance_changes_no_count():
+def test_an_engines_allowed_errors_change_no_count():
     """Every logit off by CLOSE_CALL / 4 of the largest: the plain model settles whatever that could have moved."""
     model = mlp()
 

@@ -74,7 +74,7 @@ def test_the_reference_is_the_definition():
 
 
 @pytest.mark.parametrize("side", ["lower", "upper"])
-def test_limits_are_within_1e_12_of_the_truth_and_never_beyond_it(side):
+def test_limits_are_within_1e_12_and_never_beyond_the_truth(side):
     wrong = []
     for k, n, alpha in CASES:
         truths = exact_limit(k, n, alpha, side)
@@ -118,7 +118,7 @@ def test_closed_forms_at_the_ends(n, alpha):
 
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(n=st.integers(1, 10**6), share=st.floats(0, 1), alpha=st.floats(1e-10, 0.9))
-def test_upper_mirrors_lower_and_the_limits_enclose_the_estimate(n, share, alpha):
+def test_upper_mirrors_lower_and_both_enclose_the_estimate(n, share, alpha):
     k = round(share * n)
     lower, upper = clopper_pearson(k, n, alpha), clopper_pearson(k, n, alpha, "upper")
     mirrored = clopper_pearson(n - k, n, alpha, complement=True)

@@ -232,7 +232,7 @@ class TestRadii:
         assert within.decide([unanimous])[0].tolist() == [[True]]
         assert samples(drive(within, np.array([[1.0, 0.0]]))[0]) == 1100
 
-    def test_where_no_radius_is_in_reach_nothing_follows_the_selection(self):
+    def test_with_no_radius_in_reach_only_selection_is_drawn(self):
         plan = radii_plan((2.0, 3.0), 1000)
         assert plan.most() == 100
         histories = drive(plan, np.array([[1.0, 0.0]]))

@@ -113,7 +113,7 @@ counts_of = st.integers(2, 7).flatmap(lambda k: st.lists(st.integers(0, 400), mi
 
 @settings(deadline=None, derandomize=True, max_examples=100)
 @given(counts=counts_of, alpha=st.sampled_from([1e-6, 1e-3, 0.05, 0.3]))
-def test_t_certify_never_falls_below_cohen_and_a_majority_is_needed(counts, alpha):
+def test_t_certify_is_never_below_cohen_and_needs_a_majority(counts, alpha):
     cohen, t = radius(counts, "cohen", alpha), radius(counts, "t-certify", alpha)
     assert t >= cohen
     assert t == 0 or float(clopper_pearson(counts[0], sum(counts), alpha)) > 0.5
@@ -186,7 +186,7 @@ def test_classes_have_no_order(counts, method, data):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_radius_scales_with_sigma_and_grows_with_votes_and_with_alpha(method):
+def test_radius_scales_with_sigma_grows_with_votes_and_alpha(method):
     votes = np.arange(500, 1001, 20)
     counts = np.stack([votes, (1000 - votes) // 2, 1000 - votes - (1000 - votes) // 2], axis=1)
     selection = np.tile(first(3), (len(votes), 1))
@@ -216,7 +216,7 @@ def test_no_images_give_empty_arrays():
         assert certify_counts(nothing, nothing, 1.0, method=method).radius.shape == (0,)
 
 
-def test_predict_p_value_is_the_exact_two_sided_test_and_never_below_it():
+def test_predict_p_value_is_the_exact_test_and_never_below():
     from scipy.stats import binomtest
     rng = np.random.default_rng(5)
     cases = [(1, 0), (5, 0), (5, 5), (60, 40), (61, 39), (1000, 0), (50_700, 49_300), (999, 1001), (30, 3)]
@@ -233,7 +233,7 @@ def test_predict_p_value_is_the_exact_two_sided_test_and_never_below_it():
             assert numerator * 2 ** (a + b) >= min(ways, 2 ** (a + b)) * denominator
 
 
-def test_predict_p_value_is_never_below_the_exact_one_at_large_n():
+def test_predict_p_value_is_never_below_the_exact_at_large_n():
     rng = np.random.default_rng(6)
     for n in (1000, 30_001, 10**5, 10**6, 8 * 10**6):
         for z in rng.uniform(0.3, 7, 12):
@@ -243,7 +243,7 @@ def test_predict_p_value_is_never_below_the_exact_one_at_large_n():
             assert truth <= got <= truth * (1 + max(1e-12, 1e-14 * n**0.5)), (votes, n)
 
 
-def test_predict_returns_the_top_class_exactly_when_the_p_value_is_at_most_alpha():
+def test_predict_answers_exactly_where_p_is_at_most_alpha():
     for counts in ([70, 30, 0], [30, 70, 5], [1, 2, 12], [60, 45, 1]):
         p_value = float(predict_counts(counts).p_value)
         assert predict_counts(counts, alpha=p_value).prediction == int(np.argmax(counts))

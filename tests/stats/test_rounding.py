@@ -11,7 +11,7 @@ from smoothcert.stats import certify_counts, is_same
 
 @pytest.mark.parametrize("n", [2, 5, 129, 1000, 10**5, 10**9])
 @pytest.mark.parametrize("alpha", [0.001, 0.05, 0.4])
-def test_a_radius_that_passes_is_none_that_its_votes_do_not_prove(n, alpha):
+def test_a_radius_that_passes_is_proved_by_its_votes(n, alpha):
     """All n votes agree: R = sigma Phi^-1(alpha^(1/n)), here with 50 digits."""
     sigma = 0.25
     radius = float(certify_counts([0, 1], [0, n], sigma, alpha, "cohen").radius)

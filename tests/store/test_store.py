@@ -17,7 +17,7 @@ from smoothcert.errors import FileError, IdentityError, StoreError
 from smoothcert.io.files import write_text
 from smoothcert.results.certified import Result
 from smoothcert.results.gather import gather
-from smoothcert.results.votes import votes_of
+from smoothcert.results.studies import votes_of
 from smoothcert.stats import certify_counts
 from smoothcert.store import store as store_module
 from smoothcert.store.journal import read_journal
@@ -461,7 +461,7 @@ class TestRecertify:
         write_recertified(tmp_path / "again", store, answers, procedure)
         again = read_store(tmp_path / "again")
         assert np.array_equal(again.column("radius"), answers.radius)
-        assert again.identity["procedure"]["alpha"] == 0.05
+        assert again.identity.procedure.alpha == 0.05
         assert np.array_equal(again.counts("estimate"), store.counts("estimate"))
         back, _ = recertify(again, alpha=0.001, method="two-sided")
         assert np.array_equal(back.radius, store.column("radius"))

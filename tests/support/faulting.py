@@ -25,8 +25,10 @@ from smoothcert.config.sampling import RunConfig
 from smoothcert.errors import SmoothcertError
 from smoothcert.progress import silent
 from smoothcert.runs import workers
+from smoothcert.runs.executors import here
 from smoothcert.runs.options import CertifyConfig
 from smoothcert.runs.run import Done, Run, Task
+from smoothcert.runs.workers import by_workers
 from smoothcert.store import store as stores
 from smoothcert.store.identity import Identity
 from smoothcert.store.records import Record
@@ -147,7 +149,7 @@ def place(home: Path, count: int) -> Place:
     truth = made(home / "truth", count=count)
     run = Place(home / "faulty", truth, lambda out: None)
     return replace(run, run=lambda out: replace(run.instant(), config=CertifyConfig.checked(
-        {"model": "none", "out": out})).fill(silent))
+        {"model": "none", "out": out})).fill(silent, here))
 
 
 def shards(folder: Path) -> dict[str, bytes]:
@@ -218,7 +220,7 @@ def stopped(where: Place, position: int, then: Callable[[], Any] = lambda: None)
             then()
             raise _Stop("stopped")
 
-    ended(lambda: replace(where.instant(), between=between).fill(silent))
+    ended(lambda: replace(where.instant(), between=between).fill(silent, here))
 
 
 def driver_killed(where: Place, rng: np.random.Generator) -> Fault:
@@ -252,7 +254,7 @@ def workers_killed(where: Place, rng: np.random.Generator) -> Fault:
 
     hunter = threading.Thread(target=hunt)
     hunter.start()
-    error = ended(lambda: where.instant(workers=2).fill(lambda done, total, words: told.append(done)))
+    error = ended(lambda: where.instant(workers=2).fill(lambda done, total, words: told.append(done), by_workers))
     over.set()
     hunter.join()
     return Fault(f"{len(killed)} kills", error=error, times=len(killed))
@@ -319,7 +321,7 @@ def changed(change: Callable[[bytes, np.random.Generator], bytes | None], runnin
             return _change(where, rng, change)
         faults: list[Fault] = []
         between = lambda at: faults.append(_change(where, rng, change)) if at == position else None  # noqa: E731
-        error = ended(lambda: replace(where.instant(), between=between).fill(silent))
+        error = ended(lambda: replace(where.instant(), between=between).fill(silent, here))
         return replace(faults[0], error=error) if faults else Fault("the run ended before")
     return kind
 

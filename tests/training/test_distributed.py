@@ -29,12 +29,12 @@ from smoothcert.errors import InputError, LostProcessError
 from smoothcert.machine import pick_device
 from smoothcert.objectives import OBJECTIVES, build_objective
 from smoothcert.progress import silent
-from smoothcert.training.distributed import Ranks, joined
+from smoothcert.training.batches import TrainingSet
+from smoothcert.training.distributed import Ranks, join_processes
 from smoothcert.training.loop import Loop
 from smoothcert.training.options import TrainConfig
-from smoothcert.training.streams import Stream
+from smoothcert.training.state import TrainState
 from smoothcert.training.train import train
-from smoothcert.training.trainee import Trainee
 
 CPU = torch.device("cpu")
 SIGMA, SHAPE = 0.5, (1, 6, 6)
@@ -122,18 +122,18 @@ def epoch_of(case: Case, ranks: Ranks) -> dict[str, Any]:
     """The gradients of an epoch's steps, its figures, and what it leaves in the network's buffers."""
     images, labels = torch.rand(11, *SHAPE, generator=torch.Generator().manual_seed(1)), [0, 1, 2, 1] * 2 + [2, 2, 0]
     data = from_tensors(images, labels)
-    streams = [Stream("", data, data.labels, np.arange(case.images))]
+    sets = [TrainingSet("", data, data.labels, np.arange(case.images))]
     if case.unlabelled:
-        streams.append(Stream("pseudo", data, data.labels[::-1].copy(), np.arange(2, 9), 0.5))
+        sets.append(TrainingSet("pseudo", data, data.labels[::-1].copy(), np.arange(2, 9), 0.5))
     options = {**case.options, **({"classifier": network("plain")[0]} if "stability" in case.options else {})}
     trained, given = network(case.network)
-    trained = ranks.synced(trained, CPU)
+    trained = ranks.synchronise_batchnorm(trained, CPU)
     optimizer = Recording(trained.parameters())
-    trainee = Trainee(trained, ranks.wrap(given), optimizer, torch.amp.GradScaler("cpu", enabled=False), None)
+    state = TrainState(trained, ranks.wrap(given), optimizer, torch.amp.GradScaler("cpu", enabled=False), None)
     config = TrainConfig.checked({"objective": case.objective, "sigma": SIGMA, "batch_size": 5, "lr": 1.0,
                                   "augment": case.augment, "out": "unused"})
-    loop = Loop(config, build_objective(case.objective, SIGMA, **options), streams, np.arange(1), trainee,
-                ranks, CPU, silent)
+    loop = Loop(config, build_objective(case.objective, SIGMA, **options), sets, np.arange(1), state, ranks, CPU,
+                silent)
     figures = loop._fit(2)
     buffers = [b.double().flatten() for b in trained.buffers()] or [torch.zeros(1)]
     return {"gradients": optimizer.seen, "figures": figures, "buffers": torch.cat(buffers)}
@@ -157,7 +157,7 @@ def normed(case: tuple[tuple[int, ...], torch.dtype, torch.memory_format], ranks
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([1.0, -0.5, 2.0, 0.3]))
         layer.bias.copy_(torch.tensor([0.0, 1.0, -1.0, 0.5]))
-    layer = ranks.synced(layer, CPU)
+    layer = ranks.synchronise_batchnorm(layer, CPU)
     rows.requires_grad_()
     loss = (layer(rows).float().tanh() * factor).sum()
     plain = torch.autograd.grad(loss, [rows, layer.weight, layer.bias], retain_graph=True)
@@ -185,7 +185,7 @@ def worker(folder: Path, ports: list[str]) -> None:
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
     os.environ["MASTER_PORT"] = ports.pop()
-    with joined(CPU) as ranks:
+    with join_processes(CPU) as ranks:
         found = {name: epoch_of(case, ranks) for name, case in CASES.items()}
         found["norms"] = {name: normed(case, ranks) for name, case in NORMS.items()}
         found["agree"] = [ranks.agree(7, CPU), ranks.agree(rank, CPU)]
@@ -309,7 +309,7 @@ def test_processes_know_whether_they_agree(pair):
 
 
 @pytest.mark.parametrize("name", NORMS)
-def test_batchnorm_is_one_process_s_to_second_derivatives(pair, name):
+def test_batchnorm_matches_one_process_to_second_derivatives(pair, name):
     one = normed(NORMS[name], Ranks(0, 1))
     parts = [torch.load(pair / f"rank-{rank}.pt", weights_only=False)["norms"][name] for rank in range(2)]
     bound = 1e-5 if NORMS[name][1] is torch.float32 else 3e-2
@@ -334,7 +334,7 @@ def test_two_processes_train_the_network_of_one(pair):
     assert json.loads((pair / "card-0.json").read_text()) == json.loads((pair / "card-1.json").read_text())
 
 
-def test_a_survivor_says_so_and_the_run_goes_on_to_the_same_weights(pair):
+def test_a_resumed_run_of_two_processes_ends_alike(pair):
     words, seconds = json.loads((pair / "survivor.json").read_text())
     assert "another process of this run has ended" in words
     assert seconds < 30
@@ -349,7 +349,7 @@ def test_a_survivor_says_so_and_the_run_goes_on_to_the_same_weights(pair):
     assert told.count("best epoch") == 1, "one process prints"
     whole, killed = read_card(pair / "whole"), read_card(pair / "killed")
     assert whole == killed
-    assert whole.identity["processes"] == 2
+    assert whole.identity.processes == 2
     for name in ("best.safetensors", "checkpoints/0002/weights.safetensors"):
         assert (pair / "whole" / name).read_bytes() == (pair / "killed" / name).read_bytes()
 

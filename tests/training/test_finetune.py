@@ -1,4 +1,4 @@
-"""Fine-tuning and self-training: what is loaded, what is minimised, that it resumes exactly, what it refuses."""
+"""Fine-tuning and self-training: weights and labels, losses, exact resumption, refusals."""
 
 import json
 from collections import Counter
@@ -17,9 +17,9 @@ from smoothcert.errors import ConfigError, FileError, IdentityError, InputError,
 from smoothcert.models import build_model
 from smoothcert.objectives import OBJECTIVES, Loss
 from smoothcert.objectives.protocol import WholeBatch
+from smoothcert.training.batches import TrainingSet, batch_sizes
 from smoothcert.training.options import TrainConfig
 from smoothcert.training.self_training import FILE
-from smoothcert.training.streams import Stream, batch_sizes
 from smoothcert.training.train import split_indices, train
 
 STILL = {"optimizer": "sgd", "lr": 1e-30, "weight_decay": 0, "schedule": "constant", "momentum": 0, "epochs": 1}
@@ -166,7 +166,7 @@ class TestFineTuning:
         ({"model": "linear", "new_head": True}, ModelError, "another architecture"),
         ({"normalise": "centre"}, InputError, "trained with none"),
         ({"resize": 6}, ModelError, r"\(32, 64\) there, \(32, 36\) here"),
-        ({"init": Path("nowhere")}, FileError, "nowhere is no model directory"),
+        ({"init": Path("nowhere")}, FileError, "nowhere is not a model directory"),
         ({"init": None, "new_head": True}, ConfigError, "give init"),
     ])
     def test_bad_requests_leave_nothing_behind(self, tmp_path, pretrained, options, kind, words):
@@ -199,7 +199,7 @@ def self_training(teacher: Path, **options) -> dict:
 
 
 class TestSelfTraining:
-    def test_the_labels_are_the_models_argmax_on_clean_images_that_are_left_over(self, tmp_path, pretrained):
+    def test_labels_are_the_argmax_on_clean_images_left_over(self, tmp_path, pretrained):
         train(config(tmp_path / "m", **self_training(pretrained, epochs=1, max_unlabelled=None)))
         kept = np.load(tmp_path / "m" / FILE)
         data = load_data("digits", "train")
@@ -209,7 +209,7 @@ class TestSelfTraining:
         fit, held_out = split_indices(data, config(tmp_path / "m", max_images=200))
         assert sorted([*kept["indices"], *fit, *held_out]) == list(range(len(data)))
 
-    def test_a_step_descends_the_labelled_mean_plus_w_times_the_pseudo_labelled_mean(self, tmp_path, pretrained):
+    def test_a_step_descends_the_weighted_sum_of_both_means(self, tmp_path, pretrained):
         """One step of plain descent on a linear model, against the gradient worked out beside it."""
         rate, w = 0.5, 0.3
         options = {**self_training(pretrained), "model": "linear", "model_option": {}, "objective": "clean",
@@ -233,7 +233,7 @@ class TestSelfTraining:
         assert line["loss"] == pytest.approx(labelled.item(), rel=1e-5)
         assert line["pseudo_loss"] == pytest.approx(pseudo.item(), rel=1e-5)
 
-    def test_labelled_images_and_their_noise_are_those_of_a_run_without(self, tmp_path, pretrained):
+    def test_labelled_images_and_noise_stay_as_in_a_run_without(self, tmp_path, pretrained):
         """At a weight too small to count, the weights are equal, and the labelled figures with them."""
         options = self_training(pretrained, unlabelled_weight=1e-30, augment="crop")
         train(config(tmp_path / "with", **options))
@@ -257,14 +257,14 @@ class TestSelfTraining:
         assert len(draws) == 3 * 3 * 2
         assert len({tuple(draw) for draw in draws}) == len(draws)
 
-    def test_every_unlabelled_image_comes_once_before_one_comes_twice(self):
+    def test_unlabelled_images_come_once_before_any_comes_twice(self):
         data = load_data("digits", "train")
         for pool, fit, batch in ((10, 25, 8), (100, 25, 8), (7, 7, 3)):
-            stream = Stream("pseudo", data, data.labels, np.arange(pool) * 3)
+            pseudo = TrainingSet("pseudo", data, data.labels, np.arange(pool) * 3)
             sizes = batch_sizes(fit, batch)
             seen: Counter[int] = Counter()
             for epoch in range(9):
-                batches = stream.batches(0, epoch, sizes, fit)
+                batches = pseudo.batches(0, epoch, sizes, fit)
                 assert [len(part) for part in batches] == sizes
                 seen.update(image for part in batches for image in part)
                 counts = [seen[3 * i] for i in range(pool)]
@@ -336,7 +336,7 @@ class TestSelfTraining:
     @pytest.mark.parametrize(("arrays", "words"), [
         ({"labels": np.full(1438, 10)}, "label 10 for image"), ({"labels": np.zeros(9, int)}, "whole number for each"),
         ({"labels": np.zeros(3, int), "indices": np.arange(3)}, "no label for image"),
-        ({"labels": np.zeros(1438)}, "got float64"), ({"classes": np.zeros(3, int)}, "no array `labels`, but classes"),
+        ({"labels": np.zeros(1438)}, "got float64"), ({"classes": np.zeros(3, int)}, "`labels`; its arrays: classes"),
     ])
     def test_files_that_hold_no_labels_for_the_images(self, tmp_path, arrays, words):
         np.savez(tmp_path / "labels.npz", **arrays)
@@ -348,7 +348,7 @@ class TestSelfTraining:
 
     @pytest.mark.parametrize(("options", "kind", "words"), [
         ({"pseudo_labels": None}, ConfigError, "give pseudo-labels"),
-        ({"unlabelled": None}, ConfigError, "pseudo-labels and max-unlabelled: for unlabelled images only"),
+        ({"unlabelled": None}, ConfigError, "pseudo-labels and max-unlabelled apply to unlabelled images"),
         ({"unlabelled_weight": 0}, ConfigError, "unlabelled_weight"),
         ({"pseudo_labels": "nowhere"}, FileError, "no model folder nowhere"),
         ({"max_images": None}, InputError, "leave some over"),
@@ -361,7 +361,7 @@ class TestSelfTraining:
         assert not (tmp_path / "m").exists()
 
     def test_other_classes_and_other_shapes_are_refused(self, tmp_path, pretrained, few_classes):
-        with pytest.raises(ModelError, match="has 10 classes, the data set 5"):
+        with pytest.raises(ModelError, match="has 10 classes, but the data set has 5"):
             train(config(tmp_path / "m", **self_training(pretrained, data=few_classes, max_images=None)))
         with pytest.raises(InputError, match=r"shape \(1, 6, 6\).*shape \(1, 8, 8\)"):
             path = tmp_path / "small.parquet"

@@ -17,10 +17,10 @@ from smoothcert.classifiers.folder import module_hash, read_card, read_network, 
 from smoothcert.data import load_data
 from smoothcert.errors import ConfigError, FileError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
 from smoothcert.objectives import OBJECTIVES, Step, build_objective
+from smoothcert.training.loop import MEASURES
 from smoothcert.training.options import TrainConfig
-from smoothcert.training.schedule import learning_rate, momentum
-from smoothcert.training.train import preferred, split_indices, train
-from smoothcert.training.validation import MEASURES
+from smoothcert.training.state import learning_rate, momentum
+from smoothcert.training.train import apply_preferences, split_indices, train
 
 
 def config(out: Path, **options) -> TrainConfig:
@@ -57,7 +57,7 @@ def test_it_learns_and_leaves_a_model_directory(tmp_path):
     assert (votes == data.labels).mean() > 0.85
 
 
-def test_without_validation_all_images_are_trained_on_and_the_last_weights_taken(tmp_path):
+def test_without_validation_all_images_train_the_last_weights(tmp_path):
     asked = config(tmp_path / "m", validation=0, max_images=100)
     card = train(asked)
     fit, held_out = split_indices(load_data("digits", "train"), asked)
@@ -66,7 +66,7 @@ def test_without_validation_all_images_are_trained_on_and_the_last_weights_taken
     assert read_card(tmp_path / "m") == card
     last = read_weights(tmp_path / "m" / "checkpoints" / "0003" / "weights.safetensors")
     assert all(torch.equal(last[name], value) for name, value in weights(tmp_path / "m").items())
-    assert "last epoch" in MEASURES["classifier"].told(card.best, card.sigma)
+    assert "last epoch" in MEASURES["classifier"].describe(card.best, card.sigma)
     assert train(config(tmp_path / "n", max_images=100, epochs=1)).held_out == 20
 
 
@@ -144,14 +144,15 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path):
         train(config(tmp_path / "x"))
 
 
-def test_an_objective_says_how_it_wants_to_be_trained_and_what_is_given_wins(tmp_path):
-    told = preferred(config(tmp_path, objective="deen", optimizer="sgd", clip_norm=None), build_objective("deen", 0.25))
+def test_given_options_win_over_preferences(tmp_path):
+    asked = config(tmp_path, objective="deen", optimizer="sgd", clip_norm=None)
+    told = apply_preferences(asked, build_objective("deen", 0.25))
     assert (told.optimizer, told.clip_norm, told.batch_size) == ("sgd", None, 64)
     assert (told.schedule, told.weight_decay) == ("cosine", 0.0)
     plain = TrainConfig.checked({"out": tmp_path})
-    assert preferred(plain, build_objective("smoothadv", 0.25)) == plain
+    assert apply_preferences(plain, build_objective("smoothadv", 0.25)) == plain
     for name, kind in OBJECTIVES.items():
-        told = preferred(plain, build_objective(name, 0.25))
+        told = apply_preferences(plain, build_objective(name, 0.25))
         assert {option: getattr(told, option) for option in kind.prefers} == kind.prefers
         for option, value in kind.prefers.items():
             words = TrainConfig.model_fields[option].description
@@ -208,7 +209,7 @@ def test_warm_up_is_linear_from_zero():
 
 
 class TestObjectives:
-    def test_gaussian_loss_is_the_expected_cross_entropy_of_noisy_images(self):
+    def test_gaussian_loss_is_the_expected_cross_entropy(self):
         """A linear binary model: E CE is a one-dimensional Gaussian integral, known to quadrature."""
         w, b, sigma = torch.tensor([1.5, -2.0]), 0.3, 0.5
         x = torch.tensor([[0.4, 0.7]])
@@ -331,7 +332,7 @@ def test_a_users_factory_is_trained_and_rebuilt_only_with_trust(tmp_path):
 
 def test_options_that_a_factory_cannot_take_are_refused(tmp_path):
     (tmp_path / "mine.py").write_text("from torch import nn\ndef net():\n    return nn.Flatten()\n")
-    with pytest.raises(InputError, match="model_option goes to named models"):
+    with pytest.raises(InputError, match="model_option is for named models"):
         train(config(tmp_path / "m", model=f"{tmp_path / 'mine.py'}:net", model_option={"hidden": [3]}))
 
 

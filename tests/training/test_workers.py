@@ -1,4 +1,4 @@
-"""Training by several processes without torchrun, and what a run takes from how it was begun or from the machine."""
+"""Training in several processes without torchrun; workers and precision that a run or a machine decides."""
 
 import multiprocessing as mp
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from smoothcert import machine
 from smoothcert.classifiers.folder import read_card, read_weights
 from smoothcert.errors import (
     ConfigError,
@@ -20,14 +21,14 @@ from smoothcert.errors import (
     MissingExtraError,
     QualityWarning,
 )
+from smoothcert.machine import has_bf16_units
+from smoothcert.processes import describe_exit, start_without_interrupts
 from smoothcert.progress import silent
 from smoothcert.recipes.run import usual_workers
-from smoothcert.runs.workers import how_ended, start_deaf
-from smoothcert.training import begun
-from smoothcert.training.begun import as_begun, has_bf16_units
+from smoothcert.training import train as training
 from smoothcert.training.options import TrainConfig
-from smoothcert.training.train import train, train_share
-from smoothcert.training.workers import told
+from smoothcert.training.train import resolve_machine_options, train, train_share
+from smoothcert.training.workers import portable_warning
 
 CPU = torch.device("cpu")
 
@@ -59,7 +60,7 @@ def test_two_workers_train_the_network_of_one_and_go_on_as_two(tmp_path):
         train(config(tmp_path / "stopped", workers=2), stop_in(2))
     assert not mp.active_children()
     assert read_card(tmp_path / "stopped").epochs_done == 1
-    with pytest.warns(UserWarning, match=r"begun by 2 process\(es\), and goes on with as many, not 1"):
+    with pytest.warns(UserWarning, match=r"started with 2 process\(es\) and continues with 2, not 1"):
         card = train(config(tmp_path / "stopped", workers=1))
     assert card == read_card(tmp_path / "two")
     assert card.identity["processes"] == 2
@@ -74,7 +75,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_words(tmp_path):
             if child.name == "smoothcert-1":
                 child.kill()
 
-    with pytest.raises(LostProcessError, match="goes on from the last finished epoch"):
+    with pytest.raises(LostProcessError, match="resumes after the last finished epoch"):
         train(config(tmp_path / "killed", workers=2, epochs=50), kill)
     assert not mp.active_children()
 
@@ -85,9 +86,9 @@ def test_an_error_in_a_worker_is_raised_as_it_is(tmp_path):
     assert not (tmp_path / "m/model.json").exists()
 
 
-def test_a_process_hears_no_interrupt_from_its_first_moment_on_and_the_driver_does_afterwards():
+def test_only_the_parent_receives_interrupts():
     child = mp.get_context("spawn").Process(target=time.sleep, args=(60,))
-    start_deaf(child)
+    start_without_interrupts(child)
     assert child.pid
     os.kill(child.pid, signal.SIGINT)
     child.join(0.5)
@@ -95,60 +96,60 @@ def test_a_process_hears_no_interrupt_from_its_first_moment_on_and_the_driver_do
     child.kill()
     child.join()
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    assert how_ended(child, 4) == "was killed (signal 9): is there enough memory for 4 of them?"
+    assert describe_exit(child, 4) == "was killed (signal 9): is there enough memory for 4 of them?"
 
 
-def test_a_process_that_ended_by_itself_points_to_what_it_printed_and_to_the_guard_of_scripts():
+def test_an_exited_process_is_described():
     child = mp.get_context("spawn").Process(target=os._exit, args=(1,))
     child.start()
     child.join()
-    assert "(exit code 1), and what it printed says why" in how_ended(child, 2)
-    assert 'under `if __name__ == "__main__":`' in how_ended(child, 2)
+    assert "exited with code 1; the reason is in what it printed" in describe_exit(child, 2)
+    assert 'under `if __name__ == "__main__":`' in describe_exit(child, 2)
 
 
-def test_a_warning_whose_kind_the_driver_does_not_know_reaches_it_as_the_nearest_kind_that_it_knows():
+def test_warnings_reach_the_driver_in_a_known_category():
     class Poor(QualityWarning):
         pass
 
-    assert pickle.loads(pickle.dumps(told(Poor("so so"), Poor))) == ("so so", QualityWarning)
-    assert told("old", DeprecationWarning) == ("old", DeprecationWarning)
+    assert pickle.loads(pickle.dumps(portable_warning(Poor("so so"), Poor))) == ("so so", QualityWarning)
+    assert portable_warning("old", DeprecationWarning) == ("old", DeprecationWarning)
 
 
 def test_torchrun_and_workers_exclude_each_other(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="torchrun has started 2 processes already"):
+    with pytest.raises(InputError, match="torchrun has already started 2 processes"):
         train(config(tmp_path / "m", workers=2))
-    assert as_begun(config(tmp_path / "m"), CPU).workers is None
+    assert resolve_machine_options(config(tmp_path / "m"), CPU).workers is None
 
 
 class TestPrecision:
     @pytest.mark.parametrize(("units", "precision"), [(True, "bf16"), (False, "none")])
-    def test_auto_is_bf16_where_there_are_units_and_stays_what_it_was(self, tmp_path, monkeypatch, units, precision):
-        monkeypatch.setattr(begun, "has_bf16_units", lambda device: units)
+    def test_auto_is_bf16_where_there_are_units_and_stays_so(self, tmp_path, monkeypatch, units, precision):
+        monkeypatch.setattr(training, "has_bf16_units", lambda device: units)
         train(config(tmp_path / "m", autocast="auto", epochs=1))
         assert read_card(tmp_path / "m").identity["settings"]["autocast"] == precision
-        monkeypatch.setattr(begun, "has_bf16_units", lambda device: not units)
+        monkeypatch.setattr(training, "has_bf16_units", lambda device: not units)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             train(config(tmp_path / "m", autocast="auto", epochs=1))
-        assert [str(w.message).partition(":")[0].endswith("goes on with it") for w in caught
+        assert [str(w.message).partition(":")[0].endswith("continues with it") for w in caught
                 if "bf16" in str(w.message)] == [True] * units
 
     def test_processes_do_not_repeat_the_drivers_warning(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(begun, "has_bf16_units", lambda device: False)
+        monkeypatch.setattr(training, "has_bf16_units", lambda device: False)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             train_share(config(tmp_path / "m", autocast="bf16", epochs=1), silent)
         assert not [w for w in caught if "bf16" in str(w.message)]
 
-    def test_bf16_without_units_is_refused_before_anything_is_written(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(begun, "has_bf16_units", lambda device: False)
+    def test_bf16_without_units_is_refused_first(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(training, "has_bf16_units", lambda device: False)
         with pytest.raises(InputError, match="no units for bf16, and is slower with it than without: leave it out, or"):
             train(config(tmp_path / "m", autocast="bf16"))
         assert not (tmp_path / "m").exists()
 
     def test_another_precision_is_another_run(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(begun, "has_bf16_units", lambda device: True)
+        monkeypatch.setattr(training, "has_bf16_units", lambda device: True)
         train(config(tmp_path / "m", autocast="auto", epochs=1))
         with pytest.raises(IdentityError, match=r"settings.autocast: stored 'bf16', asked 'none'"):
             train(config(tmp_path / "m", epochs=1))
@@ -158,14 +159,14 @@ class TestPrecision:
         ("Features\t: fp asimd bf16", True), ("flags\t\t: fpu avx2 avx512f avx512bw", False), ("model : bf16", False),
     ])
     def test_units_are_read_from_the_processors_flags(self, monkeypatch, line, units):
-        monkeypatch.setattr(begun.Path, "read_text", lambda path: f"processor : 0\n{line}\n\nprocessor : 1\n")
+        monkeypatch.setattr(machine.Path, "read_text", lambda path: f"processor : 0\n{line}\n\nprocessor : 1\n")
         assert has_bf16_units(CPU) == units
 
     def test_a_system_that_does_not_say_has_none(self, monkeypatch):
         def missing(path):
             raise FileNotFoundError(path)
 
-        monkeypatch.setattr(begun.Path, "read_text", missing)
+        monkeypatch.setattr(machine.Path, "read_text", missing)
         assert not has_bf16_units(CPU)
 
 

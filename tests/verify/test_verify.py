@@ -78,7 +78,7 @@ def forged(source: Path, folder: Path, change, **identity: Any) -> Path:
     """A store like `source`, whole and with right hashes, whose records went through `change`."""
     stored = read_store(source)
     records = [Record.from_row(row) for row in stored.records.to_pylist()]
-    write_store(folder, {**stored.identity, **identity}, stored.provenance, change(records))
+    write_store(folder, {**stored.identity.raw, **identity}, stored.provenance.raw, change(records))
     return folder
 
 
@@ -253,7 +253,7 @@ def test_votes_that_were_never_drawn_are_found_by_drawing_them_again(home, tmp_p
 
 
 def test_another_model_is_refused_with_both_hashes(home):
-    hashes = read_store(home / "fixed").identity["model"]["sha256"]
+    hashes = read_store(home / "fixed").identity.model.sha256
     with pytest.raises(IdentityError, match=rf"model\.sha256: the store has '{hashes}', here it is '[0-9a-f]{{64}}'"):
         checked(home / "fixed", resample=1, model=f"{home}/nets.py:Other")
 

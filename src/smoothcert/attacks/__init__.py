@@ -10,7 +10,7 @@ from smoothcert.attacks.geometry import NORMS, l2_norms
 from smoothcert.attacks.loop import Attack, attack_images
 from smoothcert.attacks.pgd import PGD, Stein, stein_gradient
 from smoothcert.attacks.surrogates import REGULARISERS, SURROGATES, AdreSurrogate, Surrogate
-from smoothcert.checks import built, check_known
+from smoothcert.checks import check_known, construct
 from smoothcert.errors import InputError
 
 ATTACKS: dict[str, type] = {"pgd": PGD, "ddn": DDN, "stein": Stein, "deepfool": DeepFool}
@@ -28,7 +28,7 @@ def build_attack(name: str, **options: Any) -> Attack:
     takes = [field.name for field in dataclasses.fields(kind)]
     if "eps" not in options:
         raise InputError(f"attack {name!r} needs eps, the bound on the perturbation's norm")
-    return built(f"attack {name!r}", lambda **given: kind(**{"eps": 1.0, **given}), takes, options)
+    return construct(f"attack {name!r}", lambda **given: kind(**{"eps": 1.0, **given}), takes, options)
 
 
 __all__ = [

@@ -1,1 +1,1 @@
-"""Base classifiers, whichever way they are named, and the folders that trained ones are kept in."""
+"""Base classifiers, however a user names them, and the folders that hold trained ones."""

@@ -1,4 +1,4 @@
-"""model.json: what a model directory says of its model, checked when it is read."""
+"""model.json, the description of a model in its directory, checked when it is read."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -8,19 +8,19 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from smoothcert.errors import FileError
-from smoothcert.io.files import listed, read_json, write_json
-from smoothcert.io.limits import CARD_LAYERS, CARD_OPTION, CLASSES, PIXELS, inside
+from smoothcert.io.files import list_problems, read_json, write_json
+from smoothcert.limits import CARD_LAYERS, CARD_OPTION, CLASSES, PIXELS, path_inside
 
 VERSION = 1
 
 DENOISER_FIGURES = ("validation_error", "validation_error_without")
-"""What validation measures of a denoiser: its squared error an image, and that of the noisy images themselves."""
+"""The validation figures of a denoiser: its squared error an image, and that of the noisy images themselves."""
 
 _Size = Annotated[int, Field(ge=1)]
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Return options that are single values or lists of them, small enough to build a network with, or raise."""
+def _check_plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Return options that are values or lists of values, small enough to build a network with, or raise ValueError."""
     for name, value in values.items():
         single = value if isinstance(value, list | tuple) else [value]
         if len(single) > CARD_LAYERS or not all(v is None or isinstance(v, str | int | float) for v in single):
@@ -31,7 +31,7 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _an_image(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+def _check_image_size(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     if math.prod(shape) > 3 * PIXELS:
         raise ValueError(f"images have at most {3 * PIXELS:,} values, got {math.prod(shape):,}")
     return shape
@@ -42,32 +42,32 @@ class ModelCard:
     """The content of model.json.
 
     Attributes:
-        model: a name of `build_model`, or of `build_denoiser` (then `options` rebuild it), or a user's factory as the
-            command line takes it.
-        input_shape, num_classes, class_names: what goes in and what comes out.
+        model: a name that `build_model` or `build_denoiser` takes with `options`, or a user's factory as the command
+            line takes it.
+        input_shape: (C, H, W) of an image. num_classes: K. class_names: in the order of the outputs.
         levels: levels per unit of the training images, for grid noise.
         data: the data set as the command line takes it, with its preprocessing.
         sigma: noise level of the training, or None.
         identity: everything that determined the weights; compared on resume.
-        init: the model directory whose weights it started from, which of them, and the layers left fresh; or None.
+        init: the model directory that training started from, which of its weights, and the layers left fresh; or None.
         kind: "classifier" or "denoiser".
-        parameters: how many numbers were trained.
-        held_out: how many images chose the best epoch; of 0 the best epoch is the last, trained on all images. None
-            where an older card does not say.
-        denoiser: of a classifier trained behind a denoiser, what that one is (see `told`); or None.
+        parameters: number of trained numbers.
+        held_out: number of images that chose the best epoch; 0 where the last epoch, trained on all images, is the
+            best. None in older cards.
+        denoiser: the `summary` of the denoiser that a classifier was trained behind, or None.
         epochs_done, best_epoch, best: progress, and the validation figures of the best epoch.
-        complete: whether training has ended.
+        complete: true once training has ended.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     model: str
-    options: Annotated[dict[str, Any], AfterValidator(_plain)]
-    input_shape: Annotated[tuple[_Size, _Size, _Size], AfterValidator(_an_image)]
+    options: Annotated[dict[str, Any], AfterValidator(_check_plain)]
+    input_shape: Annotated[tuple[_Size, _Size, _Size], AfterValidator(_check_image_size)]
     num_classes: Annotated[int, Field(ge=2, le=CLASSES)]
     class_names: tuple[str, ...]
     levels: _Size
-    data: Annotated[dict[str, Any], AfterValidator(_plain)]
+    data: Annotated[dict[str, Any], AfterValidator(_check_plain)]
     sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     identity: dict[str, Any]
     init: dict[str, Any] | None = None
@@ -85,13 +85,14 @@ class ModelCard:
         """The fields that change from epoch to epoch."""
         return {name: getattr(self, name) for name in ("epochs_done", "best_epoch", "best", "complete")}
 
-    def told(self) -> dict[str, Any]:
-        """What others' cards say of this model."""
+    def summary(self) -> dict[str, Any]:
+        """Return the entry for this model in the cards of other models."""
         return {"model": self.model, "options": self.options, "sigma": self.sigma, "parameters": self.parameters,
                 **self.best}
 
 
 def is_model_dir(folder: Path) -> bool:
+    """Return True for a folder that holds a model."""
     return (folder / "model.json").is_file()
 
 
@@ -100,20 +101,21 @@ def check_model_dir(folder: Path) -> None:
     if not folder.is_dir():
         raise FileError(f"there is no model folder {folder}")
     if not is_model_dir(folder):
-        raise FileError(f"{folder} is no model folder: it has no model.json")
+        raise FileError(f"{folder} is not a model folder: it has no model.json")
 
 
 def write_card(folder: Path, card: ModelCard) -> None:
+    """Write model.json. Raises FileError."""
     write_json(folder / "model.json", {"version": VERSION, **asdict(card)})
 
 
 def read_card(folder: Path) -> ModelCard:
-    """Raises FileError for a model.json that is missing, corrupt, or beyond the limits of `smoothcert.io.limits`."""
-    path = inside(folder, "model.json")
+    """Read model.json. Raises FileError if it is missing, corrupt, or beyond the limits of `smoothcert.limits`."""
+    path = path_inside(folder, "model.json")
     content = read_json(path)
     if not isinstance(content, dict) or content.pop("version", None) != VERSION:
-        raise FileError(f"{path} is not a model's description of version {VERSION}, which this smoothcert reads")
+        raise FileError(f"{path} is not a description of a model in version {VERSION}, which this smoothcert reads")
     try:
         return TypeAdapter(ModelCard).validate_python(content)
     except ValidationError as error:
-        raise FileError(listed(f"{path} is not the description of a model", error)) from None
+        raise FileError(list_problems(f"{path} is not the description of a model", error)) from None

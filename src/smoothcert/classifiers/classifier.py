@@ -1,7 +1,7 @@
-"""Any model a run may name, opened: the callable, what identifies it, and what its folder says of it."""
+"""Base classifiers opened by name: the callable, its identity, and its classes."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from smoothcert.classes import choose_names, own_classes
-from smoothcert.classifiers.denoisers import fronted
+from smoothcert.classifiers.denoisers import put_behind_denoiser
 from smoothcert.classifiers.folder import (
     ModelCard,
     check_model_dir,
@@ -24,7 +24,7 @@ from smoothcert.classifiers.folder import (
 from smoothcert.config.sampling import RunConfig
 from smoothcert.denoise import DenoisedClassifier, generator_normals
 from smoothcert.errors import FileError, InputError, ModelError
-from smoothcert.io.zoo import local_path
+from smoothcert.io.paths import local_path
 from smoothcert.models import MODEL_FORMS, is_model_spec, load_model, model_sources
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
 from smoothcert.smoothing.adapters import Fit, adapted, behind_fit
@@ -40,9 +40,9 @@ class Classifier:
     """A base classifier ready to certify.
 
     Attributes:
-        identity: goes into the store's, and says how the model was identified.
-        conduct: how the model answered on a few rows.
-        num_classes: K. class_names: the names of its classes, in the order of its outputs; None where it has none.
+        identity: a part of the store's identity; it says how the model was identified.
+        conduct: the model's behaviour on a few rows.
+        num_classes: K. class_names: in the order of its outputs; None where its classes have no names.
     """
 
     model: BaseClassifier
@@ -52,8 +52,30 @@ class Classifier:
     class_names: tuple[str, ...] | None = None
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """A model as it was loaded, before it is adapted.
+
+    Attributes:
+        source: the bytes that identify its code or file, None for a named network.
+        code: the factory or hub name whose code made it; None where smoothcert's own code or a file did.
+        output: the output to select, where the loader did not.
+        names: the names of its classes, None where it has none.
+        columns: the classes of its outputs, None for all in order.
+        beside: further parts of its identity.
+    """
+
+    model: Any
+    source: bytes | None
+    code: str | None
+    output: str | int | None
+    names: Sequence[str] | None
+    columns: Sequence[int | str] | None
+    beside: dict[str, Any]
+
+
 def model_card(spec: str) -> ModelCard | None:
-    """The card of a model folder or an entry of the zoo, None for any other way to name a model.
+    """Return the card of a model folder or an entry of the zoo, None for a model that is named in another way.
 
     Raises:
         FileError: neither; the message lists the ways. UnknownNameError: no such entry. ModelError: the folder holds a
@@ -62,7 +84,7 @@ def model_card(spec: str) -> ModelCard | None:
     folder = local_path(spec)
     if not folder.is_dir():
         if not is_model_spec(spec):
-            raise FileError(f"there is no model folder {spec}; a model may also be given as zoo:NAME, "
+            raise FileError(f"there is no model folder {spec}; other ways to name a model: zoo:NAME, "
                             f"{', '.join(MODEL_FORMS)}")
         return None
     check_model_dir(folder)
@@ -78,100 +100,82 @@ def open_classifier(
     weights: str = "best", trust: bool = False, model_id: str | None = None, device: torch.device | None = None,
     sigma: float | None = None, front: RunConfig | None = None, output: str | int | None = None,
 ) -> Classifier:
-    """Open the model that `spec` names, with what is to stand in front of it, and try it on a few images.
+    """Open the model that `spec` names, put it behind a denoiser if the options say so, and try it on a few images.
 
-    Identified by, in this order: the folder's or network's state dict and source (`module`), the file's bytes
-    (`file`), the given `model_id` (`id`), or its answers to fixed inputs (`probe`). A denoiser's state dict and source
-    are part of `module`, and come beside the others as `denoiser`. What a user's code or a hub makes is told by three
-    things more: `sources`, the local files that its code is in (see `local_sources`); `attributes`, of networks, what
-    they hold beside the state dict (see `attributes_of`) and a forward pass leaves alone; and `answers`, one number for
-    each of 16 fixed inputs, compared within rounding (see `sameness`), for what neither of them shows.
+    Its identity is, in this order: its state dict and source (`module`), the file's bytes (`file`), the given
+    `model_id` (`id`), or its answers to fixed inputs (`probe`). A denoiser's state dict and source are part of
+    `module`, and a part `denoiser` beside the others. A model that a user's code or a hub makes has three more parts:
+    `sources`, the local files of its code (see `local_sources`); `attributes`, what a network holds beside the state
+    dict (see `attributes_of`) and a forward pass does not change; and `answers`, one number for each of 16 fixed
+    inputs, compared within rounding (see `sameness`), for anything that the others miss.
 
     Args:
         num_classes: K, for a factory that asks for it; the model may turn out to have another number.
-        classes: the names of the model's classes in the order of its outputs; None are its own.
-        sigma: noise level that a denoiser will see; None is that of the one the model brings.
+        classes: the names of the model's classes in the order of its outputs; None takes its own.
+        sigma: noise level that a denoiser will see; None takes that of the denoiser in the model.
         front: options that may put a denoiser in front.
-        output: name or position of the output that holds the logits, where the model has several that could; it
-            becomes part of the identity.
+        output: name or position of the output that holds the logits, where several could; part of the identity.
     Raises:
-        FileError, ModelError: what is missing, corrupt, or does not keep a base classifier's contract.
+        FileError, ModelError: the model is missing, corrupt, or does not keep a base classifier's contract.
         InputError: another sigma than the denoiser's, two denoisers, or `classes` that the model contradicts.
     """
-    beside: dict[str, Any] = {}
-    coded: str | None = spec
-    outputs: Sequence[int | str] | None = None
-    folder = local_path(spec)
-    if folder.is_dir():
-        model_card(spec)
-        model, card = read_network(folder, weights, trust)
-        if card.input_shape != input_shape:
-            raise ModelError(f"{spec} takes images of shape {card.input_shape}, the data set has {input_shape}: use "
-                             f"the data it was trained on, or --resize and --crop")
-        own: tuple[str, ...] | None = card.class_names
-        source: bytes | None = None
-        coded, from_several = card.model if runs_code(card) else None, output
-    else:
-        expected = num_classes if classes is None else len(classes)
-        loaded = load_model(spec, num_classes=expected if expected > 1 else None, input_shape=input_shape, trust=trust,
-                            output=output)
-        model, source, from_several = loaded.model, loaded.content, None  # the loader has picked it
-        coded = None if loaded.kind in ("onnx", "pt2") else spec
-        beside = {} if loaded.input_dtype == "float32" else {"input_dtype": loaded.input_dtype}
-        labels = getattr(owner_of(model), "classes_", None)
-        outputs, own = (None, None) if labels is None else own_classes(labels, expected)
-    names = choose_names(own, classes)
-    raw = model.classifier if isinstance(model, DenoisedClassifier) else model
-    before = attributes_of(raw) if coded and isinstance(raw, nn.Module) else {}
-    wanted = len(own or names or ()) or num_classes
-    model = _on(device, base_classifier(model, wanted, outputs))
+    loaded = _load(spec, input_shape, num_classes if classes is None else len(classes), weights, trust, output)
+    names = choose_names(loaded.names, classes)
+    raw = loaded.model.classifier if isinstance(loaded.model, DenoisedClassifier) else loaded.model
+    before = attributes_of(raw) if loaded.code and isinstance(raw, nn.Module) else {}
+    wanted = len(loaded.names or names or ()) or num_classes
+    model = _move(base_classifier(loaded.model, wanted, loaded.columns), device)
     check_ready(model)
-    model = adapted(model, input_shape, wanted, from_several, device)
-    classifier = _on(device, fronted(model, front, input_shape, sigma))
+    model = adapted(model, input_shape, wanted, loaded.output, device)
+    classifier = _move(put_behind_denoiser(model, front, input_shape, sigma), device)
     check_ready(classifier)
     conduct = try_rows(reduced(classifier, "float32"), input_shape, None, device or torch.device("cpu"),
                        model=classifier, random=is_random(classifier), sigma=sigma or 0.5)
     count = conduct.answers.shape[1]
     if names is not None and len(names) != count:
-        raise InputError(f"{spec} gives {count} scores an image, and {len(names)} classes are named"
+        raise InputError(f"{spec} gives {count} scores an image, but {len(names)} classes are named"
                          + (": give --classes FILE with as many names" if classes else ""))
     ready = behind_fit(classifier, Fit(batch=ONE_ROW)) if conduct.alone else classifier
     answers = _probe(ready, input_shape, count, device)
-    if coded:
-        beside |= _coded(coded, raw, before, None if is_random(classifier) else answers)
+    identity = {**_identify(spec, classifier, loaded.source, model_id, answers), **loaded.beside}
+    if loaded.code:
+        sources = model_sources(loaded.code, raw)
+        identity |= {"sources": sources} if sources else {}
+        if isinstance(raw, nn.Module):
+            identity["attributes"] = attributes_hash(settled(before, attributes_of(raw)))
+        if not is_random(classifier):
+            identity["answers"] = _summarise(answers)
     if output is not None:
-        beside["output"] = str(output)
-    identity = {**_identity(spec, classifier, source, model_id, answers), **beside}
+        identity["output"] = str(output)
     return Classifier(ready, identity, conduct, count, names)
 
 
-def _on(device: torch.device | None, model: Any) -> Any:
+def _load(
+    spec: str, input_shape: tuple[int, int, int], num_classes: int, weights: str, trust: bool, output: str | int | None
+) -> _Loaded:
+    """Load the model of a folder, or of any other spec. Raises FileError or ModelError."""
+    folder = local_path(spec)
+    if folder.is_dir():
+        model_card(spec)
+        model, card = read_network(folder, weights, trust)
+        if card.input_shape != input_shape:
+            raise ModelError(f"{spec} takes images of shape {card.input_shape}, but the data set has {input_shape}: "
+                             f"use the data it was trained on, or --resize and --crop")
+        return _Loaded(model, None, card.model if runs_code(card) else None, output, card.class_names, None, {})
+    loaded = load_model(spec, num_classes=num_classes if num_classes > 1 else None, input_shape=input_shape,
+                        trust=trust, output=output)
+    labels = getattr(owner_of(loaded.model), "classes_", None)
+    columns, names = (None, None) if labels is None else own_classes(labels, num_classes)
+    return _Loaded(loaded.model, loaded.content, None if loaded.kind in ("onnx", "pt2") else spec, None, names, columns,
+                   {} if loaded.input_dtype == "float32" else {"input_dtype": loaded.input_dtype})
+
+
+def _move(model: Any, device: torch.device | None) -> Any:
     return model.to(device) if isinstance(model, nn.Module) and device is not None else model
 
 
-def _coded(spec: str, model: Any, before: Mapping[str, bytes], answers: np.ndarray | None) -> dict[str, Any]:
-    """What is told beside the rest of a model that a user's code or a hub makes; see `open_classifier`.
-
-    Args:
-        before: its attributes before it answered; those that are others now are none of it.
-        answers: (16, K); None where they are drawn.
-    """
-    sources = model_sources(spec, model)
-    still = settled(before, attributes_of(model)) if isinstance(model, nn.Module) else {}
-    return {**({"sources": sources} if sources else {}),
-            **({"attributes": attributes_hash(still)} if isinstance(model, nn.Module) else {}),
-            **({"answers": _in_brief(answers)} if answers is not None else {})}
-
-
-def _in_brief(answers: np.ndarray) -> list[float]:
-    """One number for each row of logits (16, K): their sum with weights cos(k), with infinities as what lies just
-    beyond the largest."""
-    beyond = 2 * float(np.abs(answers[np.isfinite(answers)]).max(initial=1.0))
-    finite = np.nan_to_num(answers.astype(np.float64), posinf=beyond, neginf=-beyond)
-    return [float(f"{value:.7g}") for value in finite @ np.cos(np.arange(answers.shape[1]))]
-
-
-def _identity(spec: str, model: Any, source: bytes | None, model_id: str | None, answers: np.ndarray) -> dict[str, Any]:
+def _identify(spec: str, model: Any, source: bytes | None, model_id: str | None, answers: np.ndarray) -> dict[str, Any]:
+    """Return the part of the identity that says how the model was identified; see `open_classifier`."""
     composed = isinstance(model, DenoisedClassifier)
     is_file = Path(spec).suffix in (".onnx", ".pt2") and source is not None
     if isinstance(model.classifier if composed else model, nn.Module) and not is_file:
@@ -188,7 +192,7 @@ def _identity(spec: str, model: Any, source: bytes | None, model_id: str | None,
 def _probe(
     classifier: BaseClassifier, shape: tuple[int, int, int], num_classes: int, device: torch.device | None
 ) -> np.ndarray:
-    """Logits of 16 fixed noisy inputs, (16, K) float32."""
+    """Return the logits of 16 fixed noisy inputs, (16, K) float32."""
     generator = np.random.default_rng(0)
     inputs = 0.5 + 0.5 * generator.standard_normal((16, *shape), dtype=np.float32)
     where = device or torch.device("cpu")
@@ -196,3 +200,11 @@ def _probe(
     with torch.no_grad():
         logits = reduced(classifier, "float32")(torch.from_numpy(inputs).to(where), *normals)
     return np.ascontiguousarray(check_logits(logits, 16, num_classes).cpu(), dtype=np.float32)
+
+
+def _summarise(answers: np.ndarray) -> list[float]:
+    """Return one number for each row of logits (16, K): their sum with weights cos(k). Infinities count as twice the
+    largest finite value."""
+    beyond = 2 * float(np.abs(answers[np.isfinite(answers)]).max(initial=1.0))
+    finite = np.nan_to_num(answers.astype(np.float64), posinf=beyond, neginf=-beyond)
+    return [float(f"{value:.7g}") for value in finite @ np.cos(np.arange(answers.shape[1]))]

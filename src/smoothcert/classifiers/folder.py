@@ -1,10 +1,14 @@
-"""A trained model is a folder: what it is, its weights, and where its training stands.
+"""Model folders: the description of a trained model, its weights, and the state of its training.
 
-    model.json               how to rebuild the network, and what it was trained on
+    model.json               how to rebuild the network, and the data that it was trained on
     best.safetensors         the weights that certification uses
-    denoiser/                what it was trained behind, if anything: model.json and best.safetensors of a denoiser
+    denoiser/                the denoiser it was trained behind, if any: model.json and best.safetensors
     metrics.jsonl            one line an epoch
-    checkpoints/0004/        the latest epoch, whole: weights.safetensors and state.pt (optimiser, loaded weights-only)
+    checkpoints/0004/        the latest epoch: weights.safetensors and state.pt (optimiser, loaded weights-only)
+
+`write_compact_model` stores weights in few bytes: int8 with a scale for each output channel, or bfloat16. A network
+that loads them has float32 weights close to the trained ones, so it is another network. An int8 number times a float32
+number is rounded once, alike on every machine.
 """
 
 import hashlib
@@ -12,6 +16,7 @@ import inspect
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,24 +26,28 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from smoothcert.checks import check_known
 from smoothcert.classifiers.card import ModelCard, check_model_dir, is_model_dir, read_card, write_card
-from smoothcert.classifiers.compact import compact, expanded
 from smoothcert.denoise import Attractor, DenoisedClassifier, WalkJump, build_denoiser
 from smoothcert.errors import FileError, InputError, ModelError, SmoothcertError
-from smoothcert.io.files import claim_folder, explained, make_folder, sha256, write_whole
-from smoothcert.io.limits import inside
-from smoothcert.io.zoo import local_path
+from smoothcert.io.files import claim_folder, make_folder, sha256, write_error, write_whole
+from smoothcert.io.paths import local_path
+from smoothcert.limits import path_inside
 from smoothcert.models import build_model, load_model, model_names
 from smoothcert.smoothing.content import state_parts
 
 DENOISER = "denoiser"
 """The folder, within that of a classifier, of the denoiser that it was trained behind."""
+DTYPES = ("int8", "bf16")
+"""Types of compact weights."""
 
-_NO_SETTINGS = ("denoiser", "classifier", "first", "second", "unroll")  # parts, and what changes no answer
+_LARGEST = 127  # of int8 weights; symmetric, so -128 is never used
+_SCALE = ".scale"
+_NO_SETTINGS = ("denoiser", "classifier", "first", "second", "unroll")  # parts, and a setting that changes no answer
 
 
 def build_network(card: ModelCard, trust: bool = False) -> nn.Module:
-    """The network of a card, by name or by a user's factory, without a denoiser in front.
+    """Build the network of a card, by name or by a user's factory, without a denoiser in front.
 
     Initial weights come from torch's global generator. `trust` is that of `load_model`.
     """
@@ -47,7 +56,7 @@ def build_network(card: ModelCard, trust: bool = False) -> nn.Module:
     if card.model in model_names():
         return build_model(card.model, input_shape=card.input_shape, num_classes=card.num_classes, **card.options)
     if card.options:
-        raise InputError(f"model_option goes to named models ({', '.join(model_names())}); {card.model} takes none")
+        raise InputError(f"model_option is for named models ({', '.join(model_names())}); {card.model} takes none")
     network = load_model(card.model, num_classes=card.num_classes, input_shape=card.input_shape,
                          trust=trust).model
     if not isinstance(network, nn.Module):
@@ -56,13 +65,13 @@ def build_network(card: ModelCard, trust: bool = False) -> nn.Module:
 
 
 def runs_code(card: ModelCard) -> bool:
-    """Whether rebuilding a network runs a user's code."""
+    """Return True where rebuilding the network runs a user's code."""
     return card.kind == "classifier" and card.model not in model_names()
 
 
 def read_network(folder: Path | str, weights: str = "best", trust: bool = False) -> tuple[nn.Module, ModelCard]:
-    """The network of a model folder with its best or last weights, in eval mode; a `DenoisedClassifier` where it was
-    trained behind a denoiser.
+    """Read the network of a model folder with its best or last weights, in eval mode; a `DenoisedClassifier` where it
+    was trained behind a denoiser.
 
     Args:
         folder: a path, or `zoo:NAME`.
@@ -78,41 +87,44 @@ def read_network(folder: Path | str, weights: str = "best", trust: bool = False)
     path = weights_file(folder, weights)
     state = read_weights(path)
     if not runs_code(card):
-        _check_sketch(folder, card, path, state)
+        _check_shapes(folder, card, path, state)
     network = build_network(card, trust)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise ModelError(f"{path} holds the weights of another network than {folder / 'model.json'} names: {error}"
+        raise ModelError(f"{path} holds the weights of another network than {folder / 'model.json'} describes: {error}"
                          ) from None
     if card.kind == "classifier" and card.denoiser is not None and card.sigma is not None:
-        network = DenoisedClassifier(read_denoiser(inside(folder, DENOISER))[0], network, card.sigma)
+        network = DenoisedClassifier(read_denoiser(path_inside(folder, DENOISER))[0], network, card.sigma)
     return network.eval(), card
 
 
-def _check_sketch(folder: Path, card: ModelCard, path: Path, state: dict[str, Tensor]) -> None:
-    """Compare a network that takes no memory yet with the weights there are, so that none larger is ever built."""
+def _check_shapes(folder: Path, card: ModelCard, path: Path, state: dict[str, Tensor]) -> None:
+    """Compare a network without memory to the stored weights, so that a card cannot make us build a huge one.
+
+    Raises FileError where the card describes no network, ModelError where the weights belong to another one.
+    """
     try:
         with torch.device("meta"):
             wanted = {name: _form(tensor) for name, tensor in build_network(card).state_dict().items()}
     except SmoothcertError:
         raise
     except Exception as error:  # sizes that torch cannot count, settings of other types
-        raise FileError(f"{folder / 'model.json'} describes no network that can be built: {error}") from None
+        raise FileError(f"{folder / 'model.json'} describes a network that cannot be built: {error}") from None
     differing = [name for name in {**wanted, **state} if name not in wanted or name not in state
                  or wanted[name] != _form(state[name])]
     if differing:
-        raise ModelError(f"{path} holds the weights of another network than {folder / 'model.json'} names: they differ "
-                         f"in {', '.join(differing[:5])}{' and others' if len(differing) > 5 else ''}")
+        raise ModelError(f"{path} holds the weights of another network than {folder / 'model.json'} describes: they "
+                         f"differ in {', '.join(differing[:5])}{' and others' if len(differing) > 5 else ''}")
 
 
 def _form(tensor: Tensor) -> tuple[torch.Size, bool]:
-    """Shape, and whether it holds floating-point numbers: int8 weights whose scales are lost are no weights."""
+    """Return the shape, and True for floating-point numbers, which int8 weights without their scales are not."""
     return tensor.shape, tensor.is_floating_point()
 
 
 def read_denoiser(folder: Path) -> tuple[nn.Module, ModelCard]:
-    """The denoiser of a model folder with its best weights, in eval mode and frozen.
+    """Read the denoiser of a model folder with its best weights, in eval mode and frozen.
 
     Raises FileError or ModelError, as `read_network` does, and ModelError for a classifier.
     """
@@ -122,31 +134,32 @@ def read_denoiser(folder: Path) -> tuple[nn.Module, ModelCard]:
 
 
 def denoiser_card(folder: Path) -> ModelCard:
-    """The card of a denoiser's folder. Raises FileError where it is no model folder, ModelError for a classifier."""
+    """Read the card of a denoiser's folder. Raises FileError for other folders, ModelError for a classifier's."""
     check_model_dir(folder)
     card = read_card(folder)
     if card.kind != "denoiser":
-        raise ModelError(f"{folder} is a classifier: a denoiser is trained with objective deen or denoise")
+        raise ModelError(f"{folder} is a classifier, but a denoiser was expected: train one with objective deen or "
+                         f"denoise")
     return card
 
 
 def write_denoiser(folder: Path, network: nn.Module, card: ModelCard) -> None:
-    """Leave a denoiser in the folder of the classifier behind it."""
+    """Write a denoiser into the folder of the classifier behind it."""
     make_folder(folder / DENOISER)
     write_weights(folder / DENOISER / "best.safetensors", network)
     write_card(folder / DENOISER, card)
 
 
 def weights_file(folder: Path, weights: str) -> Path:
-    """Where the best or last weights of a model folder lie; FileError where no epoch was finished, or they lie
-    elsewhere."""
+    """Return the path of the best or last weights of a model folder. Raises FileError where no epoch was finished, or
+    a link leads out of the folder."""
     if weights == "best":
-        return inside(folder, "best.safetensors")
-    return inside(folder, str(last_checkpoint(folder).relative_to(folder) / "weights.safetensors"))
+        return path_inside(folder, "best.safetensors")
+    return path_inside(folder, str(last_checkpoint(folder).relative_to(folder) / "weights.safetensors"))
 
 
 def write_weights(path: Path, network: nn.Module) -> None:
-    """The state dict as safetensors, whole or not at all."""
+    """Write the state dict as safetensors, whole or not at all."""
     _write_state(path, network.state_dict())
 
 
@@ -156,15 +169,15 @@ def _write_state(path: Path, state: dict[str, Tensor]) -> None:
 
 
 def write_compact_model(source: Path, out: Path, dtype: str = "int8") -> ModelCard:
-    """Write a model folder with the best weights of another one in few bytes, and return its card.
+    """Write a model folder with the best weights of another folder in few bytes, and return its card.
 
-    Only weights are stored in `dtype` (see `compact`): the network is float32 as ever, with other weights than the
-    source's. Its card's identity says of which file (SHA-256) and how they were made. A denoiser that belongs to the
-    source is made compact likewise. There are no checkpoints: training cannot go on from it, though another can start.
+    Only the stored weights have `dtype` (see `compact`); the network is float32 as before, with slightly other weights.
+    The identity in its card names the file that they came from (SHA-256) and the dtype. A denoiser in the source is
+    made compact likewise. There are no checkpoints: training cannot resume, but another run can start from it.
 
     Raises:
-        FileError: the source is no model folder, or is corrupt. InputError: it is compact already, or an unknown dtype.
-        ModelError: weights that are not finite. StoreError: `out` holds other things.
+        FileError: the source is not a model folder, or is corrupt. InputError: it is compact already, or the dtype is
+        unknown. ModelError: weights that are not finite. StoreError: `out` holds other things.
     """
     check_model_dir(source)
     card, path = read_card(source), weights_file(source, "best")
@@ -173,7 +186,7 @@ def write_compact_model(source: Path, out: Path, dtype: str = "int8") -> ModelCa
     state = compact(read_weights(path), dtype)
     claim_folder(out, "model.json")
     if card.kind == "classifier" and card.denoiser is not None:
-        write_compact_model(inside(source, DENOISER), out / DENOISER, dtype)
+        write_compact_model(path_inside(source, DENOISER), out / DENOISER, dtype)
     _write_state(out / "best.safetensors", state)
     made = replace(card, identity={**card.identity, "compact": {"dtype": dtype, "sha256": sha256(path)}})
     write_card(out, made)
@@ -181,18 +194,69 @@ def write_compact_model(source: Path, out: Path, dtype: str = "int8") -> ModelCa
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name, int8 weights as float32. Raises FileError for a missing or corrupt file."""
+    """Read the tensors of a file by name, int8 weights as float32. Raises FileError for a missing or corrupt file."""
     if not path.is_file():
         raise FileError(f"there are no weights {path}: was the model trained to the end of an epoch?")
     try:
         state = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise FileError(f"the weights {path} are corrupt: {error}") from None
-    return expanded(state, path)
+    return expand(state, path)
+
+
+def compact(state: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    """Return a state dict with the float32 tensors of two or more axes in `dtype`; all others stay as they are.
+
+    int8 is symmetric, with one scale for each index of the first axis (the output channel of convolutions and dense
+    layers): w is stored as round(w / scale) with scale = max |w| / 127, and the scales as float32 beside it.
+
+    Raises:
+        UnknownNameError: a dtype that is not in DTYPES. ModelError: weights that are not finite.
+    """
+    check_known("dtype", dtype, DTYPES)
+    small: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if tensor.dtype != torch.float32 or tensor.dim() < 2:
+            small[name] = tensor
+        elif not tensor.isfinite().all():
+            raise ModelError(f"the weights {name} are not all finite numbers")
+        elif dtype == "bf16":
+            small[name] = tensor.bfloat16()
+        else:
+            largest = tensor.flatten(1).abs().amax(1)
+            scale = (largest / _LARGEST).clamp(min=torch.finfo(torch.float32).tiny)  # zeros need a scale, too
+            rounded = (tensor / _align(scale, tensor)).round().clamp(-_LARGEST, _LARGEST)
+            small[name], small[name + _SCALE] = rounded.to(torch.int8), scale
+    return small
+
+
+def expand(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return a state dict with float32 tensors in place of the int8 ones that have scales beside them.
+
+    bfloat16 stays: a network copies it into its own float32.
+
+    Args:
+        path: the file that it was read from, for errors.
+    Raises:
+        FileError: scales that are not one finite float32 number for each output channel.
+    """
+    scaled = [name for name, tensor in state.items() if tensor.dtype == torch.int8 and name + _SCALE in state]
+    full = {name: tensor for name, tensor in state.items() if name.removesuffix(_SCALE) not in scaled}
+    for name in scaled:
+        scale, shape = state[name + _SCALE], state[name].shape
+        if scale.dtype != torch.float32 or scale.shape != shape[:1] or not shape or not scale.isfinite().all():
+            raise FileError(f"the weights {path} are corrupt: {name}{_SCALE} must be one finite float32 number for "
+                            f"each output channel of {name}")
+        full[name] = state[name].float() * _align(scale, state[name])
+    return {name: full[name] for name in state if name in full}
+
+
+def _align(scale: Tensor, tensor: Tensor) -> Tensor:
+    return scale.view(-1, *[1] * (tensor.dim() - 1))
 
 
 def write_checkpoint(folder: Path, epoch: int, network: nn.Module, state: dict[str, Any]) -> None:
-    """Keep `epoch` (counted from 1) whole, then drop the ones before it."""
+    """Write the checkpoint of `epoch` (counted from 1) whole, then remove the ones before it."""
     final = folder / "checkpoints" / f"{epoch:04d}"
     draft = final.with_name(f".{final.name}")
     shutil.rmtree(draft, ignore_errors=True)
@@ -203,34 +267,34 @@ def write_checkpoint(folder: Path, epoch: int, network: nn.Module, state: dict[s
         shutil.rmtree(final, ignore_errors=True)
         draft.rename(final)
     except OSError as error:
-        raise explained(error, final) from error
+        raise write_error(error, final) from error
     for older in checkpoints(folder)[:-1]:
         shutil.rmtree(older, ignore_errors=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
+    """Return the whole checkpoints, oldest first."""
     return sorted((folder / "checkpoints").glob("[0-9]*"))
 
 
 def last_checkpoint(folder: Path) -> Path:
-    """The latest whole checkpoint, or FileError."""
+    """Return the latest whole checkpoint. Raises FileError where there is none."""
     found = checkpoints(folder)
     if not found:
-        raise FileError(f"{folder} has no checkpoint: no epoch was finished, or only its best weights were kept")
+        raise FileError(f"{folder} has no checkpoint: no epoch was finished, or only the best weights were kept")
     return found[-1]
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The optimiser's side of a checkpoint; nothing in the file is executed."""
+    """Read the training state of a checkpoint, without executing anything in the file. Raises FileError."""
     try:
-        return torch.load(inside(checkpoint, "state.pt"), weights_only=True, map_location="cpu")
+        return torch.load(path_inside(checkpoint, "state.pt"), weights_only=True, map_location="cpu")
     except Exception as error:  # torch.load raises many kinds for a damaged file
         raise FileError(f"the checkpoint {checkpoint / 'state.pt'} is missing or corrupt: {error}") from None
 
 
 def module_hash(network: nn.Module, source: bytes | None = None) -> str:
-    """SHA-256 of the source that made the network (its class's module, unless given), of the names of its parts and of
+    """Return the SHA-256 of a network's source (its class's module, unless given), of the names of its parts and of
     their classes, and of the sorted state dict."""
     digest = hashlib.sha256(source_of(network) if source is None else source)
     for name, part in network.named_modules():
@@ -241,9 +305,9 @@ def module_hash(network: nn.Module, source: bytes | None = None) -> str:
 
 
 def source_of(network: nn.Module) -> bytes:
-    """The source text of the module that defines a network's class, or its qualified name where there is no source.
+    """Return the source text of the module that defines a network's class, or the qualified name where there is none.
 
-    Of a composition: those of itself and its parts, and the settings that its answers depend on.
+    For a composition, return its own text, those of its parts, and the settings that its answers depend on.
     """
     kind = type(network)
     if isinstance(network, DenoisedClassifier | WalkJump | Attractor):
@@ -261,8 +325,8 @@ def _text_of(kind: type) -> bytes:
 
 
 __all__ = [
-    "DENOISER", "ModelCard", "build_network", "check_model_dir", "checkpoints", "denoiser_card", "is_model_dir",
-    "last_checkpoint", "module_hash", "read_card", "read_denoiser", "read_network", "read_state", "read_weights",
-    "runs_code", "source_of", "weights_file", "write_card", "write_checkpoint", "write_compact_model", "write_denoiser",
-    "write_weights",
+    "DENOISER", "DTYPES", "ModelCard", "build_network", "check_model_dir", "checkpoints", "compact", "denoiser_card",
+    "expand", "is_model_dir", "last_checkpoint", "module_hash", "read_card", "read_denoiser", "read_network",
+    "read_state", "read_weights", "runs_code", "source_of", "weights_file", "write_card", "write_checkpoint",
+    "write_compact_model", "write_denoiser", "write_weights",
 ]

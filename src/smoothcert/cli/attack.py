@@ -2,13 +2,12 @@
 
 import json
 
-from smoothcert.cli.options import configured
-from smoothcert.cli.output import say, say_result
-from smoothcert.cli.progress import shown
+from smoothcert.cli.options import verb
+from smoothcert.cli.output import say, say_result, show_progress
 from smoothcert.runs.attack_options import AttackConfig
 
 
-@configured(AttackConfig, positional="model")
+@verb
 def attack(config: AttackConfig, as_json: bool, quiet: bool) -> None:
     """Attack the smoothed classifier on a data set into a store; the same command resumes an interrupted run."""
     from smoothcert.report.attacks import under_attack_page
@@ -19,7 +18,7 @@ def attack(config: AttackConfig, as_json: bool, quiet: bool) -> None:
     from smoothcert.runs.attack import attack as run
     from smoothcert.store.store import read_store
 
-    with shown("attacks", quiet) as progress:
+    with show_progress("attacks", quiet) as progress:
         store = run(config, progress)
     result, certificates = read_result(store), config.certified or config.eps_from
     if certificates is None:

@@ -1,20 +1,23 @@
 """`smoothcert demo`: the main job end to end, in a minute, without a network."""
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from pydantic import Field
 
-from smoothcert.cli.errors import reported
-from smoothcert.cli.options import Quiet
-from smoothcert.cli.output import say, say_result
-from smoothcert.cli.progress import shown
-
-OutFolder = Annotated[Path, typer.Option("--out", "-o", metavar="PATH", help="Folder for the model, store and plots.")]
+from smoothcert.cli.options import verb
+from smoothcert.cli.output import say, say_result, show_progress
+from smoothcert.config.base import Config
+from smoothcert.config.fields import Local
 
 
-@reported
-def demo(out: OutFolder = Path("demo"), quiet: Quiet = False) -> None:
+class DemoConfig(Config):
+    """Options of `smoothcert demo`."""
+
+    out: Local = Field(Path("demo"), description="folder for the model, store and plots")
+
+
+@verb
+def demo(config: DemoConfig, quiet: bool) -> None:
     """Train a small CNN on handwritten digits under noise, certify 359 test images, print the table, draw the curve."""
     from smoothcert.report.plots import plot_curves
     from smoothcert.results.base import Points
@@ -25,15 +28,16 @@ def demo(out: OutFolder = Path("demo"), quiet: Quiet = False) -> None:
     from smoothcert.training.options import TrainConfig
     from smoothcert.training.train import train
 
+    out = config.out
     model, store = out / "model", out / "store"
     say("1. train a small CNN on 8 x 8 digits, Gaussian noise sigma 0.25 added to every image")
-    with shown("steps", quiet) as progress:
+    with show_progress("steps", quiet) as progress:
         card = train(TrainConfig.checked(
             {"data": "digits", "model": "cnn", "model_option": {"width": 16}, "sigma": 0.25, "epochs": 30,
              "batch_size": 64, "normalise": "standard", "threads": 1, "out": model}), progress)
     say(f"   held-out accuracy under that noise: {card.best['validation_accuracy']:.1%}\n")
     say("2. certify the test images: 5,000 noisy copies each, votes counted, radii proved")
-    with shown("images", quiet) as progress:
+    with show_progress("images", quiet) as progress:
         done = certify(CertifyConfig.checked(
             {"model": str(model), "n": 5000, "seed": 0, "threads": 1, "out": store}), progress)
     result = Result.of(done, "digits, small CNN")

@@ -1,25 +1,14 @@
 """`smoothcert export`."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from smoothcert.cli.errors import reported
+from smoothcert.cli.options import verb
 from smoothcert.cli.output import say
-from smoothcert.cli.table import RadiusColumn
-
-Records = Annotated[str, typer.Argument(metavar="STORE", help="A store, a log (TSV) or a count file (NPZ).")]
-OutFile = Annotated[
-    Path, typer.Option("--out", "-o", metavar="FILE", help="FILE.tsv (log), FILE.npz (counts) or FILE.parquet (table).")
-]
+from smoothcert.report.options import ExportConfig
 
 
-@reported
-def export(store: Records, out: OutFile, radius_column: RadiusColumn = None) -> None:
+@verb
+def export(config: ExportConfig) -> None:
     """Write a store as a log of the field (TSV, radii rounded down), a count file (NPZ) or a table (parquet)."""
     from smoothcert.interop import open_records, write_records
-    from smoothcert.io.paths import place
 
-    write_records(open_records(place(store), radius_column=radius_column), out)
-    say(f"wrote {out}", err=True)
+    write_records(open_records(config.store, radius_column=config.radius_column), config.out)
+    say(f"wrote {config.out}", err=True)

@@ -33,7 +33,7 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
+def _print_version(asked: bool) -> None:
     if asked:
         say(f"smoothcert {__version__}")
         raise typer.Exit
@@ -41,23 +41,25 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]
-    = False,
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True,
+                                          help="Print the version.")] = False,
 ) -> None:
     pass
 
 
 for verb in (train, certify, predict, attack, distributional, table, plot, report, compare, cost, export, recertify,
              reproduce, verify, selftest, info, demo):
-    app.command()(verb)
-
-
-def _warned(message: Warning | str, *where: Any) -> None:
-    """A warning in a line, without the place in the code that it comes from."""
-    say(f"warning: {message}", err=True)
+    if isinstance(verb, typer.Typer):
+        app.add_typer(verb)
+    else:
+        app.command()(verb)
 
 
 def main() -> None:
-    """The entry point of the command `smoothcert`."""
-    warnings.showwarning = _warned
+    """Run the command `smoothcert`."""
+
+    def show_warning(message: Warning | str, *where: Any) -> None:  # in a line, without the place in the code
+        say(f"warning: {message}", err=True)
+
+    warnings.showwarning = show_warning
     app()

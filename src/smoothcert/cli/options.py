@@ -1,4 +1,8 @@
-"""Commands made from configuration classes: every field is an option, its text the option's help."""
+"""The bridge from configuration classes to commands: every field is an option, and its description is the help.
+
+A field whose `json_schema_extra` has an "argument" is given by its place on the command line; the value is the name
+that `--help` shows, such as "STORE". A "metavar" there is what `--help` shows instead of the type's name.
+"""
 
 import inspect
 import types
@@ -8,82 +12,92 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from pydantic.fields import FieldInfo
 
-from smoothcert.cli.errors import reported
+from smoothcert.cli.output import report_errors
 from smoothcert.config.base import Config
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="YAML file with these options; the command line wins.")
-]
+_FLAGS = {
+    "as_json": typer.Option("--json", help="Print the result as JSON on standard output."),
+    "quiet": typer.Option("--quiet", "-q", help="Show no progress."),
+}
+_FILE = typer.Option("--config", metavar="FILE", help="YAML file with these options; the command line wins.")
 
 
-def configured(
-    config: type[Config], positional: str | None = None
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Turn `run(config, as_json, quiet)` into a command whose options are the fields of `config`.
+def verb(run: Callable[..., None]) -> Callable[..., None]:
+    """Turn `run(config)` into a command whose options are the fields of the class that annotates `config`.
+
+    The command has `--json` and `--quiet` where `run` takes `as_json` and `quiet`, and always `--config`.
+    """
+    command = make_command(run, run.__annotations__["config"])
+    command.__doc__, command.__name__ = run.__doc__, run.__name__
+    return command
+
+
+def make_command(run: Callable[..., None], config: type[Config]) -> Callable[..., None]:
+    """Return the command that checks the options of a configuration class and calls `run`.
 
     Options arrive as text and are checked by the configuration itself, so that all mistakes are reported together.
     """
+    flags = [name for name in _FLAGS if name in inspect.signature(run).parameters]
 
-    def decorate(run: Callable[..., None]) -> Callable[..., None]:
-        @reported
-        def command(**given: Any) -> None:
-            file, as_json, quiet = given.pop("config"), given.pop("json"), given.pop("quiet")
-            flags = {name: value for name, value in given.items() if value not in (None, False, [], ())}
-            run(config.gather(flags, file), as_json, quiet)
+    @report_errors
+    def command(**given: Any) -> None:
+        file, asked = given.pop("config"), {name: given.pop(name) for name in flags}
+        values = {name: value for name, value in given.items() if value not in (None, False, [], ())}
+        run(config.gather(values, file), **asked)
 
-        parameters = [
-            *(_parameter(name, config.model_fields[name], name == positional) for name in _order(config, positional)),
-            _plain("config", ConfigFile, None), _plain("json", JsonFlag, False), _plain("quiet", Quiet, False),
-        ]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {p.name: p.annotation for p in parameters}
-        command.__doc__, command.__name__ = run.__doc__, run.__name__
-        return command
-
-    return decorate
+    parameters = [*(_parameter(name, config) for name in _order(config)), _optional("config", Path | None, _FILE, None),
+                  *(_optional(name, bool, _FLAGS[name], False) for name in flags)]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
 
 
-def _order(config: type[Config], positional: str | None) -> list[str]:
-    """Field names as help lists them: the positional one, required ones, then the verb's own, then the shared."""
-    own_first = [name for kind in config.__mro__ for name in inspect.get_annotations(kind)
-                 if name in config.model_fields]
-    names = list(dict.fromkeys(own_first))
-    return sorted(names, key=lambda name: (name != positional, not config.model_fields[name].is_required()))
+def _order(config: type[Config]) -> list[str]:
+    """Return the names of the fields as help lists them: arguments, required ones, the verb's own, shared ones."""
+    fields = config.model_fields
+    names = dict.fromkeys(name for kind in config.__mro__ for name in inspect.get_annotations(kind) if name in fields)
+    return sorted(names, key=lambda name: ("argument" not in _hints(fields[name]),
+                                           not fields[name].is_required()))
 
 
-def _plain(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _parameter(name: str, field: Any, positional: bool) -> inspect.Parameter:
-    words = field.description
-    if positional:
-        return _plain(name, Annotated[str | None, typer.Argument(metavar=name.upper(), help=words)], None)
-    flag = "--" + name.replace("_", "-")
-    kind = _kind(field.annotation)
+def _parameter(name: str, config: type[Config]) -> inspect.Parameter:
+    """Return the parameter of a command for a field: always text, a list of texts, or a flag."""
+    field = config.model_fields[name]
+    words, kind = field.description or "", _plain_type(field.annotation)
+    hints = _hints(field)
+    if "argument" in hints:
+        several = list[str] if kind is tuple else str
+        return _optional(name, several | None, typer.Argument(metavar=hints["argument"], help=words), None)
+    flags = ["--" + name.replace("_", "-"), *(["-o"] if name == "out" else [])]
     if kind is bool:
-        return _plain(name, Annotated[bool, typer.Option(flag, help=words)], False)
-    if not field.is_required() and field.default is not None and kind is not dict:
-        words += f" (default: {field.default})"
+        return _optional(name, bool, typer.Option(*flags, help=words), False)
+    if kind is dict:
+        return _optional(name, list[str] | None, typer.Option(*flags, metavar="KEY=VALUE", help=words), None)
     if field.is_required():
         words += " (required)"
-    if kind is dict:
-        return _plain(name, Annotated[list[str] | None, typer.Option(flag, metavar="KEY=VALUE", help=words)], None)
-    flags = (flag, "-o") if name == "out" else (flag,)
-    names = {int: "INT", float: "FLOAT", Path: "PATH", tuple: "LIST"}
-    metavar = (field.json_schema_extra or {}).get("metavar") or names.get(kind, "TEXT")
-    return _plain(name, Annotated[str | None, typer.Option(*flags, metavar=metavar, help=words)], None)
+    elif field.default not in (None, ""):
+        words += f" (default: {field.default})"
+    types_shown = {int: "INT", float: "FLOAT", Path: "PATH", tuple: "LIST"}
+    metavar = hints.get("metavar") or types_shown.get(kind, "TEXT")
+    return _optional(name, str | None, typer.Option(*flags, metavar=metavar, help=words), None)
 
 
-def _kind(annotation: Any) -> type:
-    """The plain type behind Annotated, Optional and Literal."""
+def _hints(field: FieldInfo) -> dict[str, Any]:
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+def _optional(name: str, kind: Any, option: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
+def _plain_type(annotation: Any) -> type:
+    """Return the plain type behind Annotated, Optional and Literal."""
     if get_origin(annotation) is Annotated:
-        return _kind(get_args(annotation)[0])
+        return _plain_type(get_args(annotation)[0])
     if get_origin(annotation) in (types.UnionType, typing.Union):
-        return _kind(next(part for part in get_args(annotation) if part is not type(None)))
+        return _plain_type(next(part for part in get_args(annotation) if part is not type(None)))
     if get_origin(annotation) is Literal:
         return str
     return get_origin(annotation) or annotation

@@ -1,121 +1,107 @@
-"""`smoothcert plot`."""
+"""`smoothcert plot`: a sub-command for each kind of picture, with the options of that kind alone."""
 
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import AfterValidator, Field, create_model
+from typer.core import TyperCommand, TyperGroup
 
-from smoothcert.cli.errors import fail_for, reported
-from smoothcert.cli.output import number_list, say
-from smoothcert.cli.table import RadiusColumn, Rho
-from smoothcert.errors import InputError
+from smoothcert.checks import check_known
+from smoothcert.cli.options import make_command
+from smoothcert.cli.output import fail_for, report_errors, say
+from smoothcert.config.base import Config
+from smoothcert.config.fields import Local
+from smoothcert.report.options import AnyStoredDenoiser, StoredDenoiser, StoredImages, StoredModel
+from smoothcert.report.plots.kinds import KINDS
 
-PLOTS = ("curve", "envelope", "empirical", "bounds", "theorems", "projection", "abstention", "votes", "wall", "scatter",
-         "gallery", "panels", "resolution", "regions", "denoised", "failures", "contraction", "distributional")
-
-Which = Annotated[str, typer.Argument(metavar="KIND", help=", ".join(PLOTS) + ".")]
-Stores = Annotated[
-    list[str], typer.Argument(metavar="STORE...", help="Stores, logs or count files; how many depends on the kind.")
-]
-OutPicture = Annotated[
-    Path, typer.Option("--out", "-o", metavar="FILE", help="The picture: .png, .svg or .pdf. (required)")
-]
-Title = Annotated[str, typer.Option(metavar="TEXT", help="A line above the picture (default: none).")]
-Sizes = Annotated[
-    str | None, typer.Option("--n", metavar="LIST", help="projection: numbers of samples (default: n/10, 10 n, 100 n); "
-                                                         "contraction: one, noisy copies an image (64).")
-]
-Alphas = Annotated[str | None, typer.Option("--alpha", metavar="LIST", help="projection: alphas, instead of n.")]
-Sigmas = Annotated[
-    str | None, typer.Option("--sigma", metavar="LIST", help="panels: noise levels; resolution: one (the run's).")
-]
-ImageIndex = Annotated[
-    int | None, typer.Option("--image", metavar="INT", help="panels, resolution, regions: index of the image (default: "
-                                                            "that of the median radius); denoised: copies of this one.")
-]
-Count = Annotated[
-    int | None, typer.Option("--count", metavar="INT", help="gallery, denoised, failures, contraction: at most so many "
-                                                            "images (default: 36, 8, 12, 100).")
-]
-Data = Annotated[
-    str | None, typer.Option("--data", metavar="TEXT", help="Where images are, as for certify (default: as stored).")
-]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="PATH", help="Folder with the data sets' files.")]
-Resize = Annotated[int | None, typer.Option(metavar="INT", help="As the run was given it.")]
-Crop = Annotated[int | None, typer.Option(metavar="INT", help="As the run was given it.")]
-NumericClasses = Annotated[bool, typer.Option("--numeric-classes", help="As the run was given it.")]
-Model = Annotated[str | None, typer.Option(metavar="TEXT", help="regions: the base classifier, as for certify.")]
-Weights = Annotated[str | None, typer.Option(metavar="TEXT", help="regions: of a model directory: best or last.")]
-Trust = Annotated[bool, typer.Option("--trust", help="regions: run the Python code that a model directory names.")]
-
-Denoiser = Annotated[
-    Path | None, typer.Option("--denoiser", metavar="PATH", help="denoised, failures, contraction: directory of a "
-                                                                 "trained denoiser, for the run's sigma.")
-]
-Walk = Annotated[
-    Path | None, typer.Option("--walk-jump", metavar="PATH", help="denoised, contraction: a second, as for certify.")
-]
-FrontOption = Annotated[
-    list[str] | None, typer.Option("--front-option", metavar="KEY=VALUE", help="Option of the walk, as for certify.")
-]
+_UsageError: Any = typer.BadParameter.__bases__[0]  # click's, which newer releases of typer keep to themselves
 
 
-@reported
-def plot(
-    kind: Which, stores: Stores, out: OutPicture, title: Title = "", rho: Rho = 0.05, sizes: Sizes = None,
-    alphas: Alphas = None, sigmas: Sigmas = None, image: ImageIndex = None, count: Count = None, data: Data = None,
-    data_dir: DataDir = None, resize: Resize = None, crop: Crop = None, numeric_classes: NumericClasses = False,
-    model: Model = None, weights: Weights = None, trust: Trust = False, denoiser: Denoiser = None,
-    walk_jump: Walk = None, front_option: FrontOption = None, radius_column: RadiusColumn = None,
-) -> None:
-    """Draw a picture from stores: curves, envelopes, projections, galleries, noise panels, decision regions, denoisers.
-    """
-    from smoothcert.report.plots.kinds import Request, check_request, draw_picture
-    from smoothcert.report.plots.style import check_ending, save
+def _check_ending(file: Path) -> Path:
+    from smoothcert.report.plots.style import check_ending  # brings matplotlib, which --help does without
 
-    given = {"n": _whole("n", sizes), "alpha": number_list("alpha", alphas), "sigma": number_list("sigma", sigmas),
-             "image": image, "count": count, "model": model, "weights": weights, "trust": trust,
-             "denoiser": denoiser, "walk-jump": walk_jump, "front-option": front_option}
-    options = {name: value for name, value in given.items() if value is not None and value is not False and value != []}
-    check_request(kind, Request(tuple(stores), rho, options))
-    check_ending(out)
-    request = Request(tuple(stores), rho, options, radius_column,
-                      images_of(data, data_dir, resize, crop, numeric_classes),
-                      partial(_answers, model, weights or "best", trust) if model else None,
-                      partial(_estimates, denoiser, walk_jump, front_option) if denoiser else None)
-    figure, problems = draw_picture(kind, request)
-    save(figure, out, title)
-    say(f"wrote {out}", err=True)
+    check_ending(file)
+    return file
+
+
+
+class PictureConfig(Config):
+    """Options of the file that a picture is written into."""
+
+    out: Annotated[Local, AfterValidator(_check_ending)] = Field(
+        description="the picture: .png, .svg or .pdf", json_schema_extra={"metavar": "FILE"})
+    title: str = Field("", description="a line above the picture (default: none)")
+
+
+class KindCommand(TyperCommand):
+    """The command of a kind of picture; options that only other kinds take are refused with the names of those."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except _UsageError as error:
+            field = getattr(error, "option_name", "").removeprefix("--").replace("-", "_")
+            kinds = [name for name, kind in KINDS.items()
+                     if any(field in part.model_fields for part in (kind.options, *kind.needs))]
+            if kinds and self.name not in kinds:
+                error.message = (f"No such option: {error.option_name}. {self.name} does not take it; these kinds do: "
+                                 f"{', '.join(kinds)}")
+                error.possibilities = None
+            raise
+
+
+class PlotGroup(TyperGroup):
+    """The kinds of picture, by name."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        report_errors(check_known)("kind of picture", args[0], KINDS)
+        return super().resolve_command(ctx, args)
+
+
+def draw(name: str, config: Any) -> None:
+    """Draw a picture of a kind, and write it into its file."""
+    from smoothcert.report.plots.drawing import draw_picture
+    from smoothcert.report.plots.style import save
+
+    def answers_of(store: Any) -> Any:
+        from smoothcert.runs.reopen import stored_answers
+
+        return stored_answers(store, **config.select(StoredModel))
+
+    def estimates_of(store: Any) -> Any:
+        from smoothcert.results.denoising import Estimates
+        from smoothcert.runs.reopen import stored_estimates
+
+        return Estimates(*stored_estimates(store, **config.select(StoredDenoiser)))
+
+    has = partial(isinstance, config)
+    figure, problems = draw_picture(
+        name, config, images_of=images_of(config) if has(StoredImages) else None,
+        answers_of=answers_of if has(StoredModel) else None,
+        estimates_of=estimates_of if has(AnyStoredDenoiser) and config.denoiser else None)
+    save(figure, config.out, config.title)
+    say(f"wrote {config.out}", err=True)
     fail_for(problems)
 
 
-def images_of(
-    data: str | None, data_dir: Path | None, resize: int | None, crop: int | None, numeric_classes: bool
-) -> Any:
-    def images_of(store: Any) -> Any:
-        from smoothcert.runs.reopen import stored_data
+def images_of(config: StoredImages) -> Any:
+    """Return a function of a store that opens its data set, where the options say that it is."""
 
-        return stored_data(store, data, data_dir, resize, crop, numeric_classes)
+    def open_images(store: Any) -> Any:
+        from smoothcert.runs.reopen import stored_data  # brings torch, which other pictures do without
 
-    return images_of
+        return stored_data(store, **config.select(StoredImages))
 
-
-def _answers(model: str, weights: str, trust: bool, store: Any) -> Any:
-    from smoothcert.runs.reopen import stored_answers
-
-    return stored_answers(store, model, weights=weights, trust=trust)
+    return open_images
 
 
-def _estimates(denoiser: Path, walk_jump: Path | None, front_option: list[str] | None, store: Any) -> Any:
-    from smoothcert.results.estimates import Estimates
-    from smoothcert.runs.estimates import stored_estimates
-
-    return Estimates(*stored_estimates(store, denoiser, walk_jump, front_option))
-
-
-def _whole(name: str, text: str | None) -> list[int]:
-    numbers = number_list(name, text)
-    if any(value != int(value) for value in numbers):
-        raise InputError(f"{name} must be whole numbers separated by commas, such as 1000,100000, got {text!r}")
-    return [int(value) for value in numbers]
+plot = typer.Typer(
+    name="plot", cls=PlotGroup, no_args_is_help=True, subcommand_metavar="KIND STORE... -o FILE [OPTIONS]",
+    help="Draw a picture from stores: curves, envelopes, projections, galleries, noise panels, decision regions, "
+         "denoisers. Each kind has options of its own: `smoothcert plot KIND --help`.")
+for _name, _kind in KINDS.items():
+    _config = create_model(f"Plot {_name}", __base__=(_kind.options, *_kind.needs, PictureConfig))
+    _words = f"{_kind.words[0].upper()}{_kind.words[1:]}."
+    plot.command(_name, cls=KindCommand, help=_words)(make_command(partial(draw, _name), _config))

@@ -1,41 +1,17 @@
 """`smoothcert recertify`."""
 
 import json
-from typing import Annotated
 
-import typer
-
-from smoothcert.cli.errors import reported
-from smoothcert.cli.options import JsonFlag
-from smoothcert.cli.output import number_list, real, say
-from smoothcert.cli.table import Format, Radii, Rho, format_of
-from smoothcert.errors import InputError
-
-StorePath = Annotated[
-    str, typer.Argument(metavar="STORE", help="A store of `smoothcert certify`, or a count file (NPZ).")
-]
-Alpha = Annotated[float | None, real(help="Failure probability of each certificate (default: as stored).")]
-Method = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="two-sided, cohen or t-certify (default: as stored).")
-]
-Margin = Annotated[
-    float | None,
-    real(help="tau: the radius within which the class keeps probability 1/2 + tau (default: as stored)."),
-]
-NoMargin = Annotated[bool, typer.Option("--no-margin", help="Drop the stored margin: plain radii.")]
-OutStore = Annotated[
-    str | None, typer.Option("--out", "-o", metavar="PATH", help="Keep the result as a store of its own.")
-]
+from smoothcert.cli.options import verb
+from smoothcert.cli.output import say
+from smoothcert.cli.table import format_of
+from smoothcert.report.options import RecertifyTableConfig
 
 
-@reported
-def recertify(
-    store: StorePath, alpha: Alpha = None, method: Method = None, margin: Margin = None, no_margin: NoMargin = False,
-    radii: Radii = None, style: Format = None, rho: Rho = 0.05, out: OutStore = None, as_json: JsonFlag = False,
-) -> None:
+@verb
+def recertify(config: RecertifyTableConfig, as_json: bool) -> None:
     """Recompute certificates from stored counts, at another alpha, method or margin; needs no model."""
     from smoothcert.interop import open_votes
-    from smoothcert.io.paths import place
     from smoothcert.report.shown import render
     from smoothcert.results.base import Points
     from smoothcert.results.certified import Result
@@ -44,15 +20,13 @@ def recertify(
     from smoothcert.store.recertify import recertify as run
     from smoothcert.store.recertify import write_recertified
 
-    form = format_of(style, as_json)
-    if no_margin and margin is not None:
-        raise InputError("give either --margin or --no-margin")
-    stored, to = open_votes(place(store)), place(out) if out else None
-    answers, procedure = run(stored, alpha, method, None if no_margin else "stored" if margin is None else margin)
-    name, kept = (name_of(to), str(to)) if to else (None, "")
+    form, stored = format_of(config, as_json), open_votes(config.store)
+    margin = None if config.no_margin else "stored" if config.margin is None else config.margin
+    answers, procedure = run(stored, config.alpha, config.method, margin)
+    name, kept = (name_of(config.out), str(config.out)) if config.out else (None, "")
     result = Result.build(stored, name, procedure, answers.prediction, answers.radius, kept)
-    runs = put_side_by_side([result], Points(tuple(number_list("radii", radii)), rho))
+    runs = put_side_by_side([result], Points(tuple(config.radii or ()), config.rho))
     shown = json.dumps(runs.to_json()[0]) if as_json else render([runs], form)
-    if to:
-        write_recertified(to, stored, answers, procedure)
+    if config.out:
+        write_recertified(config.out, stored, answers, procedure)
     say(shown)

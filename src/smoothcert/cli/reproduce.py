@@ -6,15 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from smoothcert.cli.options import configured
-from smoothcert.cli.output import say
-from smoothcert.cli.progress import shown
+from smoothcert.cli.options import verb
+from smoothcert.cli.output import say, show_progress
 from smoothcert.recipes.options import ReproduceConfig
 
 _MACHINE = ("data_dir", "device", "threads", "workers", "cluster")
 
 
-@configured(ReproduceConfig, positional="recipe")
+@verb
 def reproduce(config: ReproduceConfig, as_json: bool, quiet: bool) -> None:
     """Train and measure a table of a paper, and print what it expected beside what was obtained."""
     from smoothcert.machine import keep_freed_memory
@@ -44,7 +43,7 @@ def _watch(quiet: bool) -> Any:
     def watch(task: Any, rows: list[str]) -> Iterator[Any]:
         if not quiet:
             say(f"{task.step} of {', '.join(rows)}: {task.verb} -> steps/{task.folder}", err=True)
-        with shown("steps" if task.verb == "train" else "images", quiet) as progress:
+        with show_progress("steps" if task.verb == "train" else "images", quiet) as progress:
             yield progress
 
     return watch

@@ -3,24 +3,23 @@
 import json
 import os
 
-from smoothcert.cli.options import configured
-from smoothcert.cli.output import say
-from smoothcert.cli.progress import shown
+from smoothcert.cli.options import verb
+from smoothcert.cli.output import say, show_progress
 from smoothcert.errors import LostProcessError
 from smoothcert.training.options import TrainConfig
 
 
-@configured(TrainConfig)
+@verb
 def train(config: TrainConfig, as_json: bool, quiet: bool) -> None:
-    """Train a base classifier or a denoiser, leave a model directory; the same command resumes an interrupted run."""
+    """Train a base classifier or a denoiser into a model directory; the same command resumes an interrupted run."""
     from smoothcert.machine import keep_freed_memory
     from smoothcert.training.distributed import is_main_process
+    from smoothcert.training.loop import MEASURES
     from smoothcert.training.train import train as run
-    from smoothcert.training.validation import MEASURES
 
     keep_freed_memory()
     try:
-        with shown("steps", quiet or not is_main_process()) as progress:
+        with show_progress("steps", quiet or not is_main_process()) as progress:
             card = run(config, progress)
     except LostProcessError as error:
         say(f"error: {error}", err=True)
@@ -31,5 +30,5 @@ def train(config: TrainConfig, as_json: bool, quiet: bool) -> None:
         say(json.dumps({"out": str(config.out), "epochs": card.epochs_done, "best_epoch": card.best_epoch,
                                **card.best}))
     else:
-        told = MEASURES[card.kind].told(card.best, card.sigma)
-        say(f"{config.out}: best epoch {card.best_epoch} of {card.epochs_done}, {told}")
+        figures = MEASURES[card.kind].describe(card.best, card.sigma)
+        say(f"{config.out}: best epoch {card.best_epoch} of {card.epochs_done}, {figures}")

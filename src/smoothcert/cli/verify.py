@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from smoothcert.checks import one_line
-from smoothcert.cli.options import configured
-from smoothcert.cli.output import say
-from smoothcert.cli.progress import shown
+from smoothcert.cli.options import verb
+from smoothcert.cli.output import say, show_progress
 from smoothcert.verify.options import VerifyConfig
 
 if TYPE_CHECKING:
@@ -17,12 +16,12 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 
-@configured(VerifyConfig, positional="store")
+@verb
 def verify(config: VerifyConfig, as_json: bool, quiet: bool) -> None:
     """Check a store end to end: files, images, and every answer computed again; exit code 1 where anything is wrong."""
     from smoothcert.verify.verify import verify as run
 
-    with shown("records", quiet) as progress:
+    with show_progress("records", quiet) as progress:
         found = run(config, progress)
     say(json.dumps(found.content()) if as_json else _text(found))
     if found.problems:

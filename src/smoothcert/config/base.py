@@ -12,7 +12,7 @@ from smoothcert.checks import suggestion
 from smoothcert.config.fields import ClassNames, Count, Local
 from smoothcert.config.numbers import from_yaml
 from smoothcert.errors import ConfigError, FileError, InputError
-from smoothcert.io.limits import YAML_BYTES, bounded_bytes
+from smoothcert.limits import YAML_BYTES, bounded_bytes
 
 Part = tuple[set[str], Callable[[], object]]
 """An object that options name: the options that it is built from, and what builds it, or raises InputError."""
@@ -27,7 +27,7 @@ class Config(BaseModel):
     name (a plan, an attack, an objective), which are built to be checked. All mistakes are reported together.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
 
     @classmethod
     def gather(cls, flags: dict[str, Any], file: Path | None = None) -> Self:
@@ -80,6 +80,10 @@ class Config(BaseModel):
             except InputError as error:
                 problems.append(str(error))
         return problems
+
+    def select(self, kind: "type[Config]") -> dict[str, Any]:
+        """Return the options that this class has of another one, by name."""
+        return {name: getattr(self, name) for name in kind.model_fields if name in type(self).model_fields}
 
     @classmethod
     def _explain(cls, error: dict[str, Any]) -> list[str]:

@@ -12,8 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
 from smoothcert.checks import check_known, check_seed, real_number
 from smoothcert.config.numbers import from_yaml
 from smoothcert.errors import SmoothcertError
-from smoothcert.io.paths import RemotePath, place
-from smoothcert.io.zoo import local_path
+from smoothcert.io.paths import RemotePath, local_path, place
 
 _DECIMAL = r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*"
 _FRACTION = re.compile(f"{_DECIMAL}/{_DECIMAL}")
@@ -124,7 +123,10 @@ Seed = Annotated[int, AfterValidator(check_seed)]
 Method = Annotated[str, _registered("method", "smoothcert.stats", "METHODS")]
 NoiseKind = Annotated[str, _registered("noise", "smoothcert.noise", "NOISES")]
 Engine = Annotated[str, _registered("engine", "smoothcert.smoothing.sampling", "ENGINE_NAMES")]
+Sigmas = Annotated[tuple[Sigma, ...], BeforeValidator(_split), BeforeValidator(_one)]
+Probabilities = Annotated[tuple[Probability, ...], BeforeValidator(_split), BeforeValidator(_one)]
 Samples = Annotated[int, Field(ge=1, le=10**10)]
+SampleSizes = Annotated[tuple[Samples, ...], BeforeValidator(_split), BeforeValidator(_one)]
 Looks = Annotated[tuple[Samples, ...], BeforeValidator(_split), BeforeValidator(_one),
                   AfterValidator(_check_above_zero)]
 ObjectiveName = Annotated[str, _registered("objective", "smoothcert.objectives", "OBJECTIVES")]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from smoothcert.checks import built
+from smoothcert.checks import construct
 from smoothcert.config.base import Config, DataConfig, MachineConfig, Part
 from smoothcert.config.fields import (
     Count,
@@ -34,7 +34,8 @@ class RunConfig(DataConfig, MachineConfig):
     data: str | None = Field(None, description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH "
                                                "(default: the model's training data, else digits)")
     model: str = Field(description="model directory, zoo:NAME, package.module:factory, file.py:factory, FILE.pt2, "
-                                   "FILE.onnx, hf:NAME, timm:NAME or torchvision:NAME")
+                                   "FILE.onnx, hf:NAME, timm:NAME or torchvision:NAME",
+                       json_schema_extra={"argument": "MODEL"})
     weights: Literal["best", "last"] = Field("best", description="which weights of a model directory: best or last")
     model_id: str | None = Field(None, description="name for a model that is neither a network nor a file, so that "
                                                    "its run can be resumed")
@@ -104,7 +105,7 @@ class RunConfig(DataConfig, MachineConfig):
         if self.front_option and (self.walk_jump or self.attractor):
             kind = getattr(import_module("smoothcert.denoise"), "WalkJump" if self.walk_jump else "Attractor")
             known = [name for name in signature(kind).parameters if name not in ("first", "second", "sigma")]
-            built(f"front_option: {kind.__name__}", lambda **given: None, known, self.front_option)
+            construct(f"front_option: {kind.__name__}", lambda **given: None, known, self.front_option)
 
 
 class ComputeConfig(Config):

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from smoothcert.checks import check_count, check_known
-from smoothcert.draws import drawn
+from smoothcert.draws import draw_rows
 from smoothcert.errors import InputError
 
 KINDS = ("none", "crop", "flip", "crop-flip", "resized-crop", "resized-crop-flip")
@@ -33,7 +33,7 @@ def augment(images: Tensor, kind: str, generator: torch.Generator, padding: int 
     elif "crop" in kind:
         images = _random_crop(images, generator, padding)
     if "flip" in kind:
-        coins = drawn(lambda size: torch.randint(0, 2, size, generator=generator, device=generator.device),
+        coins = draw_rows(lambda size: torch.randint(0, 2, size, generator=generator, device=generator.device),
                       (len(images), 1, 1, 1), generator)
         images = torch.where(coins.to(images.device, torch.bool), images.flip(3), images)
     return images
@@ -41,8 +41,8 @@ def augment(images: Tensor, kind: str, generator: torch.Generator, padding: int 
 
 def _random_crop(images: Tensor, generator: torch.Generator, padding: int) -> Tensor:
     batch, channels, height, width = images.shape
-    offsets = drawn(lambda size: torch.randint(0, 2 * padding + 1, size, generator=generator, device=generator.device),
-                    (2, batch, 1), generator, dim=1)
+    offsets = draw_rows(lambda size: torch.randint(0, 2 * padding + 1, size, generator=generator,
+                                                   device=generator.device), (2, batch, 1), generator, dim=1)
     top, left = offsets.to(images.device)
     rows = top + torch.arange(height, device=images.device)
     columns = left + torch.arange(width, device=images.device)
@@ -54,8 +54,8 @@ def _random_crop(images: Tensor, generator: torch.Generator, padding: int) -> Te
 
 def _resize_random_crop(images: Tensor, generator: torch.Generator) -> Tensor:
     height, width = images.shape[2:]
-    numbers = drawn(lambda size: torch.rand(size, generator=generator, device=generator.device, dtype=torch.float64),
-                    (len(images), _TRIES, 4), generator).tolist()
+    numbers = draw_rows(lambda size: torch.rand(size, generator=generator, device=generator.device,
+                                                dtype=torch.float64), (len(images), _TRIES, 4), generator).tolist()
     windows = [_window(tries, height, width) for tries in numbers]
     enlarged = torch.empty_like(images)
     for number, (top, left, h, w) in enumerate(windows):

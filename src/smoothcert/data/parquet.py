@@ -29,7 +29,7 @@ from smoothcert.data.columns import (
 from smoothcert.data.encoded import EncodedSource, survey
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import DataError, FileError, InputError
-from smoothcert.io.limits import IMAGE_BYTES, open_bounded, unfolds_to
+from smoothcert.limits import IMAGE_BYTES, check_unpacked_size, open_bounded
 
 _ROWS = 64  # read at a time: a few bytes of a file can stand for a long row, repeated
 
@@ -147,7 +147,7 @@ def _image_columns(file: Path, stored: pq.ParquetFile) -> pa.Table:
     batches, total = [], 0
     for batch in stored.iter_batches(_ROWS, columns=[name for name in schema.names if name in wanted]):
         total += batch.nbytes
-        unfolds_to(file, size, total)
+        check_unpacked_size(file, size, total)
         batches.append(batch)
     return pa.Table.from_batches(batches, pa.schema([f for f in schema if f.name in wanted], schema.metadata))
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from smoothcert.checks import built, check_flag, check_known, check_shape
+from smoothcert.checks import check_flag, check_known, check_shape, construct
 from smoothcert.denoise.closed_forms import GaussianDenoiser, MixtureDenoiser
 from smoothcert.denoise.composed import DenoisedClassifier, generator_normals
 from smoothcert.denoise.diffusion import DiffusionDenoiser, load_diffusion, noise_schedule
@@ -86,7 +86,7 @@ def build_denoiser(
         raise InputError(f"denoiser {name} needs the noise level sigma that it is for, or conditioned=true for all "
                          f"noise levels")
     build = partial(builder, check_shape("shape", shape), None if conditioned else sigma)
-    return built(f"denoiser {name}", build, known, options)
+    return construct(f"denoiser {name}", build, known, options)
 
 
 def denoiser_options(name: str) -> dict[str, Any]:

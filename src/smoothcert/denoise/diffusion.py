@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from smoothcert.checks import check_count, check_known
 from smoothcert.denoise.estimators import Estimator
 from smoothcert.errors import FileError, InputError, MissingExtraError, ModelError
-from smoothcert.io.limits import JSON_BYTES, bounded_bytes, from_json, within
+from smoothcert.limits import JSON_BYTES, bounded_bytes, from_json, within
 
 Estimate = Callable[[Tensor, Tensor, float, float], Tensor]
 """(x_t, what the network gave, sqrt(abar), sqrt(1 - abar)) -> x_0."""

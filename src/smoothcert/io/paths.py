@@ -1,5 +1,10 @@
-"""Where a store can be: a folder, or a prefix of an object storage that pyarrow reaches (s3://, gs://, ...)."""
+"""The places that a path names: files and folders, entries of the zoo (zoo:NAME), and prefixes of an object storage
+that pyarrow reaches (s3://, gs://, ...).
 
+The zoo, trained networks with their certificates, is the folder `zoo` of the repository; an installed package lacks it.
+"""
+
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -8,22 +13,30 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
+from smoothcert.checks import check_known
 from smoothcert.errors import FileError, InputError
-from smoothcert.io.zoo import local_path
+from smoothcert.limits import path_inside
+
+ZOO_DIR_VARIABLE = "SMOOTHCERT_ZOO_DIR"
+CERTIFICATES = "certificates"
+"""The folder, within an entry of the zoo, of the store of its certificates."""
+
+_ZOO_PREFIX = "zoo:"
+_CHECKOUT_ZOO = Path(__file__).parents[3] / "zoo"
 
 
 @dataclass(frozen=True)
 class RemotePath:
-    """An object, or the prefix of several, under the names and meanings that `pathlib.Path` has for them.
+    """An object, or the common prefix of several, with the methods and meanings of `pathlib.Path`.
 
-    A file is put whole in one step, or not at all; folders are where files are. As in pathlib, what fails in reading
-    and writing is an OSError; a storage that cannot be asked at all is a FileError.
+    A file is written whole in one step, or not at all; a folder exists where a file does. As in pathlib, a failed read
+    or write is an OSError; a storage that does not answer is a FileError.
 
     Attributes:
         scheme, host: `s3` and `bucket` of `s3://bucket/a/b`.
-        path: `a/b`, no slash at either end.
+        path: `a/b`, without a slash at either end.
         query: options of the connection, such as `region=eu-west-1` or `endpoint_override=HOST:PORT`; never shown,
-            because keys may be among them.
+            because it may contain keys.
     """
 
     scheme: str
@@ -60,19 +73,19 @@ class RemotePath:
         return self.is_file() or self.is_dir()
 
     def is_file(self) -> bool:
-        return self._info().is_file
+        return self._ask(*self._files()).is_file
 
     def is_dir(self) -> bool:
-        return self._info().type.name == "Directory"
+        return self._ask(*self._files()).type.name == "Directory"
 
     def iterdir(self) -> Iterator["RemotePath"]:
         from pyarrow.fs import FileSelector
 
         files, where = self._files()
-        return iter([self / info.base_name for info in self._asked(files, FileSelector(where, allow_not_found=True))])
+        return iter([self / info.base_name for info in self._ask(files, FileSelector(where, allow_not_found=True))])
 
     def mkdir(self, parents: bool = True, exist_ok: bool = True) -> None:
-        """Nothing: a folder begins with its first file."""
+        """Do nothing: a folder exists once a file in it does."""
 
     def read_bytes(self) -> bytes:
         files, where = self._files()
@@ -98,19 +111,15 @@ class RemotePath:
             if not missing_ok:
                 raise
 
-    def _info(self) -> Any:
-        files, where = self._files()
-        return self._asked(files, where)
-
-    def _asked(self, files: Any, what: Any) -> Any:
+    def _ask(self, files: Any, what: Any) -> Any:
         try:
             return files.get_file_info(what)
         except OSError as error:
             raise FileError(f"cannot reach {self}: {error}") from None
 
     def _files(self) -> tuple[Any, str]:
-        """The file system, and where in it this is."""
-        files, root = _opened(self.scheme, self.host, self.query)
+        """Return the file system, and the path in it."""
+        files, root = _connect(self.scheme, self.host, self.query)
         return files, f"{root.rstrip('/')}/{self.path}".rstrip("/")
 
 
@@ -119,11 +128,11 @@ Place = Path | RemotePath
 
 
 def place(text: str) -> Place:
-    """A folder, `zoo:NAME/certificates`, or a URI (`s3://bucket/run`, `gs://bucket/run?...`, `file:///home/me/run`),
-    as a place.
+    """Return the place that a text names: a folder, `zoo:NAME/certificates`, or a URI (`s3://bucket/run`,
+    `gs://bucket/run?...`, `file:///home/me/run`).
 
     Raises:
-        InputError: a URI that leads nowhere that pyarrow knows, or no such entry of the zoo. FileError: no zoo.
+        InputError: a URI of a storage that pyarrow cannot open, or no such entry of the zoo. FileError: no zoo.
     """
     if "://" not in text:
         return local_path(text)
@@ -133,12 +142,13 @@ def place(text: str) -> Place:
     if not uri.netloc:
         raise InputError(f"{text} names no bucket or host: give it as {uri.scheme}://BUCKET/FOLDER")
     found = RemotePath(uri.scheme, uri.netloc, unquote(uri.path).strip("/"), uri.query)
-    _opened(found.scheme, found.host, found.query)
+    _connect(found.scheme, found.host, found.query)
     return found
 
 
 @lru_cache
-def _opened(scheme: str, host: str, query: str) -> tuple[Any, str]:
+def _connect(scheme: str, host: str, query: str) -> tuple[Any, str]:
+    """Return pyarrow's file system of a URI, and the root of the host in it."""
     from pyarrow import ArrowException
     from pyarrow.fs import FileSystem
 
@@ -146,3 +156,40 @@ def _opened(scheme: str, host: str, query: str) -> tuple[Any, str]:
         return FileSystem.from_uri(f"{scheme}://{host}{'?' * bool(query)}{query}")
     except (ArrowException, OSError) as error:
         raise InputError(f"cannot open {scheme}://{host}: {error}") from None
+
+
+def local_path(named: str | Path) -> Path:
+    """Return a local path: `zoo:NAME` is the folder of an entry of the zoo, `zoo:NAME/FILE` a file or folder in it, and
+    any other path stays as it is.
+
+    Raises:
+        UnknownNameError: no such entry; the message lists the entries. FileError: there is no zoo here.
+    """
+    text = str(named)
+    if not text.startswith(_ZOO_PREFIX):
+        return Path(named)
+    name, _, rest = text.removeprefix(_ZOO_PREFIX).partition("/")
+    return path_inside(zoo_dir() / check_known("entry of the zoo", name, zoo_names()), rest)
+
+
+def zoo_names() -> list[str]:
+    """Return the names of the zoo's entries, sorted. Raises FileError where there is no zoo, or it is empty."""
+    zoo = zoo_dir()
+    names = sorted(card.parent.name for card in zoo.glob("*/model.json"))
+    if not names:
+        raise FileError(f"the zoo {zoo} has no entries: an entry is a folder with a model.json")
+    return names
+
+
+def zoo_dir() -> Path:
+    """Return the zoo's folder: SMOOTHCERT_ZOO_DIR, else that of this checkout. Raises FileError where it is missing."""
+    named = os.environ.get(ZOO_DIR_VARIABLE)
+    zoo = Path(named).absolute() if named else _CHECKOUT_ZOO
+    if zoo.is_dir():
+        return zoo
+    if named:
+        raise FileError(f"{ZOO_DIR_VARIABLE} is {named}, but there is no such folder: give the folder zoo of a "
+                        f"checkout of smoothcert's repository")
+    raise FileError(f"there is no zoo here: zoo:NAME is an entry of the folder zoo in smoothcert's repository, and an "
+                    f"installed package does not include it; clone the repository, and set {ZOO_DIR_VARIABLE} to its "
+                    f"folder zoo")

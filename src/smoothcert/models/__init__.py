@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from smoothcert.checks import built, check_count, check_known, check_shape
+from smoothcert.checks import check_count, check_known, check_shape, construct
 from smoothcert.models.airbench import airbench
 from smoothcert.models.convolutional import cnn, cnn3, lenet
 from smoothcert.models.dense import linear, mlp
@@ -61,7 +61,7 @@ def build_model(
     shape = check_shape("input_shape", input_shape)
     check_count("num_classes", num_classes, least=2)
     known = model_options(name)
-    network = built(name, partial(builder, shape, num_classes), known, options)
+    network = construct(name, partial(builder, shape, num_classes), known, options)
     return with_normalisation(network, shape[0], mean, std)
 
 

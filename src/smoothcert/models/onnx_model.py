@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from smoothcert.errors import FileError, MissingExtraError, ModelError
-from smoothcert.io.limits import inside
+from smoothcert.limits import path_inside
 from smoothcert.models.layers import Shape
 from smoothcert.models.loaded import LoadedModel, exact_batches, read_model_file
 from smoothcert.models.onnx_graph import check_graph, find_labels
@@ -76,7 +76,7 @@ def load_onnx(
     beside = sorted(set(_places_beside(stored_model)))
     if in_memory := [place for place in beside if "_MEM_ADDR_" in place]:  # onnxruntime's word for an address
         raise FileError(f"{path} takes its weights from {in_memory[0]}, which is not a file: export it again")
-    stored = [content, *(read_model_file(inside(path.parent, place)) for place in beside)]
+    stored = [content, *(read_model_file(path_inside(path.parent, place)) for place in beside)]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # failures are raised, and need not be printed as well

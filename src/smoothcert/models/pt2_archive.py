@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from smoothcert.errors import SmoothcertError
-from smoothcert.io.limits import from_json, unfolds_to
+from smoothcert.limits import check_unpacked_size, from_json
 
 _NAME = r"[A-Za-z0-9_.]*"
 _STEP = (r"torch\.ops\.aten\.(?!from_file\b)(?!__)\w+\.(?!__)\w+|torch\.ops\.higher_order\.wrap_with_set_grad_enabled"
@@ -56,7 +56,7 @@ def rebuild_archive(path: str, content: bytes) -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as given, zipfile.ZipFile(made, "w") as again:
         parts = given.infolist()
-        unfolds_to(path, len(content), sum(part.file_size for part in parts))
+        check_unpacked_size(path, len(content), sum(part.file_size for part in parts))
         if len({part.filename.lower() for part in parts}) != len(parts):
             raise UnsafeArchive("it has two parts of one name")
         for part in parts:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from smoothcert.checks import check_known, check_positive
-from smoothcert.noise.binomial import BINOMIAL_FORMAT, binomial
 from smoothcert.noise.boxmuller import box_muller
 from smoothcert.noise.gaussian import GaussianNoise
 from smoothcert.noise.grid import GridNoise
@@ -13,7 +12,7 @@ from smoothcert.noise.philox import PhiloxStream, philox4x32, row_key
 from smoothcert.noise.protocol import Noise, NoiseCentre, least_float32
 from smoothcert.noise.sfc64 import BoxMullerStream, Sfc64Stream
 from smoothcert.noise.sound import SoundNoise, SoundStream
-from smoothcert.noise.streams import FORMATS, SMALL_SPACE_FORMAT, Stream, open_stream
+from smoothcert.noise.streams import BINOMIAL_FORMAT, FORMATS, SMALL_SPACE_FORMAT, Stream, binomial, open_stream
 
 NOISES: dict[str, Callable[[float, int, float], Noise]] = {
     "grid": GridNoise,
@@ -24,7 +23,11 @@ NOISES: dict[str, Callable[[float, int, float], Noise]] = {
 
 
 def build_noise(kind: str, sigma: Any, levels: int = 255, reach: float = 1.0) -> Noise:
-    """A noise by name; see `GridNoise` for `levels` and `reach`. Raises InputError for bad values or unknown names."""
+    """Return a noise by name; see `GridNoise` for `levels` and `reach`.
+
+    Raises:
+        InputError: bad values. UnknownNameError: no such noise.
+    """
     return NOISES[check_known("noise", kind, NOISES)](check_positive("sigma", sigma), levels, reach)
 
 

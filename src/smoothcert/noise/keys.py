@@ -1,4 +1,4 @@
-"""What noise is a function of: (run seed, image, stage), and the position within that stream.
+"""The keys of noise: (run seed, image, stage), and the position within that stream.
 
 Nothing else enters: not the batch size, not the order of images, not what was drawn before.
 """
@@ -13,24 +13,23 @@ from smoothcert.checks import check_known, check_seed
 from smoothcert.errors import InputError
 
 STAGES: Final = {"select": 0, "estimate": 1, "pilot": 2, "predict": 3, "attack": 4, "walk": 5}
-"""What noise is drawn for; the streams of two stages are disjoint."""
-
+"""The purposes that noise is drawn for; the streams of two stages are disjoint."""
 
 _STEP_BITS, _SAMPLE_BITS = 20, 40
 
 
 def fresh_seed() -> int:
-    """A run seed from the operating system's entropy: 63 bits, so that it fits a signed integer of any language."""
+    """Return a run seed from the operating system's entropy: 63 bits, which fit a signed integer of any language."""
     return secrets.randbits(63)
 
 
 def image_key(image: np.ndarray) -> int:
-    """The key of an image that has no index: SHA-256 of its float32 bytes, so that two images never share noise."""
+    """Return the key of an image that has no index: SHA-256 of its float32 bytes. Two images never share noise."""
     return int.from_bytes(hashlib.sha256(np.ascontiguousarray(image, dtype=np.float32).tobytes()).digest(), "big")
 
 
 def stream_key(seed: Any, image: int, stage: str) -> tuple[int, tuple[int, int]]:
-    """The checked run seed and spawn key (image, number of the stage) of a stream's SeedSequence.
+    """Return the checked run seed and spawn key (image, number of the stage) of a stream's SeedSequence.
 
     Args:
         seed: run seed, in [0, 2^128).
@@ -43,7 +42,7 @@ def stream_key(seed: Any, image: int, stage: str) -> tuple[int, tuple[int, int]]
 
 
 def walk_position(stage: str, step: int, sample: int) -> int:
-    """Where a random base classifier's normals lie in the stream (seed, image, "walk"), in the format `philox-v1`.
+    """Return the position of a random base classifier's normals in the stream (seed, image, "walk") of `philox-v1`.
 
     Every sample of every stage has normals of its own for each step of its walk: those of two stages must not be
     shared, as what is proved from one stage's samples was chosen by another's. Of one step, those of consecutive

@@ -15,16 +15,23 @@ binary digits are read as it takes to be sure. So every t has exactly the probab
 
 F <= P: for y the distance from the bin's middle m, less f, |y| <= W / 2. By Taylor, P >= p(m) + p'(m) y - M W^2 / 8,
 where p is P at f = 0, and M = sup |phi''| / s^3 about the bin. d_a matches p'(m) up to M / 4 and its own rounding.
+
+Phi and phi are computed in whole numbers too, to any number of binary digits: fixed-point arithmetic on Python's
+integers, which rounds down and nothing else, so that every digit is the same on every machine. With x^2 / 2 = y and
+`work` binary digits behind the point,
+
+    phi(x) = e^-y / sqrt(2 pi),    Phi(x) = 1/2 + phi(x) (x + x^3/3 + x^5/(3 5) + x^7/(3 5 7) + ...)
+
+e^-y is the 256th power of its series at y / 256, pi is Machin's. Rounding loses at most 2^(18 + x^2) units of the last
+digit carried, and 32 + x^2 digits are carried beyond those that are asked for.
 """
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil
+from math import ceil, isqrt
 
 import numpy as np
-
-from smoothcert.noise.exact import normal_cdf, normal_density
 
 MASS = 36
 """Masses are whole numbers of 2^-36."""
@@ -32,7 +39,70 @@ MASS = 36
 _OFFSET, _COLUMN = 14, 12  # bits of a word: j, a second j, the column of the tables, the rest against its cut
 _CUT = MASS - _COLUMN
 _DIGITS = 64
+_GUARD = 32
 _RECTANGLE, _TRIANGLE, _REST = range(3)
+
+
+@lru_cache(maxsize=2**14)
+def normal_cdf(x: Fraction, bits: int) -> int:
+    """Return 2^bits Phi(x), with an error below 1."""
+    if x < 0:
+        return (1 << bits) - normal_cdf(-x, bits)
+    if x * x > 2 * bits:  # 1 - Phi(x) < e^(-x^2 / 2) / 2
+        return 1 << bits
+    work = _digits_to_carry(x, bits)
+    point = (x.numerator << work) // x.denominator
+    square, term, total, odd = point * point >> work, point, point, 1
+    while term:
+        odd += 2
+        term = (term * square >> work) // odd
+        total += term
+    return ((1 << work - 1) + (_density(point, work) * total >> work)) >> work - bits
+
+
+def normal_density(x: Fraction, bits: int) -> int:
+    """Return 2^bits phi(x), with an error below 1."""
+    if x * x > 2 * bits:
+        return 0
+    work = _digits_to_carry(x, bits)
+    return _density((x.numerator << work) // x.denominator, work) >> work - bits
+
+
+def _digits_to_carry(x: Fraction, bits: int) -> int:
+    """The digits to carry, in steps of 32, so that few values of pi are needed."""
+    return -(-(bits + _GUARD + int(x * x)) // 32) * 32
+
+
+def _density(point: int, work: int) -> int:
+    """2^work phi(point / 2^work)."""
+    small = (point * point >> work) >> 9
+    term = total = 1 << work
+    k = 0
+    while term:
+        k += 1
+        term = (term * small >> work) // k
+        total += -term if k % 2 else term
+    for _ in range(8):
+        total = total * total >> work
+    return (total << work) // _root_of_two_pi(work)
+
+
+@lru_cache
+def _root_of_two_pi(work: int) -> int:
+    """2^work sqrt(2 pi), rounded down; kept, since few values are asked for."""
+    pi = 16 * _arctangent(5, work + 32) - 4 * _arctangent(239, work + 32)
+    return isqrt((2 * pi << work) >> 32)
+
+
+def _arctangent(inverse: int, work: int) -> int:
+    """2^work arctan(1 / inverse)."""
+    power = total = (1 << work) // inverse
+    k = 1
+    while power:
+        k += 2
+        power //= inverse * inverse
+        total += -(power // k) if k % 4 == 3 else power // k
+    return total
 
 
 class LatticeNormal:
@@ -51,11 +121,14 @@ class LatticeNormal:
             self.width *= 2
         self.bins = dict(self._below(range(2**_COLUMN))) | dict(self._below(range(-1, -(2**_COLUMN), -1)))
         self.rest = 2**MASS - sum(map(sum, self.bins.values()))
-        self._cumulative = self._cumulated()
+        sums = [0]  # the mass of all bins before each, from the first to beyond the last
+        for a in sorted(self.bins):
+            sums.append(sums[-1] + sum(self.bins[a]))
+        self._cumulative = sums
         self._cuts, self._codes = self._tables()
 
     def draw(self, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Values t of uniform words, uint64 (n,): int32 (n,), and where they are of the rest and still to be found."""
+        """Return the values t of uniform words, uint64 (n,): int32 (n,), and which are of the rest, yet to be found."""
         columns = (words >> 2 * _OFFSET).astype(np.int32) & 2**_COLUMN - 1
         own = (words >> 2 * _OFFSET + _COLUMN).astype(np.int32) < self._cuts.take(columns)
         columns *= 2
@@ -72,14 +145,14 @@ class LatticeNormal:
         return values, special[kinds == _REST]
 
     def invert(self, digits: Callable[[int], int], shift: Fraction = Fraction(0)) -> int:
-        """The t of the rest that V falls on; digits(b) is 2^b V, rounded down."""
+        """Return the t of the rest that V falls on; digits(b) is 2^b V, rounded down."""
         bits = _DIGITS
         while (found := self._search(digits(bits), bits, shift)) is None:
             bits *= 2
         return found
 
     def below(self, t: int) -> int:
-        """The mass of F up to t, in units of 2^-36 / W^2."""
+        """Return the mass of F up to t, in units of 2^-36 / W^2."""
         w, (a, j) = self.width, divmod(t, self.width)
         first = min(self.bins, default=0)
         if a < first:
@@ -105,7 +178,7 @@ class LatticeNormal:
         return high
 
     def _is_above(self, t: int, v: int, bits: int, shift: Fraction) -> bool | None:
-        """Whether G(t) > rho V for V in [v, v + 1) 2^-bits, or None where that is unsure; by 2^(bits + 36) W^2."""
+        """Tell if G(t) > rho V for V in [v, v + 1) 2^-bits, by 2^(bits + 36) W^2; None where that is unsure."""
         unit, squared = self.rest * self.width**2, self.width**2
         error = squared << MASS
         g = normal_cdf((t + Fraction(1, 2) - shift) / self.scale, bits) * error - (self.below(t) << bits)
@@ -128,13 +201,6 @@ class LatticeNormal:
             if c <= 0:
                 return
             yield a, (c, d)
-
-    def _cumulated(self) -> list[int]:
-        """The mass of all bins before each, from the first to beyond the last."""
-        sums = [0]
-        for a in sorted(self.bins):
-            sums.append(sums[-1] + sum(self.bins[a]))
-        return sums
 
     def _tables(self) -> tuple[np.ndarray, np.ndarray]:
         """Walker's tables: a column's own outcome below its cut, the other one from there on.
@@ -163,5 +229,5 @@ class LatticeNormal:
 
 @lru_cache(maxsize=8)
 def lattice_normal(scale: Fraction) -> LatticeNormal:
-    """The law for a scale, made once: a few tenths of a second."""
+    """Return the law for a scale, made once: that takes a few tenths of a second."""
     return LatticeNormal(scale)

@@ -4,8 +4,8 @@ Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"
 and a key of two into four words. SeedSequence(run seed, spawn key (image, stage)) makes three: the key, and the last
 word of the counter, whose others are the quad's number within the sample and the sample's position, low word first.
 Output words (w0, w1, w2, w3) of quad q are two 64-bit words, w0 2^32 + w1 and w2 2^32 + w3, and Box-Muller (see
-`smoothcert.noise.ieee`) makes the values 4q ... 4q + 3 of the sample of them: cosine and sine of the one, then of the
-other. |z| ends at 7.54 sigma; the total variation is 1e-13 a value, up to the spacing of the values.
+`smoothcert.noise.boxmuller`) makes the values 4q ... 4q + 3 of the sample of them: cosine and sine of the one, then of
+the other. |z| ends at 7.54 sigma; the total variation is 1e-13 a value, up to the spacing of the values.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from smoothcert.checks import check_count
-from smoothcert.noise.ieee import CHUNK, ieee_box_muller
+from smoothcert.noise.boxmuller import CHUNK, ieee_box_muller
 from smoothcert.noise.keys import stream_key
 
 _LOW = 0xFFFFFFFF
@@ -43,7 +43,7 @@ def _rounds(even: np.ndarray, odd: np.ndarray, products: np.ndarray, key: Any) -
 
 
 def row_key(seed: int, image: int, stage: str) -> np.ndarray:
-    """The three words of a stream, (3,) uint32: Philox's key and the counter's last word."""
+    """Return the three words of a stream, (3,) uint32: Philox's key and the counter's last word."""
     seed, key = stream_key(seed, image, stage)
     return np.random.SeedSequence(seed, spawn_key=key).generate_state(3)
 
@@ -60,7 +60,7 @@ class PhiloxStream:
 
     @property
     def position(self) -> int:
-        """How many samples have been read or skipped."""
+        """The number of samples that have been read or skipped."""
         return self._position
 
     def fill(self, out: np.ndarray) -> None:

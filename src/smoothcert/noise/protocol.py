@@ -1,4 +1,4 @@
-"""What a noise is: a centre made once per image, noisy copies around it, and the radius its theorem gives."""
+"""The protocol of a noise: a centre made once per image, noisy copies around it, and its theorem's radius."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -68,7 +68,7 @@ class Noise(Protocol):
     def stream(
         self, seed: int, image: int, stage: str, centre: NoiseCentre, start: int = 0, format: str | None = None
     ) -> Stream:
-        """What `place` takes for a centre: the draws of (seed, image, stage); see `open_stream`.
+        """Return the draws of (seed, image, stage) that `place` takes for a centre; see `open_stream`.
 
         Args:
             format: one of `formats`; None is the first.
@@ -93,16 +93,16 @@ class Noise(Protocol):
         ...
 
     def radius(self, bounds: ProbabilityBounds, margin: float | None = None) -> np.ndarray:
-        """Certified radius in `norm`, rounded down, from bounds on the class probabilities."""
+        """Return the certified radius in `norm`, rounded down, from bounds on the class probabilities."""
         ...
 
     def identity(self) -> dict[str, Any]:
-        """Everything that determines the samples, given a stream: part of a store's identity."""
+        """Return everything that determines the samples, given a stream: part of a store's identity."""
         ...
 
 
 class NormalNoise:
-    """What the noises share that are made of standard normals."""
+    """The methods that noises made of standard normals share."""
 
     formats = tuple(FORMATS)
     unit = 1.0

@@ -37,7 +37,7 @@ class Blocks:
 
     @property
     def position(self) -> int:
-        """How many samples have been read or skipped."""
+        """The number of samples that have been read or skipped."""
         return self._position
 
     def _skip(self, samples: int) -> None:
@@ -49,7 +49,7 @@ class Blocks:
         return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, width), np.uint64), *parts])
 
     def _parts(self, samples: int) -> Iterator[tuple[slice, np.random.SFC64]]:
-        """Which of the next samples come from which generator; each is to be drawn before the next is asked for."""
+        """Yield the rows of the next samples with their generator; draw them before asking for the next."""
         done = 0
         while done < samples:
             offset = self._position % self.block
@@ -85,7 +85,7 @@ class BoxMullerStream(Blocks):
     spawn = (0x424D5631,)
 
     def words(self, samples: int) -> np.ndarray:
-        """The words of the next samples, uint64 (samples, ceil(dimension / 2)), for one `box_muller` of many streams.
+        """Return the next samples' words, uint64 (samples, ceil(dimension / 2)), for one `box_muller` of many streams.
 
         The values of a sample are the first `dimension` of its cosines, then its sines.
         """

@@ -55,12 +55,10 @@ class SoundStream(Blocks):
             values, rest = self._law.draw(self._raw(len(part), self._dimension).ravel())
             for k in rest.tolist():
                 row, value = divmod(k, self._dimension)
-                values[k] = min(max(self._settled(first + row, value), -EXACT), EXACT)
+                shift = Fraction(0) if self._fraction is None else Fraction(float(self._fraction[value]))
+                t = self._law.invert(partial(self._digits, first + row, value), shift)
+                values[k] = min(max(t, -EXACT), EXACT)
             part[:] = values.reshape(part.shape)
-
-    def _settled(self, sample: int, value: int) -> int:
-        shift = Fraction(0) if self._fraction is None else Fraction(float(self._fraction[value]))
-        return self._law.invert(partial(self._digits, sample, value), shift)
 
     def _digits(self, sample: int, value: int, bits: int) -> int:
         """The first binary digits of this value's own uniform number, a multiple of 64 of them."""
@@ -85,7 +83,7 @@ class SoundNoise(GridNoise):
         return float(self.scale)
 
     def centre(self, image: np.ndarray) -> NoiseCentre:
-        """As for `grid`, with the fractions exact: float64.
+        """Return what `grid` does, with the fractions exact: float64.
 
         Raises InputError for pixels beyond `reach`: the grid's ends are laid for those within.
         """
@@ -100,7 +98,7 @@ class SoundNoise(GridNoise):
 
     @property
     def end(self) -> int:
-        """Where the grid ends, in steps from 0: what |t| cut at 2^24 cannot reach from within `reach`."""
+        """The end of the grid, in steps from 0: what |t| cut at 2^24 cannot reach from within `reach`."""
         return EXACT - int(np.ceil(self.reach * self.per_unit))
 
     def stream(
@@ -110,7 +108,7 @@ class SoundNoise(GridNoise):
         return SoundStream(seed, image, stage, len(centre.values), start, scale=self.scale, fraction=centre.fraction)
 
     def place(self, out: Any, values: Any, fraction: Any = None) -> Any:
-        """Whole numbers t, in which the fraction is, into noisy copies; see `Noise.place`."""
+        """Turn whole numbers t, in which the fraction is, into noisy copies; see `Noise.place`."""
         out += values
         if hasattr(out, "clamp_"):
             out.clamp_(-self.end, self.end)

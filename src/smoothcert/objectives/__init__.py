@@ -4,7 +4,7 @@ import dataclasses
 from functools import partial
 from typing import Any
 
-from smoothcert.checks import built, check_known, check_positive
+from smoothcert.checks import check_known, check_positive, construct
 from smoothcert.errors import InputError
 from smoothcert.objectives.adre import Adre
 from smoothcert.objectives.adversarial import Adversarial
@@ -45,10 +45,10 @@ def build_objective(name: str, sigma: float | None = None, **options: Any) -> Ob
     fields = [f.name for f in dataclasses.fields(kind)]
     takes = [f for f in fields if f != "sigma"]
     if "sigma" not in fields:
-        return built(f"objective {name!r}", kind, takes, options)
+        return construct(f"objective {name!r}", kind, takes, options)
     if sigma is None:
         raise InputError(f"objective {name!r} needs the noise level sigma")
-    return built(f"objective {name!r}", partial(kind, sigma=check_positive("sigma", sigma)), takes, options)
+    return construct(f"objective {name!r}", partial(kind, sigma=check_positive("sigma", sigma)), takes, options)
 
 
 __all__ = ["OBJECTIVES", "Loss", "Objective", "Step", "Trained", "build_objective"]

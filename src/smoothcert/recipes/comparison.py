@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from smoothcert.recipes.plan import Plan, Task
+from smoothcert.recipes.plan import RecipePlan, Task
 from smoothcert.recipes.recipe import VERBS, Expected
 from smoothcert.results.base import Measured, StoreResult
 from smoothcert.results.gather import read_result
@@ -92,7 +92,7 @@ class BestLine:
 class RecipeComparison:
     """Everything that is finished of a recipe at a scale."""
 
-    plan: Plan
+    plan: RecipePlan
     lines: tuple[Line, ...]
     best: tuple[BestLine, ...]
 
@@ -105,7 +105,7 @@ class RecipeComparison:
                 "best": [asdict(best) for best in self.best]}
 
 
-def compare_recipe(plan: Plan, out: Path) -> RecipeComparison:
+def compare_recipe(plan: RecipePlan, out: Path) -> RecipeComparison:
     """Return the comparison for every row whose steps are complete in `out`."""
     lines = []
     for step in dict.fromkeys(task.step for tasks in plan.tasks.values() for task in tasks):
@@ -122,7 +122,7 @@ def compare_recipe(plan: Plan, out: Path) -> RecipeComparison:
     return RecipeComparison(plan, tuple(lines), tuple(_best(plan, lines)))
 
 
-def _expected(plan: Plan, rows: Sequence[str], step: str) -> Expected:
+def _expected(plan: RecipePlan, rows: Sequence[str], step: str) -> Expected:
     """Return the figures on which all rows agree that print them."""
     return Expected.checked(_agreed([row.expected[step].model_dump() for row in plan.recipe.rows
                                      if row.name in rows and step in row.expected]))
@@ -150,7 +150,7 @@ def _line(one: Measured, expected: Expected, rows: tuple[str, ...], task: Task, 
                 expected.abstained if one.abstained is not None else None)
 
 
-def _points(plan: Plan, step: str, results: Sequence[StoreResult]) -> list[float]:
+def _points(plan: RecipePlan, step: str, results: Sequence[StoreResult]) -> list[float]:
     """Return the radii of a step's table: those printed in the paper or asked for, of this step, or else of any.
 
     Where there are none, they are evenly spaced.
@@ -167,7 +167,7 @@ def _points(plan: Plan, step: str, results: Sequence[StoreResult]) -> list[float
         or type(results[0]).default_radii(results)
 
 
-def _best(plan: Plan, lines: Sequence[Line]) -> Iterator[BestLine]:
+def _best(plan: RecipePlan, lines: Sequence[Line]) -> Iterator[BestLine]:
     for best in plan.recipe.best:
         chosen = [line for line in lines if line.step == best.step and set(line.rows) & set(best.rows)]
         if not chosen:

@@ -1,4 +1,4 @@
-"""Running a recipe: every task once, in order, each picked up where a killed run left it."""
+"""The runs of a recipe: every task once, in order, each resumed where a killed run left it."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -11,27 +11,27 @@ from smoothcert.io.files import make_folder
 from smoothcert.machine import pick_device, processors
 from smoothcert.progress import Progress
 from smoothcert.recipes.options import RecertifyConfig
-from smoothcert.recipes.plan import Plan, Task
+from smoothcert.recipes.plan import RecipePlan, Task
 from smoothcert.recipes.recipe import VERBS, Options
 from smoothcert.store.recertify import recertify, write_recertified
 from smoothcert.store.store import read_store
 
 Watch = Callable[[Task, list[str]], AbstractContextManager[Progress]]
-"""Called with a task that is about to run and the rows that share it; gives what is told its progress."""
+"""(the task about to run, the rows that share it) -> a context that gives the task's progress callback."""
 
 
-def reproduce(plan: Plan, rows: Iterable[str], out: Path, machine: Options, watch: Watch) -> None:
-    """Run what `rows` of a plan need and `out` does not hold complete.
+def reproduce(plan: RecipePlan, rows: Iterable[str], out: Path, machine: Options, watch: Watch) -> None:
+    """Run the tasks of some rows of a plan that `out` does not hold complete.
 
     Args:
-        machine: options of the machine (data_dir, device, threads, workers, cluster), given to every verb that takes
-            them. Without `workers`, `usual_workers` says how many.
+        machine: options of the machine (data_dir, device, threads, workers, cluster), for every verb that takes them.
+            Without `workers`, each verb gets `usual_workers`.
     Raises:
-        UnknownNameError: no such row. ConfigError: before any work. And whatever the verbs raise.
+        UnknownNameError: no such row. ConfigError: before any work. And what the verbs raise.
     """
     runs = plan.runs([check_known(f"row of {plan.recipe.name}", row, plan.tasks) for row in rows])
     given = {name: value for name, value in machine.items() if value is not None}
-    left = [(task, task.configured(out, {"workers": usual_workers(plan.scale, task.verb, machine), **given}),
+    left = [(task, task.configure(out, {"workers": usual_workers(plan.scale, task.verb, machine), **given}),
              shared) for task, shared in runs if not task.is_done(out)]
     make_folder(out / "steps")
     for task, config, shared in left:
@@ -40,11 +40,11 @@ def reproduce(plan: Plan, rows: Iterable[str], out: Path, machine: Options, watc
 
 
 def usual_workers(scale: str, verb: str, machine: Options) -> int | None:
-    """Return the number of processes of a step where none is given; None leaves it to the verb.
+    """Return the number of processes of a step where the user gives none; None leaves it to the verb.
 
-    One for each GPU, four at most; on processors sampling has one for each, four at most, and training none is named
-    for: threads share its work better than processes do. Nor are any in a cluster, which has its own, or at scale
-    smoke, where starting processes would take longer than the work.
+    It is one for each GPU, at most four; without a GPU it is one for each processor, at most four, to sample. The verb
+    decides in training without a GPU, which threads speed up more than processes; in a cluster, which has its own
+    processes; and at scale smoke, where starting processes takes longer than the work.
     """
     if scale == "smoke" or machine.get("cluster"):
         return None
@@ -54,6 +54,6 @@ def usual_workers(scale: str, verb: str, machine: Options) -> int | None:
 
 
 def recertify_step(config: RecertifyConfig, progress: Progress) -> None:
-    """Certify a store's images again from its counts, into a store of their own."""
+    """Certify a store's images again from its counts, into another store."""
     stored = read_store(config.store)
     write_recertified(config.out, stored, *recertify(stored, config.alpha, config.method))

@@ -1,18 +1,71 @@
-"""What a denoiser did in a run: its images denoised, where it made radii smaller, how it contracts noise."""
+"""Studies of a denoiser in a run: its images denoised, images where it lost, and how it contracts noise."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from smoothcert.checks import check_count
 from smoothcert.errors import InputError
+from smoothcert.noise import Noise
 from smoothcert.results.base import check_records, check_same_data
 from smoothcert.results.certified import Result
-from smoothcert.results.estimates import Contraction, Denoised, Estimates, contraction_and_slide, denoised, noisy_copies
-from smoothcert.results.gallery import ImagesOf, gallery_of
-from smoothcert.results.panels import noisy_copy
+from smoothcert.results.gallery import ImagesOf, gallery_of, noisy_copies, noisy_copy
 from smoothcert.store.recertify import noise_of
 from smoothcert.store.store import Store
+
+Estimate = Callable[[np.ndarray], np.ndarray]
+"""Noisy images (N, C, H, W) float32 -> estimates of the clean ones, of the same shape."""
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """A denoiser's estimate x_hat, and the result of a walk or a flow that follows it, where there is one."""
+
+    estimate: Estimate
+    walked: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """Images, noisy copies of them, and the copies denoised: (M, C, H, W) each, nothing clipped.
+
+    Attributes:
+        walked: after a walk or a flow that follows the estimates, or None.
+        sigma: of the noise.
+    """
+
+    clean: np.ndarray
+    noisy: np.ndarray
+    estimates: np.ndarray
+    walked: np.ndarray | None
+    sigma: float
+
+    def error(self, of: np.ndarray) -> np.ndarray:
+        """Return ||image - clean||^2 of each image of `noisy`, `estimates` or `walked`, (M,)."""
+        return np.square(of.astype(float) - self.clean).sum(axis=(1, 2, 3))
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """Two figures of each image x, estimated from noisy copies x + e (Saremi & Srivastava 2020):
+
+        contraction    ||x_hat(x + e) - E x_hat(x + e)|| / ||e||, root mean squares over e
+        slide          ||E x_hat(x + e) - x||, in pixel units
+
+    For the Gaussian denoiser x_hat = beta y they are beta and (1 - beta) ||x||.
+
+    Attributes:
+        index, contraction, slide: (M,).
+        copies: noisy copies an image, on which both rest.
+        sigma: of the noise.
+    """
+
+    index: np.ndarray
+    contraction: np.ndarray
+    slide: np.ndarray
+    copies: int
+    sigma: float
 
 
 @dataclass(frozen=True)
@@ -50,7 +103,7 @@ class Failures:
 
 @dataclass(frozen=True)
 class Contracted:
-    """Contraction and slide of images of a run, and which of them it answered rightly, or not at all; (M,) each."""
+    """Contraction and slide of images of a run; which of them it answered rightly, or not at all; (M,) each."""
 
     data: Contraction
     right: np.ndarray
@@ -58,27 +111,24 @@ class Contracted:
     dimension: int
 
 
-def denoised_gallery(store: Store, images_of: ImagesOf, how: Estimates, count: int) -> Captioned:
-    """At most `count` images of a certify store, evenly spaced in the order of their radius, as `gallery_of` has them.
-
-    Raises what `gallery_of` does.
-    """
+def denoise_gallery(store: Store, images_of: ImagesOf, how: Estimates, count: int) -> Captioned:
+    """Return the images of `gallery_of`, denoised; it raises what `gallery_of` raises."""
     found = gallery_of(store, images_of, count)
-    return Captioned(denoised(found.clean, found.noisy, how, noise_of(store).sigma),
+    return Captioned(denoise_copies(found.clean, found.noisy, how, noise_of(store).sigma),
                      tuple(found.words(k) for k in range(len(found.clean))))
 
 
-def denoised_copies(store: Store, image: np.ndarray, key: int, how: Estimates, count: int) -> Captioned:
-    """The first `count` noisy copies of one image (C, H, W) of a store, whose index is `key`."""
+def denoise_image(store: Store, image: np.ndarray, key: int, how: Estimates, count: int) -> Captioned:
+    """Return the first `count` noisy copies of one image (C, H, W) of a store, denoised; its index is `key`."""
     noise = noise_of(store)
-    noisy = noisy_copies(image, noise, check_count("count", count), int(store.identity["seed"]), key, "estimate")
-    return Captioned(denoised(image, noisy, how, noise.sigma), tuple(f"copy {k + 1}" for k in range(count)))
+    noisy = noisy_copies(image, noise, check_count("count", count), store.identity.seed, key, "estimate")
+    return Captioned(denoise_copies(image, noisy, how, noise.sigma), tuple(f"copy {k + 1}" for k in range(count)))
 
 
 def failures_of(
     first: tuple[Store, str], second: tuple[Store, str], images_of: ImagesOf, how: Estimates | None, count: int
 ) -> Failures:
-    """At most `count` of the images that the first store certifies at a larger radius than the second.
+    """Return at most `count` of the images that the first store certifies at a larger radius than the second.
 
     Raises:
         InputError: the stores are of different data sets, share no image, or hold radii that are lower bounds only.
@@ -98,7 +148,7 @@ def failures_of(
     shown = larger[:check_count("count", count)]
     store, images = second[0], images_of(second[0])
     clean = images.batch(index[shown])
-    noisy = np.stack([noisy_copy(image, noise_of(store), int(store.identity["seed"]), int(key))
+    noisy = np.stack([noisy_copy(image, noise_of(store), store.identity.seed, int(key))
                       for image, key in zip(clean, index[shown], strict=True)]) if len(shown) else clean
     words = tuple(images.class_names[c] for c in store.column("label")[also][shown])
     return Failures((one.name, two.name), len(larger), len(index), index[shown], radii[0][shown], radii[1][shown],
@@ -106,9 +156,10 @@ def failures_of(
 
 
 def contraction_of(store: Store, images_of: ImagesOf, how: Estimates, count: int, copies: int) -> Contracted:
-    """Contraction and slide of at most `count` images of a store, evenly spaced among its records.
+    """Return contraction and slide of at most `count` images of a store, evenly spaced among its records.
 
-    Raises InputError for a store without records or with several an image, and what `contraction_and_slide` does.
+    Raises:
+        InputError: a store without records or with several an image; and what `contraction_and_slide` raises.
     """
     if store.kind not in ("certify", "predict"):
         raise InputError(f"{store.folder} is a store of kind {store.kind}: contraction takes the images and answers of "
@@ -119,5 +170,43 @@ def contraction_of(store: Store, images_of: ImagesOf, how: Estimates, count: int
     index, prediction, label = (store.column(name)[chosen] for name in ("index", "prediction", "label"))
     clean = images_of(store).batch(index)
     found = contraction_and_slide(clean, index, how.walked or how.estimate, noise_of(store), copies,
-                                  int(store.identity["seed"]))
+                                  store.identity.seed)
     return Contracted(found, prediction == label, prediction < 0, clean[0].size)
+
+
+def denoise_copies(clean: np.ndarray, noisy: np.ndarray, how: Estimates, sigma: float) -> Denoised:
+    """Return noisy copies of images, one of each or all of one (C, H, W), beside their denoised versions."""
+    return Denoised(np.broadcast_to(clean, noisy.shape), noisy, how.estimate(noisy),
+                    how.walked(noisy) if how.walked else None, sigma)
+
+
+def contraction_and_slide(
+    images: np.ndarray, index: np.ndarray, estimate: Estimate, noise: Noise, copies: int = 64, seed: int = 0
+) -> Contraction:
+    """Return contraction ratio and slide of each image (M, C, H, W), estimated from `copies` noisy ones.
+
+    Copies come in pairs x + e and x - e, so that E x_hat is estimated without error where x_hat is affine. What the
+    mean m over p pairs misses, E ||m - E x_hat||^2, is estimated by the spread of the pairs' own means, added to the
+    mean square of x_hat - m and taken off that of m - x; both squares are then unbiased. The noise is that of stage
+    "attack": no sample of a certificate is used.
+
+    Raises:
+        InputError: an odd number of copies, or fewer than 4.
+    """
+    if check_count("copies", copies, least=4) % 2:
+        raise InputError(f"noisy copies come in pairs: their number must be even, got {copies}")
+    found = [_study_image(image, noisy_copies(image, noise, copies // 2, seed, int(key), "attack"), estimate)
+             for image, key in zip(images, index, strict=True)]
+    contraction, slide = np.array(found, dtype=float).reshape(-1, 2).T
+    return Contraction(np.asarray(index), contraction, slide, copies, noise.sigma)
+
+
+def _study_image(image: np.ndarray, noisy: np.ndarray, estimate: Estimate) -> tuple[float, float]:
+    """Return the contraction ratio and the slide of one image, from p copies and their mirror images."""
+    pairs = np.stack([estimate(noisy), estimate(2 * image - noisy)]).reshape(2, len(noisy), -1).astype(float)
+    x, means = image.ravel().astype(float), pairs.mean(axis=0)
+    mean = means.mean(axis=0)
+    missed = np.square(means - mean).sum() / (len(means) * (len(means) - 1))
+    spread = np.square(pairs - mean).sum(axis=2).mean() + missed
+    length = np.square(noisy.reshape(len(noisy), -1).astype(float) - x).sum(axis=1).mean()
+    return float(np.sqrt(spread / length)), float(np.sqrt(max(np.square(mean - x).sum() - missed, 0.0)))

@@ -1,4 +1,4 @@
-"""Images of a run sorted by radius, as they were and as the base classifier saw them."""
+"""Pictures of images, as arrays: those of a run sorted by radius, and one image under noise or at several sizes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from smoothcert.checks import check_count
+from smoothcert.checks import check_count, check_positive
 from smoothcert.errors import InputError
+from smoothcert.noise import Noise, build_noise
 from smoothcert.results.base import check_records
-from smoothcert.results.panels import noisy_copy
 from smoothcert.stats import ABSTAIN
 from smoothcert.store.recertify import noise_of
 from smoothcert.store.store import Store
@@ -18,7 +18,7 @@ _JPEG = b"\xff\xd8\xff"
 
 
 class Images(Protocol):
-    """What is needed of a data set; `smoothcert.data.ImageData` has it."""
+    """The part of a data set that pictures need; `smoothcert.data.ImageData` has it."""
 
     @property
     def class_names(self) -> tuple[str, ...]: ...
@@ -30,7 +30,7 @@ class Images(Protocol):
 
 
 ImagesOf = Callable[[Store], Images]
-"""The data set of a store; raises where it cannot be had."""
+"""A function that returns the data set of a store, or raises where it is not available."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Gallery:
         clean, noisy: (G, C, H, W) float32; noisy copies are not clipped.
         index, label, prediction, radius: (G,); -1 for an abstention.
         class_names: (K,) names, by class.
-        drawn: whether each noisy copy is the first of those that bounded its radius, or one of the same law.
-        lossy: whether any of these images is stored in a lossy format (JPEG).
-        of: how many images the run has.
+        drawn: each noisy copy is the first of those that bounded its radius; else it is another of the same law.
+        lossy: at least one of these images is stored in a lossy format (JPEG).
+        of: number of images of the run.
     """
 
     clean: np.ndarray
@@ -58,10 +58,7 @@ class Gallery:
     of: int
 
     def words(self, k: int) -> str:
-        """What is written under image k.
-
-        An arrow leads from the label to another answer; an answer that is the label stands alone.
-        """
+        """Return the caption of image k: its label, an arrow to the answer where that is another, and the radius."""
         label, given = self.class_name(self.label[k]), self.class_name(self.prediction[k])
         answer = label if self.label[k] == self.prediction[k] else f"{label} → {given}"
         return answer if self.prediction[k] == ABSTAIN else f"{answer}, R {cut(self.radius[k])}"
@@ -72,8 +69,37 @@ class Gallery:
         return self.class_names[number] if number < len(self.class_names) else str(number)
 
 
+@dataclass(frozen=True)
+class Panels:
+    """An image (C, H, W), and noisy copies (S, C, H, W), one at each sigma (S,). Copies are not clipped."""
+
+    image: np.ndarray
+    sigma: np.ndarray
+    noisy: np.ndarray
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """One image at several sizes under the same noise (Cohen et al. 2019, section 5 and Fig. 4).
+
+    Attributes:
+        sigma: standard deviation of the noise that was added at every size.
+        side: (F,) length of the shorter side at each size, in pixels.
+        clean, noisy: F images (C, H_f, W_f) each: the average-pooled image, and the same plus noise.
+        pooled: F images of the smallest size: the noisy ones after average pooling.
+        residual: (F,) the noise left after that pooling, sigma over the pooling factor.
+    """
+
+    sigma: float
+    side: np.ndarray
+    clean: list[np.ndarray]
+    noisy: list[np.ndarray]
+    pooled: list[np.ndarray]
+    residual: np.ndarray
+
+
 def gallery_of(store: Store, images_of: ImagesOf, count: int) -> Gallery:
-    """At most `count` images of a certify store, evenly spaced in the order of their radius.
+    """Return at most `count` images of a certify store, evenly spaced in the order of their radius.
 
     Raises:
         InputError: a store of another kind. What `images_of` raises.
@@ -83,26 +109,91 @@ def gallery_of(store: Store, images_of: ImagesOf, count: int) -> Gallery:
         raise InputError(f"{store.folder} is a store of kind {store.kind}: a gallery is sorted by radius, and needs a "
                          f"certify store")
     check_records(store)
-    if "seed" not in store.identity:
+    if store.identity.seed_or_none is None:
         raise InputError(f"{store.folder} does not say of which data set and noise it is: a gallery needs a store")
     images = images_of(store)
     radius, prediction, index = (store.column(name) for name in ("radius", "prediction", "index"))
     order = np.lexsort((index, -radius, prediction == ABSTAIN))
     chosen = order[np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(np.int64))]
     clean = images.batch(index[chosen])
-    noise, format = noise_of(store), store.identity["noise"]["format"]
-    drawn = store.identity["space"] == "pixels" and format in noise.formats
-    shown = [noisy_copy(image, noise, int(store.identity["seed"]), int(key), "estimate", format if drawn else None)
+    noise, format = noise_of(store), store.identity.noise.format
+    drawn = store.identity.space == "pixels" and format in noise.formats
+    shown = [noisy_copy(image, noise, store.identity.seed, int(key), "estimate", format if drawn else None)
              for image, key in zip(clean, index[chosen], strict=True)]
     return Gallery(clean, np.stack(shown), index[chosen], store.column("label")[chosen], prediction[chosen],
                    radius[chosen], tuple(images.class_names), drawn, is_lossy(images, index[chosen]), len(order))
 
 
 def is_lossy(images: Images, indices: np.ndarray) -> bool:
-    """Whether any of these images is stored as JPEG."""
+    """Return True where any of these images is stored as JPEG."""
     return any(images.source.read_raw(int(i)).startswith(_JPEG) for i in indices)
 
 
 def cut(radius: float) -> str:
-    """A radius to three decimals, rounded down."""
+    """Return a radius with three decimals, rounded down."""
     return f"{np.floor(radius * 1000) / 1000:.3f}"
+
+
+def noisy_copy(image: np.ndarray, noise: Noise, seed: int, key: int, stage: str = "estimate",
+               format: str | None = None) -> np.ndarray:
+    """Return the first noisy copy that (seed, key, stage) draws around an image (C, H, W)."""
+    return noisy_copies(image, noise, 1, seed, key, stage, format)[0]
+
+
+def noisy_copies(image: np.ndarray, noise: Noise, count: int, seed: int, key: int, stage: str,
+                 format: str | None = None) -> np.ndarray:
+    """Return the first copies that (seed, key, stage) draws around an image: float32 (count, C, H, W), not clipped."""
+    copies = np.empty((count, image.size), dtype=np.float32)
+    centre = noise.centre(image)
+    noise.fill(copies, centre, noise.stream(seed, key, stage, centre, format=format))
+    return copies.reshape(count, *image.shape)
+
+
+def noise_panels(image: np.ndarray, sigmas: Sequence[float], seed: int = 0, key: int = 0) -> Panels:
+    """Return an image under the same standard normals, scaled by each sigma; `key` is its index in the data set.
+
+    >>> noise_panels(np.zeros((1, 2, 2), np.float32), [0.25, 0.5]).noisy.shape
+    (2, 1, 2, 2)
+    """
+    if not len(sigmas):
+        raise InputError("sigma: give at least one noise level, such as 0.25,0.5,1")
+    noisy = [noisy_copy(image, build_noise("gaussian", check_positive("sigma", s)), seed, key) for s in sigmas]
+    return Panels(image, np.asarray(sigmas, dtype=float), np.stack(noisy))
+
+
+def resolution_study(image: np.ndarray, sigma: float, factors: Sequence[int] = (1, 2, 4), seed: int = 0,
+                     key: int = 0) -> Resolution:
+    """Return an image under noise of one sigma at its own size and at smaller ones, all then pooled to the smallest.
+
+    Pooling over k x k pixels leaves sigma / k of the noise and all of the image that the smaller one has: at a larger
+    size the same sigma hides less.
+
+    Args:
+        image: (C, H, W), as it is or cropped at its right and lower edge to a multiple of the largest factor.
+        factors: the image is made smaller by each of these; each must divide the largest.
+    Raises:
+        InputError: factors that do not nest, or an image smaller than the largest.
+    """
+    sigma, most = check_positive("sigma", sigma), max(factors)
+    if min(factors) < 1 or any(most % factor for factor in factors):
+        raise InputError(f"factors must be whole numbers that divide the largest, got {tuple(factors)}")
+    height, width = (length - length % most for length in image.shape[1:])
+    if not height or not width:
+        raise InputError(f"an image of {image.shape[1]} x {image.shape[2]} pixels cannot be pooled by {most}")
+    noise = build_noise("gaussian", sigma)
+    clean = [average_pool(image[:, :height, :width], factor) for factor in factors]
+    noisy = [noisy_copy(part, noise, seed, key) for part in clean]
+    left = [most // factor for factor in factors]
+    pooled = [average_pool(part, k) for part, k in zip(noisy, left, strict=True)]
+    return Resolution(sigma, np.array([min(height, width) // factor for factor in factors]), clean, noisy, pooled,
+                      sigma / np.array(left))
+
+
+def average_pool(image: np.ndarray, factor: int) -> np.ndarray:
+    """Return the means (C, H/k, W/k) of blocks of k x k pixels; k must divide H and W.
+
+    >>> average_pool(np.arange(4.0).reshape(1, 2, 2), 2).tolist()
+    [[[1.5]]]
+    """
+    channels, height, width = image.shape
+    return image.reshape(channels, height // factor, factor, width // factor, factor).mean(axis=(2, 4))

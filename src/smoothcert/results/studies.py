@@ -1,4 +1,4 @@
-"""What stored counts and radii show beyond the curve of a run: arrays for pictures, no drawing."""
+"""Studies of stored counts and radii beyond the curve of a run: arrays for pictures, no drawing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from smoothcert.checks import check_count, check_probability
-from smoothcert.errors import InputError
-from smoothcert.results.base import check_same_data
-from smoothcert.results.certified import Result, accuracies
-from smoothcert.results.curves import Curve
-from smoothcert.results.thin import corners, drawn_curve
-from smoothcert.results.votes import Votes, collapsed, votes_of
+from smoothcert.errors import InputError, StoreError
+from smoothcert.results.base import check_records, check_same_data
+from smoothcert.results.certified import ASSUMED_ALPHA, Result
+from smoothcert.results.curves import Curve, drawn_curve
 from smoothcert.stats import METHODS, cohen_radius, lecuyer_radius, li_radius, max_radius
+from smoothcert.stats.binomial import SAFETY, lower_limit
 from smoothcert.store.recertify import noise_of, recertify
+from smoothcert.store.records import dense_counts
 from smoothcert.store.store import Store
 
 BOUNDS: dict[str, Callable[..., np.ndarray | np.float64]] = {
@@ -22,35 +22,38 @@ BOUNDS: dict[str, Callable[..., np.ndarray | np.float64]] = {
 """Radii from (p_a, p_b, sigma), by their papers, the largest first."""
 
 WALL = 0.01
-"""A radius within this share of r_max is said to stand at the wall."""
+"""A radius within this share of r_max counts as being at the wall."""
 
 _CHUNK = 4096
 
 
 @dataclass(frozen=True)
-class Envelope:
-    """The best of several runs at each radius.
+class Votes:
+    """The votes of each image (M,): the chosen class, its votes `n_a`, the largest rival's, and the samples `n`.
 
-    Attributes:
-        curves: those of the runs, each bound at rho.
-        radius, accuracy: the largest certified accuracy of any run at each radius; (P,).
-        lower: the largest bound on this test set of any run, each at rho / number of runs, so that all hold together
-            with probability 1 - rho at one radius chosen beforehand; (P,).
-        best: (P,) which run has that accuracy.
-        name: the method whose runs they are; "" where none is told.
+    n is 0 where the pilot of a sequential run settled the image.
     """
 
-    curves: list[Curve]
-    radius: np.ndarray
-    accuracy: np.ndarray
-    lower: np.ndarray
-    best: np.ndarray
-    name: str = ""
+    chosen: np.ndarray
+    n_a: np.ndarray
+    rival: np.ndarray
+    n: np.ndarray
+
+    @property
+    def share(self) -> np.ndarray:
+        """The observed share N_A / n; 0 where there are no samples."""
+        return self.n_a / np.maximum(self.n, 1)
+
+    def lower(self, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return (p, 1 - p): the one-sided Clopper-Pearson lower limit p of p_A at level `alpha`; 0 without samples."""
+        n_a, trials, where = distinct_pairs(self.n_a, np.maximum(self.n, 1))
+        p, q = lower_limit(n_a, trials, alpha)
+        return (p * (1 - SAFETY))[where], np.minimum(q * (1 + SAFETY), 1.0)[where]
 
 
 @dataclass(frozen=True)
 class Shares:
-    """Of each run: the shares of images that are certified and right, certified and wrong, and abstained; (R,) each."""
+    """Shares of each run's images that are certified and right, certified and wrong, and abstained; (R,) each."""
 
     names: list[str]
     right: np.ndarray
@@ -60,7 +63,9 @@ class Shares:
 
 @dataclass(frozen=True)
 class TopShares:
-    """Of each run, the observed share of the chosen class and its lower bound, counted in bins with `edges` (B+1,).
+    """Histograms, for each run, of the observed share of the chosen class and of its lower bound.
+
+    The bins have the edges `edges` (B+1,).
 
     `observed` and `lower` are (R, B) shares of the run's images; the lower bound is Clopper-Pearson's at the run's
     alpha, one-sided.
@@ -79,7 +84,7 @@ class Wall:
     Attributes:
         names, radii: of each run, its radii from the largest down (right or wrong, without the abstained), thinned.
         share: of each run, at which share of its images each of these radii stands.
-        wall: r_max of each run; NaN where a log does not say its sigma, alpha or n.
+        wall: r_max of each run; NaN where a log does not give sigma, alpha or n.
         at_wall: share of each run's images with a radius within `WALL` of it: more samples would raise those.
     """
 
@@ -92,29 +97,11 @@ class Wall:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The radii of the same images in two runs, (M,) each; 0 for a wrong answer or an abstention."""
+    """Radii of the same images in two runs, (M,) each; 0 for a wrong answer or an abstention."""
 
     names: tuple[str, str]
     first: np.ndarray
     second: np.ndarray
-
-
-def envelopes(results: Sequence[Result], rho: float) -> list[Envelope]:
-    """An envelope for each method (group), every run's bounds at rho / number of all runs."""
-    check_same_data(results)
-    groups = dict.fromkeys(result.group for result in results)
-    return [replace(envelope([one for one in results if one.group == group], rho, len(results)), name=group)
-            for group in groups]
-
-
-def envelope(results: Sequence[Result], rho: float, runs: int | None = None) -> Envelope:
-    """The envelope over `results`, with every run's own curve; `runs` of which all bounds hold together."""
-    check_same_data(results)
-    radius = np.unique(np.concatenate([corners(result) for result in results]))
-    at = accuracies(results, radius, check_probability("rho", rho) / (runs or len(results)))
-    accuracy = np.stack([one.accuracy for one in at])
-    return Envelope([drawn_curve(result, rho) for result in results], radius, accuracy.max(axis=0),
-                    np.stack([one.test_set for one in at]).max(axis=0), accuracy.argmax(axis=0))
 
 
 @dataclass(frozen=True)
@@ -138,15 +125,55 @@ class Theorems:
     most: np.ndarray
 
 
+def distinct_pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the distinct pairs of two columns of counts, and which of them each row is: real runs have few."""
+    base = int(second.max(initial=0)) + 1
+    pairs, where = np.unique(first * base + second, return_inverse=True)
+    return pairs // base, pairs % base, where
+
+
+def votes_of(store: Store) -> Votes:
+    """Return the votes of a `certify` store whose number of samples did not depend on the votes it bounds.
+
+    Raises:
+        StoreError: another kind of store; one without records or votes (a log); or a run that stopped when its radii
+            were decided, whose counts at the end are no plain binomial sample.
+    """
+    if store.kind != "certify":
+        raise StoreError(f"{store.folder} is a store of kind {store.kind}: this needs the counts of a certify store")
+    check_records(store)
+    design = store.identity.procedure.design
+    if design == "radii":
+        raise StoreError(f"{store.folder} stopped sampling when its radii were decided, so its counts say nothing at "
+                         f"another bound or n: take a run with a fixed n, or with --curve-loss")
+    none = f"{store.folder} holds no votes, only answers: this needs the counts of a run"
+    if store.provenance.log is not None:  # before (M, K) counts: the classes of a log may be any numbers
+        raise StoreError(none)
+    first = "pilot" if design == "curve" else "select"
+    tallies = store.records.column("tallies")
+    parts = []
+    for start in range(0, len(tallies), _CHUNK):
+        chosen = dense_counts(tallies.slice(start, _CHUNK), first, store.num_classes).argmax(axis=1)
+        counts = dense_counts(tallies.slice(start, _CHUNK), "estimate", store.num_classes)
+        rows = np.arange(len(chosen))
+        n, n_a = counts.sum(axis=1), counts[rows, chosen]
+        counts[rows, chosen] = -1
+        parts.append((chosen, n_a, np.maximum(counts.max(axis=1), 0), n))
+    votes = Votes(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    if not votes.n.any():
+        raise StoreError(none)
+    return votes
+
+
 def theorems(store: Store, points: int = 400) -> Theorems:
-    """The radii of all theorems at a run's sigma, and what n samples can prove (Cohen et al. 2019, Figure 5).
+    """Return the radii of all theorems at a run's sigma, and what n samples can prove (Cohen et al. 2019, Figure 5).
 
     There sigma is 1 and alpha .001; here they are the run's, and its own images and n are marked.
     """
     run, votes = Result.of(store), votes_of(store)
     q_a = 2e-5 + (0.5 - 2e-5) * np.linspace(1, 0, points) ** 3  # dense where p_A is near 1
     p_a = 1 - q_a
-    alpha, n = store.identity["procedure"]["alpha"], int(run.n or votes.n.max())
+    alpha, n = ASSUMED_ALPHA if run.alpha is None else run.alpha, int(run.n or votes.n.max())
     samples = np.unique(np.geomspace(10, max(1e7, 10.0 * n), points).astype(np.int64))
     lower, _ = votes.lower(run.level)
     radii = {name: np.asarray(radius_of(p_a, q_a, run.sigma)) for name, radius_of in BOUNDS.items()}
@@ -154,33 +181,36 @@ def theorems(store: Store, points: int = 400) -> Theorems:
                     np.asarray(max_radius(samples, alpha, run.sigma)))
 
 
-def bounds_compared(store: Store, name: str, rho: float) -> list[Curve]:
-    """Curves of one run's counts under the radii of `BOUNDS`, each from p_A >= CP_lo(N_A, n, alpha), p_B <= 1 - p_A."""
+def compare_bounds(store: Store, name: str, rho: float) -> list[Curve]:
+    """Return curves of one run's counts under the radii of `BOUNDS`: p_A >= CP_lo(N_A, n, alpha), p_B <= 1 - p_A."""
     run, votes = Result.of(store, name), votes_of(store)
-    n_a, n, where = collapsed(votes.n_a, votes.n)
+    n_a, n, where = distinct_pairs(votes.n_a, votes.n)
     p_a, q_a = Votes(n_a, n_a, n_a, n).lower(run.level)
     curves = []
     for words, radius_of in BOUNDS.items():
-        parts = [radius_of(p, q, run.sigma) for p, q in zip(_pieces(p_a), _pieces(q_a), strict=True)]
+        parts = [radius_of(p_a[start:start + _CHUNK], q_a[start:start + _CHUNK], run.sigma)
+                 for start in range(0, max(len(p_a), 1), _CHUNK)]
         radius = np.concatenate(parts)[where]
         curves.append(drawn_curve(replace(_recast(run, votes, store, radius, words), method="cohen"), rho))
     return curves
 
 
-def projected_over_n(store: Store, name: str, sizes: Sequence[int], rho: float) -> list[Curve]:
-    """Curves that n samples would give if the observed shares stayed as they are: estimates, no certificates.
+def project_over_n(store: Store, name: str, sizes: Sequence[int], rho: float) -> list[Curve]:
+    """Return the curves that n samples would give if the observed shares stayed the same: estimates, no certificates.
 
     Cohen et al. 2019, Fig. 8 (middle): the counts are taken in proportion, N_A n' / n rounded down, and certified by
     the run's own method. The run's own n is the first curve, as it was certified.
     """
     run, votes, noise = Result.of(store, name), votes_of(store), noise_of(store)
+    if run.method is None:
+        raise InputError(f"{name} does not say by which method it was certified: a projection certifies by the same")
     curves = [drawn_curve(replace(run, name=f"n = {run.n:,} (as certified)"), rho)]
     for size in sizes:
         n = check_count("n", size)
         n_a = np.floor(votes.share * n * (1 + 1e-15)).astype(np.int64)
         rival = np.minimum(np.ceil(votes.rival / np.maximum(votes.n, 1) * n * (1 - 1e-15)).astype(np.int64), n - n_a)
-        top, second, where = collapsed(n_a, rival)
-        method = METHODS[store.identity["procedure"]["method"]]
+        top, second, where = distinct_pairs(n_a, rival)
+        method = METHODS[run.method]
         bounds = method(top, second[:, None], np.full(len(top), n), run.level)
         radius = noise.radius(bounds, run.margin)[where]
         curve = drawn_curve(_recast(run, votes, store, radius, f"n = {n:,} (projected)"), rho)
@@ -188,8 +218,8 @@ def projected_over_n(store: Store, name: str, sizes: Sequence[int], rho: float) 
     return curves
 
 
-def projected_over_alpha(store: Store, name: str, alphas: Sequence[float], rho: float) -> list[Curve]:
-    """Curves of the same counts certified at other alphas (Cohen et al. 2019, Fig. 8, right).
+def project_over_alpha(store: Store, name: str, alphas: Sequence[float], rho: float) -> list[Curve]:
+    """Return curves of the same counts certified at other alphas (Cohen et al. 2019, Fig. 8, right).
 
     Each is a valid certificate at its alpha, if that alpha was chosen without looking at the counts.
     """
@@ -203,14 +233,14 @@ def projected_over_alpha(store: Store, name: str, alphas: Sequence[float], rho: 
 
 
 def shares(results: Sequence[Result]) -> Shares:
-    """Right, wrong and abstained of each run."""
+    """Return the shares of right, wrong and abstained answers of each run."""
     right = np.array([result.correct.mean() for result in results])
     abstained = np.array([result.abstained.mean() for result in results])
     return Shares([result.name for result in results], right, 1 - right - abstained, abstained)
 
 
 def top_shares(runs: Sequence[tuple[str, Votes, float]], bins: int = 50) -> TopShares:
-    """Histograms of the chosen class's share, of (name, votes, alpha) each."""
+    """Return histograms of the chosen class's share for runs that are given as (name, votes, alpha)."""
     edges = np.linspace(0, 1, bins + 1)
     counted = [[np.histogram(values, edges)[0] / len(values) for values in (votes.share, votes.lower(alpha)[0])]
                for _, votes, alpha in runs]
@@ -219,17 +249,18 @@ def top_shares(runs: Sequence[tuple[str, Votes, float]], bins: int = 50) -> TopS
 
 
 def wall(results: Sequence[Result], most: int = 2000) -> Wall:
-    """How the radii of each run, `most` of them, lie under the most that its samples could prove."""
+    """Return the radii of each run, at most `most` of them, and the largest radius that its samples could prove."""
     walls = np.array([np.nan if r.ceiling is None else r.ceiling for r in results])
     ranked = [np.sort(r.radius[~r.abstained])[::-1] for r in results]
-    ranks = [_ranks(len(radii), most) for radii in ranked]
+    ranks = [np.unique(np.linspace(0, max(len(radii) - 1, 0), min(len(radii), most)).round().astype(np.int64))
+             for radii in ranked]  # evenly spaced, the first and the last among them
     at_wall = [float(np.mean(r.radius >= (1 - WALL) * top)) for r, top in zip(results, walls, strict=True)]
     return Wall([r.name for r in results], [radii[k] for radii, k in zip(ranked, ranks, strict=True)],
                 [(k + 1) / r.images for k, r in zip(ranks, results, strict=True)], walls, np.array(at_wall))
 
 
 def pairs(first: Result, second: Result) -> Pairs:
-    """The radii of the images that two runs share.
+    """Return the radii of the images that two runs share.
 
     Raises:
         InputError: they are of different data sets, or have no image in common.
@@ -243,7 +274,7 @@ def pairs(first: Result, second: Result) -> Pairs:
 
 
 def among(result: Result, index: np.ndarray) -> Result:
-    """A run's images that are among `index`, alone.
+    """Return the run with only those of its images that are among `index`.
 
     Raises:
         InputError: there are none.
@@ -256,15 +287,6 @@ def among(result: Result, index: np.ndarray) -> Result:
 
 
 def _recast(run: Result, votes: Votes, store: Store, radius: np.ndarray, name: str) -> Result:
-    """The run with other radii for the same chosen classes."""
+    """Return the run with other radii for the same chosen classes."""
     correct = (votes.chosen == store.column("label")) & (radius > 0)
     return replace(run, name=name, radius=radius, correct=correct, abstained=radius <= 0, decided=None)
-
-
-def _pieces(values: np.ndarray) -> list[np.ndarray]:
-    return [values[start:start + _CHUNK] for start in range(0, max(len(values), 1), _CHUNK)]
-
-
-def _ranks(count: int, most: int) -> np.ndarray:
-    """At most `most` evenly spaced ranks of `count`, the first and the last among them."""
-    return np.unique(np.linspace(0, max(count - 1, 0), min(count, most)).round().astype(np.int64))

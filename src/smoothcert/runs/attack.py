@@ -25,6 +25,7 @@ from smoothcert.progress import Progress, silent
 from smoothcert.runs.attack_options import AttackConfig
 from smoothcert.runs.attack_settings import CLEAN, AttackSetting, CertifiedImages, list_settings, read_certified
 from smoothcert.runs.certify import SamplingRun, prepare_sampling
+from smoothcert.runs.executors import executor_of
 from smoothcert.runs.gradients import fix_normals, repeatable
 from smoothcert.runs.images import in_classes_of, with_settings_of
 from smoothcert.runs.run import Done, Run, Task
@@ -53,7 +54,7 @@ def attack(config: AttackConfig, progress: Progress = silent) -> Store:
     """
     run = prepare_attack(config)
     run.try_out()
-    store = run.fill(progress)
+    store = run.fill(progress, executor_of(config))
     if config.save_adversaries:
         list_adversaries(config.out, run.files())
     return store

@@ -15,6 +15,7 @@ from smoothcert.data import ImageData
 from smoothcert.denoise.walks import FrontEnd
 from smoothcert.noise import Noise
 from smoothcert.progress import Progress, silent
+from smoothcert.runs.executors import executor_of
 from smoothcert.runs.inputs import Keep, open_inputs
 from smoothcert.runs.options import CertifyConfig, PredictConfig
 from smoothcert.runs.run import Done, Run, Task
@@ -32,13 +33,13 @@ PlanFor = Callable[[Noise], Plan]
 @isolated()
 def certify(config: CertifyConfig, progress: Progress = silent) -> Store:
     """Certify the images of a data set, or what is left of them, and return the finished store."""
-    return prepare_sampling(config, config.plan).fill(progress)
+    return prepare_sampling(config, config.plan).fill(progress, executor_of(config))
 
 
 @isolated()
 def predict(config: PredictConfig, progress: Progress = silent) -> Store:
     """Predict the images of a data set, or what is left of them, and return the finished store."""
-    return prepare_sampling(config, config.plan).fill(progress)
+    return prepare_sampling(config, config.plan).fill(progress, executor_of(config))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

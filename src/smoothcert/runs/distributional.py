@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -20,11 +20,12 @@ from smoothcert.distributional.curves import move_equivalently
 from smoothcert.distributional.losses import PointLoss, clipped_cross_entropy, cross_entropy, sample_losses
 from smoothcert.distributional.search import Search, find_ends, judge
 from smoothcert.draws import generator
-from smoothcert.errors import ModelError
+from smoothcert.errors import InputError, ModelError, StoreError
+from smoothcert.io.paths import place
 from smoothcert.progress import Progress, silent
-from smoothcert.runs.counts import read_counted
 from smoothcert.runs.distributional_options import DistributionalConfig
 from smoothcert.runs.distributional_settings import AscentSetting, find_standing, list_settings
+from smoothcert.runs.executors import executor_of
 from smoothcert.runs.gradients import fix_normals, repeatable
 from smoothcert.runs.inputs import Inputs, open_inputs
 from smoothcert.runs.run import Done, Run, Task
@@ -32,8 +33,9 @@ from smoothcert.smoothing.engines.precision import tf32
 from smoothcert.smoothing.isolation import isolated
 from smoothcert.smoothing.protocols import evaluation
 from smoothcert.store.identity import Identity
+from smoothcert.store.recertify import errors_in
 from smoothcert.store.records import VALUES, Record
-from smoothcert.store.store import Store
+from smoothcert.store.store import Store, read_store, write_store
 
 
 @isolated()
@@ -48,7 +50,36 @@ def distributional(config: DistributionalConfig, progress: Progress = silent) ->
         return read_counted(config)
     run = prepare_distributional(config)
     run.try_out()
-    return run.fill(progress)
+    return run.fill(progress, executor_of(config))
+
+
+def read_counted(config: DistributionalConfig) -> Store:
+    """Read the store that the options name in place of a model; with `out`, keep its counts as a store of their own.
+
+    Raises:
+        StoreError: a store of another kind, or one whose counts do not serve. InputError: `out` with a distributional
+            store.
+    """
+    store = read_store(place(config.model))
+    if store.kind == "distributional":
+        if config.out is not None:
+            raise InputError(f"{store.folder} is a distributional store already: leave out, and it is read")
+        return store
+    errors_in(store)
+    if config.out is None:
+        return store
+    if not store.complete:
+        raise StoreError(f"{store.folder} is not complete: finish its run first, or leave out -o to look at what is "
+                         f"there")
+    procedure = store.identity.procedure
+    alpha = config.alpha if "alpha" in config.model_fields_set else procedure.alpha
+    identity = store.identity.replace(
+        kind="distributional", counted_from=store.identity.digest, procedure={**procedure.raw, "alpha": alpha},
+        distributional={"loss": "0-1", "ceiling": 1.0, "gamma": [], "gamma_adv": [], "search": None})
+    write_store(config.out, identity, {**store.provenance.raw, "rho": list(config.rho)},
+                [replace(Record.from_row(row), values=dict.fromkeys(VALUES["distributional"]))
+                 for row in store.records.to_pylist()])
+    return read_store(config.out)
 
 
 def prepare_distributional(config: DistributionalConfig) -> "DistributionalRun":

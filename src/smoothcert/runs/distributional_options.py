@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from smoothcert.checks import built
+from smoothcert.checks import construct
 from smoothcert.config.base import MachineConfig, Part
 from smoothcert.config.fields import Costs, Options, Probability, Samples, Sigma, Sizes, Stored
 from smoothcert.config.sampling import RunConfig
@@ -25,7 +25,8 @@ class DistributionalConfig(RunConfig):
     """Options of `smoothcert distributional`: bounds on the worst expected loss of laws near that of the images."""
 
     model: str = Field(description="a model, as for certify; or a store: of certify, for the certificate of the 0-1 "
-                                   "loss from its counts, or of an earlier distributional run, to read it again")
+                                   "loss from its counts, or of an earlier distributional run, to read it again",
+                       json_schema_extra={"argument": "MODEL"})
     rho: Costs = Field("0,0.01,0.0625,0.25", validate_default=True, description="transport costs to print: bounds on "
                                                                                 "the mean squared l2 move")
     gamma: Sizes | None = Field(None, description="prices of squared distance at which the bounds inside and outside "
@@ -57,7 +58,7 @@ class DistributionalConfig(RunConfig):
         """Return the search that the options name."""
         from smoothcert.distributional.search import Search
 
-        return built("search-option", Search, SEARCH, self.search_option)
+        return construct("search-option", Search, SEARCH, self.search_option)
 
     def _parts(self) -> Iterator[Part]:
         yield from super()._parts()

@@ -57,13 +57,12 @@ class Run(ABC):
         """
         return [(position,) for position in pending]
 
-    def fill(self, progress: Progress, execute: "Executor | None" = None) -> Store:
+    def fill(self, progress: Progress, execute: "Executor") -> Store:
         """Do what is left of the run, keep each record as it is done, and return the finished store.
 
         Args:
-            execute: who does it; None is what the options ask for: this process, several, or a Ray cluster.
+            execute: who does it: see `executors`.
         """
-        execute = execute or executor_of(self.config)
         with open_store(self.config.out, self.identity, provenance(**self.provenance)) as store:
             pending = store.pending()
             total = self.identity.record_count
@@ -91,24 +90,6 @@ class Run(ABC):
 
 Executor = Callable[[Run, Sequence[int]], Iterator[Done]]
 """Works on a run's pending positions, and yields every record in the order in which they are done."""
-
-
-def here(run: Run, pending: Sequence[int]) -> Iterator[Done]:
-    """Do a run's pending records in this process."""
-    return run.records(run.tasks(pending))
-
-
-def executor_of(config: RunConfig) -> Executor:
-    """Return the executor that the options ask for; processes and Ray are imported only where they are needed."""
-    if config.cluster:
-        from smoothcert.runs.cluster import by_cluster
-
-        return by_cluster
-    if config.processes > 1:
-        from smoothcert.runs.workers import by_workers
-
-        return by_workers
-    return here
 
 
 def open_again(reopen: Callable[[], Run], identity: Identity) -> Run:

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from smoothcert.errors import SmoothcertError
-from smoothcert.processes import follow_driver, how_ended, start_deaf
+from smoothcert.processes import describe_exit, exit_with_parent, start_without_interrupts
 from smoothcert.runs.crew import Delivered, Ended, Event, Failed, HasRoom, Load, Lost, Worker, by_crew
 from smoothcert.runs.run import Done, Run, Task, open_again
 from smoothcert.store.identity import Identity
@@ -48,7 +48,7 @@ class Pipes:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, name=f"smoothcert-{place}", daemon=True,
                                   args=(theirs, self._run.reopen(), self._run.identity, place))
-        start_deaf(process)
+        start_without_interrupts(process)
         theirs.close()
         return Worker((process, ours))
 
@@ -76,8 +76,9 @@ class Pipes:
             word, content = pipe.recv()
         except (EOFError, OSError):
             process.join()
-            return Lost(f"the last one {how_ended(process, self._run.config.processes)} What is finished is kept; the "
-                        f"same command resumes, with fewer --workers if need be")
+            end = describe_exit(process, self._run.config.processes)
+            return Lost(f"the last one {end} What is finished is kept; the same command resumes, with fewer --workers "
+                        f"if need be")
         if word == "done":
             return Delivered([content])
         if word == "bye":
@@ -88,7 +89,7 @@ class Pipes:
 
 def _serve(pipe: Connection, reopen: Callable[[], Run], identity: Identity, place: int) -> None:
     """Live a worker's life: prepare the same run, then take tasks and hand back records until there are no more."""
-    threading.Thread(target=follow_driver, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     import torch
 
     os.environ["LOCAL_RANK"] = str(place % max(torch.cuda.device_count(), 1))

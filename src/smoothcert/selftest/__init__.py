@@ -1,1 +1,1 @@
-"""Whether this installation can be trusted: classifiers of known p_A and radius, certified on this machine."""
+"""Checks of this installation: classifiers of known p_A and radius, certified on this machine."""

@@ -1,6 +1,5 @@
 """The statistics on this machine, against long arithmetic: limits, radii, certificates and answers, none by chance."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
@@ -27,7 +26,7 @@ _CLAIMS = {"two-sided": (Fraction(9, 10), Fraction(9, 10)), "cohen": (Fraction(1
 """Where two classes share all votes: the part of alpha that a method may fail with, and that which it must use up."""
 
 
-def planned() -> list[Planned]:
+def plan_checks() -> list[Planned]:
     """The checks of this group."""
     tests = {"Clopper-Pearson limits meet their definition": limits, "radii of probability bounds": radii,
              "certificates from counts": certificates, "two-sided bounds of three classes": rivals,
@@ -54,19 +53,19 @@ class Claims:
 
 def limits() -> Finding:
     """Lower: P(Bin(n, p) >= k) <= alpha at the limit and above alpha just beyond; upper: mirrored; complements."""
-    told = Claims()
+    claims = Claims()
     for alpha in _ALPHAS:
         for k, n in _COUNTS:
             level, words = Decimal(alpha), f"k = {k}, n = {n}, alpha = {alpha}"
             low, low_rest = (float(clopper_pearson(k, n, alpha, complement=c)) for c in (False, True))
-            told.expect(_bounds_tail(k, n, low, low_rest, level), f"lower limit, {words}")
+            claims.expect(_bounds_tail(k, n, low, low_rest, level), f"lower limit, {words}")
             high_rest, high = (float(clopper_pearson(n - k, n, alpha, "upper", complement=c)) for c in (True, False))
-            told.expect(_bounds_tail(k, n, high_rest, high, level), f"upper limit, {words}")
-    return told.finding("within 1e-10 of the exact ones, never beyond them")
+            claims.expect(_bounds_tail(k, n, high_rest, high, level), f"upper limit, {words}")
+    return claims.finding("within 1e-10 of the exact ones, never beyond them")
 
 
 def _bounds_tail(k: int, n: int, p: float, q: float, level: Decimal) -> bool:
-    """Whether p and 1 - q are lower limits for k of n at a level, and nearly the largest."""
+    """Return True where p and 1 - q are lower limits for k of n at a level, and nearly the largest."""
     inside = p > 0 and 0 < q < 1 and all(exact.at_least(k, n, at) <= level for at in (Decimal(p), 1 - Decimal(q)))
     beyond = (Decimal(p) * (1 + Decimal(_TIGHT)), 1 - Decimal(q) * (1 - Decimal(_TIGHT)))
     return inside and all(at >= 1 or exact.at_least(k, n, at) > level for at in beyond)
@@ -74,17 +73,14 @@ def _bounds_tail(k: int, n: int, p: float, q: float, level: Decimal) -> bool:
 
 def radii() -> Finding:
     """R = sigma/2 (Phi^-1 p_a - Phi^-1 p_b), for probabilities as floats, from 1e-9 to 1 - 1e-12."""
-    told = Claims()
+    claims = Claims()
     for p_a in (0.5000001, 0.6, 0.9, 0.999, 1 - 2.0**-30, 1 - 2.0**-40):
         for p_b in (2.0**-40, 2.0**-30, 0.001, 0.3, 0.45):
             if p_a + p_b <= 1:
-                told.expect(_right_radius(p_a, p_b), f"p_a = {p_a}, p_b = {p_b}")
-    return told.finding("within 1e-10 of the exact ones, never above them")
-
-
-def _right_radius(p_a: float, p_b: float) -> bool:
-    bounds = ProbabilityBounds(*(np.array([p]) for p in (p_a, 1 - p_a, p_b, 1 - p_b)))
-    return _is_just_below(float(gaussian_radius(bounds, _SIGMA)[0]), _exact_radius(Decimal(p_a), Decimal(p_b)))
+                limits = ProbabilityBounds(*(np.array([p]) for p in (p_a, 1 - p_a, p_b, 1 - p_b)))
+                claims.expect(_is_just_below(float(gaussian_radius(limits, _SIGMA)[0]),
+                                           _exact_radius(Decimal(p_a), Decimal(p_b))), f"p_a = {p_a}, p_b = {p_b}")
+    return claims.finding("within 1e-10 of the exact ones, never above them")
 
 
 def _exact_radius(p_a: Decimal, p_b: Decimal) -> Decimal:
@@ -106,21 +102,24 @@ def _is_just_below(value: float, limit: Decimal) -> bool:
 
 def certificates() -> Finding:
     """Two classes share n votes: the radius R claims p_A > Phi(R / sigma), which is false with P(Bin(n, Phi) >= k)."""
-    told = Claims()
+    claims = Claims()
     for method in _CLAIMS:
         for alpha in _ALPHAS:
             for k, n in _COUNTS:
                 if n <= 100_000:
                     radius = float(certify_counts([0, 1], [n - k, k], _SIGMA, alpha, method).radius)
-                    told.expect(claim_holds(k, n, radius, method, alpha, _SIGMA),
+                    claims.expect(claim_holds(k, n, radius, method, alpha, _SIGMA),
                                 f"{method}, {k} of {n} votes, alpha = {alpha}: radius {radius!r}")
-    return told.finding("each fails with at most its share of alpha, nearly all of which it uses")
+    return claims.finding("each fails with at most its share of alpha, nearly all of which it uses")
 
 
 @cache
 def claim_holds(k: int, n: int, radius: float, method: str, alpha: float, sigma: float) -> bool:
-    """Whether a radius from k of n votes, all others for one rival, fails with at most what the method may, and one
-    larger by 1e-10 would with more than it must. A radius of 0 claims nothing, but it must be the largest too."""
+    """Return True where a radius from k of n votes, all others for one rival, is right and as large as it can be.
+
+    It fails with at most the share of alpha that the method may fail with, and a radius larger by 1e-10 would fail
+    with more than the method must use. A radius of 0 claims nothing, but it must be the largest too.
+    """
     most, least = (_share(part, alpha) for part in _CLAIMS[method])
     safe = radius == 0 or exact.at_least(k, n, exact.share_within(radius, sigma)) <= most
     beyond = exact.share_within(radius * (1 + _TIGHT) + 1e-15, sigma)
@@ -135,7 +134,7 @@ def _share(part: Fraction, alpha: float) -> Decimal:
 
 def rivals() -> Finding:
     """p_a at .9 alpha, p_b at .1 alpha from the largest rival, and the radius from both."""
-    told = Claims()
+    claims = Claims()
     for alpha in _ALPHAS:
         for n_a, second, third in ((60, 30, 10), (900, 60, 40), (999, 1, 0), (5500, 3000, 1500),
                                    (99_900, 60, 40)):
@@ -146,49 +145,43 @@ def rivals() -> Finding:
             whole = _uses(n_a, n, Decimal(p_a), _share(Fraction(9, 10), alpha))
             rest = abs(p_a + p_b - 1) < 1e-15 or _uses(n - second, n, 1 - Decimal(p_b), _share(Fraction(1, 10), alpha))
             limit = _exact_radius(Decimal(p_a), Decimal(p_b))
-            told.expect(whole and rest and (radius == 0 >= limit or _is_just_below(radius, limit)),
+            claims.expect(whole and rest and (radius == 0 >= limit or _is_just_below(radius, limit)),
                         f"{n_a}, {second} and {third} votes, alpha = {alpha}: radius {radius!r}")
-    return told.finding("each bound fails with at most its share of alpha; the radius is theirs")
+    return claims.finding("each bound fails with at most its share of alpha; the radius is theirs")
 
 
 def _uses(k: int, n: int, p: Decimal, level: Decimal) -> bool:
-    """Whether p, still to be rounded to its side, is where P(Bin(n, p) >= k) reaches the level."""
+    """Return True where p, still to be rounded to its side, is where P(Bin(n, p) >= k) reaches the level."""
     near = Decimal(_TIGHT) * (1 - p)
     return exact.at_least(k, n, p - near) < level < exact.at_least(k, n, p + near)
 
 
 def sequential() -> Finding:
     """Looks at 100, 200, ... votes: their shares add up to alpha, the radius is proved at one of the looks taken."""
-    told = Claims()
+    claims = Claims()
     for alpha in _ALPHAS:
         plan = RadiiCertify(100, 6400, (0.05, 0.9), alpha, "cohen", None, lambda b: gaussian_radius(b, _SIGMA))
         looks, shares = plan.bounds.looks, plan.bounds.alphas
-        told.expect(sum(map(Fraction, shares)) <= Fraction(alpha) * (1 + Fraction(1, 10**12)), f"shares {shares}")
-        for votes in _growing(looks):
+        claims.expect(sum(map(Fraction, shares)) <= Fraction(alpha) * (1 + Fraction(1, 10**12)), f"shares {shares}")
+        for votes in ([int(rate * n) for n in looks[:taken]] for rate in (0.8, 0.99)
+                      for taken in range(1, len(looks) + 1)):  # at the first look, the first two, ...
             history = [Look("select", np.array([1, 99])), *(Look("estimate", np.array([n - k, k]))
                                                             for k, n in zip(votes, looks, strict=False))]
             radius = float(plan.judge([history]).values["radius"][0])
             claimed = exact.share_within(radius, _SIGMA)
             proved = [exact.at_least(k, n, claimed) <= Decimal(share) * (1 + Decimal("1e-12"))
                       for k, n, share in zip(votes, looks, shares, strict=False)]
-            told.expect(radius > 0 and any(proved), f"votes {votes}, alpha = {alpha}: radius {radius!r}")
-    return told.finding("shares within alpha, each radius proved by a look")
-
-
-def _growing(looks: tuple[int, ...]) -> Iterator[list[int]]:
-    """Votes at the first look, the first two, ..., for two rates of the class."""
-    for rate in (0.8, 0.99):
-        for taken in range(1, len(looks) + 1):
-            yield [int(rate * n) for n in looks[:taken]]
+            claims.expect(radius > 0 and any(proved), f"votes {votes}, alpha = {alpha}: radius {radius!r}")
+    return claims.finding("shares within alpha, each radius proved by a look")
 
 
 def predictions() -> Finding:
     """PREDICT's p-value is P(Bin(n, 1/2) >= top) twice, rounded up, and the answer is what it says."""
-    told = Claims()
+    claims = Claims()
     for first, second in ((1, 0), (8, 0), (6, 3), (60, 40), (75, 25), (560, 440), (1070, 930), (1500, 500)):
         p = min(2 * exact.half_tail(first, first + second), Fraction(1))
         found = predict_counts([second, first, 0], alpha=0.001)
         value = Fraction(float(found.p_value))
-        told.expect(p <= value <= p * (1 + Fraction(1, 10**9)) and (found.prediction == 1) == (value <= 0.001),
+        claims.expect(p <= value <= p * (1 + Fraction(1, 10**9)) and (found.prediction == 1) == (value <= 0.001),
                     f"{first} against {second} votes: {float(value)!r}")
-    return told.finding("within 1e-9 of the exact ones, never below them")
+    return claims.finding("within 1e-9 of the exact ones, never below them")

@@ -1,14 +1,14 @@
 """Binomial tails and normal quantiles by long arithmetic, on a path of their own: Python's integers and decimals.
 
 No SciPy and no float enters. 60 digits are carried: a tail is right to 50, as its terms are positive and their number
-stays far below 10^9; Phi to 300 binary digits (`smoothcert.noise.exact`).
+stays far below 10^9; Phi to 300 binary digits (`smoothcert.noise.lattice`).
 """
 
 from decimal import Context, Decimal
 from fractions import Fraction
 from math import comb
 
-from smoothcert.noise.exact import normal_cdf, normal_density
+from smoothcert.noise.lattice import normal_cdf, normal_density
 
 _CONTEXT = Context(prec=60, Emin=-(10**12), Emax=10**12)
 _BITS = 300

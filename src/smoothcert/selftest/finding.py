@@ -1,4 +1,4 @@
-"""What a check is, and how chance is kept out of its verdict.
+"""Checks and their findings, and the levels that keep chance out of their verdicts.
 
 A check of random draws tests several statistics, each with a p-value that is right or too large under a right
 installation. It is red where the smallest of m p-values is at most level / m, and the levels of all such checks add up
@@ -23,7 +23,7 @@ FALSE_ALARM = 1e-6
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is drawn.
+    """Numbers of draws.
 
     Attributes:
         copies: noisy copies of 784 pixels in each of eight streams.
@@ -43,7 +43,7 @@ QUICK = Sizes(160, 4000, 300, 400)
 
 @dataclass(frozen=True)
 class Setting:
-    """What is under test: device, precision, noise and its format, and the seed of all draws."""
+    """The setting under test: device, precision, noise and its format, and the seed of all draws."""
 
     device: torch.device
     precision: str
@@ -69,7 +69,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check measured, what it may be, and whether it is; `passed` None: skipped, `measured` says why."""
+    """A measurement, its allowed range, and whether it passed; `passed` None means skipped, and `measured` says why."""
 
     passed: bool | None
     measured: str

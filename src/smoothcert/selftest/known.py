@@ -15,7 +15,7 @@ import torch
 from scipy import special
 from torch import nn
 
-from smoothcert.draws import seeded
+from smoothcert.draws import seed_torch
 
 SHAPE = (1, 4, 4)
 CONVOLUTIONAL = (1, 8, 8)
@@ -74,7 +74,7 @@ def band() -> Known:
 def convolutional(noisy: torch.Tensor) -> nn.Module:
     """A network with BatchNorm and random weights, always the same, whose ten classes are near each other on `noisy`
     (N, 1, 8, 8)."""
-    with seeded(0, "selftest"):
+    with seed_torch(0, "selftest"):
         norm, last = nn.BatchNorm2d(8), nn.Linear(128, 10)
         for values in norm.state_dict(keep_vars=True).values():
             if values.is_floating_point():

@@ -80,7 +80,7 @@ class Normals:
         """(copies - image) / sigma, float64."""
         return (self.copies.astype(np.float64) - self.image.ravel()) / self.setting.sigma
 
-    def planned(self) -> list[Planned]:
+    def plan_checks(self) -> list[Planned]:
         """The checks of this group."""
         name = f"noise, {self.setting.noise_kind}"
         return [
@@ -95,7 +95,7 @@ class Normals:
         ]
 
     def as_named(self) -> Finding:
-        """What the network gets is what the host draws from the named format for this key."""
+        """The network gets the numbers that the host draws from the named format for this key."""
         noise, voter = self.setting.noise, self._caught[1]
         centre, wrong = noise.centre(self.image), 0
         for (key, stage), found in zip(STREAMS, self.copies, strict=True):
@@ -184,7 +184,7 @@ def known_answers() -> Finding:
 
 
 def answers() -> dict[str, str]:
-    """What `ANSWERS` should hold here."""
+    """Return the values that `ANSWERS` should hold here."""
     key, found = (2024, 3, "estimate"), {}
     for name in ("sfc64-v1", "philox-v1"):
         found[name] = np.empty((150, 5), "<f4")

@@ -17,7 +17,7 @@ def _engine(name: str) -> str:
 
 
 class SelftestConfig(MachineConfig):
-    """What is tested, and how thoroughly."""
+    """Options of `smoothcert selftest`."""
 
     engine: Annotated[str, AfterValidator(_engine)] = Field(
         "all", description="plain, eager, compile, onnxruntime or openvino, or all that are installed")

@@ -12,12 +12,11 @@ from smoothcert.noise import fresh_seed
 from smoothcert.progress import Progress, silent
 from smoothcert.report.selftest import SelfTest, SelftestCheck, Verdict
 from smoothcert.selftest import bounds, storage
-from smoothcert.selftest.certificates import Certificates
 from smoothcert.selftest.finding import FALSE_ALARM, FULL, QUICK, Finding, Planned, Setting
 from smoothcert.selftest.known import SHAPE, halfspace
 from smoothcert.selftest.normals import Normals
 from smoothcert.selftest.options import SelftestConfig
-from smoothcert.selftest.votes import EngineVotes, Networks, Unusable, spaces
+from smoothcert.selftest.votes import Certificates, EngineVotes, Networks, Unusable, spaces
 from smoothcert.smoothing.engines import ENGINES
 from smoothcert.smoothing.engines.onnx_engines import PACKAGES
 from smoothcert.store.provenance import machine_line, provenance
@@ -33,7 +32,7 @@ def selftest(config: SelftestConfig, progress: Progress = silent) -> SelfTest:
         torch.set_num_threads(config.threads)
     started, date = time.monotonic(), datetime.now(UTC)
     setting = _setting(config)
-    planned = list(_planned(setting, config.engine))
+    planned = list(_plan_checks(setting, config.engine))
     level = FALSE_ALARM / sum(check.random for check in planned)
     checks = []
     for number, check in enumerate(planned):
@@ -53,16 +52,16 @@ def _setting(config: SelftestConfig) -> Setting:
     return setting
 
 
-def _planned(setting: Setting, engine: str) -> Iterator[Planned]:
-    yield from bounds.planned()
-    yield from Normals(setting).planned()
+def _plan_checks(setting: Setting, engine: str) -> Iterator[Planned]:
+    yield from bounds.plan_checks()
+    yield from Normals(setting).plan_checks()
     networks = Networks(setting)
     for name in ENGINES if engine == "all" else (engine,):
         votes = EngineVotes(name, engine != "all", networks)
-        yield from votes.planned()
-        yield from Certificates(votes).planned()
+        yield from votes.plan_checks()
+        yield from Certificates(votes).plan_checks()
     yield from spaces(setting)
-    yield from storage.planned()
+    yield from storage.plan_checks()
 
 
 def _run(check: Planned, level: float) -> SelftestCheck:

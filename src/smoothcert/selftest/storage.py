@@ -18,10 +18,10 @@ _RECORDS = 300  # two shards
 _CLASSES = 10
 
 
-def planned() -> list[Planned]:
+def plan_checks() -> list[Planned]:
     """The checks of this group."""
-    return [Planned.fixed("storage", "records come back as they were written", returned),
-            Planned.fixed("storage", "damaged shards are refused", refused)]
+    return [Planned.fixed("storage", "records come back as they were written", check_round_trip),
+            Planned.fixed("storage", "damaged shards are refused", check_damage)]
 
 
 def records() -> list[Record]:
@@ -35,17 +35,17 @@ def records() -> list[Record]:
     return made
 
 
-def returned() -> Finding:
+def check_round_trip() -> Finding:
     """All values, to the last bit."""
     with tempfile.TemporaryDirectory() as folder:
-        _written(Path(folder))
+        _write(Path(folder))
         store = read_store(Path(folder))
         found = [Record.from_row(row) for row in store.records.to_pylist()]
     wrong = sum(one != other for one, other in zip(found, records(), strict=True))
     return Finding(wrong == 0 and store.complete, f"{wrong} of {_RECORDS} differ", "0")
 
 
-def refused() -> Finding:
+def check_damage() -> Finding:
     """A bit flipped, a byte lost, a shard gone: an error of ours, never an answer. The whole store is taken."""
     if _is_refused(lambda shard: None):
         return Finding(False, "a store without damage is refused")
@@ -55,7 +55,7 @@ def refused() -> Finding:
 
 def _is_refused(damage: Callable[[Path], object]) -> bool:
     with tempfile.TemporaryDirectory() as folder:
-        _written(Path(folder))
+        _write(Path(folder))
         damage(sorted(Path(folder).glob("shard-*.parquet"))[0])
         try:
             _ = read_store(Path(folder)).records
@@ -85,7 +85,7 @@ _DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-def _written(folder: Path) -> None:
+def _write(folder: Path) -> None:
     noise = build_noise("grid", 0.25)
     plan = FixedCertify(100, 10**9, 0.001, "two-sided", None, noise.radius)
     identity = Identity.parse({

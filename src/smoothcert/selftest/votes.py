@@ -1,4 +1,4 @@
-"""What an engine does with the copies: votes of known law, votes equal to the plain model's, certificates that hold."""
+"""Checks of an engine: votes of known law, votes equal to the plain model's, and certificates that hold."""
 
 import copy
 import warnings
@@ -8,9 +8,11 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from scipy import special
 
 from smoothcert.errors import EngineWarning, SmoothcertError
 from smoothcert.noise import GaussianNoise
+from smoothcert.selftest.bounds import Claims, claim_holds
 from smoothcert.selftest.finding import Finding, Planned, Setting, binomial_p, by_chance
 from smoothcert.selftest.known import (
     CONVOLUTIONAL,
@@ -24,16 +26,26 @@ from smoothcert.selftest.known import (
     quadrants,
 )
 from smoothcert.selftest.normals import caught
-from smoothcert.smoothing import OpenVoter, Sampling, Segment, open_voter
+from smoothcert.smoothing import Finished, OpenVoter, Sampling, Segment, open_voter, run_plan
 from smoothcert.smoothing.engines import ENGINES
-from smoothcert.smoothing.engines.check import MARGINS
+from smoothcert.smoothing.engines.opening import MARGINS
 from smoothcert.smoothing.engines.protocol import Refused
 from smoothcert.smoothing.voters import Voter
+from smoothcert.stats import METHODS, FixedCertify, proved_level, reread
 
 POINTS = ((0.0, 0.1), (0.1, 0.0), (0.25, 0.25), (-0.4, 0.3), (0.6, -0.5), (-0.75, -0.1))
 """(u, v) of the images of the vote checks."""
 
 _OTHER_BATCH = 33
+
+ALPHA = 0.05
+"""Failure probability of each certificate: large, so that failures can be counted."""
+
+_N0 = 100
+_NEAREST, _FARTHEST = 1.0, 3.3  # |u| / sigma: at 1 the class is chosen wrongly from 100 samples in 1 of 10^16 cases
+_USED = 0.9  # of alpha, by p_A of the method two-sided
+_SLACK = {"float32": 1e-4, "tf32": 2.0**-8, "bf16": 2.0**-5}
+"""Share of the true radius by which that of the network in a precision may differ."""
 
 
 class Unusable(Exception):
@@ -46,7 +58,7 @@ class Unusable(Exception):
 
 @dataclass(eq=False)
 class Networks:
-    """What every engine is given: a linear network of known law, and a convolutional one with its plain votes."""
+    """The networks that every engine gets: a linear one of known law, and a convolutional one with its plain votes."""
 
     setting: Setting
 
@@ -75,7 +87,7 @@ class Networks:
 
     @cached_property
     def reference(self) -> tuple[np.ndarray, np.ndarray]:
-        """Votes (2, 10) in float64, and how many of each image's are too close to be told in the precision (2,)."""
+        """Votes (2, 10) in float64, and how many of each image's are too close for the precision (2,)."""
         logits = copy.deepcopy(self.network).cpu().double()(self._tensors().flatten(0, 1).double())
         first, second = logits.topk(2, dim=1).values.unbind(dim=1)
         scale = logits.abs().amax(dim=1)
@@ -123,7 +135,7 @@ class EngineVotes:
         """The convolutional network's."""
         return self._opened[1]
 
-    def planned(self) -> list[Planned]:
+    def plan_checks(self) -> list[Planned]:
         """The checks of this group, but those of certificates."""
         name = f"engine {self.engine}"
         return [Planned.fixed(name, "runs networks here", self.starts),
@@ -185,6 +197,85 @@ class EngineVotes:
         except Refused as reason:
             raise Unusable(str(reason)) from None
         raise Unusable(" ".join(str(one.message) for one in said), wrong=True)
+
+
+@dataclass(eq=False)
+class Certificates:
+    """A certificate each of many images, at both sides of the boundary, through an engine."""
+
+    votes: EngineVotes
+
+    @property
+    def setting(self) -> Setting:
+        return self.votes.setting
+
+    @cached_property
+    def images(self) -> list[np.ndarray]:
+        count, sigma = self.setting.sizes.certified, self.setting.sigma
+        return [image_at((1, -1)[k % 2] * sigma * z, 0) for k, z in
+                enumerate(np.linspace(_NEAREST, _FARTHEST, count).tolist())]
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        """(M,) u of each image: its class is 1 where u > 0, and |u| its true radius."""
+        return np.array([positions(image)[0] for image in self.images])
+
+    @property
+    def plan(self) -> FixedCertify:
+        return FixedCertify(_N0, self.setting.sizes.n, ALPHA, "two-sided", None, self.setting.noise.radius)
+
+    @cached_property
+    def done(self) -> list[Finished]:
+        tagged = ((tag, image, tag) for tag, image in enumerate(self.images))
+        return sorted(run_plan(self.plan, self.votes.linear, tagged, 2), key=lambda finished: finished.tag)
+
+    def plan_checks(self) -> list[Planned]:
+        """The checks of this group."""
+        name = f"engine {self.votes.engine}"
+        return [Planned.fixed(name, "radii follow from their votes", self.derived),
+                Planned.chance(name, "radii above the truth", self.covered),
+                Planned.chance(name, "size of the radii", self.powerful)]
+
+    def derived(self) -> Finding:
+        """Every radius against long arithmetic: as large as its votes allow, and not larger."""
+        claims, n = Claims(), self.setting.sizes.n
+        for votes, radius in sorted({(int(one.history[-1].counts.max()), one.values["radius"]) for one in self.done}):
+            claims.expect(claim_holds(votes, n, radius, "two-sided", ALPHA, self.setting.sigma),
+                        f"{votes} of {n} votes: radius {radius!r}")
+        return claims.finding("within 1e-10 of the exact ones, never above them")
+
+    def covered(self, level: float) -> Finding:
+        """False certificates are at most Bin(M, alpha), in every method: a wrong class, or a radius beyond |u|."""
+        wrong, slack = {}, 1 + _SLACK[self.setting.precision]
+        for method in METHODS:
+            answers = reread(self.plan, method=method).judge([one.history for one in self.done])
+            other = (answers.prediction >= 0) & (answers.prediction != (self.truth > 0))
+            wrong[method] = int((other | (answers.values["radius"] > np.abs(self.truth) * slack)).sum())
+        count = len(self.done)
+        tests = {method: float(special.betainc(k, count - k + 1, proved_level(method, ALPHA))) if k else 1.0
+                 for method, k in wrong.items()}
+        words = ", ".join(f"{k} ({method})" for method, k in wrong.items())
+        return by_chance(tests, level, f"of {count:,} at alpha {ALPHA:g}: {words}")
+
+    def powerful(self, level: float) -> Finding:
+        """The mean radius is what n votes of the known law give, by SciPy's quantiles: neither more nor less.
+
+        By Chernoff's bound: P(sum >= s) <= exp(K(t) - t s) for every t > 0, K the logarithm of E exp(t sum).
+        """
+        found = np.array([one.values["radius"] for one in self.done])
+        n, sigma = self.setting.sizes.n, self.setting.sigma
+        k = np.arange(n + 1)
+        limit = np.concatenate([[0.0], special.betaincinv(k[1:], n - k[1:] + 1, _USED * ALPHA)])
+        radius = sigma * np.maximum(special.ndtri(limit), 0)
+        ways = special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)
+        z = np.abs(self.truth) / sigma
+        laws = np.exp(ways + np.outer(special.log_ndtr(z), k) + np.outer(special.log_ndtr(-z), n - k))  # Bin(n, Phi(z))
+        mean = float((laws @ radius).mean())
+        miss = float(found.sum()) - mean * len(found)
+        exponents = [float(np.log(laws @ np.exp(t * (radius - mean))).sum()) - t * miss
+                     for t in np.sign(miss) * np.geomspace(1, 300, 60) / sigma]
+        words = f"mean {found.mean():.5f}, expected {mean:.5f}, true {np.abs(self.truth).mean():.5f}"
+        return by_chance({"mean radius": min(1.0, 2 * float(np.exp(min(exponents))))}, level, words)
 
 
 def law_tests(known: Known, voter: Voter, n: int, sigma: float) -> dict[str, float]:

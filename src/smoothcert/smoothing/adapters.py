@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothcert.errors import AdaptedWarning, ModelError, SmoothcertError
-from smoothcert.io.limits import PIXELS, within
+from smoothcert.limits import PIXELS, within
 from smoothcert.smoothing.batching import ANY_BATCH, BatchSizes, in_batches
 from smoothcert.smoothing.protocols import is_random
 

@@ -21,7 +21,7 @@ class BatchSizes:
 
     @property
     def free(self) -> bool:
-        """Whether the model takes any number of rows."""
+        """True where the model takes any number of rows."""
         return self.least <= 1 and self.most is None and self.step == 1 and not self.alone
 
     def up_from(self, n: int) -> int:
@@ -46,11 +46,11 @@ def in_batches(run: Callable[[Tensor], Tensor], images: Tensor, sizes: BatchSize
     """
     most = 1 if sizes.alone else sizes.most
     if most is None or len(images) <= most:
-        return _filled(run, images, sizes)
-    return torch.cat([_filled(run, batch, sizes) for batch in images.split(most)])
+        return _fill_up(run, images, sizes)
+    return torch.cat([_fill_up(run, batch, sizes) for batch in images.split(most)])
 
 
-def _filled(run: Callable[[Tensor], Tensor], batch: Tensor, sizes: BatchSizes) -> Tensor:
+def _fill_up(run: Callable[[Tensor], Tensor], batch: Tensor, sizes: BatchSizes) -> Tensor:
     missing = 0 if sizes.free else sizes.up_from(len(batch)) - len(batch)
     if missing == 0:
         return run(batch)

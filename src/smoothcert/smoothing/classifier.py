@@ -218,7 +218,7 @@ class SmoothedClassifier:
         return results[0] if single else results
 
     def soft(self, x: Tensor, m: int = 64, *, index: int | Sequence[int] | None = None) -> Tensor:
-        """G(x) = the mean over m noisy copies of softmax(logits): differentiable in x and the model's parameters.
+        """Return G(x), the mean over m noisy copies of softmax(logits): differentiable in x and the model's parameters.
 
         Args:
             x: images (N, C, H, W), or one (C, H, W), on any device.
@@ -233,26 +233,21 @@ class SmoothedClassifier:
             images, keys, single = self._images(x, index)
             x = torch.as_tensor(x).to(self.device, torch.float32)
             x = x.unsqueeze(0) if single else x
-            shifts = np.stack([self._shifts(image, key, m) for image, key in zip(images, keys, strict=True)])
+            shifts = np.empty((len(images), m, images[0].size), dtype=np.float32)
+            for noisy_shifts, image, key in zip(shifts, images, keys, strict=True):
+                centre = self.noise.centre(image)
+                self.noise.fill(noisy_shifts, centre, self.noise.stream(self.seed, key, "attack", centre))
+            # y - x: adding it to x keeps the gradient that rounding to a grid would stop.
+            shifts = shifts.reshape(len(images), m, *images.shape[1:]) - images[:, None]
             noisy = (x.unsqueeze(1) + torch.from_numpy(shifts).to(self.device)).flatten(0, 1)
-            logits = behind(self.denoiser, self.sigma, self._adapt(images, single))(noisy, *self._walk(images, keys, m))
+            normals: list[Normals] = []
+            if is_random(self.denoiser) or is_random(self.model):  # those of stage "attack" too
+                segments = [Segment(Subject(key, NoiseCentre(image.ravel())), "attack", 0, m)
+                            for image, key in zip(images, keys, strict=True)]
+                normals.append(lambda t, like: walk_normals(self.seed, segments, t, images.shape[1:]).to(like))
+            logits = behind(self.denoiser, self.sigma, self._adapt(images, single))(noisy, *normals)
             logits = check_logits(logits, len(noisy), self.num_classes)
             return logits.softmax(dim=1).unflatten(0, (len(x), m)).mean(dim=1)
-
-    def _walk(self, images: np.ndarray, keys: Sequence[int], m: int) -> list[Normals]:
-        """The normals of stage "attack", where something random asks for them."""
-        if not (is_random(self.denoiser) or is_random(self.model)):
-            return []
-        segments = [Segment(Subject(key, NoiseCentre(image.ravel())), "attack", 0, m)
-                    for image, key in zip(images, keys, strict=True)]
-        return [lambda t, like: walk_normals(self.seed, segments, t, images.shape[1:]).to(like)]
-
-    def _shifts(self, image: np.ndarray, key: int, m: int) -> np.ndarray:
-        """y - x for m noisy copies: adding it to x keeps the gradient that rounding to a grid would stop."""
-        noisy = np.empty((m, image.size), dtype=np.float32)
-        centre = self.noise.centre(image)
-        self.noise.fill(noisy, centre, self.noise.stream(self.seed, key, "attack", centre))
-        return noisy.reshape(m, *image.shape) - image
 
     def _run(
         self, plan: Plan, x: object, index: int | Sequence[int] | None, batch_size: int | None

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-_DEPTH = 12  # of objects within objects, below which only types are told
+_DEPTH = 12  # of objects within objects, below which only types count
 _NO_SETTINGS = {*vars(nn.Module()), "training"} - {"_forward_hooks", "_forward_pre_hooks"}
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
 _GPU = re.compile(r"(cuda|xpu|mps|cpu):\d+")
@@ -50,7 +50,7 @@ def is_local(owner: Any) -> bool:
 
 
 def tensor_parts(tensor: Tensor) -> Iterator[bytes]:
-    """What tells a tensor of any layout from others: its type, its shape, and its values."""
+    """Yield what tells a tensor of any layout from others: its type, its shape, and its values."""
     tensor = tensor.detach()
     yield f"\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode()
     if tensor.is_meta:
@@ -76,8 +76,8 @@ def tensor_parts(tensor: Tensor) -> Iterator[bytes]:
 
 
 def state_parts(state: Iterable[tuple[str, Any]]) -> Iterator[bytes]:
-    """The entries of a state dict, which need not be tensors: quantised layers keep their types there, and what
-    `get_extra_state` returns may be anything."""
+    """Yield the entries of a state dict, which need not be tensors: quantised layers keep their types there, and
+    `get_extra_state` may return anything."""
     for name, value in state:
         yield f"\0{name}".encode()
         if isinstance(value, Tensor):
@@ -92,7 +92,10 @@ def fingerprint(network: nn.Module) -> str:
     What its code does is not in it.
     """
     digest = hashlib.sha256(f"{type(network).__module__}\n{network!r}".encode())
-    for part in state_parts((*network.named_parameters(), *network.named_buffers(), *_packed(network))):
+    # The weights of quantised layers are neither parameters nor buffers.
+    quantised = any("quantized" in type(part).__module__ for part in network.modules())
+    packed = network.state_dict().items() if quantised else ()
+    for part in state_parts((*network.named_parameters(), *network.named_buffers(), *packed)):
         digest.update(part)
     digest.update(attributes_hash(attributes_of(network)).encode())
     return digest.hexdigest()
@@ -146,14 +149,8 @@ def _settings(part: nn.Module) -> Iterator[tuple[str, Any]]:
                             if isinstance(function.__globals__.get(name), _DATA))
 
 
-def _packed(network: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The weights of quantised layers, which are neither parameters nor buffers."""
-    if any("quantized" in type(part).__module__ for part in network.modules()):
-        yield from network.state_dict().items()
-
-
 class _Reader:
-    """Reads values into digests; parts and tensors of the network are told by their `names` (id -> name)."""
+    """Reads values into digests; parts and tensors of the network count by their `names` (id -> name)."""
 
     def __init__(self, names: Mapping[int, str]):
         self._names = names
@@ -161,20 +158,21 @@ class _Reader:
         self._done: dict[int, tuple[Any, bytes]] = {}  # with the value, so that its id is not given to another
 
     def read(self, value: Any) -> bytes:
-        if _is_plain(value):
-            return _combined(_kind(type(value)), [self._text(value).encode()])
+        if value is None or (isinstance(value, int | float | complex | str | bytes)
+                             and not isinstance(value, np.generic | Enum)):
+            return _combine(_kind(type(value)), [self._text(value).encode()])
         key = id(value)
         if key in self._names or key in self._open:
-            return _combined("known", [str(self._names.get(key, self._open.get(key))).encode()])
+            return _combine("known", [str(self._names.get(key, self._open.get(key))).encode()])
         if key not in self._done:
             self._open[key] = len(self._open)
             try:
                 content = [] if len(self._open) > _DEPTH else self._content(value)
-            except Exception:  # objects may refuse anything; their type is told all the same
+            except Exception:  # objects may refuse anything; their type counts all the same
                 content = [b"cannot be read"]
             finally:
                 del self._open[key]
-            self._done[key] = value, _combined(_kind(type(value)), content)
+            self._done[key] = value, _combine(_kind(type(value)), content)
         return self._done[key][1]
 
     def _content(self, value: Any) -> list[bytes]:
@@ -209,12 +207,7 @@ class _Reader:
         return repr(value)
 
 
-def _is_plain(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float | complex | str | bytes)
-                             and not isinstance(value, np.generic | Enum))
-
-
-def _combined(kind: str, parts: Iterable[bytes]) -> bytes:
+def _combine(kind: str, parts: Iterable[bytes]) -> bytes:
     digest = hashlib.sha256(kind.encode())
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)
@@ -239,18 +232,14 @@ def _seconds(text: str) -> float | None:
         return None
 
 
-def _of_array(value: np.ndarray) -> list[Any]:
-    return [value.tolist()] if value.dtype.hasobject else [str(value.dtype), value.shape, value.tobytes()]
-
-
 def _of_function(value: types.FunctionType) -> list[Any]:
     """A function's name and what it closes over; of the user's own its code too, since lambdas share their names."""
-    told = [value.__qualname__, _cells(value), value.__defaults__, value.__kwdefaults__]
+    found = [value.__qualname__, _cells(value), value.__defaults__, value.__kwdefaults__]
     if not is_local(value):
-        return [value.__module__, *told]
+        return [value.__module__, *found]
     code = value.__code__
     constants = [constant for constant in code.co_consts if not isinstance(constant, types.CodeType)]
-    return [*told, code.co_code, code.co_names, constants]
+    return [*found, code.co_code, code.co_names, constants]
 
 
 def _cells(function: types.FunctionType) -> list[Any]:
@@ -279,7 +268,8 @@ def _entries(value: Any) -> list[Any]:
 
 
 _CONTENTS: tuple[tuple[Any, Callable[[Any], list[Any]]], ...] = (
-    (np.ndarray, _of_array),
+    (np.ndarray, lambda value: [value.tolist()] if value.dtype.hasobject else [
+        str(value.dtype), value.shape, value.tobytes()]),
     (np.generic, lambda value: [str(value.dtype), value.tobytes()]),
     (Enum, lambda value: [value.name]),
     (torch.device, lambda value: [value.type]),
@@ -292,4 +282,4 @@ _CONTENTS: tuple[tuple[Any, Callable[[Any], list[Any]]], ...] = (
     (re.Pattern, lambda value: [value.pattern, value.flags]),
     (Number | slice | torch.dtype | np.dtype, lambda value: [repr(value)]),
 )
-"""What is read of values of a type, in place of all that they hold."""
+"""The parts that are read of values of a type, in place of all that they hold."""

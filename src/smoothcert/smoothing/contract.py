@@ -10,7 +10,7 @@ small: they flip a step, with any margin, for one row in 100,000. Such a model i
 move at all with its input, and then its steps are searched for and judged from both sides, alone and in batches.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,7 +39,7 @@ _POINTS, _ZOOMS, _STEPS = 32, 5, 3  # 32^5 = 2^25 points of a segment: as fine a
 
 @dataclass(frozen=True)
 class Conduct:
-    """How a model answered.
+    """The way in which a model answered.
 
     Attributes:
         alone: why its rows must be judged one by one; None where batches give the same answers.
@@ -71,10 +71,10 @@ def try_rows(
     """
     trial = _Trial(run, _inputs(shape, sigma, bounds).to(device), num_classes, random)
     alone = torch.cat([trial.logits([row]) for row in _MIXED])
-    return replace(_compared(trial, alone, model), answers=alone[:2])
+    return replace(_compare(trial, alone, model), answers=alone[:2])
 
 
-def _compared(trial: "_Trial", alone: Tensor, model: Any) -> Conduct:
+def _compare(trial: "_Trial", alone: Tensor, model: Any) -> Conduct:
     """The conduct of a model that gave these answers to four rows alone; raises as `try_rows` does."""
     whole = trial.logits(range(_ROWS))
     check_finite(not bool(whole.isnan().any()))
@@ -82,21 +82,26 @@ def _compared(trial: "_Trial", alone: Tensor, model: Any) -> Conduct:
     again = trial.logits(range(_ROWS))
     if (found := largest_difference(whole, again, scale)) > allowed:
         raise ModelError(_unsteady(found, _place(model, trial, range(_ROWS), range(_ROWS))))
-    mixed, moved = trial.moved_beside(_MIXED, _MOVED)
+    mixed, moved = trial.judge_moved(_MIXED, _MOVED)
     apart = {row: max(largest_difference(whole[[row]], other[[k]], scale[[row]]) for other in (mixed, alone))
              for k, row in enumerate(_MIXED)}
     found = max(apart.values())
-    if found > max(allowed, _SURELY_NOT_ROUNDING) and (layer := _scaled_over_batches(model)):
+    if found > max(allowed, _SURELY_NOT_ROUNDING) and (layer := _dynamic_layer(model)):
         return trial.alone(f"its layer {layer} takes the scale of what it rounds from the whole batch")
     if found > max(allowed, _SURELY_NOT_ROUNDING):
-        raise ModelError(_mixing(found, _place(model, trial, range(_ROWS), [max(apart, key=apart.__getitem__)])))
+        place = _place(model, trial, range(_ROWS), [max(apart, key=apart.__getitem__)])
+        raise ModelError(
+            f"the model is no function of one input: its answer to a row depends on the other rows of the batch, by "
+            f"{found:.2g} of its largest logit{place}. Statistics of a batch, a softmax over dim 0 and scales taken "
+            f"over a batch do that. Change it to judge each row by itself; if it is meant for batches of one image, "
+            f"give lambda images: torch.cat([model(image) for image in images.split(1)])")
     if found > allowed:
         return trial.alone(f"its answer to a row depends on the batch, by {found:.1g} of its largest logit, which is "
                            f"more than rounding does in most networks")
     if allowed != ROUNDING or not torch.equal(mixed[: len(moved)], moved):
         return Conduct()
     same = torch.equal(whole[list(_MIXED)], alone) and torch.equal(mixed, alone) and torch.equal(whole, again)
-    return _stepping(trial, whole, same)
+    return _judge_steps(trial, whole, same)
 
 
 def few_answers(
@@ -118,7 +123,7 @@ class _Trial:
         return self.judge(self.rows[list(chosen)], chosen)
 
     def alone(self, reason: str) -> Conduct:
-        """The conduct of a model whose rows must be judged one by one. Raises ModelError where they cannot be."""
+        """Return the conduct of a model whose rows must be judged one by one, or raise ModelError if they cannot be."""
         if self._random:
             raise ModelError(f"a random base classifier must take rows in batches, but this one cannot: {reason}")
         first, second = (torch.cat([self.logits([row]) for row in _MIXED]) for _ in range(2))
@@ -126,17 +131,22 @@ class _Trial:
             raise ModelError(_unsteady(found, ""))
         return Conduct(alone=reason)
 
-    def moved_beside(self, chosen: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
-        """The answers to the chosen rows and, of the same pass, to the first of them again, moved a little."""
+    def judge_moved(self, chosen: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
+        """Return the answers to the chosen rows and, of the same pass, to the first of them moved a little."""
         rows = self.rows[list(chosen)]
         moved = rows[:count] + _LITTLE * self.rows[list(chosen)[::-1]][:count]
         logits = self.judge(torch.cat([rows, moved]), [*chosen, *chosen[:count]])
         return logits[: len(rows)], logits[len(rows) :]
 
     def judge(self, rows: Tensor, owners: Sequence[int] | None = None) -> Tensor:
-        """Rows to logits (N, K). `owners` says whose normals each row has: all have those of row 0 by default."""
+        """Return the logits (N, K) of rows. `owners` says whose normals each row has: by default those of row 0."""
         owned = [0] * len(rows) if owners is None else list(owners)
-        normals: list[Normals] = [lambda t, like: self._normals(t)[owned].to(like)] if self._random else []
+
+        def draw(step: int, like: Tensor) -> Tensor:
+            generator = torch.Generator().manual_seed(step + 1)
+            return torch.randn(self.rows.shape, generator=generator)[owned].to(like)
+
+        normals: list[Normals] = [draw] if self._random else []
         try:
             with torch.no_grad():
                 answers = self.run(rows, *normals)
@@ -148,10 +158,6 @@ class _Trial:
         if self._num_classes is None:
             self._num_classes = max(2, as_logits(answers).numel() // len(rows))
         return check_logits(answers, len(rows), self._num_classes).detach().clone()
-
-    def _normals(self, step: int) -> Tensor:
-        generator = torch.Generator().manual_seed(step + 1)
-        return torch.randn(self.rows.shape, generator=generator)
 
 
 def _inputs(shape: Sequence[int], sigma: float, bounds: tuple[float, float] | None) -> Tensor:
@@ -165,9 +171,11 @@ def _inputs(shape: Sequence[int], sigma: float, bounds: tuple[float, float] | No
     return torch.from_numpy(rows.astype(np.float32))
 
 
-def _stepping(trial: _Trial, whole: Tensor, same: bool) -> Conduct:
-    """What must be done about a model that answers in steps; `same`: batches have changed no bit so far."""
-    pairs = list(_unlike(whole))
+def _judge_steps(trial: _Trial, whole: Tensor, same: bool) -> Conduct:
+    """The conduct of a model that answers in steps; `same`: batches have changed no bit so far."""
+    votes = whole.argmax(dim=1).tolist()
+    pairs = [(i, j) for i in range(len(votes)) for j in range(i) if votes[i] != votes[j]]
+    pairs = pairs[:: max(1, len(pairs) // _STEPS)][:_STEPS]
     for first, second in pairs:
         points = _beside_a_step(trial, trial.rows[first], trial.rows[second])
         together = trial.judge(points)
@@ -176,13 +184,6 @@ def _stepping(trial: _Trial, whole: Tensor, same: bool) -> Conduct:
         if ((together.argmax(dim=1) != alone.argmax(dim=1)) & ~is_close(alone)).any():
             return trial.alone("it answers in steps, and which side of a step a row falls on depends on the batch")
     return Conduct(steps=True, exact=same and bool(pairs))
-
-
-def _unlike(logits: Tensor) -> Iterator[tuple[int, int]]:
-    """A few pairs of rows with other answers."""
-    votes = logits.argmax(dim=1).tolist()
-    pairs = [(i, j) for i in range(len(votes)) for j in range(i) if votes[i] != votes[j]]
-    yield from pairs[:: max(1, len(pairs) // _STEPS)][:_STEPS]
 
 
 def _beside_a_step(trial: _Trial, start: Tensor, end: Tensor) -> Tensor:
@@ -204,19 +205,19 @@ def _between(start: Tensor, end: Tensor, low: float, high: float) -> tuple[Tenso
 
 
 def row_scale(logits: Tensor) -> Tensor:
-    """(N,): each row's largest |logit|, or the median row's where that is larger."""
+    """Return (N,): each row's largest |logit|, or the median row's where that is larger."""
     largest = logits.double().abs().nan_to_num(nan=0.0, posinf=0.0).amax(dim=1)
     return largest.clamp(min=largest.median())
 
 
 def largest_difference(first: Tensor, second: Tensor, scale: Tensor) -> float:
-    """The largest difference of two answers to the same rows, as a share of each row's scale."""
+    """Return the largest difference of two answers to the same rows, as a share of each row's scale."""
     equal = (first == second) | (first.isnan() & second.isnan())
     errors = (first.double() - second.double()).abs().masked_fill(equal, 0.0).amax(dim=1)
     return float((errors / scale).masked_fill(errors == 0, 0.0).nan_to_num(nan=torch.inf).max())
 
 
-def _scaled_over_batches(model: Any) -> str | None:
+def _dynamic_layer(model: Any) -> str | None:
     """The first layer of torch's dynamic quantisation, if any: its answers to single rows are a function of them."""
     modules = model.named_modules() if isinstance(model, nn.Module) else ()
     return next((f"{name or 'itself'} ({type(module).__name__})" for name, module in modules
@@ -240,7 +241,7 @@ def _place(model: Any, trial: _Trial, first: Sequence[int], second: Sequence[int
 
 @dataclass(frozen=True)
 class _Step:
-    """What a layer was given and gave, for one row of a pass."""
+    """The input and output of a layer, for one row of a pass."""
 
     name: str
     given: Tensor
@@ -269,13 +270,6 @@ def _steps(model: nn.Module, trial: _Trial, chosen: Sequence[int], place: int) -
 
 def _agree(first: Tensor, second: Tensor) -> bool:
     return torch.allclose(first, second, rtol=_SURELY_NOT_ROUNDING, atol=1e-5, equal_nan=True)
-
-
-def _mixing(found: float, place: str) -> str:
-    return (f"the model is no function of one input: its answer to a row depends on the other rows of the batch, by "
-            f"{found:.2g} of its largest logit{place}. Statistics of a batch, a softmax over dim 0 and scales taken "
-            f"over a batch do that. Change it to judge each row by itself; if it is meant for batches of one image, "
-            f"give lambda images: torch.cat([model(image) for image in images.split(1)])")
 
 
 def _unsteady(found: float, place: str) -> str:

@@ -1,7 +1,7 @@
-"""Images through a plan, packed: a round mixes images, those that are done leave, the next ones enter.
+"""Images taken through a plan, packed: a round mixes images, those that are done leave, the next ones enter.
 
-What a plan asks for (stage by stage, look by look) and how votes are counted are others' business; this loop only
-keeps every round full to the end.
+The plan says what to draw, stage by stage and look by look, and the voter counts votes; this loop only keeps every
+round full to the end.
 """
 
 import time
@@ -18,10 +18,10 @@ from smoothcert.stats import Draw, History, Look, Plan
 
 @dataclass(eq=False)
 class Finished:
-    """What is known of one image: its looks, the answer (-1 = abstain) with its values, and what it cost.
+    """One image that is done: its looks, the answer (-1 = abstain) with its values, and its cost.
 
     Attributes:
-        tag: whatever the caller told the image apart by.
+        tag: whatever the caller tells the image apart by.
         seconds: its share, by samples, of the time of the rounds it was in.
     """
 
@@ -44,7 +44,7 @@ class _Job:
     seconds: float = 0.0
 
     def segment(self, room: int | None) -> Segment:
-        taken = sum(look_n(look) for look in self.history[-1:] if look.stage == self.draw.stage)
+        taken = sum(int(look.counts.sum()) for look in self.history[-1:] if look.stage == self.draw.stage)
         n = self.left if room is None else min(self.left, room)
         return Segment(self.subject, self.draw.stage, taken + self.draw.n - self.left, n)
 
@@ -83,7 +83,11 @@ def run_plan(
         done = [job for job in arrived if not job.left]
         if done:
             active = [job for job in active if job.left]
-            yield from _finished(plan, done)
+            answers = plan.judge([job.history for job in done])
+            for row, job in enumerate(done):
+                values = {name: float(column[row]) for name, column in answers.values.items()}
+                yield Finished(job.tag, job.subject.centre.off_grid, job.history, int(answers.prediction[row]), values,
+                               job.seconds)
 
 
 def _admit(active: list[_Job], waiting: Iterator, voter: Voter, first: Draw, num_classes: int) -> None:
@@ -99,7 +103,7 @@ def _admit(active: list[_Job], waiting: Iterator, voter: Voter, first: Draw, num
 
 
 def _round(active: list[_Job], voter: Voter) -> list[_Job]:
-    """Count one round's samples, the oldest images first; the images that took part."""
+    """Count one round's samples, the oldest images first, and return the images that took part."""
     started, room = time.perf_counter(), voter.capacity
     jobs: list[_Job] = []
     segments: list[Segment] = []
@@ -115,16 +119,3 @@ def _round(active: list[_Job], voter: Voter) -> list[_Job]:
         job.add(votes, segment.n)
         job.seconds += rate * segment.n
     return jobs
-
-
-def _finished(plan: Plan, done: list[_Job]) -> Iterator[Finished]:
-    answers = plan.judge([job.history for job in done])
-    for row, job in enumerate(done):
-        values = {name: float(column[row]) for name, column in answers.values.items()}
-        yield Finished(job.tag, job.subject.centre.off_grid, job.history, int(answers.prediction[row]), values,
-                       job.seconds)
-
-
-def look_n(look: Look) -> int:
-    """Samples behind a look."""
-    return int(look.counts.sum())

@@ -1,4 +1,4 @@
-"""`philox-v1` on a GPU: a Triton kernel of which `smoothcert.noise.philox` and `smoothcert.noise.ieee` are the twin.
+"""`philox-v1` on a GPU: a Triton kernel, the twin of `smoothcert.noise.philox` with `ieee_box_muller`.
 
 The same integers, and the same IEEE operations on floats in the same order, with no multiply and add fused: normals
 equal to the twin's, whatever the batch and however images are mixed in it. Import this module where Triton is
@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from smoothcert.errors import InputError
-from smoothcert.noise.ieee import LN, LN2, ROOT_HALF, SIN
+from smoothcert.noise.boxmuller import LN, LN2, ROOT_HALF, SIN
 
 _TILE = 256  # quads a program: enough work for four warps at two quads a thread
 _WIDEST = 32  # of them in one row, so that rows a little longer than a power of two waste little
@@ -78,7 +78,7 @@ def _fill(out, keys, positions, rows, values, ROWS: tl.constexpr, QUADS: tl.cons
 
 @triton.jit
 def _normals(high, low):
-    """r cos(theta) and r sin(theta) of the 64-bit words high 2^32 + low: `smoothcert.noise.ieee`, step by step."""
+    """r cos(theta) and r sin(theta) of the 64-bit words high 2^32 + low: `ieee_box_muller`, step by step."""
     x = ((high.to(tl.int64) << 8) | (low >> 24).to(tl.int64)).to(tl.float32) + 0.5
     bits = x.to(tl.int32, bitcast=True) - _ORIGIN
     m = ((bits & 0x7FFFFF) + _ROOT_HALF).to(tl.float32, bitcast=True)

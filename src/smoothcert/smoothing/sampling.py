@@ -38,7 +38,7 @@ NOISE_FORMATS = ("auto", "sfc64-v1", "philox-v1")
 
 @dataclass(frozen=True)
 class Sampling:
-    """How votes are obtained; everything of it but `samples` and `device` may be left alone.
+    """The way to obtain votes; everything of it but `samples` and `device` may be left alone.
 
     Attributes:
         engine: "auto", or a name from `smoothcert.smoothing.engines.ENGINES`.
@@ -72,8 +72,11 @@ class OpenVoter:
     dtype: torch.dtype = torch.float32
 
     def identity(self, precision: str, device: torch.device) -> dict[str, Any]:
-        """Space, engine, precision and kind of device; the network's own type where it is not float32; in reduced
-        precision the batch too: it shapes the answers; of a random base classifier, the format of its normals."""
+        """Return what sampling adds to a store's identity: space, engine, precision and kind of device.
+
+        With the network's own type where it is not float32, the batch in reduced precision, where it shapes the
+        answers, and the format of its normals where the base classifier is random.
+        """
         own = {} if self.dtype == torch.float32 else {"input_dtype": str(self.dtype).removeprefix("torch.")}
         batch = {"batch_size": self.batch} if precision != "float32" or self.dtype in COARSE else {}
         walk = {"walk_format": PhiloxStream.format} if self.random else {}
@@ -112,7 +115,11 @@ def open_voter(
     if conduct.alone:
         warnings.warn(f"the model judges one image at a time, which is slower: {conduct.alone}", EngineWarning,
                       stacklevel=2)
-    space = None if conduct.alone else _space(model, noise, num_classes, shape, denoiser, how)
+    space: Space | None = None
+    # On a grid, and behind a denoiser, the noise is no Gaussian in a smaller space.
+    gaussian = noise.kind == "gaussian" and denoiser is None and not is_random(model)
+    if gaussian and not conduct.alone and (how.space, how.precision, how.noise_format) == ("auto", "float32", "auto"):
+        space = find_space(model, shape, num_classes)
     if space is not None and space.name == "binary":
         return OpenVoter(BinaryVoter(space, noise, seed), "binary", "exact", None)
     if space is not None and space.head is None:
@@ -130,8 +137,13 @@ def _network_voter(
     dense = _dense_weights(network) + _dense_weights(denoiser)
     size = default_batch(row, device, dense) if how.batch_size is None else how.batch_size
     batch = check_count("batch_size", size)
-    engine = open_engine(_engine(how), network, shape=row, batch=batch, device=device,
-                         precision=how.precision, samples=how.samples, only_plain=_only_plain(conduct, dtype))
+    only_plain = f"the network computes in {dtype}" if dtype in COARSE else None
+    if conduct.alone or conduct.steps:  # other engines round otherwise
+        only_plain = ("the model's rows are judged one by one" if conduct.alone else
+                      "the model answers in steps, which other rounding would move")
+    short = how.engine == "auto" and (how.samples or 0) < _WORTH_CHECKING
+    engine = open_engine("plain" if short else how.engine, network, shape=row, batch=batch, device=device,
+                         precision=how.precision, samples=how.samples, only_plain=only_plain)
     plain = reduced(network, how.precision)
     referee = how.precision == "float32" and dtype not in COARSE and not (conduct.alone or conduct.exact)
     random = is_random(denoiser) or is_random(model)
@@ -142,31 +154,6 @@ def _network_voter(
                          num_classes, engine.batch or batch, device, referee, random)
     return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch, random,
                      dtype)
-
-
-def _space(
-    model: BaseClassifier, noise: Noise, num_classes: int, shape: tuple[int, int, int], denoiser: Denoiser | None,
-    how: Sampling,
-) -> Space | None:
-    """The smallest exact space, or None for pixels: on a grid, and behind a denoiser, the noise is no Gaussian."""
-    if how.space == "pixels" or noise.kind != "gaussian" or how.precision != "float32" or how.noise_format != "auto":
-        return None
-    if denoiser is not None or is_random(model):
-        return None
-    return find_space(model, shape, num_classes)
-
-
-def _only_plain(conduct: Conduct, dtype: torch.dtype) -> str | None:
-    """Why a model may run in no other engine, which would round otherwise; None where it may."""
-    if conduct.alone:
-        return "the model's rows are judged one by one"
-    if conduct.steps:
-        return "the model answers in steps, which other rounding would move"
-    return f"the network computes in {dtype}" if dtype in COARSE else None
-
-
-def _engine(how: Sampling) -> str:
-    return "plain" if how.engine == "auto" and (how.samples or 0) < _WORTH_CHECKING else how.engine
 
 
 def _rows(
@@ -184,7 +171,7 @@ def _rows(
 
 
 def behind(denoiser: Any, sigma: float, run: Any) -> Any:
-    """A forward pass with the denoiser in front of it; `Normals` go to the one of them that is random."""
+    """Return a forward pass with the denoiser in front of it; `Normals` go to the one of them that is random."""
     if denoiser is None:
         return run
     if is_random(denoiser):
@@ -193,7 +180,7 @@ def behind(denoiser: Any, sigma: float, run: Any) -> Any:
 
 
 def denoise(denoiser: Any, noisy: Tensor, sigma: float, *normals: Normals) -> Tensor:
-    """The denoiser's estimate, or ModelError where its shape differs from its input's."""
+    """Return the denoiser's estimate, or raise ModelError where its shape differs from its input's."""
     estimate: Any = denoiser(noisy, sigma, *normals)
     if not isinstance(estimate, Tensor) or estimate.shape != noisy.shape:
         got = tuple(estimate.shape) if isinstance(estimate, Tensor) else type(estimate).__name__
@@ -202,10 +189,10 @@ def denoise(denoiser: Any, noisy: Tensor, sigma: float, *normals: Normals) -> Te
 
 
 def default_batch(shape: tuple[int, ...], device: torch.device, dense: int = 0) -> int:
-    """Samples a forward pass: on a GPU a full one, on a CPU what keeps activations in cache (benchmarks/RESULTS.md).
+    """Return the samples of a forward pass: on a GPU a full one, on a CPU what keeps activations in cache.
 
-    `dense`, the number of fully connected weights, are read from memory once a pass where they exceed a core's cache:
-    many samples then share a reading.
+    The figures are in benchmarks/RESULTS.md. `dense` is the number of fully connected weights. Where they exceed a
+    core's cache they are read from memory once a pass, so that many samples should share a reading.
     """
     values = int(np.prod(shape))
     if device.type == "cuda":

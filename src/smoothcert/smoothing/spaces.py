@@ -28,15 +28,23 @@ from scipy import special
 from torch import Tensor, fx, nn
 
 from smoothcert.noise import least_float32
-from smoothcert.smoothing.affine import affine_nodes, is_patchwise, part_after, part_before, trace
-from smoothcert.smoothing.factors import factor_of, first_equal
 from smoothcert.smoothing.protocols import device_of
-from smoothcert.smoothing.tracing import has_global_hooks, is_altered, settle_in_place
+from smoothcert.smoothing.tracing import (
+    affine_nodes,
+    has_global_hooks,
+    is_altered,
+    is_patchwise,
+    part_after,
+    part_before,
+    settle_in_place,
+    trace,
+)
 
 _MOST_ENTRIES = 5 * 10**7  # of W: 0.4 GB
 _MOST_WORK = 10**11  # w^2 d, of probing and factoring: seconds
 _PROBE_VALUES = 2**22  # float64 values of a batch of probes
-_ROUNDING = 1e-13  # relative difference of a pixel's slopes from the first pixel's that is rounding error
+_ROUNDING = 1e-13  # share of the largest entry, of L or a pixel's slopes, below which a difference is rounding error
+_DEPENDENT = 1e-11  # the same share, below which what is left of a row of W lies in the span of those above it
 _TOLERANCE = 1e-5  # share of the largest logit by which the network in two parts may differ from the whole, in float32
 
 
@@ -66,7 +74,7 @@ class Space:
     _on_device: dict[torch.device, Tensor] = field(default_factory=dict, repr=False)
 
     def centre(self, image: np.ndarray) -> np.ndarray:
-        """u(x) of an image (C, H, W): float64 `shape`, computed in float64. Rows take it rounded to float32.
+        """Return u(x) of an image (C, H, W): float64 `shape`, computed in float64. Rows take it rounded to float32.
 
         Classes with equal rows of W and b get equal logits to the last bit, so that ties are ties here too.
         """
@@ -77,7 +85,7 @@ class Space:
         return (self.weight @ inputs).reshape(self.shape) + self.bias
 
     def place(self, normals: Any, centre: Any, sigma: float) -> Any:
-        """Standard normals (m, dimension), float32 -> new rows u(x) + sigma L eta, (m, prod(shape)) float32.
+        """Return new rows u(x) + sigma L eta, (m, prod(shape)) float32, of standard normals (m, dimension), float32.
 
         The last bits of a row may depend on m, as those of any float32 matrix product do.
 
@@ -87,7 +95,11 @@ class Space:
             centre: float32, of the same kind and device: one for all rows (prod(shape),), or one each.
         """
         on_host = isinstance(normals, np.ndarray)
-        factor, eta = (self.factor, normals) if on_host else (self._factor_on(normals.device), normals.double())
+        factor, eta = self.factor, normals
+        if not on_host:
+            if normals.device not in self._on_device:
+                self._on_device[normals.device] = torch.from_numpy(self.factor).to(normals.device, torch.float64)
+            factor, eta = self._on_device[normals.device], normals.double()
         if self.patch is None:
             rows = eta @ factor.T
         else:
@@ -97,7 +109,7 @@ class Space:
         return rows if on_host else rows.float()
 
     def probabilities(self, image: np.ndarray, sigma: float) -> tuple[float, float]:
-        """P(class 0) and P(class 1) of a `binary` space, each to full relative precision however small.
+        """Return P(class 0) and P(class 1) of a `binary` space, each to full relative precision however small.
 
         Where w_0 = w_1 every sample gets the same vote, and a tie goes to class 0.
         """
@@ -117,14 +129,9 @@ class Space:
         """
         return first_equal(self.weight)
 
-    def _factor_on(self, device: torch.device) -> Tensor:
-        if device not in self._on_device:
-            self._on_device[device] = torch.from_numpy(self.factor).to(device, torch.float64)
-        return self._on_device[device]
-
 
 def find_space(model: Any, shape: tuple[int, int, int], num_classes: int) -> Space | None:
-    """The smallest space that a model's noise can be drawn in exactly; None for pixels.
+    """Return the smallest space that a model's noise can be drawn in exactly; None for pixels.
 
     Only torch modules that torch.fx can trace are looked into. What is affine is proved on the traced graph; that
     the parts found compute what the model computes is checked on random images. The model is never changed.
@@ -241,15 +248,10 @@ def _latent_space(
             if isinstance(layer, nn.Conv2d):
                 return _patch_space(layer, before, part_before(network, graph, node.all_input_nodes[0]), head, shape)
             if isinstance(layer, nn.Linear):
-                return _linear_space(layer, before, head, shape)
+                weight, bias = _affine_map(before, shape, layer.out_features)
+                factor = factor_of(weight, layer.out_features)
+                return Space("linear", (layer.out_features,), factor.shape[1], head, factor, weight, bias)
     return None
-
-
-def _linear_space(layer: nn.Linear, before: fx.GraphModule, head: nn.Module, shape: tuple[int, int, int]) -> Space:
-    """`before` ends with the layer."""
-    weight, bias = _affine_map(before, shape, layer.out_features)
-    factor = factor_of(weight, layer.out_features)
-    return Space("linear", (layer.out_features,), factor.shape[1], head, factor, weight, bias)
 
 
 def _patch_space(
@@ -258,9 +260,13 @@ def _patch_space(
     """`before` ends with the layer, `pixels` with its input."""
     high, wide = layer.kernel_size
     grid = (shape[1] // high, shape[2] // wide)
-    scale = _pixel_map(pixels, shape, layer.in_channels)
+    # S (channels, C) of v -> S v + t, which maps every pixel before the layer; it must be the same for all.
+    probes = torch.eye(layer.in_channels, dtype=torch.float64)[:, :, None, None].expand(-1, -1, *shape[1:])
+    slopes = _slopes(copy.deepcopy(pixels).double(), probes, shape).numpy()
+    scale = slopes[:, :, 0, 0]
+    alike = np.allclose(slopes, slopes[:, :, :1, :1], rtol=_ROUNDING, atol=0)
     bias = copy.deepcopy(before).double().forward(torch.zeros(1, *shape, dtype=torch.float64))[0].numpy()
-    if scale is None or bias.shape != (layer.out_channels, *grid):
+    if not alike or bias.shape != (layer.out_channels, *grid):
         return None
     weight = np.einsum("oihw,ic->ochw", layer.weight.double().numpy(), scale).reshape(layer.out_channels, -1)
     factor = factor_of(weight, layer.out_channels)
@@ -275,15 +281,6 @@ def _affine_map(part: fx.GraphModule, shape: tuple[int, ...], width: int) -> tup
         rows.append(_slopes(part, probes, shape).reshape(len(probes), pixels))
     bias = part.forward(torch.zeros(1, *shape, dtype=torch.float64)).reshape(width)
     return torch.cat(rows).numpy(), bias.numpy()
-
-
-def _pixel_map(part: fx.GraphModule, shape: tuple[int, int, int], channels: int) -> np.ndarray | None:
-    """S (channels, C) of a part that maps every pixel by v -> S v + t, where S is the same for all; else None."""
-    part = copy.deepcopy(part).double()
-    probes = torch.eye(channels, dtype=torch.float64)[:, :, None, None].expand(-1, -1, *shape[1:])
-    slopes = _slopes(part, probes, shape).numpy()
-    first = slopes[:, :, :1, :1]
-    return first[:, :, 0, 0] if np.allclose(slopes, first, rtol=_ROUNDING, atol=0) else None
 
 
 def _slopes(part: fx.GraphModule, probes: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -304,10 +301,56 @@ def _patches(image: np.ndarray, patch: tuple[int, int]) -> np.ndarray:
 
 
 def _agrees(space: Space, images: Tensor, expected: Tensor) -> bool:
-    """Whether the network in two parts gives the logits of the whole, on noiseless samples."""
+    """Tell whether the network in two parts gives the logits of the whole, on noiseless samples."""
     samples = torch.from_numpy(np.stack([space.centre(image) for image in images.numpy()])).float()
     if space.head is None:
         found, wanted = samples, expected - expected.mean(dim=1, keepdim=True)
     else:
         found, wanted = space.head.forward(samples), expected
     return found.shape == wanted.shape and bool((found - wanted).abs().max() <= _TOLERANCE * expected.abs().max())
+
+
+def factor_of(weight: np.ndarray, rank: int) -> np.ndarray:
+    """Return L float32 (w, min(rank, d)), lower triangular with a diagonal >= 0, L L^T = W W^T.
+
+    It is the same on every processor but for its last bits.
+
+    Every row of W beyond the first `rank` must depend on those above it: the columns of L that are dropped are zero.
+    Equal rows of W give equal rows of L.
+    """
+    upper = np.asarray(np.linalg.qr(weight.T, mode="r"))
+    if np.abs(np.diagonal(upper)).min(initial=np.inf) <= _DEPENDENT * np.abs(upper).max(initial=0.0):
+        upper = _echelon(upper)
+    upper = upper[:rank]
+    signs = np.where(np.diagonal(upper) < 0, -1.0, 1.0)  # makes L unique where W has full rank
+    lower = signs * upper.T
+    lower[np.abs(lower) <= _ROUNDING * np.abs(lower).max(initial=0.0)] = 0.0
+    return lower[first_equal(weight)].astype(np.float32, order="C")
+
+
+def _echelon(upper: np.ndarray) -> np.ndarray:
+    """R' of R' ^T R' = R^T R in row echelon form, each row's first entry > 0: unique, as R is where it has full rank.
+
+    Where a column of R depends on those before it, what is left of it is rounding error, another on each processor.
+    Householder's reflections would turn that into a direction, and all later columns with it; here it is set to zero.
+    """
+    upper, least, row = upper.copy(), _DEPENDENT * np.abs(upper).max(initial=0.0), 0
+    for column in range(upper.shape[1]):
+        mirror = upper[row:, column].copy()
+        length = np.linalg.norm(mirror)
+        if length <= least:
+            upper[row:, column] = 0.0
+            continue
+        mirror[0] += np.copysign(length, mirror[0])
+        mirror /= np.linalg.norm(mirror)
+        upper[row:, column:] -= 2 * np.outer(mirror, mirror @ upper[row:, column:])
+        upper[row + 1 :, column] = 0.0
+        upper[row] *= np.sign(upper[row, column])
+        row += 1
+    return upper
+
+
+def first_equal(rows: np.ndarray) -> np.ndarray:
+    """Return for each row the index of the first one that equals it, int64."""
+    found: dict[bytes, int] = {}
+    return np.array([found.setdefault((row + 0.0).tobytes(), k) for k, row in enumerate(rows)], dtype=np.int64)

@@ -1,14 +1,19 @@
-"""Tracing of networks by torch.fx that misses nothing: whatever a trace could not show is found before or within it.
+"""Networks traced by torch.fx: nothing is missed, what is affine in the images is proved, and a network is cut in two.
 
 A trace follows the code of `forward` on stand-ins. It does not see a `forward` or `__call__` that was put on a module
-later, nor the hooks of modules that it does not enter. And it takes `g += h` for `g = g + h`, though another name of
-the same tensor sees the change too; here it becomes a step of its own.
+later, nor the hooks of modules that it does not enter: such modules are found before. And it takes `g += h` for
+`g = g + h`, though another name of the same tensor sees the change too; here it becomes a step of its own.
+
+A node is called affine only if every step that leads to it is on the short lists below. Numbers never decide this:
+a layer that bends far from the probed images would pass any numerical test.
 """
 
 import operator
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional
 
 _CALL, _FORWARDS = nn.Module.__call__, {kind: kind.forward for kind in vars(nn).values()
                                         if isinstance(kind, type) and issubclass(kind, nn.Module)}
@@ -22,19 +27,24 @@ _OUT_OF_PLACE: dict[Any, Any] = {
 _PLAIN = (Tensor, nn.Parameter, *filter(None, [getattr(nn, "Buffer", None)]))  # nn.Buffer from torch 2.5 on
 _NEW_TENSORS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d,
                 nn.SyncBatchNorm)
-_SUMS = (operator.add, operator.sub, operator.mul, operator.truediv, operator.matmul)
+_OPERATORS = (operator.add, operator.sub, operator.mul, operator.truediv, operator.matmul)
+_PIXELWISE_LAYERS = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.BatchNorm2d)
+_AFFINE_LAYERS = (*_PIXELWISE_LAYERS, nn.BatchNorm1d, nn.Flatten, nn.Unflatten, nn.Linear, nn.Conv2d, nn.ZeroPad2d,
+                  nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+_RESHAPES = (torch.flatten, torch.reshape, functional.avg_pool2d, functional.adaptive_avg_pool2d,
+             "flatten", "reshape", "view", "contiguous")
+_SUMS = (operator.add, torch.add, "add", operator.sub, torch.sub, "sub")
+_PRODUCTS = (operator.mul, torch.mul, "mul")
+_QUOTIENTS = (operator.truediv, torch.div, "div")
 
 
 class Proxy(fx.Proxy):
     """A stand-in that tells `g += h` from `g = g + h`."""
 
 
-def _in_place(function: Any) -> Any:
-    return lambda self, other: self.tracer.create_proxy("call_function", function, (self, other), {})
-
-
 for _function in _OUT_OF_PLACE:
-    setattr(Proxy, f"__{_function.__name__}__", _in_place(_function))
+    setattr(Proxy, f"__{_function.__name__}__", lambda self, other, function=_function: self.tracer.create_proxy(
+        "call_function", function, (self, other), {}))
 
 
 class Tracer(fx.Tracer):
@@ -108,4 +118,149 @@ def is_new(node: fx.Node, layers: dict[str, nn.Module]) -> bool:
     """Tell whether the tensor of a node is a new one, and no view of another."""
     if node.op == "call_module":
         return type(layers[str(node.target)]) in _NEW_TENSORS and not is_altered(layers[str(node.target)])
-    return node.op == "call_function" and node.target in _SUMS
+    return node.op == "call_function" and node.target in _OPERATORS
+
+
+def trace(network: nn.Module, shape: tuple[int, int, int]) -> fx.Graph:
+    """Return the graph of a network on images of one shape (C, H, W); torch may leave constants behind on the network.
+
+    Raises whatever the tracing of a network whose steps depend on its data raises.
+    """
+    return _ImagesTracer(shape).trace(network)
+
+
+def affine_nodes(graph: fx.Graph, network: nn.Module) -> dict[fx.Node, bool]:
+    """Return the nodes that are affine in the images, for a network in eval mode.
+
+    The value says if each pixel of the node depends on the same pixel of the image alone, over all channels.
+    """
+    layers = dict(network.named_modules())
+    found: dict[fx.Node, bool] = {}
+    for node in graph.nodes:
+        sources = [source for source in node.all_input_nodes if source in found]
+        if node.op == "placeholder":
+            found[node] = True
+        elif sources and _is_affine(node, found, layers):
+            arithmetic = node.target in _SUMS + _PRODUCTS + _QUOTIENTS
+            pixelwise = arithmetic or type(layers.get(str(node.target))) in _PIXELWISE_LAYERS
+            found[node] = pixelwise and all(found[source] for source in sources)
+    return found
+
+
+def is_patchwise(layer: nn.Module) -> bool:
+    """Tell whether a layer is a convolution over patches that tile the image without overlap."""
+    return (
+        type(layer) is nn.Conv2d and layer.kernel_size == layer.stride and layer.padding in ((0, 0), "valid")
+        and layer.dilation == (1, 1) and layer.groups == 1
+    )
+
+
+def part_before(network: nn.Module, graph: fx.Graph, node: fx.Node) -> fx.GraphModule:
+    """Return the part of a network from the images to the value of a node. It shares the network's layers."""
+    needed = _nodes_behind([node], stops=())
+    part, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    for step in graph.nodes:
+        if step in needed:
+            copies[step] = part.node_copy(step, copies.__getitem__)
+    part.output(copies[node])
+    return fx.GraphModule(network, part)
+
+
+def part_after(
+    network: nn.Module, graph: fx.Graph, node: fx.Node, affine: dict[fx.Node, bool]
+) -> fx.GraphModule | None:
+    """Return the part from an affine node to the logits; None where the rest sees the images by another way too.
+
+    It shares the network's layers. Where the rest asks for the number of images, it gets the number of values.
+    """
+    output = next(step for step in graph.nodes if step.op == "output")
+    batch_sizes = {step for step in graph.nodes if _measures(step) in affine and step.args[1:] == (0,)}
+    needed = _nodes_behind([output], stops=(node, *batch_sizes))
+    if any(step.op == "placeholder" for step in needed):
+        return None
+    part = fx.Graph()
+    latent = part.placeholder("latent")
+    copies = {node: latent, **{step: part.call_method("size", (latent, 0)) for step in batch_sizes & needed}}
+    for step in graph.nodes:
+        if step in needed and step not in copies:
+            copies[step] = part.node_copy(step, copies.__getitem__)
+    return fx.GraphModule(network, part)
+
+
+class _ImagesProxy(Proxy):
+    """The images while a network is traced: of known shape, but for their number."""
+
+    ndim = 4
+
+    def __init__(self, node: fx.Node, tracer: fx.Tracer, sizes: tuple[int, int, int]):
+        super().__init__(node, tracer)
+        self._sizes = sizes
+
+    def dim(self) -> int:
+        return 4
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        return (self.tracer.create_proxy("call_method", "size", (self, 0), {}), *self._sizes)
+
+    def size(self, dim: int | None = None) -> Any:
+        return self.shape if dim is None else self.shape[dim]
+
+
+class _ImagesTracer(Tracer):
+    def __init__(self, shape: tuple[int, int, int]):
+        super().__init__()
+        self._shape = shape
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _ImagesProxy(node, self, self._shape) if node.op == "placeholder" else super().proxy(node)
+
+
+def _is_affine(node: fx.Node, affine: dict[fx.Node, bool], layers: dict[str, nn.Module]) -> bool:
+    """Tell whether a node is an affine function of nodes that are affine themselves."""
+    moving = [isinstance(arg, fx.Node) and arg in affine for arg in node.args]
+    if node.op == "call_module":
+        # By exact type: a subclass may compute anything. BatchNorm without running statistics mixes images.
+        layer = layers[str(node.target)]
+        known = type(layer) in _AFFINE_LAYERS and not is_altered(layer)
+        return moving == [True] and not node.kwargs and known and getattr(layer, "running_mean", 0) is not None
+    if node.target in _RESHAPES:
+        return moving[:1] == [True] and all(map(_is_size, (*node.args[1:], *node.kwargs.values())))
+    if node.kwargs or len(node.args) != 2:
+        return False
+    steady = [isinstance(arg, int | float) or (isinstance(arg, fx.Node) and arg.op == "get_attr") for arg in node.args]
+    if node.target in _SUMS:
+        return all(map(operator.or_, moving, steady))
+    if node.target in _PRODUCTS:
+        return any(moving) and any(steady)
+    return node.target in _QUOTIENTS and moving == [True, False] and steady[1]
+
+
+def _is_size(arg: Any) -> bool:
+    """Tell whether an argument can only say how values are arranged: numbers, and sizes read off a tensor."""
+    if isinstance(arg, tuple | list):
+        return all(map(_is_size, arg))
+    return arg is None or isinstance(arg, int) or (isinstance(arg, fx.Node) and _measures(arg) is not None)
+
+
+def _measures(node: fx.Node) -> fx.Node | None:
+    """The tensor that a node reads a size of, by t.size(i) or t.shape[i]; None where it reads none."""
+    if node.op == "call_method" and node.target == "size" and len(node.args) == 2:
+        return node.all_input_nodes[0]
+    if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
+        whole = node.args[0]
+        if whole.target is getattr and whole.args[1] == "shape":
+            return whole.all_input_nodes[0]
+    return None
+
+
+def _nodes_behind(ends: list[fx.Node], stops: tuple[fx.Node, ...]) -> set[fx.Node]:
+    """Nodes that the ends depend on, the ends included; nothing beyond the stops."""
+    needed, waiting = set[fx.Node](), list(ends)
+    while waiting:
+        node = waiting.pop()
+        if node not in needed:
+            needed.add(node)
+            if node not in stops:
+                waiting += node.all_input_nodes
+    return needed

@@ -106,10 +106,10 @@ class NetworkVoter:
 
     def _logits(self, run: Callable[..., Any], segments: Sequence[Segment], size: int) -> Tensor:
         """(size, K) of the samples of all segments, the first one again for those that are missing."""
-        rows = _filled(self._rows.draw(segments), size)
+        rows = _fill_up(self._rows.draw(segments), size)
         normals: list[Normals] = []
         if self._random:
-            normals.append(lambda t, like: _filled(self._rows.walk(segments, t), size).to(like.dtype))
+            normals.append(lambda t, like: _fill_up(self._rows.walk(segments, t), size).to(like.dtype))
         return check_logits(run(rows, *normals), size, self._num_classes)
 
     def _judge(self, singles: list[Segment]) -> list[int]:
@@ -208,7 +208,7 @@ class BinaryVoter:
 
 
 def batches(segments: Sequence[Segment], size: int) -> list[list[Segment]]:
-    """Segments cut so that every batch but the last holds exactly `size` samples."""
+    """Return segments cut so that every batch but the last holds exactly `size` samples."""
     cut: list[list[Segment]] = [[]]
     room = size
     for segment in segments:
@@ -224,7 +224,7 @@ def batches(segments: Sequence[Segment], size: int) -> list[list[Segment]]:
 
 
 def is_close(logits: Tensor) -> Tensor:
-    """(N,) bool: the two top logits differ by less than CLOSE_CALL of the largest finite |logit|.
+    """Return (N,) bool: the two top logits of a row differ by less than CLOSE_CALL of the largest finite |logit|.
 
     That of the row, or of the batch's rows on average if that is more: where two logits cancel to almost nothing, as
     those of two classes do, what was rounded is of the size that others have.
@@ -234,6 +234,6 @@ def is_close(logits: Tensor) -> Tensor:
     return first - second <= CLOSE_CALL * torch.maximum(largest, largest.mean())
 
 
-def _filled(rows: Tensor, size: int) -> Tensor:
+def _fill_up(rows: Tensor, size: int) -> Tensor:
     """(size, ...) rows, the first one again for those that are missing."""
     return rows if len(rows) == size else torch.cat([rows, rows[:1].expand(size - len(rows), *rows.shape[1:])])

@@ -1,4 +1,4 @@
-"""Class counts: what sampling ends in, and what every certificate is computed from."""
+"""Class counts: sampling ends in them, and every certificate is computed from them."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from smoothcert.errors import InputError
 
 
 class ClassCounts:
-    """How often each of K classes was predicted among n noisy copies: (K,) or, for M images, (M, K).
+    """Counts of the classes predicted for n noisy copies: (K,) or, for M images, (M, K).
 
     Immutable int64. `a + b` merges two disjoint sets of samples of the same images.
 

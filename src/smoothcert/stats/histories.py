@@ -1,4 +1,4 @@
-"""What a procedure is to its caller: draws to make, looks taken, answers given.
+"""The protocol of a procedure: draws to make, looks taken, answers given.
 
 A caller keeps a history for each image, asks `Plan.next` for the next draw, appends what came of it, and calls `judge`
 once `next` says None. Plans hold no state: a run may stop and resume anywhere, and stored histories be judged again.
@@ -26,7 +26,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Look:
-    """What is known after a draw: the cumulative counts (K,) int64 of its stage."""
+    """The state after a draw: the cumulative counts (K,) int64 of its stage."""
 
     stage: str
     counts: np.ndarray
@@ -53,19 +53,19 @@ class Plan(Protocol):
         ...
 
     def identity(self) -> dict[str, Any]:
-        """The procedure's part of a store's identity, JSON-able; `plan_from` rebuilds the plan from it."""
+        """Return the procedure's part of a store's identity, JSON-able; `plan_from` rebuilds the plan from it."""
         ...
 
     def most(self) -> int:
-        """The most samples that one image can take, all stages together."""
+        """Return the most samples that one image can take, all stages together."""
         ...
 
     def next(self, histories: Sequence[History]) -> list[Draw | None]:
-        """The next draw of each image, after each completed one; None = done. An empty history gets the first."""
+        """Return the next draw of each image, after each completed one; None: done. An empty history gets the first."""
         ...
 
     def judge(self, histories: Sequence[History]) -> Answers:
-        """The answers that the counts support. They hold wherever the drawing stopped."""
+        """Return the answers that the counts support. They hold wherever the drawing stopped."""
         ...
 
 
@@ -82,7 +82,7 @@ def check_stages(histories: Sequence[History], first: str, then: str, most: int 
 def flat_looks(
     histories: Sequence[History], skip: int, sizes: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(owner (T,), number of the look (T,), counts (T, K)) of all looks after the first `skip` of each history.
+    """Return (owner (T,), number of the look (T,), counts (T, K)) of all looks after the first `skip` of each history.
 
     Raises InputError where the counts add up to none of `sizes`, the samples at each look, or not to ascending ones.
     """

@@ -1,4 +1,4 @@
-"""What the certificates of m images say of a whole data set: certified accuracy, its intervals, and ACR.
+"""From the certificates of m images to a whole data set: certified accuracy, its intervals, and ACR.
 
 Each per-image certificate fails with probability at most alpha, independently (noise streams are separate per
 image), so of C claims some few may be false. C counts images that are right and certified at radius >= r.
@@ -46,7 +46,7 @@ class CertifiedAccuracy:
 def certified_accuracy(
     radius: npt.ArrayLike, correct: npt.ArrayLike, radii: npt.ArrayLike, alpha: float = 0.001, rho: float = 0.05
 ) -> CertifiedAccuracy:
-    """Certified accuracy of a data set at `radii`, with its lower bounds.
+    """Return the certified accuracy of a data set at `radii`, with its lower bounds.
 
     Args:
         radius: certified radius of each image, (M,), 0 where abstained.
@@ -75,13 +75,13 @@ def check_radii(radii: npt.ArrayLike) -> np.ndarray:
 
 
 def claims(radius: np.ndarray, correct: np.ndarray, radii: npt.ArrayLike) -> np.ndarray:
-    """C(r) at each of `radii` (R,): the number of images (M,) that are right and certified at radius >= r."""
+    """Return C(r) at each of `radii` (R,): the number of images (M,) that are right and certified at radius >= r."""
     sorted_radii = np.sort(radius[correct])
     return len(sorted_radii) - np.searchsorted(sorted_radii, radii, side="left")
 
 
 def accuracy_of_counts(radii: np.ndarray, claimed: np.ndarray, m: int, alpha: float, rho: float) -> CertifiedAccuracy:
-    """`certified_accuracy` from the counts C(r) of m images; `claimed` (..., R) may hold several runs at once.
+    """Return `certified_accuracy` from the counts C(r) of m images; `claimed` (..., R) may hold several runs at once.
 
     Every bound grows with `claimed`.
     """
@@ -96,7 +96,7 @@ def accuracy_of_counts(radii: np.ndarray, claimed: np.ndarray, m: int, alpha: fl
 
 
 def truly_robust(claimed: npt.ArrayLike, m: int, alpha: float, rho: float) -> np.ndarray:
-    """T_L = min {T : P(Bin(m - T, alpha) >= C - T) > rho}: at least so many of the C claims are true.
+    """Return T_L = min {T : P(Bin(m - T, alpha) >= C - T) > rho}: at least so many of the C claims are true.
 
     The probability grows with T (one image fewer that may fail, one false claim fewer needed), so T is bisected.
     """
@@ -111,20 +111,20 @@ def truly_robust(claimed: npt.ArrayLike, m: int, alpha: float, rho: float) -> np
 
 
 def bernstein_bound(claimed: npt.ArrayLike, m: int, alpha: float, rho: float) -> np.ndarray:
-    """Cohen et al. 2019, appendix D: C/m - alpha - sqrt(2 alpha (1 - alpha) ln(1/rho) / m) - ln(1/rho) / (3m)."""
+    """Return C/m - alpha - sqrt(2 alpha (1 - alpha) ln(1/rho) / m) - ln(1/rho) / (3m): Cohen et al. 2019, app. D."""
     log = np.log(1 / rho)
     bound = np.asarray(claimed) / m - alpha - np.sqrt(2 * alpha * (1 - alpha) * log / m) - log / (3 * m)
     return np.maximum(bound * (1 - binomial.SAFETY), 0.0)
 
 
 def population_bound(claimed: npt.ArrayLike, m: int, alpha: float, rho: float) -> np.ndarray:
-    """(CP_lo(C, m, rho) - alpha) / (1 - alpha), clipped at 0; there is no upper limit."""
+    """Return (CP_lo(C, m, rho) - alpha) / (1 - alpha), clipped at 0; there is no upper limit."""
     lower = np.asarray(binomial.clopper_pearson(claimed, m, rho))
     return np.maximum((lower - alpha) / (1 - alpha) * (1 - binomial.SAFETY), 0.0)
 
 
 def false_claims(m: int, alpha: float, rho: float) -> int:
-    """q = min {q : P(Bin(m, alpha) > q) <= rho}: no more false claims than this, at any radius."""
+    """Return q = min {q : P(Bin(m, alpha) > q) <= rho}: no more false claims than this, at any radius."""
     low, high = -1, m
     while high - low > 1:
         middle = (low + high) // 2
@@ -136,7 +136,7 @@ def false_claims(m: int, alpha: float, rho: float) -> int:
 
 
 def average_certified_radius(radius: npt.ArrayLike, correct: npt.ArrayLike) -> float:
-    """ACR (Zhai et al. 2020): the mean over all images of the radius, counting 0 for wrong or abstained ones.
+    """Return the ACR (Zhai et al. 2020): the mean radius over all images, with 0 for wrong or abstained ones.
 
     >>> average_certified_radius([1.0, 3.0, 0.5, 0.0], [True, False, True, False])
     0.375
@@ -159,7 +159,7 @@ def _check_results(radius: npt.ArrayLike, correct: npt.ArrayLike) -> tuple[np.nd
 
 
 def paired_interval(only_first: int, only_second: int, m: int, rho: float) -> tuple[float, float]:
-    """An interval of p_1 - p_2 that holds with probability at least 1 - rho.
+    """Return an interval of p_1 - p_2 that holds with probability at least 1 - rho.
 
     Of m images, independent and alike, `only_first` are right in the first run alone (probability p_10 each) and
     `only_second` in the second alone (p_01); p_1 - p_2 = p_10 - p_01 = d (2 q - 1), d = p_10 + p_01 the probability of

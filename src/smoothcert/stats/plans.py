@@ -36,11 +36,11 @@ def certify_plan(
         InputError: options that name no design, or several, or values that the design does not take.
     """
     _check_one_size(n, n_max)
-    common = _given(n0=n0, alpha=alpha, method=method, margin=margin, radius_of=radius_of)
+    common = _drop_none(n0=n0, alpha=alpha, method=method, margin=margin, radius_of=radius_of)
     if n_max is None:
         if radii is not None or curve_loss is not None:
             raise InputError("radii and curve_loss are sequential: give n_max, the most samples an image may take")
-        return FixedN(**_given(n=n), **common)
+        return FixedN(**_drop_none(n=n), **common)
     if radii is not None and curve_loss is None:
         return AtRadii(n_max=n_max, radii=radii, **common)
     if curve_loss is not None and radii is None:
@@ -60,8 +60,8 @@ def predict_plan(
     """
     _check_one_size(n, n_max)
     if n_max is None:
-        return FixedPredict(**_given(n=n, alpha=alpha))
-    return Sequential(n_max, **_given(alpha=alpha))
+        return FixedPredict(**_drop_none(n=n, alpha=alpha))
+    return Sequential(n_max, **_drop_none(alpha=alpha))
 
 
 def _check_one_size(n: int | Sequence[int] | None, n_max: int | None) -> None:
@@ -70,7 +70,7 @@ def _check_one_size(n: int | Sequence[int] | None, n_max: int | None) -> None:
         raise InputError(f"n = {n} fixes the number of samples and n_max = {n_max} bounds it: give one of them")
 
 
-def _given(**options: Any) -> dict[str, Any]:
+def _drop_none(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -112,7 +112,7 @@ def reread(
     Raises:
         InputError: values that the design does not take.
     """
-    changes = _given(alpha=alpha, method=method)
+    changes = _drop_none(alpha=alpha, method=method)
     if isinstance(plan, FixedPredict | Sequential):
         if method is not None or margin != "stored":
             raise InputError("predictions have no method and no margin: only alpha can be changed")

@@ -76,7 +76,7 @@ class CertifiedCounts:
 
 
 def predict_counts(counts: npt.ArrayLike, alpha: float = 0.001) -> PredictedCounts:
-    """PREDICT (Cohen et al. 2019, section 3.2.1; Hung & Fithian 2019): the top class, or abstention.
+    """Return the answers of PREDICT (Cohen et al. 2019, section 3.2.1; Hung & Fithian 2019): top class, or abstention.
 
     Two-sided exact binomial test that the top two counts are equally likely; a class other than the smoothed
     classifier's is returned with probability at most `alpha`.
@@ -103,7 +103,7 @@ def certify_counts(
     selection: npt.ArrayLike, estimation: npt.ArrayLike, sigma: float,
     alpha: float = 0.001, method: str = "two-sided", margin: float | None = None,
 ) -> CertifiedCounts:
-    """The certified class and l2 radius of each image, from its counts.
+    """Return the certified class and l2 radius of each image, from its counts.
 
     Args:
         selection: counts that choose the class (the lowest index among equals), (K,) or (M, K).
@@ -128,7 +128,7 @@ def certify_with(
     radius_of: Callable[[ProbabilityBounds], np.ndarray], selection: npt.ArrayLike, estimation: npt.ArrayLike,
     alpha: float = 0.001, method: str = "two-sided",
 ) -> CertifiedCounts:
-    """`certify_counts` for a noise of any kind: `radius_of` turns bounds (M,) into certified radii (M,)."""
+    """Return `certify_counts` for a noise of any kind: `radius_of` turns bounds (M,) into certified radii (M,)."""
     alpha = check_probability("alpha", alpha)
     check_known("method", method, METHODS)
     selection = check_counts("selection", selection, least_total=1)

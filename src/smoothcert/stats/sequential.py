@@ -26,7 +26,7 @@ _BLOCK = 64
 
 
 def doubling_looks(n_max: int, first: int = 100) -> tuple[int, ...]:
-    """{first * 2^k < n_max} and n_max.
+    """Return {first * 2^k < n_max} and n_max.
 
     >>> doubling_looks(1000)
     (100, 200, 400, 800, 1000)
@@ -39,7 +39,7 @@ def doubling_looks(n_max: int, first: int = 100) -> tuple[int, ...]:
 
 
 def growing_looks(n_max: int) -> tuple[int, ...]:
-    """16, and then half as many again, rounded down, up to n_max.
+    """Return 16, and then half as many again, rounded down, up to n_max.
 
     >>> growing_looks(100)
     (16, 24, 36, 54, 81, 100)
@@ -52,7 +52,7 @@ def growing_looks(n_max: int) -> tuple[int, ...]:
 
 
 def spending_shares(m: int, last: float) -> tuple[float, ...]:
-    """The share `last` for the last of m looks, the rest in equal parts to the others; all of it to a single one."""
+    """Return the shares of m looks: `last` for the last one, equal parts of the rest for the others; 1 for one look."""
     return (*[(1 - last) / (m - 1)] * (m - 1), last) if m > 1 else (1.0,)
 
 
@@ -108,19 +108,19 @@ class RunningBounds:
         check_sequential(self.method)
 
     def prove(self, seen: Seen) -> ProbabilityBounds:
-        """The bounds from the looks taken, (M,); p_a = 0 and p_b = 1 where there are none."""
-        return self._proved(seen, *self._table.lower(*self._requests(seen)))
+        """Return the bounds from the looks taken, (M,); p_a = 0 and p_b = 1 where there are none."""
+        return self._lower(seen, *self._table.lower(*self._requests(seen)))
 
     def prove_and_hope(self, seen: Seen) -> tuple[ProbabilityBounds, ProbabilityBounds]:
-        """The bounds, and the best that the probabilities can still be believed to be: limits the other way.
+        """Return the bounds, and the best that the probabilities can still be believed to be: limits the other way.
 
         Hoped for: the least over the looks of CP_up(N_A) and, where two-sided, the largest of CP_lo(largest rival).
         """
         rows, counts = self._requests(seen)
-        hoped_rows, hoped_counts = self._hoped_requests(seen)
+        hoped_rows, hoped_counts = self._upper_requests(seen)
         p, q = self._table.lower(np.concatenate([rows, hoped_rows]), np.concatenate([counts, hoped_counts]))
         cut = len(rows)
-        return self._proved(seen, p[:cut], q[:cut]), self._hoped(seen, p[cut:], q[cut:])
+        return self._lower(seen, p[:cut], q[:cut]), self._upper(seen, p[cut:], q[cut:])
 
     @property
     def _two_sided(self) -> bool:
@@ -141,7 +141,7 @@ class RunningBounds:
         first = 3 * seen.look
         return np.concatenate([first, first + 1]), np.concatenate([seen.n_a, self._n[seen.look] - seen.rival])
 
-    def _hoped_requests(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
+    def _upper_requests(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
         others = self._n[seen.look] - seen.n_a
         if not self._two_sided:
             return 2 * seen.look + 1, others
@@ -152,7 +152,7 @@ class RunningBounds:
     def _n(self) -> np.ndarray:
         return np.array(self.looks, dtype=np.int64)
 
-    def _proved(self, seen: Seen, p: np.ndarray, q: np.ndarray) -> ProbabilityBounds:
+    def _lower(self, seen: Seen, p: np.ndarray, q: np.ndarray) -> ProbabilityBounds:
         t = len(seen.owner)
         p_a, q_a = _largest(seen, p[:t], q[:t])
         if not self._two_sided:
@@ -161,7 +161,7 @@ class RunningBounds:
         rest = q_a < p_b
         return ProbabilityBounds(p_a, q_a, np.where(rest, q_a, p_b), np.where(rest, p_a, q_b))
 
-    def _hoped(self, seen: Seen, p: np.ndarray, q: np.ndarray) -> ProbabilityBounds:
+    def _upper(self, seen: Seen, p: np.ndarray, q: np.ndarray) -> ProbabilityBounds:
         t = len(seen.owner)
         q_a, p_a = _largest(seen, p[:t], q[:t])
         if not self._two_sided:
@@ -191,17 +191,17 @@ class LimitTable:
         self._p, self._q = np.zeros(int(kept.sum())), np.zeros(int(kept.sum()))  # pages never touched take no memory
 
     def lower(self, row: np.ndarray, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(p, 1 - p), p the lower limit for k successes of row's n at row's level; integers (T,)."""
+        """Return (p, 1 - p), p the lower limit for k successes of row's n at row's level; integers (T,)."""
         kept = self._n[row] <= _KEPT
         if kept.all():
-            return self._kept(self._start[row] + k)
+            return self._look_up(self._start[row] + k)
         p, q = np.empty(len(row)), np.empty(len(row))
-        p[kept], q[kept] = self._kept(self._start[row[kept]] + k[kept])
+        p[kept], q[kept] = self._look_up(self._start[row[kept]] + k[kept])
         far = row[~kept]
         p[~kept], q[~kept] = lower_limit(k[~kept], self._n[far], self._level[far])
         return p, q
 
-    def _kept(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _look_up(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         q = self._q[at]
         missing = q == 0
         if missing.any():
@@ -221,5 +221,5 @@ class LimitTable:
 
 @lru_cache(maxsize=16)
 def limit_table(rows: tuple[tuple[int, float], ...]) -> LimitTable:
-    """The table of these rows, shared by all who ask."""
+    """Return the table of these rows, shared by all who ask."""
     return LimitTable(rows)

@@ -16,8 +16,8 @@ from safetensors.numpy import load, save_file
 from smoothcert.config.sampling import ATTACKED
 from smoothcert.errors import FileError, InputError, StoreError
 from smoothcert.io.files import make_folder, read_json, sha256, write_json, write_whole
-from smoothcert.io.limits import inside
 from smoothcert.io.paths import Place
+from smoothcert.limits import path_inside
 from smoothcert.store.manifest import is_store
 
 LISTING = "adversaries.json"
@@ -86,7 +86,7 @@ def _is_entry(entry: Any) -> bool:
 
 
 def _read(folder: Place, name: str, digest: str) -> dict[str, np.ndarray]:
-    path = inside(folder, name) if isinstance(folder, Path) else folder / name
+    path = path_inside(folder, name) if isinstance(folder, Path) else folder / name
     if not path.is_file() or sha256(path) != digest:
         raise StoreError(f"{path} is missing or has changed since it was written")
     try:

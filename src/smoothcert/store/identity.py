@@ -23,8 +23,8 @@ from pydantic import (
 
 from smoothcert.data import even_places
 from smoothcert.errors import StoreError
-from smoothcert.io.files import listed
-from smoothcert.io.limits import CLASSES
+from smoothcert.io.files import list_problems
+from smoothcert.limits import CLASSES
 from smoothcert.store.records import VALUES
 
 _Count = Annotated[int, Field(ge=0, lt=2**53)]
@@ -53,21 +53,6 @@ class IdentityPart(BaseModel):
     def raw(self) -> dict[str, Any]:
         """The mapping as the manifest holds it, which is what identities are compared and hashed by."""
         return self._raw
-
-    def __getitem__(self, name: str) -> Any:  # TRANSITION
-        return self._raw[name]
-
-    def __contains__(self, name: str) -> bool:  # TRANSITION
-        return name in self._raw
-
-    def keys(self) -> Any:  # TRANSITION
-        return self._raw.keys()
-
-    def items(self) -> Any:  # TRANSITION
-        return self._raw.items()
-
-    def get(self, name: str, default: Any = None) -> Any:  # TRANSITION
-        return self._raw.get(name, default)
 
 
 class ModelIdentity(IdentityPart):
@@ -212,7 +197,7 @@ class Identity(IdentityPart):
         try:
             return cls.model_validate(json.loads(json.dumps(raw)))
         except ValidationError as error:
-            raise StoreError(listed(f"{where} is not what a store's manifest is", error)) from None
+            raise StoreError(list_problems(f"{where} is not what a store's manifest is", error)) from None
 
     def check_stored(self) -> None:
         """Raise ValueError unless the identity has what every store on disk has."""

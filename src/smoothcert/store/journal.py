@@ -9,9 +9,9 @@ from pathlib import Path
 
 from smoothcert.checks import check_count
 from smoothcert.errors import SmoothcertError
-from smoothcert.io.files import explained, write_text
-from smoothcert.io.limits import from_json
+from smoothcert.io.files import write_error, write_text
 from smoothcert.io.paths import Place, RemotePath
+from smoothcert.limits import from_json
 from smoothcert.store.records import Record
 
 NAME = "journal.jsonl"
@@ -33,7 +33,7 @@ class Lines:
                     write_text(path, begin)
                 self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open until close()
         except OSError as error:
-            raise explained(error, path) from error
+            raise write_error(error, path) from error
 
     def add(self, line: str) -> None:
         try:
@@ -43,7 +43,7 @@ class Lines:
             elif time.monotonic() - self._put >= self._interval:
                 self._upload()
         except OSError as error:
-            raise explained(error, self._path) from error
+            raise write_error(error, self._path) from error
 
     def close(self) -> None:
         try:
@@ -51,7 +51,7 @@ class Lines:
                 self._upload()
             self._file.close()
         except OSError as error:
-            raise explained(error, self._path) from error
+            raise write_error(error, self._path) from error
 
     def _upload(self) -> None:
         assert isinstance(self._file, StringIO)

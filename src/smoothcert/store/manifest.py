@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from smoothcert.errors import FileError, IdentityError, StoreError
-from smoothcert.io.files import listed, read_json, write_json
+from smoothcert.io.files import list_problems, read_json, write_json
 from smoothcert.io.paths import Place
 from smoothcert.store.comparison import differences, without_unrecorded
 from smoothcert.store.identity import Identity, IdentityPart
@@ -99,7 +99,7 @@ def read_manifest(folder: Place) -> Manifest:
     try:
         read = _Content.model_validate(content)
     except ValidationError as error:
-        raise StoreError(listed(f"{path} is not what a store's manifest is", error)) from None
+        raise StoreError(list_problems(f"{path} is not what a store's manifest is", error)) from None
     return Manifest(read.identity, read.provenance, read.shards, read.complete, read.version)
 
 

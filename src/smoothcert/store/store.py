@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from smoothcert.errors import IdentityError, StoreError
-from smoothcert.io.files import claim_folder, locked, sha256, write_whole
+from smoothcert.io.files import claim_folder, lock_folder, sha256, write_whole
 from smoothcert.io.paths import Place
 from smoothcert.stats import History
 from smoothcert.store.comparison import is_vouched_for
@@ -122,7 +122,7 @@ def open_store(
     """
     identity = identity if isinstance(identity, Identity) else Identity.parse(identity)
     claim_folder(folder, MANIFEST)
-    with locked(folder):
+    with lock_folder(folder):
         if is_store(folder):
             manifest = read_manifest(folder)
             if is_vouched_for(manifest.identity.raw, identity.raw):

@@ -16,81 +16,82 @@ class TrainConfig(DataConfig, MachineConfig):
                                                 "resnet50, resnet110 or vgg16; or file.py:factory, "
                                                 "package.module:factory, hf:NAME, timm:NAME, torchvision:NAME "
                                                 "(default: that of init, else cnn); a denoiser: energy-residual, "
-                                                "energy-scalar or direct (default: the first)")
+                                                "energy-scalar or direct (default: energy-residual)")
     model_option: Options = Field(default_factory=dict, description="option of the model, KEY=VALUE (repeatable), such "
                                                                     "as activation=elu")
     normalise: Literal["auto", "standard", "centre", "none"] = Field(
         "auto", description="layer in front of the network: standard ((x - mean) / std), centre (x - mean) or none; "
-                            "auto is init's, else standard for colour and none for grey images, as in the literature")
+                            "auto uses that of init, else standard for colour and none for grey images, as the "
+                            "literature does")
     objective: ObjectiveName = Field("gaussian", description="training objective: gaussian, clean, smoothadv, adre, "
                                                              "stability, trades, adversarial, macer, consistency, nal, "
-                                                             "wrm or xhat (behind a denoiser); deen or denoise, which "
+                                                             "wrm or xhat (behind a denoiser); deen or denoise to "
                                                              "train a denoiser")
-    denoiser: Local | None = Field(None, description="directory of a trained denoiser, frozen, to train the classifier "
-                                                    "behind; it becomes part of the model")
-    classifier: str | None = Field(None, description="the model that the stability term of objective denoise asks: a "
-                                                     "model directory, or another torch model that certify takes")
+    denoiser: Local | None = Field(None, description="directory of a trained denoiser, to train the classifier behind; "
+                                                     "it becomes a frozen part of the model")
+    classifier: str | None = Field(None, description="model for the stability term of objective denoise: a model "
+                                                     "directory, or another torch model that certify accepts")
     objective_option: Options = Field(default_factory=dict, description="option of the objective, KEY=VALUE "
                                                                         "(repeatable)")
-    sigma: Sigma | None = Field(None, description="noise level of objective, validation and, by default, "
+    sigma: Sigma | None = Field(None, description="noise level of the objective, of validation and, by default, of "
                                                   "certification, in pixel units of [0, 1], such as 0.25 or "
                                                   "64/255 (default: the denoiser's)")
     epochs: Count = Field(10, description="passes over the training images")
-    batch_size: Count = Field(256, description="images a step, on all processes together; deen and denoise: 128")
+    batch_size: Count = Field(256, description="images per step, over all processes; deen and denoise: 128")
     optimizer: Literal["sgd", "adam", "adamw"] = Field(
         "sgd", description="sgd (Nesterov momentum), adam or adamw; deen and denoise: adam")
     lr: Sigma | None = Field(None, description="peak learning rate (default: 0.1 for sgd, 0.001 for adam and adamw)")
     momentum: Share = Field(
-        0.9, description="momentum of sgd, beta_1 of adam; onecycle moves it")
+        0.9, description="momentum of sgd, or beta_1 of adam; onecycle varies it")
     weight_decay: Weight = Field(1e-4, description="weight decay; deen and denoise: 0")
     schedule: Literal["onecycle", "cosine", "step", "constant"] = Field(
-        "onecycle", description="learning rate over time: onecycle, cosine, step or constant; deen and denoise: cosine")
-    warmup: Weight = Field(0.0, description="epochs of linear warm-up from 0 before the "
-                                                                   "schedule (onecycle brings its own)")
+        "onecycle", description="learning rate schedule: onecycle, cosine, step or constant; deen and denoise: cosine")
+    warmup: Weight = Field(0.0, description="epochs of linear warm-up from 0 before the schedule (onecycle has its "
+                                            "own)")
     step_epochs: Count = Field(30, description="epochs between drops of the step schedule")
     step_factor: Annotated[Real, Field(gt=0, le=1)] = Field(0.1, description="factor of each drop")
     clip_norm: Sigma | None = Field(None, description="clip the gradient's l2 norm to this (default: no clipping; "
                                                       "deen and denoise: 5)")
     autocast: Literal["none", "auto", "bf16", "fp16"] = Field(
-        "none", description="reduced precision in training: none, bf16, fp16, or auto: bf16 where the processor or GPU "
-                            "has units for it, else none")
-    workers: Count | None = Field(None, description="processes that share every batch, one thread each on two cores, "
-                                                    "or one GPU each (default: as many as the run was begun with, "
-                                                    "else 1); torchrun starts them on several machines")
+        "none", description="precision in training: none (float32), bf16, fp16 or auto, which is bf16 where the "
+                            "processor or GPU has units for it, else none")
+    workers: Count | None = Field(None, description="processes that share every batch, each with its part of the "
+                                                    "processors, or with one GPU (default: as many as the run was "
+                                                    "started with, else 1); use torchrun for several machines")
     ema: Probability | None = Field(
-        None, description="keep and use an exponential moving average of the weights, with this decay a step")
+        None, description="use an exponential moving average of the weights with this decay per step")
     augment: Literal["auto", "none", "crop", "flip", "crop-flip", "resized-crop", "resized-crop-flip"] = Field(
         "auto", description="augmentation before the noise: none, crop (pad 4), flip, crop-flip, resized-crop (a "
-                            "window of 8 % to 100 % of the area, enlarged; ImageNet's) or resized-crop-flip; auto is "
-                            "crop-flip for cifar10 and none elsewhere")
+                            "window of 8 % to 100 % of the area, enlarged; as for ImageNet) or resized-crop-flip; auto "
+                            "is crop-flip for cifar10 and none for other data")
     validation: Share = Field(
-        0.04, description="share of the training images held out to choose the best epoch under noise; 0 trains on all "
-                          "of them and takes the last epoch")
-    max_images: Count | None = Field(None, description="at most this many training images, evenly spaced (default: "
+        0.04, description="share of the training images to hold out, which choose the best epoch under noise; 0 trains "
+                          "on all images and uses the last epoch")
+    max_images: Count | None = Field(None, description="train on at most this many images, evenly spaced (default: "
                                                        "all)")
     init: Local | None = Field(None, description="fine-tune: start from the weights of this model directory, with a "
                                                  "new last layer where the classes differ")
-    new_head: bool = Field(False, description="with init: a new last layer in any case")
+    new_head: bool = Field(False, description="with init: use a new last layer in any case")
     unlabelled: str | None = Field(None, description="self-training: images whose labels are not used, in the forms "
-                                                     "of data; of data itself, those that are left over")
+                                                     "that data has; of data itself, the images left over")
     unlabelled_split: str = Field("train", description="split of the unlabelled images")
-    max_unlabelled: Count | None = Field(None, description="at most this many unlabelled images, evenly spaced "
+    max_unlabelled: Count | None = Field(None, description="use at most this many unlabelled images, evenly spaced "
                                                            "(default: all)")
     pseudo_labels: str | None = Field(None, description="the model that labels the unlabelled images: a model "
-                                                        "directory, or any model that certify takes; or a file of "
+                                                        "directory, or any model that certify accepts; or a file of "
                                                         "labels, .npy or .npz")
-    unlabelled_weight: Sigma = Field(1.0, description="weight of the pseudo-labelled images' mean loss beside the "
-                                                      "labelled ones'")
-    weights: Literal["best", "last"] = Field("best", description="which weights of the model directories of init, "
-                                                                 "pseudo-labels and classifier: best or last")
+    unlabelled_weight: Sigma = Field(1.0, description="weight of the mean loss of the pseudo-labelled images, relative "
+                                                      "to that of the labelled ones")
+    weights: Literal["best", "last"] = Field("best", description="which weights to use of the model directories in "
+                                                                 "init, pseudo-labels and classifier: best or last")
     output: str | None = Field(None, description="name or position of the output that holds the logits, where the "
                                                  "model of pseudo-labels or classifier has several that could")
-    trust: bool = Field(False, description="run the code that those model directories, or a .pt2 file, bring")
+    trust: bool = Field(False, description="run the code that these model directories, or a .pt2 file, contain")
     seed: Seed = Field(0, description="run seed in [0, 2^128)")
     out: Local = Field(description="model directory; the same command resumes an interrupted run")
 
     @model_validator(mode="after")
-    def _whole_requests(self) -> Self:
+    def _check_combinations(self) -> Self:
         if self.new_head and self.init is None:
             raise ValueError("new-head replaces the last layer of another model: give init, that model's directory")
         if self.unlabelled is not None and self.pseudo_labels is None:
@@ -100,6 +101,6 @@ class TrainConfig(DataConfig, MachineConfig):
                  "unlabelled-weight": "unlabelled_weight" in self.model_fields_set,
                  "unlabelled-split": "unlabelled_split" in self.model_fields_set}
         if self.unlabelled is None and any(given.values()):
-            raise ValueError(f"{' and '.join(name for name, is_given in given.items() if is_given)}: for unlabelled "
-                             f"images only; give unlabelled, the set that holds them")
+            raise ValueError(f"{' and '.join(name for name, is_given in given.items() if is_given)} apply to "
+                             f"unlabelled images: give unlabelled, the set that holds them")
         return self

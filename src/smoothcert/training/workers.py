@@ -1,4 +1,4 @@
-"""Training by several processes of one machine, without torchrun: started, listened to and ended by this one."""
+"""Training in several processes on one machine, without torchrun: this process starts, watches and ends them."""
 
 import multiprocessing as mp
 import os
@@ -16,17 +16,17 @@ from typing import Any
 from smoothcert.classifiers.folder import ModelCard
 from smoothcert.errors import LostProcessError, SmoothcertError
 from smoothcert.machine import keep_freed_memory, processors
-from smoothcert.processes import follow_driver, how_ended, start_deaf
+from smoothcert.processes import describe_exit, exit_with_parent, start_without_interrupts
 from smoothcert.progress import Progress
 from smoothcert.training.options import TrainConfig
 
 
 def train_by_workers(config: TrainConfig, workers: int, progress: Progress) -> ModelCard:
-    """Train in so many processes, which share every batch, and return the card of the finished run.
+    """Train in `workers` processes that share every batch, and return the card of the finished run.
 
-    Raises LostProcessError where one of them is killed, and whatever `train_share` raises in one of them.
+    Raises LostProcessError where one of them is killed, and what `train_share` raises in one of them.
     """
-    with _started(config, workers) as crew:
+    with _start(config, workers) as crew:
         while True:
             for pipe in wait(list(crew)):
                 assert isinstance(pipe, Connection)
@@ -35,8 +35,8 @@ def train_by_workers(config: TrainConfig, workers: int, progress: Progress) -> M
                 except (EOFError, OSError):
                     crew[pipe].join()
                     raise LostProcessError(
-                        f"a process of this run {how_ended(crew[pipe], workers)} The same command goes on from the "
-                        f"last finished epoch") from None
+                        f"a process of this run {describe_exit(crew[pipe], workers)} The same command resumes after "
+                        f"the last finished epoch") from None
                 if word == "progress":
                     progress(*content)
                 elif word == "warning":
@@ -48,8 +48,8 @@ def train_by_workers(config: TrainConfig, workers: int, progress: Progress) -> M
 
 
 @contextmanager
-def _started(config: TrainConfig, workers: int) -> Iterator[dict[Connection, BaseProcess]]:
-    """The processes by the pipes that they answer through; none is left at the end."""
+def _start(config: TrainConfig, workers: int) -> Iterator[dict[Connection, BaseProcess]]:
+    """Start the processes, give them by the pipes that they answer through, and end them all afterwards."""
     context = mp.get_context("spawn")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -63,19 +63,19 @@ def _started(config: TrainConfig, workers: int) -> Iterator[dict[Connection, Bas
                      "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": threads}
             process = context.Process(target=_serve, name=f"smoothcert-{rank}", daemon=True,
                                       args=(theirs, share, {name: str(value) for name, value in group.items()}))
-            start_deaf(process)
+            start_without_interrupts(process)
             theirs.close()
             crew[ours] = process
         yield crew
     finally:
         for process in crew.values():
-            process.kill()  # an epoch is kept whole or not at all, and a collective call would not hear a request
+            process.kill()  # epochs are written whole or not at all, and a collective call ignores a request to end
             process.join()
 
 
 def _serve(pipe: Connection, config: TrainConfig, group: dict[str, str]) -> None:
-    """One process's life: train as its rank, and tell how that went."""
-    threading.Thread(target=follow_driver, daemon=True).start()
+    """Train as one process of the run, and send its progress, warnings, result or error to the driver."""
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     os.environ.update(group)
     main = group["RANK"] == "0"
 
@@ -85,7 +85,7 @@ def _serve(pipe: Connection, config: TrainConfig, group: dict[str, str]) -> None
 
     def warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
         if main:
-            pipe.send(("warning", told(message, category)))
+            pipe.send(("warning", portable_warning(message, category)))
 
     try:
         from smoothcert.training.train import train_share
@@ -102,11 +102,11 @@ def _serve(pipe: Connection, config: TrainConfig, group: dict[str, str]) -> None
         pipe.send(("error", error))
     except Exception:
         pipe.send(("error", SmoothcertError(f"a process of this run failed:\n{traceback.format_exc()}")))
-    threading.Event().wait()  # until the driver ends us: a pipe that closes earlier tells of a process that has died
+    threading.Event().wait()  # until the driver ends this process: an earlier end of the pipe means that it has died
 
 
-def told(message: Warning | str, category: type[Warning]) -> tuple[str, type[Warning]]:
-    """Return a warning's text and kind. A kind that a user's model brings is unknown to the driver, which has not
-    loaded the model: the nearest kind above it that is ours or Python's stands for it."""
+def portable_warning(message: Warning | str, category: type[Warning]) -> tuple[str, type[Warning]]:
+    """Return a warning's text and category, as the driver can load them: a category that a user's model defines is
+    replaced by the nearest one above it that belongs to Python or smoothcert."""
     return str(message), next(kind for kind in category.__mro__
                               if kind.__module__.partition(".")[0] in ("builtins", "smoothcert"))

@@ -12,7 +12,7 @@ from smoothcert.config.fields import ClassNames, Count, Local, Options, Stored
 class VerifyConfig(Config):
     """Options of `smoothcert verify`; all but `store` are of the records to draw again."""
 
-    store: Stored = Field(description="store to check")
+    store: Stored = Field(description="store to check", json_schema_extra={"argument": "STORE"})
     resample: Count | None = Field(None, description="draw this many records again from their seeds, and compare; "
                                                      "needs the model and the images")
     model: str | None = Field(None, description="model of the store, in the forms of certify, for resample")

@@ -20,8 +20,9 @@ from smoothcert.runs.attack_options import AttackConfig
 from smoothcert.runs.certify import prepare_sampling
 from smoothcert.runs.distributional import prepare_distributional
 from smoothcert.runs.distributional_options import SEARCH, DistributionalConfig
+from smoothcert.runs.executors import executor_of
 from smoothcert.runs.options import PredictConfig
-from smoothcert.runs.run import Run, executor_of
+from smoothcert.runs.run import Run
 from smoothcert.stats import is_same
 from smoothcert.store.comparison import differences, without_unrecorded
 from smoothcert.store.identity import Identity

@@ -8,10 +8,9 @@ import numpy as np
 from smoothcert.errors import StoreError
 from smoothcert.report.markup import Markup, element, embed, join_parts, round_down
 from smoothcert.results.attacks import Attack, empirical_curve
+from smoothcert.results.curves import COLUMNS, corners
 from smoothcert.results.gather import PageRun
-from smoothcert.results.studies import top_shares, wall
-from smoothcert.results.thin import COLUMNS, corners
-from smoothcert.results.votes import votes_of
+from smoothcert.results.studies import top_shares, votes_of, wall
 
 LOWER = (("test_set", "this test set, at least"), ("population", "new images, at least"),
          ("all_radii", "this test set, all radii at once"))
@@ -29,7 +28,7 @@ _MARKS = ("M12.5 5a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z", "M13 1h8v8h-8z", "M17
 def chart_data(runs: Sequence[PageRun], rho: float) -> Iterator[dict[str, Any]]:
     """Yield for each run the fractions and radii that its curves are drawn from, cut to six decimals.
 
-    A curve has its whole value at every edge of a fine column (see `results.thin`); with many runs columns are wider.
+    A curve has its whole value at every edge of a fine column (see `results.curves`); with many runs columns are wider.
     """
     columns = max(30, min(COLUMNS, _POINTS // (2 * len(runs))))
     for run in runs:

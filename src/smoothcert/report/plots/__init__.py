@@ -1,18 +1,19 @@
-"""Pictures, with matplotlib: readable printed grey and by colour-blind people; the same bytes for the same input."""
+"""Pictures, with matplotlib: readable printed grey and by colour-blind people; the same bytes for the same input.
 
-from collections.abc import Sequence
-from pathlib import Path
+matplotlib loads on first use, so that the list of kinds (`kinds`) can be read quickly.
+"""
 
-from smoothcert.report.plots.lines import draw_curves
-from smoothcert.report.plots.style import save
-from smoothcert.results.curves import Curve
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from smoothcert.report.plots.drawing import picture
+    from smoothcert.report.plots.lines import plot_curves
 
-def plot_curves(curves: Sequence[Curve], files: Sequence[Path], title: str = "") -> None:
-    """Draw certified accuracy against radius into `files` (PNG, SVG or PDF by ending); the band is its lower bound."""
-    figure = draw_curves(curves)
-    for file in files:
-        save(figure, file, title)
+__all__ = ["picture", "plot_curves"]
 
 
-__all__ = ["plot_curves"]
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{'lines' if name == 'plot_curves' else 'drawing'}"), name)

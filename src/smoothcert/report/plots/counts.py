@@ -1,4 +1,7 @@
-"""Pictures of votes and radii of whole runs: each an array -> figure function."""
+"""Pictures of the votes and radii of whole runs: abstention, votes, wall, scatter."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import LogNorm
@@ -6,17 +9,48 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from smoothcert.report.plots.style import COLOURS, FAINT, NAMED, handle, legend, look, marker, new_figure, styled
+from smoothcert.report.plots.drawing import Request
+from smoothcert.report.plots.style import COLOURS, FAINT, NAMED, handle, in_style, legend, look, marker, new_figure
+from smoothcert.results.base import check_same_data
+from smoothcert.results.certified import ASSUMED_ALPHA, Result
 from smoothcert.results.figures import down, percent
-from smoothcert.results.studies import Pairs, Shares, TopShares, Wall
+from smoothcert.results.studies import Pairs, Shares, TopShares, Wall, among, pairs, shares, top_shares, wall
 
 _DENSE = 5000
-"""Above so many points a scatter is drawn as a map of their number."""
+"""With more points a scatter is drawn as a map of their number."""
 
 
-@styled
+def gather_shares(request: Request[Any]) -> Shares:
+    """Return right, wrong and abstained shares of each run."""
+    return shares(request.opened)
+
+
+def gather_top_shares(request: Request[Any]) -> TopShares:
+    """Return histograms of the chosen class's share in each run."""
+    return top_shares([(run.name, votes, ASSUMED_ALPHA if run.alpha is None else run.alpha)
+                       for run, votes in request.opened])
+
+
+def gather_wall(request: Request[Any]) -> Wall:
+    """Return the sorted radii of each run, and its r_max."""
+    return wall(request.opened)
+
+
+def gather_pairs(request: Request[Any]) -> Pairs:
+    """Return the radii of the images of two runs."""
+    return pairs(*request.opened)
+
+
+def share_images(opened: Sequence[Result]) -> list[Result]:
+    """Return two runs with only the images that both have."""
+    check_same_data(opened)
+    first, second = opened
+    return [among(first, second.index), among(second, first.index)]
+
+
+@in_style
 def draw_abstention(data: Shares) -> Figure:
-    """A bar a run: certified and right, certified and wrong, abstained."""
+    """Draw a bar for each run: certified and right, certified and wrong, abstained."""
     figure = new_figure(6.4, 1.5 + 0.45 * len(data.names))
     axes = figure.add_subplot(xlabel="images (%)", xlim=(0, 100))
     rows, left = np.arange(len(data.names)), np.zeros(len(data.names))
@@ -33,9 +67,9 @@ def draw_abstention(data: Shares) -> Figure:
     return figure
 
 
-@styled
+@in_style
 def draw_top_shares(data: TopShares) -> Figure:
-    """Histograms of p_A: the observed share above, its lower bound below; a logarithmic share of images."""
+    """Draw histograms of p_A: the observed share above, its lower bound below; a logarithmic share of images."""
     figure = new_figure(6.4, 5.0)
     upper, lower = figure.subplots(2, 1, sharex=True, sharey=True)
     for axes, counted, words in ((upper, data.observed, "observed share of the top class"),
@@ -52,9 +86,9 @@ def draw_top_shares(data: TopShares) -> Figure:
     return figure
 
 
-@styled
+@in_style
 def draw_wall(data: Wall) -> Figure:
-    """Radii in falling order under r_max, the most that the samples could prove."""
+    """Draw radii in falling order under r_max, the most that the samples could prove."""
     figure = new_figure(height=4.0 + 0.17 * min(len(data.names), NAMED + 1))
     axes = figure.add_subplot(xlabel="images, largest radius first (% of the run)", xlim=(0, 100),
                               ylabel="certified l2 radius (pixel units)")
@@ -67,20 +101,16 @@ def draw_wall(data: Wall) -> Figure:
             axes.axhline(data.wall[number], color=style["color"], linewidth=0.9, linestyle=style["linestyle"])
     top = max((float(values.max(initial=0)) for values in [*data.radii, data.wall[np.isfinite(data.wall)]]), default=0)
     axes.set_ylim(0, 1.08 * top or 1.0)
-    legend(figure, [handle(k) for k in range(len(data.names))], [_wall_words(data, k) for k in range(len(data.names))],
-           loc="outside lower left")
+    words = [f"r_max {down(top, 3)}: {percent(share)} % of images at it" if np.isfinite(top) else "r_max unknown"
+             for top, share in zip(data.wall, data.at_wall, strict=True)]
+    legend(figure, [handle(k) for k in range(len(words))],
+           [f"{name} ({word})" for name, word in zip(data.names, words, strict=True)], loc="outside lower left")
     return figure
 
 
-def _wall_words(data: Wall, k: int) -> str:
-    if not np.isfinite(data.wall[k]):
-        return f"{data.names[k]} (r_max unknown)"
-    return f"{data.names[k]} (r_max {down(data.wall[k], 3)}: {percent(data.at_wall[k])} % of images at it)"
-
-
-@styled
+@in_style
 def draw_scatter(data: Pairs) -> Figure:
-    """The radius of each image in two runs; above the diagonal the second run proves more."""
+    """Draw the radius of each image in two runs; above the diagonal the second run proves more."""
     figure = new_figure(4.8, 4.6)
     axes = figure.add_subplot(xlabel=f"radius in {data.names[0]}", ylabel=f"radius in {data.names[1]}", aspect="equal")
     top = float(max(data.first.max(), data.second.max())) * 1.03 or 1.0

@@ -1,22 +1,62 @@
-"""Pictures of denoisers: images denoised, images where one lost, contraction against slide; each an array -> figure
-function."""
+"""Pictures of denoisers: images denoised, images where one lost, contraction against slide."""
 
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from smoothcert.report.plots.images import show_image
-from smoothcert.report.plots.style import COLOURS, FAINT, MARKERS, legend, new_figure, styled
-from smoothcert.results.denoising import Captioned, Contracted, Failures
+from smoothcert.errors import InputError
+from smoothcert.report.plots.drawing import Request
+from smoothcert.report.plots.images import one_image, show_image
+from smoothcert.report.plots.kinds import ContractionPlot, DenoisedPlot, FailuresPlot
+from smoothcert.report.plots.style import COLOURS, FAINT, MARKERS, in_style, legend, new_figure
+from smoothcert.results.denoising import (
+    Captioned,
+    Contracted,
+    Estimates,
+    Failures,
+    contraction_of,
+    denoise_gallery,
+    denoise_image,
+    failures_of,
+)
 from smoothcert.results.gallery import cut
 
 _COLUMNS = 4
 
 
-@styled
+def gather_denoised(request: Request[DenoisedPlot]) -> Captioned:
+    """Return images of the store, or noisy copies of one of them, denoised."""
+    how, count = _estimates(request), request.options.count
+    if request.options.image is not None:
+        store, image, key = one_image(request)
+        return denoise_image(store, image, key, how, count)
+    return denoise_gallery(request.only[0], request.images, how, count)
+
+
+def gather_failures(request: Request[FailuresPlot]) -> Failures:
+    """Return the images that the first run certifies at a larger radius than the second."""
+    first, second = request.opened
+    how = request.estimates_of(second[0]) if request.estimates_of else None
+    return failures_of(first, second, request.images, how, request.options.count)
+
+
+def gather_contraction(request: Request[ContractionPlot]) -> Contracted:
+    """Return contraction and slide of images of the store."""
+    return contraction_of(request.only[0], request.images, _estimates(request), request.options.count,
+                          request.options.n)
+
+
+def _estimates(request: Request[Any]) -> Estimates:
+    if request.estimates_of is None:
+        raise InputError("this kind of picture shows a denoiser: give estimates_of, a function of the store that "
+                         "gives it")
+    return request.estimates_of(request.only[0])
+
+
+@in_style
 def draw_denoised(shown: Captioned) -> Figure:
-    """A column an image: as it is, noisy, denoised, and after a walk where there is one; squared errors below each."""
+    """Draw a column for each image: as it is, noisy, denoised, after a walk if there is one; squared errors below."""
     data = shown.data
     rows = [("x", data.clean), ("x + e", data.noisy), ("x_hat(x + e)", data.estimates)]
     rows += [("walk or flow", data.walked)] if data.walked is not None else []
@@ -36,9 +76,9 @@ def draw_denoised(shown: Captioned) -> Figure:
     return figure
 
 
-@styled
+@in_style
 def draw_failures(data: Failures) -> Figure:
-    """Each image beside its noisy copy and, where there is a denoiser, the estimate; with both radii."""
+    """Draw each image beside its noisy copy and, where there is a denoiser, the estimate; with both radii."""
     shown = len(data.index)
     rows, columns = max(1, -(-shown // _COLUMNS)), max(1, min(shown, _COLUMNS))
     parts = [data.clean, data.noisy] + ([data.estimates] if data.estimates is not None else [])
@@ -57,9 +97,9 @@ def draw_failures(data: Failures) -> Figure:
     return figure
 
 
-@styled
+@in_style
 def draw_contraction(found: Contracted) -> Figure:
-    """The contraction ratio of each image against its slide, told apart by the run's answer."""
+    """Draw the contraction ratio of each image against its slide, with a mark for the run's answer."""
     data = found.data
     figure = new_figure(5.2, 4.2)
     axes = figure.add_subplot(xlabel="contraction ||x_hat(x + e) - E x_hat|| / ||e|| (estimate)",

@@ -1,5 +1,6 @@
-"""Pictures of images: galleries, panels under noise, sizes, decision regions; each an array -> figure function."""
+"""Pictures of a store's images: gallery, panels under noise, sizes, decision regions."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,19 +8,74 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
-from smoothcert.report.plots.style import COLOURS, INK, new_figure, styled
-from smoothcert.results.gallery import Gallery
-from smoothcert.results.panels import Panels, Resolution
-from smoothcert.results.regions import Regions
+from smoothcert.errors import InputError
+from smoothcert.report.plots.drawing import Request
+from smoothcert.report.plots.kinds import GalleryPlot, ImagePlot, PanelsPlot, ResolutionPlot
+from smoothcert.report.plots.style import COLOURS, INK, in_style, new_figure
+from smoothcert.results.base import check_records
+from smoothcert.results.gallery import Gallery, Panels, Resolution, gallery_of, noise_panels, resolution_study
+from smoothcert.results.regions import Regions, decision_regions
 from smoothcert.stats import ABSTAIN
+from smoothcert.store.recertify import noise_of
+from smoothcert.store.store import Store
 
 _COLUMNS = 6
+_CAPTION = 30
+"""Characters of the longest caption of a gallery."""
+
+_PANELS = (0.12, 0.25, 0.5, 1.0)
+"""Noise levels of panels beside that of the run."""
+
 _HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "ooo")
 
 
-@styled
+def gather_gallery(request: Request[GalleryPlot]) -> Gallery:
+    """Return images of the store, sorted by radius."""
+    return gallery_of(request.only[0], request.images, request.options.count)
+
+
+def gather_panels(request: Request[PanelsPlot]) -> Panels:
+    """Return one image of the store under noise of several sigma."""
+    store, image, key = one_image(request)
+    sigmas = request.options.sigma or sorted({*_PANELS, store.identity.noise.sigma})
+    return noise_panels(image, sigmas, store.identity.seed, key)
+
+
+def gather_resolution(request: Request[ResolutionPlot]) -> Resolution:
+    """Return one image of the store at several sizes, under noise of one sigma."""
+    store, image, key = one_image(request)
+    sigma = request.options.sigma or store.identity.noise.sigma
+    return resolution_study(image, sigma, seed=store.identity.seed, key=key)
+
+
+def gather_regions(request: Request[ImagePlot]) -> Regions:
+    """Return the classes around one image of the store, with its certified radius."""
+    if request.answers_of is None:
+        raise InputError("regions asks the base classifier: give answers_of, a function of the store that gives it")
+    store, image, key = one_image(request)
+    found = decision_regions(request.answers_of(store), image, noise_of(store), store.num_classes,
+                             seed=store.identity.seed, key=key)
+    row = np.flatnonzero(store.column("index") == key)
+    radius = float(store.column("radius")[row[0]]) if len(row) and store.kind == "certify" else 0.0
+    return replace(found, radius=radius, class_names=tuple(request.images(store).class_names))
+
+
+def one_image(request: Request[Any]) -> tuple[Store, np.ndarray, int]:
+    """Return the store, the image that is asked for, else the one of the median radius, and its index."""
+    store = request.only[0]
+    check_records(store)
+    index, key = store.column("index"), request.options.image
+    if key is None:
+        order = np.argsort(store.column("radius"), kind="stable") if store.kind == "certify" else np.arange(1)
+        key = int(index[order[len(order) // 2]])
+    elif key not in index:
+        raise InputError(f"image {key} is not among those of {store.folder}, such as {index[0]}")
+    return store, request.images(store).batch([key])[0], key
+
+
+@in_style
 def draw_gallery(data: Gallery) -> Figure:
-    """Each image beside a noisy copy, with its answer and radius; a red dashed frame marks a wrong answer."""
+    """Draw each image beside a noisy copy, with its answer and radius; a red dashed frame marks a wrong answer."""
     count = len(data.clean)
     rows = -(-count // _COLUMNS)
     figure = new_figure(1.9 * min(count, _COLUMNS), 1.28 * rows + 0.4)
@@ -31,16 +87,19 @@ def draw_gallery(data: Gallery) -> Figure:
         gap = np.ones((*data.clean.shape[1:3], max(1, data.clean.shape[3] // 14)), dtype=np.float32)
         show_image(axes, np.concatenate([data.clean[k], gap, data.noisy[k]], axis=2))
         wrong = data.prediction[k] not in (data.label[k], ABSTAIN)
-        axes.set_title(_short(data.words(k)), fontsize=7, pad=3, color=COLOURS[1] if wrong else INK,
+        words = data.words(k)
+        words = words if len(words) <= _CAPTION else words[:_CAPTION - 1] + "…"
+        axes.set_title(words, fontsize=7, pad=3, color=COLOURS[1] if wrong else INK,
                        fontweight="bold" if wrong else "normal")
         if wrong:
-            axes.add_patch(_frame(axes))
+            axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=COLOURS[1],
+                                     linewidth=1.8, linestyle="--", clip_on=False))
     return figure
 
 
-@styled
+@in_style
 def draw_panels(data: Panels) -> Figure:
-    """An image, and the same under noise of each sigma."""
+    """Draw an image, and the same under noise of each sigma."""
     figure = new_figure(1.6 * (len(data.sigma) + 1), 1.9)
     cells: Any = figure.subplots(1, len(data.sigma) + 1)
     words = ["as it is", *(f"sigma {sigma:g}" for sigma in data.sigma)]
@@ -51,9 +110,9 @@ def draw_panels(data: Panels) -> Figure:
     return figure
 
 
-@styled
+@in_style
 def draw_resolution(data: Resolution) -> Figure:
-    """A column a size: the clean image, the noisy one, and the noisy one average-pooled to the smallest size."""
+    """Draw a column for each size: the clean image, the noisy one, and that average-pooled to the smallest size."""
     figure = new_figure(2.0 * len(data.clean) + 0.4, 6.3)
     cells: Any = figure.subplots(3, len(data.clean), squeeze=False)
     for column, side in enumerate(data.side):
@@ -66,9 +125,10 @@ def draw_resolution(data: Resolution) -> Figure:
     return figure
 
 
-@styled
-def draw_regions(data: Regions, names: tuple[str, ...] = (), radius: float = 0.0) -> Figure:
-    """The classes on a plane through an image, with its certified radius, beside the votes of its noisy copies."""
+@in_style
+def draw_regions(data: Regions) -> Figure:
+    """Draw the classes on a plane through an image, with its certified radius, and the votes of its noisy copies."""
+    names, radius = data.class_names, data.radius
     figure = new_figure(8.4, 4.4)
     plane, bars = figure.subplots(1, 2, width_ratios=[1.25, 1])
     shown = np.unique(np.concatenate([data.classes.ravel(), np.flatnonzero(data.counts)]))
@@ -102,7 +162,7 @@ def draw_regions(data: Regions, names: tuple[str, ...] = (), radius: float = 0.0
 
 
 def show_image(axes: Any, image: np.ndarray) -> None:
-    """An image (C, H, W) with 1 or 3 channels (others: their mean), clipped to [0, 1] for the eye alone."""
+    """Show an image (C, H, W), clipped to [0, 1] for the eye alone; other than 3 channels are averaged."""
     shown = np.clip(image, 0, 1)
     if len(shown) == 3:
         axes.imshow(shown.transpose(1, 2, 0))
@@ -110,16 +170,7 @@ def show_image(axes: Any, image: np.ndarray) -> None:
         axes.imshow(shown.mean(axis=0), cmap="gray", vmin=0, vmax=1)
 
 
-def _frame(axes: Any) -> Any:
-    return Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=COLOURS[1], linewidth=1.8,
-                     linestyle="--", clip_on=False)
-
-
-def _short(words: str, most: int = 30) -> str:
-    return words if len(words) <= most else words[: most - 1] + "…"
-
-
 def _tint(k: int) -> tuple[float, float, float]:
-    """The k-th colour, mixed with white so that hatches and circles stay visible on it."""
+    """Return the k-th colour, mixed with white so that hatches and circles stay visible on it."""
     r, g, b = (0.45 + 0.55 * channel for channel in to_rgb(COLOURS[k % len(COLOURS)]))
     return r, g, b

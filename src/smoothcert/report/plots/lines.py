@@ -1,28 +1,45 @@
-"""Certified accuracy against radius, in its several forms: each an array -> figure function."""
+"""Pictures of curves: certified accuracy against radius in its several forms, and bounds on the loss against rho."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from smoothcert.report.plots.style import COLOURS, INK, handle, legend, look, marker, new_figure, styled
-from smoothcert.results.curves import Curve
-from smoothcert.results.studies import Envelope, Theorems
-from smoothcert.results.thin import value_at
-from smoothcert.results.upper import Upper
+from smoothcert.errors import InputError
+from smoothcert.report.plots.drawing import Request
+from smoothcert.report.plots.kinds import BoundsPlot, CurvesPlot, ProjectionPlot
+from smoothcert.report.plots.style import COLOURS, INK, handle, in_style, legend, look, marker, new_figure, save
+from smoothcert.results.attacks import Attack, axis_of, empirical_curve, norm_of
+from smoothcert.results.certified import Result
+from smoothcert.results.curves import (
+    BoundPanel,
+    Curve,
+    Envelope,
+    Upper,
+    bound_panels,
+    drawn_curve,
+    envelopes,
+    upper_bound,
+    value_at,
+)
+from smoothcert.results.studies import Theorems, among, compare_bounds, project_over_alpha, project_over_n, theorems
+from smoothcert.stats import clopper_pearson
 
 RADIUS = "l2 radius (pixel units of [0, 1])"
 NORMS = {"l2": "l2", "linf": "l-infinity"}
 _MARKS = 7
+_DASHES = {"certificate": "-", "bound": (0, (5, 1.5)), "found": (0, (1.2, 1.2))}
 _UPPER = ((0, (4, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)))
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Empirical accuracy under attacks of l2 size eps: accuracy (E,) at eps (E,), with a 95 % interval (E,) each."""
+    """Empirical accuracy under attacks of size eps: accuracy (E,) at eps (E,), with an interval (E,) each."""
 
     name: str
     eps: np.ndarray
@@ -33,30 +50,16 @@ class Observed:
 
 @dataclass(frozen=True)
 class Empirical:
-    """Certified curves, and the empirical accuracies to be drawn beside them."""
+    """Certified curves, and the empirical accuracies that are drawn beside them."""
 
     curves: list[Curve]
     observed: list[Observed]
     norm: str = "l2"
 
 
-@styled
-def draw_curves(curves: Sequence[Curve], uppers: Sequence[Upper] = ()) -> Figure:
-    """Step curves with a band down to their lower bound, and empirical upper bounds as dashed lines."""
-    figure, axes = _axes("certified accuracy (%)" if not uppers else "accuracy (%)")
-    right = max([_furthest(curves), *(float(one.radius[-1]) * 1.03 for one in uppers)])
-    for number, curve in enumerate(curves):
-        _step(axes, curve, number, right)
-    drawn = [axes.step(one.radius, 100 * one.accuracy, where="post", color=INK, linestyle=_UPPER[k % len(_UPPER)],
-                       linewidth=1.4)[0] for k, one in enumerate(uppers)]
-    _finish(axes, right, [curve.name for curve in curves],
-            extra=[(line, f"{one.name}, empirical upper bound") for line, one in zip(drawn, uppers, strict=True)])
-    return figure
-
-
 @dataclass(frozen=True)
 class Envelopes:
-    """Envelopes of certified runs, one for each method, and the best of attack stores at each eps, of each method.
+    """The best of each method: of certified runs at each radius, and of attack stores at each eps.
 
     `runs` are the accuracies of the attack stores themselves.
     """
@@ -67,9 +70,137 @@ class Envelopes:
     norm: str = "l2"
 
 
-@styled
+def gather_curves(request: Request[CurvesPlot]) -> list[Curve | Upper]:
+    """Return certified curves, and the empirical upper bounds that attack stores prove."""
+    results, attacks = _split(request.opened)
+    return [*(drawn_curve(result, request.options.rho) for result in results),
+            *(upper_bound(attack.store, attack.name) for attack in attacks)]
+
+
+def gather_envelopes(request: Request[CurvesPlot]) -> Envelopes:
+    """Return the best of each method, of certified runs or of attack stores."""
+    results, attacks = _split(request.opened)
+    if results and attacks:
+        raise InputError("envelope shows certify stores or attack stores: give one kind alone")
+    if results:
+        return Envelopes(envelopes(results, request.options.rho), [], [])
+    norm = _common_norm(attacks)
+    runs = [accuracies_under_attack(attack, request.options.rho / len(attacks))[-1] for attack in attacks]
+    groups: dict[str, list[Observed]] = {}
+    for attack, run in zip(attacks, runs, strict=True):
+        groups.setdefault(attack.group, []).append(run)
+    return Envelopes([], [best_under_attack(group, members) for group, members in groups.items()], runs, norm)
+
+
+def gather_empirical(request: Request[CurvesPlot]) -> Empirical:
+    """Return certified curves, and the accuracies under attack."""
+    results, attacks = _split(request.opened)
+    norm = _common_norm(attacks)
+    curves = [drawn_curve(result if norm == "l2" else result.in_linf(), request.options.rho) for result in results]
+    return Empirical(curves, [one for attack in attacks
+                              for one in accuracies_under_attack(attack, request.options.rho)], norm)
+
+
+def share_attacked(opened: Sequence[Result | Attack]) -> list[Result | Attack]:
+    """Return the certified runs with only the images that were attacked, and the attack stores."""
+    results, attacks = _split(opened)
+    if not attacks or not results:
+        raise InputError("empirical shows certify stores beside attack stores: give at least one of each")
+    attacked = np.unique(np.concatenate([attack.index for attack in attacks]))
+    return [*(among(result, attacked) for result in results), *attacks]
+
+
+def gather_bounds(request: Request[BoundsPlot]) -> list[Curve]:
+    """Return the curves of one run's counts under several theorems."""
+    return compare_bounds(*request.only, request.options.rho)
+
+
+def gather_theorems(request: Request[Any]) -> Theorems:
+    """Return the radii of several theorems at one run's sigma."""
+    return theorems(request.only[0])
+
+
+def gather_projection(request: Request[ProjectionPlot]) -> list[Curve]:
+    """Return the curves of one run at other n or alpha."""
+    (store, name), options = request.only, request.options
+    if options.alpha:
+        return project_over_alpha(store, name, options.alpha, options.rho)
+    taken = Result.of(store).n or 0
+    return project_over_n(store, name, options.n or [taken // 10 or 1, taken * 10, taken * 100], options.rho)
+
+
+def gather_bounds_on_loss(request: Request[Any]) -> list[BoundPanel]:
+    """Return the bounds of runs on the expected loss, and the worst cases found."""
+    return bound_panels(request.opened)
+
+
+def _split(opened: Sequence[Result | Attack]) -> tuple[list[Result], list[Attack]]:
+    """Return the certified runs and the attack stores."""
+    return [one for one in opened if isinstance(one, Result)], [one for one in opened if isinstance(one, Attack)]
+
+
+def accuracies_under_attack(attack: Attack, rho: float = 0.05) -> list[Observed]:
+    """Return the accuracy under attack for every m, the smallest first, with intervals of probability 1 - rho."""
+    store = attack.store
+    if axis_of(store) != "eps":
+        raise InputError(f"{store.folder} attacked each image at multiples of its own radius: it has no curve over eps")
+    copies, images, found = store.identity.attack.m, len(np.unique(store.column("index"))), []
+    for m in copies:
+        curve = empirical_curve(store, m=m)
+        right = np.rint(curve.accuracy * images).astype(np.int64)
+        low, high = (np.asarray(clopper_pearson(right, images, rho / 2, side)) for side in ("lower", "upper"))
+        words = f"{attack.name}, under attack" + (f", m {m}" if len(copies) > 1 else "")
+        found.append(Observed(words, curve.size, curve.accuracy, low, high))
+    return found
+
+
+def best_under_attack(group: str, runs: Sequence[Observed]) -> Observed:
+    """Return the best of several models under attack, at the sizes that all were attacked with."""
+    common = sorted(set.intersection(*(set(run.eps.tolist()) for run in runs)))
+    if len(common) < 2:
+        raise InputError(f"the attacks of {group or 'these stores'} have no sizes in common: attack all with the same "
+                         f"eps")
+    at = [np.searchsorted(run.eps, common) for run in runs]
+    accuracy, low, high = (np.stack([getattr(run, field)[rows] for run, rows in zip(runs, at, strict=True)]).max(axis=0)
+                           for field in ("accuracy", "low", "high"))
+    return Observed(group, np.array(common), accuracy, low, high)
+
+
+def _common_norm(attacks: Sequence[Attack]) -> str:
+    """Return the norm that bounds all attacks; raise InputError where they have several."""
+    norms = {norm_of(attack.store) for attack in attacks}
+    if len(norms) > 1:
+        raise InputError(f"the attacks are bounded in different norms ({', '.join(sorted(norms))}): draw each alone")
+    return norms.pop()
+
+
+def plot_curves(curves: Sequence[Curve | Upper], files: Sequence[Path] = (), title: str = "") -> Figure:
+    """Draw certified accuracy against radius, write it into `files` (PNG, SVG or PDF by ending), return the figure."""
+    figure = draw_curves(curves)
+    for file in files:
+        save(figure, file, title)
+    return figure
+
+
+@in_style
+def draw_curves(curves: Sequence[Curve | Upper]) -> Figure:
+    """Draw step curves with a band down to their lower bound, and empirical upper bounds as dashed lines."""
+    certified = [one for one in curves if isinstance(one, Curve)]
+    uppers = [one for one in curves if isinstance(one, Upper)]
+    figure, axes = _axes("certified accuracy (%)" if not uppers else "accuracy (%)")
+    right = max([_furthest(certified), *(float(one.radius[-1]) * 1.03 for one in uppers)])
+    for number, curve in enumerate(certified):
+        _step(axes, curve, number, right)
+    drawn = [axes.step(one.radius, 100 * one.accuracy, where="post", color=INK, linestyle=_UPPER[k % len(_UPPER)],
+                       linewidth=1.4)[0] for k, one in enumerate(uppers)]
+    _finish(axes, right, [curve.name for curve in certified],
+            extra=[(line, f"{one.name}, empirical upper bound") for line, one in zip(drawn, uppers, strict=True)])
+    return figure
+
+
+@in_style
 def draw_envelopes(data: Envelopes) -> Figure:
-    """The runs in thin lines, and over them the best of each method at each radius with the joint lower bound."""
+    """Draw the runs in thin lines, and over them the best of each method at each radius with the joint lower bound."""
     under_attack = bool(data.runs)
     figure, axes = _axes("accuracy under attack (%)" if under_attack else "certified accuracy (%)")
     curves = [curve for one in data.certified for curve in one.curves]
@@ -78,9 +209,11 @@ def draw_envelopes(data: Envelopes) -> Figure:
         _step(axes, curve, number, right, band=False, width=1.1)
     for number, one in enumerate(data.runs):
         axes.plot(one.eps, 100 * one.accuracy, linewidth=1.0, marker=marker(number), **look(number))
-    extra, several = [], len(data.certified) + len(data.attacked) > 1
-    for k, (name, radius, accuracy, lower, step) in enumerate(_bests(data)):
-        colour = COLOURS[k % len(COLOURS)] if several else INK
+    bests = [*((one.name, one.radius, one.accuracy, one.lower, True) for one in data.certified),
+             *((one.name, one.eps, one.accuracy, one.low, False) for one in data.attacked)]
+    extra = []
+    for k, (name, radius, accuracy, lower, step) in enumerate(bests):
+        colour = COLOURS[k % len(COLOURS)] if len(bests) > 1 else INK
         line = (axes.step(radius, 100 * accuracy, where="pre", color=colour, linewidth=3.2, alpha=0.35) if step else
                 axes.plot(radius, 100 * accuracy, color=colour, linewidth=3.2, alpha=0.35))[0]
         _band(axes, radius, lower, accuracy, colour, "pre" if step else None)
@@ -92,16 +225,9 @@ def draw_envelopes(data: Envelopes) -> Figure:
     return figure
 
 
-def _bests(data: Envelopes) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray, bool]]:
-    for one in data.certified:
-        yield one.name, one.radius, one.accuracy, one.lower, True
-    for one in data.attacked:
-        yield one.name, one.eps, one.accuracy, one.low, False
-
-
-@styled
+@in_style
 def draw_empirical(data: Empirical) -> Figure:
-    """Certified curves, and accuracy under attack at each eps with its interval."""
+    """Draw certified curves, and accuracy under attack at each eps with its interval."""
     figure, axes = _axes("accuracy (%)")
     right = max(_furthest(data.curves), *(float(one.eps.max()) * 1.04 for one in data.observed))
     for number, curve in enumerate(data.curves):
@@ -118,9 +244,9 @@ def draw_empirical(data: Empirical) -> Figure:
     return figure
 
 
-@styled
+@in_style
 def draw_theorems(data: Theorems) -> Figure:
-    """A line for each theorem over p_A, with a tick for each certified image; beside it what n samples can prove."""
+    """Draw a line for each theorem over p_A, a tick for each certified image; beside it what n samples can prove."""
     figure = new_figure(9.6)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2), sharey=True)
     for number, radius in enumerate(data.radii.values()):
@@ -132,7 +258,8 @@ def draw_theorems(data: Theorems) -> Figure:
              xlabel="p_A (lower bound of the top class's probability; p_B = 1 - p_A)")
     ticks = left.plot(data.images, np.full(len(data.images), 0.012), "|", color=INK, markersize=9, alpha=0.5,
                       transform=left.get_xaxis_transform())
-    _numbered(left, list(data.radii), [(ticks[0], "images of the run")])
+    legend(left, [*(handle(number) for number in range(len(data.radii))), ticks[0]],
+           [*data.radii, "images of the run"])
     line = right.plot(data.samples, data.most, **look(0))
     own = right.plot(data.n, np.interp(data.n, data.samples, data.most), "o", color=INK)
     right.set(xscale="log", xlim=(data.samples[0], data.samples[-1]), xlabel="samples, all of which agree")
@@ -141,10 +268,21 @@ def draw_theorems(data: Theorems) -> Figure:
     return figure
 
 
-def _numbered(axes: Any, names: list[str], extra: Sequence[tuple[Any, str]]) -> None:
-    """A legend of the first series, and of what else was drawn."""
-    legend(axes, [handle(number) for number in range(len(names))] + [drawn for drawn, _ in extra],
-           names + [words for _, words in extra])
+@in_style
+def draw_bounds_on_loss(panels: Sequence[BoundPanel]) -> Figure:
+    """Draw a panel for each cost: colours tell runs apart, dashes the kinds of line; marks are ascents."""
+    figure = new_figure(6.4 if len(panels) == 1 else 9.6)
+    top = (panels[0].ceiling or max(float(one.loss.max()) for panel in panels for one in panel.lines) or 1.0) * 1.05
+    for number, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, len(panels), number, title=panel.title, ylim=(0, top),
+                                  xlabel="rho (mean squared l2 move)", ylabel=f"expected loss: {panel.loss}")
+        lines = [Line2D(one.rho, one.loss, color=look(one.run)["color"], linestyle=_DASHES[one.kind],
+                        marker=marker(one.run) if one.kind == "found" else None) for one in panel.lines]
+        for line in lines:
+            axes.add_line(line)
+        axes.set_xlim(0, max(float(one.rho[-1]) for one in panel.lines) * 1.03)
+        legend(axes, lines, [one.name for one in panel.lines], loc="best")
+    return figure
 
 
 def _axes(ylabel: str) -> tuple[Figure, Any]:
@@ -157,7 +295,7 @@ def _furthest(curves: Sequence[Curve]) -> float:
 
 
 def _step(axes: Any, curve: Curve, number: int, right: float, band: bool = True, width: float | None = None) -> None:
-    """One curve; its markers stand on it at radii of their own, so that they part where curves run together."""
+    """Draw one curve; its markers stand on it at radii of their own, so that they part where curves run together."""
     style = look(number)
     axes.step(curve.radius, 100 * curve.accuracy, where="pre", linewidth=width, **style)
     if band:
@@ -169,11 +307,13 @@ def _step(axes: Any, curve: Curve, number: int, right: float, band: bool = True,
 
 def _band(axes: Any, radius: np.ndarray, lower: np.ndarray, accuracy: np.ndarray, colour: str,
           step: Literal["pre"] | None = "pre") -> None:
-    """From a curve down to its lower bound, with an edge: of few images the band is as thin as the curve's own line."""
+    """Fill from a curve down to its lower bound, with an edge: the band of few images is as thin as the curve."""
     axes.fill_between(radius, 100 * lower, 100 * accuracy, step=step, facecolor=(colour, 0.22),
                       edgecolor=(colour, 0.8), linewidth=0.7)
 
 
 def _finish(axes: Any, right: float, names: list[str], extra: Sequence[tuple[Any, str]] = ()) -> None:
+    """End the axis of radii, and draw a legend of the first series and of what else was drawn."""
     axes.set_xlim(0, right or 1.0)
-    _numbered(axes, names, extra)
+    legend(axes, [handle(number) for number in range(len(names))] + [drawn for drawn, _ in extra],
+           names + [words for _, words in extra])

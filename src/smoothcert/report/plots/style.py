@@ -4,6 +4,7 @@ The colours are those of Okabe & Ito (2008), told apart by colour-blind people; 
 grey. Names that users chose are never read as mathematics.
 """
 
+import functools
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -22,7 +23,7 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2
                            (0, (3, 1.2, 1.2, 1.2, 1.2, 1.2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 NAMED = 24
-"""Series that a legend names."""
+"""The most series that a legend names."""
 INK, FAINT = "#222222", "#8a8a8a"
 _SMALL, _WIDTH = 8, 100
 """The size of a warning above a picture, and the characters of its lines."""
@@ -33,37 +34,41 @@ STYLE: Any = {
     "legend.frameon": False, "legend.fontsize": 9, "legend.handlelength": 3.2, "image.interpolation": "nearest",
     "text.parse_math": False, "svg.hashsalt": "smoothcert", "svg.fonttype": "none", "pdf.fonttype": 42,
 }
-KINDS: dict[str, dict[str, Any]] = {
+FORMATS: dict[str, dict[str, Any]] = {
     "png": {"metadata": {"Software": None}},
     "svg": {"metadata": {"Date": None, "Creator": None}},
     "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
 }
-"""File endings, and how `savefig` leaves dates and versions out of them."""
+"""File endings, and the arguments with which `savefig` leaves dates and versions out of them."""
 
 
 def look(number: int) -> dict[str, Any]:
-    """Colour and dashes of the k-th series; they only come back together after 42 of them."""
+    """Return colour and dashes of the k-th series; the same pair comes again only after 42 of them."""
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
 
 
 def marker(number: int) -> str:
+    """Return the marker of the k-th series."""
     return MARKERS[number % len(MARKERS)]
 
 
 def handle(number: int) -> Line2D:
-    """What stands for the k-th series in a legend: its line with its marker."""
+    """Return the entry of the k-th series in a legend: its line with its marker."""
     return Line2D([], [], marker=marker(number), **look(number))
 
 
 def new_figure(width: float = 6.4, height: float = 4.0) -> Figure:
-    """An empty figure, in inches; no window, no global state."""
+    """Return an empty figure of a size in inches; no window, no global state."""
     figure = Figure(figsize=(width, height), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def legend(axes: Any, handles: list[Any], names: list[str], **options: Any) -> None:
-    """A legend of these names, of many the first `NAMED`: one that starts with "_" would be left out otherwise."""
+    """Draw a legend of these names, or of the first `NAMED` of many.
+
+    matplotlib leaves out names that start with "_", so a space goes before them.
+    """
     shown = [f" {name}" if name.startswith("_") else name for name in names[:NAMED]]
     if len(names) > NAMED:
         handles, shown = [*handles[:NAMED], Line2D([], [], linestyle="")], [*shown, f"and {len(names) - NAMED:,} more"]
@@ -71,17 +76,17 @@ def legend(axes: Any, handles: list[Any], names: list[str], **options: Any) -> N
         axes.legend(handles, shown, **options)
 
 
-def styled(function: Any) -> Any:
-    """Draw in the style of this module, whatever the caller's settings are."""
-    def drawn(*args: Any, **options: Any) -> Figure:
+def in_style(function: Any) -> Any:
+    """Make a drawing function use the style of this module, whatever the caller's settings are."""
+    @functools.wraps(function)
+    def draw(*args: Any, **options: Any) -> Figure:
         with mpl.rc_context(STYLE):
             return function(*args, **options)
 
-    drawn.__doc__, drawn.__name__ = function.__doc__, function.__name__
-    return drawn
+    return draw
 
 
-@styled
+@in_style
 def warn_above(figure: Figure, words: str) -> None:
     """Put a warning above everything that a figure shows, in at most four lines."""
     figure.set_label("\n".join(wrap(words, _WIDTH)[:4]))  # a title may be put above it, once for each file
@@ -89,21 +94,21 @@ def warn_above(figure: Figure, words: str) -> None:
 
 
 def check_ending(file: Path) -> str:
-    """The kind of picture that a file's name asks for, or InputError."""
-    kind = file.suffix.lstrip(".").lower()
-    if kind not in KINDS:
-        raise InputError(f"{file.name} must end in {', '.join('.' + k for k in KINDS)}"
-                         f"{suggestion(kind, KINDS) if kind else ''}")
-    return kind
+    """Return the format that a file's ending asks for; raise InputError for another ending."""
+    ending = file.suffix.lstrip(".").lower()
+    if ending not in FORMATS:
+        raise InputError(f"{file.name} must end in {', '.join('.' + name for name in FORMATS)}"
+                         f"{suggestion(ending, FORMATS) if ending else ''}")
+    return ending
 
 
 def save(figure: Figure, file: Path, title: str = "") -> None:
-    """Write a figure whole, as its ending says."""
-    kind = check_ending(file)
+    """Write a figure whole, in the format of the file's ending, with a title above it."""
+    ending = check_ending(file)
     make_folder(file.parent)
     with mpl.rc_context(STYLE):
         if title and (warning := figure.get_label()):
             figure.suptitle(f"{title}\n{warning}", fontsize=_SMALL, x=0.01, ha="left")
         elif title:
             figure.suptitle(title)
-        write_whole(file, lambda temporary: figure.savefig(temporary, format=kind, **KINDS[kind]))
+        write_whole(file, lambda temporary: figure.savefig(temporary, format=ending, **FORMATS[ending]))

@@ -16,19 +16,19 @@ from torch import Tensor, nn
 
 from smoothcert.errors import InputError, MissingExtraError
 from smoothcert.smoothing.content import fingerprint
-from smoothcert.smoothing.engines.folding import fold
 from smoothcert.smoothing.engines.protocol import Refused, Run, refusing
+from smoothcert.smoothing.engines.torch_engines import fold
 
 PACKAGES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
-"""What each engine imports."""
+"""The packages that each engine imports."""
 
 _EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
 _exports: weakref.WeakKeyDictionary[nn.Module, tuple[str, bytes]] = weakref.WeakKeyDictionary()
 
 
 def onnxruntime(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
-    """ONNX Runtime on a CPU, or on a GPU through its CUDA provider, TF32 off."""
-    runtime = _needed("onnxruntime", precision)
+    """Run ONNX Runtime on a CPU, or on a GPU through its CUDA provider, TF32 off."""
+    runtime = _import_runtime("onnxruntime", precision)
     provider: Any = "CPUExecutionProvider"
     if device.type == "cuda":
         provider = ("CUDAExecutionProvider", {"device_id": str(device.index or 0), "use_tf32": "0"})
@@ -41,22 +41,22 @@ def onnxruntime(model: nn.Module, shape: tuple[int, ...], batch: int, device: to
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
-    content = exported(model, shape, batch)
+    content = export(model, shape, batch)
     with refusing("onnxruntime cannot load the network"):
         session = runtime.InferenceSession(content, options, providers=[provider])
-        return filled_up(_session_run(session, device), shape, batch, device)
+        return fill_up(_session_run(session, device), shape, batch, device)
 
 
 def openvino(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
-    """OpenVINO on a CPU, in full float32.
+    """Run OpenVINO on a CPU, in full float32.
 
     Reads the ONNX export: openvino's converter of torch modules would report its use to its makers, as its import does
     where that is not prevented.
     """
-    runtime = _needed("openvino", precision)
+    runtime = _import_runtime("openvino", precision)
     if device.type != "cpu":
         raise Refused(f"it runs on CPUs, the model is on {device}")
-    content = exported(model, shape, batch)
+    content = export(model, shape, batch)
     options = {
         "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
         "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": "NO",  # pinned processes would share one core
@@ -70,11 +70,11 @@ def openvino(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch
         request.infer()
         return torch.from_numpy(request.get_output_tensor(0).data.copy())
 
-    return filled_up(run, shape, batch, device)
+    return fill_up(run, shape, batch, device)
 
 
-def exported(model: nn.Module, shape: tuple[int, ...], batch: int) -> bytes:
-    """The folded network as ONNX, for exactly `batch` rows; the last export of a network is kept while it lives.
+def export(model: nn.Module, shape: tuple[int, ...], batch: int) -> bytes:
+    """Return the folded network as ONNX, for exactly `batch` rows; the last export of a network is kept while it lives.
 
     Raises Refused where the network cannot be exported.
     """
@@ -87,8 +87,8 @@ def exported(model: nn.Module, shape: tuple[int, ...], batch: int) -> bytes:
     return _exports[model][1]
 
 
-def filled_up(run: Run, shape: tuple[int, ...], batch: int, device: torch.device) -> Run:
-    """A pass over exactly `batch` contiguous rows as one over 1 ... batch of them, in any layout.
+def fill_up(run: Run, shape: tuple[int, ...], batch: int, device: torch.device) -> Run:
+    """Return a pass over exactly `batch` contiguous rows as one over 1 ... batch of them, in any layout.
 
     What fills up a short batch are rows of earlier ones: no row's logits depend on another's.
     """
@@ -120,19 +120,19 @@ def _session_run(session: Any, device: torch.device) -> Run:
     return run
 
 
-def _needed(engine: str, precision: str) -> Any:
+def _import_runtime(engine: str, precision: str) -> Any:
     """The runtime's module. Raises InputError for reduced precision, MissingExtraError where a package is absent."""
     if precision != "float32":
         raise InputError(f"engine {engine!r} runs float32 only, got precision {precision!r}: use engine 'eager', "
                          f"'compile' or 'plain'")
     try:
-        return imported(engine)[-1]
+        return import_packages(engine)[-1]
     except ImportError as error:
         raise MissingExtraError(error.name or engine, _EXTRAS[engine], f"the engine {engine}") from error
 
 
-def imported(engine: str) -> list[ModuleType]:
-    """The packages of an engine, none for those that need only torch.
+def import_packages(engine: str) -> list[ModuleType]:
+    """Import the packages of an engine and return them, none for those that need only torch.
 
     openvino tells its makers that it was imported; not where the package that sends this cannot be imported.
     """

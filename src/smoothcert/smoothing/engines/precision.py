@@ -16,7 +16,7 @@ PRECISIONS = ("float32", "tf32", "bf16")
 
 
 def reduced(model: Any, precision: str) -> Callable[..., Tensor]:
-    """The base classifier that a model is in a given precision.
+    """Return the base classifier that a model is in a given precision.
 
     It gives other logits than the model in float32, and now and then another vote, so it must be certified and
     recorded as what it is. Under "float32" it is the model itself, with TF32 switched off where there is CUDA
@@ -38,7 +38,7 @@ def reduced(model: Any, precision: str) -> Callable[..., Tensor]:
     if precision == "tf32" and device_of(model).type != "cuda":
         raise InputError(f"precision 'tf32' needs a torch module on a CUDA device, got a {type(model).__name__} on "
                          f"{device_of(model)}: use precision 'float32'")
-    return guarded(model, precision)
+    return guard_tf32(model, precision)
 
 
 class Bfloat16(nn.Module):
@@ -53,8 +53,8 @@ class Bfloat16(nn.Module):
         return self.network(rows.to(torch.bfloat16), *normals).to(torch.float32)
 
 
-def guarded(run: Callable[..., Tensor], precision: str) -> Callable[..., Tensor]:
-    """A forward pass during which CUDA's use of TF32 is what the precision says; `run` itself without CUDA."""
+def guard_tf32(run: Callable[..., Tensor], precision: str) -> Callable[..., Tensor]:
+    """Return a forward pass during which CUDA's use of TF32 is what the precision says; `run` itself without CUDA."""
     if not torch.cuda.is_available():
         return run
 
@@ -72,7 +72,10 @@ def tf32(allowed: bool) -> Iterator[None]:
     torch has two sets of switches: one for all convolutions and one for all products, which cannot be read once they
     are mixed with the newer ones, and those, one an operation, from torch 2.9 on.
     """
-    operations = _operations()
+    backends: Any = torch.backends
+    # The newer switches that the older ones change too; none before torch 2.9.
+    operations = [backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul, backends.mkldnn.matmul] if hasattr(
+        backends.cudnn, "conv") else []
     before = [operation.fp32_precision for operation in operations]
     try:
         coarse = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
@@ -94,11 +97,3 @@ def tf32(allowed: bool) -> Iterator[None]:
 def _set(convolutions: bool, products: str) -> None:
     torch.backends.cudnn.allow_tf32 = convolutions
     torch.set_float32_matmul_precision(products)
-
-
-def _operations() -> list[Any]:
-    """The newer switches that the older ones change too; none before torch 2.9."""
-    backends: Any = torch.backends
-    if not hasattr(backends.cudnn, "conv"):
-        return []
-    return [backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul, backends.mkldnn.matmul]

@@ -1,4 +1,4 @@
-"""What an engine is."""
+"""The types of an engine, and how one refuses to run."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,6 +51,6 @@ def refusing(what: str) -> Iterator[None]:
 
 @contextmanager
 def no_graph() -> Iterator[None]:
-    """no_grad, and no inference mode even where the caller is in it: there an energy could not be differentiated."""
+    """Compute without gradients, and outside inference mode, in which an energy could not be differentiated."""
     with torch.inference_mode(False), torch.no_grad():
         yield

@@ -1,0 +1,181 @@
+"""Options of the verbs that read stores: table, compare, info, export, recertify, cost and report.
+
+The classes of images, models and denoisers say again what a store was made from, for pictures that show them.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from smoothcert.config.base import Config
+from smoothcert.config.fields import Count, Local, Method, Options, Probability, Radii, Real, Sigma, Stored, Weight
+
+
+def _as_list(value: object) -> object:
+    """Return a single text, as a configuration file may hold one, as a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+Stores = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+
+
+class RecordsConfig(Config):
+    """How logs are read."""
+
+    radius_column: str | None = Field(
+        None, description="column of logs that holds the radii (default: radius), or several: the first that a log "
+                          "has; none: logs of PREDICT", json_schema_extra={"metavar": "NAME"})
+
+
+class LogsConfig(RecordsConfig):
+    """How logs are read and judged."""
+
+    alpha: Probability | None = Field(None, description="failure probability of each line of logs that do not say it")
+
+
+class RadiiConfig(Config):
+    """Which figures are shown."""
+
+    radii: Radii | None = Field(None, description="radii, in pixel units, such as 0.5,1,1.5 or 2/255 (default: evenly "
+                                                  "spaced)")
+    rho: Probability = Field(0.05, description="failure probability of each data-set interval")
+
+
+class PrintedConfig(RadiiConfig):
+    """How a table is printed."""
+
+    format: Literal["text", "markdown", "csv", "latex"] | None = Field(
+        None, description="text (default), markdown, csv or latex")
+
+
+class NormConfig(PrintedConfig, LogsConfig):
+    """Options that `table` and `compare` share."""
+
+    norm: Literal["l2", "linf"] = Field("l2", description="l2, or linf: radii of the l_inf ball inside the l2 ball")
+    dimension: Count | None = Field(None, description="number of values of an image, where a log does not say it; for "
+                                                      "--norm linf (3072: 3 x 32 x 32)")
+    out: Local | None = Field(None, description="write there instead of printing",
+                              json_schema_extra={"metavar": "FILE"})
+
+
+class TableConfig(NormConfig):
+    """Options of `smoothcert table`."""
+
+    stores: Stores = Field(
+        description="stores, logs (TSV) or count files (NPZ); METHOD=STORE says which runs are one method",
+        json_schema_extra={"argument": "STORE"})
+    merge: bool = Field(False, description="take the stores as parts of one run over different images")
+    envelope: bool = Field(False, description="add the best of all runs (of each METHOD), with intervals at rho / runs")
+
+
+class CompareConfig(NormConfig):
+    """Options of `smoothcert compare`."""
+
+    store: str = Field(description="a store, a log (TSV) or a count file (NPZ)",
+                       json_schema_extra={"argument": "STORE"})
+    other: str = Field(description="another one over the same images", json_schema_extra={"argument": "OTHER"})
+
+
+class InfoConfig(RecordsConfig):
+    """Options of `smoothcert info`."""
+
+    path: Stored = Field(description="a store, a log (TSV), a count file (NPZ) or a model directory",
+                         json_schema_extra={"argument": "PATH"})
+    out: Local | None = Field(None, description="write there instead of printing",
+                              json_schema_extra={"metavar": "FILE"})
+
+
+class ExportConfig(RecordsConfig):
+    """Options of `smoothcert export`."""
+
+    store: Stored = Field(description="a store, a log (TSV) or a count file (NPZ)",
+                          json_schema_extra={"argument": "STORE"})
+    out: Local = Field(description="FILE.tsv (log), FILE.npz (counts) or FILE.parquet (table)",
+                       json_schema_extra={"metavar": "FILE"})
+
+
+class RecertifyTableConfig(PrintedConfig):
+    """Options of `smoothcert recertify`: recomputed certificates, and the table of them."""
+
+    store: Stored = Field(description="a store of `smoothcert certify`, or a count file (NPZ)",
+                          json_schema_extra={"argument": "STORE"})
+    alpha: Probability | None = Field(None, description="failure probability of each certificate (default: as stored)")
+    method: Method | None = Field(None, description="two-sided, cohen or t-certify (default: as stored)")
+    margin: Annotated[Real, Field(ge=0, lt=0.5)] | None = Field(
+        None, description="tau: the radius within which the class keeps probability 1/2 + tau (default: as stored)")
+    no_margin: bool = Field(False, description="drop the stored margin: plain radii")
+    out: Stored | None = Field(None, description="keep the result as a store of its own")
+
+    def _contradictions(self) -> Iterator[str]:
+        if self.no_margin and self.margin is not None:
+            yield "margin and no-margin exclude each other: give one of them"
+
+
+class CostConfig(Config):
+    """Options of `smoothcert cost`."""
+
+    store: Stored | None = Field(None, description="a pilot: a store of certify or predict over some images",
+                                 json_schema_extra={"argument": "STORE"})
+    images: Count = Field(description="images of the run to forecast")
+    n: Count | None = Field(None, description="samples an image, a fixed number (default: the pilot's mean)")
+    samples_per_image: Sigma | None = Field(None, description="mean samples an image, all together (default: the "
+                                                              "pilot's)")
+    rate: Sigma | None = Field(None, description="samples/s of one worker (default: the pilot's)")
+    machines: Count = Field(1, description="number of machines")
+    workers_per_machine: Count = Field(1, description="workers of each: processes, or GPUs")
+    block: Count | None = Field(None, description="images handed out together (default: 1; several machines: 16)")
+    startup: Weight = Field(0.0, description="seconds before a worker's first sample")
+    price: Sigma | None = Field(None, description="price of a machine-hour, in any currency")
+    preemptions_per_hour: Weight = Field(0.0, description="how often a spot machine is taken away, each time losing a "
+                                                          "block")
+
+    def _contradictions(self) -> Iterator[str]:
+        if self.n is not None and self.samples_per_image is not None:
+            yield "n and samples-per-image both say how many samples an image takes: give one"
+
+
+class StoredImages(Config):
+    """Where the images of a store are."""
+
+    data: str | None = Field(None, description="where images are, as for certify (default: as stored)")
+    data_dir: Local | None = Field(None, description="folder with the data sets' files")
+    resize: Count | None = Field(None, description="resize of the run, if it was given one")
+    crop: Count | None = Field(None, description="crop of the run, if it was given one")
+    numeric_classes: bool = Field(False, description="numeric-classes of the run, if it was given it")
+
+
+class StoredModel(Config):
+    """The base classifier of a store."""
+
+    model: str = Field(description="the base classifier, as for certify")
+    weights: Literal["best", "last"] = Field("best", description="which weights of a model directory: best or last")
+    trust: bool = Field(False, description="run the code that a model directory or a .pt2 file brings")
+
+
+class AnyStoredDenoiser(Config):
+    """A denoiser for the noise of a store, or none."""
+
+    denoiser: Local | None = Field(None, description="directory of a trained denoiser, for the run's sigma")
+
+
+class StoredDenoiser(AnyStoredDenoiser):
+    """A denoiser for the noise of a store, and a walk after it."""
+
+    denoiser: Local = Field(  # type: ignore[assignment]
+        description="directory of a trained denoiser, for the run's sigma")
+    walk_jump: Local | None = Field(None, description="directory of a second denoiser, as for certify")
+    front_option: Options = Field(default_factory=dict, description="option of the walk, as for certify, KEY=VALUE "
+                                                                    "(repeatable)")
+
+
+class ReportConfig(RadiiConfig, LogsConfig, StoredImages):
+    """Options of `smoothcert report`."""
+
+    stores: Stores = Field(description="stores, logs (TSV) or count files (NPZ), also attack stores",
+                           json_schema_extra={"argument": "STORE"})
+    out: Local = Field(description="the page, one HTML file", json_schema_extra={"metavar": "FILE"})
+    title: str = Field("", description="heading of the page (default: names the runs)")
+    no_gallery: bool = Field(False, description="show no images")
+    selftest: Local | None = Field(None, description="show this result of `smoothcert selftest -o`",
+                                   json_schema_extra={"metavar": "FILE"})
