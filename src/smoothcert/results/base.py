@@ -1,4 +1,4 @@
-"""What the results of all kinds of store share: what each can be asked, and the checks and notes on several of them."""
+"""The base of all results: the protocol of one and of several side by side, and the checks and notes they share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,7 +98,7 @@ class StoreResult:
                              f"(rho is a mean squared l2 move): leave it out")
         return self
 
-    def measured(self, radii: Sequence[float]) -> list[Measured]:
+    def measurements(self, radii: Sequence[float]) -> list[Measured]:
         """Return its figures, line by line; certificates are read at `radii`, the others at points of their own."""
         raise NotImplementedError
 
