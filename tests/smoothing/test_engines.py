@@ -17,8 +17,8 @@ from smoothcert.models import build_model
 from smoothcert.smoothing.engines import ENGINES, open_engine, opening, reduced
 from smoothcert.smoothing.engines.onnx_engines import PACKAGES
 from smoothcert.smoothing.engines.opening import fault, time_rows, versions_of
-from smoothcert.smoothing.engines.precision import tf32
 from smoothcert.smoothing.engines.torch_engines import fold
+from smoothcert.smoothing.precision import tf32
 from smoothcert.smoothing.voters import CLOSE_CALL
 
 CPU = torch.device("cpu")

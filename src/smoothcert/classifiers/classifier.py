@@ -31,7 +31,7 @@ from smoothcert.smoothing.adapters import Fit, adapted, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
 from smoothcert.smoothing.content import attributes_hash, attributes_of, settled
 from smoothcert.smoothing.contract import Conduct, try_rows
-from smoothcert.smoothing.engines.precision import reduced
+from smoothcert.smoothing.precision import reduced
 from smoothcert.smoothing.protocols import check_logits, is_random, owner_of
 
 

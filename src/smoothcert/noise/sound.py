@@ -22,7 +22,7 @@ from smoothcert.errors import InputError
 from smoothcert.noise.grid import EXACT, GridNoise
 from smoothcert.noise.lattice import lattice_normal
 from smoothcert.noise.protocol import NoiseCentre
-from smoothcert.noise.sfc64 import Blocks
+from smoothcert.noise.streams import Blocks
 
 _CHUNK = 8192  # words at a time, so that they and what is made of them stay in a processor's second cache
 _REST = 0x534E4432

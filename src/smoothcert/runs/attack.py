@@ -29,8 +29,8 @@ from smoothcert.runs.executors import executor_of
 from smoothcert.runs.gradients import fix_normals, repeatable
 from smoothcert.runs.images import in_classes_of, with_settings_of
 from smoothcert.runs.run import Done, Run, Task
-from smoothcert.smoothing.isolation import isolated
 from smoothcert.smoothing.packing import Finished
+from smoothcert.smoothing.precision import isolated
 from smoothcert.smoothing.protocols import evaluation
 from smoothcert.smoothing.soft import predict_softly
 from smoothcert.store.adversaries import list_adversaries, save_adversaries

@@ -20,7 +20,7 @@ from smoothcert.runs.inputs import Keep, open_inputs
 from smoothcert.runs.options import CertifyConfig, PredictConfig
 from smoothcert.runs.run import Done, Run, Task
 from smoothcert.smoothing import Finished, Sampling, evaluation, open_voter, run_plan
-from smoothcert.smoothing.isolation import isolated
+from smoothcert.smoothing.precision import isolated
 from smoothcert.smoothing.voters import Voter
 from smoothcert.stats import Plan
 from smoothcert.store.identity import Identity

@@ -29,8 +29,7 @@ from smoothcert.runs.executors import executor_of
 from smoothcert.runs.gradients import fix_normals, repeatable
 from smoothcert.runs.inputs import Inputs, open_inputs
 from smoothcert.runs.run import Done, Run, Task
-from smoothcert.smoothing.engines.precision import tf32
-from smoothcert.smoothing.isolation import isolated
+from smoothcert.smoothing.precision import isolated, tf32
 from smoothcert.smoothing.protocols import evaluation
 from smoothcert.store.identity import Identity
 from smoothcert.store.recertify import errors_in

@@ -18,8 +18,8 @@ from smoothcert.smoothing.content import attributes_hash, attributes_of, state_p
 from smoothcert.smoothing.contract import few_answers, try_rows
 from smoothcert.smoothing.engines import reduced
 from smoothcert.smoothing.images import check_bounds, check_images, read_otherwise
-from smoothcert.smoothing.isolation import isolated
 from smoothcert.smoothing.packing import Finished, run_plan
+from smoothcert.smoothing.precision import isolated
 from smoothcert.smoothing.protocols import (
     Denoiser,
     Normals,

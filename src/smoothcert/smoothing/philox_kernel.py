@@ -1,4 +1,4 @@
-"""`philox-v1` on a GPU: a Triton kernel, the twin of `smoothcert.noise.philox` with `ieee_box_muller`.
+"""`philox-v1` on a GPU: a Triton kernel, the twin of `smoothcert.noise.streams` with `ieee_box_muller`.
 
 The same integers, and the same IEEE operations on floats in the same order, with no multiply and add fused: normals
 equal to the twin's, whatever the batch and however images are mixed in it. Import this module where Triton is
@@ -52,7 +52,7 @@ def fill_normals(out: Tensor, keys: Tensor, positions: Tensor) -> None:
 
 @triton.jit(do_not_specialize=["rows"])
 def _fill(out, keys, positions, rows, values, ROWS: tl.constexpr, QUADS: tl.constexpr):
-    """Values of ROWS samples in QUADS quads each; see `smoothcert.noise.philox` for counter and key."""
+    """Values of ROWS samples in QUADS quads each; see `smoothcert.noise.streams` for counter and key."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     there = row < rows
     position = tl.load(positions + row, mask=there, other=0)[:, None]

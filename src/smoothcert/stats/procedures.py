@@ -7,7 +7,6 @@ To add one, write that function and give it a name in `METHODS`; every caller th
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,7 @@ from scipy import special
 from smoothcert.checks import check_known, check_probability
 from smoothcert.errors import InputError
 from smoothcert.stats.binomial import SAFETY, lower_limit, tail, upper_limit
-from smoothcert.stats.counts import ClassCounts, check_counts
+from smoothcert.stats.histories import ClassCounts, check_counts
 from smoothcert.stats.radius import ProbabilityBounds, gaussian_radius, z_lower, z_upper
 
 ABSTAIN = -1
@@ -220,33 +219,26 @@ def _joint_upper_limit(rivals: np.ndarray, n: np.ndarray, delta: float) -> tuple
     """
     n = np.broadcast_to(n, rivals.shape[:1])
     largest = rivals.max(axis=1)
-    rows, terms, times = _distinct_terms(rivals)
+    # Each distinct count in each row, with its multiplicity: most rivals of many classes have few votes.
+    pairs = np.stack([np.repeat(np.arange(len(rivals)), rivals.shape[1]), rivals.ravel()])
+    (rows, terms), times = np.unique(pairs, axis=1, return_counts=True)
     p, q = (limit.copy() for limit in upper_limit(largest, n, delta / rivals.shape[1]))
     active = np.flatnonzero((largest < n) & (rivals.shape[1] > 1))
     if not active.size:
         return p, q
     keep = np.isin(rows, active)
-    log_excess = partial(_log_excess, np.searchsorted(active, rows[keep]), terms[keep], times[keep], n[active], delta)
+    rows, terms, times, sizes = np.searchsorted(active, rows[keep]), terms[keep], times[keep], n[active]
+
+    def log_excess(p: np.ndarray) -> np.ndarray:
+        at_most = special.betaincc(terms + 1.0, sizes[rows] - terms, p[rows])
+        return np.log(np.bincount(rows, weights=times * at_most, minlength=len(sizes))) - np.log(delta)
+
     low, high = upper_limit(largest[active], n[active], delta)[0] * (1 - 1e-12), p[active] * (1 + 1e-12)
     root = _illinois(log_excess, low, np.minimum(high, 1.0))
     guard = 1e-11 + 1e-16 * n[active]  # beyond the secant's tolerance and the error of `betaincc` with few votes
     p[active] = np.minimum(root * (1 + guard), p[active])
     q[active] = np.maximum(1 - p[active], q[active])
     return p, q
-
-
-def _distinct_terms(rivals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(row, count, multiplicity) of each distinct count in each row: most rivals of many classes have few votes."""
-    pairs = np.stack([np.repeat(np.arange(len(rivals)), rivals.shape[1]), rivals.ravel()])
-    (rows, terms), times = np.unique(pairs, axis=1, return_counts=True)
-    return rows, terms, times
-
-
-def _log_excess(
-    rows: np.ndarray, terms: np.ndarray, times: np.ndarray, n: np.ndarray, delta: float, p: np.ndarray
-) -> np.ndarray:
-    at_most = special.betaincc(terms + 1.0, n[rows] - terms, p[rows])
-    return np.log(np.bincount(rows, weights=times * at_most, minlength=len(n))) - np.log(delta)
 
 
 def _illinois(function: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:

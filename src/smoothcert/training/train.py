@@ -21,7 +21,7 @@ from smoothcert.machine import has_bf16_units, pick_device
 from smoothcert.models import model_names, model_sources
 from smoothcert.objectives import Objective, Trained, build_objective
 from smoothcert.progress import Progress, silent
-from smoothcert.smoothing.isolation import isolated
+from smoothcert.smoothing.precision import isolated
 from smoothcert.store.store import check_identity
 from smoothcert.training.batches import TrainingSet
 from smoothcert.training.distributed import Ranks, join_processes, world_size

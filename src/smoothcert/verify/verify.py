@@ -9,7 +9,7 @@ from typing import Any
 from smoothcert.errors import FileError, StoreError
 from smoothcert.io.paths import Place
 from smoothcert.progress import Progress, silent
-from smoothcert.smoothing.isolation import isolated
+from smoothcert.smoothing.precision import isolated
 from smoothcert.store.manifest import check_is_store
 from smoothcert.verify.files import Readable, StoreCheck, check_adversaries, read_all
 from smoothcert.verify.options import VerifyConfig

@@ -34,9 +34,9 @@ from smoothcert.errors import EngineWarning, MissingExtraError
 from smoothcert.smoothing.content import fingerprint
 from smoothcert.smoothing.contract import ROUNDING, largest_difference, row_scale
 from smoothcert.smoothing.engines.onnx_engines import PACKAGES, import_packages, onnxruntime, openvino
-from smoothcert.smoothing.engines.precision import PRECISIONS
 from smoothcert.smoothing.engines.protocol import Builder, Engine, Refused, Run, refusing
 from smoothcert.smoothing.engines.torch_engines import compiled, eager, plain
+from smoothcert.smoothing.precision import PRECISIONS
 from smoothcert.smoothing.protocols import as_logits, is_random
 from smoothcert.smoothing.voters import CLOSE_CALL
 

@@ -15,8 +15,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from smoothcert.errors import InputError, first_line
-from smoothcert.smoothing.engines.precision import Bfloat16, guard_tf32, reduced
 from smoothcert.smoothing.engines.protocol import Run, no_graph, refusing
+from smoothcert.smoothing.precision import Bfloat16, guard_tf32, reduced
 from smoothcert.smoothing.tracing import Tracer, has_global_hooks, is_altered, is_new, settle_in_place
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
