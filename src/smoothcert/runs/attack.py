@@ -29,10 +29,10 @@ from smoothcert.runs.executors import executor_of
 from smoothcert.runs.gradients import fix_normals, repeatable
 from smoothcert.runs.images import in_classes_of, with_settings_of
 from smoothcert.runs.run import Done, Run, Task
-from smoothcert.smoothing.packing import Finished
-from smoothcert.smoothing.precision import isolated
+from smoothcert.smoothing.precision import isolate
 from smoothcert.smoothing.protocols import evaluation
 from smoothcert.smoothing.soft import predict_softly
+from smoothcert.smoothing.voters import Finished
 from smoothcert.store.adversaries import list_adversaries, save_adversaries
 from smoothcert.store.certificates import check_certificates
 from smoothcert.store.store import Store, read_store
@@ -44,7 +44,7 @@ NOISE_FORMAT = "sfc64-v1"
 """The format of the noise that an attack sees."""
 
 
-@isolated()
+@isolate()
 def attack(config: AttackConfig, progress: Progress = silent) -> Store:
     """Attack the images of a data set, or what is left of them, and return the finished store.
 

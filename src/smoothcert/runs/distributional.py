@@ -29,7 +29,7 @@ from smoothcert.runs.executors import executor_of
 from smoothcert.runs.gradients import fix_normals, repeatable
 from smoothcert.runs.inputs import Inputs, open_inputs
 from smoothcert.runs.run import Done, Run, Task
-from smoothcert.smoothing.precision import isolated, tf32
+from smoothcert.smoothing.precision import isolate, tf32
 from smoothcert.smoothing.protocols import evaluation
 from smoothcert.store.identity import Identity
 from smoothcert.store.recertify import errors_in
@@ -37,7 +37,7 @@ from smoothcert.store.records import VALUES, Record
 from smoothcert.store.store import Store, read_store, write_store
 
 
-@isolated()
+@isolate()
 def distributional(config: DistributionalConfig, progress: Progress = silent) -> Store:
     """Do what is left of the run over a model's images, and return the finished store; of a store, see `read_counted`.
 

@@ -16,10 +16,9 @@ from smoothcert.noise import NoiseCentre, build_noise, fresh_seed, image_key
 from smoothcert.smoothing.adapters import adapted
 from smoothcert.smoothing.content import attributes_hash, attributes_of, state_parts
 from smoothcert.smoothing.contract import few_answers, try_rows
-from smoothcert.smoothing.engines import reduced
+from smoothcert.smoothing.engines import reduce_precision
 from smoothcert.smoothing.images import check_bounds, check_images, read_otherwise
-from smoothcert.smoothing.packing import Finished, run_plan
-from smoothcert.smoothing.precision import isolated
+from smoothcert.smoothing.precision import isolate
 from smoothcert.smoothing.protocols import (
     Denoiser,
     Normals,
@@ -32,6 +31,7 @@ from smoothcert.smoothing.protocols import (
 )
 from smoothcert.smoothing.rows import Segment, Subject, walk_normals
 from smoothcert.smoothing.sampling import OpenVoter, Sampling, behind, open_voter
+from smoothcert.smoothing.voters import Finished, run_plan
 from smoothcert.stats import (
     AtRadii,
     Certificate,
@@ -229,7 +229,7 @@ class SmoothedClassifier:
         """
         check_count("m", m)
         check_ready(self.model)
-        with isolated(self.device):
+        with isolate(self.device):
             images, keys, single = self._images(x, index)
             x = torch.as_tensor(x).to(self.device, torch.float32)
             x = x.unsqueeze(0) if single else x
@@ -255,7 +255,7 @@ class SmoothedClassifier:
         """The images in their order, taken through the plan, and whether x was a single one."""
         images, keys, single = self._images(x, index)
         check_ready(self.model)
-        with isolated(self.device), evaluation(self.model):
+        with isolate(self.device), evaluation(self.model):
             model = self._adapt(images, single)
             voter = self._voter(model, images.shape[1:], batch_size, plan.most() * len(images)).voter
             done = run_plan(plan, voter, zip(range(len(images)), images, keys, strict=True), self.num_classes)
@@ -279,7 +279,7 @@ class SmoothedClassifier:
         """The voter for images of this shape, kept as long as the network and its answers stay what they are."""
         c, h, w = shape
         key = (_content(self.model), shape, batch_size)
-        run = behind(self.denoiser, self.sigma, reduced(model, "float32"))
+        run = behind(self.denoiser, self.sigma, reduce_precision(model, "float32"))
         random = is_random(self.denoiser) or is_random(model)
         if key in self._opened:
             voter, before = self._opened[key]

@@ -123,7 +123,7 @@ def attributes_of(network: nn.Module) -> dict[str, bytes]:
             for path, part in network.named_modules() for name, value in _settings(part)}
 
 
-def settled(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> dict[str, bytes]:
+def keep_equal(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the attributes that a forward pass left alone: what it changes, such as a counter or a cache, is no
     setting."""
     return {name: content for name, content in before.items() if after.get(name) == content}
@@ -199,7 +199,12 @@ class _Reader:
         if isinstance(value, str):
             if os.path.isabs(value) and os.path.exists(value):
                 return "a path"
-            return "a time" if _is_recent(_seconds(value)) else _GPU.sub(r"\1", _ADDRESS.sub("0x", value))
+            try:
+                if _is_recent(datetime.fromisoformat(value).timestamp()):
+                    return "a time"
+            except (ValueError, OverflowError, OSError):
+                pass  # no date
+            return _GPU.sub(r"\1", _ADDRESS.sub("0x", value))
         if isinstance(value, int) and value in self._names:
             return "an id"
         if isinstance(value, int | float) and any(_is_recent(value / unit) for unit in _CLOCKS):
@@ -219,17 +224,10 @@ def _kind(kind: type) -> str:
     return kind.__qualname__ if is_local(kind) else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _is_recent(seconds: float | None) -> bool:
+def _is_recent(seconds: float) -> bool:
     """Tell whether a number is a clock's, in seconds since 1970: later than this machine was started."""
     now = time.time()
-    return seconds is not None and now - time.monotonic() <= seconds <= now
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError, OSError):
-        return None
+    return now - time.monotonic() <= seconds <= now
 
 
 def _of_function(value: types.FunctionType) -> list[Any]:

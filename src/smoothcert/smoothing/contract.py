@@ -86,9 +86,11 @@ def _compare(trial: "_Trial", alone: Tensor, model: Any) -> Conduct:
     apart = {row: max(largest_difference(whole[[row]], other[[k]], scale[[row]]) for other in (mixed, alone))
              for k, row in enumerate(_MIXED)}
     found = max(apart.values())
-    if found > max(allowed, _SURELY_NOT_ROUNDING) and (layer := _dynamic_layer(model)):
-        return trial.alone(f"its layer {layer} takes the scale of what it rounds from the whole batch")
     if found > max(allowed, _SURELY_NOT_ROUNDING):
+        for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+            if type(module).__module__.startswith("torch.ao.nn.quantized.dynamic"):
+                layer = f"{name or 'itself'} ({type(module).__name__})"
+                return trial.alone(f"its layer {layer} takes the scale of what it rounds from the whole batch")
         place = _place(model, trial, range(_ROWS), [max(apart, key=apart.__getitem__)])
         raise ModelError(
             f"the model is no function of one input: its answer to a row depends on the other rows of the batch, by "
@@ -215,13 +217,6 @@ def largest_difference(first: Tensor, second: Tensor, scale: Tensor) -> float:
     equal = (first == second) | (first.isnan() & second.isnan())
     errors = (first.double() - second.double()).abs().masked_fill(equal, 0.0).amax(dim=1)
     return float((errors / scale).masked_fill(errors == 0, 0.0).nan_to_num(nan=torch.inf).max())
-
-
-def _dynamic_layer(model: Any) -> str | None:
-    """The first layer of torch's dynamic quantisation, if any: its answers to single rows are a function of them."""
-    modules = model.named_modules() if isinstance(model, nn.Module) else ()
-    return next((f"{name or 'itself'} ({type(module).__name__})" for name, module in modules
-                 if type(module).__module__.startswith("torch.ao.nn.quantized.dynamic")), None)
 
 
 def _place(model: Any, trial: _Trial, first: Sequence[int], second: Sequence[int]) -> str:

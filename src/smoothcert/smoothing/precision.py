@@ -18,7 +18,7 @@ from smoothcert.smoothing.protocols import CastInputs, device_of, put_in_eval_mo
 
 
 @contextmanager
-def isolated(device: torch.device | None = None) -> Iterator[None]:
+def isolate(device: torch.device | None = None) -> Iterator[None]:
     """Compute in float32, whatever the caller has set in torch, and put all of it back afterwards.
 
     Autocast is off, new tensors are float32 and on the CPU, and float32 products and convolutions on a CPU keep all
@@ -72,7 +72,7 @@ def _whole_products() -> Iterator[None]:
 PRECISIONS = ("float32", "tf32", "bf16")
 
 
-def reduced(model: Any, precision: str) -> Callable[..., Tensor]:
+def reduce_precision(model: Any, precision: str) -> Callable[..., Tensor]:
     """Return the base classifier that a model is in a given precision.
 
     It gives other logits than the model in float32, and now and then another vote, so it must be certified and

@@ -34,8 +34,8 @@ from smoothcert.errors import EngineWarning, MissingExtraError
 from smoothcert.smoothing.content import fingerprint
 from smoothcert.smoothing.contract import ROUNDING, largest_difference, row_scale
 from smoothcert.smoothing.engines.onnx_engines import PACKAGES, import_packages, onnxruntime, openvino
-from smoothcert.smoothing.engines.protocol import Builder, Engine, Refused, Run, refusing
-from smoothcert.smoothing.engines.torch_engines import compiled, eager, plain
+from smoothcert.smoothing.engines.protocol import Builder, Engine, Refused, Run, refuse_on_error
+from smoothcert.smoothing.engines.torch_engines import eager, plain, torch_compile
 from smoothcert.smoothing.precision import PRECISIONS
 from smoothcert.smoothing.protocols import as_logits, is_random
 from smoothcert.smoothing.voters import CLOSE_CALL
@@ -43,7 +43,7 @@ from smoothcert.smoothing.voters import CLOSE_CALL
 ENGINES: dict[str, Builder] = {
     "plain": plain,
     "eager": eager,
-    "compile": compiled,
+    "compile": torch_compile,
     "onnxruntime": onnxruntime,
     "openvino": openvino,
 }
@@ -79,7 +79,7 @@ def open_engine(
             it has now.
         shape: of one row, (C, H, W) or that of a latent space.
         batch: rows a call; engines other than plain and eager take no more, and compute as many for fewer.
-        precision: see `reduced`; the engine runs that classifier.
+        precision: see `reduce_precision`; the engine runs that classifier.
         samples: rows the run is expected to need; None counts as few.
         only_plain: why no other engine may run the model; None where one may.
     Raises:
@@ -120,7 +120,7 @@ class _Setting:
 
     def try_out(self, run: Run, n: int) -> Tensor:
         """The logits of an engine. Raises Refused where it fails."""
-        with refusing("it fails on noisy inputs"):
+        with refuse_on_error("it fails on noisy inputs"):
             return self.logits(run, n)
 
     def start(self, name: str) -> Run:
@@ -257,7 +257,12 @@ def trial_key(
 ) -> str:
     """Return a hash of what a trial's outcome depends on: the network, the machine, the candidates, the batch."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    machine = [platform.machine(), _processor(), os.cpu_count(), torch.get_num_threads(), gpu]
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []  # `platform` knows the processor's model, but for Linux
+    processor = next((line for line in lines if line.startswith("model name")), platform.processor())
+    machine = [platform.machine(), processor, os.cpu_count(), torch.get_num_threads(), gpu]
     parts = [fingerprint(model), machine, list(shape), batch, device.type, precision, dict(versions), torch.__version__]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -283,15 +288,6 @@ def _read() -> dict[str, Any]:
     except (OSError, RuntimeError, ValueError):  # RuntimeError: no home folder
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _processor() -> str:
-    """The processor's model, which `platform` does not know on Linux."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next((line for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _synchronise(device: torch.device) -> None:

@@ -41,7 +41,7 @@ class Refused(Exception):
 
 
 @contextmanager
-def refusing(what: str) -> Iterator[None]:
+def refuse_on_error(what: str) -> Iterator[None]:
     """Turn any error into Refused: compilers, runtimes and users' modules raise whatever they like."""
     try:
         yield
