@@ -59,7 +59,7 @@ class Blocks:
         raise NotImplementedError
 
     def _raw(self, samples: int, width: int) -> np.ndarray:
-        """The next samples' words where each takes `width` of them, uint64 (samples, width)."""
+        """Return the next samples' words where each takes `width` of them, uint64 (samples, width)."""
         parts = [bits.random_raw((rows.stop - rows.start, width)) for rows, bits in self._parts(samples)]
         return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, width), np.uint64), *parts])
 
@@ -129,7 +129,7 @@ _WEYL = np.array([[0x9E3779B9], [0xBB67AE85]], np.uint64)
 
 
 def philox4x32(counter: np.ndarray, key: Any) -> np.ndarray:
-    """Philox4x32-10: counters (4, ...) and a key of two words -> words (4, ...), all uint64 below 2^32."""
+    """Return Philox4x32-10 of counters (4, ...) and a key of two words: words (4, ...), all uint64 below 2^32."""
     words = np.array(counter, np.uint64)
     flat = words.reshape(4, -1)
     _rounds(flat[::2], flat[1::2], np.empty((2, flat.shape[1]), np.uint64), key)
@@ -137,7 +137,7 @@ def philox4x32(counter: np.ndarray, key: Any) -> np.ndarray:
 
 
 def _rounds(even: np.ndarray, odd: np.ndarray, products: np.ndarray, key: Any) -> None:
-    """Ten rounds in place: words 0 and 2 in `even`, words 1 and 3 in `odd`, both (2, n); `products` is overwritten."""
+    """Do ten rounds in place: words 0 and 2 in `even`, 1 and 3 in `odd`, both (2, n); `products` is overwritten."""
     crossed = products[::-1]
     word = np.array(key, np.uint64)[:, np.newaxis]
     for _ in range(10):
@@ -185,7 +185,7 @@ class PhiloxStream:
             self._position += size
 
     def _pairs(self, room: np.ndarray) -> np.ndarray:
-        """The 64-bit words of the next m samples of q quads, (m, q, 2); `room`, (3, 2, m, q), is overwritten."""
+        """Return the 64-bit words of the next m samples of q quads, (m, q, 2); overwrite `room`, (3, 2, m, q)."""
         k0, k1, last = self._words
         even, odd, products = room
         samples, quads = even.shape[1:]

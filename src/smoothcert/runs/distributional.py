@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcert.distributional.curves import move_equivalently
 from smoothcert.distributional.losses import PointLoss, clipped_cross_entropy, cross_entropy, sample_losses
-from smoothcert.distributional.search import Search, find_ends, judge
+from smoothcert.distributional.search import Search, find_ends, judge, move_equivalently
 from smoothcert.draws import generator
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.io.paths import place

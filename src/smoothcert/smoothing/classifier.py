@@ -252,7 +252,7 @@ class SmoothedClassifier:
     def _run(
         self, plan: Plan, x: object, index: int | Sequence[int] | None, batch_size: int | None
     ) -> tuple[list[Finished], bool]:
-        """The images in their order, taken through the plan, and whether x was a single one."""
+        """Take the images through the plan; return them in their order, and whether x was a single one."""
         images, keys, single = self._images(x, index)
         check_ready(self.model)
         with isolate(self.device), evaluation(self.model):
@@ -262,7 +262,7 @@ class SmoothedClassifier:
             return sorted(done, key=lambda finished: finished.tag), single
 
     def _adapt(self, images: np.ndarray, single: bool) -> Any:
-        """The model as one that gives logits (N, K) of any number of such images, kept as long as it is the same."""
+        """Return the model as one that gives logits (N, K) of any number of such images; kept while it is the same."""
         key = (id(self.model), images.shape[1:])
         if key not in self._adapted:
             try:
@@ -276,9 +276,13 @@ class SmoothedClassifier:
         return self._adapted[key]
 
     def _voter(self, model: Any, shape: tuple[int, ...], batch_size: int | None, samples: int) -> OpenVoter:
-        """The voter for images of this shape, kept as long as the network and its answers stay what they are."""
+        """Return the voter for images of this shape; kept while the network and its answers stay what they are."""
         c, h, w = shape
-        key = (_content(self.model), shape, batch_size)
+        content = hashlib.sha256()
+        is_network = isinstance(self.model, nn.Module)
+        for part in state_parts(self.model.state_dict().items()) if is_network else [str(id(self.model)).encode()]:
+            content.update(part)
+        key = (content.digest(), shape, batch_size)
         run = behind(self.denoiser, self.sigma, reduce_precision(model, "float32"))
         random = is_random(self.denoiser) or is_random(model)
         if key in self._opened:
@@ -294,12 +298,12 @@ class SmoothedClassifier:
         return voter
 
     def _state(self, answers: Tensor, voter: OpenVoter) -> tuple[bytes, str]:
-        """A few answers of the live model and, where a copy of it runs, its attributes: what tells that it changed."""
+        """Return what shows a change of the model: a few answers and, where a copy of it runs, its attributes."""
         copied = isinstance(self.model, nn.Module) and voter.engine != "plain"
         return answers.double().cpu().numpy().tobytes(), attributes_hash(attributes_of(self.model)) if copied else ""
 
     def _images(self, x: Any, index: int | Sequence[int] | None) -> tuple[np.ndarray, list[int], bool]:
-        """Checked float32 images (N, C, H, W) on the host, their noise keys, and whether x was a single image."""
+        """Return checked float32 images (N, C, H, W) on the host, their noise keys, and whether x was a single one."""
         images = check_images(x, self.bounds)
         single = images.ndim == 3
         images = images[None] if single else images
@@ -327,16 +331,6 @@ def _either(name: str, positional: Any, named: int | None, expected: str) -> int
     if named is not None:
         raise InputError(f"{name} is given twice, as {positional!r} and as {named!r}")
     return positional
-
-
-def _content(model: Any) -> str:
-    """A hash of a network's weights and buffers; other models are told apart by themselves."""
-    if not isinstance(model, nn.Module):
-        return str(id(model))
-    digest = hashlib.sha256()
-    for part in state_parts(model.state_dict().items()):
-        digest.update(part)
-    return digest.hexdigest()
 
 
 def _class_or_none(prediction: Any) -> int | None:

@@ -130,7 +130,7 @@ def keep_equal(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> dict[
 
 
 def _settings(part: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The attributes of one part, not of the parts within it."""
+    """Yield the attributes of one part, without those of the parts within it."""
     own = is_local(type(part))
     yield from ((name, value) for name, value in vars(part).items()
                 if name not in _NO_SETTINGS and (own or not name.startswith("_")))
@@ -195,7 +195,7 @@ class _Reader:
         return [self.read(part) for part in _entries(value)]
 
     def _text(self, value: Any) -> str:
-        """A number or text, without what names this process in it."""
+        """Return a number or text as text, without anything in it that names this process."""
         if isinstance(value, str):
             if os.path.isabs(value) and os.path.exists(value):
                 return "a path"
@@ -220,7 +220,7 @@ def _combine(kind: str, parts: Iterable[bytes]) -> bytes:
 
 
 def _kind(kind: type) -> str:
-    """The name of a type; without its module where that is the user's, since a file's has no fixed name."""
+    """Return the name of a type, without its module where that is a user's, because a file's has no fixed name."""
     return kind.__qualname__ if is_local(kind) else f"{kind.__module__}.{kind.__qualname__}"
 
 
@@ -231,7 +231,8 @@ def _is_recent(seconds: float) -> bool:
 
 
 def _of_function(value: types.FunctionType) -> list[Any]:
-    """A function's name and what it closes over; of the user's own its code too, since lambdas share their names."""
+    """Return a function's name and what it closes over; for a user's own also its code, as lambdas share their names.
+    """
     found = [value.__qualname__, _cells(value), value.__defaults__, value.__kwdefaults__]
     if not is_local(value):
         return [value.__module__, *found]
@@ -251,8 +252,10 @@ def _cells(function: types.FunctionType) -> list[Any]:
 
 
 def _entries(value: Any) -> list[Any]:
-    """The attributes of an object: all of a user's own, the public ones of a library's, none of the standard
-    library's, which are files, locks and the like."""
+    """Return the attributes of an object: all of a user's own, the public ones of a library's.
+
+    Objects of the standard library have none: they are files, locks and the like.
+    """
     kind = type(value)
     if isinstance(value, torch.ScriptObject):
         return [value.__getstate__()]

@@ -75,7 +75,7 @@ def try_rows(
 
 
 def _compare(trial: "_Trial", alone: Tensor, model: Any) -> Conduct:
-    """The conduct of a model that gave these answers to four rows alone; raises as `try_rows` does."""
+    """Return the conduct of a model that gave these answers to four rows alone, or raise as `try_rows` does."""
     whole = trial.logits(range(_ROWS))
     check_finite(not bool(whole.isnan().any()))
     scale, allowed = row_scale(whole), COARSE.get(input_dtype(model), ROUNDING)
@@ -163,7 +163,10 @@ class _Trial:
 
 
 def _inputs(shape: Sequence[int], sigma: float, bounds: tuple[float, float] | None) -> Tensor:
-    """Eight fixed rows of other shades and spreads, so that a batch's statistics differ; half have noise of sigma."""
+    """Return eight fixed rows, half of them with noise of sigma.
+
+    Their shades and spreads differ, so that the statistics of batches do.
+    """
     low, high = bounds or (0.0, 1.0)
     ramp = np.linspace(0, 1, _ROWS)
     spread = np.where(np.arange(_ROWS) % 2, sigma, (high - low) * (0.1 + 0.4 * ramp[::-1]))
@@ -174,7 +177,7 @@ def _inputs(shape: Sequence[int], sigma: float, bounds: tuple[float, float] | No
 
 
 def _judge_steps(trial: _Trial, whole: Tensor, same: bool) -> Conduct:
-    """The conduct of a model that answers in steps; `same`: batches have changed no bit so far."""
+    """Return the conduct of a model that answers in steps; `same` says that batches have changed no bit so far."""
     votes = whole.argmax(dim=1).tolist()
     pairs = [(i, j) for i in range(len(votes)) for j in range(i) if votes[i] != votes[j]]
     pairs = pairs[:: max(1, len(pairs) // _STEPS)][:_STEPS]
@@ -189,7 +192,7 @@ def _judge_steps(trial: _Trial, whole: Tensor, same: bool) -> Conduct:
 
 
 def _beside_a_step(trial: _Trial, start: Tensor, end: Tensor) -> Tensor:
-    """Points of the segment between two rows with other votes, on both sides of a change of vote."""
+    """Return points of the segment between two rows whose votes differ, on both sides of a change of vote."""
     low, high = 0.0, 1.0
     for _ in range(_ZOOMS):
         points, places = _between(start, end, low, high)

@@ -117,7 +117,7 @@ class NetworkVoter:
         return table
 
     def _logits(self, run: Callable[..., Any], segments: Sequence[Segment]) -> Tensor:
-        """The logits (N, K) of the samples of all segments."""
+        """Return the logits (N, K) of the samples of all segments."""
         rows = self._rows.draw(segments)
         normals: list[Normals] = []
         if self._random:
@@ -179,7 +179,7 @@ class LogitVoter:
         return table
 
     def _words(self, segments: Sequence[Segment], total: int) -> np.ndarray:
-        """The words of all segments, (words a sample, total): samples side by side, as the products take them.
+        """Return the words of all segments, (words a sample, total): samples side by side, as the products take them.
 
         A function of its own, so that the cache is free of words before the products are computed.
         """

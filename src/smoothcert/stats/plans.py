@@ -128,7 +128,7 @@ class Sequential:
         return draw_up_to(self.looks)
 
     def _tests(self, histories: Sequence[History]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(owner, p_k alpha / alpha_k rounded up, top class) of every look, (T,)."""
+        """Return (owner, p_k alpha / alpha_k rounded up, top class) of every look, (T,)."""
         owner, look, counts = flat_looks(histories, 0, self.looks)
         if not len(owner):
             return owner, np.zeros(0), owner

@@ -152,7 +152,9 @@ def cohen_bounds(n_a: np.ndarray, rivals: np.ndarray, n: np.ndarray, alpha: floa
 
 
 def two_sided_bounds(n_a: np.ndarray, rivals: np.ndarray, n: np.ndarray, alpha: float) -> ProbabilityBounds:
-    """p_a = CP_lo(N_A, n, .9 alpha), p_b = min(CP_up(max rival, n, .1 alpha), 1 - p_a). Fails with prob. <= alpha.
+    """Bound p_a by CP_lo(N_A, n, .9 alpha) and p_b by min(CP_up(max rival, n, .1 alpha), 1 - p_a).
+
+    The bounds fail with probability <= alpha.
 
     No Bonferroni correction over the rivals is needed: the true runner-up is one fixed class, and its count is at
     most the largest rival's. The two events share alpha.
@@ -164,7 +166,7 @@ def two_sided_bounds(n_a: np.ndarray, rivals: np.ndarray, n: np.ndarray, alpha: 
 
 
 def t_certify_bounds(n_a: np.ndarray, rivals: np.ndarray, n: np.ndarray, alpha: float) -> ProbabilityBounds:
-    """T-CERTIFY as published (Feng et al. 2020): the best of ten ways to split alpha between the two bounds.
+    """Split alpha between the two bounds in the best of ten ways: T-CERTIFY as published (Feng et al. 2020).
 
     For a' in {.1, ..., 1} alpha: p_a = CP_lo(N_A, n, a'), p_b the root of
     sum over c != A of P(Bin(n, p) <= N_c) = alpha - a' (at a' = alpha: 1 - p_a); the split of largest radius is taken.
@@ -212,7 +214,7 @@ def _gap(bounds: ProbabilityBounds) -> np.ndarray:
 
 
 def _joint_upper_limit(rivals: np.ndarray, n: np.ndarray, delta: float) -> tuple[np.ndarray, np.ndarray]:
-    """(p, 1 - p), p the root of sum over c of P(Bin(n, p) <= N_c) = delta, from the safe side; (M, K-1), (M,) -> (M,).
+    """Return (p, 1 - p), (M,), p the root of sum over c of P(Bin(n, p) <= N_c) = delta, from the safe side.
 
     The largest rival alone gives a bracket: its own upper limits at delta and at delta / (K - 1). The logarithm of
     the sum is nearly straight in between, so a bracketed secant (Illinois) ends in a few steps.
@@ -242,7 +244,7 @@ def _joint_upper_limit(rivals: np.ndarray, n: np.ndarray, delta: float) -> tuple
 
 
 def _illinois(function: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Roots of a decreasing function, elementwise, to 1e-12 in its value: the secant with a kept bracket."""
+    """Solve f = 0 for a decreasing f, elementwise, to 1e-12 in its value, by the secant with a kept bracket."""
     f_low, f_high = function(low), function(high)
     root, kept = high, np.zeros(len(low))  # which end the last step kept: -1 low, +1 high
     done = np.zeros(len(low), bool)  # a settled root stays, so that no element sees its neighbours

@@ -142,7 +142,7 @@ class RunningBounds:
             for shares, level in zip(parts, levels, strict=True) for share in shares))
 
     def _requests(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and counts of the table: CP_lo(N_A), and where two-sided 1 - CP_up(rival) = CP_lo(n - rival)."""
+        """Return rows and counts of the table: CP_lo(N_A), and if two-sided 1 - CP_up(rival) = CP_lo(n - rival)."""
         if not self._two_sided:
             return 2 * seen.look, seen.n_a
         first = 3 * seen.look
@@ -163,7 +163,7 @@ class RunningBounds:
 
 
 def _largest(seen: Seen, p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(p, 1 - p) of the largest p among each image's rows, (T,) -> (M,); 0 without rows."""
+    """Return (p, 1 - p) of the largest p among each image's rows, (T,) -> (M,); p = 0 without rows."""
     most, rest = np.zeros(seen.images), np.ones(seen.images)
     if len(seen.owner):
         most[seen.looked_at] = np.maximum.reduceat(p, seen.starts)

@@ -104,7 +104,7 @@ def fill_up(run: Run, shape: tuple[int, ...], batch: int, device: torch.device) 
 
 
 def _session_run(session: Any, device: torch.device) -> Run:
-    """A session that reads the rows where they lie and writes logits into one buffer, of which a copy is returned."""
+    """Return a pass that reads the rows where they lie, and returns a copy of the buffer that logits are written to."""
     binding, where = session.io_binding(), (device.type, device.index or 0, np.float32)
     rows_in, logits_out = session.get_inputs()[0].name, session.get_outputs()[0]
     logits = torch.empty(logits_out.shape, device=device)
@@ -121,7 +121,10 @@ def _session_run(session: Any, device: torch.device) -> Run:
 
 
 def _import_runtime(engine: str, precision: str) -> Any:
-    """The runtime's module. Raises InputError for reduced precision, MissingExtraError where a package is absent."""
+    """Return the runtime's module.
+
+    Raises InputError for reduced precision, MissingExtraError where a package is absent.
+    """
     if precision != "float32":
         raise InputError(f"engine {engine!r} runs float32 only, got precision {precision!r}: use engine 'eager', "
                          f"'compile' or 'plain'")
@@ -147,7 +150,7 @@ def import_packages(engine: str) -> list[ModuleType]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on packages that play no role here."""
+    """Silence the exporter's remarks on packages that play no role here."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

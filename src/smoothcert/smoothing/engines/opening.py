@@ -113,25 +113,25 @@ class _Setting:
         return ENGINES[name](self.model, self.shape, self.batch, self.device, self.precision)
 
     def logits(self, run: Run, n: int) -> Tensor:
-        """A forward pass's logits on the noisy inputs: (n, K), float64, on the host."""
+        """Return a forward pass's logits on the noisy inputs: (n, K), float64, on the host."""
         inputs = noisy_inputs(self.shape, n, self.batch, self.device)
         with torch.no_grad():
             return torch.cat([as_logits(run(rows)).double().cpu() for rows in inputs])
 
     def try_out(self, run: Run, n: int) -> Tensor:
-        """The logits of an engine. Raises Refused where it fails."""
+        """Return the logits of an engine, or raise Refused where it fails."""
         with refuse_on_error("it fails on noisy inputs"):
             return self.logits(run, n)
 
     def start(self, name: str) -> Run:
-        """An engine that has run once. Raises as builders do."""
+        """Return an engine that has run once, or raise as builders do."""
         run = self.build(name)
         self.try_out(run, 1)
         return run
 
 
 def _first_sound(setting: _Setting, names: list[str], built: dict[str, Run], fallback: Engine) -> Engine:
-    """The first engine that gives the plain model's votes; a warning for each before it."""
+    """Return the first engine that gives the plain model's votes, and warn of each one before it."""
     expected: Tensor | None = None
     for name, following in pairwise([*names, fallback.name]):
         try:
@@ -162,7 +162,7 @@ def _only_plain(setting: _Setting, run: Run) -> str | None:
 
 
 def _rank(setting: _Setting, samples: int | None) -> tuple[list[str], dict[str, Run]]:
-    """The engines that auto would run, best first, and those of them that are built already."""
+    """Return the engines that auto would run, best first, and those of them that are built already."""
     try:
         built = {"eager": setting.start("eager")}
     except Refused:

@@ -96,9 +96,10 @@ def fold(model: nn.Module) -> nn.Module:
 
 
 def _fold_parts(module: nn.Module) -> nn.Module:
-    """The module as a folded graph, else itself with the folded graphs of its children in their places.
+    """Return the module as a folded graph, or else itself with the folded graphs of its children in their places.
 
-    Itself where it is altered, since a graph would lose that, and under global hooks, which would see other modules.
+    It stays itself where it is altered, since a graph would lose that, and under global hooks, which would see other
+    modules.
     """
     if has_global_hooks() or is_altered(module):
         return module
