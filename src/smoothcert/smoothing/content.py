@@ -1,4 +1,4 @@
-"""Content of networks, as hashes: weights, and the attributes beside them that a forward pass may read.
+"""Hashes of the content of networks: weights, and the attributes beside them that a forward pass may read.
 
 Equal networks have equal hashes in every process and on every machine. So what belongs to a process and not to a
 network is left out: addresses and ids, the clock, paths, open files, locks, the number of a GPU.
@@ -150,7 +150,7 @@ def _settings(part: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 class _Reader:
-    """Reads values into digests; parts and tensors of the network count by their `names` (id -> name)."""
+    """A reader of values into digests; parts and tensors of the network count by their `names` (id -> name)."""
 
     def __init__(self, names: Mapping[int, str]):
         self._names = names

@@ -1,4 +1,4 @@
-"""Images as users give them: read, checked, and refused with advice."""
+"""Read images as users give them, check them, and refuse them with advice."""
 
 from typing import Any
 

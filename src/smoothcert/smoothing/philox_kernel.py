@@ -1,4 +1,4 @@
-"""`philox-v1` on a GPU: a Triton kernel, the twin of `smoothcert.noise.streams` with `ieee_box_muller`.
+"""`philox-v1` on a GPU: a Triton kernel, the twin of `smoothcert.noise.PhiloxStream` with `ieee_box_muller`.
 
 The same integers, and the same IEEE operations on floats in the same order, with no multiply and add fused: normals
 equal to the twin's, whatever the batch and however images are mixed in it. Import this module where Triton is

@@ -48,7 +48,7 @@ for _function in _OUT_OF_PLACE:
 
 
 class Tracer(fx.Tracer):
-    """Enters no module that is altered, so that it is called as a whole."""
+    """A tracer that enters no altered module, so that it is called as a whole."""
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         self._altered = {id(part) for part in root.modules() if is_altered(part)}  # a trace alters `Module.__call__`

@@ -33,7 +33,7 @@ _REFEREE_ROWS = 32  # close calls judged at once on a GPU, always in a batch of 
 
 
 class Voter(Protocol):
-    """Counts the votes of a base classifier on noisy copies.
+    """A counter of the votes of a base classifier on noisy copies.
 
     Attributes:
         capacity: samples a round should hold to use the machine well; None: any number costs the same.

@@ -37,7 +37,7 @@ class Engine:
 
 
 class Refused(Exception):
-    """An engine that cannot run this model here; the message says why. Never reaches users: it becomes a warning."""
+    """An engine cannot run this model here; the message says why. It never reaches users, but becomes a warning."""
 
 
 @contextmanager

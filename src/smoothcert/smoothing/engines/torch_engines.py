@@ -118,7 +118,7 @@ def _fold_parts(module: nn.Module) -> nn.Module:
 
 
 class _FoldingTracer(Tracer):
-    """Enters only modules where there is something to do, so that most of what cannot be traced is never met."""
+    """A tracer that enters only modules with something to fold, so that it meets little that cannot be traced."""
 
     def __init__(self, closed: Collection[int]):
         super().__init__()
