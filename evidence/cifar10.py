@@ -14,11 +14,10 @@ from pathlib import Path
 from workplace import WORK, data_dir
 
 from smoothcert.classifiers.folder import read_card
-from smoothcert.recipes.comparison import compared
+from smoothcert.recipes.comparison import compared, markdown
 from smoothcert.recipes.plan import RecipePlan, Task, plan
 from smoothcert.recipes.recipe import read_recipe, recipe_names
-from smoothcert.recipes.tables import markdown
-from smoothcert.results.costing import Pilot
+from smoothcert.results.cost import Pilot
 from smoothcert.store.provenance import machine_line
 from smoothcert.store.store import read_store
 

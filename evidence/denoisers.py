@@ -24,7 +24,7 @@ from smoothcert.recipes.plan import RecipePlan, plan
 from smoothcert.recipes.recipe import read_recipe
 from smoothcert.results.certified import Result
 from smoothcert.results.compare import Difference, compare
-from smoothcert.results.regions import linear_margins
+from smoothcert.results.gallery import linear_margins
 from smoothcert.store.provenance import machine_line
 from smoothcert.store.store import read_store
 

@@ -18,7 +18,7 @@ from smoothcert.errors import InputError, StoreError
 from smoothcert.report.html import check_page, report_page, write_page
 from smoothcert.report.html.charts import attack_points, chart_data, points_legend
 from smoothcert.report.html.facts import settings, warnings
-from smoothcert.report.markup import element, embedded, rounded_down
+from smoothcert.report.tables import element, embedded, rounded_down
 from smoothcert.results.attacks import Attack
 from smoothcert.results.curves import drawn_curve
 from smoothcert.results.gather import GALLERY, gather_page

@@ -35,9 +35,15 @@ from smoothcert.results.curves import (
     value_at,
 )
 from smoothcert.results.denoising import Estimates
-from smoothcert.results.gallery import average_pool, gallery_of, noise_panels, noisy_copy, resolution_study
+from smoothcert.results.gallery import (
+    average_pool,
+    decision_regions,
+    gallery_of,
+    noise_panels,
+    noisy_copy,
+    resolution_study,
+)
 from smoothcert.results.gather import gather_page
-from smoothcert.results.regions import decision_regions
 from smoothcert.results.studies import (
     compare_bounds,
     pairs,

@@ -22,12 +22,11 @@ from smoothcert.results.attacks import outcomes
 from smoothcert.results.base import Points, check_same_data, unseen_classes
 from smoothcert.results.best import CertifiedRuns, best_method
 from smoothcert.results.certified import Result, default_radii, merged
-from smoothcert.results.compare import compare
+from smoothcert.results.compare import compare, violations
 from smoothcert.results.curves import certified_curve
 from smoothcert.results.figures import down, radius_words
 from smoothcert.results.gather import gather, gather_page
 from smoothcert.results.predictions import Predicted
-from smoothcert.results.under_attack import violations
 from smoothcert.runs.distributional_options import DistributionalConfig
 from smoothcert.stats import paired_interval
 from smoothcert.store.records import Record, Tally

@@ -14,8 +14,20 @@ from smoothcert.cli.main import app
 from smoothcert.errors import ConfigError, InputError, StoreError
 from smoothcert.interop.logs import seconds_of
 from smoothcert.report.cost import duration
-from smoothcert.results.cost import HELD, HOUR, LEVEL, Fleet, Work, busiest, forecast
-from smoothcert.results.costing import BLOCK, CostRequest, Pilot, estimate_cost, samples_of
+from smoothcert.results.cost import (
+    BLOCK,
+    HELD,
+    HOUR,
+    LEVEL,
+    CostRequest,
+    Fleet,
+    Pilot,
+    Work,
+    busiest,
+    estimate_cost,
+    forecast,
+    samples_of,
+)
 from smoothcert.runs import cluster
 from smoothcert.store.records import Record, Tally
 from smoothcert.store.store import read_store, write_store

@@ -13,7 +13,7 @@ from smoothcert.data import load_data
 from smoothcert.errors import ConfigError, StoreError
 from smoothcert.noise import build_noise, open_stream
 from smoothcert.results.attacks import Attack, outcomes
-from smoothcert.results.under_attack import violations
+from smoothcert.results.compare import violations
 from smoothcert.runs.attack import attack
 from smoothcert.runs.attack_options import AttackConfig
 from smoothcert.smoothing.soft import (

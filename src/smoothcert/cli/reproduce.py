@@ -17,11 +17,10 @@ _MACHINE = ("data_dir", "device", "threads", "workers", "cluster")
 def reproduce(config: ReproduceConfig, as_json: bool, quiet: bool) -> None:
     """Train and measure a table of a paper, and print what it expected beside what was obtained."""
     from smoothcert.machine import keep_freed_memory
-    from smoothcert.recipes.comparison import compare_recipe
+    from smoothcert.recipes.comparison import compare_recipe, render_text, write_comparison
     from smoothcert.recipes.plan import plan
     from smoothcert.recipes.recipe import read_recipe
     from smoothcert.recipes.run import reproduce as run
-    from smoothcert.recipes.tables import render_text, write_comparison
 
     if config.recipe is None or config.list:
         _list(config, as_json)
@@ -50,8 +49,8 @@ def _watch(quiet: bool) -> Any:
 
 
 def _list(config: ReproduceConfig, as_json: bool) -> None:
+    from smoothcert.recipes.comparison import list_recipes
     from smoothcert.recipes.recipe import read_recipe, recipe_names
-    from smoothcert.recipes.tables import list_recipes
 
     recipes = [read_recipe(name) for name in ([config.recipe] if config.recipe else recipe_names())]
     say(json.dumps([recipe.model_dump(mode="json") for recipe in recipes]) if as_json else list_recipes(recipes))

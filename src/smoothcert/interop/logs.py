@@ -15,18 +15,20 @@ import numpy as np
 import pyarrow as pa
 
 from smoothcert.errors import FileError, StoreError
-from smoothcert.interop.log_facts import (
+from smoothcert.interop.log_text import (
     FACTS,
+    NEEDED,
+    LogText,
     facts_of_columns,
     facts_of_path,
     kind_of_radius,
     norm_of_name,
     procedure_of,
+    read_text,
     sigma_of,
     told_facts,
     told_norm,
 )
-from smoothcert.interop.log_text import NEEDED, LogText, read_text
 from smoothcert.io.files import make_folder, write_text
 from smoothcert.io.limits import CLASSES, within
 from smoothcert.store.identity import Identity

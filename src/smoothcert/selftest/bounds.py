@@ -1,18 +1,76 @@
-"""The statistics on this machine, against long arithmetic: limits, radii, certificates and answers, none by chance."""
+"""The statistics on this machine, against long arithmetic: limits, radii, certificates and answers, none by chance.
+
+The long arithmetic is a path of its own, by Python's integers and decimals: no SciPy and no float enters. It carries 60
+digits: a tail is right to 50, as its terms are positive and their number stays far below 10^9; Phi to 300 binary digits
+(`smoothcert.noise.lattice`).
+"""
 
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Context, Decimal
 from fractions import Fraction
 from functools import cache
+from math import comb
 
 import numpy as np
 
-from smoothcert.selftest import exact
+from smoothcert.noise.lattice import normal_cdf, normal_density
 from smoothcert.selftest.finding import Finding, Planned
 from smoothcert.stats import ProbabilityBounds, RadiiCertify, certify_counts, clopper_pearson, predict_counts
 from smoothcert.stats.histories import Look
 from smoothcert.stats.procedures import METHODS
 from smoothcert.stats.radius import gaussian_radius
+
+_CONTEXT = Context(prec=60, Emin=-(10**12), Emax=10**12)
+_BITS = 300
+
+
+def at_least(k: int, n: int, p: Decimal) -> Decimal:
+    """P(Bin(n, p) >= k), 0 < p < 1: the first term and its ratios to those that follow. For k above n p."""
+    if k <= 0:
+        return Decimal(1)
+    c = _CONTEXT
+    q = c.subtract(Decimal(1), p)
+    term = total = Decimal(1)
+    odds = c.divide(p, q)
+    for j in range(k, n):
+        term = c.multiply(term, c.multiply(odds, c.divide(Decimal(n - j), Decimal(j + 1))))
+        total = c.add(total, term)
+        if term < total.scaleb(-55):
+            break
+    first = c.multiply(c.power(p, k), c.power(q, n - k))
+    return c.multiply(total, c.multiply(c.plus(Decimal(comb(n, k))), first))
+
+
+def at_most(k: int, n: int, p: Decimal) -> Decimal:
+    """P(Bin(n, p) <= k), 0 < p < 1. For k below n p."""
+    return at_least(n - k, n, _CONTEXT.subtract(Decimal(1), p))
+
+
+def half_tail(k: int, n: int) -> Fraction:
+    """P(Bin(n, 1/2) >= k), in whole numbers."""
+    return Fraction(sum(comb(n, j) for j in range(k, n + 1)), 1 << n)
+
+
+def share_within(radius: float, sigma: float) -> Decimal:
+    """Phi(radius / sigma): the probability that a class needs for this radius."""
+    return _decimal(normal_cdf(Fraction(radius) / Fraction(sigma), _BITS))
+
+
+def normal_quantile(p: Decimal, guess: float) -> Decimal:
+    """Phi^-1(p) to 40 digits, by Newton's method from any guess near it."""
+    z = Fraction(guess)
+    for _ in range(8):
+        miss = Fraction(p) - Fraction(normal_cdf(z, _BITS), 1 << _BITS)
+        step = miss / Fraction(normal_density(z, _BITS), 1 << _BITS)
+        z = Fraction(round((z + step) * 2**160), 2**160)
+        if abs(step) < Fraction(1, 2**140):
+            return _CONTEXT.divide(Decimal(z.numerator), Decimal(z.denominator))
+    raise ArithmeticError(f"no quantile of {p} near {guess}")
+
+
+def _decimal(scaled: int) -> Decimal:
+    return _CONTEXT.divide(Decimal(scaled), Decimal(1 << _BITS))
+
 
 _SIGMA = 0.25
 _ALPHAS = (0.001, 0.05)
@@ -66,9 +124,9 @@ def limits() -> Finding:
 
 def _bounds_tail(k: int, n: int, p: float, q: float, level: Decimal) -> bool:
     """Return True where p and 1 - q are lower limits for k of n at a level, and nearly the largest."""
-    inside = p > 0 and 0 < q < 1 and all(exact.at_least(k, n, at) <= level for at in (Decimal(p), 1 - Decimal(q)))
+    inside = p > 0 and 0 < q < 1 and all(at_least(k, n, at) <= level for at in (Decimal(p), 1 - Decimal(q)))
     beyond = (Decimal(p) * (1 + Decimal(_TIGHT)), 1 - Decimal(q) * (1 - Decimal(_TIGHT)))
-    return inside and all(at >= 1 or exact.at_least(k, n, at) > level for at in beyond)
+    return inside and all(at >= 1 or at_least(k, n, at) > level for at in beyond)
 
 
 def radii() -> Finding:
@@ -93,7 +151,7 @@ def _quantile(p: Decimal) -> Decimal:
         return -_quantile(1 - p)
     log = np.log(float(4 * p * (1 - p)))
     a = 2 / (np.pi * 0.147) + log / 2
-    return exact.normal_quantile(p, -float(np.sqrt(2 * (np.sqrt(a * a - log / 0.147) - a))))
+    return normal_quantile(p, -float(np.sqrt(2 * (np.sqrt(a * a - log / 0.147) - a))))
 
 
 def _is_just_below(value: float, limit: Decimal) -> bool:
@@ -121,9 +179,9 @@ def claim_holds(k: int, n: int, radius: float, method: str, alpha: float, sigma:
     with more than the method must use. A radius of 0 claims nothing, but it must be the largest too.
     """
     most, least = (_share(part, alpha) for part in _CLAIMS[method])
-    safe = radius == 0 or exact.at_least(k, n, exact.share_within(radius, sigma)) <= most
-    beyond = exact.share_within(radius * (1 + _TIGHT) + 1e-15, sigma)
-    return safe and (2 * k <= n or exact.at_least(k, n, beyond) > least)
+    safe = radius == 0 or at_least(k, n, share_within(radius, sigma)) <= most
+    beyond = share_within(radius * (1 + _TIGHT) + 1e-15, sigma)
+    return safe and (2 * k <= n or at_least(k, n, beyond) > least)
 
 
 def _share(part: Fraction, alpha: float) -> Decimal:
@@ -153,7 +211,7 @@ def rivals() -> Finding:
 def _uses(k: int, n: int, p: Decimal, level: Decimal) -> bool:
     """Return True where p, still to be rounded to its side, is where P(Bin(n, p) >= k) reaches the level."""
     near = Decimal(_TIGHT) * (1 - p)
-    return exact.at_least(k, n, p - near) < level < exact.at_least(k, n, p + near)
+    return at_least(k, n, p - near) < level < at_least(k, n, p + near)
 
 
 def sequential() -> Finding:
@@ -168,8 +226,8 @@ def sequential() -> Finding:
             history = [Look("select", np.array([1, 99])), *(Look("estimate", np.array([n - k, k]))
                                                             for k, n in zip(votes, looks, strict=False))]
             radius = float(plan.judge([history]).values["radius"][0])
-            claimed = exact.share_within(radius, _SIGMA)
-            proved = [exact.at_least(k, n, claimed) <= Decimal(share) * (1 + Decimal("1e-12"))
+            claimed = share_within(radius, _SIGMA)
+            proved = [at_least(k, n, claimed) <= Decimal(share) * (1 + Decimal("1e-12"))
                       for k, n, share in zip(votes, looks, shares, strict=False)]
             claims.expect(radius > 0 and any(proved), f"votes {votes}, alpha = {alpha}: radius {radius!r}")
     return claims.finding("shares within alpha, each radius proved by a look")
@@ -179,7 +237,7 @@ def predictions() -> Finding:
     """PREDICT's p-value is P(Bin(n, 1/2) >= top) twice, rounded up, and the answer is what it says."""
     claims = Claims()
     for first, second in ((1, 0), (8, 0), (6, 3), (60, 40), (75, 25), (560, 440), (1070, 930), (1500, 500)):
-        p = min(2 * exact.half_tail(first, first + second), Fraction(1))
+        p = min(2 * half_tail(first, first + second), Fraction(1))
         found = predict_counts([second, first, 0], alpha=0.001)
         value = Fraction(float(found.p_value))
         claims.expect(p <= value <= p * (1 + Fraction(1, 10**9)) and (found.prediction == 1) == (value <= 0.001),

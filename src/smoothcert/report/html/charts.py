@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from smoothcert.errors import StoreError
-from smoothcert.report.markup import Markup, element, embedded, joined, rounded_down
+from smoothcert.report.tables import Markup, element, embedded, joined, rounded_down
 from smoothcert.results.attacks import Attack, empirical_curve
 from smoothcert.results.curves import COLUMNS, corners
 from smoothcert.results.gather import PageRun

@@ -13,9 +13,8 @@ from smoothcert.errors import InputError, SmoothcertError
 from smoothcert.io.files import make_folder, write_whole
 from smoothcert.report.html.charts import LOWER, chart_data, pack, points_legend, swatch
 from smoothcert.report.html.facts import ASSUMES, SAYS, SAYS_NOT, settings, untested, warnings
-from smoothcert.report.markup import Markup, element, joined
 from smoothcert.report.selftest import SelfTest
-from smoothcert.report.tables import Cell, Row, Table
+from smoothcert.report.tables import Cell, Markup, Row, Table, element, joined
 from smoothcert.results.attacks import Attack
 from smoothcert.results.base import why_not_side_by_side
 from smoothcert.results.certified import accuracies, default_radii

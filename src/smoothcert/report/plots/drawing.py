@@ -19,9 +19,8 @@ from smoothcert.results.base import check_records, why_not_side_by_side
 from smoothcert.results.certified import Result
 from smoothcert.results.denoising import Estimates
 from smoothcert.results.distributional import Robustness
-from smoothcert.results.gallery import ImagesOf
+from smoothcert.results.gallery import Answers, ImagesOf
 from smoothcert.results.gather import open_each
-from smoothcert.results.regions import Answers
 from smoothcert.results.studies import votes_of
 from smoothcert.store.store import Store
 
