@@ -21,13 +21,13 @@ from smoothcert.interop.log_text import (
     LogText,
     facts_of_columns,
     facts_of_path,
+    facts_of_store,
     kind_of_radius,
+    norm_of_columns,
     norm_of_name,
     procedure_of,
     read_text,
     sigma_of,
-    told_facts,
-    told_norm,
 )
 from smoothcert.io.files import make_folder, write_text
 from smoothcert.io.limits import CLASSES, within
@@ -70,12 +70,19 @@ def read_log(path: Path, alpha: float | None = None, radius_column: str | None =
                                 for name, least in zip(NEEDED, (0, 0, -1), strict=True))
     top = int(max(label.max(initial=0), prediction.max(initial=0)))
     within(f"{path}: the largest class", top, CLASSES - 1, "label and predict must be classes")
-    _check_once(path, text, index)
+    values, times = np.unique(index, return_counts=True)
+    if len(twice := values[times > 1]):
+        lines = [text.lines[row] for row in np.flatnonzero(index == twice[0])]
+        cause = next((f" ({note})" for note in text.notes if "repeated" in note), "")
+        raise FileError(f"{path} has image {twice[0]} in lines {lines[0]} and {lines[1]}{cause}: a log has a line an "
+                        f"image. Split it into one file a run")
     if "correct" in columns:
-        _note_wrong(text, columns["correct"], prediction == label)
-    values = _radii(path, text, radii, columns[radii], prediction) if radii else np.full(len(index), np.nan)
+        stated = np.array([cell.strip().lower() in ("1", "1.0", "true") for cell in columns["correct"]], bool)
+        if count := int((stated != (prediction == label)).sum()):
+            text.notes.append(f"the column `correct` is not `predict == label` in {count} lines; it was made anew")
+    radius = _radii(path, text, radii, columns[radii], prediction) if radii else np.full(len(index), np.nan)
     layout = schema(kind)
-    table = pa.table({"index": index, "label": label, "prediction": prediction, next(iter(VALUES[kind])): values,
+    table = pa.table({"index": index, "label": label, "prediction": prediction, next(iter(VALUES[kind])): radius,
                       "off_grid": np.zeros(len(index), bool),
                       "tallies": pa.nulls(len(index), layout.field("tallies").type)}, schema=layout)
     facts, (sigma, n) = facts_of_columns(columns), facts_of_path(path)
@@ -83,7 +90,7 @@ def read_log(path: Path, alpha: float | None = None, radius_column: str | None =
                 "noise": {"kind": "gaussian", "sigma": sigma_of(facts, sigma)},
                 "procedure": procedure_of(facts, n, alpha), "printed": bool(radii) and facts.get("rounded") != "down"}
     if radii:
-        identity["norm"] = told_norm(facts) or _norm(path, text, radii, radius_column is not None)
+        identity["norm"] = norm_of_columns(facts) or _norm(path, text, radii, radius_column is not None)
     provenance = Provenance.model_validate({"log": str(path), "notes": text.notes})
     return Store(path, Identity.parse(identity), provenance, True, table)
 
@@ -100,21 +107,21 @@ def write_log(store: Store, path: Path) -> None:
         raise StoreError(f"{store.folder} is a store of kind {store.kind}: logs hold certificates or predictions")
     if not store.num_records:
         raise StoreError(f"{store.folder} has no records yet: there is nothing to write")
-    radius = [rounded_down(r) for r in store.column("radius").tolist()] if store.kind == "certify" else []
+    radius = [round_down(r) for r in store.column("radius").tolist()] if store.kind == "certify" else []
     columns = [store.column(name).tolist() for name in ("index", "label", "prediction")]
     columns += [radius] if radius else []
     columns += [store.correct.astype(int).tolist(), [str(timedelta(seconds=s)) for s in seconds_of(store)]]
-    facts = told_facts(store)
+    facts = facts_of_store(store)
     columns += [[words] * store.num_records for words in facts.values()]
     head = ["idx", "label", "predict", *(["radius"] if radius else []), "correct", "time", *facts]
     make_folder(path.parent)
     write_text(path, "\n".join("\t".join(map(str, row)) for row in [head, *zip(*columns, strict=True)]) + "\n")
 
 
-def rounded_down(radius: float) -> str:
-    """A radius in `DIGITS` significant digits, never above it when read again; one that has no more stays as it is.
+def round_down(radius: float) -> str:
+    """Return a radius in `DIGITS` significant digits, rounded down; one that has no more stays as it is.
 
-    >>> rounded_down(0.98765432), rounded_down(0.0)
+    >>> round_down(0.98765432), round_down(0.0)
     ('0.987654', '0.0')
     """
     if not radius > 0:
@@ -123,7 +130,7 @@ def rounded_down(radius: float) -> str:
 
 
 def _radius_column(path: Path, header: list[str], asked: str | None) -> str | None:
-    """The name of the column with the radii; None for a log of PREDICT."""
+    """Return the name of the column with the radii; None for a log of PREDICT."""
     wanted = [name.strip().lower() for name in (asked or "radius").split(",")]
     found = next((name for name in wanted if name in (*header, "none")), None)
     if found:
@@ -137,7 +144,7 @@ def _radius_column(path: Path, header: list[str], asked: str | None) -> str | No
 
 
 def _norm(path: Path, text: LogText, column: str, is_chosen: bool) -> str:
-    """What the radii are of. Who chooses a column takes it for l2 radii, unless its own name says another norm."""
+    """Return the norm of the radii; a column that was chosen holds l2 radii, unless its own name states another."""
     said = kind_of_radius(column, log_stem(path.name))
     if not is_chosen:
         return said
@@ -152,22 +159,20 @@ def _whole(path: Path, text: LogText, name: str, cells: tuple[str, ...], least: 
     try:
         values = np.array(cells, dtype=np.int64)
     except (ValueError, OverflowError):
-        values = np.array([_integer(path, text, name, row, cell) for row, cell in enumerate(cells)], dtype=np.int64)
+        found = [re.fullmatch(r"\s*(-?\d{1,18})(?:\.0*)?\s*", cell) for cell in cells]  # some tools write 3 as 3.0
+        if None in found:
+            row = found.index(None)
+            raise FileError(f"{path}, line {text.lines[row]}: {name} must be a whole number, got {cells[row]!r:.80}"
+                            ) from None
+        values = np.array([int(match[1]) for match in found if match], dtype=np.int64)
     if len(low := np.flatnonzero(values < least)):
         what = "a class, or -1 for an abstention" if least < 0 else "at least 0"
         raise FileError(f"{path}, line {text.lines[low[0]]}: {name} must be {what}, got {values[low[0]]}")
     return values
 
 
-def _integer(path: Path, text: LogText, name: str, row: int, cell: str) -> int:
-    """A cell as a whole number; some tools write 3 as 3.0."""
-    if found := re.fullmatch(r"\s*(-?\d{1,18})(?:\.0*)?\s*", cell):
-        return int(found[1])
-    raise FileError(f"{path}, line {text.lines[row]}: {name} must be a whole number, got {cell!r:.80}")
-
-
 def _radii(path: Path, text: LogText, name: str, cells: tuple[str, ...], prediction: np.ndarray) -> np.ndarray:
-    """Radii, 0 where abstained, whatever stands there."""
+    """Return the radii; an abstention has 0, whatever stands there."""
     try:
         radius = np.array(cells, dtype=np.float64)
     except ValueError:
@@ -186,23 +191,8 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _check_once(path: Path, text: LogText, index: np.ndarray) -> None:
-    values, times = np.unique(index, return_counts=True)
-    if len(twice := values[times > 1]):
-        lines = [text.lines[row] for row in np.flatnonzero(index == twice[0])]
-        cause = next((f" ({note})" for note in text.notes if "repeated" in note), "")
-        raise FileError(f"{path} has image {twice[0]} in lines {lines[0]} and {lines[1]}{cause}: a log has a line an "
-                        f"image. Split it into one file a run")
-
-
-def _note_wrong(text: LogText, cells: tuple[str, ...], correct: np.ndarray) -> None:
-    told = np.array([cell.strip().lower() in ("1", "1.0", "true") for cell in cells], bool)
-    if count := int((told != correct).sum()):
-        text.notes.append(f"the column `correct` is not `predict == label` in {count} lines; it was made anew")
-
-
 def _seconds(text: str) -> float | None:
-    """'0:02:31.2' (also '1 day, 0:02:31') or '17.5' as seconds; None for what is neither."""
+    """Return the seconds of '0:02:31.2' (also '1 day, 0:02:31') or '17.5'; None for anything else."""
     if found := _TIME.fullmatch(text.strip()):
         days, hours, minutes, seconds = found.groups()
         return int(days or 0) * 86400 + int(hours) * 3600 + int(minutes) * 60 + float(seconds)
@@ -211,7 +201,7 @@ def _seconds(text: str) -> float | None:
 
 
 def seconds_of(store: Store) -> list[float]:
-    """Seconds of each record, read anew from a log, or from the file beside a store's records; 0 where unknown."""
+    """Return the seconds of each record, from the log or from the file beside a store's records; 0 where unknown."""
     told: dict[int, float] = {}
     sidecar = store.folder / "times.jsonl"
     if store.provenance.log is not None:
@@ -222,15 +212,11 @@ def seconds_of(store: Store) -> list[float]:
                     for index, row in zip(store.column("index").tolist(), text.rows, strict=True)}
     elif sidecar.is_file():
         for line in sidecar.read_text(encoding="utf-8", errors="replace").splitlines():
-            told |= _entry(line)
+            try:
+                entry = json.loads(line)
+                index, seconds = entry["index"], float(entry["seconds"])
+            except (ValueError, TypeError, KeyError, RecursionError, OverflowError):  # a kill cut the line off
+                continue
+            if isinstance(index, int) and 0 <= seconds < _LONGEST:
+                told[index] = seconds
     return [told.get(index, 0.0) for index in store.column("index").tolist()]
-
-
-def _entry(line: str) -> dict[int, float]:
-    """Image and seconds of a line of times, or nothing where a kill cut it off."""
-    try:
-        entry = json.loads(line)
-        index, seconds = entry["index"], float(entry["seconds"])
-    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
-        return {}
-    return {index: seconds} if isinstance(index, int) and 0 <= seconds < _LONGEST else {}

@@ -6,10 +6,10 @@ from typing import Any
 
 from smoothcert.checks import one_line
 from smoothcert.errors import InputError
-from smoothcert.report.certified import certified_page
+from smoothcert.report.certified import certificates_page
 from smoothcert.report.distributional import robustness_page
 from smoothcert.report.tables import Page, Table, write
-from smoothcert.results.attacks import Attack, AttackRuns, Outcome
+from smoothcert.results.attacks import AttackResult, AttackRuns, Outcome
 from smoothcert.results.base import Points, Runs, StoreResult
 from smoothcert.results.compare import Beside, UnderAttack, Violations
 from smoothcert.results.figures import alpha_words, percent, sigma_words
@@ -36,10 +36,10 @@ _GUARANTEE = "This is what the attack found, and no guarantee: a stronger one ma
 
 def attacks_page(runs: AttackRuns, style: str) -> Page:
     """Return a table for each attack store."""
-    return Page([_table(one) for one in runs.results])
+    return Page([_attack_table(one) for one in runs.results])
 
 
-def _table(one: Attack) -> Table:
+def _attack_table(one: AttackResult) -> Table:
     options = "".join(f", {name} {value}" for name, value in one.options.items() if value is not None)
     wanted = "" if one.target is None else f", towards class {one.target}"
     unfinished = "" if one.complete else "  (UNFINISHED: the run has attacks left)"
@@ -99,7 +99,8 @@ def _places(rows: Sequence[Beside]) -> str:
 
 
 PAGES: dict[str, Callable[[Any, str], Page]] = {
-    "certify": certified_page, "predict": predictions_page, "distributional": robustness_page, "attack": attacks_page,
+    "certify": certificates_page, "predict": predictions_page, "distributional": robustness_page,
+    "attack": attacks_page,
 }
 """The page of results of each kind, for a format."""
 

@@ -93,11 +93,13 @@ def compare(first: Result | Predicted, second: Result | Predicted, radii: Sequen
     places = ((first, one), (second, two))
     shared = [run if run.label is None else replace(run, label=run.label[where]) for run, where in places]
     differences: list[Difference] = []
-    points: list[Any] = [*first.compared_at(radii)]
+    points: list[Any] = [*first.comparison_points(radii)]
     for radius in points:
         right_one, right_two = (run.is_right(radius)[where] for run, where in places)
-        differences.append(replace(
-            _difference(radius, right_one, right_two, rho),
+        only_one, only_two = int((right_one & ~right_two).sum()), int((right_two & ~right_one).sum())
+        differences.append(Difference(
+            radius, float(right_one.mean()), float(right_two.mean()), only_one, only_two,
+            *paired_interval(only_one, only_two, len(one), rho),
             lower_bound=not (first.is_decided(radius) and second.is_decided(radius)),
             out_of_reach=(first.is_out_of_reach(radius), second.is_out_of_reach(radius))))
     acr, error = None, None
@@ -108,11 +110,6 @@ def compare(first: Result | Predicted, second: Result | Predicted, radii: Sequen
     return Comparison(
         (first.name, second.name), len(one), (first.images - len(one), second.images - len(one)), tuple(differences),
         rho, first.norm, acr, error, (*run_notes(shared), *reach_notes([first, second], radii)))
-
-
-def _difference(radius: float | None, first: np.ndarray, second: np.ndarray, rho: float) -> Difference:
-    b, c, m = int((first & ~second).sum()), int((second & ~first).sum()), len(first)
-    return Difference(radius, float(first.mean()), float(second.mean()), b, c, *paired_interval(b, c, m, rho))
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ N0 = 100
 
 @dataclass(frozen=True)
 class Pilot:
-    """What each image of a run took: samples and one worker's seconds, (M,) each; 0 where the seconds are unknown."""
+    """Samples and one worker's seconds of each image of a run, (M,) each; 0 where the seconds are unknown."""
 
     name: str
     samples: np.ndarray

@@ -123,7 +123,7 @@ class Robustness(StoreResult):
         figures |= {"beside_smoothed": smoothed, "beside_base": base}
         return figures
 
-    def measured(self, radii: Sequence[float]) -> list[Measured]:
+    def measurements(self, radii: Sequence[float]) -> list[Measured]:
         """Return the closed certificate and every form of the bound, at the transport costs that the run named."""
         at, lines = {rho: self.at(rho) for rho in self.rho}, []
         for kind in ("certificate", *FORMS):

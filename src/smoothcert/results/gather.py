@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, TypeVar
 from smoothcert.checks import check_count, check_known
 from smoothcert.errors import InputError, SmoothcertError, StoreError
 from smoothcert.interop import Named, name_inputs, open_records
-from smoothcert.results.attacks import Attack, AttackRuns
+from smoothcert.results.attacks import AttackResult, AttackRuns
 from smoothcert.results.base import Points, Runs, StoreResult
 from smoothcert.results.best import CertifiedRuns
-from smoothcert.results.certified import Result, merged
+from smoothcert.results.certified import Result, merge_runs
 from smoothcert.results.compare import Comparison, compare
 from smoothcert.results.distributional import Robustness, RobustnessRuns
 from smoothcert.results.gallery import Gallery, ImagesOf, gallery_of
@@ -36,7 +36,7 @@ RESULTS = {
     "certify": Reader(Result, CertifiedRuns),
     "predict": Reader(Predicted, PredictedRuns),
     "distributional": Reader(Robustness, RobustnessRuns),
-    "attack": Reader(Attack, AttackRuns),
+    "attack": Reader(AttackResult, AttackRuns),
 }
 """How to read each kind of store; a table shows them in this order."""
 
@@ -136,7 +136,7 @@ def gather(
         if other := [one for one in results if not one.is_certified]:
             raise InputError(f"{other[0].name} holds no certificates of single images: only runs of certification can "
                              f"be merged")
-        results = [merged(results)]
+        results = [merge_runs(results)]
     return Gathered(results, problems)
 
 
@@ -170,7 +170,7 @@ class GatheredPage(NamedTuple):
     """The runs and the attacks of a page, and the errors of the others, each in the order they were named."""
 
     runs: list[PageRun]
-    attacks: list[Attack]
+    attacks: list[AttackResult]
     problems: list[SmoothcertError]
 
 

@@ -37,12 +37,15 @@ def selftest(config: SelftestConfig, progress: Progress = silent) -> SelfTest:
     """Run all checks that the options ask for.
 
     Raises:
-        InputError: a device, format or precision that cannot be had here, before any check.
+        InputError: a device, format or precision that is not available here, before any check.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
     started, date = time.monotonic(), datetime.now(UTC)
-    setting = _setting(config)
+    seed = fresh_seed() if config.seed is None else config.seed
+    setting = Setting(pick_device(config.device), config.precision, config.noise, config.noise_format,
+                      config.batch_size, seed, QUICK if config.quick else FULL)
+    setting.voter(halfspace().network.to(setting.device), 2, SHAPE, "plain")  # refused where the library would refuse
     planned = list(_plan_checks(setting, config.engine))
     level = FALSE_ALARM / sum(check.random for check in planned)
     checks = []
@@ -50,17 +53,12 @@ def selftest(config: SelftestConfig, progress: Progress = silent) -> SelfTest:
         progress(number, len(planned), f"{check.group}: {check.name}")
         checks.append(_run(check, level))
     progress(len(planned), len(planned), "done")
+    settings = {"engine": config.engine, "precision": config.precision, "device": str(setting.device),
+                "noise": config.noise, "noise format": config.noise_format,
+                "batch size": str(config.batch_size or "chosen"), "seed": str(setting.seed),
+                **({"samples": "few (quick)"} if config.quick else {})}
     return SelfTest(date=f"{date:%Y-%m-%d %H:%M} UTC", seconds=time.monotonic() - started, false_alarm=FALSE_ALARM,
-                    settings=_settings(config, setting), environment=_environment(setting), checks=tuple(checks))
-
-
-def _setting(config: SelftestConfig) -> Setting:
-    """The setting, refused with an InputError where the library would refuse it."""
-    seed = fresh_seed() if config.seed is None else config.seed
-    setting = Setting(pick_device(config.device), config.precision, config.noise, config.noise_format,
-                      config.batch_size, seed, QUICK if config.quick else FULL)
-    setting.voter(halfspace().network.to(setting.device), 2, SHAPE, "plain")
-    return setting
+                    settings=settings, environment=_environment(setting), checks=tuple(checks))
 
 
 def _plan_checks(setting: Setting, engine: str) -> Iterator[Planned]:
@@ -76,7 +74,7 @@ def _plan_checks(setting: Setting, engine: str) -> Iterator[Planned]:
 
 
 def _run(check: Planned, level: float) -> SelftestCheck:
-    """The check's verdict; one that fails in any way is red."""
+    """Run a check and return its verdict; a check that fails in any way is red."""
     started = time.monotonic()
     try:
         found = check.run(level)
@@ -86,40 +84,30 @@ def _run(check: Planned, level: float) -> SelftestCheck:
         found = Finding(False, f"failed: {type(error).__name__}: {error}"[:1000])
     verdicts: dict[bool | None, Verdict] = {True: "green", False: "red", None: "skipped"}
     return SelftestCheck(group=check.group, name=check.name, verdict=verdicts[found.passed], measured=found.measured,
-                 allowed=found.allowed, seconds=time.monotonic() - started)
-
-
-def _settings(config: SelftestConfig, setting: Setting) -> dict[str, str]:
-    told = {"engine": config.engine, "precision": config.precision, "device": str(setting.device),
-            "noise": config.noise, "noise format": config.noise_format,
-            "batch size": str(config.batch_size or "chosen"), "seed": str(setting.seed)}
-    return {**told, "samples": "few (quick)"} if config.quick else told
+                         allowed=found.allowed, seconds=time.monotonic() - started)
 
 
 def _environment(setting: Setting) -> dict[str, str]:
-    """Versions, threads and device, in words."""
-    packages = sorted({package for needed in PACKAGES.values() for package in needed})
-    versions = {**provenance()["versions"], **{name: _version(name) for name in packages}}
+    """Return versions, threads and device, in words."""
+    versions = dict(provenance()["versions"])
+    for package in sorted({package for needed in PACKAGES.values() for package in needed}):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
     cuda = {"GPU": torch.cuda.get_device_name(setting.device)} if setting.device.type == "cuda" else {}
     return {"machine": machine_line(), **cuda, "threads": str(torch.get_num_threads()),
             "versions": ", ".join(f"{name} {version}" for name, version in versions.items())}
 
 
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
 def plan_store_checks() -> list[Planned]:
     """Return the checks that what is written is read back, and that what was damaged is refused."""
-    return [Planned.fixed("storage", "records come back as they were written", check_round_trip),
-            Planned.fixed("storage", "damaged shards are refused", check_damage)]
+    return [Planned.certain("storage", "records come back as they were written", check_round_trip),
+            Planned.certain("storage", "damaged shards are refused", check_damage)]
 
 
 def records() -> list[Record]:
-    """Records of every kind of value: abstentions, radii of full precision, votes of one class and of all."""
+    """Return records with every kind of value: abstentions, radii of full precision, votes of one class and of all."""
     rng, made = np.random.default_rng(0), []
     for index in range(_RECORDS):
         select, estimate = rng.multinomial(100, np.ones(10) / 10), rng.multinomial(10**9, np.eye(10)[index % 10])
@@ -130,7 +118,7 @@ def records() -> list[Record]:
 
 
 def check_round_trip() -> Finding:
-    """All values, to the last bit."""
+    """Check that all values come back, to the last bit."""
     with tempfile.TemporaryDirectory() as folder:
         _write_records(Path(folder))
         store = read_store(Path(folder))
@@ -140,7 +128,7 @@ def check_round_trip() -> Finding:
 
 
 def check_damage() -> Finding:
-    """A bit flipped, a byte lost, a shard gone: an error of ours, never an answer. The whole store is taken."""
+    """Check that damage (a bit flipped, a byte lost, a shard gone) is an error, and that the whole store is none."""
     if _is_refused(lambda shard: None):
         return Finding(False, "a store without damage is refused")
     taken = [name for name, damage in _DAMAGES.items() if not _is_refused(damage)]
