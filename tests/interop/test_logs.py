@@ -59,9 +59,9 @@ def log_of(folder: Path, labels, radii, name: str = "sigma_0.25.tsv") -> Path:
 ])
 def test_sigma_and_n_come_from_names_and_are_never_made_up(tmp_path, name, sigma, n):
     told = read_log(written(tmp_path, TEXT, name)).identity
-    assert told["procedure"]["n"] == n
-    assert told["noise"]["sigma"] == sigma or (sigma is None and np.isnan(told["noise"]["sigma"]))
-    assert [told["procedure"][fact] for fact in ("alpha", "method")] == [None, None]
+    assert told.procedure.n == n
+    assert told.noise.sigma == sigma or (sigma is None and np.isnan(told.noise.sigma))
+    assert (told.procedure.alpha, told.procedure.method) == (None, None)
 
 
 def test_a_log_without_an_ending_prints_the_table_of_one_with(tmp_path):

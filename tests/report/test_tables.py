@@ -27,7 +27,7 @@ from smoothcert.results.curves import certified_curve
 from smoothcert.results.figures import down, radius_words
 from smoothcert.results.gather import gather, gather_page
 from smoothcert.results.predictions import Predicted
-from smoothcert.runs.distributional_options import DistributionalConfig
+from smoothcert.runs.options import DistributionalConfig
 from smoothcert.stats import paired_interval
 from smoothcert.store.records import Record, Tally
 from smoothcert.store.store import open_store, read_store, write_store

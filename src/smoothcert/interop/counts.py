@@ -23,7 +23,7 @@ from smoothcert.checks import check_known, check_positive, check_probability
 from smoothcert.errors import FileError, InputError, StoreError
 from smoothcert.io.arrays import read_arrays
 from smoothcert.io.files import make_folder, write_whole
-from smoothcert.io.limits import CLASSES, VOTES, within
+from smoothcert.limits import CLASSES, VOTES, within
 from smoothcert.stats import METHODS, certify_counts, predict_counts
 from smoothcert.store.identity import Identity
 from smoothcert.store.manifest import Provenance
@@ -81,7 +81,7 @@ def write_counts(store: Store, path: Path) -> None:
     if procedure.design != "fixed":
         raise StoreError(f"{store.folder} is a sequential run: a count file holds runs of one fixed n")
     stages = {stage: store.counts(stage) for stage in _STAGES[store.kind]}
-    names = ("alpha", "method") if store.kind == "certify" else ("alpha",)
+    names = ("alpha", "method") if "estimate" in stages else ("alpha",)
     arrays: dict[str, Any] = {"index": store.column("index"), "label": store.column("label"), **stages,
                               "sigma": store.identity.noise.sigma, **{name: procedure.raw[name] for name in names}}
     make_folder(path.parent)

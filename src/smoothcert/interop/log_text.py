@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from smoothcert.errors import FileError
-from smoothcert.io.limits import LOG_BYTES, bounded_bytes, within
+from smoothcert.limits import LOG_BYTES, bounded_bytes, within
 from smoothcert.stats import METHODS
 from smoothcert.store.names import log_stem
 from smoothcert.store.store import Store

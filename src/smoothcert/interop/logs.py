@@ -1,7 +1,7 @@
 """The field's logs (Cohen et al. 2019): tab separated `idx label predict radius correct time`; PREDICT has no radius.
 
 A log says neither its alpha nor its n nor whether it is finished, and its radii were printed with three digits, rounded
-to nearest: up to half a unit above what was proved. Ours are rounded down, and say more (see `log_facts.FACTS`).
+to nearest: up to half a unit above what was proved. Ours are rounded down, and say more (see `log_text.FACTS`).
 """
 
 import json
@@ -30,7 +30,7 @@ from smoothcert.interop.log_text import (
     sigma_of,
 )
 from smoothcert.io.files import make_folder, write_text
-from smoothcert.io.limits import CLASSES, within
+from smoothcert.limits import CLASSES, within
 from smoothcert.store.identity import Identity
 from smoothcert.store.manifest import Provenance
 from smoothcert.store.names import log_stem

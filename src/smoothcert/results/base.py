@@ -11,7 +11,7 @@ from smoothcert.classes import places_of
 from smoothcert.errors import EmptyStoreError, InputError, StoreError
 from smoothcert.stats import FixedPredict
 from smoothcert.store.identity import Identity
-from smoothcert.store.names import few, grouped
+from smoothcert.store.names import few, group_by_words
 from smoothcert.store.store import SHARD, Store
 
 ASSUMED_ALPHA = 0.001
@@ -283,7 +283,7 @@ def why_not_side_by_side(runs: Sequence[OverImages]) -> tuple[str, list[str]]:
             words = (f"image {missing[0]} is" if len(missing) == 1 else
                      f"{len(missing)} (from image {missing[0]} to {missing[-1]}) are")
             lacking.append((run.name, f"{run.images} of the {len(every)} images: {words} missing"))
-    notes = [f"{few(names)} {'has' if len(names) == 1 else 'have'} {words}" for names, words in grouped(lacking)]
+    notes = [f"{few(names)} {'has' if len(names) == 1 else 'have'} {words}" for names, words in group_by_words(lacking)]
     return "the runs are over different images" if notes else "", notes
 
 
@@ -292,7 +292,7 @@ def run_notes(runs: Sequence[Noted]) -> list[str]:
     told = [(run.name, note) for notes in zip(*(run.cautions for run in runs), strict=True)
             for run, note in zip(runs, notes, strict=True) if note]
     told += [(run.name, note) for run in runs for note in run.remarks]
-    return [f"{few(names)}: {note}" for names, note in grouped(told)]
+    return [f"{few(names)}: {note}" for names, note in group_by_words(told)]
 
 
 def alpha_caution(alpha: float | None) -> str:

@@ -16,7 +16,7 @@ from smoothcert.results.certified import Result
 from smoothcert.results.predictions import Predicted
 from smoothcert.stats import paired_interval, proved_level
 from smoothcert.stats.binomial import tail
-from smoothcert.store.certificates import check_certificates
+from smoothcert.store.recertify import check_certificates
 from smoothcert.store.store import Store
 
 

@@ -29,7 +29,7 @@ from smoothcert.distributional.certificates import (
 )
 from smoothcert.errors import EmptyStoreError
 from smoothcert.results.base import Measured, Points, StoreResult, check_records, unseen_classes
-from smoothcert.runs.distributional_settings import AscentSetting, find_standing
+from smoothcert.runs.settings import AscentSetting, find_standing
 from smoothcert.store.names import name_of
 from smoothcert.store.recertify import errors_in
 from smoothcert.store.store import Store

@@ -21,7 +21,7 @@ from smoothcert.results.certified import accuracies, default_radii
 from smoothcert.results.figures import alpha_words, down, percent, sigma_words
 from smoothcert.results.gallery import Gallery
 from smoothcert.results.gather import PageRun
-from smoothcert.store.names import few, grouped
+from smoothcert.store.names import few, group_by_words
 from smoothcert.version import __version__
 
 LARGEST_SIDE = 96
@@ -86,7 +86,7 @@ def _warnings(runs: Sequence[PageRun], attacks: Sequence[AttackResult]) -> Marku
              ] if why_not else []
     found = [(run.name, line) for run in runs for line in warnings(run)]
     found += [(attack.name, f"{note[:1].upper()}{note[1:]}.") for attack in attacks for note in attack.remarks]
-    items += [element("li", element("strong", few(names)), ": ", line) for names, line in grouped(found)]
+    items += [element("li", element("strong", few(names)), ": ", line) for names, line in group_by_words(found)]
     if not items:
         words = "No warnings: the runs are finished, in full precision, on the noise's grid."
         return element("p", words, id="warnings")
@@ -174,7 +174,7 @@ def _charts() -> Markup:
 def _galleries(runs: Sequence[PageRun]) -> Markup:
     parts = [_gallery(run.name, run.gallery) for run in runs if run.gallery]
     parts += [element("p", element("strong", few(names)), f": no images shown. {why}", class_="missing")
-              for names, why in grouped((run.name, run.no_gallery) for run in runs if not run.gallery)]
+              for names, why in group_by_words((run.name, run.no_gallery) for run in runs if not run.gallery)]
     return element("section", element("h2", "Images, by radius"), *parts, id="gallery")
 
 
@@ -230,10 +230,10 @@ def _images(runs: Sequence[PageRun]) -> Markup:
 def _details(runs: Sequence[PageRun]) -> Markup:
     """Return the settings of each run; runs with the same ones, as many logs have, share them."""
     parts = []
-    for names, facts in grouped((run.name, _fact_table(settings(run))) for run in runs):
+    for names, facts in group_by_words((run.name, _fact_table(settings(run))) for run in runs):
         parts.append(element("details", element("summary", few(names)), Markup(facts), open=len(runs) == 1))
-    check = join_parts("Anyone who has a store can recompute its certificates: ", element("code", "smoothcert recertify "
-                                                                                              "STORE"), ".")
+    command = element("code", "smoothcert recertify STORE")
+    check = join_parts("Anyone who has a store can recompute its certificates: ", command, ".")
     return element("section", element("h2", "What was certified, and with what"), *parts, element("p", check),
                    id="details")
 
