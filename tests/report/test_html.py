@@ -235,7 +235,7 @@ def test_the_page_opens_from_a_file_without_errors_or_requests(opened):
     assert drawn(opened, "observed") >= 1
 
 
-def test_each_attack_store_that_is_drawn_has_its_mark_beside_its_name(tmp_path):
+def test_each_drawn_attack_store_has_its_mark_beside_its_name(tmp_path):
     attacks = [AttackResult.of(read_store(attacked(tmp_path / name)), name) for name in ("one", "two", "linf")]
     store = attacks[2].store
     told = store.identity.replace(attack={**store.identity.attack.raw, "options": {"norm": "linf"}})

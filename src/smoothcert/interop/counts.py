@@ -98,7 +98,7 @@ def _store(path: Path, kind: str, index: np.ndarray, label: np.ndarray, stages: 
     sigma = check_positive("sigma", told["sigma"])
     alpha = check_probability("alpha", told.get("alpha", ALPHA) if alpha is None else alpha)
     n = {stage: int(counts[0].sum()) if len(counts) else 0 for stage, counts in stages.items()}
-    if kind == "predict":
+    if "predict" in stages:
         answers = predict_counts(stages["predict"], alpha)
         prediction, value, procedure = answers.prediction, answers.p_value, {"method": "predict", "n": n["predict"]}
     else:

@@ -40,6 +40,9 @@ from smoothcert.store.store import Store
 DIGITS = 6
 """Significant digits of the radii we write."""
 
+LOGGED = ("certify", "predict")
+"""The kinds of store that logs hold."""
+
 _OF_PREDICT = {*NEEDED, "correct", "time", *FACTS, ""}
 _DECIMAL_COMMA = re.compile(r"\s*(-?\d+),(\d+)\s*")
 _TIME = re.compile(r"(?:(\d{1,9}) days?, )?(\d{1,9}):(\d\d):(\d\d(?:\.\d+)?)")
@@ -103,11 +106,12 @@ def write_log(store: Store, path: Path) -> None:
     Raises:
         StoreError: another kind of store, or one without records.
     """
-    if store.kind not in ("certify", "predict"):
+    if store.kind not in LOGGED:
         raise StoreError(f"{store.folder} is a store of kind {store.kind}: logs hold certificates or predictions")
     if not store.num_records:
         raise StoreError(f"{store.folder} has no records yet: there is nothing to write")
-    radius = [round_down(r) for r in store.column("radius").tolist()] if store.kind == "certify" else []
+    has_radii = "radius" in store.at_hand.column_names
+    radius = [round_down(r) for r in store.column("radius").tolist()] if has_radii else []
     columns = [store.column(name).tolist() for name in ("index", "label", "prediction")]
     columns += [radius] if radius else []
     columns += [store.correct.astype(int).tolist(), [str(timedelta(seconds=s)) for s in seconds_of(store)]]

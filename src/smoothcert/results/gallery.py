@@ -105,7 +105,7 @@ def gallery_of(store: Store, images_of: ImagesOf, count: int) -> Gallery:
         InputError: a store of another kind. What `images_of` raises.
     """
     check_count("count", count)
-    if store.kind != "certify":
+    if "radius" not in store.at_hand.column_names:
         raise InputError(f"{store.folder} is a store of kind {store.kind}: a gallery is sorted by radius, and needs a "
                          f"certify store")
     check_records(store)

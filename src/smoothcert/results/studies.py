@@ -7,7 +7,7 @@ import numpy as np
 
 from smoothcert.checks import check_count, check_probability
 from smoothcert.errors import InputError, StoreError
-from smoothcert.results.base import check_records, check_same_data
+from smoothcert.results.base import check_kind, check_records, check_same_data
 from smoothcert.results.certified import ASSUMED_ALPHA, Result
 from smoothcert.results.curves import CertifiedCurve, curve_of
 from smoothcert.stats import METHODS, cohen_radius, lecuyer_radius, li_radius, max_radius
@@ -139,8 +139,7 @@ def votes_of(store: Store) -> Votes:
         StoreError: another kind of store; one without records or votes (a log); or a run that stopped when its radii
             were decided, whose counts at the end are no plain binomial sample.
     """
-    if store.kind != "certify":
-        raise StoreError(f"{store.folder} is a store of kind {store.kind}: this needs the counts of a certify store")
+    check_kind(store, "certify", why=": its counts are needed")
     check_records(store)
     design = store.identity.procedure.design
     if design == "radii":

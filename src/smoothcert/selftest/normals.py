@@ -178,9 +178,13 @@ class Normals:
 def check_answers() -> Finding:
     """Check that the first numbers of every named format are those that it has on every machine."""
     other = [name for name, digest in answers().items() if digest != ANSWERS[name]]
-    worst = _box_muller_error()
-    words = f"{len(ANSWERS)} formats, other numbers in: {', '.join(other) or 'none'}; Box-Muller within {worst:.1e}"
-    return Finding(not other and worst < 1e-5, words, "none; 1e-05")
+    words = np.random.SFC64(0).random_raw(10_000)  # the logarithm and cosine of `sfc64-bm-v1` are this machine's
+    k, angle = (words >> np.uint64(24)).astype(np.float64), (words & np.uint64(0xFFFFFF)).astype(np.float64)
+    radius, theta = np.sqrt(-2 * np.log((k + 0.5) * 2.0**-40)), angle * (2 * np.pi * 2.0**-24)
+    cosines, sines = box_muller(words)
+    worst = float(max(np.abs(cosines - radius * np.cos(theta)).max(), np.abs(sines - radius * np.sin(theta)).max()))
+    measured = f"{len(ANSWERS)} formats, other numbers in: {', '.join(other) or 'none'}; Box-Muller within {worst:.1e}"
+    return Finding(not other and worst < 1e-5, measured, "none; 1e-05")
 
 
 def answers() -> dict[str, str]:
@@ -195,12 +199,3 @@ def answers() -> dict[str, str]:
     counts = [binomial(*key, start, 1000, p, 1 - p) for start in range(50) for p in (0.01, 0.5, 0.999)]
     found["binomial-v1"] = np.array(counts, "<i8")
     return {name: hashlib.sha256(numbers.tobytes()).hexdigest() for name, numbers in found.items()}
-
-
-def _box_muller_error() -> float:
-    """Return the largest error of `sfc64-bm-v1`'s normals, whose logarithm and cosine are this machine's."""
-    words = np.random.SFC64(0).random_raw(10_000)
-    k, angle = (words >> np.uint64(24)).astype(np.float64), (words & np.uint64(0xFFFFFF)).astype(np.float64)
-    radius, theta = np.sqrt(-2 * np.log((k + 0.5) * 2.0**-40)), angle * (2 * np.pi * 2.0**-24)
-    cosines, sines = box_muller(words)
-    return float(max(np.abs(cosines - radius * np.cos(theta)).max(), np.abs(sines - radius * np.sin(theta)).max()))

@@ -15,12 +15,12 @@ from smoothcert.interop import Named, open_records
 from smoothcert.report.plots.kinds import KINDS, PlotConfig
 from smoothcert.report.plots.style import warn_above
 from smoothcert.results.attacks import AttackResult
-from smoothcert.results.base import check_records, why_not_side_by_side
+from smoothcert.results.base import StoreResult, check_records, why_not_side_by_side
 from smoothcert.results.certified import Result
 from smoothcert.results.denoising import Estimates
 from smoothcert.results.distributional import Robustness
 from smoothcert.results.gallery import Answers, ImagesOf
-from smoothcert.results.gather import open_each
+from smoothcert.results.gather import RESULTS, open_each
 from smoothcert.results.studies import votes_of
 from smoothcert.store.store import Store
 
@@ -123,12 +123,17 @@ def _take_store(store: Store, name: str) -> tuple[Store, str]:
     return store, name
 
 
+def _take_for_page(store: Store, name: str) -> StoreResult:
+    """Return the result of a kind of store that pages show; any other has to have radii."""
+    kind = RESULTS[store.kind].result
+    return (kind if kind.is_on_pages else Result).of(store, name).in_norm("l2")
+
+
 TAKES: dict[str, Callable[[Store, str], Any]] = {
     "store": _take_store,
     "result": Result.of,
     "certified": lambda store, name: Result.of(store, name).in_norm("l2"),
-    "certified or attack": lambda store, name: (
-        AttackResult.of(store, name) if store.kind == "attack" else Result.of(store, name).in_norm("l2")),
+    "certified or attack": _take_for_page,
     "votes": lambda store, name: (Result.of(store, name), votes_of(store)),
     "robustness": Robustness.of,
 }

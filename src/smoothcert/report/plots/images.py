@@ -85,7 +85,7 @@ def gather_regions(request: Request[ImagePlot]) -> Regions:
     found = decision_regions(request.answers_of(store), image, noise_of(store), store.num_classes,
                              seed=store.identity.seed, key=key)
     row = np.flatnonzero(store.column("index") == key)
-    radius = float(store.column("radius")[row[0]]) if len(row) and store.kind == "certify" else 0.0
+    radius = float(store.column("radius")[row[0]]) if len(row) and _has_radii(store) else 0.0
     return replace(found, radius=radius, class_names=tuple(request.images(store).class_names))
 
 
@@ -95,11 +95,15 @@ def one_image(request: Request[Any]) -> tuple[Store, np.ndarray, int]:
     check_records(store)
     index, key = store.column("index"), request.options.image
     if key is None:
-        order = np.argsort(store.column("radius"), kind="stable") if store.kind == "certify" else np.arange(1)
+        order = np.argsort(store.column("radius"), kind="stable") if _has_radii(store) else np.arange(1)
         key = int(index[order[len(order) // 2]])
     elif key not in index:
         raise InputError(f"image {key} is not among those of {store.folder}, such as {index[0]}")
     return store, request.images(store).batch([key])[0], key
+
+
+def _has_radii(store: Store) -> bool:
+    return "radius" in store.at_hand.column_names
 
 
 @in_style
