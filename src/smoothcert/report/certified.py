@@ -23,7 +23,7 @@ BOUNDS = (
 """What is printed at each radius: fields of `smoothcert.stats.CertifiedAccuracy`, and their names."""
 
 
-def certified_page(runs: CertifiedRuns, style: str) -> Page:
+def certificates_page(runs: CertifiedRuns, style: str) -> Page:
     """Return certified accuracy with its bounds: in text a table for each run, else one table of all."""
     heads = [radius_words(radius, runs.results[0].norm) for radius in runs.radii]
     norm = "" if runs.results[0].norm == "l2" else "l_inf radii, of the ball inside the l2 ball. "
