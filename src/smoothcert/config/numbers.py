@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from smoothcert.io.limits import NESTING, YAML_BYTES, YAML_VALUES
+from smoothcert.limits import NESTING, YAML_BYTES, YAML_VALUES
 
 _DIGITS = 400
 _TOO_DEEP = f"it is nested more than {NESTING} deep"
@@ -40,7 +40,7 @@ def from_yaml(text: str) -> Any:
     [0.001, -0.5, 2, None, 1.5, 'word']
 
     Raises:
-        yaml.YAMLError: it is none, or beyond the limits of `smoothcert.io.limits`.
+        yaml.YAMLError: it is none, or beyond the limits of `smoothcert.limits`.
     """
     if len(text) > YAML_BYTES:
         raise yaml.YAMLError(f"a text of {len(text):,} characters; the limit is {YAML_BYTES:,}: split it")

@@ -17,7 +17,7 @@ import numpy as np
 
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import DataError
-from smoothcert.io.limits import PIXELS, within
+from smoothcert.limits import PIXELS, within
 
 if TYPE_CHECKING:
     from PIL.Image import Image

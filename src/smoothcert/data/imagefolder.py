@@ -10,7 +10,7 @@ from smoothcert.data.base import ImageData, resolve_classes
 from smoothcert.data.encoded import EncodedSource, survey
 from smoothcert.data.preprocess import IMAGENET, Preprocess
 from smoothcert.errors import DataError, FileError, InputError
-from smoothcert.io.limits import IMAGE_BYTES, open_bounded
+from smoothcert.limits import IMAGE_BYTES, open_bounded
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 SPLIT_FOLDERS = {"test": ("test", "val", "validation")}

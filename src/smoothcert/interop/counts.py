@@ -23,7 +23,7 @@ from smoothcert.checks import check_known, check_positive, check_probability
 from smoothcert.errors import FileError, InputError, StoreError
 from smoothcert.io.arrays import read_arrays
 from smoothcert.io.files import make_folder, write_whole
-from smoothcert.io.limits import CLASSES, VOTES, within
+from smoothcert.limits import CLASSES, VOTES, within
 from smoothcert.stats import METHODS, certify_counts, predict_counts
 from smoothcert.store.identity import Identity
 from smoothcert.store.manifest import Provenance

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smoothcert.errors import FileError
-from smoothcert.io.limits import LOG_BYTES, bounded_bytes, within
+from smoothcert.limits import LOG_BYTES, bounded_bytes, within
 
 NEEDED = ("idx", "label", "predict")
 COLUMNS = "idx, label, predict, radius (not in logs of PREDICT), correct, time"

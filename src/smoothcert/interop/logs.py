@@ -28,7 +28,7 @@ from smoothcert.interop.log_facts import (
 )
 from smoothcert.interop.log_text import NEEDED, LogText, read_text
 from smoothcert.io.files import make_folder, write_text
-from smoothcert.io.limits import CLASSES, within
+from smoothcert.limits import CLASSES, within
 from smoothcert.store.identity import Identity
 from smoothcert.store.manifest import Provenance
 from smoothcert.store.names import log_stem

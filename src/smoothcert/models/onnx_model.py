@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from smoothcert.errors import FileError, MissingExtraError, ModelError
-from smoothcert.io.limits import path_inside
+from smoothcert.limits import path_inside
 from smoothcert.models.layers import Shape
 from smoothcert.models.loaded import LoadedModel, exact_batches, read_model_file
 from smoothcert.models.onnx_graph import check_graph, find_labels

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from smoothcert.errors import SmoothcertError
-from smoothcert.io.limits import check_unpacked_size, from_json
+from smoothcert.limits import check_unpacked_size, from_json
 
 _NAME = r"[A-Za-z0-9_.]*"
 _STEP = (r"torch\.ops\.aten\.(?!from_file\b)(?!__)\w+\.(?!__)\w+|torch\.ops\.higher_order\.wrap_with_set_grad_enabled"

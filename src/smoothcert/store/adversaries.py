@@ -16,8 +16,8 @@ from safetensors.numpy import load, save_file
 from smoothcert.config.sampling import ATTACKED
 from smoothcert.errors import FileError, InputError, StoreError
 from smoothcert.io.files import make_folder, read_json, sha256, write_json, write_whole
-from smoothcert.io.limits import path_inside
 from smoothcert.io.paths import Place
+from smoothcert.limits import path_inside
 from smoothcert.store.manifest import is_store
 
 LISTING = "adversaries.json"

@@ -10,8 +10,8 @@ from pathlib import Path
 from smoothcert.checks import check_count
 from smoothcert.errors import SmoothcertError
 from smoothcert.io.files import write_error, write_text
-from smoothcert.io.limits import from_json
 from smoothcert.io.paths import Place, RemotePath
+from smoothcert.limits import from_json
 from smoothcert.store.records import Record
 
 NAME = "journal.jsonl"

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from smoothcert.errors import StoreError
-from smoothcert.io.limits import CLASSES, VOTES, within
+from smoothcert.limits import CLASSES, VOTES, within
 from smoothcert.stats import History, Look
 
 VALUES: dict[str, dict[str, pa.DataType]] = {

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smoothcert.errors import StoreError
-from smoothcert.io.limits import within
 from smoothcert.io.paths import Place
+from smoothcert.limits import within
 from smoothcert.store.manifest import ShardEntry
 from smoothcert.store.records import Record, schema
 
