@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import chdir
 from dataclasses import dataclass
@@ -143,6 +144,18 @@ def test_every_block_says_its_language_and_its_note_is_known(page):
     for block in found:
         assert block.kind in ("python", "console", "bash", "yaml", "text", "json"), f"line {block.line}: {block.kind!r}"
         assert re.fullmatch(r"|not run: .+|exit: [12]|file: [\w.]+", block.note), f"line {block.line}: {block.note!r}"
+
+
+def test_contributing_names_the_files_and_rooms_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    package = ROOT / "src" / "smoothcert"
+    for path in re.findall(r"[\w./-]+/[\w-]+\.(?:py|md|sh|yaml)\b", text):
+        assert (package / path).exists() or (ROOT / path).exists(), path
+    rows = text[text.index("| room |"):].split("\n\n")[0].splitlines()[2:]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    assert [re.findall(r"`(\w+)(?:/|\.py)`", row.split("|")[1]) for row in rows] == [
+        layer.split(" | ") for layer in layers]
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
