@@ -7,6 +7,7 @@ is an example, and only its exit code, 0, is checked. A Python block with `>>>` 
 """
 
 import doctest
+import importlib.util
 import os
 import re
 import shlex
@@ -192,6 +193,13 @@ def test_the_index_reaches_every_page():
         reached |= found
         found = {path for page in found for path in contents(page)} - reached
     assert reached == {*DOCS.rglob("*.md"), *DOCS.rglob("*.rst")}
+
+
+def test_the_python_pages_name_modules_that_exist_once_each():
+    named = [name for page in DOCS.glob("api/*.rst")
+             for name in re.findall(r"^\.\. automodule:: (\S+)$", page.read_text(encoding="utf-8"), re.M)]
+    assert len(set(named)) == len(named)
+    assert [name for name in named if importlib.util.find_spec(name) is None] == []
 
 
 @pytest.mark.parametrize("package", [smoothcert, smoothcert.distributional], ids=lambda package: package.__name__)
