@@ -97,7 +97,7 @@ def prepare_sampling(
     identity = Identity.parse({
         "kind": plan.kind, **inputs.identity, "procedure": plan.identity(),
         "noise": {**noise.identity(), "format": ready.voter.format},
-        **ready.identity(config.precision, inputs.device),
+        **ready.identity(config.precision, inputs.device), **({} if noise.norm == "l2" else {"norm": noise.norm}),
     })
     front = getattr(model, "denoiser", None)
     cost = front.cost if isinstance(front, FrontEnd) else None
