@@ -35,9 +35,8 @@ from smoothcert.errors import ConfigError, FileError, InputError, ModelError
 from smoothcert.models.hub import _class_names
 from smoothcert.results.certified import Result
 from smoothcert.results.compare import compare
-from smoothcert.runs.attack_options import AttackConfig
 from smoothcert.runs.certify import certify
-from smoothcert.runs.options import CertifyConfig
+from smoothcert.runs.options import AttackConfig, CertifyConfig
 from smoothcert.runs.reopen import stored_data
 from smoothcert.store.store import Store, read_store
 from smoothcert.training.options import TrainConfig

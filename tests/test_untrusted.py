@@ -28,13 +28,13 @@ from PIL import Image
 from torch import nn
 
 from fuzzing import CARD, dumped, onnx_seed, weights_of
+from smoothcert import limits
 from smoothcert.classifiers.folder import module_hash, read_network, read_state
 from smoothcert.data import load_data
 from smoothcert.data.encoded import decode_image, read_header
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import DataError, FileError, ModelError, StoreError
 from smoothcert.interop import read_counts, read_log
-from smoothcert.io import limits
 from smoothcert.io.arrays import read_array, read_arrays
 from smoothcert.models import load_model
 from smoothcert.report.html import report_page, write_page
@@ -446,5 +446,5 @@ def test_names_that_are_no_text_still_make_a_page(tmp_path):
 
 
 def test_importing_the_limits_is_cheap():
-    code = "import sys, smoothcert.io.limits; print({'torch', 'numpy', 'pyarrow'} & set(sys.modules))"
+    code = "import sys, smoothcert.limits; print({'torch', 'numpy', 'pyarrow'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

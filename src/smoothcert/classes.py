@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from smoothcert.errors import FileError, InputError
-from smoothcert.io.limits import CLASSES, bounded_bytes, from_json, within
+from smoothcert.limits import CLASSES, bounded_bytes, from_json, within
 
 FILE_BYTES = 1 << 26
 """The most bytes of a file of class names, or of a text in a model that lists them."""

@@ -18,11 +18,9 @@ from smoothcert.classifiers.classifier import open_classifier
 from smoothcert.classifiers.folder import module_hash
 from smoothcert.errors import IdentityError, InputError, SmoothcertError
 from smoothcert.runs.attack import attack
-from smoothcert.runs.attack_options import AttackConfig
 from smoothcert.runs.certify import certify, predict, prepare_sampling
 from smoothcert.runs.distributional import distributional
-from smoothcert.runs.distributional_options import DistributionalConfig
-from smoothcert.runs.options import CertifyConfig, PredictConfig
+from smoothcert.runs.options import AttackConfig, CertifyConfig, DistributionalConfig, PredictConfig
 from smoothcert.runs.run import open_again
 from smoothcert.smoothing.content import attributes_hash, attributes_of, fingerprint, keep_equal
 from smoothcert.smoothing.protocols import evaluation

@@ -33,9 +33,7 @@ from smoothcert.report.options import (
     TableConfig,
 )
 from smoothcert.report.plots.kinds import KINDS
-from smoothcert.runs.attack_options import AttackConfig
-from smoothcert.runs.distributional_options import DistributionalConfig
-from smoothcert.runs.options import CertifyConfig, PredictConfig
+from smoothcert.runs.options import AttackConfig, CertifyConfig, DistributionalConfig, PredictConfig
 from smoothcert.selftest.options import SelftestConfig
 from smoothcert.stats import average_certified_radius
 from smoothcert.store.store import read_store

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from smoothcert.cli.main import app
 from smoothcert.errors import FileError, InputError, StoreError
 from smoothcert.interop import name_inputs, open_records, read_counts, read_log, write_counts, write_log
-from smoothcert.interop.logs import rounded_down, seconds_of
+from smoothcert.interop.logs import round_down, seconds_of
 from smoothcert.report.options import TableConfig
 from smoothcert.results.certified import Result
 from smoothcert.results.gather import gather
@@ -84,11 +84,11 @@ def test_a_log_is_read(tmp_path):
 @given(st.floats(min_value=5e-324, max_value=1e6))
 @settings(max_examples=100, deadline=None)
 def test_a_printed_radius_is_never_above_the_radius(radius):
-    shown = float(rounded_down(radius))
+    shown = float(round_down(radius))
     assert 0 < shown <= radius
     assert radius < 1e-300 or shown >= radius * (1 - 1.1e-5)
-    assert float(rounded_down(float(np.nextafter(radius, 0)))) <= np.nextafter(radius, 0)
-    assert rounded_down(shown) == rounded_down(radius), "a second round trip changes nothing"
+    assert float(round_down(float(np.nextafter(radius, 0)))) <= np.nextafter(radius, 0)
+    assert round_down(shown) == round_down(radius), "a second round trip changes nothing"
 
 
 @pytest.mark.parametrize("kind", ["certify", "predict"])

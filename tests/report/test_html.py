@@ -18,7 +18,7 @@ from smoothcert.errors import InputError, StoreError
 from smoothcert.report.html import check_page, report_page, write_page
 from smoothcert.report.html.charts import attack_points, chart_data, points_legend
 from smoothcert.report.html.facts import settings, warnings
-from smoothcert.report.markup import element, embedded, rounded_down
+from smoothcert.report.markup import element, embed, round_down
 from smoothcert.results.attacks import Attack
 from smoothcert.results.curves import drawn_curve
 from smoothcert.results.gather import GALLERY, gather_page
@@ -58,16 +58,16 @@ def test_markup_escapes_whatever_it_did_not_make():
     assert element("p", EVIL, element("b", "<"), title='"') == (
         '<p title="&quot;">&lt;/script&gt;&lt;script&gt;window.pwned=1&lt;/script&gt;&lt;b&gt;&quot;&#x27;&amp;'
         '<b>&lt;</b></p>')
-    text = embedded({"name": EVIL + "\u2028"})
+    text = embed({"name": EVIL + "\u2028"})
     assert "<" not in text
     assert json.loads(text) == {"name": EVIL + "\u2028"}
     with pytest.raises(ValueError, match="JSON"):
-        embedded(float("nan"))
+        embed(float("nan"))
 
 
 def test_figures_are_cut_and_never_raised():
     values = np.random.default_rng(0).random(1000) * 3
-    cut = np.array(rounded_down(values))
+    cut = np.array(round_down(values))
     assert (cut <= values).all()
     assert (cut > values - 1.001e-6).all()
 

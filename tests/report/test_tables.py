@@ -21,14 +21,14 @@ from smoothcert.report.plots import plot_curves
 from smoothcert.results.attacks import outcomes
 from smoothcert.results.base import Points, check_same_data, unseen_classes
 from smoothcert.results.best import CertifiedRuns, best_method
-from smoothcert.results.certified import Result, default_radii, merged
+from smoothcert.results.certified import Result, default_radii, merge_runs
 from smoothcert.results.compare import compare
 from smoothcert.results.curves import certified_curve
 from smoothcert.results.figures import down, radius_words
 from smoothcert.results.gather import gather, gather_page
 from smoothcert.results.predictions import Predicted
 from smoothcert.results.under_attack import violations
-from smoothcert.runs.distributional_options import DistributionalConfig
+from smoothcert.runs.options import DistributionalConfig
 from smoothcert.stats import paired_interval
 from smoothcert.store.records import Record, Tally
 from smoothcert.store.store import open_store, read_store, write_store
@@ -122,13 +122,13 @@ def test_abstentions_count_as_wrong_and_are_shown():
 
 def test_merging():
     a, b = result([0.1], [True], "a", [3]), result([0.2], [False], "b", [1])
-    both = merged([a, b])
+    both = merge_runs([a, b])
     assert both.index.tolist() == [1, 3]
     assert both.radius.tolist() == [0.2, 0.1]
     with pytest.raises(InputError, match="same images"):
-        merged([a, a])
+        merge_runs([a, a])
     with pytest.raises(InputError, match="alpha"):
-        merged([a, result([0.2], [False], "b", [1], setting={"alpha": 0.01})])
+        merge_runs([a, result([0.2], [False], "b", [1], setting={"alpha": 0.01})])
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.12, 0.5, 1.0, 3.0, 60.0])
@@ -445,7 +445,7 @@ def test_parts_that_show_all_classes_together_lack_none():
     parts = [result([1.0, 1.0], [1, 1], name, index=[2 * k, 2 * k + 1], label=np.array([k, k]), classes=names)
              for k, name in enumerate("pq")]
     assert all("1 of the 2 classes" in part.remarks[0] for part in parts)
-    assert merged(parts).remarks == ()
+    assert merge_runs(parts).remarks == ()
 
 
 @pytest.mark.parametrize(("label", "count", "words"), [

@@ -26,9 +26,8 @@ from smoothcert.results.certified import Result
 from smoothcert.results.predictions import Predicted
 from smoothcert.results.under_attack import beside, under_attack, violations
 from smoothcert.runs.attack import PART, attack, prepare_attack
-from smoothcert.runs.attack_options import AttackConfig
 from smoothcert.runs.certify import certify, predict
-from smoothcert.runs.options import CertifyConfig, PredictConfig
+from smoothcert.runs.options import AttackConfig, CertifyConfig, PredictConfig
 from smoothcert.stats import FixedPredict, History, Look
 from smoothcert.store.adversaries import read_adversaries
 from smoothcert.store.recertify import recertify
@@ -720,14 +719,16 @@ class TestReport:
             Result.of(grid)
         with pytest.raises(StoreError, match="kind attack"):
             recertify(grid)
-        with pytest.raises(StoreError, match="no attack store"):
+        with pytest.raises(StoreError, match="one of kind attack was expected"):
             outcomes(certified)
 
     def test_info_and_an_unfinished_store(self, home, grid, tmp_path):
         facts = Description.of(grid.folder).to_json()
         assert facts["is"] == "attack store"
         assert facts["records"] == "140 of 140"
-        assert facts["accuracy"]["eps 1, m 4, T 3, n 60"] == empirical_curve(grid).accuracy[-1]
+        (found,) = [one for one in facts["outcomes"]
+                    if [one[name] for name in ("size", "m", "steps", "n")] == [1, 4, 3, 60]]
+        assert found["accuracy"] == empirical_curve(grid).accuracy[-1]
 
         class Stopped(BaseException):
             pass

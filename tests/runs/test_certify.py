@@ -24,7 +24,7 @@ from smoothcert.results.curves import certified_curve
 from smoothcert.results.predictions import Predicted
 from smoothcert.runs.certify import certify, predict, prepare_sampling
 from smoothcert.runs.options import CertifyConfig, PredictConfig
-from smoothcert.store.identity import Images, describe_images
+from smoothcert.store.identity import ImageList, describe_images
 from smoothcert.store.recertify import recertify, write_recertified
 from smoothcert.store.records import Record
 from smoothcert.store.store import open_store, read_store
@@ -315,7 +315,7 @@ def test_images_of_a_folder_sorted_by_class_show_every_class_in_training_and_aft
 def test_many_evenly_spaced_images_are_known_without_a_list(told):
     indices = take_evenly(told["start"] + told["every"] * np.arange(told["of"]), told["count"])
     assert describe_images(indices) == told
-    assert np.array_equal(Images.model_validate(told).at(np.arange(told["count"])), indices)
+    assert np.array_equal(ImageList.model_validate(told).at(np.arange(told["count"])), indices)
     for other in (indices[::-1], np.delete(indices, 3), np.roll(indices, 1)):
         assert describe_images(other) == {"count": len(other), "indices": "see the records"}
 

@@ -18,13 +18,11 @@ import pytest
 from nets import write_nets
 from smoothcert.errors import ConfigError, InputError, MissingExtraError, SmoothcertError
 from smoothcert.runs.attack import attack
-from smoothcert.runs.attack_options import AttackConfig
 from smoothcert.runs.certify import certify
 from smoothcert.runs.cluster import BLOCK, Actors, by_cluster
 from smoothcert.runs.crew import by_crew
 from smoothcert.runs.distributional import distributional
-from smoothcert.runs.distributional_options import DistributionalConfig
-from smoothcert.runs.options import CertifyConfig
+from smoothcert.runs.options import AttackConfig, CertifyConfig, DistributionalConfig
 from smoothcert.runs.ray_connection import joined
 
 SLOW = """

@@ -37,8 +37,7 @@ from smoothcert.recipes.recipe import VERBS
 from smoothcert.results.distributional import Robustness
 from smoothcert.runs.certify import certify, predict
 from smoothcert.runs.distributional import distributional, prepare_distributional
-from smoothcert.runs.distributional_options import DistributionalConfig
-from smoothcert.runs.options import CertifyConfig, PredictConfig
+from smoothcert.runs.options import CertifyConfig, DistributionalConfig, PredictConfig
 from smoothcert.store.store import Store, read_store
 
 NETS = """

@@ -20,7 +20,7 @@ from smoothcert.io.files import sha256
 from smoothcert.noise import GridNoise, Sfc64Stream
 from smoothcert.noise.keys import STAGES
 from smoothcert.report.html import report_page
-from smoothcert.report.html.facts import untested
+from smoothcert.report.html.facts import find_untested
 from smoothcert.report.selftest import SelfTest, SelftestCheck, read_selftest, selftest_text
 from smoothcert.results.gather import gather_page
 from smoothcert.selftest import bounds, exact, run, storage
@@ -419,10 +419,10 @@ def test_the_report_shows_verdict_date_and_versions_escaped(runs):
 
 def test_runs_made_with_other_things_than_tested_are_named(runs):
     eager = SelftestCheck(group="engine eager", name="x", verdict="green", measured="")
-    assert untested(result(checks=(eager,)), runs) == []
+    assert find_untested(result(checks=(eager,)), runs) == []
     other = result(settings={"engine": "all", "noise": "sound", "precision": "bf16", "device": "cuda:0"},
                    environment={"versions": "torch 9.8"}, checks=(eager.model_copy(update={"verdict": "skipped"}),))
-    ((name, words),) = untested(other, runs)
+    ((name, words),) = find_untested(other, runs)
     assert name == "store"
     assert words.startswith("made with torch 9.9, noise grid, precision float32, device cpu, engine eager,")
 

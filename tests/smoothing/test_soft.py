@@ -15,7 +15,7 @@ from smoothcert.noise import build_noise, open_stream
 from smoothcert.results.attacks import Attack, outcomes
 from smoothcert.results.under_attack import violations
 from smoothcert.runs.attack import attack
-from smoothcert.runs.attack_options import AttackConfig
+from smoothcert.runs.options import AttackConfig
 from smoothcert.smoothing.soft import (
     ROWS,
     log_mean_softmax,

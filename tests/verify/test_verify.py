@@ -15,11 +15,9 @@ from nets import write_nets
 from smoothcert.cli.main import app
 from smoothcert.errors import ConfigError, FileError, IdentityError, InputError
 from smoothcert.runs.attack import attack
-from smoothcert.runs.attack_options import AttackConfig
 from smoothcert.runs.certify import certify, predict
 from smoothcert.runs.distributional import distributional
-from smoothcert.runs.distributional_options import DistributionalConfig
-from smoothcert.runs.options import CertifyConfig, PredictConfig
+from smoothcert.runs.options import AttackConfig, CertifyConfig, DistributionalConfig, PredictConfig
 from smoothcert.stats import predict_counts
 from smoothcert.store import store as stores_module
 from smoothcert.store.recertify import recertify, write_recertified

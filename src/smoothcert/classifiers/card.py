@@ -9,7 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 from smoothcert.errors import FileError
 from smoothcert.io.files import list_problems, read_json, write_json
-from smoothcert.io.limits import CARD_LAYERS, CARD_OPTION, CLASSES, PIXELS, path_inside
+from smoothcert.limits import CARD_LAYERS, CARD_OPTION, CLASSES, PIXELS, path_inside
 
 VERSION = 1
 
@@ -110,7 +110,7 @@ def write_card(folder: Path, card: ModelCard) -> None:
 
 
 def read_card(folder: Path) -> ModelCard:
-    """Read model.json. Raises FileError if it is missing, corrupt, or beyond the limits of `smoothcert.io.limits`."""
+    """Read model.json. Raises FileError if it is missing, corrupt, or beyond the limits of `smoothcert.limits`."""
     path = path_inside(folder, "model.json")
     content = read_json(path)
     if not isinstance(content, dict) or content.pop("version", None) != VERSION:

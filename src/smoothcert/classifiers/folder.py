@@ -31,8 +31,8 @@ from smoothcert.classifiers.card import ModelCard, check_model_dir, is_model_dir
 from smoothcert.denoise import Attractor, DenoisedClassifier, WalkJump, build_denoiser
 from smoothcert.errors import FileError, InputError, ModelError, SmoothcertError
 from smoothcert.io.files import claim_folder, make_folder, sha256, write_error, write_whole
-from smoothcert.io.limits import path_inside
 from smoothcert.io.paths import local_path
+from smoothcert.limits import path_inside
 from smoothcert.models import build_model, load_model, model_names
 from smoothcert.smoothing.content import state_parts
 

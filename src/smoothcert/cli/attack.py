@@ -4,7 +4,7 @@ import json
 
 from smoothcert.cli.options import verb
 from smoothcert.cli.output import say, say_result, show_progress
-from smoothcert.runs.attack_options import AttackConfig
+from smoothcert.runs.options import AttackConfig
 
 
 @verb

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from smoothcert.cli.options import verb
 from smoothcert.cli.output import say_result, show_progress
-from smoothcert.runs.distributional_options import DistributionalConfig
+from smoothcert.runs.options import DistributionalConfig
 
 
 @verb

@@ -12,7 +12,7 @@ from smoothcert.checks import suggestion
 from smoothcert.config.fields import ClassNames, Count, Local
 from smoothcert.config.numbers import from_yaml
 from smoothcert.errors import ConfigError, FileError, InputError
-from smoothcert.io.limits import YAML_BYTES, bounded_bytes
+from smoothcert.limits import YAML_BYTES, bounded_bytes
 
 Part = tuple[set[str], Callable[[], object]]
 """An object that options name: the options that it is built from, and what builds it, or raises InputError."""

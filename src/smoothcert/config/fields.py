@@ -72,7 +72,7 @@ def _join(values: tuple[Any, ...]) -> str:
     return ",".join(f"{value:g}" for value in values) or "nothing"
 
 
-def _registered(kind: str, home: str, registry: str) -> AfterValidator:
+def _name_in(kind: str, home: str, registry: str) -> AfterValidator:
     """Return a check that a name is registered; the registry is imported only when a name has to be checked."""
 
     def check(name: str) -> str:
@@ -120,13 +120,13 @@ Wholes = Annotated[Ints, BeforeValidator(_one), AfterValidator(_check_ascending)
 Costs = Annotated[Floats, BeforeValidator(_one), AfterValidator(_check_at_least_zero),
                   AfterValidator(_check_ascending)]
 Seed = Annotated[int, AfterValidator(check_seed)]
-Method = Annotated[str, _registered("method", "smoothcert.stats", "METHODS")]
-NoiseKind = Annotated[str, _registered("noise", "smoothcert.noise", "NOISES")]
-Engine = Annotated[str, _registered("engine", "smoothcert.smoothing.sampling", "ENGINE_NAMES")]
+Method = Annotated[str, _name_in("method", "smoothcert.stats", "METHODS")]
+NoiseKind = Annotated[str, _name_in("noise", "smoothcert.noise", "NOISES")]
+Engine = Annotated[str, _name_in("engine", "smoothcert.smoothing.sampling", "ENGINE_NAMES")]
 Sigmas = Annotated[tuple[Sigma, ...], BeforeValidator(_split), BeforeValidator(_one)]
 Probabilities = Annotated[tuple[Probability, ...], BeforeValidator(_split), BeforeValidator(_one)]
 Samples = Annotated[int, Field(ge=1, le=10**10)]
 SampleSizes = Annotated[tuple[Samples, ...], BeforeValidator(_split), BeforeValidator(_one)]
 Looks = Annotated[tuple[Samples, ...], BeforeValidator(_split), BeforeValidator(_one),
                   AfterValidator(_check_above_zero)]
-ObjectiveName = Annotated[str, _registered("objective", "smoothcert.objectives", "OBJECTIVES")]
+ObjectiveName = Annotated[str, _name_in("objective", "smoothcert.objectives", "OBJECTIVES")]

@@ -1,4 +1,4 @@
-"""YAML as people write numbers: safe-loaded, with 1e-3 and -.5 as numbers, which YAML 1.1 takes for words.
+"""YAML with numbers as people write them: safe-loaded, with 1e-3 and -.5 as numbers, which YAML 1.1 takes for words.
 
 A text whose aliases repeat aliases means a value of any size ("a billion laughs"). Aliases are therefore counted as
 what they stand for, before anything is built.
@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from smoothcert.io.limits import NESTING, YAML_BYTES, YAML_VALUES
+from smoothcert.limits import NESTING, YAML_BYTES, YAML_VALUES
 
 _DIGITS = 400
 _TOO_DEEP = f"it is nested more than {NESTING} deep"
@@ -34,13 +34,13 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
 def from_yaml(text: str) -> Any:
-    """The value of a YAML text.
+    """Return the value of a YAML text.
 
     >>> from_yaml("[1e-3, -.5, 2, null, 1.5, word]")
     [0.001, -0.5, 2, None, 1.5, 'word']
 
     Raises:
-        yaml.YAMLError: it is none, or beyond the limits of `smoothcert.io.limits`.
+        yaml.YAMLError: it is not YAML, or beyond the limits of `smoothcert.limits`.
     """
     if len(text) > YAML_BYTES:
         raise yaml.YAMLError(f"a text of {len(text):,} characters; the limit is {YAML_BYTES:,}: split it")
@@ -52,7 +52,7 @@ def from_yaml(text: str) -> Any:
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
-    """The events of a text. The parser looks ahead, so its own limit of depth, where it has one, may strike first."""
+    """Yield the events of a text. The parser looks ahead, so its own limit of depth, if any, may strike first."""
     try:
         yield from yaml.parse(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError) as error:

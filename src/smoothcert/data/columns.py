@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from smoothcert.data.arrays import class_indices
 from smoothcert.errors import DataError, FileError
-from smoothcert.io.limits import from_json
+from smoothcert.limits import from_json
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "y", "target")

@@ -21,7 +21,7 @@ import numpy as np
 from smoothcert.data.base import ImageData, resolve_classes
 from smoothcert.data.preprocess import IMAGENET, Preprocess
 from smoothcert.errors import DataError, FileError, InputError
-from smoothcert.io.limits import IMAGE_BYTES, PIXELS, open_bounded, within
+from smoothcert.limits import IMAGE_BYTES, PIXELS, open_bounded, within
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -29,7 +29,7 @@ from smoothcert.data.columns import (
 from smoothcert.data.encoded import EncodedSource, survey
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import DataError, FileError, InputError
-from smoothcert.io.limits import IMAGE_BYTES, check_unpacked_size, open_bounded
+from smoothcert.limits import IMAGE_BYTES, check_unpacked_size, open_bounded
 
 _ROWS = 64  # read at a time: a few bytes of a file can stand for a long row, repeated
 

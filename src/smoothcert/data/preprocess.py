@@ -13,7 +13,7 @@ import numpy as np
 
 from smoothcert.checks import check_count
 from smoothcert.errors import DataError
-from smoothcert.io.limits import PIXELS, within
+from smoothcert.limits import PIXELS, within
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -23,7 +23,7 @@ from smoothcert.checks import check_known, check_positive, check_probability
 from smoothcert.errors import FileError, InputError, StoreError
 from smoothcert.io.arrays import read_arrays
 from smoothcert.io.files import make_folder, write_whole
-from smoothcert.io.limits import CLASSES, VOTES, within
+from smoothcert.limits import CLASSES, VOTES, within
 from smoothcert.stats import METHODS, certify_counts, predict_counts
 from smoothcert.store.identity import Identity
 from smoothcert.store.manifest import Provenance
@@ -37,7 +37,7 @@ _STAGES = {"certify": ("select", "estimate"), "predict": ("predict",)}
 
 
 def read_counts(path: Path, alpha: float | None = None) -> Store:
-    """A count file as a store, its answers computed from the votes.
+    """Read a count file as a store; its answers are computed from the votes.
 
     Args:
         alpha: instead of the file's.
@@ -78,7 +78,7 @@ def write_counts(store: Store, path: Path) -> None:
     if procedure.design != "fixed":
         raise StoreError(f"{store.folder} is a sequential run: a count file holds runs of one fixed n")
     stages = {stage: store.counts(stage) for stage in _STAGES[store.kind]}
-    names = ("alpha", "method") if store.kind == "certify" else ("alpha",)
+    names = ("alpha", "method") if "estimate" in stages else ("alpha",)
     arrays: dict[str, Any] = {"index": store.column("index"), "label": store.column("label"), **stages,
                               "sigma": store.identity.noise.sigma, **{name: procedure.raw[name] for name in names}}
     make_folder(path.parent)
@@ -114,7 +114,7 @@ def _store(path: Path, kind: str, index: np.ndarray, label: np.ndarray, stages: 
 
 
 def _tallies(stages: dict[str, np.ndarray]) -> pa.Array:
-    """The `tallies` of records (see `records.schema`): each image's stages in order, classes without votes left out."""
+    """Return the `tallies` of records (see `records.schema`): each image's stages in order, without empty classes."""
     counts = np.stack(list(stages.values()), axis=1)  # (M, S, K)
     images, looks, k = counts.shape
     flat = counts.reshape(images * looks, k)

@@ -1,4 +1,4 @@
-"""What a log says of how it was made: in the names of the file and its folders, and in columns with one value."""
+"""Facts on how a log was made, from the names of the file and its folders, and from columns with one value."""
 
 import math
 import re
@@ -24,7 +24,7 @@ _OTHERS = {"laplace": "l1", "generalized": "generalized", "generalised": "genera
 
 
 def facts_of_path(path: Path) -> tuple[float, int | None]:
-    """sigma and n as the names of a file and of its folders say them, the file's first; NaN and None where none does.
+    """Return sigma and n as the names of a file and of its folders state them; NaN and None where none does.
 
     >>> facts_of_path(Path("noise_0.25/test/sigma_0.50")), facts_of_path(Path("noise_0.50_6947/N_1000.txt.gz"))
     ((0.5, None), (0.5, 1000))
@@ -38,7 +38,7 @@ def facts_of_path(path: Path) -> tuple[float, int | None]:
 
 
 def norm_of_name(name: str) -> str | None:
-    """The norm in a name, None where there is none.
+    """Return the norm in a name, None where there is none.
 
     >>> norm_of_name("radius_Linf"), norm_of_name("l_1 radius"), norm_of_name("r_infty"), norm_of_name("radius")
     ('linf', 'l1', 'linf', None)
@@ -48,7 +48,7 @@ def norm_of_name(name: str) -> str | None:
 
 
 def kind_of_radius(*names: str) -> str:
-    """What radii are of, as the first of these names says that says something: a norm or another kind; else "l2".
+    """Return what radii are of, a norm or another kind, by the first of these names that tells it; else "l2".
 
     >>> kind_of_radius("radius"), kind_of_radius("radius_linf"), kind_of_radius("radius", "generalized_sigma_0.5")
     ('l2', 'linf', 'generalized')
@@ -61,14 +61,13 @@ def kind_of_radius(*names: str) -> str:
 
 
 def facts_of_columns(columns: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """The columns among `FACTS` that say the same in every row, and what they say."""
+    """Return the columns among `FACTS` that have one value in all rows, with that value."""
     found = {name: {cell.strip() for cell in columns[name]} for name in FACTS if name in columns}
     return {name: values.pop() for name, values in found.items() if len(values) == 1 and values != {""}}
 
 
 def procedure_of(facts: Mapping[str, str], n: int | None, alpha: float | None) -> dict[str, Any]:
-    """The procedure that a log's columns tell, None for what they do not; n and alpha from elsewhere where they do not.
-    """
+    """Return the procedure that a log's columns state; n and alpha are used where they do not, the rest is None."""
     most = _number(facts, "n_max", lambda value: value >= 1)
     fixed = _number(facts, "n", lambda value: value >= 1)
     method = facts.get("method")
@@ -82,19 +81,19 @@ def procedure_of(facts: Mapping[str, str], n: int | None, alpha: float | None) -
     return told
 
 
-def told_norm(facts: Mapping[str, str]) -> str | None:
-    """The norm of the radii as a column tells it, such as l2, 2 or Linf; None where there is no such column."""
+def norm_of_columns(facts: Mapping[str, str]) -> str | None:
+    """Return the norm of the radii as a column states it, such as l2, 2 or Linf; None where there is no such column."""
     told = facts.get("norm", "")
     return norm_of_name(told) or norm_of_name(f"l{told}") or told or None
 
 
 def sigma_of(facts: Mapping[str, str], otherwise: float) -> float:
-    """Sigma as a log's columns tell it, else `otherwise`."""
+    """Return sigma as a log's columns state it, else `otherwise`."""
     return _number(facts, "sigma", lambda value: value > 0) or otherwise
 
 
-def told_facts(store: Store) -> dict[str, str]:
-    """The facts of a store that a log can tell, by the names of their columns."""
+def facts_of_store(store: Store) -> dict[str, str]:
+    """Return the facts of a store that a log can hold, by the names of their columns."""
     procedure, sigma = store.identity.procedure, store.identity.noise.sigma
     n = procedure.raw.get("n")
     facts = {"sigma": None if math.isnan(sigma) else sigma, "method": procedure.method, "alpha": procedure.alpha,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smoothcert.errors import FileError
-from smoothcert.io.limits import LOG_BYTES, bounded_bytes, within
+from smoothcert.limits import LOG_BYTES, bounded_bytes, within
 
 NEEDED = ("idx", "label", "predict")
 COLUMNS = "idx, label, predict, radius (not in logs of PREDICT), correct, time"
@@ -34,7 +34,7 @@ class LogText:
 
 @dataclass(frozen=True)
 class Separator:
-    """What stands between the values of a line; None is any run of spaces."""
+    """The character between the values of a line, None for any run of spaces, and its name."""
 
     character: str | None
     words: str
@@ -130,7 +130,7 @@ def _unzipped(path: Path, content: bytes) -> bytes:
 
 
 def _header(path: Path, lines: list[str]) -> tuple[int, list[str], Separator]:
-    """How many lines stand above the header, its names, and what separates them."""
+    """Return how many lines stand above the header, its names, and what separates them."""
     for number, line in enumerate(lines[:_PREAMBLE]):
         for separator in _SEPARATORS:
             names = _names(separator.split(line.lstrip("# ")))
@@ -149,7 +149,7 @@ def _header(path: Path, lines: list[str]) -> tuple[int, list[str], Separator]:
 
 
 def _names(cells: list[str]) -> list[str]:
-    """Cells as names of columns, without empty ones at the end."""
+    """Return cells as names of columns, without empty ones at the end."""
     names = [cell.strip().lower() for cell in cells]
     while names and not names[-1]:
         names.pop()
@@ -157,7 +157,7 @@ def _names(cells: list[str]) -> list[str]:
 
 
 def _mended(cells: list[str], header: list[str], separator: Separator) -> list[str]:
-    """A row without empty cells behind the last column, and with a last "1 day, 0:00:01" in one piece."""
+    """Return a row without empty cells behind the last column, and with a last "1 day, 0:00:01" in one piece."""
     width = len(header)
     while len(cells) > width and not cells[-1].strip():
         cells = cells[:-1]
@@ -166,7 +166,7 @@ def _mended(cells: list[str], header: list[str], separator: Separator) -> list[s
 
 
 def _is_row(cells: list[str], header: list[str]) -> bool:
-    """Whether a line has a value under every column, and a number where one is needed; one of them may be damaged."""
+    """Return whether a line has a value under every column, and at least one number where one is needed."""
     return len(cells) == len(header) and any(_WHOLE.fullmatch(cells[header.index(name)]) for name in NEEDED)
 
 
@@ -175,7 +175,7 @@ def _is_cut_off(cells: list[str], header: list[str]) -> bool:
 
 
 def _without_footers(odd: list[tuple[int, str]], found: LogText) -> list[tuple[int, str]]:
-    """Nothing, with a note, where no odd line begins with a number, as rows do; else the lines."""
+    """Return nothing, with a note, where no odd line begins with a number, as rows do; else the lines."""
     if not odd or any(re.match(r"\s*-?\d+(?:\.0*)?(?:[\t,; ]|\s*$)", line) for _, line in odd):
         return odd
     found.notes.append(f"{_left_out(len(odd))} below the last image: {odd[0][1].strip()!r:.80}")

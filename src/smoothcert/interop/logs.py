@@ -19,16 +19,16 @@ from smoothcert.interop.log_facts import (
     FACTS,
     facts_of_columns,
     facts_of_path,
+    facts_of_store,
     kind_of_radius,
+    norm_of_columns,
     norm_of_name,
     procedure_of,
     sigma_of,
-    told_facts,
-    told_norm,
 )
 from smoothcert.interop.log_text import NEEDED, LogText, read_text
 from smoothcert.io.files import make_folder, write_text
-from smoothcert.io.limits import CLASSES, within
+from smoothcert.limits import CLASSES, within
 from smoothcert.store.identity import Identity
 from smoothcert.store.manifest import Provenance
 from smoothcert.store.names import log_stem
@@ -81,7 +81,7 @@ def read_log(path: Path, alpha: float | None = None, radius_column: str | None =
                 "noise": {"kind": "gaussian", "sigma": sigma_of(facts, sigma)},
                 "procedure": procedure_of(facts, n, alpha), "printed": bool(radii) and facts.get("rounded") != "down"}
     if radii:
-        identity["norm"] = told_norm(facts) or _norm(path, text, radii, radius_column is not None)
+        identity["norm"] = norm_of_columns(facts) or _norm(path, text, radii, radius_column is not None)
     provenance = Provenance.model_validate({"log": str(path), "notes": text.notes})
     return Store(path, Identity.parse(identity), provenance, True, table)
 
@@ -98,21 +98,22 @@ def write_log(store: Store, path: Path) -> None:
         raise StoreError(f"{store.folder} is a store of kind {store.kind}: logs hold certificates or predictions")
     if not store.num_records:
         raise StoreError(f"{store.folder} has no records yet: there is nothing to write")
-    radius = [rounded_down(r) for r in store.column("radius").tolist()] if store.kind == "certify" else []
+    has_radii = "radius" in store.at_hand.column_names
+    radius = [round_down(r) for r in store.column("radius").tolist()] if has_radii else []
     columns = [store.column(name).tolist() for name in ("index", "label", "prediction")]
     columns += [radius] if radius else []
     columns += [store.correct.astype(int).tolist(), [str(timedelta(seconds=s)) for s in seconds_of(store)]]
-    facts = told_facts(store)
+    facts = facts_of_store(store)
     columns += [[words] * store.num_records for words in facts.values()]
     head = ["idx", "label", "predict", *(["radius"] if radius else []), "correct", "time", *facts]
     make_folder(path.parent)
     write_text(path, "\n".join("\t".join(map(str, row)) for row in [head, *zip(*columns, strict=True)]) + "\n")
 
 
-def rounded_down(radius: float) -> str:
-    """A radius in `DIGITS` significant digits, never above it when read again; one that has no more stays as it is.
+def round_down(radius: float) -> str:
+    """Return a radius in `DIGITS` significant digits, never above it when read again.
 
-    >>> rounded_down(0.98765432), rounded_down(0.0)
+    >>> round_down(0.98765432), round_down(0.0)
     ('0.987654', '0.0')
     """
     if not radius > 0:
@@ -121,7 +122,7 @@ def rounded_down(radius: float) -> str:
 
 
 def _radius_column(path: Path, header: list[str], asked: str | None) -> str | None:
-    """The name of the column with the radii; None for a log of PREDICT."""
+    """Return the name of the column with the radii; None for a log of PREDICT."""
     wanted = [name.strip().lower() for name in (asked or "radius").split(",")]
     found = next((name for name in wanted if name in (*header, "none")), None)
     if found:
@@ -135,7 +136,7 @@ def _radius_column(path: Path, header: list[str], asked: str | None) -> str | No
 
 
 def _norm(path: Path, text: LogText, column: str, is_chosen: bool) -> str:
-    """What the radii are of. Who chooses a column takes it for l2 radii, unless its own name says another norm."""
+    """Return what the radii are of; a column that was chosen holds l2 radii, unless its own name says another norm."""
     said = kind_of_radius(column, log_stem(path.name))
     if not is_chosen:
         return said
@@ -158,14 +159,14 @@ def _whole(path: Path, text: LogText, name: str, cells: tuple[str, ...], least: 
 
 
 def _integer(path: Path, text: LogText, name: str, row: int, cell: str) -> int:
-    """A cell as a whole number; some tools write 3 as 3.0."""
+    """Return a cell as a whole number; some tools write 3 as 3.0."""
     if found := re.fullmatch(r"\s*(-?\d{1,18})(?:\.0*)?\s*", cell):
         return int(found[1])
     raise FileError(f"{path}, line {text.lines[row]}: {name} must be a whole number, got {cell!r:.80}")
 
 
 def _radii(path: Path, text: LogText, name: str, cells: tuple[str, ...], prediction: np.ndarray) -> np.ndarray:
-    """Radii, 0 where abstained, whatever stands there."""
+    """Return radii; they are 0 where abstained, whatever stands there."""
     try:
         radius = np.array(cells, dtype=np.float64)
     except ValueError:
@@ -209,7 +210,7 @@ def _seconds(text: str) -> float | None:
 
 
 def seconds_of(store: Store) -> list[float]:
-    """Seconds of each record, read anew from a log, or from the file beside a store's records; 0 where unknown."""
+    """Return the seconds of each record, from a log or the file beside a store's records; 0 where unknown."""
     told: dict[int, float] = {}
     sidecar = store.folder / "times.jsonl"
     if store.provenance.log is not None:
@@ -225,7 +226,7 @@ def seconds_of(store: Store) -> list[float]:
 
 
 def _entry(line: str) -> dict[int, float]:
-    """Image and seconds of a line of times, or nothing where a kill cut it off."""
+    """Return image and seconds of a line of times, or nothing where a kill cut it off."""
     try:
         entry = json.loads(line)
         index, seconds = entry["index"], float(entry["seconds"])

@@ -10,9 +10,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
+from smoothcert import limits
 from smoothcert.errors import FileError, SmoothcertError
-from smoothcert.io import limits
-from smoothcert.io.limits import check_unpacked_size, open_bounded
+from smoothcert.limits import check_unpacked_size, open_bounded
 
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _KINDS = "biufSU"

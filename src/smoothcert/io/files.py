@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smoothcert.errors import FileError, StoreError
-from smoothcert.io.limits import JSON_BYTES, bounded_bytes, from_json
 from smoothcert.io.paths import Place, RemotePath
+from smoothcert.limits import JSON_BYTES, bounded_bytes, from_json
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -55,7 +55,7 @@ def write_json(path: Place, content: Any) -> None:
 
 
 def read_json(path: Place) -> Any:
-    """Return the content of a JSON file within `smoothcert.io.limits`. Raises FileError if it is missing or corrupt."""
+    """Return the content of a JSON file within `smoothcert.limits`. Raises FileError if it is missing or corrupt."""
     try:
         content = bounded_bytes(path, JSON_BYTES) if isinstance(path, Path) and path.exists() else path.read_bytes()
     except FileNotFoundError:

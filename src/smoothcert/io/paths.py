@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from smoothcert.checks import check_known
 from smoothcert.errors import FileError, InputError
-from smoothcert.io.limits import path_inside
+from smoothcert.limits import path_inside
 
 ZOO_DIR_VARIABLE = "SMOOTHCERT_ZOO_DIR"
 CERTIFICATES = "certificates"

@@ -22,7 +22,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
 from smoothcert.errors import FileError, ModelError, SmoothcertError
-from smoothcert.io.limits import check_unpacked_size, from_json
+from smoothcert.limits import check_unpacked_size, from_json
 from smoothcert.models.layers import Shape
 from smoothcert.models.loaded import LoadedModel, exact_batches
 from smoothcert.smoothing.adapters import Fit, find_fit

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from smoothcert.classes import Label, names_in_text
 from smoothcert.errors import FileError, MissingExtraError, ModelError
-from smoothcert.io.limits import path_inside
+from smoothcert.limits import path_inside
 from smoothcert.models.layers import Shape
 from smoothcert.models.loaded import LoadedModel, exact_batches, read_model_file
 from smoothcert.smoothing.adapters import Fit, find_fit

@@ -118,7 +118,7 @@ def compare_recipe(plan: RecipePlan, out: Path) -> RecipeComparison:
             task = next(task for _, task in done if task.folder == folder)
             expected, seconds = _expected(plan, rows, step), _seconds(plan.tasks[rows[0]], task, out)
             lines += [_line(one, expected if one.is_comparable else Expected.checked({}), rows, task, seconds)
-                      for one in result.measured(at)]
+                      for one in result.measurements(at)]
     return RecipeComparison(plan, tuple(lines), tuple(_best(plan, lines)))
 
 

@@ -59,8 +59,8 @@ VERBS = {
                   measures=False),
     "certify": Verb("smoothcert.runs.options:CertifyConfig", "smoothcert.runs.certify:certify"),
     "predict": Verb("smoothcert.runs.options:PredictConfig", "smoothcert.runs.certify:predict"),
-    "attack": Verb("smoothcert.runs.attack_options:AttackConfig", "smoothcert.runs.attack:attack"),
-    "distributional": Verb("smoothcert.runs.distributional_options:DistributionalConfig",
+    "attack": Verb("smoothcert.runs.options:AttackConfig", "smoothcert.runs.attack:attack"),
+    "distributional": Verb("smoothcert.runs.options:DistributionalConfig",
                            "smoothcert.runs.distributional:distributional"),
     "recertify": Verb("smoothcert.recipes.options:RecertifyConfig", "smoothcert.recipes.run:recertify_step"),
 }

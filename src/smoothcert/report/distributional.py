@@ -6,7 +6,7 @@ from typing import Any
 from smoothcert.report.tables import Page, Table
 from smoothcert.results.distributional import FORMS, Robustness, RobustnessRuns, loss_words
 from smoothcert.results.figures import up
-from smoothcert.store.names import few, grouped
+from smoothcert.store.names import few, group_by_words
 
 _CERTIFICATE = (
     "A certificate holds for every law within rho (mean squared l2 move of the images) with probability 1 - alpha; "
@@ -118,7 +118,7 @@ def _name(run: Robustness) -> str:
 
 def _legend_lines(runs: Sequence[Robustness]) -> list[str]:
     lines = [f"note: {few(names)}: {note}" for names, note in
-             grouped((run.name, note) for run in runs for note in run.remarks)]
+             group_by_words((run.name, note) for run in runs for note in run.remarks)]
     lines += [_CERTIFICATE] * any(run.certificate for run in runs) + [_BOUNDS] * any(run.bounds for run in runs)
     lines += [_FOUND] * any(run.found for run in runs)
     if any(run.loss == "0-1" for run in runs):

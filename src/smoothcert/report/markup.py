@@ -24,15 +24,15 @@ def element(tag: str, *children: Any, **attributes: Any) -> Markup:
                     for name, value in attributes.items() if value is not None and value is not False)
     if tag in ("br", "img", "input", "meta"):
         return Markup(f"<{tag}{shown}>")
-    return Markup(f"<{tag}{shown}>{joined(*children)}</{tag}>")
+    return Markup(f"<{tag}{shown}>{join_parts(*children)}</{tag}>")
 
 
-def joined(*parts: Any) -> Markup:
+def join_parts(*parts: Any) -> Markup:
     """Return parts one after the other, escaped where they are not Markup."""
     return Markup("".join(part if isinstance(part, Markup) else html.escape(str(part)) for part in parts))
 
 
-def embedded(content: Any) -> Markup:
+def embed(content: Any) -> Markup:
     """Return JSON for a script element: no character in it can end the element or start a comment."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
@@ -40,7 +40,7 @@ def embedded(content: Any) -> Markup:
     return Markup(text)
 
 
-def rounded_down(values: Any, digits: int = 6) -> list[float]:
+def round_down(values: Any, digits: int = 6) -> list[float]:
     """Return numbers cut to `digits` decimals, never up, so that they take little room and claim no more."""
     scale = 10.0**digits
     return [math.floor(float(value) * scale) / scale for value in values]

@@ -13,11 +13,11 @@ Words = Annotated[str, Field(max_length=2000)]
 Facts = Annotated[dict[Words, Words], Field(max_length=100)]
 
 
-class _Content(BaseModel):
+class _SelftestPart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class SelftestCheck(_Content):
+class SelftestCheck(_SelftestPart):
     """One check: what was measured, what is allowed, and the verdict (skipped: `measured` says why)."""
 
     group: Words
@@ -28,7 +28,7 @@ class SelftestCheck(_Content):
     seconds: float = Field(0.0, ge=0)
 
 
-class SelfTest(_Content):
+class SelfTest(_SelftestPart):
     """A selftest: its date, settings, environment and checks. The verdict follows from them, and is never stored.
 
     Attributes:

@@ -171,7 +171,7 @@ class Attack(StoreResult):
     def outcomes(self) -> "list[Outcome]":
         return outcomes(self.store)
 
-    def measured(self, radii: Sequence[float]) -> list[Measured]:
+    def measurements(self, radii: Sequence[float]) -> list[Measured]:
         """Return a line for every m, T and n: accuracy by eps, or changed answers by multiples of the radius."""
         measure = "accuracy" if self.axis == "eps" else "changed"
         clean = {one.n: one for one in self.outcomes if one.size == 0}

@@ -1,4 +1,4 @@
-"""What the results of all kinds of store share: what each can be asked, and the checks and notes on several of them."""
+"""The base of all results: the protocol of one and of several side by side, and the checks and notes they share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from smoothcert.classes import places_of
 from smoothcert.errors import EmptyStoreError, InputError, StoreError
 from smoothcert.stats import FixedPredict
 from smoothcert.store.identity import Identity
-from smoothcert.store.names import few, grouped
+from smoothcert.store.names import few, group_by_words
 from smoothcert.store.store import SHARD, Store
 
 ASSUMED_ALPHA = 0.001
@@ -98,7 +98,7 @@ class StoreResult:
                              f"(rho is a mean squared l2 move): leave it out")
         return self
 
-    def measured(self, radii: Sequence[float]) -> list[Measured]:
+    def measurements(self, radii: Sequence[float]) -> list[Measured]:
         """Return its figures, line by line; certificates are read at `radii`, the others at points of their own."""
         raise NotImplementedError
 
@@ -279,7 +279,7 @@ def why_not_side_by_side(runs: Sequence[OverImages]) -> tuple[str, list[str]]:
     every = np.unique(np.concatenate([run.index for run in runs]))
     lacking = [(run.name, f"{run.images} of the {len(every)} images: {_list_images(np.setdiff1d(every, run.index))} "
                           f"missing") for run in runs if run.images < len(every)]
-    notes = [f"{few(names)} {'has' if len(names) == 1 else 'have'} {words}" for names, words in grouped(lacking)]
+    notes = [f"{few(names)} {'has' if len(names) == 1 else 'have'} {words}" for names, words in group_by_words(lacking)]
     return "the runs are over different images" if notes else "", notes
 
 
@@ -294,7 +294,7 @@ def run_notes(runs: Sequence[Noted]) -> list[str]:
     told = [(run.name, note) for notes in zip(*(run.cautions for run in runs), strict=True)
             for run, note in zip(runs, notes, strict=True) if note]
     told += [(run.name, note) for run in runs for note in run.remarks]
-    return [f"{few(names)}: {note}" for names, note in grouped(told)]
+    return [f"{few(names)}: {note}" for names, note in group_by_words(told)]
 
 
 def alpha_caution(alpha: float | None) -> str:

@@ -12,7 +12,7 @@ from smoothcert.results.certified import Result, accuracies, default_radii
 from smoothcert.results.figures import sigma_words
 from smoothcert.stats import CertifiedAccuracy
 from smoothcert.stats.intervals import accuracy_of_counts
-from smoothcert.store.names import few, grouped
+from smoothcert.store.names import few, group_by_words
 
 FIELDS = ("accuracy", "test_set", "bernstein", "population", "all_radii")
 
@@ -122,7 +122,7 @@ class CertifiedRuns:
 def reach_notes(results: Sequence[Noted], radii: Sequence[float]) -> list[str]:
     """Return which runs could not have proved some of the radii, and what they could: what a dash in a table means."""
     beyond = [(result.name, note) for result in results if (note := result.reach_note(radii))]
-    return [f"{few(names)}: {note}" for names, note in grouped(beyond)]
+    return [f"{few(names)}: {note}" for names, note in group_by_words(beyond)]
 
 
 def best_method(envelopes: Sequence[BestRuns]) -> list[str]:

@@ -123,7 +123,7 @@ class Result(StoreResult):
         """(M,) what each image adds to the ACR: its radius, 0 where it is wrong."""
         return np.where(self.correct, self.radius, 0.0)
 
-    def compared_at(self, radii: Sequence[float]) -> list[float]:
+    def comparison_points(self, radii: Sequence[float]) -> list[float]:
         """Return the radii at which it is compared with another run."""
         return list(radii)
 
@@ -142,7 +142,7 @@ class Result(StoreResult):
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """What its bounds and radii rest on that a reader would not expect; "" where there is nothing to say."""
+        """Cautions on its radii, its method and its alpha, each "" where there is nothing to say."""
         return ("radii as logs printed them, possibly rounded up" if self.printed else "",
                 "t-certify is proved at 2 alpha, and so are its lower bounds" if self.method == "t-certify" else "",
                 alpha_caution(self.alpha))
@@ -235,7 +235,7 @@ class Result(StoreResult):
         return (f"no radius above {down(self.ceiling, 3)} can be proved with n = {self.n:,}, alpha "
                 f"{alpha_words(self.alpha)} and sigma {sigma_words(self.sigma)}; a dash stands beyond it")
 
-    def measured(self, radii: Sequence[float]) -> list[Measured]:
+    def measurements(self, radii: Sequence[float]) -> list[Measured]:
         """Return its certified accuracy at `radii`, with its ACR and abstentions."""
         at = self.at(radii, 0.05).accuracy.tolist()
         return [Measured(measure="accuracy", setting="", at=tuple(radii), values=tuple(at), images=self.images,
@@ -260,7 +260,7 @@ def accuracies(results: Sequence[Result], radii: Any, rho: float) -> list[Certif
     return [found[number] for number in range(len(results))]
 
 
-def merged(results: Sequence[Result]) -> Result:
+def merge_runs(results: Sequence[Result]) -> Result:
     """Return one result from runs over different images of one data set, certified alike.
 
     Raises:

@@ -89,7 +89,7 @@ def compare(first: Result | Predicted, second: Result | Predicted, radii: Sequen
     places = ((first, one), (second, two))
     shared = [run if run.label is None else replace(run, label=run.label[where]) for run, where in places]
     differences: list[Difference] = []
-    points: list[Any] = [*first.compared_at(radii)]
+    points: list[Any] = [*first.comparison_points(radii)]
     for radius in points:
         right_one, right_two = (run.is_right(radius)[where] for run, where in places)
         differences.append(replace(

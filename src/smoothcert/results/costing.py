@@ -24,7 +24,7 @@ N0 = 100
 
 @dataclass(frozen=True)
 class Pilot:
-    """What each image of a run took: samples and one worker's seconds, (M,) each; 0 where the seconds are unknown."""
+    """The samples and one worker's seconds that each image of a run took, (M,) each; 0 where seconds are unknown."""
 
     name: str
     samples: np.ndarray

@@ -29,7 +29,7 @@ from smoothcert.distributional.certificates import (
 )
 from smoothcert.errors import EmptyStoreError
 from smoothcert.results.base import Measured, Points, StoreResult, check_records, unseen_classes
-from smoothcert.runs.distributional_settings import AscentSetting, find_standing
+from smoothcert.runs.settings import AscentSetting, find_standing
 from smoothcert.store.names import name_of
 from smoothcert.store.recertify import errors_in
 from smoothcert.store.store import Store
@@ -123,7 +123,7 @@ class Robustness(StoreResult):
         figures |= {"beside_smoothed": smoothed, "beside_base": base}
         return figures
 
-    def measured(self, radii: Sequence[float]) -> list[Measured]:
+    def measurements(self, radii: Sequence[float]) -> list[Measured]:
         """Return the closed certificate and every form of the bound, at the transport costs that the run named."""
         at, lines = {rho: self.at(rho) for rho in self.rho}, []
         for kind in ("certificate", *FORMS):

@@ -10,7 +10,7 @@ from smoothcert.interop import Named, name_inputs, open_records
 from smoothcert.results.attacks import Attack, AttackRuns
 from smoothcert.results.base import Points, Runs, StoreResult
 from smoothcert.results.best import CertifiedRuns
-from smoothcert.results.certified import Result, merged
+from smoothcert.results.certified import Result, merge_runs
 from smoothcert.results.compare import Comparison, compare
 from smoothcert.results.distributional import Robustness, RobustnessRuns
 from smoothcert.results.gallery import Gallery, ImagesOf, gallery_of
@@ -136,7 +136,7 @@ def gather(
         if other := [one for one in results if not one.is_certified]:
             raise InputError(f"{other[0].name} holds no certificates of single images: only runs of certification can "
                              f"be merged")
-        results = [merged(results)]
+        results = [merge_runs(results)]
     return Gathered(results, problems)
 
 

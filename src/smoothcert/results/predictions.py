@@ -94,7 +94,7 @@ class Predicted(StoreResult):
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """What its bounds rest on that a reader would not expect; "" where there is nothing to say."""
+        """The caution on its alpha, "" where there is nothing to say."""
         return (alpha_caution(self.alpha),)
 
     @property
@@ -112,7 +112,7 @@ class Predicted(StoreResult):
         return {"accuracy": float(at.accuracy[0]), "abstained": float(self.abstained.mean()),
                 "test_set": float(at.test_set[0]), "population": float(at.population[0])}
 
-    def compared_at(self, radii: Sequence[float]) -> list[None]:
+    def comparison_points(self, radii: Sequence[float]) -> list[None]:
         """Return the one point at which it is compared with another run; it has no radius."""
         return [None]
 
@@ -132,7 +132,7 @@ class Predicted(StoreResult):
         """Return "": its answers prove no radius."""
         return ""
 
-    def measured(self, radii: Sequence[float]) -> list[Measured]:
+    def measurements(self, radii: Sequence[float]) -> list[Measured]:
         """Return its accuracy and abstentions at every n; a paper prints those at the largest."""
         return [Measured("accuracy", f"n {look.n:,}" if self.earlier else "", (0.0,), (float(look.correct.mean()),),
                          look.images, abstained=float(look.abstained.mean()), is_comparable=look.n == self.n)

@@ -10,7 +10,7 @@ from smoothcert.errors import StoreError
 from smoothcert.results.attacks import View, alpha_of, axis_of, norm_of, pick
 from smoothcert.stats import proved_level
 from smoothcert.stats.binomial import tail
-from smoothcert.store.certificates import check_certificates
+from smoothcert.store.recertify import check_certificates
 from smoothcert.store.store import Store
 
 

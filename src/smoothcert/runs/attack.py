@@ -22,19 +22,19 @@ from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.machine import pick_device
 from smoothcert.noise import build_noise, open_stream
 from smoothcert.progress import Progress, silent
-from smoothcert.runs.attack_options import AttackConfig
-from smoothcert.runs.attack_settings import CLEAN, AttackSetting, CertifiedImages, list_settings, read_certified
 from smoothcert.runs.certify import SamplingRun, prepare_sampling
 from smoothcert.runs.executors import executor_of
 from smoothcert.runs.gradients import fix_normals, repeatable
-from smoothcert.runs.images import in_classes_of, with_settings_of
+from smoothcert.runs.inputs import complete_from, in_classes_of
+from smoothcert.runs.options import AttackConfig
 from smoothcert.runs.run import Done, Run, Task
+from smoothcert.runs.settings import CLEAN, AttackSetting, CertifiedImages, list_attacks, read_certified
 from smoothcert.smoothing.precision import isolate
 from smoothcert.smoothing.protocols import evaluation
 from smoothcert.smoothing.soft import predict_softly
 from smoothcert.smoothing.voters import Finished
 from smoothcert.store.adversaries import list_adversaries, save_adversaries
-from smoothcert.store.certificates import check_certificates
+from smoothcert.store.recertify import check_certificates
 from smoothcert.store.store import Store, read_store
 
 PART = 16
@@ -64,11 +64,11 @@ def prepare_attack(config: AttackConfig) -> "AttackRun":
     """Load and check everything that the options name."""
     found = None if config.eps_from is None else read_store(config.eps_from)
     if found is not None:
-        config = with_settings_of(config, found)
+        config = complete_from(config, found)
     certificates = None if found is None else read_certified(found, config.only_right)
     if config.answer == "softmax":
         config = config.model_copy(update={"engine": "plain", "space": "pixels"})
-    settings = list_settings(config.sizes, config.m, config.steps)
+    settings = list_attacks(config.sizes, config.m, config.steps)
     base = prepare_sampling(config, config.plan, partial(_attackable, config, certificates), len(settings))
     if found is not None:
         _check_certificates(found, base, "eps-from")

@@ -8,7 +8,7 @@ which other images and gammas a run has. What they prove is computed from the st
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -22,12 +22,12 @@ from smoothcert.draws import generator
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.io.paths import place
 from smoothcert.progress import Progress, silent
-from smoothcert.runs.distributional_options import DistributionalConfig
-from smoothcert.runs.distributional_settings import AscentSetting, find_standing, list_settings
 from smoothcert.runs.executors import executor_of
 from smoothcert.runs.gradients import fix_normals, repeatable
 from smoothcert.runs.inputs import Inputs, open_inputs
+from smoothcert.runs.options import DistributionalConfig
 from smoothcert.runs.run import Done, Run, Task
+from smoothcert.runs.settings import AscentSetting, find_standing, list_ascents
 from smoothcert.smoothing.precision import isolate, tf32
 from smoothcert.smoothing.protocols import evaluation
 from smoothcert.store.identity import Identity
@@ -85,7 +85,7 @@ def prepare_distributional(config: DistributionalConfig) -> "DistributionalRun":
     inputs = open_inputs(config)
     loss = cross_entropy if config.loss == "cross-entropy" else clipped_cross_entropy(
         config.clip or math.log(inputs.data.num_classes))
-    settings = list_settings(config.gammas, config.gamma or () if config.eps_equivalent else ())
+    settings = list_ascents(config.gammas, config.gamma or () if config.eps_equivalent else ())
     search = config.build_search()
     told = {name: value for name, value in asdict(search).items() if name != "rows"} if config.gammas else None
     identity = Identity.parse({
@@ -146,7 +146,8 @@ class DistributionalRun(Run):
         measure = self._measure_ascent
         if setting.gamma is None or setting.form == "equivalent":
             measure = self._measure_unmoved if setting.gamma is None else self._measure_equivalent
-        with repeatable(), _exact(), evaluation(self.inputs.classifier.model):
+        exact = tf32(False) if torch.cuda.is_available() else nullcontext()  # the classifier is the one in float32
+        with repeatable(), exact, evaluation(self.inputs.classifier.model):
             values |= measure(setting, self._batch(image), torch.tensor([label], device=self.inputs.device), index,
                               random)
         return Record(index, label, -1, values, self.inputs.noise.centre(image).off_grid)
@@ -192,8 +193,3 @@ class DistributionalRun(Run):
     def _batch(self, image: np.ndarray) -> Tensor:
         """Return one image (C, H, W) as (1, C, H, W) on the device."""
         return torch.from_numpy(image[None]).to(self.inputs.device)
-
-
-def _exact() -> AbstractContextManager[None]:
-    """No TF32 where there is CUDA: the base classifier is the one in float32."""
-    return tf32(False) if torch.cuda.is_available() else nullcontext()

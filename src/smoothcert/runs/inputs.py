@@ -1,28 +1,143 @@
-"""The inputs of a run, loaded and checked: the model, the images and the noise that its options name."""
+"""The inputs of a run, loaded and checked: the model, the images and the noise that its options name.
+
+Images may be those that an attack store kept, in place of the clean ones, and are checked to be those of a store.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from smoothcert.classifiers.card import ModelCard
 from smoothcert.classifiers.classifier import Classifier, model_card, open_classifier
 from smoothcert.classifiers.denoisers import denoiser_sigma
-from smoothcert.config.sampling import RunConfig
+from smoothcert.config.sampling import ATTACKED, RunConfig
 from smoothcert.data import ImageData, select_indices, take_evenly
-from smoothcert.data.load import names_from_indices, open_data
-from smoothcert.errors import InputError
+from smoothcert.data.base import PixelSource
+from smoothcert.data.load import KNOWN_SPECS, names_from_indices, open_data
+from smoothcert.errors import InputError, StoreError
 from smoothcert.machine import pick_device
 from smoothcert.noise import Noise, build_noise, fresh_seed
-from smoothcert.runs.images import attacked_data, with_settings_of
 from smoothcert.runs.options import PredictConfig
+from smoothcert.store.adversaries import read_adversaries
 from smoothcert.store.identity import Identity, are_first, describe_images
 from smoothcert.store.manifest import is_store, read_manifest
-from smoothcert.store.store import read_store
+from smoothcert.store.store import Store, read_store
+
+AnyRun = TypeVar("AnyRun", bound=RunConfig)
+
+
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """Attacked images under the indices of the clean ones.
+
+    Attributes:
+        data: the data set, with the attacked images in their places.
+        index: (M,) of those.
+        attack: its name and setting, for a store's identity.
+    """
+
+    data: ImageData
+    index: np.ndarray
+    attack: dict[str, Any]
+
+
+class AttackedSource:
+    """A PixelSource that gives other pixels for some images."""
+
+    def __init__(self, clean: PixelSource, index: np.ndarray, images: np.ndarray):
+        self._clean, self._images = clean, images
+        self._rows = {int(i): row for row, i in enumerate(index)}
+        self.shape, self.levels, self.preprocessing = clean.shape, clean.levels, clean.preprocessing
+        self.where = clean.where
+
+    def __len__(self) -> int:
+        return len(self._clean)
+
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
+        """(B, C, H, W) float32."""
+        found = self._clean.pixels(indices)
+        found = found.astype(np.float32) / np.float32(self.levels) if found.dtype == np.uint8 else found.copy()
+        for place, index in enumerate(indices.tolist()):
+            if index in self._rows:
+                found[place] = self._images[self._rows[index]]
+        return found
+
+    def read_raw(self, index: int) -> bytes:
+        """Return the float32 pixels of an attacked image, and other images as they are stored."""
+        row = self._rows.get(index)
+        return self._clean.read_raw(index) if row is None else self._images[row].astype("<f4").tobytes()
+
+
+def complete_from(config: AnyRun, store: Store) -> AnyRun:
+    """Return the options with sigma, data and split of a store, where they name none."""
+    identity, changes = store.identity, dict[str, Any]()
+    if config.sigma is None:
+        changes["sigma"] = identity.noise.sigma
+    if config.data is None and identity.data.name in KNOWN_SPECS:
+        changes["data"] = identity.data.name
+    if "split" not in config.model_fields_set:
+        changes["split"] = identity.data.split
+    return config.model_copy(update=changes)
+
+
+def replace_by_attacked(data: ImageData, config: PredictConfig, store: Store) -> Attacked:
+    """Return the data set with the attacked images that `config` names.
+
+    Raises:
+        StoreError: `store` is no attack store, or keeps images of another shape. InputError: no or several
+        such settings, or images of other data. FileError: it keeps no attacked images.
+    """
+    if store.kind != "attack":
+        raise StoreError(f"{store.folder} is a {store.kind} store: adversaries takes an attack store")
+    index, images = read_adversaries(store.folder, **config.setting)
+    in_classes_of(store, data, "give the data and the split that were attacked")
+    if images.shape[1:] != data.shape:
+        raise StoreError(f"{store.folder} keeps attacked images of shape {images.shape[1:]}, but attacked images of "
+                         f"shape {data.shape}: attack again into another folder")
+    attack = store.identity.attack
+    listed = {**{name: attack.raw[name] for name in ATTACKED if name in attack.raw}, **config.setting}
+    setting = {name: value[0] if isinstance(value, list) else value for name, value in listed.items()}
+    return Attacked(replace(data, source=AttackedSource(data.source, index, images)), index,
+                    {"attack": attack.name, **setting})
+
+
+def in_classes_of(store: Store, data: ImageData, advice: str = "give the data of the run") -> ImageData:
+    """Return the data with the classes of a store, checked to hold the images of its run.
+
+    Args:
+        advice: what to do where they do not.
+    Raises:
+        InputError: they do not, or have other classes; it says what differs.
+    """
+    told = store.identity.data
+    if list(data.shape) != told.shape:
+        raise _other(store, data, f"those have shape {tuple(told.shape)}, these {data.shape}: give the run's "
+                                  f"--resize and --crop")
+    data = data.with_classes(store.class_names, store.num_classes, str(store.folder), advice)
+    index = store.column("index")
+    if index.size and index.max() >= len(data):
+        raise _other(store, data, f"image {index.max()} is among those, and here are {len(data)} images: {advice}")
+    unlike = np.flatnonzero(data.labels[index] != store.column("label"))
+    if len(unlike):
+        image, label = index[unlike[0]], store.column("label")[unlike[0]]
+        raise _other(store, data, f"they have other labels: image {image} is of class {data.class_names[label]} there "
+                                  f"and of class {data.class_names[data.labels[image]]} here: {advice}")
+    run = store.identity.images.at(np.arange(store.identity.images.count))
+    if run is None and store.complete:
+        run = np.array(list(dict.fromkeys(index.tolist())), dtype=np.int64)
+    if run is not None and data.fingerprint(run) != told.sha256:
+        raise _other(store, data, f"their labels are the same, but not their SHA-256, so the files or what is done to "
+                                  f"them (--resize, --crop) are others: {advice}")
+    return data
+
+
+def _other(store: Store, data: ImageData, what: str) -> InputError:
+    return InputError(f"{store.folder} is of other images than those of {data.name} ({data.split}): {what}")
+
 
 Keep = Callable[[ImageData, np.ndarray], np.ndarray]
 """Of the images at some indices, those that a run can work on."""
@@ -82,8 +197,13 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
         torch.set_num_threads(config.threads or 1)
     card = model_card(config.model)
     attacks = read_store(config.adversaries) if isinstance(config, PredictConfig) and config.adversaries else None
-    config = config if attacks is None else with_settings_of(config, attacks)
-    data = _open_data(config, card)
+    config = config if attacks is None else complete_from(config, attacks)
+    trained_on = card.data if card and config.data in (None, card.data["data"]) else {}
+    data = open_data(
+        config.data or trained_on.get("data") or "digits", config.split, data_dir=config.data_dir,
+        resize=config.resize or trained_on.get("resize"), crop=config.crop or trained_on.get("crop"),
+        num_classes=config.num_classes or (card.num_classes if card else None), numeric_classes=config.numeric_classes,
+    )
     sigma = config.sigma or denoiser_sigma(config.denoiser) or (card.sigma if card else None)
     if sigma is None:
         raise InputError(f"sigma: the noise level is required, because {config.model} was not trained with one here")
@@ -93,43 +213,23 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
                                  classes=config.classes, weights=config.weights, trust=config.trust,
                                  model_id=config.model_id, device=device, sigma=noise.sigma, front=config,
                                  output=config.output)
-    data = _match_classes(config, classifier, data)
+    count, names = classifier.num_classes, classifier.class_names
+    if config.num_classes not in (None, count):
+        raise InputError(f"num_classes is {config.num_classes}, but {config.model} has {count} classes: leave it out")
+    if names is None and config.numeric_classes:
+        names = names_from_indices(data, count)
+    data = data.with_classes(names, count)  # so that an index means the same to model and data
     indices = select_indices(len(data), start=config.start, every=config.every, indices=config.indices)
     attacked: dict[str, Any] = {}
     if attacks is not None and isinstance(config, PredictConfig):
-        found = attacked_data(data, config, attacks)
+        found = replace_by_attacked(data, config, attacks)
         data, attacked, indices = found.data, found.attack, indices[np.isin(indices, found.index)]
         if not len(indices):
             raise InputError(f"none of the images selected was attacked in {config.adversaries}")
     indices = indices if keep is None else keep(data, indices)
     stored = read_manifest(config.out).identity if is_store(config.out) else None
     seed = config.seed if config.seed is not None else stored.seed if stored else None
-    return Inputs(data, _choose(indices, config.max_images, stored), noise, classifier, device,
-                  fresh_seed() if seed is None else seed, stored, attacked)
-
-
-def _choose(indices: np.ndarray, max_images: int | None, stored: Identity | None) -> np.ndarray:
-    """Return at most `max_images` of the indices, evenly spaced; but the first ones where a store holds just those, as
-    an older smoothcert chose, so that the same command goes on with it."""
-    first = indices[:max_images]
-    return first if stored is not None and are_first(first, stored.images) else take_evenly(indices, max_images)
-
-
-def _open_data(config: RunConfig, card: ModelCard | None) -> ImageData:
-    """Open the data set asked for, else the one the model was trained on, preprocessed alike, else digits."""
-    trained_on = card.data if card and config.data in (None, card.data["data"]) else {}
-    return open_data(
-        config.data or trained_on.get("data") or "digits", config.split, data_dir=config.data_dir,
-        resize=config.resize or trained_on.get("resize"), crop=config.crop or trained_on.get("crop"),
-        num_classes=config.num_classes or (card.num_classes if card else None), numeric_classes=config.numeric_classes,
-    )
-
-
-def _match_classes(config: RunConfig, classifier: Classifier, data: ImageData) -> ImageData:
-    """Return the data with the model's classes, so that an index means the same to both."""
-    count, names = classifier.num_classes, classifier.class_names
-    if config.num_classes not in (None, count):
-        raise InputError(f"num_classes is {config.num_classes}, but {config.model} has {count} classes: leave it out")
-    if names is None and config.numeric_classes:
-        names = names_from_indices(data, count)
-    return data.with_classes(names, count)
+    chosen = indices[: config.max_images]  # as an older smoothcert chose, whose stores the same command goes on with
+    if stored is None or not are_first(chosen, stored.images):
+        chosen = take_evenly(indices, config.max_images)
+    return Inputs(data, chosen, noise, classifier, device, fresh_seed() if seed is None else seed, stored, attacked)

@@ -52,12 +52,12 @@ def join_cluster(address: str) -> Iterator[Any]:
 def _connect(ray: Any, address: str) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "auto":
-        address = _running_here(ray) or "local"
+        address = _find_local_cluster(ray) or "local"
     try:
         if address == "local":
             quiet["include_dashboard"] = False
         else:
-            _knock(address)
+            _check_answers(address)
             _agree_on_token(ray, address)
         ray.init(address, **quiet)
     except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
@@ -68,27 +68,27 @@ def _connect(ray: Any, address: str) -> None:
                          f"~/.ray/auth_token where it has one), auto or local") from None
 
 
-def _running_here(ray: Any) -> str | None:
-    """The address that `auto` means to Ray: RAY_ADDRESS, else the cluster that runs on this machine and answers."""
+def _find_local_cluster(ray: Any) -> str | None:
+    """Return the address that `auto` means to Ray: RAY_ADDRESS, else the cluster that runs here and answers."""
     named = os.environ.get("RAY_ADDRESS", "auto")
     if named not in ("", "auto"):
         return named
     try:
         address = str(ray._private.services.canonicalize_bootstrap_address("auto"))
-        _knock(address)
+        _check_answers(address)
     except (OSError, ValueError):
         return None
     return address
 
 
-def _knock(address: str) -> None:
+def _check_answers(address: str) -> None:
     """Raise OSError or ValueError where nobody answers, which Ray itself would wait for over many minutes."""
     host, _, port = address.removeprefix(_CLIENT).rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER).close()
 
 
 def _has_tokens(ray: Any) -> bool:
-    """Whether this Ray knows tokens (2.52 and later)."""
+    """Return whether this Ray knows tokens (2.52 and later)."""
     return hasattr(ray.exceptions, "AuthenticationError")
 
 
@@ -130,7 +130,7 @@ def _set_mode(ray: Any, mode: str | None) -> None:
 
 @contextmanager
 def _without_stderr() -> Iterator[None]:
-    """Nothing on standard error, also not what Ray's own code in C++ writes."""
+    """Keep everything off standard error, also what Ray's own code in C++ writes."""
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nothing, 2)
@@ -142,7 +142,7 @@ def _without_stderr() -> Iterator[None]:
 
 
 def _token() -> tuple[bool, str]:
-    """Whether Ray finds a token, and the place where it looks: the first of the three that is set."""
+    """Return whether Ray finds a token, and the place where it looks: the first of the three that is set."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return True, "RAY_AUTH_TOKEN"
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
@@ -154,7 +154,7 @@ def _token() -> tuple[bool, str]:
 
 
 def _describe_token() -> str:
-    """Which token was shown, or where none was found, and how to come by the right one."""
+    """Say which token was shown, or where none was found, and how to get the right one."""
     found, place = _token()
     if not found:
         state = f"none was found in {place}"

@@ -15,7 +15,7 @@ from smoothcert.data import ImageData
 from smoothcert.data.load import DATA_DIR_VARIABLE, HUB_SETS, open_data
 from smoothcert.denoise import DenoisedClassifier, generator_normals
 from smoothcert.errors import InputError
-from smoothcert.runs.images import in_classes_of
+from smoothcert.runs.inputs import in_classes_of
 from smoothcert.smoothing import evaluation
 from smoothcert.store.comparison import differences, without_unrecorded
 from smoothcert.store.store import Store

@@ -16,8 +16,8 @@ from safetensors.numpy import load, save_file
 from smoothcert.config.sampling import ATTACKED
 from smoothcert.errors import FileError, InputError, StoreError
 from smoothcert.io.files import make_folder, read_json, sha256, write_json, write_whole
-from smoothcert.io.limits import path_inside
 from smoothcert.io.paths import Place
+from smoothcert.limits import path_inside
 from smoothcert.store.manifest import is_store
 
 LISTING = "adversaries.json"
@@ -58,7 +58,7 @@ def read_adversaries(folder: Place, **setting: Any) -> tuple[np.ndarray, np.ndar
     Raises:
         InputError: no or several such settings. FileError: no listing. StoreError: a missing or changed file.
     """
-    listed = _listed(folder)
+    listed = _read_listing(folder)
     entries = [entry for entry in listed if all(entry.get(name) == value for name, value in setting.items())]
     found = {tuple(entry[name] for name in ATTACKED if name in entry): entry for entry in entries}
     if len(found) != 1:
@@ -69,20 +69,17 @@ def read_adversaries(folder: Place, **setting: Any) -> tuple[np.ndarray, np.ndar
     return np.concatenate([part["index"] for part in parts]), np.concatenate([part["images"] for part in parts])
 
 
-def _listed(folder: Place) -> list[dict[str, Any]]:
-    """The entries of the listing: names that stay in the folder, hashes, and settings that are numbers."""
+def _read_listing(folder: Place) -> list[dict[str, Any]]:
+    """Return the entries of the listing: names that stay in the folder, hashes, and settings that are numbers."""
     if not (folder / LISTING).is_file():
         raise FileError(f"{folder} keeps no attacked images: attack with --save-adversaries, and let the run finish")
     entries = read_json(folder / LISTING)
-    if not isinstance(entries, list) or not all(map(_is_entry, entries)):
+    if not isinstance(entries, list) or not all(
+            isinstance(entry, dict) and isinstance(entry.get("sha256"), str)
+            and re.fullmatch(r"\d{3}-\d{5}\.safetensors", str(entry.get("file"))) is not None
+            and all(isinstance(entry.get(name, 0), int | float) for name in ATTACKED) for entry in entries):
         raise StoreError(f"{folder / LISTING} is not a listing of attacked images")
     return entries
-
-
-def _is_entry(entry: Any) -> bool:
-    return (isinstance(entry, dict) and isinstance(entry.get("sha256"), str)
-            and re.fullmatch(r"\d{3}-\d{5}\.safetensors", str(entry.get("file"))) is not None
-            and all(isinstance(entry.get(name, 0), int | float) for name in ATTACKED))
 
 
 def _read(folder: Place, name: str, digest: str) -> dict[str, np.ndarray]:

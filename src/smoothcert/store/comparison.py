@@ -47,18 +47,14 @@ def is_vouched_for(stored: dict[str, Any], wanted: dict[str, Any]) -> bool:
 def _agree(name: str, before: dict[str, Any], now: dict[str, Any]) -> bool:
     """Tell whether two unequal values say the same: answers within rounding, or hashes of such answers."""
     owner, field = name[: name.rfind(".") + 1], name[name.rfind(".") + 1 :]
-    first, second = (_numbers(told.get(f"{owner}answers")) for told in (before, now))
+    first, second = (answers if isinstance(answers := told.get(f"{owner}answers"), list)
+                     and all(isinstance(number, int | float) for number in answers) else [] for told in (before, now))
     if not first or len(first) != len(second):
         return False
     if field == "sha256":
         return before.get(f"{owner}by") == now.get(f"{owner}by") == "probe"
     largest = max(map(abs, (*first, *second)))
     return field == "answers" and all(abs(a - b) <= AGREEMENT * largest for a, b in zip(first, second, strict=True))
-
-
-def _numbers(value: Any) -> list[float]:
-    """A list of numbers as it is; nothing for anything else, which a file may hold instead."""
-    return value if isinstance(value, list) and all(isinstance(number, int | float) for number in value) else []
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pydantic import (
 from smoothcert.data import even_places
 from smoothcert.errors import StoreError
 from smoothcert.io.files import list_problems
-from smoothcert.io.limits import CLASSES
+from smoothcert.limits import CLASSES
 from smoothcert.store.records import VALUES
 
 _Count = Annotated[int, Field(ge=0, lt=2**53)]

@@ -4,14 +4,15 @@ import json
 import time
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
 from smoothcert.checks import check_count
 from smoothcert.errors import SmoothcertError
 from smoothcert.io.files import write_error, write_text
-from smoothcert.io.limits import from_json
 from smoothcert.io.paths import Place, RemotePath
+from smoothcert.limits import from_json
 from smoothcert.store.records import Record
 
 NAME = "journal.jsonl"
@@ -60,27 +61,22 @@ class Lines:
 
 
 def read_journal(path: Place) -> dict[int, Record]:
-    """Records by position; lines that are torn, damaged or no records are left out, to be done again."""
+    """Return the records by position. Lines that are torn, damaged or no records are left out, to be done again."""
     records: dict[int, Record] = {}
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             checksum, _, body = line.partition(" ")
-            if checksum == _checksum(body) and (entry := _entry(body)):
-                records[entry[0]] = entry[1]
+            if checksum != _checksum(body):
+                continue
+            with suppress(SmoothcertError, TypeError, KeyError):  # anyone can make the checksum of something else
+                content = from_json(body, "a line of the journal")
+                position = check_count("position", content["position"], least=0)
+                records[position] = Record.from_row(content["record"])
     return records
 
 
-def _entry(body: str) -> tuple[int, Record] | None:
-    """Position and record of a line; None where it holds something else, whose checksum anyone can make."""
-    try:
-        told = from_json(body, "a line of the journal")
-        return check_count("position", told["position"], least=0), Record.from_row(told["record"])
-    except (SmoothcertError, TypeError, KeyError):
-        return None
-
-
 def journal_lines(records: Mapping[int, Record]) -> str:
-    """The journal that holds these records, by position."""
+    """Return the content of a journal that holds these records, by position."""
     return "".join(journal_line(position, record) for position, record in sorted(records.items()))
 
 

@@ -9,7 +9,7 @@ LOG_ENDINGS = (".tsv", ".txt", ".csv", ".log")
 
 
 def log_stem(name: str) -> str:
-    """The name of a file without the ending of a log.
+    """Return the name of a file without the ending of a log.
 
     >>> log_stem("sigma_0.25"), log_stem("sigma_0.25.tsv"), log_stem("noise_0.50.TXT.gz")
     ('sigma_0.25', 'sigma_0.25', 'noise_0.50')
@@ -29,7 +29,7 @@ def name_of(path: Place) -> str:
 
 
 def distinct_names(folders: Sequence[Place]) -> list[str]:
-    """The shortest end of each path that tells it from the others; the same path twice keeps one name.
+    """Return the shortest end of each path that tells it from the others; the same path twice keeps one name.
 
     >>> from pathlib import Path
     >>> distinct_names([Path("a/store"), Path("b/store"), Path("c")])
@@ -49,7 +49,7 @@ def distinct_names(folders: Sequence[Place]) -> list[str]:
 
 
 def few(names: Sequence[str], most: int = 4) -> str:
-    """Names in a sentence; of many the first ones, and how many more there are.
+    """Write names in a sentence; of many, the first ones and how many more there are.
 
     >>> few(["a", "b"]), few(["a", "b", "c", "d"], most=2)
     ('a, b', 'a, b and 2 more')
@@ -58,8 +58,8 @@ def few(names: Sequence[str], most: int = 4) -> str:
     return ", ".join(names) if more <= 0 else f"{', '.join(names[:most])} and {more:,} more"
 
 
-def grouped(told: Iterable[tuple[str, str]]) -> list[tuple[list[str], str]]:
-    """(name, words) pairs with equal words together: the names, and their words, in the order of their first."""
+def group_by_words(told: Iterable[tuple[str, str]]) -> list[tuple[list[str], str]]:
+    """Put (name, words) pairs with equal words together: the names, and their words, in the order of their first."""
     groups: dict[str, list[str]] = {}
     for name, words in told:
         groups.setdefault(words, []).append(name)

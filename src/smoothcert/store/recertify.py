@@ -1,5 +1,7 @@
-"""Certificates recomputed from stored counts: another alpha, method or margin, no model and no torch."""
+"""Certificates of stores: computed again from their counts at another alpha, method or margin, with no model and no
+torch, and checked to be those that another run needs."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -11,10 +13,46 @@ from smoothcert.io.paths import Place
 from smoothcert.noise import Noise, build_noise
 from smoothcert.stats import CertifiedCounts, plan_from, reread
 from smoothcert.stats.plans import AnyPlan
-from smoothcert.store.identity import Procedure
+from smoothcert.store.comparison import differences, without_unrecorded
+from smoothcert.store.identity import Identity, Procedure
 from smoothcert.store.provenance import provenance
 from smoothcert.store.records import Record
 from smoothcert.store.store import SHARD, Store, write_store
+
+
+def check_certified(store: Store, wanted: str) -> None:
+    """Raise StoreError unless `store` is a certify store, which `wanted` needs."""
+    if store.kind != "certify":
+        raise StoreError(f"{store.folder} is a store of kind {store.kind}: {wanted} needs the store of a "
+                         f"`smoothcert certify` run")
+
+
+def check_certificates(store: Store, identity: Identity, indices: np.ndarray, wanted: str) -> None:
+    """Raise StoreError unless `store` holds certificates of the smoothed classifier and the images of a run.
+
+    Args:
+        identity: the run's. indices: (M,) its images, all of which need a certificate.
+        wanted: what the store is for, for the message.
+    """
+    check_certified(store, wanted)
+    if not store.complete:
+        raise StoreError(f"{store.folder} is not complete: finish its run first (the same command resumes it)")
+    theirs, ours = (_classifier_and_data(one) for one in (store.identity, identity))
+    found = without_unrecorded(differences(theirs, ours), store.identity.raw)
+    if found:
+        raise StoreError(f"{store.folder} holds certificates of something else, so {wanted} cannot use it:\n"
+                         + "\n".join(f"  - {name}: there {there!r}, here {here!r}"
+                                     for name, (there, here) in found.items()))
+    if len(missing := np.setdiff1d(indices, store.column("index"))):
+        raise StoreError(f"{store.folder} has no certificates for {len(missing)} of the {len(indices)} images "
+                         f"(image {missing[0]} is the first), so {wanted} cannot use it: certify the same images")
+
+
+def _classifier_and_data(identity: Identity) -> dict[str, Any]:
+    """Return what an identity says of the classifier and of the images, with which certificates can be compared."""
+    data = {name: identity.data.raw.get(name) for name in ("name", "split", "shape")}
+    return {"model": identity.model.raw, "num_classes": identity.num_classes,
+            "noise": {"sigma": identity.noise.sigma}, "data": data}
 
 
 def recertify(
@@ -37,7 +75,7 @@ def recertify(
     if not store.num_records:
         raise StoreError(f"{store.folder} has no records yet")
     stored = store.identity.procedure
-    plan = reread(stored_plan(store.identity.procedure, noise_of(store)), alpha, method, margin)
+    plan = reread(rebuild_plan(store.identity.procedure, noise_of(store)), alpha, method, margin)
     parts = [plan.judge(store.histories(start, SHARD)) for start in range(0, store.num_records, SHARD)]
     answers = CertifiedCounts(np.concatenate([part.prediction for part in parts]),
                               np.concatenate([part.values["radius"] for part in parts]))
@@ -47,7 +85,7 @@ def recertify(
     return answers, procedure
 
 
-def stored_plan(procedure: Procedure, noise: Noise) -> AnyPlan:
+def rebuild_plan(procedure: Procedure, noise: Noise) -> AnyPlan:
     """Return the plan of a certify or predict procedure, as a store's identity has it."""
     told = _design(procedure)
     if told["method"] == "predict":
@@ -66,7 +104,7 @@ def write_recertified(folder: Place, store: Store, answers: CertifiedCounts, pro
         raise StoreError(f"{store.folder} is not complete: finish its run first, or leave out -o to look at what is "
                          f"there")
     records = [
-        _replaced(Record.from_row(row), int(prediction), float(radius))
+        replace(Record.from_row(row), prediction=int(prediction), values={"radius": float(radius)})
         for row, prediction, radius in zip(store.records.to_pylist(), answers.prediction, answers.radius, strict=True)
     ]
     write_store(folder, store.identity.replace(procedure=procedure, recertified_from=store.identity.digest),
@@ -79,8 +117,6 @@ def noise_of(store: Store) -> Noise:
     return build_noise(noise.kind, noise.sigma, noise.levels or 255, noise.reach or 1.0)
 
 
-def _replaced(record: Record, prediction: int, radius: float) -> Record:
-    return Record(record.index, record.label, prediction, {"radius": radius}, record.off_grid, record.tallies)
 
 
 def errors_in(store: Store) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from smoothcert.errors import StoreError
-from smoothcert.io.limits import CLASSES, VOTES, within
+from smoothcert.limits import CLASSES, VOTES, within
 from smoothcert.stats import History, Look
 
 VALUES: dict[str, dict[str, pa.DataType]] = {
@@ -25,7 +25,7 @@ VALUES: dict[str, dict[str, pa.DataType]] = {
         "mean": pa.float64(), "variance": pa.float64(), "steep": pa.float64(),
     },
 }
-"""What each kind of store keeps beside the prediction."""
+"""The values that each kind of store keeps beside the prediction."""
 
 _TALLY = pa.struct([
     ("stage", pa.string()), ("n", pa.int64()), ("classes", pa.list_(pa.int32())), ("counts", pa.list_(pa.int64())),
@@ -76,7 +76,7 @@ class Record:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Self:
-        """The record of what `row` gives. Raises StoreError for anything else."""
+        """Return the record of what `row` gives. Raises StoreError for anything else."""
         try:
             rest = dict(row)
             tallies = [Tally(**tally) for tally in rest.pop("tallies")]
@@ -98,7 +98,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def schema(kind: str) -> pa.Schema:
-    """Columns of a shard: index, label, prediction, the kind's values, off_grid, tallies."""
+    """Return the columns of a shard: index, label, prediction, the kind's values, off_grid, tallies."""
     return pa.schema([
         ("index", pa.int64()), ("label", pa.int64()), ("prediction", pa.int64()),
         *VALUES[kind].items(),
@@ -107,7 +107,7 @@ def schema(kind: str) -> pa.Schema:
 
 
 def dense_counts(tallies: pa.ChunkedArray, stage: str, num_classes: int) -> np.ndarray:
-    """Counts (M, K) int64 of the last look of `stage` in each record of a table's `tallies` column; 0 where none."""
+    """Return counts (M, K) int64 of the last look of `stage` in each record of a `tallies` column; 0 where none."""
     owner, looks = _looks(tallies)
     stages = looks.field("stage").dictionary_encode()
     wanted = np.flatnonzero(np.asarray(stages.dictionary.to_pylist(), dtype=object)[stages.indices.to_numpy()] == stage)
@@ -118,7 +118,7 @@ def dense_counts(tallies: pa.ChunkedArray, stage: str, num_classes: int) -> np.n
 
 
 def histories(tallies: pa.ChunkedArray, num_classes: int) -> list[History]:
-    """The looks of each record of a table's `tallies` column."""
+    """Return the looks of each record of a table's `tallies` column."""
     owner, looks = _looks(tallies)
     found: list[History] = [[] for _ in range(len(tallies))]
     for record, stage, votes in zip(owner, looks.field("stage").to_pylist(), _votes(looks, num_classes), strict=True):
@@ -127,7 +127,7 @@ def histories(tallies: pa.ChunkedArray, num_classes: int) -> list[History]:
 
 
 def _looks(tallies: pa.ChunkedArray) -> tuple[np.ndarray, pa.StructArray]:
-    """All tallies of a column one after another, and of each its record (T,). Raises StoreError where one misses."""
+    """Return (T,) the record of each tally of a column, and all tallies in a row. Raises StoreError for a gap."""
     flat = tallies.combine_chunks()
     looks = flat.flatten()
     if flat.null_count or looks.null_count or any(looks.field(name).null_count for name in looks.type.names):
@@ -136,7 +136,7 @@ def _looks(tallies: pa.ChunkedArray) -> tuple[np.ndarray, pa.StructArray]:
 
 
 def _votes(looks: pa.StructArray, num_classes: int) -> np.ndarray:
-    """Counts (T, K) int64 of tallies, or StoreError where they contradict themselves."""
+    """Return counts (T, K) int64 of tallies. Raises StoreError where they contradict themselves."""
     within("the number of classes of these records", num_classes, CLASSES, "the store is damaged", StoreError)
     classes, counts = looks.field("classes"), looks.field("counts")
     lengths = np.diff(classes.offsets.to_numpy())

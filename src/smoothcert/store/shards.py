@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smoothcert.errors import StoreError
-from smoothcert.io.limits import within
 from smoothcert.io.paths import Place
+from smoothcert.limits import within
 from smoothcert.store.manifest import ShardEntry
 from smoothcert.store.records import Record, schema
 
@@ -51,7 +51,7 @@ class Shard:
         return cls(path, content, entry.records)
 
     def columns(self, wanted: pa.Schema) -> pa.Table:
-        """Some columns of its records, or StoreError where they are corrupt or others than `wanted`."""
+        """Return some columns of its records. Raises StoreError where they are corrupt, or others than `wanted`."""
         try:
             file = pq.ParquetFile(pa.BufferReader(self.content))
             if file.metadata.num_rows != self.records:  # before memory is taken for what a file claims
@@ -75,11 +75,11 @@ class Shards:
     rest: Sequence[Record]
 
     def plain(self) -> pa.Table:
-        """All columns but the tallies; StoreError as `Shard.columns`."""
+        """Return all columns but the tallies. Raises what `Shard.columns` raises."""
         return self._columns(pa.schema([field for field in schema(self.kind) if field.name != _NESTED]))
 
     def whole(self, plain: pa.Table) -> pa.Table:
-        """All columns, those that `plain()` gave and the tallies; StoreError as `Shard.columns`."""
+        """Return all columns: those that `plain()` gave, and the tallies. Raises what `Shard.columns` raises."""
         return plain.append_column(_NESTED, self._columns(pa.schema([schema(self.kind).field(_NESTED)])).column(0))
 
     def _columns(self, wanted: pa.Schema) -> pa.Table:
@@ -90,7 +90,7 @@ class Shards:
 
 
 def write_shard(path: Path, kind: str, records: list[Record]) -> None:
-    """One parquet file, the same bytes for the same records."""
+    """Write one parquet file; the same records give the same bytes."""
     content = io.BytesIO()
     pq.write_table(_as_table(kind, records), content, compression="zstd", write_page_checksum=True)
     path.write_bytes(content.getvalue())

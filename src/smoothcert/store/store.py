@@ -36,14 +36,14 @@ _JOURNAL_SECONDS, _TIMES_SECONDS = 5.0, 60.0  # how much an object storage may b
 
 
 class StoreWriter:
-    """Adds records to an open store, by position in the run's list of records. Made by `open_store`."""
+    """An open store, to which records are added by their position in the run's list. `open_store` makes it."""
 
     def __init__(self, folder: Place, manifest: Manifest):
         self._folder, self._manifest = folder, manifest
         self._total, self._kind = manifest.identity.record_count, manifest.identity.kind
         finished = {entry.name for entry in manifest.shards}
         self._finished = {k for k in range(self._shards) if shard_name(k) in finished}
-        self._open = _waiting(folder, manifest)
+        self._open = _read_open_records(folder, manifest)
         self._journal: Lines | None = None
         self._times: Lines | None = None
 
@@ -52,7 +52,7 @@ class StoreWriter:
         return -(-self._total // SHARD)
 
     def pending(self) -> list[int]:
-        """Positions that have no record yet, in order."""
+        """Return the positions that have no record yet, in order."""
         return [p for p in range(self._total) if p // SHARD not in self._finished and p not in self._open]
 
     def add(self, position: int, record: Record, seconds: float | None = None) -> None:
@@ -62,7 +62,9 @@ class StoreWriter:
         self._open[position] = record
         self._journal.add(journal_line(position, record))
         if seconds is not None:
-            self._note_time(record.index, seconds)
+            if self._times is None:
+                self._times = Lines(self._folder / "times.jsonl", None, _TIMES_SECONDS)
+            self._times.add(json.dumps({"index": record.index, "seconds": round(seconds, 6)}) + "\n")
         self._close_shard(position // SHARD)
 
     def finish(self) -> None:
@@ -100,12 +102,6 @@ class StoreWriter:
         if self._journal is not None:
             self._journal.close()
             self._journal = None
-
-    def _note_time(self, index: int, seconds: float) -> None:
-        if self._times is None:
-            self._times = Lines(self._folder / "times.jsonl", None, _TIMES_SECONDS)
-        self._times.add(json.dumps({"index": index, "seconds": round(seconds, 6)}) + "\n")
-
 
 @contextmanager
 def open_store(
@@ -186,11 +182,11 @@ class Store:
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """(M,) bool: the answer is the label; False where abstained."""
+        """(M,) bool: True where the answer is the label; False where it abstained."""
         return self.column("prediction") == self.column("label")
 
     def column(self, name: str) -> np.ndarray:
-        """(M,) the values of one column of the records, any but the tallies."""
+        """Return (M,) values of one column of the records, any but the tallies."""
         chunks = self.at_hand.column(name)
         values = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()  # which would copy the one
         if pa.types.is_boolean(values.type) or not pa.types.is_primitive(values.type) or values.null_count:
@@ -198,14 +194,14 @@ class Store:
         return np.from_dlpack(values)  # to_numpy imports pandas where it is installed: a third of a second
 
     def counts(self, stage: str) -> np.ndarray:
-        """(M, K) int64 votes of one stage, at its last look."""
+        """Return (M, K) int64 votes of one stage, at its last look."""
         tallies = self.records.column("tallies")
         parts = [dense_counts(tallies.slice(start, SHARD), stage, self.num_classes)
                  for start in range(0, max(len(tallies), 1), SHARD)]
         return np.concatenate(parts)
 
     def histories(self, start: int = 0, length: int | None = None) -> list[History]:
-        """The looks of each record, or of `length` of them from `start`."""
+        """Return the looks of each record, or of `length` of them from `start`."""
         return histories(self.records.column("tallies").slice(start, length), self.num_classes)
 
 
@@ -216,7 +212,7 @@ def read_store(folder: Place) -> Store:
         FileError: no such folder or manifest. StoreError: a missing, changed or corrupt shard, named.
     """
     manifest = read_manifest(folder)
-    rest = list(_waiting(folder, manifest).values())
+    rest = list(_read_open_records(folder, manifest).values())
     shards = Shards(manifest.identity.kind, [Shard.read(folder, entry) for entry in manifest.shards], rest)
     return Store(folder, manifest.identity, manifest.provenance, manifest.complete, shards.plain(), shards)
 
@@ -231,8 +227,8 @@ def write_store(
         store.finish()
 
 
-def _waiting(folder: Place, manifest: Manifest) -> dict[int, Record]:
-    """The journal's records by position, in order, that are in no finished shard."""
+def _read_open_records(folder: Place, manifest: Manifest) -> dict[int, Record]:
+    """Return the journal's records by position, in order, that are in no finished shard."""
     finished, total = {entry.name for entry in manifest.shards}, manifest.identity.record_count
     return {position: record for position, record in sorted(read_journal(folder / JOURNAL).items())
             if position < total and shard_name(position // SHARD) not in finished}

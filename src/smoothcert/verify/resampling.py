@@ -16,19 +16,17 @@ from smoothcert.errors import IdentityError, InputError
 from smoothcert.io.files import make_folder
 from smoothcert.progress import Progress
 from smoothcert.runs.attack import prepare_attack
-from smoothcert.runs.attack_options import AttackConfig
 from smoothcert.runs.certify import prepare_sampling
 from smoothcert.runs.distributional import prepare_distributional
-from smoothcert.runs.distributional_options import SEARCH, DistributionalConfig
 from smoothcert.runs.executors import executor_of
-from smoothcert.runs.options import PredictConfig
+from smoothcert.runs.options import SEARCH, AttackConfig, DistributionalConfig, PredictConfig
 from smoothcert.runs.run import Run
 from smoothcert.stats import is_same
 from smoothcert.store.comparison import differences, without_unrecorded
 from smoothcert.store.identity import Identity
 from smoothcert.store.manifest import Manifest, Provenance
 from smoothcert.store.provenance import provenance
-from smoothcert.store.recertify import stored_plan
+from smoothcert.store.recertify import rebuild_plan
 from smoothcert.store.records import Record
 from smoothcert.verify.files import Readable, StoreCheck
 from smoothcert.verify.options import VerifyConfig
@@ -102,7 +100,7 @@ def _rebuild_sampling(identity: Identity, options: dict[str, Any], asked: Verify
         setting = {name: value for name, value in identity.adversaries.items() if name != "attack"}
         given = {**given, "adversaries": asked.adversaries, "setting": setting}
     config = (SamplingConfig if identity.adversaries is None else PredictConfig).checked(given)
-    return prepare_sampling(config, partial(stored_plan, identity.procedure))
+    return prepare_sampling(config, partial(rebuild_plan, identity.procedure))
 
 
 def _rebuild_attack(identity: Identity, options: dict[str, Any], asked: VerifyConfig) -> Run:

@@ -13,8 +13,7 @@ from smoothcert.smoothing.precision import isolate
 from smoothcert.store.manifest import check_is_store
 from smoothcert.verify.files import Readable, StoreCheck, check_adversaries, read_all
 from smoothcert.verify.options import VerifyConfig
-from smoothcert.verify.records import RecordTerms, check_images, check_votes, terms_of
-from smoothcert.verify.settings import check_settings
+from smoothcert.verify.records import RecordTerms, check_images, check_settings, check_votes, terms_of
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from smoothcert.errors import StoreError
-from smoothcert.report.markup import Markup, element, embedded, joined, rounded_down
+from smoothcert.report.markup import Markup, element, embed, join_parts, round_down
 from smoothcert.results.attacks import Attack, empirical_curve
 from smoothcert.results.curves import COLUMNS, corners
 from smoothcert.results.gather import PageRun
@@ -39,9 +39,9 @@ def chart_data(runs: Sequence[PageRun], rho: float) -> Iterator[dict[str, Any]]:
         yield {
             "name": run.name, "sigma": None if np.isnan(result.sigma) else result.sigma, "acr": result.acr,
             "dimension": int(np.prod(shape)) if shape else None, "lowerBound": result.is_lower_bound,
-            "radius": rounded_down(at.radii),
-            "accuracy": rounded_down(at.accuracy), **{name: rounded_down(getattr(at, name)) for name, _ in LOWER},
-            "wall": {"share": rounded_down(walls.share[0]), "radius": rounded_down(walls.radii[0]),
+            "radius": round_down(at.radii),
+            "accuracy": round_down(at.accuracy), **{name: round_down(getattr(at, name)) for name, _ in LOWER},
+            "wall": {"share": round_down(walls.share[0]), "radius": round_down(walls.radii[0]),
                      "most": None if np.isnan(most) else most, "at": float(walls.at_wall[0])},
             "votes": _votes(run),
         }
@@ -58,9 +58,9 @@ def pack(charts: Iterable[dict[str, Any]], attacks: Sequence[Attack]) -> Markup:
     runs = []
     for chart in charts:
         points = zip(*(chart.pop(field) for field in fields), strict=True)
-        runs.append(embedded({**chart, "at": [levels.setdefault(point, len(levels)) for point in points]}))
-    return Markup("".join(['{"runs":[', ",".join(runs), '],"fields":', embedded(fields), ',"levels":',
-                           embedded(list(levels)), ',"attacks":', embedded(attack_points(attacks)), "}"]))
+        runs.append(embed({**chart, "at": [levels.setdefault(point, len(levels)) for point in points]}))
+    return Markup("".join(['{"runs":[', ",".join(runs), '],"fields":', embed(fields), ',"levels":',
+                           embed(list(levels)), ',"attacks":', embed(attack_points(attacks)), "}"]))
 
 
 def select_drawn(attacks: Sequence[Attack]) -> list[Attack]:
@@ -71,7 +71,7 @@ def select_drawn(attacks: Sequence[Attack]) -> list[Attack]:
 def attack_points(attacks: Sequence[Attack]) -> list[dict[str, Any]]:
     """Return empirical accuracy at each l2 size of the attacks that are drawn, at their largest m, steps and n."""
     curves = [empirical_curve(attack.store, name=attack.name) for attack in select_drawn(attacks)]
-    return [{"name": curve.name, "size": curve.size.tolist(), "accuracy": rounded_down(curve.accuracy)}
+    return [{"name": curve.name, "size": curve.size.tolist(), "accuracy": round_down(curve.accuracy)}
             for curve in curves]
 
 
@@ -81,8 +81,8 @@ def _votes(run: PageRun) -> dict[str, list[float]] | None:
         shares = top_shares([(run.name, votes_of(run.store), run.result.level)])
     except StoreError:
         return None
-    return {"edges": shares.edges.tolist(), "observed": rounded_down(shares.observed[0]),
-            "lower": rounded_down(shares.lower[0])}
+    return {"edges": shares.edges.tolist(), "observed": round_down(shares.observed[0]),
+            "lower": round_down(shares.lower[0])}
 
 
 def swatch(k: int) -> Markup:
@@ -95,12 +95,12 @@ def points_legend(attacks: Sequence[Attack], runs: int) -> Markup:
     parts = []
     for k, attack in enumerate(select_drawn(attacks)):
         mark = element("path", d=_MARKS[k % len(_MARKS)], style=f"fill: var(--s{(runs + k) % 7})")
-        parts.append(joined(_small(mark), f"{attack.name} ({attack.images:,} images)"))
+        parts.append(join_parts(_small(mark), f"{attack.name} ({attack.images:,} images)"))
     if not parts:
         return Markup("")
     words = "Only a curve over those same images can be compared with it."
     return element("p", element("small", "Dotted with points, accuracy under attack: ", *(
-        joined(part, "; " if k + 1 < len(parts) else ". ") for k, part in enumerate(parts)), words))
+        join_parts(part, "; " if k + 1 < len(parts) else ". ") for k, part in enumerate(parts)), words))
 
 
 def _small(drawn: Markup) -> Markup:

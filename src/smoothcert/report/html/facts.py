@@ -117,7 +117,7 @@ def _flat(fields: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
 
 
-def untested(found: SelfTest, runs: Sequence[PageRun]) -> list[tuple[str, str]]:
+def find_untested(found: SelfTest, runs: Sequence[PageRun]) -> list[tuple[str, str]]:
     """Return (run, words) for each run made with versions, noise, precision, engine or device that were not tested."""
     made = {check.group for check in found.checks if check.verdict != "skipped"}
     tested = {*found.environment.get("versions", "").split(", "),

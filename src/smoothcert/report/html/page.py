@@ -12,8 +12,8 @@ import numpy as np
 from smoothcert.errors import InputError, SmoothcertError
 from smoothcert.io.files import make_folder, write_whole
 from smoothcert.report.html.charts import LOWER, chart_data, pack, points_legend, swatch
-from smoothcert.report.html.facts import ASSUMES, SAYS, SAYS_NOT, settings, untested, warnings
-from smoothcert.report.markup import Markup, element, joined
+from smoothcert.report.html.facts import ASSUMES, SAYS, SAYS_NOT, find_untested, settings, warnings
+from smoothcert.report.markup import Markup, element, join_parts
 from smoothcert.report.selftest import SelfTest
 from smoothcert.report.tables import Cell, Row, Table
 from smoothcert.results.attacks import Attack
@@ -22,7 +22,7 @@ from smoothcert.results.certified import accuracies, default_radii
 from smoothcert.results.figures import alpha_words, down, percent, sigma_words
 from smoothcert.results.gallery import Gallery
 from smoothcert.results.gather import PageRun
-from smoothcert.store.names import few, grouped
+from smoothcert.store.names import few, group_by_words
 from smoothcert.version import __version__
 
 LARGEST_SIDE = 96
@@ -47,7 +47,7 @@ def report_page(
     """
     radii = list(radii) or default_radii([run.result for run in runs])
     title = title or f"Certified robustness: {', '.join(run.name for run in runs[:4])}{' ...' if runs[4:] else ''}"
-    head = joined(
+    head = join_parts(
         element("meta", charset="utf-8"), element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title), element("style", _own("page.css")),
@@ -55,7 +55,7 @@ def report_page(
     return "".join([  # in one step: of many runs these are megabytes
         '<!doctype html>\n<html lang="en">', element("head", head), "<body>",
         element("a", "Skip to the figures", href="#curves", class_="skip"), _header(title, runs, rho), "<main>",
-        _missing(problems), _warnings(runs, attacks), _selftest(selftest, runs), _curves(runs, attacks),
+        _missing_section(problems), _warnings(runs, attacks), _selftest(selftest, runs), _curves(runs, attacks),
         *_tables(runs, radii, rho), _attacks(attacks), _meaning(), _charts(), _galleries(runs), _images(runs),
         _details(runs), "</main>",
         element("footer", f"Made by smoothcert {__version__} from stored counts. This page asks nothing of a network."),
@@ -73,7 +73,7 @@ def _header(title: str, runs: Sequence[PageRun], rho: float) -> Markup:
     return element("header", element("div", element("h1", title), element("p", words)), theme)
 
 
-def _missing(problems: Sequence[SmoothcertError]) -> Markup:
+def _missing_section(problems: Sequence[SmoothcertError]) -> Markup:
     if not problems:
         return Markup("")
     return element("section", element("h2", "Missing from this page"), element("p", "It was to show these too:"),
@@ -87,7 +87,7 @@ def _warnings(runs: Sequence[PageRun], attacks: Sequence[Attack]) -> Markup:
              ] if why_not else []
     found = [(run.name, line) for run in runs for line in warnings(run)]
     found += [(attack.name, f"{note[:1].upper()}{note[1:]}.") for attack in attacks for note in attack.remarks]
-    items += [element("li", element("strong", few(names)), ": ", line) for names, line in grouped(found)]
+    items += [element("li", element("strong", few(names)), ": ", line) for names, line in group_by_words(found)]
     if not items:
         words = "No warnings: the runs are finished, in full precision, on the noise's grid."
         return element("p", words, id="warnings")
@@ -159,11 +159,11 @@ def _attacks(attacks: Sequence[Attack]) -> Markup:
 
 
 def _meaning() -> Markup:
-    def listed(lines: Sequence[str]) -> Markup:
+    def bullet_list(lines: Sequence[str]) -> Markup:
         return element("ul", *(element("li", line) for line in lines))
 
-    return element("section", element("h2", "What this says"), listed(SAYS), element("h3", "What it does not say"),
-                   listed(SAYS_NOT), element("h3", "What it assumes"), listed(ASSUMES), id="meaning")
+    return element("section", element("h2", "What this says"), bullet_list(SAYS), element("h3", "What it does not say"),
+                   bullet_list(SAYS_NOT), element("h3", "What it assumes"), bullet_list(ASSUMES), id="meaning")
 
 
 def _charts() -> Markup:
@@ -183,7 +183,7 @@ def _charts() -> Markup:
 def _galleries(runs: Sequence[PageRun]) -> Markup:
     parts = [_gallery(run.name, run.gallery) for run in runs if run.gallery]
     parts += [element("p", element("strong", few(names)), f": no images shown. {why}", class_="missing")
-              for names, why in grouped((run.name, run.no_gallery) for run in runs if not run.gallery)]
+              for names, why in group_by_words((run.name, run.no_gallery) for run in runs if not run.gallery)]
     return element("section", element("h2", "Images, by radius"), *parts, id="gallery")
 
 
@@ -239,10 +239,10 @@ def _images(runs: Sequence[PageRun]) -> Markup:
 def _details(runs: Sequence[PageRun]) -> Markup:
     """Return the settings of each run; runs with the same ones, as many logs have, share them."""
     parts = []
-    for names, facts in grouped((run.name, _fact_table(settings(run))) for run in runs):
+    for names, facts in group_by_words((run.name, _fact_table(settings(run))) for run in runs):
         parts.append(element("details", element("summary", few(names)), Markup(facts), open=len(runs) == 1))
-    check = joined("Anyone who has a store can recompute its certificates: ", element("code", "smoothcert recertify "
-                                                                                              "STORE"), ".")
+    command = element("code", "smoothcert recertify STORE")
+    check = join_parts("Anyone who has a store can recompute its certificates: ", command, ".")
     return element("section", element("h2", "What was certified, and with what"), *parts, element("p", check),
                    id="details")
 
@@ -256,7 +256,7 @@ def _selftest(found: SelfTest | None, runs: Sequence[PageRun]) -> Markup:
     facts = _fact_table([*found.settings.items(), *found.environment.items()])
     heads = ["group", "check", "verdict", "measured", "allowed"]
     rows = [[check.group, check.name, check.verdict, check.measured, check.allowed] for check in found.checks]
-    others = [element("li", element("strong", name), ": ", line) for name, line in untested(found, runs)]
+    others = [element("li", element("strong", name), ": ", line) for name, line in find_untested(found, runs)]
     return element(
         "section", element("h2", "Selftest of the installation"), element("p", element("strong", found.summary)),
         element("p", words), element("ul", *others) if others else "",

@@ -1,4 +1,5 @@
-"""The settings that an attack run goes through for each image, and the certificates that can give its bounds."""
+"""The settings that attack and distributional runs go through for each image, with the certificates that can bound an
+attack, and what an ascent is worth in a bound."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,7 +8,9 @@ from itertools import product
 
 import numpy as np
 
-from smoothcert.store.certificates import check_certified
+from smoothcert.distributional.concavity import Standing, inside_standing, outside_standing
+from smoothcert.store.identity import DistributionalIdentity
+from smoothcert.store.recertify import check_certified
 from smoothcert.store.store import Store
 
 
@@ -30,7 +33,7 @@ CLEAN = AttackSetting(0.0, 0, 0)
 """No attack: the first record of each image, to tell accuracy at radius 0 and which answers change."""
 
 
-def list_settings(sizes: Sequence[float], m: Sequence[int], steps: Sequence[int]) -> tuple[AttackSetting, ...]:
+def list_attacks(sizes: Sequence[float], m: Sequence[int], steps: Sequence[int]) -> tuple[AttackSetting, ...]:
     """Return CLEAN, then every (size, m, T)."""
     return (CLEAN, *(AttackSetting(*combination) for combination in product(sizes, m, steps)))
 
@@ -68,3 +71,32 @@ def read_certified(store: Store, only_right: bool = False) -> CertifiedImages:
     order = np.argsort(index)
     order = order[(radius > 0)[order] & (store.correct[order] | (not only_right))]
     return CertifiedImages(index[order], prediction[order], radius[order])
+
+
+@dataclass(frozen=True)
+class AscentSetting:
+    """One record of each image: an ascent at `gamma`, or, where that is None, the loss where nothing is moved.
+
+    `form` "outside" is of the smoothed classifier, "inside" of the base classifier without noise, and "equivalent" the
+    short ascent that says which eps a gamma stands for.
+    """
+
+    form: str
+    gamma: float | None
+
+
+def list_ascents(gammas: Sequence[float], equivalents: Sequence[float] = ()) -> tuple[AscentSetting, ...]:
+    """Return the settings in order: the unmoved image first, then the ascents outside and inside, then the gammas whose
+    eps is asked for. The form inside has settings only where there are ascents."""
+    inside = (AscentSetting("inside", None), *(AscentSetting("inside", gamma) for gamma in gammas)) if gammas else ()
+    return (AscentSetting("outside", None), *(AscentSetting("outside", gamma) for gamma in gammas), *inside,
+            *(AscentSetting("equivalent", gamma) for gamma in equivalents))
+
+
+def find_standing(setting: AscentSetting, told: DistributionalIdentity, sigma: float) -> Standing:
+    """Return what an ascent is worth in a bound; one at a price that is not among `told.gamma` is an attack alone."""
+    if setting.gamma is None or setting.gamma not in told.gamma:
+        return Standing("estimate", "this price was for the worst case alone")
+    if setting.form == "inside":
+        return inside_standing(setting.gamma, told.ceiling, None)
+    return outside_standing(setting.gamma, sigma, told.ceiling)
