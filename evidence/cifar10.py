@@ -14,11 +14,10 @@ from pathlib import Path
 from workplace import WORK, data_dir
 
 from smoothcert.classifiers.folder import read_card
-from smoothcert.recipes.comparison import compared
+from smoothcert.recipes.comparison import compare_recipe, render_markdown
 from smoothcert.recipes.plan import RecipePlan, Task, plan
 from smoothcert.recipes.recipe import read_recipe, recipe_names
-from smoothcert.recipes.tables import markdown
-from smoothcert.results.costing import Pilot
+from smoothcert.results.cost import Pilot
 from smoothcert.store.provenance import machine_line
 from smoothcert.store.store import read_store
 
@@ -41,9 +40,9 @@ def main() -> str:
     blocks = ["# CIFAR-10 on two cores", f"{machine_line()}. {DATA}",
               "Networks of these recipes are in [the zoo](zoo.md), with certificates of their own.", *_speed(plans)]
     for planned in plans:
-        comparison = compared(planned, OUT)
+        comparison = compare_recipe(planned, OUT)
         if comparison.lines:
-            blocks.append(markdown(comparison).replace("\n## ", "\n### ").replace("# ", "## ", 1))
+            blocks.append(render_markdown(comparison).replace("\n## ", "\n### ").replace("# ", "## ", 1))
         left = [row for row, tasks in planned.tasks.items() if not all(task.is_done(OUT) for task in tasks)]
         if left:
             blocks.append(f"Not finished of `{planned.recipe.name}`: {', '.join(left)}.")

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from workplace import fresh
 
-from smoothcert.results.cost import Fleet, forecast
-from smoothcert.results.costing import FEW, Pilot
+from smoothcert.results.cost import FEW, Fleet, Pilot, forecast
 from smoothcert.store.provenance import machine_line
 from smoothcert.store.store import read_store
 

@@ -19,12 +19,12 @@ from workplace import WORK, data_dir
 from smoothcert import SmoothedClassifier, load_data
 from smoothcert.classifiers.folder import read_denoiser, read_network
 from smoothcert.denoise import DenoisedClassifier, GaussianDenoiser, asymmetry
-from smoothcert.recipes.comparison import compared
+from smoothcert.recipes.comparison import compare_recipe
 from smoothcert.recipes.plan import RecipePlan, plan
 from smoothcert.recipes.recipe import read_recipe
 from smoothcert.results.certified import Result
 from smoothcert.results.compare import Difference, compare
-from smoothcert.results.regions import linear_margins
+from smoothcert.results.gallery import linear_margins
 from smoothcert.store.provenance import machine_line
 from smoothcert.store.store import read_store
 
@@ -111,7 +111,7 @@ def _tightness(p_a: float, sigma: float = 0.6) -> float:
 
 def linear(planned: RecipePlan) -> list[str]:
     results = {row: certified(planned, row, OUT) for row in planned.tasks}
-    seconds = {row: line.seconds for line in compared(planned, OUT).lines for row in line.rows}
+    seconds = {row: line.seconds for line in compare_recipe(planned, OUT).lines for row in line.rows}
     count = next(iter(results.values())).images
     lines = ["## A linear classifier, smoothed as it is (g[h]) and behind an energy (g[pi])\n",
              f"`smoothcert reproduce saremi2020-table1 --scale cpu`: {count} test images, `--radii .5,1,1.5,2 --n-max "
@@ -218,7 +218,7 @@ def direct(sigma: float) -> Path:
 
 def adversarial(planned: RecipePlan, rows: list[str]) -> list[str]:
     results = {row: certified(planned, row, OUT) for row in rows}
-    seconds = {row: line.seconds for line in compared(planned, OUT).lines for row in line.rows if row in rows}
+    seconds = {row: line.seconds for line in compare_recipe(planned, OUT).lines for row in line.rows if row in rows}
     first = next(iter(results.values()))
     lines = ["## XHAT: a classifier trained behind the frozen energy, against attacks\n",
              f"`smoothcert reproduce saremi2020-figure5 --scale cpu`: LeNet, the same images, epochs and batches for "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from workplace import WORK, data_dir
 
-from smoothcert.recipes.comparison import compared
+from smoothcert.recipes.comparison import compare_recipe
 from smoothcert.recipes.plan import RecipePlan, plan
 from smoothcert.recipes.recipe import read_recipe
 from smoothcert.results.certified import Result
@@ -28,7 +28,7 @@ def main() -> str:
     subprocess.run([CLI, "reproduce", "mnist-objectives", "--scale", "cpu", "-o", str(out), "--threads", "1", "--quiet",
                     "--row", ",".join(rows), "--data-dir", str(data_dir())], check=True, stdout=subprocess.DEVNULL)
     results = {row: certified(planned, row, out) for row in rows}
-    seconds = {row: line.seconds for line in compared(planned, out).lines for row in line.rows}
+    seconds = {row: line.seconds for line in compare_recipe(planned, out).lines for row in line.rows}
     left = [row for row in planned.tasks if row not in rows]
     return page(results, seconds) + (f"\nNot run: {', '.join(left)}.\n" if left else "")
 

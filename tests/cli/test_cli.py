@@ -344,8 +344,8 @@ def test_fractions_are_kept_as_floats(work, tmp_path):
     options = [*options, "--eps", "8/255", "--m", "1", "--steps", "1", "--attack-option", "step_size=2/255"]
     run("attack", *options, "-o", tmp_path / "a")
     attack = read_store(tmp_path / "a").identity.attack
-    assert 8 / 255 in attack["eps"]
-    assert attack["options"]["step_size"] == 2 / 255
+    assert 8 / 255 in attack.eps
+    assert attack.options["step_size"] == 2 / 255
     assert Expected.checked({"accuracy": {"2/255": "1/2"}}).accuracy == {2 / 255: 0.5}
     given = {"sigmas": ["1/4", 0.5], "eps": "8 / 255", "path": "../..", "name": "a/b", "range": "0.1:1"}
     kept = TrainConfig.checked({"out": "m", "objective_option": given}).objective_option

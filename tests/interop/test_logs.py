@@ -59,9 +59,9 @@ def log_of(folder: Path, labels, radii, name: str = "sigma_0.25.tsv") -> Path:
 ])
 def test_sigma_and_n_come_from_names_and_are_never_made_up(tmp_path, name, sigma, n):
     told = read_log(written(tmp_path, TEXT, name)).identity
-    assert told["procedure"]["n"] == n
-    assert told["noise"]["sigma"] == sigma or (sigma is None and np.isnan(told["noise"]["sigma"]))
-    assert [told["procedure"][fact] for fact in ("alpha", "method")] == [None, None]
+    assert told.procedure.n == n
+    assert told.noise.sigma == sigma or (sigma is None and np.isnan(told.noise.sigma))
+    assert (told.procedure.alpha, told.procedure.method) == (None, None)
 
 
 def test_a_log_without_an_ending_prints_the_table_of_one_with(tmp_path):
@@ -120,7 +120,7 @@ def test_whatever_tool_wrote_a_log_it_is_read(tmp_path, form):
     assert told.column("index").tolist() == [0, 1, 2, 3]
     assert told.column("prediction").tolist() == [3, 8, -1, 0]
     assert told.column("radius").tolist() == RADII
-    assert told.provenance["notes"] == []
+    assert list(told.provenance.notes) == []
     write_log(told, tmp_path / "again.tsv")
     assert read_log(tmp_path / "again.tsv").records.equals(told.records)
 
@@ -173,7 +173,7 @@ GENERALIZED = "idx\tlabel\tpredict\tcount\tany_iid_bound\tgeneralized_bound\tcor
     for i, y, p, r in ((0, 3, 3, .41), (1, 8, 8, .12), (2, 1, -1, 0.), (3, 0, 0, .77)))
 
 
-def test_a_radius_column_under_another_name_is_named_and_picked_by_every_verb(tmp_path):
+def test_a_radius_column_of_another_name_is_picked_by_all_verbs(tmp_path):
     path, plain = written(tmp_path, GENERALIZED, "generalized.txt"), written(tmp_path, TEXT)
     refused = run("table", path, code=1).stderr
     for words in ("no column radius", "count, any_iid_bound, generalized_bound", "--radius-column"):
@@ -283,7 +283,7 @@ def test_a_log_that_cannot_be_drawn_never_stops_the_others(tmp_path):
     assert (tmp_path / "r.html").is_file()
 
 
-def test_many_logs_have_few_notes_and_other_data_sets_are_named_first(tmp_path):
+def test_many_logs_have_few_notes_and_other_data_come_first(tmp_path):
     rng = np.random.default_rng(0)
     radii = rng.random(20).round(3)
     logs = [log_of(tmp_path / f"m{k}", rng.integers(10, size=20) if k else np.zeros(20, int), radii) for k in range(30)]
@@ -340,7 +340,7 @@ def test_accuracies_are_those_of_each_run_alone():
             assert np.array_equal(getattr(told, name), values)
 
 
-def test_a_comparison_beyond_the_radius_that_could_be_proved_has_a_dash(tmp_path):
+def test_a_comparison_beyond_what_could_be_proved_has_a_dash(tmp_path):
     stores = [made(tmp_path / f"s{sigma}", sigma, right=1) for sigma in (0.25, 0.5)]
     shown = run("compare", *stores, "--radii", "0.1,1,1.5").stdout
     rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if re.match(r"[\d.]+ ", line)}

@@ -17,11 +17,10 @@ from typer.testing import CliRunner
 from smoothcert.cli.main import app
 from smoothcert.errors import ConfigError, FileError, InputError, UnknownNameError
 from smoothcert.progress import silent
-from smoothcert.recipes.comparison import compare_recipe
+from smoothcert.recipes.comparison import compare_recipe, render_markdown, render_text
 from smoothcert.recipes.plan import plan
 from smoothcert.recipes.recipe import FOLDER, Recipe, read_recipe, recipe_names
 from smoothcert.recipes.run import reproduce
-from smoothcert.recipes.tables import render_markdown, render_text
 from smoothcert.results.attacks import outcomes
 from smoothcert.results.certified import Result
 from smoothcert.results.predictions import Predicted

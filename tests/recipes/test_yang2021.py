@@ -5,11 +5,10 @@ from contextlib import nullcontext
 import pytest
 
 from smoothcert.progress import silent
-from smoothcert.recipes.comparison import compare_recipe
+from smoothcert.recipes.comparison import compare_recipe, render_markdown, render_text
 from smoothcert.recipes.plan import plan
 from smoothcert.recipes.recipe import read_recipe
 from smoothcert.recipes.run import reproduce
-from smoothcert.recipes.tables import render_markdown, render_text
 from smoothcert.results.attacks import outcomes
 from smoothcert.results.distributional import Robustness
 from smoothcert.results.figures import up

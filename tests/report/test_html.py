@@ -18,9 +18,9 @@ from smoothcert.errors import InputError, StoreError
 from smoothcert.report.html import check_page, report_page, write_page
 from smoothcert.report.html.charts import attack_points, chart_data, points_legend
 from smoothcert.report.html.facts import settings, warnings
-from smoothcert.report.markup import element, embed, round_down
-from smoothcert.results.attacks import Attack
-from smoothcert.results.curves import drawn_curve
+from smoothcert.report.tables import element, embed, round_down
+from smoothcert.results.attacks import AttackResult
+from smoothcert.results.curves import curve_of
 from smoothcert.results.gather import GALLERY, gather_page
 from smoothcert.store.store import read_store
 from stores import DIGITS, attacked
@@ -75,7 +75,7 @@ def test_figures_are_cut_and_never_raised():
 def test_the_page_draws_the_stores_own_curves(stores):
     runs, *_ = gather_page(stores, None)
     for run, drawn in zip(runs, chart_data(runs, 0.05), strict=True):
-        curve = drawn_curve(run.result, 0.05)
+        curve = curve_of(run.result, 0.05)
         for name, exact in (("radius", curve.radius), ("accuracy", curve.accuracy), ("test_set", curve.lower)):
             assert len(drawn[name]) == len(exact)
             assert (np.array(drawn[name]) <= exact).all()
@@ -235,8 +235,8 @@ def test_the_page_opens_from_a_file_without_errors_or_requests(opened):
     assert drawn(opened, "observed") >= 1
 
 
-def test_each_attack_store_that_is_drawn_has_its_mark_beside_its_name(tmp_path):
-    attacks = [Attack.of(read_store(attacked(tmp_path / name)), name) for name in ("one", "two", "linf")]
+def test_each_drawn_attack_store_has_its_mark_beside_its_name(tmp_path):
+    attacks = [AttackResult.of(read_store(attacked(tmp_path / name)), name) for name in ("one", "two", "linf")]
     store = attacks[2].store
     told = store.identity.replace(attack={**store.identity.attack.raw, "options": {"norm": "linf"}})
     attacks[2] = replace(attacks[2], store=replace(store, identity=told))

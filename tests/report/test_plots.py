@@ -27,7 +27,7 @@ from smoothcert.results.attacks import outcomes
 from smoothcert.results.certified import Result
 from smoothcert.results.curves import (
     certified_curve,
-    drawn_curve,
+    curve_of,
     envelope,
     envelopes,
     thin,
@@ -35,9 +35,15 @@ from smoothcert.results.curves import (
     value_at,
 )
 from smoothcert.results.denoising import Estimates
-from smoothcert.results.gallery import average_pool, gallery_of, noise_panels, noisy_copy, resolution_study
+from smoothcert.results.gallery import (
+    average_pool,
+    decision_regions,
+    gallery_of,
+    noise_panels,
+    noisy_copy,
+    resolution_study,
+)
 from smoothcert.results.gather import gather_page
-from smoothcert.results.regions import decision_regions
 from smoothcert.results.studies import (
     compare_bounds,
     pairs,
@@ -87,7 +93,7 @@ def result(radius, correct, name="run", **told) -> Result:
 def test_a_thinned_curve_has_the_same_value_at_every_pixel(columns):
     rng = np.random.default_rng(columns)
     told = result(rng.gamma(2, 0.3, 3000).round(3), rng.random(3000) < 0.8)
-    whole, thinned = certified_curve(told), drawn_curve(told, columns=columns)
+    whole, thinned = certified_curve(told), curve_of(told, columns=columns)
     edges = np.linspace(0, whole.radius[-2], columns + 1)
     for field in ("accuracy", "lower"):
         np.testing.assert_array_equal(value_at(thinned, edges, field), value_at(whole, edges, field))
@@ -107,7 +113,7 @@ def test_few_corners_are_left_as_they_are():
 
 
 def test_a_picture_draws_the_curves_own_arrays():
-    curves = [drawn_curve(result([0.2, 0.4, 0.9], [True, True, False], name)) for name in ("one", "_two")]
+    curves = [curve_of(result([0.2, 0.4, 0.9], [True, True, False], name)) for name in ("one", "_two")]
     figure = draw_curves(curves)
     steps = [line for line in lines(figure) if len(line[0]) == len(curves[0].radius)]
     for (x, y), curve in zip(steps, curves, strict=True):
@@ -124,7 +130,7 @@ def test_colours_and_dashes_tell_many_curves_apart():
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
 def test_the_same_input_gives_the_same_bytes(kind, tmp_path):
-    told = drawn_curve(result([0.2, 0.4, 0.9], [True, True, False], "$x_1$ a <b> & c"))
+    told = curve_of(result([0.2, 0.4, 0.9], [True, True, False], "$x_1$ a <b> & c"))
     files = [tmp_path / f"{k}.{kind}" for k in range(2)]
     for file in files:
         save(draw_curves([told]), file, "$title$ <script>")
@@ -464,7 +470,7 @@ def test_a_picture_is_made_from_a_configuration_file(stores, tmp_path):
 
 
 def test_certified_beside_empirical_draws_both():
-    curve = drawn_curve(result([0.2, 0.4, 0.9], [True, True, False]))
+    curve = curve_of(result([0.2, 0.4, 0.9], [True, True, False]))
     eps = np.array([0.0, 0.5])
     seen = Observed("attacked", eps, np.array([0.9, 0.7]), np.array([0.8, 0.6]), np.array([0.95, 0.8]))
     figure = draw_empirical(Empirical([curve], [seen]))
@@ -529,7 +535,7 @@ def test_pictures_print_no_formulas_and_round_r_max_down(stores, tmp_path):
 
 
 def test_a_band_has_an_edge_and_a_legend_names_the_first_runs():
-    curves = [drawn_curve(result([0.2, 0.4, 0.9], [True, True, False], f"r{k}")) for k in range(40)]
+    curves = [curve_of(result([0.2, 0.4, 0.9], [True, True, False], f"r{k}")) for k in range(40)]
     axes = draw_curves(curves).axes[0]
     assert all(band.get_linewidth()[0] > 0 for band in axes.collections)
     words = [text.get_text() for text in axes.get_legend().get_texts()]

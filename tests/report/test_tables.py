@@ -22,12 +22,11 @@ from smoothcert.results.attacks import outcomes
 from smoothcert.results.base import Points, check_same_data, unseen_classes
 from smoothcert.results.best import CertifiedRuns, best_method
 from smoothcert.results.certified import Result, default_radii, merge_runs
-from smoothcert.results.compare import compare
+from smoothcert.results.compare import compare, violations
 from smoothcert.results.curves import certified_curve
 from smoothcert.results.figures import down, radius_words
 from smoothcert.results.gather import gather, gather_page
 from smoothcert.results.predictions import Predicted
-from smoothcert.results.under_attack import violations
 from smoothcert.runs.options import DistributionalConfig
 from smoothcert.stats import paired_interval
 from smoothcert.store.records import Record, Tally
@@ -132,7 +131,7 @@ def test_merging():
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.12, 0.5, 1.0, 3.0, 60.0])
-def test_default_radii_cover_what_can_be_certified_in_few_columns(sigma):
+def test_default_radii_cover_what_can_be_certified(sigma):
     radii = default_radii([result([0.0], [False], sigma=sigma)])
     assert radii[0] == 0
     assert 1 <= len(radii) <= 13
@@ -248,7 +247,7 @@ def test_the_best_sigma_is_starred_and_the_best_method_named():
     assert r"\textbf{75.0}" in table(runs, board.radii, 0.05, "latex")
 
 
-def test_an_envelope_is_the_best_run_at_each_radius_at_a_share_of_rho():
+def test_an_envelope_is_the_best_run_at_a_share_of_rho():
     rng = np.random.default_rng(0)
     runs = [result(rng.random(200) * s, rng.random(200) < 0.9, f"r{s}", sigma=s) for s in (0.5, 1.0, 2.0)]
     radii = [0.1, 0.5, 1.5]
@@ -271,7 +270,7 @@ def test_missing_images_are_noticed():
     assert CertifiedRuns.of(runs[:1], Points((0.5,))).notes == ()
 
 
-def test_radii_of_a_log_are_called_possibly_rounded_up_and_unknown_facts_unknown():
+def test_a_log_has_radii_rounded_up_and_unknown_facts():
     log = result([0.5], [True], "log", sigma=nan, n=0, printed=True)
     for style in ("text", "markdown", "latex"):
         assert "rounded up" in table([log], [0.25], 0.05, style)
@@ -423,7 +422,7 @@ def test_a_table_of_images_of_few_classes_says_so_in_every_form(tmp_path, kind, 
     assert "of the 10 classes" not in gathered_table(gather([str(whole)]))
 
 
-def test_a_page_and_a_comparison_say_which_classes_they_do_not_show(tmp_path):
+def test_pages_and_comparisons_name_classes_they_do_not_show(tmp_path):
     store = of_class("certify", tmp_path)
     found = gather_page([str(store), str(tmp_path / "all"), str(of_class("attack", tmp_path / "b"))], None)
     page = report_page(found.runs, attacks=found.attacks).partition('id="curves"')[0]
@@ -460,7 +459,7 @@ def test_unseen_classes_are_told_in_few_words(label, count, words):
     assert len(note) < 160
 
 
-def test_nothing_is_said_of_classes_that_are_all_shown_or_unknown(kinds):
+def test_there_is_no_note_on_classes_all_shown_or_unknown(kinds):
     assert unseen_classes(np.array([1, 0, 1]), ["a", "b"]) == ()
     assert unseen_classes(np.array([1, 1]), None) == unseen_classes(None, ["a", "b"]) == ()
     assert "classes" not in gathered_table(gather([kinds["log"]]))

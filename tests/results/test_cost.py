@@ -14,8 +14,20 @@ from smoothcert.cli.main import app
 from smoothcert.errors import ConfigError, InputError, StoreError
 from smoothcert.interop.logs import seconds_of
 from smoothcert.report.cost import duration
-from smoothcert.results.cost import HELD, HOUR, LEVEL, Fleet, Work, busiest, forecast
-from smoothcert.results.costing import BLOCK, CostRequest, Pilot, estimate_cost, samples_of
+from smoothcert.results.cost import (
+    BLOCK,
+    HELD,
+    HOUR,
+    LEVEL,
+    CostRequest,
+    Fleet,
+    Pilot,
+    Work,
+    busiest,
+    estimate_cost,
+    forecast,
+    samples_of,
+)
 from smoothcert.runs import cluster
 from smoothcert.store.records import Record, Tally
 from smoothcert.store.store import read_store, write_store
@@ -44,7 +56,7 @@ def test_equal_images_take_exactly_what_is_forecast(workers, block):
 
 
 @pytest.mark.parametrize(("workers", "block"), [(1, 1), (4, 1), (4, 16), (32, 16)])
-def test_the_interval_holds_a_run_of_other_images_as_often_as_it_says(workers, block):
+def test_the_interval_holds_a_run_as_often_as_it_says(workers, block):
     rng, trials, held = np.random.default_rng(workers * block), 500, 0
     for _ in range(trials):
         pilot, run = rng.gamma(4, 0.5, 30), rng.gamma(4, 0.5, 400)
@@ -80,7 +92,7 @@ def test_a_preempted_worker_begins_its_block_anew(block, startup):
     assert abs(block * fleet.stretch(block) - times.mean()) < 4 * times.std() / math.sqrt(len(times))
 
 
-def test_preemptions_that_hardly_come_cost_hardly_anything_and_too_many_are_refused():
+def test_rare_preemptions_cost_little_and_too_many_are_refused():
     assert Fleet().stretch(100.0) == 1
     assert Fleet(preemptions=1e-6, startup=10).stretch(100.0) == pytest.approx(1, abs=1e-6)
     told = forecast(1000, Work(1e5, 1e3), Fleet(4, startup=60, preemptions=0.5, price=3), 10)
@@ -132,7 +144,7 @@ def test_a_pilot_says_what_its_images_took(tmp_path):
     assert (faster.seconds, faster.spread) == (pytest.approx(work.seconds / 2), pytest.approx(work.spread / 2))
 
 
-def test_a_store_that_tells_no_times_or_no_samples_is_refused_until_they_are_given(tmp_path):
+def test_a_pilot_without_times_or_samples_needs_them_given(tmp_path):
     store = read_store(made(tmp_path / "s"))
     with pytest.raises(StoreError, match="--rate"):
         Pilot.of(store).work()

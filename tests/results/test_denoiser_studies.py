@@ -18,10 +18,9 @@ from smoothcert.noise import build_noise
 from smoothcert.recipes.plan import plan
 from smoothcert.recipes.recipe import read_recipe, recipe_names
 from smoothcert.report.plots import picture
-from smoothcert.report.plots.denoising import draw_failures
+from smoothcert.report.plots.images import draw_failures
 from smoothcert.results.denoising import Estimates, contraction_and_slide, denoise_copies, failures_of
-from smoothcert.results.gallery import noisy_copies
-from smoothcert.results.regions import linear_margins
+from smoothcert.results.gallery import linear_margins, noisy_copies
 from smoothcert.store.identity import Identity
 from smoothcert.store.store import read_store
 from stores import DIGITS, made

@@ -23,8 +23,8 @@ from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError
 from smoothcert.report.describe import Description
 from smoothcert.results.attacks import empirical_curve, outcomes
 from smoothcert.results.certified import Result
+from smoothcert.results.compare import beside, under_attack, violations
 from smoothcert.results.predictions import Predicted
-from smoothcert.results.under_attack import beside, under_attack, violations
 from smoothcert.runs.attack import PART, attack, prepare_attack
 from smoothcert.runs.certify import certify, predict
 from smoothcert.runs.options import AttackConfig, CertifyConfig, PredictConfig

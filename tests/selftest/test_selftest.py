@@ -4,6 +4,7 @@ import json
 import shutil
 import warnings
 from dataclasses import replace
+from decimal import Decimal
 from fractions import Fraction
 from functools import cache
 
@@ -23,7 +24,7 @@ from smoothcert.report.html import report_page
 from smoothcert.report.html.facts import find_untested
 from smoothcert.report.selftest import SelfTest, SelftestCheck, read_selftest, selftest_text
 from smoothcert.results.gather import gather_page
-from smoothcert.selftest import bounds, exact, run, storage
+from smoothcert.selftest import bounds, run
 from smoothcert.selftest.finding import FALSE_ALARM, QUICK, Finding, Planned, Setting, Sizes, binomial_p, by_chance
 from smoothcert.selftest.normals import Normals
 from smoothcert.selftest.options import SelftestConfig
@@ -321,11 +322,11 @@ def test_other_votes_are_red_and_what_cannot_start_is_skipped(monkeypatch):
 
 
 def test_stores_are_red_where_a_bit_is_lost_or_a_shard_unchecked(monkeypatch):
-    assert reds(storage.plan_checks()) == set()
+    assert reds(run.plan_store_checks()) == set()
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "write_store", lambda folder, identity, told, records: write_store(
+        patch.setattr(run, "write_store", lambda folder, identity, told, records: write_store(
             folder, identity, told, [replace(records[0], values={"radius": np.nextafter(0.5, 1)}), *records[1:]]))
-        assert reds(storage.plan_checks()) == {"records come back as they were written"}
+        assert reds(run.plan_store_checks()) == {"records come back as they were written"}
     honest = Shard.read
 
     def trusting(cls, folder, entry):
@@ -333,7 +334,7 @@ def test_stores_are_red_where_a_bit_is_lost_or_a_shard_unchecked(monkeypatch):
         return honest(folder, entry.model_copy(update={"sha256": sha256(path)}) if path.exists() else entry)
 
     monkeypatch.setattr(Shard, "read", classmethod(trusting))
-    assert reds(storage.plan_checks()) == {"damaged shards are refused"}
+    assert reds(run.plan_store_checks()) == {"damaged shards are refused"}
 
 
 # What the verdicts rest on
@@ -342,13 +343,13 @@ def test_long_arithmetic_is_right():
     with mpmath.workdps(70):
         for k, n, p in ((1, 1, 0.3), (80, 100, 0.7), (99_990, 100_000, 0.9998), (10**10 - 5, 10**10, 1 - 1e-9)):
             wanted = mpmath.betainc(k, n - k + 1, 0, mpmath.mpf(p), regularized=True)
-            got = mpmath.mpf(str(exact.at_least(k, n, exact.Decimal(p))))
+            got = mpmath.mpf(str(bounds.at_least(k, n, Decimal(p))))
             assert abs(got / wanted - 1) < 1e-30
         for value in (1e-9, 0.3, 0.4999):
-            z = mpmath.mpf(str(exact.normal_quantile(exact.Decimal(value), special.ndtri(value) + 1e-3)))
+            z = mpmath.mpf(str(bounds.normal_quantile(Decimal(value), special.ndtri(value) + 1e-3)))
             assert abs(mpmath.ncdf(z) - mpmath.mpf(value)) < 1e-40
-    assert exact.half_tail(2, 3) == Fraction(1, 2)
-    assert float(exact.share_within(0.5, 0.25)) == pytest.approx(special.ndtr(2), rel=1e-15)
+    assert bounds.half_tail(2, 3) == Fraction(1, 2)
+    assert float(bounds.share_within(0.5, 0.25)) == pytest.approx(special.ndtr(2), rel=1e-15)
 
 
 def test_chance_has_its_share_of_the_false_alarms_and_no_more(monkeypatch):
@@ -357,7 +358,7 @@ def test_chance_has_its_share_of_the_false_alarms_and_no_more(monkeypatch):
     assert not by_chance({"a": 0.5, "b": np.nan}, LEVEL).passed
     levels = []
     planned = [Planned.chance("a", "b", lambda level: levels.append(level) or Finding(True, ""))] * 4
-    monkeypatch.setattr(run, "_plan_checks", lambda *_: [*planned, *storage.plan_checks()])
+    monkeypatch.setattr(run, "_plan_checks", lambda *_: [*planned, *run.plan_store_checks()])
     run.selftest(SelftestConfig())
     assert sum(levels) == pytest.approx(FALSE_ALARM)
     for k, n, p in ((0, 10, 0.3), (3, 10, 0.3), (9, 10, 0.3), (10, 10, 0.3)):
@@ -382,7 +383,7 @@ def test_what_fails_is_red_and_says_why():
     def broken():
         raise OSError("disk on fire")
 
-    told = run._run(Planned.fixed("a", "b", broken), LEVEL)
+    told = run._run(Planned.certain("a", "b", broken), LEVEL)
     assert (told.verdict, told.measured) == ("red", "failed: OSError: disk on fire")
 
 

@@ -12,8 +12,8 @@ from printed import plain, store_text
 from smoothcert.data import load_data
 from smoothcert.errors import ConfigError, StoreError
 from smoothcert.noise import build_noise, open_stream
-from smoothcert.results.attacks import Attack, outcomes
-from smoothcert.results.under_attack import violations
+from smoothcert.results.attacks import AttackResult, outcomes
+from smoothcert.results.compare import violations
 from smoothcert.runs.attack import attack
 from smoothcert.runs.options import AttackConfig
 from smoothcert.smoothing.soft import (
@@ -145,7 +145,7 @@ def test_reports_name_the_answers_and_claim_no_level(store):
         rows = store.column("eps") == outcome.size
         assert outcome.accuracy == np.mean(store.column("prediction")[rows] == store.column("label")[rows])
         assert (outcome.n, outcome.abstained) == (N, 0)
-    assert plain(Attack.of(store))["alpha"] is None
+    assert plain(AttackResult.of(store))["alpha"] is None
     assert "answers by mean softmax" in store_text(store)
     assert "abstention" not in store_text(store)
     assert store.records.column("p_value").null_count == store.records.num_rows

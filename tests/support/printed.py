@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from smoothcert.report.attacks import under_attack_page
-from smoothcert.report.shown import render, render_result, result_json
+from smoothcert.report.shown import render, render_result, result_json, under_attack_page
 from smoothcert.results.base import Points
+from smoothcert.results.compare import under_attack
 from smoothcert.results.gather import Gathered, put_side_by_side, read_result
-from smoothcert.results.under_attack import under_attack
 from smoothcert.store.store import Store
 
 

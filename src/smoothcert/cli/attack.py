@@ -10,11 +10,10 @@ from smoothcert.runs.options import AttackConfig
 @verb
 def attack(config: AttackConfig, as_json: bool, quiet: bool) -> None:
     """Attack the smoothed classifier on a data set into a store; the same command resumes an interrupted run."""
-    from smoothcert.report.attacks import under_attack_page
-    from smoothcert.report.shown import render_result, result_json
+    from smoothcert.report.shown import render_result, result_json, under_attack_page
     from smoothcert.results.base import Points
+    from smoothcert.results.compare import under_attack
     from smoothcert.results.gather import read_result
-    from smoothcert.results.under_attack import under_attack
     from smoothcert.runs.attack import attack as run
     from smoothcert.store.store import read_store
 

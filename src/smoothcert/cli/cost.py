@@ -11,7 +11,7 @@ from smoothcert.report.options import CostConfig
 def cost(config: CostConfig, as_json: bool) -> None:
     """Forecast time and price of a run, from a pilot's store or from given samples an image and samples/s."""
     from smoothcert.report.cost import render_cost
-    from smoothcert.results.costing import CostRequest, estimate_cost
+    from smoothcert.results.cost import CostRequest, estimate_cost
     from smoothcert.store.store import read_store
 
     asked = CostRequest(config.images, config.n, config.samples_per_image, config.rate, config.machines,

@@ -59,7 +59,7 @@ def report_errors(command: Callable[..., Any]) -> Callable[..., None]:
         raise KeyboardInterrupt
 
     @functools.wraps(command)
-    def guarded(*args: Any, **kwargs: Any) -> None:
+    def run_command(*args: Any, **kwargs: Any) -> None:
         signal.signal(signal.SIGTERM, interrupt)
         try:
             command(*args, **kwargs)
@@ -70,7 +70,7 @@ def report_errors(command: Callable[..., Any]) -> Callable[..., None]:
             say("interrupted: what was finished is kept; the same command goes on from there", err=True)
             raise typer.Exit(1) from None
 
-    return guarded
+    return run_command
 
 
 def fail_for(problems: Sequence[SmoothcertError]) -> None:

@@ -26,7 +26,6 @@ def _check_ending(file: Path) -> Path:
     return file
 
 
-
 class PictureConfig(Config):
     """Options of the file that a picture is written into."""
 

@@ -17,14 +17,14 @@ _MACHINE = ("data_dir", "device", "threads", "workers", "cluster")
 def reproduce(config: ReproduceConfig, as_json: bool, quiet: bool) -> None:
     """Train and measure a table of a paper, and print what it expected beside what was obtained."""
     from smoothcert.machine import keep_freed_memory
-    from smoothcert.recipes.comparison import compare_recipe
+    from smoothcert.recipes.comparison import compare_recipe, list_recipes, render_text, write_comparison
     from smoothcert.recipes.plan import plan
-    from smoothcert.recipes.recipe import read_recipe
+    from smoothcert.recipes.recipe import read_recipe, recipe_names
     from smoothcert.recipes.run import reproduce as run
-    from smoothcert.recipes.tables import render_text, write_comparison
 
     if config.recipe is None or config.list:
-        _list(config, as_json)
+        recipes = [read_recipe(name) for name in ([config.recipe] if config.recipe else recipe_names())]
+        say(json.dumps([one.model_dump(mode="json") for one in recipes]) if as_json else list_recipes(recipes))
         return
     planned = plan(read_recipe(config.recipe), config.scale)
     out = config.out or Path("reproduced") / f"{planned.recipe.name}-{config.scale}"
@@ -37,7 +37,7 @@ def reproduce(config: ReproduceConfig, as_json: bool, quiet: bool) -> None:
 
 
 def _watch(quiet: bool) -> Any:
-    """Return what shows a line for every run, and its progress."""
+    """Return a function that shows a line for every run, and its progress."""
 
     @contextmanager
     def watch(task: Any, rows: list[str]) -> Iterator[Any]:
@@ -47,11 +47,3 @@ def _watch(quiet: bool) -> Any:
             yield progress
 
     return watch
-
-
-def _list(config: ReproduceConfig, as_json: bool) -> None:
-    from smoothcert.recipes.recipe import read_recipe, recipe_names
-    from smoothcert.recipes.tables import list_recipes
-
-    recipes = [read_recipe(name) for name in ([config.recipe] if config.recipe else recipe_names())]
-    say(json.dumps([recipe.model_dump(mode="json") for recipe in recipes]) if as_json else list_recipes(recipes))

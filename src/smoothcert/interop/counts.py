@@ -37,10 +37,10 @@ _STAGES = {"certify": ("select", "estimate"), "predict": ("predict",)}
 
 
 def read_counts(path: Path, alpha: float | None = None) -> Store:
-    """Read a count file as a store; its answers are computed from the votes.
+    """Read a count file as a store, and compute its answers from the votes.
 
     Args:
-        alpha: instead of the file's.
+        alpha: failure probability of each answer, in place of the one in the file.
     Raises:
         FileError: no such file, or arrays missing, of other shapes, or with values that are no counts.
     """
@@ -54,11 +54,14 @@ def read_counts(path: Path, alpha: float | None = None) -> Store:
     for stage, counts in stages.items():
         _check_votes(path, stage, counts, len(label))
     k = within(f"{path}: the number of classes", next(iter(stages.values())).shape[1], CLASSES, "it is no count file")
-    told = {name: _single(path, name, arrays[name]) for name in ("sigma", "alpha", "method") if name in arrays}
+    told = {name: arrays[name] for name in ("sigma", "alpha", "method") if name in arrays}
+    for name, value in told.items():
+        if value.ndim:
+            raise FileError(f"{path}: {name} must be one value, got an array of shape {value.shape}")
     if len(index) != len(label) or len(np.unique(index)) < len(index) or label.max(initial=0) >= k:
         raise FileError(f"{path}: index must name each of the {len(label)} images once, and labels lie below {k}")
     try:
-        return _store(path, kind, index, label, stages, told, alpha)
+        return _store(path, kind, index, label, stages, {name: one.item() for name, one in told.items()}, alpha)
     except InputError as error:
         raise FileError(f"{path}: {error}") from None
 
@@ -95,7 +98,7 @@ def _store(path: Path, kind: str, index: np.ndarray, label: np.ndarray, stages: 
     sigma = check_positive("sigma", told["sigma"])
     alpha = check_probability("alpha", told.get("alpha", ALPHA) if alpha is None else alpha)
     n = {stage: int(counts[0].sum()) if len(counts) else 0 for stage, counts in stages.items()}
-    if kind == "predict":
+    if "predict" in stages:
         answers = predict_counts(stages["predict"], alpha)
         prediction, value, procedure = answers.prediction, answers.p_value, {"method": "predict", "n": n["predict"]}
     else:
@@ -133,12 +136,6 @@ def _column(path: Path, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
         raise FileError(f"{path}: {name} must hold whole numbers of at least 0, shape (M,), got {values.dtype} "
                         f"of shape {values.shape}")
     return values.astype(np.int64)
-
-
-def _single(path: Path, name: str, value: np.ndarray) -> Any:
-    if value.ndim:
-        raise FileError(f"{path}: {name} must be one value, got an array of shape {value.shape}")
-    return value.item()
 
 
 def _check_votes(path: Path, stage: str, counts: np.ndarray, images: int) -> None:

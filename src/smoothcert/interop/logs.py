@@ -1,7 +1,7 @@
 """The field's logs (Cohen et al. 2019): tab separated `idx label predict radius correct time`; PREDICT has no radius.
 
 A log says neither its alpha nor its n nor whether it is finished, and its radii were printed with three digits, rounded
-to nearest: up to half a unit above what was proved. Ours are rounded down, and say more (see `log_facts.FACTS`).
+to nearest: up to half a unit above what was proved. Ours are rounded down, and say more (see `log_text.FACTS`).
 """
 
 import json
@@ -15,8 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from smoothcert.errors import FileError, StoreError
-from smoothcert.interop.log_facts import (
+from smoothcert.interop.log_text import (
     FACTS,
+    NEEDED,
+    LogText,
     facts_of_columns,
     facts_of_path,
     facts_of_store,
@@ -24,9 +26,9 @@ from smoothcert.interop.log_facts import (
     norm_of_columns,
     norm_of_name,
     procedure_of,
+    read_text,
     sigma_of,
 )
-from smoothcert.interop.log_text import NEEDED, LogText, read_text
 from smoothcert.io.files import make_folder, write_text
 from smoothcert.limits import CLASSES, within
 from smoothcert.store.identity import Identity
@@ -37,6 +39,9 @@ from smoothcert.store.store import Store
 
 DIGITS = 6
 """Significant digits of the radii we write."""
+
+LOGGED = ("certify", "predict")
+"""The kinds of store that logs hold."""
 
 _OF_PREDICT = {*NEEDED, "correct", "time", *FACTS, ""}
 _DECIMAL_COMMA = re.compile(r"\s*(-?\d+),(\d+)\s*")
@@ -68,12 +73,19 @@ def read_log(path: Path, alpha: float | None = None, radius_column: str | None =
                                 for name, least in zip(NEEDED, (0, 0, -1), strict=True))
     top = int(max(label.max(initial=0), prediction.max(initial=0)))
     within(f"{path}: the largest class", top, CLASSES - 1, "label and predict must be classes")
-    _check_once(path, text, index)
+    values, times = np.unique(index, return_counts=True)
+    if len(twice := values[times > 1]):
+        lines = [text.lines[row] for row in np.flatnonzero(index == twice[0])]
+        cause = next((f" ({note})" for note in text.notes if "repeated" in note), "")
+        raise FileError(f"{path} has image {twice[0]} in lines {lines[0]} and {lines[1]}{cause}: a log has a line an "
+                        f"image. Split it into one file a run")
     if "correct" in columns:
-        _note_wrong(text, columns["correct"], prediction == label)
-    values = _radii(path, text, radii, columns[radii], prediction) if radii else np.full(len(index), np.nan)
+        stated = np.array([cell.strip().lower() in ("1", "1.0", "true") for cell in columns["correct"]], bool)
+        if count := int((stated != (prediction == label)).sum()):
+            text.notes.append(f"the column `correct` is not `predict == label` in {count} lines; it was made anew")
+    radius = _radii(path, text, radii, columns[radii], prediction) if radii else np.full(len(index), np.nan)
     layout = schema(kind)
-    table = pa.table({"index": index, "label": label, "prediction": prediction, next(iter(VALUES[kind])): values,
+    table = pa.table({"index": index, "label": label, "prediction": prediction, next(iter(VALUES[kind])): radius,
                       "off_grid": np.zeros(len(index), bool),
                       "tallies": pa.nulls(len(index), layout.field("tallies").type)}, schema=layout)
     facts, (sigma, n) = facts_of_columns(columns), facts_of_path(path)
@@ -94,7 +106,7 @@ def write_log(store: Store, path: Path) -> None:
     Raises:
         StoreError: another kind of store, or one without records.
     """
-    if store.kind not in ("certify", "predict"):
+    if store.kind not in LOGGED:
         raise StoreError(f"{store.folder} is a store of kind {store.kind}: logs hold certificates or predictions")
     if not store.num_records:
         raise StoreError(f"{store.folder} has no records yet: there is nothing to write")
@@ -111,7 +123,7 @@ def write_log(store: Store, path: Path) -> None:
 
 
 def round_down(radius: float) -> str:
-    """Return a radius in `DIGITS` significant digits, never above it when read again.
+    """Return a radius in `DIGITS` significant digits, rounded down; one that has no more stays as it is.
 
     >>> round_down(0.98765432), round_down(0.0)
     ('0.987654', '0.0')
@@ -136,7 +148,7 @@ def _radius_column(path: Path, header: list[str], asked: str | None) -> str | No
 
 
 def _norm(path: Path, text: LogText, column: str, is_chosen: bool) -> str:
-    """Return what the radii are of; a column that was chosen holds l2 radii, unless its own name says another norm."""
+    """Return the norm of the radii; a column that was chosen holds l2 radii, unless its own name states another."""
     said = kind_of_radius(column, log_stem(path.name))
     if not is_chosen:
         return said
@@ -151,22 +163,20 @@ def _whole(path: Path, text: LogText, name: str, cells: tuple[str, ...], least: 
     try:
         values = np.array(cells, dtype=np.int64)
     except (ValueError, OverflowError):
-        values = np.array([_integer(path, text, name, row, cell) for row, cell in enumerate(cells)], dtype=np.int64)
+        found = [re.fullmatch(r"\s*(-?\d{1,18})(?:\.0*)?\s*", cell) for cell in cells]  # some tools write 3 as 3.0
+        if None in found:
+            row = found.index(None)
+            raise FileError(f"{path}, line {text.lines[row]}: {name} must be a whole number, got {cells[row]!r:.80}"
+                            ) from None
+        values = np.array([int(match[1]) for match in found if match], dtype=np.int64)
     if len(low := np.flatnonzero(values < least)):
         what = "a class, or -1 for an abstention" if least < 0 else "at least 0"
         raise FileError(f"{path}, line {text.lines[low[0]]}: {name} must be {what}, got {values[low[0]]}")
     return values
 
 
-def _integer(path: Path, text: LogText, name: str, row: int, cell: str) -> int:
-    """Return a cell as a whole number; some tools write 3 as 3.0."""
-    if found := re.fullmatch(r"\s*(-?\d{1,18})(?:\.0*)?\s*", cell):
-        return int(found[1])
-    raise FileError(f"{path}, line {text.lines[row]}: {name} must be a whole number, got {cell!r:.80}")
-
-
 def _radii(path: Path, text: LogText, name: str, cells: tuple[str, ...], prediction: np.ndarray) -> np.ndarray:
-    """Return radii; they are 0 where abstained, whatever stands there."""
+    """Return the radii; an abstention has 0, whatever stands there."""
     try:
         radius = np.array(cells, dtype=np.float64)
     except ValueError:
@@ -185,23 +195,8 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _check_once(path: Path, text: LogText, index: np.ndarray) -> None:
-    values, times = np.unique(index, return_counts=True)
-    if len(twice := values[times > 1]):
-        lines = [text.lines[row] for row in np.flatnonzero(index == twice[0])]
-        cause = next((f" ({note})" for note in text.notes if "repeated" in note), "")
-        raise FileError(f"{path} has image {twice[0]} in lines {lines[0]} and {lines[1]}{cause}: a log has a line an "
-                        f"image. Split it into one file a run")
-
-
-def _note_wrong(text: LogText, cells: tuple[str, ...], correct: np.ndarray) -> None:
-    told = np.array([cell.strip().lower() in ("1", "1.0", "true") for cell in cells], bool)
-    if count := int((told != correct).sum()):
-        text.notes.append(f"the column `correct` is not `predict == label` in {count} lines; it was made anew")
-
-
 def _seconds(text: str) -> float | None:
-    """'0:02:31.2' (also '1 day, 0:02:31') or '17.5' as seconds; None for what is neither."""
+    """Return the seconds of '0:02:31.2' (also '1 day, 0:02:31') or '17.5'; None for anything else."""
     if found := _TIME.fullmatch(text.strip()):
         days, hours, minutes, seconds = found.groups()
         return int(days or 0) * 86400 + int(hours) * 3600 + int(minutes) * 60 + float(seconds)
@@ -210,7 +205,7 @@ def _seconds(text: str) -> float | None:
 
 
 def seconds_of(store: Store) -> list[float]:
-    """Return the seconds of each record, from a log or the file beside a store's records; 0 where unknown."""
+    """Return the seconds of each record, from the log or from the file beside a store's records; 0 where unknown."""
     told: dict[int, float] = {}
     sidecar = store.folder / "times.jsonl"
     if store.provenance.log is not None:
@@ -221,15 +216,11 @@ def seconds_of(store: Store) -> list[float]:
                     for index, row in zip(store.column("index").tolist(), text.rows, strict=True)}
     elif sidecar.is_file():
         for line in sidecar.read_text(encoding="utf-8", errors="replace").splitlines():
-            told |= _entry(line)
+            try:
+                entry = json.loads(line)
+                index, seconds = entry["index"], float(entry["seconds"])
+            except (ValueError, TypeError, KeyError, RecursionError, OverflowError):  # a kill cut the line off
+                continue
+            if isinstance(index, int) and 0 <= seconds < _LONGEST:
+                told[index] = seconds
     return [told.get(index, 0.0) for index in store.column("index").tolist()]
-
-
-def _entry(line: str) -> dict[int, float]:
-    """Return image and seconds of a line of times, or nothing where a kill cut it off."""
-    try:
-        entry = json.loads(line)
-        index, seconds = entry["index"], float(entry["seconds"])
-    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
-        return {}
-    return {index: seconds} if isinstance(index, int) and 0 <= seconds < _LONGEST else {}

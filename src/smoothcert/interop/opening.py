@@ -94,7 +94,11 @@ def name_inputs(texts: Sequence[str]) -> list[Named]:
     >>> [one.name for one in name_inputs(["run", "run.tsv", "run.npz"])]
     ['run', 'run.tsv', 'run.npz']
     """
-    split = [_split(text) for text in texts]
+    split: list[tuple[str, Place]] = []
+    for text in texts:
+        group, equals, path = text.partition("=")
+        has_group = equals and group and "/" not in group and not Path(text).exists()
+        split.append((group, place(path)) if has_group else ("", place(text)))
     whole = [path.absolute() for _, path in split]
     short = [path.parent / name_of(path) for path in whole]
     meant: dict[Place, set[Place]] = {}
@@ -103,10 +107,3 @@ def name_inputs(texts: Sequence[str]) -> list[Named]:
     names = distinct_names([path if len(meant[end]) > 1 else end for path, end in zip(whole, short, strict=True)])
     return [Named(path, f"{group} {name}" if group else name, group)
             for (group, path), name in zip(split, names, strict=True)]
-
-
-def _split(text: str) -> tuple[str, Place]:
-    group, equals, path = text.partition("=")
-    if equals and group and "/" not in group and not Path(text).exists():
-        return group, place(path)
-    return "", place(text)

@@ -1,8 +1,7 @@
 """The page of a forecast: what a run takes, its parts, and what went in."""
 
 from smoothcert.report.tables import Page, Table
-from smoothcert.results.cost import HOUR, LEVEL
-from smoothcert.results.costing import Costing
+from smoothcert.results.cost import HOUR, LEVEL, Costing
 
 _GIVEN = "An estimate: machines that are busier or slower than those measured take longer."
 _PILOTED = (f"An estimate. The interval ({LEVEL:.0%}) has the spread over the pilot's images and the ways that blocks "

@@ -11,17 +11,12 @@ from pydantic import BeforeValidator, Field
 from smoothcert.config.base import Config
 from smoothcert.config.fields import Count, Local, Method, Options, Probability, Radii, Real, Sigma, Stored, Weight
 
-
-def _as_list(value: object) -> object:
-    """Return a single text, as a configuration file may hold one, as a list of one."""
-    return [value] if isinstance(value, str) else value
-
-
-Stores = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+Stores = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+"""Stores to open; a configuration file may give a single one as a text."""
 
 
 class RecordsConfig(Config):
-    """How logs are read."""
+    """Options of reading logs."""
 
     radius_column: str | None = Field(
         None, description="column of logs that holds the radii (default: radius), or several: the first that a log "
@@ -29,13 +24,13 @@ class RecordsConfig(Config):
 
 
 class LogsConfig(RecordsConfig):
-    """How logs are read and judged."""
+    """Options of reading and judging logs."""
 
     alpha: Probability | None = Field(None, description="failure probability of each line of logs that do not say it")
 
 
 class RadiiConfig(Config):
-    """Which figures are shown."""
+    """Options of the figures to show."""
 
     radii: Radii | None = Field(None, description="radii, in pixel units, such as 0.5,1,1.5 or 2/255 (default: evenly "
                                                   "spaced)")
@@ -43,7 +38,7 @@ class RadiiConfig(Config):
 
 
 class PrintedConfig(RadiiConfig):
-    """How a table is printed."""
+    """Options of printing a table."""
 
     format: Literal["text", "markdown", "csv", "latex"] | None = Field(
         None, description="text (default), markdown, csv or latex")
@@ -136,7 +131,7 @@ class CostConfig(Config):
 
 
 class StoredImages(Config):
-    """Where the images of a store are."""
+    """Options that say where the images of a store are."""
 
     data: str | None = Field(None, description="where images are, as for certify (default: as stored)")
     data_dir: Local | None = Field(None, description="folder with the data sets' files")
@@ -146,7 +141,7 @@ class StoredImages(Config):
 
 
 class StoredModel(Config):
-    """The base classifier of a store."""
+    """Options that name the base classifier of a store."""
 
     model: str = Field(description="the base classifier, as for certify")
     weights: Literal["best", "last"] = Field("best", description="which weights of a model directory: best or last")
@@ -154,13 +149,13 @@ class StoredModel(Config):
 
 
 class AnyStoredDenoiser(Config):
-    """A denoiser for the noise of a store, or none."""
+    """Options that name a denoiser for the noise of a store, or none."""
 
     denoiser: Local | None = Field(None, description="directory of a trained denoiser, for the run's sigma")
 
 
 class StoredDenoiser(AnyStoredDenoiser):
-    """A denoiser for the noise of a store, and a walk after it."""
+    """Options that name a denoiser for the noise of a store, and a walk after it."""
 
     denoiser: Local = Field(  # type: ignore[assignment]
         description="directory of a trained denoiser, for the run's sigma")

@@ -68,7 +68,7 @@ class EmpiricalCurve:
 
 
 @dataclass(frozen=True)
-class Attack(StoreResult):
+class AttackResult(StoreResult):
     """An attack store, and its name in a table or on a page; those of one group attack one method's models."""
 
     kind: ClassVar[str] = "attack"
@@ -193,10 +193,10 @@ class AttackRuns:
 
     kind: ClassVar[str] = "attack"
 
-    results: Sequence[Attack]
+    results: Sequence[AttackResult]
 
     @classmethod
-    def of(cls, results: Sequence[Attack], points: Points) -> Self:
+    def of(cls, results: Sequence[AttackResult], points: Points) -> Self:
         """Show attack stores; they have settings of their own, and take no points."""
         return cls(results)
 
@@ -221,7 +221,15 @@ def outcomes(store: Store) -> list[Outcome]:
         StoreError: a store of another kind, or without records.
     """
     view = View.of(store)
-    return [_outcome(view, rows, setting, k) for setting, rows in view.settings.items() for k in range(len(view.looks))]
+    found = []
+    for setting, rows in view.settings.items():
+        l2, linf = view.norms[rows].mean(axis=0).tolist()
+        for n, answer, before in zip(view.looks, view.answers[rows].T, view.unattacked[rows].T, strict=True):
+            changed = (answer >= 0) & (before >= 0) & (answer != before)
+            reached = float((answer == view.attacked[rows]).mean()) if view.is_targeted else None
+            found.append(Outcome(*setting, n, len(rows), float((answer == view.label[rows]).mean()),
+                                 float(changed.mean()), float((answer < 0).mean()), l2, linf, reached))
+    return found
 
 
 def empirical_curve(
@@ -313,12 +321,3 @@ class View:
                    store.identity.attack.target is not None,
                    np.stack([store.column("l2"), store.column("linf")], axis=1),
                    {key: np.array(rows[key]) for key in sorted(rows)})
-
-
-def _outcome(view: View, rows: np.ndarray, setting: tuple[float, int, int], look: int) -> Outcome:
-    answer, before = view.answers[rows, look], view.unattacked[rows, look]
-    l2, linf = view.norms[rows].mean(axis=0).tolist()
-    changed = (answer >= 0) & (before >= 0) & (answer != before)
-    reached = float((answer == view.attacked[rows]).mean()) if view.is_targeted else None
-    return Outcome(*setting, view.looks[look], len(rows), float((answer == view.label[rows]).mean()),
-                   float(changed.mean()), float((answer < 0).mean()), l2, linf, reached)

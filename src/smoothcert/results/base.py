@@ -1,4 +1,4 @@
-"""The base of all results: the protocol of one and of several side by side, and the checks and notes they share."""
+"""The protocol of results, which every kind of store follows, and the checks and notes on several of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -277,16 +277,14 @@ def why_not_side_by_side(runs: Sequence[OverImages]) -> tuple[str, list[str]]:
     except InputError as error:
         return str(error), []
     every = np.unique(np.concatenate([run.index for run in runs]))
-    lacking = [(run.name, f"{run.images} of the {len(every)} images: {_list_images(np.setdiff1d(every, run.index))} "
-                          f"missing") for run in runs if run.images < len(every)]
+    lacking = []
+    for run in runs:
+        if len(missing := np.setdiff1d(every, run.index)):
+            words = (f"image {missing[0]} is" if len(missing) == 1 else
+                     f"{len(missing)} (from image {missing[0]} to {missing[-1]}) are")
+            lacking.append((run.name, f"{run.images} of the {len(every)} images: {words} missing"))
     notes = [f"{few(names)} {'has' if len(names) == 1 else 'have'} {words}" for names, words in group_by_words(lacking)]
     return "the runs are over different images" if notes else "", notes
-
-
-def _list_images(index: np.ndarray) -> str:
-    if len(index) == 1:
-        return f"image {index[0]} is"
-    return f"{len(index)} (from image {index[0]} to {index[-1]}) are"
 
 
 def run_notes(runs: Sequence[Noted]) -> list[str]:

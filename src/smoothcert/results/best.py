@@ -76,8 +76,10 @@ class CertifiedRuns:
             none = tuple(np.zeros(len(radii), bool) for _ in results)
             warning = f"not compared, and nothing is starred: {why_not}" if why_not else ""
             return cls(results, radii, rho, at, none, (), notes, warning, points.envelopes)
-        return cls(results, radii, rho, at, _stars(results, at), _envelopes(results, at, rho), notes, "",
-                   points.envelopes)
+        accuracy, groups = np.stack([one.accuracy for one in at]), [result.group for result in results]
+        most = {group: accuracy[[one == group for one in groups]].max(axis=0) for group in groups}
+        stars = tuple((row > 0) & (row >= most[group] - 1e-12) for row, group in zip(accuracy, groups, strict=True))
+        return cls(results, radii, rho, at, stars, _envelopes(results, at, rho), notes, "", points.envelopes)
 
     @property
     def shown_envelopes(self) -> tuple[BestRuns, ...]:
@@ -130,13 +132,6 @@ def best_method(envelopes: Sequence[BestRuns]) -> list[str]:
     accuracy = np.stack([one.values["accuracy"] for one in envelopes])
     return [envelopes[k].group if value > 0 else ""
             for k, value in zip(accuracy.argmax(axis=0), accuracy.max(axis=0), strict=True)]
-
-
-def _stars(results: Sequence[Result], at: Sequence[CertifiedAccuracy]) -> tuple[np.ndarray, ...]:
-    accuracy = np.stack([one.accuracy for one in at])
-    groups = np.array([result.group for result in results])
-    most = {group: accuracy[groups == group].max(axis=0) for group in set(groups)}
-    return tuple((row > 0) & (row >= most[group] - 1e-12) for row, group in zip(accuracy, groups, strict=True))
 
 
 def _envelopes(results: Sequence[Result], at: Sequence[CertifiedAccuracy], rho: float) -> tuple[BestRuns, ...]:

@@ -142,7 +142,7 @@ class Result(StoreResult):
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """Cautions on its radii, its method and its alpha, each "" where there is nothing to say."""
+        """Warnings of what its bounds and radii rest on; "" where there is nothing to warn of."""
         return ("radii as logs printed them, possibly rounded up" if self.printed else "",
                 "t-certify is proved at 2 alpha, and so are its lower bounds" if self.method == "t-certify" else "",
                 alpha_caution(self.alpha))
@@ -224,7 +224,7 @@ class Result(StoreResult):
 
     @property
     def widest(self) -> float:
-        """How far its curve can reach: r_max where it is known, else its largest radius."""
+        """The largest radius that its curve can reach: r_max where it is known, else its largest radius."""
         ceiling = self.ceiling
         return float(self.radius.max()) if ceiling is None else ceiling
 

@@ -24,7 +24,7 @@ _POINTS = 61
 
 
 @dataclass(frozen=True)
-class Curve:
+class CertifiedCurve:
     """Certified accuracy `accuracy` at `radius`, with the exact lower bound on this test set; all (P,)."""
 
     name: str
@@ -46,7 +46,7 @@ class Envelope:
         name: the method whose runs they are; "" where no method is named.
     """
 
-    curves: list[Curve]
+    curves: list[CertifiedCurve]
     radius: np.ndarray
     accuracy: np.ndarray
     lower: np.ndarray
@@ -85,12 +85,12 @@ class BoundPanel:
     ceiling: float | None
 
 
-def certified_curve(result: Result, rho: float = 0.05) -> Curve:
+def certified_curve(result: Result, rho: float = 0.05) -> CertifiedCurve:
     """Return the step curve of a run: its corners are the radii of its right images, so nothing between is lost."""
-    return drawn_curve(result, rho, columns=None)
+    return curve_of(result, rho, columns=None)
 
 
-def drawn_curve(result: Result, rho: float = 0.05, columns: int | None = COLUMNS) -> Curve:
+def curve_of(result: Result, rho: float = 0.05, columns: int | None = COLUMNS) -> CertifiedCurve:
     """Return the curve of a run as it is drawn: at each corner its certified accuracy, and the bound on this test set.
 
     Args:
@@ -98,7 +98,7 @@ def drawn_curve(result: Result, rho: float = 0.05, columns: int | None = COLUMNS
     """
     at = result.at(corners(result, columns), rho)
     name = f"{result.name} (lower bound)" if result.is_lower_bound else result.name
-    return Curve(name, at.radii, at.accuracy, at.test_set)
+    return CertifiedCurve(name, at.radii, at.accuracy, at.test_set)
 
 
 def corners(result: Result, columns: int | None = COLUMNS) -> np.ndarray:
@@ -122,7 +122,7 @@ def thin(steps: np.ndarray, columns: int = COLUMNS) -> np.ndarray:
     return steps[kept]
 
 
-def value_at(curve: Curve, radius: np.ndarray, field: str = "accuracy") -> np.ndarray:
+def value_at(curve: CertifiedCurve, radius: np.ndarray, field: str = "accuracy") -> np.ndarray:
     """Return a curve's `accuracy` or `lower` at any radii: that of the first corner at or beyond each, else 0."""
     place = np.searchsorted(curve.radius, radius, side="left")
     values = np.append(getattr(curve, field), 0.0)
@@ -147,7 +147,7 @@ def envelope(results: Sequence[Result], rho: float, runs: int | None = None) -> 
     radius = np.unique(np.concatenate([corners(result) for result in results]))
     at = accuracies(results, radius, check_probability("rho", rho) / (runs or len(results)))
     accuracy = np.stack([one.accuracy for one in at])
-    return Envelope([drawn_curve(result, rho) for result in results], radius, accuracy.max(axis=0),
+    return Envelope([curve_of(result, rho) for result in results], radius, accuracy.max(axis=0),
                     np.stack([one.test_set for one in at]).max(axis=0), accuracy.argmax(axis=0))
 
 

@@ -11,6 +11,7 @@ from smoothcert.noise import Noise
 from smoothcert.results.base import check_records, check_same_data
 from smoothcert.results.certified import Result
 from smoothcert.results.gallery import ImagesOf, gallery_of, noisy_copies, noisy_copy
+from smoothcert.results.gather import RESULTS
 from smoothcert.store.recertify import noise_of
 from smoothcert.store.store import Store
 
@@ -161,7 +162,7 @@ def contraction_of(store: Store, images_of: ImagesOf, how: Estimates, count: int
     Raises:
         InputError: a store without records or with several an image; and what `contraction_and_slide` raises.
     """
-    if store.kind not in ("certify", "predict"):
+    if not RESULTS[store.kind].result.is_comparable:
         raise InputError(f"{store.folder} is a store of kind {store.kind}: contraction takes the images and answers of "
                          f"a certify or predict store")
     rows = store.num_records

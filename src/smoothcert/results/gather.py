@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 from smoothcert.checks import check_count, check_known
 from smoothcert.errors import InputError, SmoothcertError, StoreError
 from smoothcert.interop import Named, name_inputs, open_records
-from smoothcert.results.attacks import Attack, AttackRuns
+from smoothcert.results.attacks import AttackResult, AttackRuns
 from smoothcert.results.base import Points, Runs, StoreResult
 from smoothcert.results.best import CertifiedRuns
 from smoothcert.results.certified import Result, merge_runs
@@ -36,7 +36,7 @@ RESULTS = {
     "certify": Reader(Result, CertifiedRuns),
     "predict": Reader(Predicted, PredictedRuns),
     "distributional": Reader(Robustness, RobustnessRuns),
-    "attack": Reader(Attack, AttackRuns),
+    "attack": Reader(AttackResult, AttackRuns),
 }
 """How to read each kind of store; a table shows them in this order."""
 
@@ -170,7 +170,7 @@ class GatheredPage(NamedTuple):
     """The runs and the attacks of a page, and the errors of the others, each in the order they were named."""
 
     runs: list[PageRun]
-    attacks: list[Attack]
+    attacks: list[AttackResult]
     problems: list[SmoothcertError]
 
 

@@ -94,7 +94,7 @@ class Predicted(StoreResult):
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """The caution on its alpha, "" where there is nothing to say."""
+        """Warnings of what its bounds rest on; "" where there is nothing to warn of."""
         return (alpha_caution(self.alpha),)
 
     @property

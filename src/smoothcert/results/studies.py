@@ -7,9 +7,9 @@ import numpy as np
 
 from smoothcert.checks import check_count, check_probability
 from smoothcert.errors import InputError, StoreError
-from smoothcert.results.base import check_records, check_same_data
+from smoothcert.results.base import check_kind, check_records, check_same_data
 from smoothcert.results.certified import ASSUMED_ALPHA, Result
-from smoothcert.results.curves import Curve, drawn_curve
+from smoothcert.results.curves import CertifiedCurve, curve_of
 from smoothcert.stats import METHODS, cohen_radius, lecuyer_radius, li_radius, max_radius
 from smoothcert.stats.binomial import SAFETY, lower_limit
 from smoothcert.store.recertify import noise_of, recertify
@@ -139,8 +139,7 @@ def votes_of(store: Store) -> Votes:
         StoreError: another kind of store; one without records or votes (a log); or a run that stopped when its radii
             were decided, whose counts at the end are no plain binomial sample.
     """
-    if store.kind != "certify":
-        raise StoreError(f"{store.folder} is a store of kind {store.kind}: this needs the counts of a certify store")
+    check_kind(store, "certify", why=": its counts are needed")
     check_records(store)
     design = store.identity.procedure.design
     if design == "radii":
@@ -181,7 +180,7 @@ def theorems(store: Store, points: int = 400) -> Theorems:
                     np.asarray(max_radius(samples, alpha, run.sigma)))
 
 
-def compare_bounds(store: Store, name: str, rho: float) -> list[Curve]:
+def compare_bounds(store: Store, name: str, rho: float) -> list[CertifiedCurve]:
     """Return curves of one run's counts under the radii of `BOUNDS`: p_A >= CP_lo(N_A, n, alpha), p_B <= 1 - p_A."""
     run, votes = Result.of(store, name), votes_of(store)
     n_a, n, where = distinct_pairs(votes.n_a, votes.n)
@@ -191,11 +190,11 @@ def compare_bounds(store: Store, name: str, rho: float) -> list[Curve]:
         parts = [radius_of(p_a[start:start + _CHUNK], q_a[start:start + _CHUNK], run.sigma)
                  for start in range(0, max(len(p_a), 1), _CHUNK)]
         radius = np.concatenate(parts)[where]
-        curves.append(drawn_curve(replace(_recast(run, votes, store, radius, words), method="cohen"), rho))
+        curves.append(curve_of(replace(_recast(run, votes, store, radius, words), method="cohen"), rho))
     return curves
 
 
-def project_over_n(store: Store, name: str, sizes: Sequence[int], rho: float) -> list[Curve]:
+def project_over_n(store: Store, name: str, sizes: Sequence[int], rho: float) -> list[CertifiedCurve]:
     """Return the curves that n samples would give if the observed shares stayed the same: estimates, no certificates.
 
     Cohen et al. 2019, Fig. 8 (middle): the counts are taken in proportion, N_A n' / n rounded down, and certified by
@@ -204,7 +203,7 @@ def project_over_n(store: Store, name: str, sizes: Sequence[int], rho: float) ->
     run, votes, noise = Result.of(store, name), votes_of(store), noise_of(store)
     if run.method is None:
         raise InputError(f"{name} does not say by which method it was certified: a projection certifies by the same")
-    curves = [drawn_curve(replace(run, name=f"n = {run.n:,} (as certified)"), rho)]
+    curves = [curve_of(replace(run, name=f"n = {run.n:,} (as certified)"), rho)]
     for size in sizes:
         n = check_count("n", size)
         n_a = np.floor(votes.share * n * (1 + 1e-15)).astype(np.int64)
@@ -213,22 +212,22 @@ def project_over_n(store: Store, name: str, sizes: Sequence[int], rho: float) ->
         method = METHODS[run.method]
         bounds = method(top, second[:, None], np.full(len(top), n), run.level)
         radius = noise.radius(bounds, run.margin)[where]
-        curve = drawn_curve(_recast(run, votes, store, radius, f"n = {n:,} (projected)"), rho)
+        curve = curve_of(_recast(run, votes, store, radius, f"n = {n:,} (projected)"), rho)
         curves.append(replace(curve, lower=curve.accuracy))  # an estimate has no bound
     return curves
 
 
-def project_over_alpha(store: Store, name: str, alphas: Sequence[float], rho: float) -> list[Curve]:
+def project_over_alpha(store: Store, name: str, alphas: Sequence[float], rho: float) -> list[CertifiedCurve]:
     """Return curves of the same counts certified at other alphas (Cohen et al. 2019, Fig. 8, right).
 
     Each is a valid certificate at its alpha, if that alpha was chosen without looking at the counts.
     """
     run = Result.of(store, name)
-    curves = [drawn_curve(replace(run, name=f"alpha = {run.alpha:g} (as certified)"), rho)]
+    curves = [curve_of(replace(run, name=f"alpha = {run.alpha:g} (as certified)"), rho)]
     for alpha in alphas:
         answers, procedure = recertify(store, check_probability("alpha", alpha))
         again = Result.build(store, f"alpha = {alpha:g}", procedure, answers.prediction, answers.radius)
-        curves.append(drawn_curve(again, rho))
+        curves.append(curve_of(again, rho))
     return curves
 
 

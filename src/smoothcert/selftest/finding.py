@@ -62,7 +62,7 @@ class Setting:
         self, model: torch.nn.Module | Callable, num_classes: int, shape: tuple[int, int, int], engine: str,
         batch_size: int | None = None,
     ) -> OpenVoter:
-        """The library's voter for a model on images of a shape, in pixels."""
+        """Return the library's voter for a model on images of a shape, in pixels."""
         how = Sampling(engine, "pixels", self.precision, self.noise_format, batch_size or self.batch_size, self.device)
         return open_voter(model, self.noise, num_classes, shape, self.seed, None, how)
 
@@ -86,18 +86,21 @@ class Planned:
     random: bool = False
 
     @classmethod
-    def fixed(cls, group: str, name: str, run: Callable[..., Finding], *given: object) -> "Planned":
-        """A check without chance, `run(*given)`."""
+    def certain(cls, group: str, name: str, run: Callable[..., Finding], *given: object) -> "Planned":
+        """Return a check without chance, `run(*given)`."""
         return cls(group, name, lambda level: run(*given))
 
     @classmethod
     def chance(cls, group: str, name: str, run: Callable[..., Finding], *given: object) -> "Planned":
-        """A check of random draws, `run(*given, level)`."""
+        """Return a check of random draws, `run(*given, level)`."""
         return cls(group, name, partial(run, *given), random=True)
 
 
 def by_chance(p_values: Mapping[str, float], level: float, measured: str = "") -> Finding:
-    """Red where the smallest of the p-values is at most level / their number; it is named. NaN is red."""
+    """Return a finding that is red where the smallest p-value, which it names, is at most level / their number.
+
+    NaN is red.
+    """
     name, smallest = min(p_values.items(), key=lambda item: (not np.isnan(item[1]), item[1]))
     limit = level / len(p_values)
     words = f"smallest of {len(p_values)} p {smallest:.2g} ({name})" if len(p_values) > 1 else f"p {smallest:.2g}"
@@ -105,18 +108,21 @@ def by_chance(p_values: Mapping[str, float], level: float, measured: str = "") -
 
 
 def two_sided(z: float) -> float:
-    """The p-value of a standard normal."""
+    """Return the two-sided p-value of a standard normal."""
     return float(2 * special.ndtr(-abs(z)))
 
 
 def nearly_normal(z: float) -> float:
-    """The same for a sum that is nearly normal: four times it, for what skewness adds at z = 6 to sums of at least
-    100,000 terms of skewness 8 (Cramer's series: exp(z^3 skewness / (6 sqrt(n))) = 2.5)."""
+    """Return the same for a sum that is nearly normal: four times it.
+
+    The factor covers what skewness adds at z = 6 to sums of at least 100,000 terms of skewness 8 (Cramer's series:
+    exp(z^3 skewness / (6 sqrt(n))) = 2.5).
+    """
     return min(1.0, 4 * two_sided(z))
 
 
 def binomial_p(k: int, n: int, p: float, q: float) -> float:
-    """The two-sided p-value of k successes among n at probability p = 1 - q: twice the smaller tail, by SciPy."""
+    """Return the two-sided p-value of k successes among n at probability p = 1 - q: twice SciPy's smaller tail."""
     at_least = special.betainc(k, n - k + 1, p) if k > 0 else 1.0
     at_most = special.betainc(n - k, k + 1, q) if k < n else 1.0
     return float(min(1.0, 2 * min(at_least, at_most)))

@@ -34,52 +34,54 @@ class Known:
     probabilities: Callable[[float, float, float], list[float]]
 
     def law(self, image: np.ndarray, sigma: float) -> np.ndarray:
-        """(K,) the probability of each class on noisy copies of an image."""
+        """Return (K,) the probability of each class on noisy copies of an image."""
         u, v = positions(image)
         return np.array(self.probabilities(u / sigma, v / sigma, _HALF_WIDTH / sigma))
 
 
 def positions(image: np.ndarray) -> tuple[float, float]:
-    """u and v of an image."""
+    """Return u and v of an image."""
     u, v = _SIGNS @ image.ravel().astype(np.float64) / 4
     return float(u), float(v)
 
 
 def image_at(u: float, v: float) -> np.ndarray:
-    """An image of whole 255ths near 1/2 whose u and v are about these: its own are `positions`."""
+    """Return an image of whole 255ths near 1/2 whose u and v are about these: its own are `positions`."""
     pixels = 0.5 + (u * _SIGNS[0] + v * _SIGNS[1]) / 4
     return (np.rint(pixels * 255) / 255).astype(np.float32).reshape(SHAPE)
 
 
 def halfspace() -> Known:
-    return Known("halfspace", _built(nn.Flatten(), _linear([[-1, 0], [1, 0]])), 2, "binary",
+    return Known("halfspace", _freeze(nn.Flatten(), _linear([[-1, 0], [1, 0]])), 2, "binary",
                  lambda u, v, c: [_phi(-u), _phi(u)])
 
 
 def quadrants() -> Known:
-    return Known("quadrants", _built(nn.Flatten(), _linear([[-1, -1], [1, -1], [-1, 1], [1, 1]])), 4, "logits",
+    return Known("quadrants", _freeze(nn.Flatten(), _linear([[-1, -1], [1, -1], [-1, 1], [1, 1]])), 4, "logits",
                  lambda u, v, c: [_phi(-u) * _phi(-v), _phi(u) * _phi(-v), _phi(-u) * _phi(v), _phi(u) * _phi(v)])
 
 
 def band() -> Known:
-    """Class 1 where relu(u - c') + relu(-u - c') > 1/16, with c' = 1/4 - 1/16."""
+    """Return the band: class 1 where relu(u - c') + relu(-u - c') > 1/16, with c' = 1/4 - 1/16."""
     sums = nn.Linear(2, 2)
     sums.weight.data, sums.bias.data = torch.tensor([[0.0, 0], [1, 1]]), torch.tensor([0.0625, 0])
     inside = _linear([[1, 0], [-1, 0]])
     inside.bias.data -= _HALF_WIDTH - 0.0625
-    return Known("band", _built(nn.Flatten(), inside, nn.ReLU(), sums), 2, "linear",
+    return Known("band", _freeze(nn.Flatten(), inside, nn.ReLU(), sums), 2, "linear",
                  lambda u, v, c: [_phi(c - u) - _phi(-c - u), _phi(u - c) + _phi(-c - u)])
 
 
 def convolutional(noisy: torch.Tensor) -> nn.Module:
-    """A network with BatchNorm and random weights, always the same, whose ten classes are near each other on `noisy`
-    (N, 1, 8, 8)."""
+    """Return a network with BatchNorm whose ten classes are near each other on `noisy` (N, 1, 8, 8).
+
+    Its weights are random, but always the same.
+    """
     with seed_torch(0, "selftest"):
         norm, last = nn.BatchNorm2d(8), nn.Linear(128, 10)
         for values in norm.state_dict(keep_vars=True).values():
             if values.is_floating_point():
                 values.data.uniform_(0.5, 1.5)
-        network = _built(nn.Conv2d(1, 8, 3, padding=1), norm, nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2, padding=1),
+        network = _freeze(nn.Conv2d(1, 8, 3, padding=1), norm, nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2, padding=1),
                          nn.ReLU(), nn.Flatten(), last)
     last.bias -= network(noisy).mean(dim=0)
     return network
@@ -92,7 +94,7 @@ def _linear(mixed: list[list[int]]) -> nn.Linear:
     return layer
 
 
-def _built(*layers: nn.Module) -> nn.Module:
+def _freeze(*layers: nn.Module) -> nn.Module:
     return nn.Sequential(*layers).eval().requires_grad_(False)
 
 

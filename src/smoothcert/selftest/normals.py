@@ -45,9 +45,9 @@ class Catcher:
         return torch.tensor([[1.0, 0.0]], device=rows.device).expand(len(rows), 2)
 
 
-def caught(setting: Setting, shape: tuple[int, int, int], image: np.ndarray, parts: Sequence[tuple[int, str]],
+def catch(setting: Setting, shape: tuple[int, int, int], image: np.ndarray, parts: Sequence[tuple[int, str]],
            samples: int) -> tuple[np.ndarray, Voter]:
-    """The noisy copies (streams, samples, d) of an image for each (key, stage), as a network gets them."""
+    """Return the noisy copies (streams, samples, d) of an image for each (key, stage), as a network gets them."""
     catcher = Catcher()
     voter = replace(setting, precision="float32").voter(catcher, 2, shape, "plain").voter
     catcher.rows.clear()  # of the rows that the model was tried on
@@ -67,13 +67,13 @@ class Normals:
         return (np.arange(int(np.prod(SHAPE))) % 256 / np.float32(255)).astype(np.float32).reshape(SHAPE)
 
     @cached_property
-    def _caught(self) -> tuple[np.ndarray, Voter]:
-        return caught(self.setting, SHAPE, self.image, STREAMS, self.setting.sizes.copies)
+    def _sample(self) -> tuple[np.ndarray, Voter]:
+        return catch(self.setting, SHAPE, self.image, STREAMS, self.setting.sizes.copies)
 
     @property
     def copies(self) -> np.ndarray:
         """(8, samples, 784) float32."""
-        return self._caught[0]
+        return self._sample[0]
 
     @cached_property
     def z(self) -> np.ndarray:
@@ -81,12 +81,12 @@ class Normals:
         return (self.copies.astype(np.float64) - self.image.ravel()) / self.setting.sigma
 
     def plan_checks(self) -> list[Planned]:
-        """The checks of this group."""
+        """Return the checks of this group."""
         name = f"noise, {self.setting.noise_kind}"
         return [
-            Planned.fixed(name, "known answers of the formats", known_answers),
-            Planned.fixed(name, "the copies are the format's", self.as_named),
-            Planned.fixed(name, "no copy comes twice", self.distinct),
+            Planned.certain(name, "known answers of the formats", check_answers),
+            Planned.certain(name, "the copies are the format's", self.as_named),
+            Planned.certain(name, "no copy comes twice", self.distinct),
             Planned.chance(name, "moments", self.moments),
             Planned.chance(name, "tails to 5 sigma", self.tails),
             Planned.chance(name, "distribution (KS, cells)", self.distribution),
@@ -95,8 +95,8 @@ class Normals:
         ]
 
     def as_named(self) -> Finding:
-        """The network gets the numbers that the host draws from the named format for this key."""
-        noise, voter = self.setting.noise, self._caught[1]
+        """Check that the network gets the numbers that the host draws from the named format for this key."""
+        noise, voter = self.setting.noise, self._sample[1]
         centre, wrong = noise.centre(self.image), 0
         for (key, stage), found in zip(STREAMS, self.copies, strict=True):
             wanted = np.empty_like(found)
@@ -105,13 +105,13 @@ class Normals:
         return Finding(wrong == 0, f"{voter.format}: {wrong} of {self.copies.size:,} values differ", "0")
 
     def distinct(self) -> Finding:
-        """No two streams share a sample, and none repeats its own."""
+        """Check that no two streams share a sample, and that none repeats its own."""
         rows = self.copies.reshape(-1, self.copies.shape[-1])
         repeated = len(rows) - len({hashlib.sha256(row.tobytes()).digest() for row in rows})
         return Finding(repeated == 0, f"{repeated} of {len(rows):,} repeated", "0")
 
     def moments(self, level: float) -> Finding:
-        """Mean and variance by their exact laws, the third and fourth moment by their nearly normal ones."""
+        """Test mean and variance by their exact laws, the third and fourth moment by their nearly normal ones."""
         z = self.z.ravel()
         squares = z * z
         total = float(squares.sum())
@@ -123,7 +123,7 @@ class Normals:
         return by_chance(tests, level, f"{z.size:,} values: mean {z.mean():.1e}, variance {total / z.size:.5f}")
 
     def tails(self, level: float) -> Finding:
-        """Values beyond 2, 3, 4, 4.5 and 5 on either side: binomial counts."""
+        """Test the binomial counts of values beyond 2, 3, 4, 4.5 and 5 on either side."""
         flat = self.z.ravel()
         tests = {}
         for cut in (2.0, 3.0, 4.0, 4.5, 5.0):
@@ -135,7 +135,7 @@ class Normals:
                                        f"{2 * special.ndtr(-4) * flat.size:.0f} expected")
 
     def distribution(self, level: float) -> Finding:
-        """Kolmogorov and Smirnov's distance by the inequality of Massart (1990), and 64 cells of equal probability."""
+        """Test Kolmogorov and Smirnov's distance by Massart's inequality (1990), and 64 cells of equal probability."""
         share = np.sort(special.ndtr(self.z.ravel()))
         n = share.size
         steps = np.arange(n + 1) / n
@@ -147,7 +147,7 @@ class Normals:
         return by_chance(tests, level, f"KS distance {distance:.1e}")
 
     def independence(self, level: float) -> Finding:
-        """Every two of the eight streams, value by value: <z, z'> / |z'| is exactly normal; and their squares."""
+        """Test every two of the eight streams, value by value: <z, z'> / |z'| is exactly normal; and their squares."""
         streams = self.z.reshape(len(STREAMS), -1)
         squares = streams**2 - 1
         tests, strongest = {}, 0.0
@@ -160,7 +160,7 @@ class Normals:
         return by_chance(tests, level, f"largest correlation {strongest:.1e}")
 
     def neighbours(self, level: float) -> Finding:
-        """Values side by side, a row apart, and samples 1, 2 and 100 apart: the one half against the other."""
+        """Test values side by side, a row apart, and samples 1, 2 and 100 apart: one half against the other."""
         count, width = self.z.shape[1:]
         tests = {}
         for name, lag in (("1 value", 1), ("2 values", 2), ("28 values", 28), ("1 sample", width),
@@ -175,12 +175,16 @@ class Normals:
         return by_chance(tests, level)
 
 
-def known_answers() -> Finding:
-    """The first numbers of every named format are those that it names, on every machine."""
+def check_answers() -> Finding:
+    """Check that the first numbers of every named format are those that it has on every machine."""
     other = [name for name, digest in answers().items() if digest != ANSWERS[name]]
-    worst = _box_muller_error()
-    words = f"{len(ANSWERS)} formats, other numbers in: {', '.join(other) or 'none'}; Box-Muller within {worst:.1e}"
-    return Finding(not other and worst < 1e-5, words, "none; 1e-05")
+    words = np.random.SFC64(0).random_raw(10_000)  # the logarithm and cosine of `sfc64-bm-v1` are this machine's
+    k, angle = (words >> np.uint64(24)).astype(np.float64), (words & np.uint64(0xFFFFFF)).astype(np.float64)
+    radius, theta = np.sqrt(-2 * np.log((k + 0.5) * 2.0**-40)), angle * (2 * np.pi * 2.0**-24)
+    cosines, sines = box_muller(words)
+    worst = float(max(np.abs(cosines - radius * np.cos(theta)).max(), np.abs(sines - radius * np.sin(theta)).max()))
+    measured = f"{len(ANSWERS)} formats, other numbers in: {', '.join(other) or 'none'}; Box-Muller within {worst:.1e}"
+    return Finding(not other and worst < 1e-5, measured, "none; 1e-05")
 
 
 def answers() -> dict[str, str]:
@@ -195,12 +199,3 @@ def answers() -> dict[str, str]:
     counts = [binomial(*key, start, 1000, p, 1 - p) for start in range(50) for p in (0.01, 0.5, 0.999)]
     found["binomial-v1"] = np.array(counts, "<i8")
     return {name: hashlib.sha256(numbers.tobytes()).hexdigest() for name, numbers in found.items()}
-
-
-def _box_muller_error() -> float:
-    """The largest error of `sfc64-bm-v1`'s normals, whose logarithm and cosine are this machine's."""
-    words = np.random.SFC64(0).random_raw(10_000)
-    k, angle = (words >> np.uint64(24)).astype(np.float64), (words & np.uint64(0xFFFFFF)).astype(np.float64)
-    radius, theta = np.sqrt(-2 * np.log((k + 0.5) * 2.0**-40)), angle * (2 * np.pi * 2.0**-24)
-    cosines, sines = box_muller(words)
-    return float(max(np.abs(cosines - radius * np.cos(theta)).max(), np.abs(sines - radius * np.sin(theta)).max()))

@@ -25,7 +25,7 @@ from smoothcert.selftest.known import (
     positions,
     quadrants,
 )
-from smoothcert.selftest.normals import caught
+from smoothcert.selftest.normals import catch
 from smoothcert.smoothing import Finished, OpenVoter, Sampling, Segment, open_voter, run_plan
 from smoothcert.smoothing.engines import ENGINES
 from smoothcert.smoothing.engines.opening import MARGINS
@@ -78,7 +78,7 @@ class Networks:
     def rows(self) -> np.ndarray:
         """(2, n, 64) the copies that the network is given."""
         n = self.setting.sizes.votes // 10
-        return np.concatenate([caught(self.setting, CONVOLUTIONAL, image, [(key, "estimate")], n)[0]
+        return np.concatenate([catch(self.setting, CONVOLUTIONAL, image, [(key, "estimate")], n)[0]
                                for key, image in enumerate(self.images)])
 
     @cached_property
@@ -101,7 +101,7 @@ class Networks:
         return self.count(self.setting.voter(self.network, 10, CONVOLUTIONAL, "plain", _OTHER_BATCH).voter, 1)
 
     def count(self, voter: Voter, pieces: int) -> np.ndarray:
-        """(2, 10) votes, counted in so many uneven pieces of both images by turns."""
+        """Return (2, 10) votes, counted in so many uneven pieces of both images by turns."""
         n = self.rows.shape[1]
         ends = [n * k * k // pieces**2 for k in range(pieces + 1)]
         subjects = [voter.subject(image, key) for key, image in enumerate(self.images)]
@@ -136,21 +136,21 @@ class EngineVotes:
         return self._opened[1]
 
     def plan_checks(self) -> list[Planned]:
-        """The checks of this group, but those of certificates."""
+        """Return the checks of this group, except for those of certificates."""
         name = f"engine {self.engine}"
-        return [Planned.fixed(name, "runs networks here", self.starts),
-                Planned.fixed(name, "votes of a convolutional network", self.equal),
+        return [Planned.certain(name, "runs networks here", self.starts),
+                Planned.certain(name, "votes of a convolutional network", self.equal),
                 Planned.chance(name, "votes of a linear network", self.lawful)]
 
     def starts(self) -> Finding:
-        """The engine runs, and passes the library's own check on both networks."""
+        """Check that the engine runs, and passes the library's own check on both networks."""
         try:
             return Finding(True, f"in batches of {self.deep.batch} and fewer")
         except Unusable as reason:
             return Finding(False if self.named or reason.wrong else None, str(reason))
 
     def equal(self) -> Finding:
-        """Votes add up to n, and are float64's but for close calls; in float32 the plain model's, however cut."""
+        """Check that votes add up to n, and are float64's but for close calls; in float32 the plain model's too."""
         (wanted, doubtful), n = self.networks.reference, self.networks.rows.shape[1]
         found = self.networks.count(self.deep.voter, 1)
         right = bool((found.sum(axis=1) == n).all() and (np.abs(found - wanted).sum(axis=1) <= 2 * doubtful).all())
@@ -164,7 +164,7 @@ class EngineVotes:
                        f"{allowed}; 0")
 
     def lawful(self, level: float) -> Finding:
-        """Votes for class 1 are Bin(n, Phi(u / sigma))."""
+        """Test that the votes for class 1 are Bin(n, Phi(u / sigma))."""
         tests = law_tests(self.networks.known, self.linear, self.setting.sizes.votes, self.setting.sigma)
         return by_chance(tests, level, f"{len(POINTS)} images x {self.setting.sizes.votes:,} votes")
 
@@ -183,7 +183,7 @@ class EngineVotes:
             return reason
 
     def _open(self, network: torch.nn.Module, num_classes: int, shape: tuple[int, int, int]) -> OpenVoter:
-        """The voter, or Unusable where it would run in another engine."""
+        """Return the voter, or raise Unusable where it would run in another engine."""
         try:
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always", EngineWarning)
@@ -230,22 +230,22 @@ class Certificates:
         return sorted(run_plan(self.plan, self.votes.linear, tagged, 2), key=lambda finished: finished.tag)
 
     def plan_checks(self) -> list[Planned]:
-        """The checks of this group."""
+        """Return the checks of this group."""
         name = f"engine {self.votes.engine}"
-        return [Planned.fixed(name, "radii follow from their votes", self.derived),
-                Planned.chance(name, "radii above the truth", self.covered),
+        return [Planned.certain(name, "radii follow from their votes", self.radii),
+                Planned.chance(name, "radii above the truth", self.coverage),
                 Planned.chance(name, "size of the radii", self.powerful)]
 
-    def derived(self) -> Finding:
-        """Every radius against long arithmetic: as large as its votes allow, and not larger."""
+    def radii(self) -> Finding:
+        """Check every radius against long arithmetic: as large as its votes allow, and not larger."""
         claims, n = Claims(), self.setting.sizes.n
         for votes, radius in sorted({(int(one.history[-1].counts.max()), one.values["radius"]) for one in self.done}):
             claims.expect(claim_holds(votes, n, radius, "two-sided", ALPHA, self.setting.sigma),
                         f"{votes} of {n} votes: radius {radius!r}")
-        return claims.finding("within 1e-10 of the exact ones, never above them")
+        return claims.to_finding("within 1e-10 of the exact ones, never above them")
 
-    def covered(self, level: float) -> Finding:
-        """False certificates are at most Bin(M, alpha), in every method: a wrong class, or a radius beyond |u|."""
+    def coverage(self, level: float) -> Finding:
+        """Test that wrong classes and radii beyond |u| are at most Bin(M, alpha) together, in every method."""
         wrong, slack = {}, 1 + _SLACK[self.setting.precision]
         for method in METHODS:
             answers = reread(self.plan, method=method).judge([one.history for one in self.done])
@@ -258,7 +258,7 @@ class Certificates:
         return by_chance(tests, level, f"of {count:,} at alpha {ALPHA:g}: {words}")
 
     def powerful(self, level: float) -> Finding:
-        """The mean radius is what n votes of the known law give, by SciPy's quantiles: neither more nor less.
+        """Test that the mean radius is what n votes of the known law give, by SciPy's quantiles: no more, no less.
 
         By Chernoff's bound: P(sum >= s) <= exp(K(t) - t s) for every t > 0, K the logarithm of E exp(t sum).
         """
@@ -279,7 +279,7 @@ class Certificates:
 
 
 def law_tests(known: Known, voter: Voter, n: int, sigma: float) -> dict[str, float]:
-    """p-values of the votes for each class on each image, n samples each; 0 where they do not add up to n."""
+    """Return p-values of the votes for each class on each image, n samples each; 0 where they do not add up to n."""
     images = [image_at(u, v) for u, v in POINTS]
     parts = [Segment(voter.subject(image, key), "estimate", 0, n) for key, image in enumerate(images)]
     tests = {}
@@ -292,7 +292,7 @@ def law_tests(known: Known, voter: Voter, n: int, sigma: float) -> dict[str, flo
 
 
 def spaces(setting: Setting) -> list[Planned]:
-    """Smaller spaces of plain Gaussian noise, which only float32 has: a check for each."""
+    """Return a check for each smaller space of plain Gaussian noise, which only float32 has."""
     if setting.precision != "float32":
         return []
     return [Planned.chance("smaller spaces", known.space, _in_space, setting, known)
@@ -300,7 +300,7 @@ def spaces(setting: Setting) -> list[Planned]:
 
 
 def _in_space(setting: Setting, known: Known, level: float) -> Finding:
-    """Votes drawn there follow the law of noise on pixels, however they are cut."""
+    """Test that votes drawn there follow the law of noise on pixels, however they are cut."""
     network = known.network.to(setting.device)
     opened = open_voter(network, GaussianNoise(setting.sigma), known.num_classes, SHAPE, setting.seed, None,
                         Sampling("plain", device=setting.device))

@@ -1,13 +1,14 @@
 """The curves of a page: the arrays that its script draws, thinned and never above what was certified; their legends."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from smoothcert.errors import StoreError
-from smoothcert.report.markup import Markup, element, embed, join_parts, round_down
-from smoothcert.results.attacks import Attack, empirical_curve
+from smoothcert.report.tables import Markup, element, embed, join_parts, round_down
+from smoothcert.results.attacks import AttackResult, empirical_curve
 from smoothcert.results.curves import COLUMNS, corners
 from smoothcert.results.gather import PageRun
 from smoothcert.results.studies import top_shares, votes_of, wall
@@ -26,12 +27,18 @@ _MARKS = ("M12.5 5a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z", "M13 1h8v8h-8z", "M17
 
 
 def chart_data(runs: Sequence[PageRun], rho: float) -> Iterator[dict[str, Any]]:
-    """Yield for each run the fractions and radii that its curves are drawn from, cut to six decimals.
+    """Yield for each run the fractions and radii that its curves are drawn from, and histograms of its votes.
 
+    All are cut to six decimals; `votes` is None where the counts cannot tell the top class's share.
     A curve has its whole value at every edge of a fine column (see `results.curves`); with many runs columns are wider.
     """
     columns = max(30, min(COLUMNS, _POINTS // (2 * len(runs))))
     for run in runs:
+        votes = None
+        with suppress(StoreError):  # the counts of some runs cannot tell
+            shares = top_shares([(run.name, votes_of(run.store), run.result.level)])
+            votes = {"edges": shares.edges.tolist(), "observed": round_down(shares.observed[0]),
+                     "lower": round_down(shares.lower[0])}
         result, walls = run.result, wall([run.result], columns)
         at = result.at(corners(result, columns), rho)
         most = float(walls.wall[0])
@@ -43,11 +50,11 @@ def chart_data(runs: Sequence[PageRun], rho: float) -> Iterator[dict[str, Any]]:
             "accuracy": round_down(at.accuracy), **{name: round_down(getattr(at, name)) for name, _ in LOWER},
             "wall": {"share": round_down(walls.share[0]), "radius": round_down(walls.radii[0]),
                      "most": None if np.isnan(most) else most, "at": float(walls.at_wall[0])},
-            "votes": _votes(run),
+            "votes": votes,
         }
 
 
-def pack(charts: Iterable[dict[str, Any]], attacks: Sequence[Attack]) -> Markup:
+def pack(charts: Iterable[dict[str, Any]], attacks: Sequence[AttackResult]) -> Markup:
     """Return all that the page draws as JSON in little room.
 
     `levels` are the distinct accuracies with their bounds, and `at` of a run says which of them stands at each of its
@@ -63,26 +70,16 @@ def pack(charts: Iterable[dict[str, Any]], attacks: Sequence[Attack]) -> Markup:
                            embed(list(levels)), ',"attacks":', embed(attack_points(attacks)), "}"]))
 
 
-def select_drawn(attacks: Sequence[Attack]) -> list[Attack]:
+def select_drawn(attacks: Sequence[AttackResult]) -> list[AttackResult]:
     """Return the attack stores that have a place beside l2 radii: those over eps, bounded in l2."""
     return [one for one in attacks if one.axis == "eps" and one.norm == "l2"]
 
 
-def attack_points(attacks: Sequence[Attack]) -> list[dict[str, Any]]:
+def attack_points(attacks: Sequence[AttackResult]) -> list[dict[str, Any]]:
     """Return empirical accuracy at each l2 size of the attacks that are drawn, at their largest m, steps and n."""
     curves = [empirical_curve(attack.store, name=attack.name) for attack in select_drawn(attacks)]
     return [{"name": curve.name, "size": curve.size.tolist(), "accuracy": round_down(curve.accuracy)}
             for curve in curves]
-
-
-def _votes(run: PageRun) -> dict[str, list[float]] | None:
-    """Return histograms of the top class's share, or None where the counts cannot tell."""
-    try:
-        shares = top_shares([(run.name, votes_of(run.store), run.result.level)])
-    except StoreError:
-        return None
-    return {"edges": shares.edges.tolist(), "observed": round_down(shares.observed[0]),
-            "lower": round_down(shares.lower[0])}
 
 
 def swatch(k: int) -> Markup:
@@ -90,7 +87,7 @@ def swatch(k: int) -> Markup:
     return _small(element("line", x1="0", y1="5", x2="34", y2="5", class_=f"s{k % 7} d{k % 6}"))
 
 
-def points_legend(attacks: Sequence[Attack], runs: int) -> Markup:
+def points_legend(attacks: Sequence[AttackResult], runs: int) -> Markup:
     """Return the mark of each attack store; the first comes after `runs` runs in the order of colours."""
     parts = []
     for k, attack in enumerate(select_drawn(attacks)):

@@ -13,10 +13,9 @@ from smoothcert.errors import InputError, SmoothcertError
 from smoothcert.io.files import make_folder, write_whole
 from smoothcert.report.html.charts import LOWER, chart_data, pack, points_legend, swatch
 from smoothcert.report.html.facts import ASSUMES, SAYS, SAYS_NOT, find_untested, settings, warnings
-from smoothcert.report.markup import Markup, element, join_parts
 from smoothcert.report.selftest import SelfTest
-from smoothcert.report.tables import Cell, Row, Table
-from smoothcert.results.attacks import Attack
+from smoothcert.report.tables import Cell, Markup, Row, Table, element, join_parts
+from smoothcert.results.attacks import AttackResult
 from smoothcert.results.base import why_not_side_by_side
 from smoothcert.results.certified import accuracies, default_radii
 from smoothcert.results.figures import alpha_words, down, percent, sigma_words
@@ -34,7 +33,7 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 
 def report_page(
     runs: Sequence[PageRun], radii: Sequence[float] = (), rho: float = 0.05, title: str = "",
-    attacks: Sequence[Attack] = (), problems: Sequence[SmoothcertError] = (), selftest: SelfTest | None = None,
+    attacks: Sequence[AttackResult] = (), problems: Sequence[SmoothcertError] = (), selftest: SelfTest | None = None,
 ) -> str:
     """Return a self-contained HTML page on `runs`, with the `attacks` beside them.
 
@@ -52,35 +51,35 @@ def report_page(
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title), element("style", _own("page.css")),
     )
+    words = (f"{len(runs):,} run{'s' if len(runs) > 1 else ''}, {sum(run.result.images for run in runs):,} images. "
+             f"Percentages and radii are rounded down. Lower bounds hold with probability {1 - rho:g} at one radius "
+             f"chosen beforehand.")
+    themes = [element("option", word, value=word.lower()) for word in ("Auto", "Light", "Dark")]
+    header = element("header", element("div", element("h1", title), element("p", words)),
+                     element("label", "Colours ", element("select", *themes, id="theme")))
+    missing = element(
+        "section", element("h2", "Missing from this page"), element("p", "It was to show these too:"),
+        element("ul", *(element("li", str(problem)) for problem in problems)), class_="warn", id="missing")
+    meaning = [join_parts(element(f"h{level}", title), element("ul", *(element("li", line) for line in lines)))
+               for level, title, lines in ((2, "What this says", SAYS), (3, "What it does not say", SAYS_NOT),
+                                           (3, "What it assumes", ASSUMES))]
+    script = resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
+    # The few characters of Plotly's script that are no ASCII stand in expressions, so escapes do for them; one of them
+    # as it is would double the memory that the whole page takes.
+    plotly = Markup(re.sub("[\u0080-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", script))
     return "".join([  # in one step: of many runs these are megabytes
         '<!doctype html>\n<html lang="en">', element("head", head), "<body>",
-        element("a", "Skip to the figures", href="#curves", class_="skip"), _header(title, runs, rho), "<main>",
-        _missing_section(problems), _warnings(runs, attacks), _selftest(selftest, runs), _curves(runs, attacks),
-        *_tables(runs, radii, rho), _attacks(attacks), _meaning(), _charts(), _galleries(runs), _images(runs),
-        _details(runs), "</main>",
+        element("a", "Skip to the figures", href="#curves", class_="skip"), header, "<main>",
+        missing if problems else "", _warnings(runs, attacks), _selftest(selftest, runs), _curves(runs, attacks),
+        *_tables(runs, radii, rho), _attacks(attacks), element("section", *meaning, id="meaning"), _charts(),
+        _galleries(runs), _images(runs), _details(runs), "</main>",
         element("footer", f"Made by smoothcert {__version__} from stored counts. This page asks nothing of a network."),
         element("script", pack(chart_data(runs, rho), attacks), type="application/json", id="data"),
-        element("script", _plotly()), element("script", _own("page.js")), "</body></html>\n",
+        element("script", plotly), element("script", _own("page.js")), "</body></html>\n",
     ])
 
 
-def _header(title: str, runs: Sequence[PageRun], rho: float) -> Markup:
-    images = sum(run.result.images for run in runs)
-    words = (f"{len(runs):,} run{'s' if len(runs) > 1 else ''}, {images:,} images. Percentages and radii are "
-             f"rounded down. Lower bounds hold with probability {1 - rho:g} at one radius chosen beforehand.")
-    theme = element("label", "Colours ", element("select", *(element("option", word, value=word.lower()) for word in
-                                                             ("Auto", "Light", "Dark")), id="theme"))
-    return element("header", element("div", element("h1", title), element("p", words)), theme)
-
-
-def _missing_section(problems: Sequence[SmoothcertError]) -> Markup:
-    if not problems:
-        return Markup("")
-    return element("section", element("h2", "Missing from this page"), element("p", "It was to show these too:"),
-                   element("ul", *(element("li", str(problem)) for problem in problems)), class_="warn", id="missing")
-
-
-def _warnings(runs: Sequence[PageRun], attacks: Sequence[Attack]) -> Markup:
+def _warnings(runs: Sequence[PageRun], attacks: Sequence[AttackResult]) -> Markup:
     """Return warnings: first why the runs are not to be compared, then each run's own."""
     why_not, lacking = why_not_side_by_side([*(run.result for run in runs), *attacks])
     items = [element("li", element("strong", "Not to be compared"), f": {'; '.join([why_not, *lacking])}.")
@@ -94,7 +93,7 @@ def _warnings(runs: Sequence[PageRun], attacks: Sequence[Attack]) -> Markup:
     return element("section", element("h2", "To beware of"), element("ul", *items), class_="warn", id="warnings")
 
 
-def _curves(runs: Sequence[PageRun], attacks: Sequence[Attack]) -> Markup:
+def _curves(runs: Sequence[PageRun], attacks: Sequence[AttackResult]) -> Markup:
     boxes = [element("label", element("input", type="checkbox", checked=True, data_run=k), swatch(k), run.name,
                      element("small", f"ACR {down(run.result.acr, 3)}")) for k, run in enumerate(runs)]
     bounds = [element("option", words, value=name) for name, words in (*LOWER, ("", "none"))]
@@ -140,7 +139,7 @@ def _tables(runs: Sequence[PageRun], radii: Sequence[float], rho: float) -> Iter
     yield "</section>"
 
 
-def _attacks(attacks: Sequence[Attack]) -> Markup:
+def _attacks(attacks: Sequence[AttackResult]) -> Markup:
     """Return accuracy under attack, and what it does and does not show."""
     if not attacks:
         return Markup("")
@@ -156,14 +155,6 @@ def _attacks(attacks: Sequence[Attack]) -> Markup:
              f"certificates do not speak of answers by mean softmax.")
     return element("section", element("h2", "Under attack"), element("p", words),
                    Table.of(head, rows).to_html("Accuracy under attack, by size"), id="attacks")
-
-
-def _meaning() -> Markup:
-    def bullet_list(lines: Sequence[str]) -> Markup:
-        return element("ul", *(element("li", line) for line in lines))
-
-    return element("section", element("h2", "What this says"), bullet_list(SAYS), element("h3", "What it does not say"),
-                   bullet_list(SAYS_NOT), element("h3", "What it assumes"), bullet_list(ASSUMES), id="meaning")
 
 
 def _charts() -> Markup:
@@ -275,15 +266,6 @@ def _fact_table(facts: Sequence[tuple[str, str]]) -> Markup:
 def _own(name: str) -> Markup:
     """Return a file of this package."""
     return Markup(resources.files("smoothcert.report.html").joinpath(name).read_text(encoding="utf-8"))
-
-
-def _plotly() -> Markup:
-    """Return Plotly's script, as its package brings it, with escapes for the few characters that are no ASCII.
-
-    These all stand in expressions, and one of them would double the memory that the whole page takes.
-    """
-    script = resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
-    return Markup(re.sub("[\u0080-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", script))
 
 
 def check_page(file: Path) -> None:

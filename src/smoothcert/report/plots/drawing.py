@@ -14,14 +14,13 @@ from smoothcert.errors import InputError, SmoothcertError
 from smoothcert.interop import Named, open_records
 from smoothcert.report.plots.kinds import KINDS, PlotConfig
 from smoothcert.report.plots.style import warn_above
-from smoothcert.results.attacks import Attack
-from smoothcert.results.base import check_records, why_not_side_by_side
+from smoothcert.results.attacks import AttackResult
+from smoothcert.results.base import StoreResult, check_records, why_not_side_by_side
 from smoothcert.results.certified import Result
 from smoothcert.results.denoising import Estimates
 from smoothcert.results.distributional import Robustness
-from smoothcert.results.gallery import ImagesOf
-from smoothcert.results.gather import open_each
-from smoothcert.results.regions import Answers
+from smoothcert.results.gallery import Answers, ImagesOf
+from smoothcert.results.gather import RESULTS, open_each
 from smoothcert.results.studies import votes_of
 from smoothcert.store.store import Store
 
@@ -89,7 +88,7 @@ def draw_picture(kind: str, options: PlotConfig, **sources: Any) -> tuple[Figure
     request, problems = open_request(kind, options, **sources)
     figure = _function(KINDS[kind].draw)(_function(KINDS[kind].gather)(request))
     runs = [run for run in (one[0] if isinstance(one, tuple) else one for one in request.opened)
-            if isinstance(run, Result | Attack)]
+            if isinstance(run, Result | AttackResult)]
     reason, lacking = why_not_side_by_side(runs) if runs else ("", [])
     if reason:
         why_not = "; ".join([reason, *lacking])
@@ -104,7 +103,7 @@ def open_request(kind: str, options: PlotConfig, **sources: Any) -> tuple[Reques
 
     def open_one(one: Named) -> Any:
         found = take(open_records(one.path, radius_column=getattr(options, "radius_column", None)), one.name)
-        return replace(found, group=one.group) if isinstance(found, Result | Attack) else found
+        return replace(found, group=one.group) if isinstance(found, Result | AttackResult) else found
 
     opened, problems = open_each(options.stores, open_one, strict=options.most is not None)
     if problems and len(opened) < options.least:
@@ -124,12 +123,17 @@ def _take_store(store: Store, name: str) -> tuple[Store, str]:
     return store, name
 
 
+def _take_for_page(store: Store, name: str) -> StoreResult:
+    """Return the result of a kind of store that pages show; any other has to have radii."""
+    kind = RESULTS[store.kind].result
+    return (kind if kind.is_on_pages else Result).of(store, name).in_norm("l2")
+
+
 TAKES: dict[str, Callable[[Store, str], Any]] = {
     "store": _take_store,
     "result": Result.of,
     "certified": lambda store, name: Result.of(store, name).in_norm("l2"),
-    "certified or attack": lambda store, name: (
-        Attack.of(store, name) if store.kind == "attack" else Result.of(store, name).in_norm("l2")),
+    "certified or attack": _take_for_page,
     "votes": lambda store, name: (Result.of(store, name), votes_of(store)),
     "robustness": Robustness.of,
 }

@@ -14,15 +14,15 @@ from smoothcert.errors import InputError
 from smoothcert.report.plots.drawing import Request
 from smoothcert.report.plots.kinds import BoundsPlot, CurvesPlot, ProjectionPlot
 from smoothcert.report.plots.style import COLOURS, INK, handle, in_style, legend, look, marker, new_figure, save
-from smoothcert.results.attacks import Attack, axis_of, empirical_curve, norm_of
+from smoothcert.results.attacks import AttackResult, axis_of, empirical_curve, norm_of
 from smoothcert.results.certified import Result
 from smoothcert.results.curves import (
     BoundPanel,
-    Curve,
+    CertifiedCurve,
     Envelope,
     Upper,
     bound_panels,
-    drawn_curve,
+    curve_of,
     envelopes,
     upper_bound,
     value_at,
@@ -52,7 +52,7 @@ class Observed:
 class Empirical:
     """Certified curves, and the empirical accuracies that are drawn beside them."""
 
-    curves: list[Curve]
+    curves: list[CertifiedCurve]
     observed: list[Observed]
     norm: str = "l2"
 
@@ -70,10 +70,10 @@ class Envelopes:
     norm: str = "l2"
 
 
-def gather_curves(request: Request[CurvesPlot]) -> list[Curve | Upper]:
+def gather_curves(request: Request[CurvesPlot]) -> list[CertifiedCurve | Upper]:
     """Return certified curves, and the empirical upper bounds that attack stores prove."""
     results, attacks = _split(request.opened)
-    return [*(drawn_curve(result, request.options.rho) for result in results),
+    return [*(curve_of(result, request.options.rho) for result in results),
             *(upper_bound(attack.store, attack.name) for attack in attacks)]
 
 
@@ -96,12 +96,12 @@ def gather_empirical(request: Request[CurvesPlot]) -> Empirical:
     """Return certified curves, and the accuracies under attack."""
     results, attacks = _split(request.opened)
     norm = _common_norm(attacks)
-    curves = [drawn_curve(result if norm == "l2" else result.in_linf(), request.options.rho) for result in results]
+    curves = [curve_of(result if norm == "l2" else result.in_linf(), request.options.rho) for result in results]
     return Empirical(curves, [one for attack in attacks
                               for one in accuracies_under_attack(attack, request.options.rho)], norm)
 
 
-def share_attacked(opened: Sequence[Result | Attack]) -> list[Result | Attack]:
+def share_attacked(opened: Sequence[Result | AttackResult]) -> list[Result | AttackResult]:
     """Return the certified runs with only the images that were attacked, and the attack stores."""
     results, attacks = _split(opened)
     if not attacks or not results:
@@ -110,7 +110,7 @@ def share_attacked(opened: Sequence[Result | Attack]) -> list[Result | Attack]:
     return [*(among(result, attacked) for result in results), *attacks]
 
 
-def gather_bounds(request: Request[BoundsPlot]) -> list[Curve]:
+def gather_bounds(request: Request[BoundsPlot]) -> list[CertifiedCurve]:
     """Return the curves of one run's counts under several theorems."""
     return compare_bounds(*request.only, request.options.rho)
 
@@ -120,7 +120,7 @@ def gather_theorems(request: Request[Any]) -> Theorems:
     return theorems(request.only[0])
 
 
-def gather_projection(request: Request[ProjectionPlot]) -> list[Curve]:
+def gather_projection(request: Request[ProjectionPlot]) -> list[CertifiedCurve]:
     """Return the curves of one run at other n or alpha."""
     (store, name), options = request.only, request.options
     if options.alpha:
@@ -134,12 +134,12 @@ def gather_bounds_on_loss(request: Request[Any]) -> list[BoundPanel]:
     return bound_panels(request.opened)
 
 
-def _split(opened: Sequence[Result | Attack]) -> tuple[list[Result], list[Attack]]:
+def _split(opened: Sequence[Result | AttackResult]) -> tuple[list[Result], list[AttackResult]]:
     """Return the certified runs and the attack stores."""
-    return [one for one in opened if isinstance(one, Result)], [one for one in opened if isinstance(one, Attack)]
+    return [one for one in opened if isinstance(one, Result)], [one for one in opened if isinstance(one, AttackResult)]
 
 
-def accuracies_under_attack(attack: Attack, rho: float = 0.05) -> list[Observed]:
+def accuracies_under_attack(attack: AttackResult, rho: float = 0.05) -> list[Observed]:
     """Return the accuracy under attack for every m, the smallest first, with intervals of probability 1 - rho."""
     store = attack.store
     if axis_of(store) != "eps":
@@ -166,7 +166,7 @@ def best_under_attack(group: str, runs: Sequence[Observed]) -> Observed:
     return Observed(group, np.array(common), accuracy, low, high)
 
 
-def _common_norm(attacks: Sequence[Attack]) -> str:
+def _common_norm(attacks: Sequence[AttackResult]) -> str:
     """Return the norm that bounds all attacks; raise InputError where they have several."""
     norms = {norm_of(attack.store) for attack in attacks}
     if len(norms) > 1:
@@ -174,7 +174,7 @@ def _common_norm(attacks: Sequence[Attack]) -> str:
     return norms.pop()
 
 
-def plot_curves(curves: Sequence[Curve | Upper], files: Sequence[Path] = (), title: str = "") -> Figure:
+def plot_curves(curves: Sequence[CertifiedCurve | Upper], files: Sequence[Path] = (), title: str = "") -> Figure:
     """Draw certified accuracy against radius, write it into `files` (PNG, SVG or PDF by ending), return the figure."""
     figure = draw_curves(curves)
     for file in files:
@@ -183,9 +183,9 @@ def plot_curves(curves: Sequence[Curve | Upper], files: Sequence[Path] = (), tit
 
 
 @in_style
-def draw_curves(curves: Sequence[Curve | Upper]) -> Figure:
+def draw_curves(curves: Sequence[CertifiedCurve | Upper]) -> Figure:
     """Draw step curves with a band down to their lower bound, and empirical upper bounds as dashed lines."""
-    certified = [one for one in curves if isinstance(one, Curve)]
+    certified = [one for one in curves if isinstance(one, CertifiedCurve)]
     uppers = [one for one in curves if isinstance(one, Upper)]
     figure, axes = _axes("certified accuracy (%)" if not uppers else "accuracy (%)")
     right = max([_furthest(certified), *(float(one.radius[-1]) * 1.03 for one in uppers)])
@@ -290,11 +290,12 @@ def _axes(ylabel: str) -> tuple[Figure, Any]:
     return figure, figure.add_subplot(xlabel=RADIUS, ylabel=ylabel, ylim=(0, 100))
 
 
-def _furthest(curves: Sequence[Curve]) -> float:
+def _furthest(curves: Sequence[CertifiedCurve]) -> float:
     return max((float(curve.radius[-1]) for curve in curves), default=0.0) * 1.03
 
 
-def _step(axes: Any, curve: Curve, number: int, right: float, band: bool = True, width: float | None = None) -> None:
+def _step(axes: Any, curve: CertifiedCurve, number: int, right: float, band: bool = True,
+          width: float | None = None) -> None:
     """Draw one curve; its markers stand on it at radii of their own, so that they part where curves run together."""
     style = look(number)
     axes.step(curve.radius, 100 * curve.accuracy, where="pre", linewidth=width, **style)
