@@ -33,7 +33,7 @@ def _acr(result: Result) -> str:
     return (">= " if result.is_lower_bound else "") + down(result.acr, 3 if result.norm == "l2" else 5)
 
 
-class Fact(NamedTuple):
+class RunColumn(NamedTuple):
     """A column of facts of each run: its head, the text of a run's cell, and the formats whose tables have it."""
 
     column: Column
@@ -41,15 +41,15 @@ class Fact(NamedTuple):
     formats: tuple[str, ...] = ("text", "markdown", "latex")
 
 
-FACTS = (
-    Fact(Column("run", left=True), lambda run: run.name),
-    Fact(Column("images"), lambda run: str(run.images), ("markdown",)),
-    Fact(Column("sigma", latex=r"$\sigma$"), lambda run: sigma_words(run.sigma)),
-    Fact(Column("method"), _method, ("markdown",)),
-    Fact(Column("alpha"), lambda run: alpha_words(run.alpha), ("markdown",)),
-    Fact(Column("ACR"), _acr),
-    Fact(Column("abstained"), lambda run: f"{percent(run.abstained.mean())}%", ("markdown",)),
-    Fact(Column("abst. (%)", latex=r"abst.\ (\%)"), lambda run: percent(run.abstained.mean()), ("latex",)),
+RUN_COLUMNS = (
+    RunColumn(Column("run", left=True), lambda run: run.name),
+    RunColumn(Column("images"), lambda run: str(run.images), ("markdown",)),
+    RunColumn(Column("sigma", latex=r"$\sigma$"), lambda run: sigma_words(run.sigma)),
+    RunColumn(Column("method"), _method, ("markdown",)),
+    RunColumn(Column("alpha"), lambda run: alpha_words(run.alpha), ("markdown",)),
+    RunColumn(Column("ACR"), _acr),
+    RunColumn(Column("abstained"), lambda run: f"{percent(run.abstained.mean())}%", ("markdown",)),
+    RunColumn(Column("abst. (%)", latex=r"abst.\ (\%)"), lambda run: percent(run.abstained.mean()), ("latex",)),
 )
 """The columns before those of the radii, in tables of several runs."""
 
@@ -76,7 +76,7 @@ def _text_tables(runs: CertifiedRuns, heads: list[str]) -> list[Table]:
     tables = [Table.of(["radius", *heads], _bound_rows(result, at), above=_facts(result))
               for result, at in zip(runs.results, runs.at, strict=True)]
     if len(runs.results) > 1:
-        facts = [fact for fact in FACTS if "text" in fact.formats]
+        facts = [fact for fact in RUN_COLUMNS if "text" in fact.formats]
         empty = [""] * (len(facts) - 1)
         rows: list[Row] = [
             [*(fact.cell(result) for fact in facts), *_accuracy_cells(result, at, stars)]
@@ -96,7 +96,7 @@ def _text_tables(runs: CertifiedRuns, heads: list[str]) -> list[Table]:
 
 def _table_of_all(runs: CertifiedRuns, heads: list[str], style: str, bounds: int, head: Column) -> list[Table]:
     """Return one table with a row for each run and each of the first `bounds` of `BOUNDS`, named under `head`."""
-    facts = [fact for fact in FACTS if style in fact.formats]
+    facts = [fact for fact in RUN_COLUMNS if style in fact.formats]
     rows: list[Row] = []
     for result, at, stars in zip(runs.results, runs.at, runs.stars, strict=True):
         rows += _under_facts([fact.cell(result) for fact in facts], _bound_rows(result, at, stars)[:bounds])
