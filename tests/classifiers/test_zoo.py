@@ -152,7 +152,7 @@ def test_every_verb_takes_a_model_of_the_zoo(entry, tmp_path, verb):
     store = read_store(tmp_path / "s")
     assert store.identity.model == identity(entry)
     assert (store.identity.noise.sigma, store.identity.data.name) == (0.25, "digits")
-    assert store.provenance["model"] == "zoo:digits-cnn"
+    assert store.provenance.model == "zoo:digits-cnn"
     run(*verb[:1], entry, *command[2:], "-o", tmp_path / "s")  # another way to name it is the same run
     run("verify", tmp_path / "s", "--resample", "1", "--model", "zoo:digits-cnn", "-q")
     if verb[0] != "certify":
@@ -319,7 +319,7 @@ def test_an_entry_is_small_and_its_figures_are_its_stores(name, make, monkeypatc
 def test_a_store_is_of_the_network_beside_it(name):
     """Of the same torch: the hash covers the source of the classes that a network is made of."""
     store = read_store(ROOT / "zoo" / name / paths.CERTIFICATES)
-    made_by = store.provenance["versions"]["torch"].partition("+")[0]
+    made_by = store.provenance.versions["torch"].partition("+")[0]
     if made_by != torch.__version__.partition("+")[0]:
         pytest.skip(f"the store was made by torch {made_by}")
     card = read_card(ROOT / "zoo" / name)

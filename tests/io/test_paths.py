@@ -17,7 +17,8 @@ from smoothcert.runs.options import CertifyConfig
 from smoothcert.store import journal
 from smoothcert.store import store as store_module
 from smoothcert.store.adversaries import list_adversaries, read_adversaries, save_adversaries
-from smoothcert.store.manifest import Manifest, read_manifest
+from smoothcert.store.identity import Identity
+from smoothcert.store.manifest import Manifest, Provenance, read_manifest
 from smoothcert.store.records import Record
 from smoothcert.store.store import open_store, read_store, write_store
 from smoothcert.training.options import TrainConfig
@@ -55,9 +56,9 @@ def content(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith((".", "times"))}
 
 
-def parts(folder: Path) -> tuple[dict, dict, list[Record]]:
+def parts(folder: Path) -> tuple[Identity, dict, list[Record]]:
     store = read_store(folder)
-    return store.identity, store.provenance, [Record.from_row(row) for row in store.records.to_pylist()]
+    return store.identity, store.provenance.raw, [Record.from_row(row) for row in store.records.to_pylist()]
 
 
 def test_a_store_has_the_same_bytes_there(local, bucket):
@@ -113,7 +114,7 @@ def test_a_driver_that_is_killed_loses_what_was_not_yet_sent(local, bucket, monk
     now = [0.0]
     monkeypatch.setattr(journal.time, "monotonic", lambda: now[0])
     there = place(bucket())
-    manifest = Manifest(identity, provenance)
+    manifest = Manifest(identity, Provenance.model_validate(provenance))
     manifest.write(there)
     killed = store_module.StoreWriter(there, manifest)
     for position in range(20):
@@ -174,7 +175,7 @@ def test_what_is_refused(bucket, local, tmp_path):
     with pytest.raises(InputError, match="foo://x"):
         place("foo://x/y")
     nowhere = place(bucket().replace("//bucket", "//other"))
-    with pytest.raises(FileError, match="other"), open_store(nowhere, {"images": {"count": 1}}, {}):
+    with pytest.raises(FileError, match="other"), open_store(nowhere, identity, {}):
         pass
     with pytest.raises(FileError, match="no store s3://bucket"):
         read_store(place(bucket()))

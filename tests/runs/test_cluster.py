@@ -23,7 +23,7 @@ from smoothcert.runs.cluster import BLOCK, Actors, by_cluster
 from smoothcert.runs.crew import by_crew
 from smoothcert.runs.distributional import distributional
 from smoothcert.runs.options import AttackConfig, CertifyConfig, DistributionalConfig
-from smoothcert.runs.ray_connection import joined
+from smoothcert.runs.ray_connection import join_cluster
 
 SLOW = """
 import time
@@ -106,8 +106,8 @@ def test_the_cluster_asks_for_its_token(nodes):
     """Ray's own heads do what `Guarded` does below."""
     if not hasattr(sys.modules["ray"].exceptions, "AuthenticationError"):
         pytest.skip("Ray before 2.52 has no tokens")
-    code = ("from smoothcert.runs.ray_connection import joined\n"
-            f"with joined({nodes.address!r}) as ray: print(ray.get(ray.put('joined')))")
+    code = ("from smoothcert.runs.ray_connection import join_cluster\n"
+            f"with join_cluster({nodes.address!r}) as ray: print(ray.get(ray.put('joined')))")
     env = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
     refused = "asks for its token, but the one in RAY_AUTH_TOKEN is another"
     for token, words in (("a" * 64, "joined"), ("b" * 64, refused)):
@@ -364,7 +364,7 @@ def test_a_cluster_gets_the_token_that_it_asks_for(address, token, mode, own_hom
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
     ray = Guarded(listening, token)
     monkeypatch.setitem(sys.modules, "ray", ray)
-    with joined(address.replace("HOST:PORT", listening)):
+    with join_cluster(address.replace("HOST:PORT", listening)):
         assert ray.joined.endswith(listening)
     assert os.environ.get("RAY_AUTH_MODE") == mode, "left as it was"
 
@@ -385,5 +385,5 @@ def test_a_refused_token_is_named(of_home, settings, words, own_home, listening,
         monkeypatch.setenv(name, value)
     monkeypatch.setitem(sys.modules, "ray", Guarded(listening, "t"))
     expected = rf"asks for its token, but {words}.*\n.*ray get-auth-token"
-    with pytest.raises(InputError, match=expected), joined(listening):
+    with pytest.raises(InputError, match=expected), join_cluster(listening):
         pass

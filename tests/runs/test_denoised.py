@@ -342,7 +342,7 @@ class TestRandom:
         assert records(stores[0]) == records(stores[1])
         assert stores[0].identity.raw.get("walk_format") == ("philox-v1" if front == "walk_jump" else None)
         cost = "5 denoiser calls" if front == "walk_jump" else "at most 5 denoiser calls"
-        assert stores[0].provenance["each_sample"] == cost
+        assert stores[0].provenance.raw["each_sample"] == cost
         assert cost in told[-1]
         certify(certifying(home / "plain", tmp_path / "plain", sigma=SIGMA))
 

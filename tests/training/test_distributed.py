@@ -349,7 +349,7 @@ def test_a_resumed_run_of_two_processes_ends_alike(pair):
     assert told.count("best epoch") == 1, "one process prints"
     whole, killed = read_card(pair / "whole"), read_card(pair / "killed")
     assert whole == killed
-    assert whole.identity.processes == 2
+    assert whole.identity["processes"] == 2
     for name in ("best.safetensors", "checkpoints/0002/weights.safetensors"):
         assert (pair / "whole" / name).read_bytes() == (pair / "killed" / name).read_bytes()
 

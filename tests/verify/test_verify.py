@@ -258,14 +258,14 @@ def test_another_model_is_refused_with_both_hashes(home):
 
 def test_which_records_are_drawn_again_hangs_on_all_of_them(tmp_path):
     from smoothcert.verify.files import read_all
-    from smoothcert.verify.resampling import _chosen
+    from smoothcert.verify.resampling import _choose
 
     store = made(tmp_path / "s", count=300)
     other = forged(store, tmp_path / "o", first(label=lambda record: 9 - record.label))
-    again, changed = (_chosen(read_all(folder)[0], 10) for folder in (store, other))
-    assert again == _chosen(read_all(store)[0], 10) == sorted(set(again))
+    again, changed = (_choose(read_all(folder)[0], 10) for folder in (store, other))
+    assert again == _choose(read_all(store)[0], 10) == sorted(set(again))
     assert again != changed
-    assert _chosen(read_all(store)[0], 999) == list(range(300))
+    assert _choose(read_all(store)[0], 999) == list(range(300))
 
 
 def test_what_it_is_asked_is_checked(home, tmp_path):
