@@ -54,7 +54,7 @@ def test_rows_of_one_table_differ_in_training_alone(scale):
 def test_attacks_are_answered_by_softmax(done):
     _, _, folders = done
     store = read_store(folders["attacked"])
-    assert store.identity.procedure == {"method": "softmax", "n": 50}
+    assert store.identity.procedure.raw == {"method": "softmax", "n": 50}
     assert all(outcome.abstained == 0 for outcome in outcomes(store))
 
 
