@@ -1,4 +1,4 @@
-# `make demo` and `make test` set everything up by themselves, in .venv.
+# `make demo` and `make test` set everything up in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,12 +15,13 @@ demo: $(RUN)
 test: $(DEV)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# The tests that compute, under the settings that make this processor compute as others do: a table in the file.
+# Runs the tests that compute, under the settings that make this processor compute as others do; the file lists them.
 test-portability: $(DEV)
 	$(BIN)/python tests/portability.py
 
-# All tests with the newest and with the oldest releases that pyproject.toml allows, in environments of their own; torch
-# is constraints.txt's in both: others bring gigabytes of CUDA. Some tests alone: make test-oldest TESTS=tests/cli/test_cli.py
+# These run all tests with the newest, and with the oldest, releases that pyproject.toml allows, each in an environment of
+# its own. Both keep the torch of constraints.txt, because others bring gigabytes of CUDA. To run only some of the tests:
+# make test-oldest TESTS=tests/cli/test_cli.py
 test-newest:
 	$(PYTHON) -m venv .venv-newest
 	grep '^torch==' constraints.txt > .venv-newest/torch.txt
@@ -34,7 +35,7 @@ test-oldest:
 	VIRTUAL_ENV=.venv-oldest .venv-oldest/bin/uv pip install --quiet --resolution lowest-direct -c .venv-oldest/torch.txt -e '.[dev]'
 	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal $(TESTS)
 
-# constraints.txt anew, from what `make test-newest` installed.
+# Writes constraints.txt from what `make test-newest` installed.
 constraints:
 	grep '^#' constraints.txt > .venv-newest/constraints.txt
 	.venv-newest/bin/pip freeze --all --exclude pip --exclude-editable | sed "s/+cpu//; s/^atheris.*/&; sys_platform == 'linux'/" >> .venv-newest/constraints.txt
@@ -45,15 +46,15 @@ lint: $(DEV)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-# The documentation as a site, into build/docs; a warning is an error.
+# Builds the documentation as a site into build/docs; a warning is an error.
 docs: $(DOCS)
 	$(BIN)/sphinx-build -W --keep-going -q docs build/docs
 
-# What is claimed, at full cost, into docs/results/; a part alone: make evidence PART=coverage
+# Measures at full cost what is claimed, into docs/results/. To run only a part: make evidence PART=coverage
 evidence: $(DEV)
 	$(BIN)/python evidence/run.py $(PART)
 
-# Speed and memory, into benchmarks/RESULTS.md; parts alone: make bench PART="speed memory"
+# Measures speed and memory, into benchmarks/RESULTS.md. To run only some parts: make bench PART="speed memory"
 bench: $(BENCH)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py $(PART)
 

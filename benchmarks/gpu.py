@@ -22,7 +22,7 @@ from timing import Rates, Run, interleaved
 from smoothcert.errors import EngineWarning
 from smoothcert.noise import build_noise
 from smoothcert.smoothing import Sampling, Segment
-from smoothcert.smoothing.engines.precision import tf32
+from smoothcert.smoothing.precision import tf32
 from smoothcert.smoothing.rows import DeviceRows, Subject
 from smoothcert.store.provenance import machine_line
 

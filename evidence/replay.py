@@ -14,7 +14,7 @@ from scipy import special
 
 from smoothcert.stats import RadiiCertify, SequentialPredict, certify_counts, gaussian_radius
 from smoothcert.stats.certify_plans import curve_sizes
-from smoothcert.stats.predict_plans import LAST_SHARE
+from smoothcert.stats.plans import LAST_SHARE
 from smoothcert.stats.procedures import predict_counts
 from smoothcert.stats.sequential import Seen, spending_shares
 

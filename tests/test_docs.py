@@ -7,11 +7,13 @@ is an example, and only its exit code, 0, is checked. A Python block with `>>>` 
 """
 
 import doctest
+import importlib.util
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import chdir
 from dataclasses import dataclass
@@ -145,6 +147,18 @@ def test_every_block_says_its_language_and_its_note_is_known(page):
         assert re.fullmatch(r"|not run: .+|exit: [12]|file: [\w.]+", block.note), f"line {block.line}: {block.note!r}"
 
 
+def test_contributing_names_the_files_and_rooms_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    package = ROOT / "src" / "smoothcert"
+    for path in re.findall(r"[\w./-]+/[\w-]+\.(?:py|md|sh|yaml)\b", text):
+        assert (package / path).exists() or (ROOT / path).exists(), path
+    rows = text[text.index("| room |"):].split("\n\n")[0].splitlines()[2:]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    assert [re.findall(r"`(\w+)(?:/|\.py)`", row.split("|")[1]) for row in rows] == [
+        layer.split(" | ") for layer in layers]
+
+
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(page):
     for target in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
@@ -179,6 +193,13 @@ def test_the_index_reaches_every_page():
         reached |= found
         found = {path for page in found for path in contents(page)} - reached
     assert reached == {*DOCS.rglob("*.md"), *DOCS.rglob("*.rst")}
+
+
+def test_the_python_pages_name_modules_that_exist_once_each():
+    named = [name for page in DOCS.glob("api/*.rst")
+             for name in re.findall(r"^\.\. automodule:: (\S+)$", page.read_text(encoding="utf-8"), re.M)]
+    assert len(set(named)) == len(named)
+    assert [name for name in named if importlib.util.find_spec(name) is None] == []
 
 
 @pytest.mark.parametrize("package", [smoothcert, smoothcert.distributional], ids=lambda package: package.__name__)

@@ -22,7 +22,7 @@ from smoothcert.runs.certify import certify, predict, prepare_sampling
 from smoothcert.runs.distributional import distributional
 from smoothcert.runs.options import AttackConfig, CertifyConfig, DistributionalConfig, PredictConfig
 from smoothcert.runs.run import open_again
-from smoothcert.smoothing.content import attributes_hash, attributes_of, fingerprint, settled
+from smoothcert.smoothing.content import attributes_hash, attributes_of, fingerprint, keep_equal
 from smoothcert.smoothing.protocols import evaluation
 from smoothcert.store.comparison import AGREEMENT, differences
 from smoothcert.store.store import read_store
@@ -359,7 +359,7 @@ def test_what_belongs_to_a_process_is_left_out(tmp_path):
 
 
 def test_what_a_forward_pass_changes_is_no_setting():
-    assert settled({"a": b"1", "b": b"2"}, {"a": b"1", "b": b"3", "c": b"4"}) == {"a": b"1"}
+    assert keep_equal({"a": b"1", "b": b"2"}, {"a": b"1", "b": b"3", "c": b"4"}) == {"a": b"1"}
 
 
 def test_cycles_and_objects_that_refuse_do_no_harm():

@@ -150,7 +150,7 @@ def test_every_verb_takes_a_model_of_the_zoo(entry, tmp_path, verb):
     command = [*verb[:1], "zoo:digits-cnn", *verb[1:], "--max-images", "2", "--seed", "0", "-q"]
     run(*command, "-o", tmp_path / "s")
     store = read_store(tmp_path / "s")
-    assert store.identity.model == identity(entry)
+    assert store.identity.model.raw == identity(entry)
     assert (store.identity.noise.sigma, store.identity.data.name) == (0.25, "digits")
     assert store.provenance.model == "zoo:digits-cnn"
     run(*verb[:1], entry, *command[2:], "-o", tmp_path / "s")  # another way to name it is the same run
@@ -324,7 +324,7 @@ def test_a_store_is_of_the_network_beside_it(name):
         pytest.skip(f"the store was made by torch {made_by}")
     card = read_card(ROOT / "zoo" / name)
     opened = open_classifier(str(ROOT / "zoo" / name), card.input_shape, card.num_classes)
-    assert opened.identity == store.identity.model
+    assert opened.identity == store.identity.model.raw
 
 
 @pytest.mark.skipif("mnist-lenet-0.5" not in NAMES, reason="the zoo is in a checkout of the repository only")

@@ -48,7 +48,7 @@ def fair(monkeypatch):
         z = z / z.flatten(1).norm(dim=1).view(-1, 1, 1, 1) * sigma * math.sqrt(images[0].numel())
         return torch.stack([z, -z], dim=1)[:, :m]
 
-    for module in ("distributional.search", "distributional.curves", "attacks.ascent"):
+    for module in ("distributional.search", "attacks.ascent"):
         monkeypatch.setattr(f"smoothcert.{module}.draw_noise", balanced)
 
 

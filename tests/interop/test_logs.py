@@ -120,7 +120,7 @@ def test_whatever_tool_wrote_a_log_it_is_read(tmp_path, form):
     assert told.column("index").tolist() == [0, 1, 2, 3]
     assert told.column("prediction").tolist() == [3, 8, -1, 0]
     assert told.column("radius").tolist() == RADII
-    assert told.provenance.notes == []
+    assert list(told.provenance.notes) == []
     write_log(told, tmp_path / "again.tsv")
     assert read_log(tmp_path / "again.tsv").records.equals(told.records)
 

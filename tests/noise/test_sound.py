@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 from nets import write_nets
 from smoothcert.cli.main import app
 from smoothcert.errors import InputError
-from smoothcert.noise import FORMATS, NOISES, build_noise
+from smoothcert.noise import FORMATS, build_noise
 from smoothcert.noise.lattice import MASS, LatticeNormal, lattice_normal, normal_cdf, normal_density
 from smoothcert.smoothing import Sampling, Segment, SmoothedClassifier, open_voter
 from smoothcert.store.store import read_store
 
 HALF = Fraction(1, 2)
+GAUSSIAN = ("gaussian", "grid", "sound")
 
 
 def copies(kind, image, n, seed=1, key=0, stage="estimate", sigma=0.5, start=0, stream_format=None):
@@ -157,7 +158,7 @@ def test_the_lattice_attack_reads_plain_noise_alone():
     images = [np.full(1000, x, np.float32) / np.float32(255) for x in (0, 1)]
     bound = 2 * special.ndtr(np.sqrt(1000) / 255 / (2 * 0.5)) - 1
     shares = {kind: [reads_the_centre(copies(kind, image, 300, key=key)).mean() for key, image in enumerate(images)]
-              for kind in NOISES}
+              for kind in GAUSSIAN}
     advantage = {kind: share[1] - share[0] for kind, share in shares.items()}
     assert advantage["gaussian"] > 0.7
     assert bound < 0.13
@@ -165,7 +166,7 @@ def test_the_lattice_attack_reads_plain_noise_alone():
         assert abs(advantage[kind]) < bound + 3 / np.sqrt(300)
 
 
-USED = [(kind, name) for kind in NOISES for name in build_noise(kind, 0.5).formats]
+USED = [(kind, name) for kind in GAUSSIAN for name in build_noise(kind, 0.5).formats]
 
 
 @pytest.mark.parametrize(("kind", "stream_format"), USED)

@@ -19,11 +19,13 @@ from smoothcert import SmoothedClassifier
 from smoothcert.classifiers.folder import read_network
 from smoothcert.data import load_data, take_evenly
 from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
+from smoothcert.noise import NOISES, GaussianNoise
 from smoothcert.results.certified import Result, default_radii
 from smoothcert.results.curves import certified_curve
 from smoothcert.results.predictions import Predicted
 from smoothcert.runs.certify import certify, predict, prepare_sampling
 from smoothcert.runs.options import CertifyConfig, PredictConfig
+from smoothcert.runs.settings import read_certified
 from smoothcert.store.identity import ImageList, describe_images
 from smoothcert.store.recertify import recertify, write_recertified
 from smoothcert.store.records import Record
@@ -74,6 +76,20 @@ def test_predict_stores_agree_with_the_smoothed_classifier(model, tmp_path):
         found = g.predict(load_data("digits").image(index), n=200, index=index)
         assert store.column("p_value")[row] == found.p_value
         assert np.array_equal(store.counts("predict")[row], found.counts)
+
+
+def test_radii_of_another_norm_are_never_shown_as_l2(model, tmp_path, monkeypatch):
+    class Other(GaussianNoise):
+        kind, norm = "other", "l1"
+
+    monkeypatch.setitem(NOISES, "other", lambda sigma, levels, reach: Other(sigma))
+    store = certify(config(model, tmp_path / "s", noise="other"))
+    assert Result.of(store).norm == "l1"
+    assert "l1 radii. " in table([Result.of(store)])
+    for use in (lambda: Result.of(store).in_norm("l2"), lambda: read_certified(store)):
+        with pytest.raises(StoreError, match="l1"):
+            use()
+    assert "norm" not in certify(config(model, tmp_path / "grid")).identity.raw
 
 
 def test_several_n_are_looks_at_one_sample(model, tmp_path):
@@ -367,7 +383,7 @@ class TestSequentialStores:
         same, procedure = recertify(decided)
         assert np.array_equal(same.radius, decided.column("radius"))
         assert np.array_equal(same.prediction, decided.column("prediction"))
-        assert procedure == decided.identity.procedure
+        assert procedure == decided.identity.procedure.raw
         stricter, procedure = recertify(decided, alpha=1e-5)
         assert (stricter.radius <= same.radius).all()
         assert (stricter.radius < same.radius).any()
@@ -429,7 +445,7 @@ class TestSequentialStores:
         assert stopped.counts("predict").sum() < fixed.counts("predict").sum() / 3
 
     @pytest.mark.parametrize(("options", "message"), [
-        ({"n": 100, "n_max": 200, "radii": "0.1"}, "give one of them"), ({"curve_loss": 0.1, "n": None}, "give n-max"),
+        ({"n": 100, "n_max": 200, "radii": "0.1"}, "give one of them"), ({"curve_loss": 0.1, "n": None}, "give n_max"),
         ({"n": None, "n_max": 100}, "either radii"),
         ({"n": None, "n_max": 100, "radii": "0.1", "curve_loss": 0.1}, "give one of them"),
     ])

@@ -255,9 +255,9 @@ class TestBundles:
             "model = lambda: Model()\n")
         spec, denoiser = f"{tmp_path / 'mine.py'}:model", home / "denoiser"
         store = certify(certifying(spec, tmp_path / "a", denoiser=denoiser))
-        assert set(store.identity.model) == {"by", "sha256", "denoiser", "sources", "answers"}
+        assert set(store.identity.model.raw) == {"by", "sha256", "denoiser", "sources", "answers"}
         other = certify(certifying(spec, tmp_path / "b", sigma=SIGMA))
-        assert "denoiser" not in other.identity.model
+        assert "denoiser" not in other.identity.model.raw
         assert records(other) != records(store)
         named = certifying(spec, tmp_path / "c", denoiser=denoiser, model_id="halves", engine="eager")
         with warnings.catch_warnings():

@@ -197,7 +197,7 @@ class TestSameBytes:
     def test_another_process_makes_the_same_records_in_any_order(self, home, store, tmp_path):
         """What a worker is sent, and what it does with it."""
         run = prepare_distributional(DistributionalConfig.checked(options(home, tmp_path / "s", workers=2)))
-        worker = pickle.loads(pickle.dumps(run.reopen))()
+        worker = pickle.loads(pickle.dumps(run.reopen()))()
         assert worker.identity == run.identity == store.identity
         made = {position: record.row() for position, record, _ in worker.records(run.tasks([61, 3, 17, 60]))}
         rows = store.records.to_pylist()
@@ -247,7 +247,7 @@ class TestFromCounts:
     def test_stores_that_hold_no_fit_counts(self, home, certified, tmp_path):
         predicted = predict(PredictConfig.checked(common(home, tmp_path / "p", n=10)))
         stopped = certify(CertifyConfig.checked(common(home, tmp_path / "r", n_max=100, radii="0.1")))
-        for folder, words in ((predicted.folder, "kind predict"), (stopped.folder, "fixed beforehand")):
+        for folder, words in ((predicted.folder, "is a predict store"), (stopped.folder, "fixed beforehand")):
             with pytest.raises(StoreError, match=words):
                 bounded({"model": str(folder)})
         with pytest.raises(ConfigError, match="leave gamma, n, sigma out"):
@@ -299,7 +299,7 @@ class TestShown:
         assert [figure["rho"] for figure in told["figures"]] == [0, 0.04]
         assert told["loss"] == "0-1"
         assert "gamma: all must" in self.run("distributional", "m", "--gamma", "-1", "-o", "x", code=2)
-        assert "no.tsv is no store" in self.run("distributional", "no.tsv", "--rho", "0.1", code=2).replace("\n", " ")
+        assert "no.tsv is neither a store nor a model" in self.run("distributional", "no.tsv", "--rho", "0.1", code=2).replace("\n", " ")
 
     def test_each_cost_has_a_head_of_its_own_and_both_bounds_stand_at_one_cost(self, store):
         shown = self.run("distributional", store.folder, "--rho", "0.01,0.1", "-q").splitlines()

@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from smoothcert.errors import EngineWarning, InputError, MissingExtraError, UnknownNameError
 from smoothcert.models import build_model
-from smoothcert.smoothing.engines import ENGINES, open_engine, opening, reduced
+from smoothcert.smoothing.engines import ENGINES, open_engine, opening, reduce_precision
 from smoothcert.smoothing.engines.onnx_engines import PACKAGES
 from smoothcert.smoothing.engines.opening import fault, time_rows, versions_of
-from smoothcert.smoothing.engines.precision import tf32
 from smoothcert.smoothing.engines.torch_engines import fold
+from smoothcert.smoothing.precision import tf32
 from smoothcert.smoothing.voters import CLOSE_CALL
 
 CPU = torch.device("cpu")
@@ -429,7 +429,7 @@ def test_names_are_checked_and_missing_packages_named(monkeypatch):
 
 def test_bfloat16_is_another_classifier_that_eager_runs():
     model, rows = small(), rows_of(SMALL, 200)
-    classifier = reduced(model, "bf16")
+    classifier = reduce_precision(model, "bf16")
     found = opened("eager", model, precision="bf16")
     with torch.inference_mode():
         full, low, fast = model(rows), classifier(rows), found.run(rows)
@@ -440,16 +440,16 @@ def test_bfloat16_is_another_classifier_that_eager_runs():
     assert not torch.equal(low, fast)
     assert fault(low.double(), fast.double(), "bf16") is None
     assert next(model.parameters()).dtype == torch.float32
-    assert reduced(model, "float32") is model or torch.cuda.is_available()
+    assert reduce_precision(model, "float32") is model or torch.cuda.is_available()
 
 
 def test_precisions_are_refused_where_they_do_not_exist():
     with pytest.raises(InputError, match="'tf32' needs a torch module on a CUDA device, got a Sequential on cpu"):
-        reduced(small(), "tf32")
+        reduce_precision(small(), "tf32")
     with pytest.raises(InputError, match="'tf32' needs"):
         opened("auto", small(), precision="tf32")
     with pytest.raises(InputError, match="'bf16' needs a torch module"):
-        reduced(lambda rows: rows, "bf16")
+        reduce_precision(lambda rows: rows, "bf16")
     for engine in ("onnxruntime", "openvino"):
         with pytest.raises(InputError, match=f"'{engine}' runs float32 only, got precision 'bf16'"):
             opened(engine, small(), precision="bf16")

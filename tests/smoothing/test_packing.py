@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from smoothcert.noise import NoiseCentre
-from smoothcert.smoothing.packing import run_plan
 from smoothcert.smoothing.rows import Segment, Subject
-from smoothcert.smoothing.voters import batches
+from smoothcert.smoothing.voters import batches, run_plan
 from smoothcert.stats import certify_plan, gaussian_radius, predict_plan
 
 K = 3

@@ -7,7 +7,7 @@ from smoothcert.attacks.ascent import Ascent
 from smoothcert.attacks.ddn import DDN
 from smoothcert.attacks.deepfool import DeepFool, deepfool
 from smoothcert.attacks.geometry import NORMS, l2_norms
-from smoothcert.attacks.loop import Attack, attack_images
+from smoothcert.attacks.loop import AttackMethod, attack_images
 from smoothcert.attacks.pgd import PGD, Stein, stein_gradient
 from smoothcert.attacks.surrogates import REGULARISERS, SURROGATES, AdreSurrogate, Surrogate
 from smoothcert.checks import check_known, construct
@@ -17,7 +17,7 @@ ATTACKS: dict[str, type] = {"pgd": PGD, "ddn": DDN, "stein": Stein, "deepfool": 
 """Attacks by name; the fields of each dataclass are its options."""
 
 
-def build_attack(name: str, **options: Any) -> Attack:
+def build_attack(name: str, **options: Any) -> AttackMethod:
     """Return an attack by name, with `eps` and the attack's other fields as options.
 
     Raises:
@@ -32,6 +32,6 @@ def build_attack(name: str, **options: Any) -> Attack:
 
 
 __all__ = [
-    "ATTACKS", "DDN", "NORMS", "PGD", "REGULARISERS", "SURROGATES", "AdreSurrogate", "Ascent", "Attack", "DeepFool",
-    "Stein", "Surrogate", "attack_images", "build_attack", "deepfool", "l2_norms", "stein_gradient",
+    "ATTACKS", "DDN", "NORMS", "PGD", "REGULARISERS", "SURROGATES", "AdreSurrogate", "Ascent", "AttackMethod",
+    "DeepFool", "Stein", "Surrogate", "attack_images", "build_attack", "deepfool", "l2_norms", "stein_gradient",
 ]

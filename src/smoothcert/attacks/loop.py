@@ -112,7 +112,7 @@ class Problem:
         yield from zip((self.images + delta).split(size), noise.split(size), self.labels.split(size), strict=True)
 
 
-class Attack(Protocol):
+class AttackMethod(Protocol):
     """An attack: a frozen dataclass of settings that fills the holes of `run`. To add one: a file, a row in `ATTACKS`.
 
     `eps` bounds ||delta|| where the caller gives no bound for each example, `steps` is T.
@@ -149,7 +149,7 @@ class Attack(Protocol):
         ...
 
 
-def run(attack: Attack, problem: Problem) -> Tensor:
+def run(attack: AttackMethod, problem: Problem) -> Tensor:
     """Return delta (B, C, H, W); examples that are finished leave the batch."""
     result = torch.zeros_like(problem.images)
     rest = torch.arange(len(result), device=result.device)
@@ -171,7 +171,7 @@ def run(attack: Attack, problem: Problem) -> Tensor:
 
 
 def attack_images(
-    attack: Attack, model: Any, images: Tensor, labels: Tensor, noise: Tensor | None = None, *,
+    attack: AttackMethod, model: Any, images: Tensor, labels: Tensor, noise: Tensor | None = None, *,
     generator: torch.Generator, eps: Tensor | None = None, targeted: bool = False, bounds: Bounds = (0.0, 1.0),
     rows: int | None = None,
 ) -> Tensor:

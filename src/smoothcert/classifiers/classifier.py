@@ -29,9 +29,9 @@ from smoothcert.models import MODEL_FORMS, is_model_spec, load_model, model_sour
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
 from smoothcert.smoothing.adapters import Fit, adapted, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
-from smoothcert.smoothing.content import attributes_hash, attributes_of, settled
+from smoothcert.smoothing.content import attributes_hash, attributes_of, keep_equal
 from smoothcert.smoothing.contract import Conduct, try_rows
-from smoothcert.smoothing.engines.precision import reduced
+from smoothcert.smoothing.precision import reduce_precision
 from smoothcert.smoothing.protocols import check_logits, is_random, owner_of
 
 
@@ -129,7 +129,7 @@ def open_classifier(
     model = adapted(model, input_shape, wanted, loaded.output, device)
     classifier = _move(put_behind_denoiser(model, front, input_shape, sigma), device)
     check_ready(classifier)
-    conduct = try_rows(reduced(classifier, "float32"), input_shape, None, device or torch.device("cpu"),
+    conduct = try_rows(reduce_precision(classifier, "float32"), input_shape, None, device or torch.device("cpu"),
                        model=classifier, random=is_random(classifier), sigma=sigma or 0.5)
     count = conduct.answers.shape[1]
     if names is not None and len(names) != count:
@@ -142,7 +142,7 @@ def open_classifier(
         sources = model_sources(loaded.code, raw)
         identity |= {"sources": sources} if sources else {}
         if isinstance(raw, nn.Module):
-            identity["attributes"] = attributes_hash(settled(before, attributes_of(raw)))
+            identity["attributes"] = attributes_hash(keep_equal(before, attributes_of(raw)))
         if not is_random(classifier):
             identity["answers"] = _summarise(answers)
     if output is not None:
@@ -198,7 +198,7 @@ def _probe(
     where = device or torch.device("cpu")
     normals = [generator_normals(torch.Generator(where).manual_seed(0))] if is_random(classifier) else []
     with torch.no_grad():
-        logits = reduced(classifier, "float32")(torch.from_numpy(inputs).to(where), *normals)
+        logits = reduce_precision(classifier, "float32")(torch.from_numpy(inputs).to(where), *normals)
     return np.ascontiguousarray(check_logits(logits, 16, num_classes).cpu(), dtype=np.float32)
 
 

@@ -100,7 +100,7 @@ def _open(spec: str, split: str, data_dir: str | PathLike[str] | None, preproces
         if kind == "parquet":
             from smoothcert.data.parquet import load_parquet as load
         else:
-            from smoothcert.data.imagefolder import load_imagefolder as load
+            from smoothcert.data.encoded import load_imagefolder as load
         return load(Path(location).expanduser(), split, preprocess, num_classes)
     if spec == "digits":
         return load_digits(split, preprocess, num_classes)

@@ -27,7 +27,7 @@ from smoothcert.distributional.concavity import concavity_threshold
 from smoothcert.distributional.limits import CLIP_IT, check_gammas, check_rho, round_up, upper_mean
 from smoothcert.errors import InputError
 from smoothcert.stats.binomial import check_trials, clopper_pearson
-from smoothcert.stats.counts import check_counts
+from smoothcert.stats.histories import check_counts
 from smoothcert.stats.radius import z_upper
 
 _HALVINGS = 24

@@ -5,14 +5,23 @@ from typing import Any
 
 from smoothcert.checks import check_known, check_positive
 from smoothcert.noise.boxmuller import box_muller
-from smoothcert.noise.gaussian import GaussianNoise
 from smoothcert.noise.grid import GridNoise
 from smoothcert.noise.keys import STAGES, fresh_seed, image_key, walk_position
-from smoothcert.noise.philox import PhiloxStream, philox4x32, row_key
-from smoothcert.noise.protocol import Noise, NoiseCentre, least_float32
-from smoothcert.noise.sfc64 import BoxMullerStream, Sfc64Stream
+from smoothcert.noise.protocol import GaussianNoise, Noise, NoiseCentre, least_float32
 from smoothcert.noise.sound import SoundNoise, SoundStream
-from smoothcert.noise.streams import BINOMIAL_FORMAT, FORMATS, SMALL_SPACE_FORMAT, Stream, binomial, open_stream
+from smoothcert.noise.streams import (
+    BINOMIAL_FORMAT,
+    FORMATS,
+    SMALL_SPACE_FORMAT,
+    BoxMullerStream,
+    PhiloxStream,
+    Sfc64Stream,
+    Stream,
+    binomial,
+    open_stream,
+    philox4x32,
+    row_key,
+)
 
 NOISES: dict[str, Callable[[float, int, float], Noise]] = {
     "grid": GridNoise,

@@ -69,12 +69,12 @@ def normal_density(x: Fraction, bits: int) -> int:
 
 
 def _digits_to_carry(x: Fraction, bits: int) -> int:
-    """The digits to carry, in steps of 32, so that few values of pi are needed."""
+    """Return the digits to carry, in steps of 32, so that few values of pi are needed."""
     return -(-(bits + _GUARD + int(x * x)) // 32) * 32
 
 
 def _density(point: int, work: int) -> int:
-    """2^work phi(point / 2^work)."""
+    """Return 2^work phi(point / 2^work)."""
     small = (point * point >> work) >> 9
     term = total = 1 << work
     k = 0
@@ -89,13 +89,13 @@ def _density(point: int, work: int) -> int:
 
 @lru_cache
 def _root_of_two_pi(work: int) -> int:
-    """2^work sqrt(2 pi), rounded down; kept, since few values are asked for."""
+    """Return 2^work sqrt(2 pi), rounded down; kept, since few values are asked for."""
     pi = 16 * _arctangent(5, work + 32) - 4 * _arctangent(239, work + 32)
     return isqrt((2 * pi << work) >> 32)
 
 
 def _arctangent(inverse: int, work: int) -> int:
-    """2^work arctan(1 / inverse)."""
+    """Return 2^work arctan(1 / inverse)."""
     power = total = (1 << work) // inverse
     k = 1
     while power:
@@ -164,7 +164,7 @@ class LatticeNormal:
         return self._cumulative[a - first] * w**2 + c * (j + 1) * w + d * part
 
     def _search(self, v: int, bits: int, shift: Fraction) -> int | None:
-        """The t of V in [v, v + 1) 2^-bits, or None where these digits do not tell."""
+        """Return the t of V in [v, v + 1) 2^-bits, or None where these digits do not tell."""
         high = 1
         while high < self.scale * bits / 4 + 1:
             high *= 2
@@ -187,7 +187,7 @@ class LatticeNormal:
         return False if v * unit >= g + error else None
 
     def _below(self, numbers: range) -> Iterator[tuple[int, tuple[int, int]]]:
-        """Masses of bins, away from 0 up to where nothing fits below P; from P to 64 digits, of which some 50 count."""
+        """Yield the masses of bins, away from 0 until none fits below P; P has 64 digits, of which some 50 count."""
         s, w, one = self.scale, self.width, 1 << _DIGITS
         for a in numbers:
             k = max(a, -1 - a)
@@ -203,7 +203,7 @@ class LatticeNormal:
             yield a, (c, d)
 
     def _tables(self) -> tuple[np.ndarray, np.ndarray]:
-        """Walker's tables: a column's own outcome below its cut, the other one from there on.
+        """Return Walker's tables: a column's own outcome below its cut, the other one from there on.
 
         Outcomes are 4 a W + kind, in rising order of a, rectangle before triangle, the rest last; a column that is not
         full is filled from the last of those that are more than full.

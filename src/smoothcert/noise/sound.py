@@ -22,7 +22,7 @@ from smoothcert.errors import InputError
 from smoothcert.noise.grid import EXACT, GridNoise
 from smoothcert.noise.lattice import lattice_normal
 from smoothcert.noise.protocol import NoiseCentre
-from smoothcert.noise.sfc64 import Blocks
+from smoothcert.noise.streams import Blocks
 
 _CHUNK = 8192  # words at a time, so that they and what is made of them stay in a processor's second cache
 _REST = 0x534E4432
@@ -61,7 +61,7 @@ class SoundStream(Blocks):
             part[:] = values.reshape(part.shape)
 
     def _digits(self, sample: int, value: int, bits: int) -> int:
-        """The first binary digits of this value's own uniform number, a multiple of 64 of them."""
+        """Return the first binary digits of this value's own uniform number, a multiple of 64 of them."""
         sequence = np.random.SeedSequence(self._seed, spawn_key=(*self._key, sample, value, _REST))
         words = np.random.SFC64(sequence).random_raw(bits // 64)
         return int.from_bytes(words.astype(">u8").tobytes(), "big")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,14 +24,50 @@ BOUNDS = (
 """What is printed at each radius: fields of `smoothcert.stats.CertifiedAccuracy`, and their names."""
 
 
+def _method(result: Result) -> str:
+    method = result.method or "method ?"
+    return method if result.margin is None else f"{method} with margin {result.margin:g}"
+
+
+def _acr(result: Result) -> str:
+    return (">= " if result.is_lower_bound else "") + down(result.acr, 3 if result.norm == "l2" else 5)
+
+
+class Fact(NamedTuple):
+    """A column of facts of each run: its head, the text of a run's cell, and the formats whose tables have it."""
+
+    column: Column
+    cell: Callable[[Result], str]
+    formats: tuple[str, ...] = ("text", "markdown", "latex")
+
+
+FACTS = (
+    Fact(Column("run", left=True), lambda run: run.name),
+    Fact(Column("images"), lambda run: str(run.images), ("markdown",)),
+    Fact(Column("sigma", latex=r"$\sigma$"), lambda run: sigma_words(run.sigma)),
+    Fact(Column("method"), _method, ("markdown",)),
+    Fact(Column("alpha"), lambda run: alpha_words(run.alpha), ("markdown",)),
+    Fact(Column("ACR"), _acr),
+    Fact(Column("abstained"), lambda run: f"{percent(run.abstained.mean())}%", ("markdown",)),
+    Fact(Column("abst. (%)", latex=r"abst.\ (\%)"), lambda run: percent(run.abstained.mean()), ("latex",)),
+)
+"""The columns before those of the radii, in tables of several runs."""
+
+
 def certificates_page(runs: CertifiedRuns, style: str) -> Page:
     """Return certified accuracy with its bounds: in text a table for each run, else one table of all."""
     heads = [radius_words(radius, runs.results[0].norm) for radius in runs.radii]
-    norm = "" if runs.results[0].norm == "l2" else "l_inf radii, of the ball inside the l2 ball. "
+    kind = runs.results[0].norm
+    norm = {"l2": "", "linf": "l_inf radii, of the ball inside the l2 ball. "}.get(kind, f"{kind} radii. ")
     best = "* best at this radius. " if any(stars.any() for stars in runs.stars) else ""
     legend = (f"{norm}{best}Percent, rounded down; certified accuracy = right class and radius >= r. Lower bounds hold "
               f"with probability {1 - runs.rho:g} at one radius chosen beforehand; ACR = average certified radius.")
-    tables = {"text": _text_tables, "markdown": _markdown_tables, "latex": _latex_tables}[style](runs, heads)
+    if style == "text":
+        tables = _text_tables(runs, heads)
+    elif style == "markdown":
+        tables = _table_of_all(runs, heads, style, len(BOUNDS), Column("%"))
+    else:  # a paper's column has room for certified accuracy and its exact bound
+        tables = _table_of_all(runs, heads, style, 2, Column("", left=True))
     return Page(tables, runs.warning, runs.notes, legend)
 
 
@@ -39,14 +76,16 @@ def _text_tables(runs: CertifiedRuns, heads: list[str]) -> list[Table]:
     tables = [Table.of(["radius", *heads], _bound_rows(result, at), above=_facts(result))
               for result, at in zip(runs.results, runs.at, strict=True)]
     if len(runs.results) > 1:
+        facts = [fact for fact in FACTS if "text" in fact.formats]
+        empty = [""] * (len(facts) - 1)
         rows: list[Row] = [
-            [result.name, sigma_words(result.sigma), _acr(result), *_accuracy_cells(result, at, stars)]
+            [*(fact.cell(result) for fact in facts), *_accuracy_cells(result, at, stars)]
             for result, at, stars in zip(runs.results, runs.at, runs.stars, strict=True)]
-        rows += [[f"best sigma of {one.group}" if one.group else "best sigma", "", "", *one.sigma]
+        rows += [[f"best sigma of {one.group}" if one.group else "best sigma", *empty, *one.sigma]
                  for one in runs.envelopes]
         if len(runs.envelopes) > 1:
-            rows.append(["best method", "", "", *best_method(runs.envelopes)])
-        columns = ["run", "sigma", "ACR", *(Column(head, starred=True) for head in heads)]
+            rows.append(["best method", *empty, *best_method(runs.envelopes)])
+        columns = [*(fact.column for fact in facts), *(Column(head, starred=True) for head in heads)]
         tables.append(Table.of(columns, rows, above=["certified accuracy; ACR beside it"]))
     count = len(runs.results)
     tables += [Table.of(["radius", *heads], _envelope_rows(one), above=[
@@ -55,28 +94,15 @@ def _text_tables(runs: CertifiedRuns, heads: list[str]) -> list[Table]:
     return tables
 
 
-def _markdown_tables(runs: CertifiedRuns, heads: list[str]) -> list[Table]:
-    """Return one table with a row for each run and bound."""
+def _table_of_all(runs: CertifiedRuns, heads: list[str], style: str, bounds: int, head: Column) -> list[Table]:
+    """Return one table with a row for each run and each of the first `bounds` of `BOUNDS`, named under `head`."""
+    facts = [fact for fact in FACTS if style in fact.formats]
     rows: list[Row] = []
     for result, at, stars in zip(runs.results, runs.at, runs.stars, strict=True):
-        facts = [result.name, str(result.images), sigma_words(result.sigma), _method(result), alpha_words(result.alpha),
-                 _acr(result), f"{percent(result.abstained.mean())}%"]
-        rows += _under_facts(facts, _bound_rows(result, at, stars))
+        rows += _under_facts([fact.cell(result) for fact in facts], _bound_rows(result, at, stars)[:bounds])
     for one in runs.shown_envelopes:
-        rows += _under_facts([one.name, *[""] * 6], _envelope_rows(one))
-    return [Table.of(["run", "images", "sigma", "method", "alpha", "ACR", "abstained", "%", *heads], rows)]
-
-
-def _latex_tables(runs: CertifiedRuns, heads: list[str]) -> list[Table]:
-    """Return one table of certified accuracy and its exact bound on this test set."""
-    rows: list[Row] = []
-    for result, at, stars in zip(runs.results, runs.at, runs.stars, strict=True):
-        facts = [result.name, sigma_words(result.sigma), _acr(result), percent(result.abstained.mean())]
-        rows += _under_facts(facts, _bound_rows(result, at, stars)[:2])
-    for one in runs.shown_envelopes:
-        rows += _under_facts([one.name, "", "", ""], _envelope_rows(one)[:2])
-    columns = ["run", Column("sigma", latex=r"$\sigma$"), "ACR", Column("abst. (%)", latex=r"abst.\ (\%)"), "", *heads]
-    return [Table.of(columns, rows, left=(0, 4))]
+        rows += _under_facts([one.name, *[""] * (len(facts) - 1)], _envelope_rows(one)[:bounds])
+    return [Table.of([*(fact.column for fact in facts), head, *heads], rows)]
 
 
 def _under_facts(facts: Sequence[str], rows: Sequence[Row]) -> list[Row]:
@@ -117,15 +143,6 @@ def _facts(result: Result) -> list[str]:
         where = f"decided at radius {', '.join(f'{r:g}' for r in result.decided)}" if result.decided else "undecided"
         lines.append(f"sequential, {where}; the curve elsewhere and the ACR are a lower bound")
     return lines
-
-
-def _method(result: Result) -> str:
-    method = result.method or "method ?"
-    return method if result.margin is None else f"{method} with margin {result.margin:g}"
-
-
-def _acr(result: Result) -> str:
-    return (">= " if result.is_lower_bound else "") + down(result.acr, 3 if result.norm == "l2" else 5)
 
 
 _HEADS = ("radius", "first", "second", "first only", "second only", "first - second", "interval")

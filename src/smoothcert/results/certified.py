@@ -180,8 +180,8 @@ class Result(StoreResult):
             return self
         if self.norm == "l2":
             return self.in_linf(dimension)
-        raise StoreError(f"the radii of {self.name} are not {norm}, but {self.norm}, as the names of its file or its "
-                         f"columns say: leave it out, or name the column that holds {norm} radii with --radius-column")
+        raise StoreError(f"the radii of {self.name} are not {norm}, but {self.norm}: leave it out, or, if it is a log "
+                         f"that has {norm} radii too, name their column with --radius-column")
 
     def in_linf(self, dimension: int | None = None) -> Self:
         """Return the same certificates as radii of the l_inf balls inside the l2 balls: R / sqrt(d).

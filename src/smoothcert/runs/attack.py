@@ -29,10 +29,10 @@ from smoothcert.runs.inputs import complete_from, in_classes_of
 from smoothcert.runs.options import AttackConfig
 from smoothcert.runs.run import Done, Run, Task
 from smoothcert.runs.settings import CLEAN, AttackSetting, CertifiedImages, list_attacks, read_certified
-from smoothcert.smoothing.isolation import isolated
-from smoothcert.smoothing.packing import Finished
+from smoothcert.smoothing.precision import isolate
 from smoothcert.smoothing.protocols import evaluation
 from smoothcert.smoothing.soft import predict_softly
+from smoothcert.smoothing.voters import Finished
 from smoothcert.store.adversaries import list_adversaries, save_adversaries
 from smoothcert.store.recertify import check_certificates
 from smoothcert.store.store import Store, read_store
@@ -44,7 +44,7 @@ NOISE_FORMAT = "sfc64-v1"
 """The format of the noise that an attack sees."""
 
 
-@isolated()
+@isolate()
 def attack(config: AttackConfig, progress: Progress = silent) -> Store:
     """Attack the images of a data set, or what is left of them, and return the finished store.
 

@@ -20,7 +20,7 @@ from smoothcert.runs.inputs import Keep, open_inputs
 from smoothcert.runs.options import CertifyConfig, PredictConfig
 from smoothcert.runs.run import Done, Run, Task
 from smoothcert.smoothing import Finished, Sampling, evaluation, open_voter, run_plan
-from smoothcert.smoothing.isolation import isolated
+from smoothcert.smoothing.precision import isolate
 from smoothcert.smoothing.voters import Voter
 from smoothcert.stats import Plan
 from smoothcert.store.identity import Identity
@@ -30,13 +30,13 @@ from smoothcert.store.store import Store
 PlanFor = Callable[[Noise], Plan]
 
 
-@isolated()
+@isolate()
 def certify(config: CertifyConfig, progress: Progress = silent) -> Store:
     """Certify the images of a data set, or what is left of them, and return the finished store."""
     return prepare_sampling(config, config.plan).fill(progress, executor_of(config))
 
 
-@isolated()
+@isolate()
 def predict(config: PredictConfig, progress: Progress = silent) -> Store:
     """Predict the images of a data set, or what is left of them, and return the finished store."""
     return prepare_sampling(config, config.plan).fill(progress, executor_of(config))
@@ -97,7 +97,7 @@ def prepare_sampling(
     identity = Identity.parse({
         "kind": plan.kind, **inputs.identity, "procedure": plan.identity(),
         "noise": {**noise.identity(), "format": ready.voter.format},
-        **ready.identity(config.precision, inputs.device),
+        **ready.identity(config.precision, inputs.device), **({} if noise.norm == "l2" else {"norm": noise.norm}),
     })
     front = getattr(model, "denoiser", None)
     cost = front.cost if isinstance(front, FrontEnd) else None

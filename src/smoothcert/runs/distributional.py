@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcert.distributional.curves import move_equivalently
 from smoothcert.distributional.losses import PointLoss, clipped_cross_entropy, cross_entropy, sample_losses
-from smoothcert.distributional.search import Search, find_ends, judge
+from smoothcert.distributional.search import Search, find_ends, judge, move_equivalently
 from smoothcert.draws import generator
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.io.paths import place
@@ -29,8 +28,7 @@ from smoothcert.runs.inputs import Inputs, open_inputs
 from smoothcert.runs.options import DistributionalConfig
 from smoothcert.runs.run import Done, Run, Task
 from smoothcert.runs.settings import AscentSetting, find_standing, list_ascents
-from smoothcert.smoothing.engines.precision import tf32
-from smoothcert.smoothing.isolation import isolated
+from smoothcert.smoothing.precision import isolate, tf32
 from smoothcert.smoothing.protocols import evaluation
 from smoothcert.store.identity import Identity
 from smoothcert.store.recertify import errors_in
@@ -38,7 +36,7 @@ from smoothcert.store.records import VALUES, Record
 from smoothcert.store.store import Store, read_store, write_store
 
 
-@isolated()
+@isolate()
 def distributional(config: DistributionalConfig, progress: Progress = silent) -> Store:
     """Do what is left of the run over a model's images, and return the finished store; of a store, see `read_counted`.
 

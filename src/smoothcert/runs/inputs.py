@@ -228,7 +228,7 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
             raise InputError(f"none of the images selected was attacked in {config.adversaries}")
     indices = indices if keep is None else keep(data, indices)
     stored = read_manifest(config.out).identity if is_store(config.out) else None
-    seed = config.seed if config.seed is not None else stored.seed if stored else None
+    seed = config.seed if config.seed is not None else stored.seed_or_none if stored else None
     chosen = indices[: config.max_images]  # as an older smoothcert chose, whose stores the same command goes on with
     if stored is None or not are_first(chosen, stored.images):
         chosen = take_evenly(indices, config.max_images)

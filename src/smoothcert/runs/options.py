@@ -31,7 +31,7 @@ from smoothcert.errors import InputError
 from smoothcert.io.paths import place
 
 if TYPE_CHECKING:  # each method imports what it needs: torch and SciPy would slow --help down
-    from smoothcert.attacks import Attack
+    from smoothcert.attacks import AttackMethod
     from smoothcert.distributional.search import Search
     from smoothcert.noise import Noise
     from smoothcert.stats import Plan
@@ -146,7 +146,7 @@ class AttackConfig(SamplingConfig):
         """The sizes that the attack takes in turn: eps, or multiples of the certified radius."""
         return self.eps if self.eps is not None else self.times or TIMES
 
-    def build_attack(self, eps: float, steps: int) -> "Attack":
+    def build_attack(self, eps: float, steps: int) -> "AttackMethod":
         """Return the attack that the options name, at one size and number of steps."""
         from smoothcert.attacks import build_attack
 

@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 
 from smoothcert.distributional.concavity import Standing, inside_standing, outside_standing
+from smoothcert.errors import StoreError
 from smoothcert.store.identity import DistributionalIdentity
 from smoothcert.store.recertify import check_certified
 from smoothcert.store.store import Store
@@ -64,9 +65,11 @@ def read_certified(store: Store, only_right: bool = False) -> CertifiedImages:
     """Return the images of a certify store that have a certificate, of any class, or only of their label's.
 
     Raises:
-        StoreError: a store of another kind.
+        StoreError: a store of another kind, or radii that are not l2.
     """
     check_certified(store, "eps-from")
+    if store.identity.norm not in (None, "l2"):
+        raise StoreError(f"{store.folder} has {store.identity.norm} radii; eps-from takes a store of l2 radii")
     index, prediction, radius = (store.column(name) for name in ("index", "prediction", "radius"))
     order = np.argsort(index)
     order = order[(radius > 0)[order] & (store.correct[order] | (not only_right))]

@@ -1,4 +1,4 @@
-"""Any number of images through a model that takes batches of certain sizes only."""
+"""Run any number of images through a model that takes batches of certain sizes only."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -16,10 +16,9 @@ from smoothcert.noise import NoiseCentre, build_noise, fresh_seed, image_key
 from smoothcert.smoothing.adapters import adapted
 from smoothcert.smoothing.content import attributes_hash, attributes_of, state_parts
 from smoothcert.smoothing.contract import few_answers, try_rows
-from smoothcert.smoothing.engines import reduced
+from smoothcert.smoothing.engines import reduce_precision
 from smoothcert.smoothing.images import check_bounds, check_images, read_otherwise
-from smoothcert.smoothing.isolation import isolated
-from smoothcert.smoothing.packing import Finished, run_plan
+from smoothcert.smoothing.precision import isolate
 from smoothcert.smoothing.protocols import (
     Denoiser,
     Normals,
@@ -32,6 +31,7 @@ from smoothcert.smoothing.protocols import (
 )
 from smoothcert.smoothing.rows import Segment, Subject, walk_normals
 from smoothcert.smoothing.sampling import OpenVoter, Sampling, behind, open_voter
+from smoothcert.smoothing.voters import Finished, run_plan
 from smoothcert.stats import (
     AtRadii,
     Certificate,
@@ -229,7 +229,7 @@ class SmoothedClassifier:
         """
         check_count("m", m)
         check_ready(self.model)
-        with isolated(self.device):
+        with isolate(self.device):
             images, keys, single = self._images(x, index)
             x = torch.as_tensor(x).to(self.device, torch.float32)
             x = x.unsqueeze(0) if single else x
@@ -252,17 +252,17 @@ class SmoothedClassifier:
     def _run(
         self, plan: Plan, x: object, index: int | Sequence[int] | None, batch_size: int | None
     ) -> tuple[list[Finished], bool]:
-        """The images in their order, taken through the plan, and whether x was a single one."""
+        """Take the images through the plan; return them in their order, and whether x was a single one."""
         images, keys, single = self._images(x, index)
         check_ready(self.model)
-        with isolated(self.device), evaluation(self.model):
+        with isolate(self.device), evaluation(self.model):
             model = self._adapt(images, single)
             voter = self._voter(model, images.shape[1:], batch_size, plan.most() * len(images)).voter
             done = run_plan(plan, voter, zip(range(len(images)), images, keys, strict=True), self.num_classes)
             return sorted(done, key=lambda finished: finished.tag), single
 
     def _adapt(self, images: np.ndarray, single: bool) -> Any:
-        """The model as one that gives logits (N, K) of any number of such images, kept as long as it is the same."""
+        """Return the model as one that gives logits (N, K) of any number of such images; kept while it is the same."""
         key = (id(self.model), images.shape[1:])
         if key not in self._adapted:
             try:
@@ -276,10 +276,14 @@ class SmoothedClassifier:
         return self._adapted[key]
 
     def _voter(self, model: Any, shape: tuple[int, ...], batch_size: int | None, samples: int) -> OpenVoter:
-        """The voter for images of this shape, kept as long as the network and its answers stay what they are."""
+        """Return the voter for images of this shape; kept while the network and its answers stay what they are."""
         c, h, w = shape
-        key = (_content(self.model), shape, batch_size)
-        run = behind(self.denoiser, self.sigma, reduced(model, "float32"))
+        content = hashlib.sha256()
+        is_network = isinstance(self.model, nn.Module)
+        for part in state_parts(self.model.state_dict().items()) if is_network else [str(id(self.model)).encode()]:
+            content.update(part)
+        key = (content.digest(), shape, batch_size)
+        run = behind(self.denoiser, self.sigma, reduce_precision(model, "float32"))
         random = is_random(self.denoiser) or is_random(model)
         if key in self._opened:
             voter, before = self._opened[key]
@@ -294,12 +298,12 @@ class SmoothedClassifier:
         return voter
 
     def _state(self, answers: Tensor, voter: OpenVoter) -> tuple[bytes, str]:
-        """A few answers of the live model and, where a copy of it runs, its attributes: what tells that it changed."""
+        """Return what shows a change of the model: a few answers and, where a copy of it runs, its attributes."""
         copied = isinstance(self.model, nn.Module) and voter.engine != "plain"
         return answers.double().cpu().numpy().tobytes(), attributes_hash(attributes_of(self.model)) if copied else ""
 
     def _images(self, x: Any, index: int | Sequence[int] | None) -> tuple[np.ndarray, list[int], bool]:
-        """Checked float32 images (N, C, H, W) on the host, their noise keys, and whether x was a single image."""
+        """Return checked float32 images (N, C, H, W) on the host, their noise keys, and whether x was a single one."""
         images = check_images(x, self.bounds)
         single = images.ndim == 3
         images = images[None] if single else images
@@ -327,16 +331,6 @@ def _either(name: str, positional: Any, named: int | None, expected: str) -> int
     if named is not None:
         raise InputError(f"{name} is given twice, as {positional!r} and as {named!r}")
     return positional
-
-
-def _content(model: Any) -> str:
-    """A hash of a network's weights and buffers; other models are told apart by themselves."""
-    if not isinstance(model, nn.Module):
-        return str(id(model))
-    digest = hashlib.sha256()
-    for part in state_parts(model.state_dict().items()):
-        digest.update(part)
-    return digest.hexdigest()
 
 
 def _class_or_none(prediction: Any) -> int | None:

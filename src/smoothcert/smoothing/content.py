@@ -1,4 +1,4 @@
-"""Content of networks, as hashes: weights, and the attributes beside them that a forward pass may read.
+"""Hashes of the content of networks: weights, and the attributes beside them that a forward pass may read.
 
 Equal networks have equal hashes in every process and on every machine. So what belongs to a process and not to a
 network is left out: addresses and ids, the clock, paths, open files, locks, the number of a GPU.
@@ -123,14 +123,14 @@ def attributes_of(network: nn.Module) -> dict[str, bytes]:
             for path, part in network.named_modules() for name, value in _settings(part)}
 
 
-def settled(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> dict[str, bytes]:
+def keep_equal(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the attributes that a forward pass left alone: what it changes, such as a counter or a cache, is no
     setting."""
     return {name: content for name, content in before.items() if after.get(name) == content}
 
 
 def _settings(part: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The attributes of one part, not of the parts within it."""
+    """Yield the attributes of one part, without those of the parts within it."""
     own = is_local(type(part))
     yield from ((name, value) for name, value in vars(part).items()
                 if name not in _NO_SETTINGS and (own or not name.startswith("_")))
@@ -150,7 +150,7 @@ def _settings(part: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 class _Reader:
-    """Reads values into digests; parts and tensors of the network count by their `names` (id -> name)."""
+    """A reader of values into digests; parts and tensors of the network count by their `names` (id -> name)."""
 
     def __init__(self, names: Mapping[int, str]):
         self._names = names
@@ -195,11 +195,16 @@ class _Reader:
         return [self.read(part) for part in _entries(value)]
 
     def _text(self, value: Any) -> str:
-        """A number or text, without what names this process in it."""
+        """Return a number or text as text, without anything in it that names this process."""
         if isinstance(value, str):
             if os.path.isabs(value) and os.path.exists(value):
                 return "a path"
-            return "a time" if _is_recent(_seconds(value)) else _GPU.sub(r"\1", _ADDRESS.sub("0x", value))
+            try:
+                if _is_recent(datetime.fromisoformat(value).timestamp()):
+                    return "a time"
+            except (ValueError, OverflowError, OSError):
+                pass  # no date
+            return _GPU.sub(r"\1", _ADDRESS.sub("0x", value))
         if isinstance(value, int) and value in self._names:
             return "an id"
         if isinstance(value, int | float) and any(_is_recent(value / unit) for unit in _CLOCKS):
@@ -215,25 +220,19 @@ def _combine(kind: str, parts: Iterable[bytes]) -> bytes:
 
 
 def _kind(kind: type) -> str:
-    """The name of a type; without its module where that is the user's, since a file's has no fixed name."""
+    """Return the name of a type, without its module where that is a user's, because a file's has no fixed name."""
     return kind.__qualname__ if is_local(kind) else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _is_recent(seconds: float | None) -> bool:
+def _is_recent(seconds: float) -> bool:
     """Tell whether a number is a clock's, in seconds since 1970: later than this machine was started."""
     now = time.time()
-    return seconds is not None and now - time.monotonic() <= seconds <= now
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError, OSError):
-        return None
+    return now - time.monotonic() <= seconds <= now
 
 
 def _of_function(value: types.FunctionType) -> list[Any]:
-    """A function's name and what it closes over; of the user's own its code too, since lambdas share their names."""
+    """Return a function's name and what it closes over; for a user's own also its code, as lambdas share their names.
+    """
     found = [value.__qualname__, _cells(value), value.__defaults__, value.__kwdefaults__]
     if not is_local(value):
         return [value.__module__, *found]
@@ -253,8 +252,10 @@ def _cells(function: types.FunctionType) -> list[Any]:
 
 
 def _entries(value: Any) -> list[Any]:
-    """The attributes of an object: all of a user's own, the public ones of a library's, none of the standard
-    library's, which are files, locks and the like."""
+    """Return the attributes of an object: all of a user's own, the public ones of a library's.
+
+    Objects of the standard library have none: they are files, locks and the like.
+    """
     kind = type(value)
     if isinstance(value, torch.ScriptObject):
         return [value.__getstate__()]

@@ -75,7 +75,7 @@ def try_rows(
 
 
 def _compare(trial: "_Trial", alone: Tensor, model: Any) -> Conduct:
-    """The conduct of a model that gave these answers to four rows alone; raises as `try_rows` does."""
+    """Return the conduct of a model that gave these answers to four rows alone, or raise as `try_rows` does."""
     whole = trial.logits(range(_ROWS))
     check_finite(not bool(whole.isnan().any()))
     scale, allowed = row_scale(whole), COARSE.get(input_dtype(model), ROUNDING)
@@ -86,9 +86,11 @@ def _compare(trial: "_Trial", alone: Tensor, model: Any) -> Conduct:
     apart = {row: max(largest_difference(whole[[row]], other[[k]], scale[[row]]) for other in (mixed, alone))
              for k, row in enumerate(_MIXED)}
     found = max(apart.values())
-    if found > max(allowed, _SURELY_NOT_ROUNDING) and (layer := _dynamic_layer(model)):
-        return trial.alone(f"its layer {layer} takes the scale of what it rounds from the whole batch")
     if found > max(allowed, _SURELY_NOT_ROUNDING):
+        for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+            if type(module).__module__.startswith("torch.ao.nn.quantized.dynamic"):
+                layer = f"{name or 'itself'} ({type(module).__name__})"
+                return trial.alone(f"its layer {layer} takes the scale of what it rounds from the whole batch")
         place = _place(model, trial, range(_ROWS), [max(apart, key=apart.__getitem__)])
         raise ModelError(
             f"the model is no function of one input: its answer to a row depends on the other rows of the batch, by "
@@ -161,7 +163,10 @@ class _Trial:
 
 
 def _inputs(shape: Sequence[int], sigma: float, bounds: tuple[float, float] | None) -> Tensor:
-    """Eight fixed rows of other shades and spreads, so that a batch's statistics differ; half have noise of sigma."""
+    """Return eight fixed rows, half of them with noise of sigma.
+
+    Their shades and spreads differ, so that the statistics of batches do.
+    """
     low, high = bounds or (0.0, 1.0)
     ramp = np.linspace(0, 1, _ROWS)
     spread = np.where(np.arange(_ROWS) % 2, sigma, (high - low) * (0.1 + 0.4 * ramp[::-1]))
@@ -172,7 +177,7 @@ def _inputs(shape: Sequence[int], sigma: float, bounds: tuple[float, float] | No
 
 
 def _judge_steps(trial: _Trial, whole: Tensor, same: bool) -> Conduct:
-    """The conduct of a model that answers in steps; `same`: batches have changed no bit so far."""
+    """Return the conduct of a model that answers in steps; `same` says that batches have changed no bit so far."""
     votes = whole.argmax(dim=1).tolist()
     pairs = [(i, j) for i in range(len(votes)) for j in range(i) if votes[i] != votes[j]]
     pairs = pairs[:: max(1, len(pairs) // _STEPS)][:_STEPS]
@@ -187,7 +192,7 @@ def _judge_steps(trial: _Trial, whole: Tensor, same: bool) -> Conduct:
 
 
 def _beside_a_step(trial: _Trial, start: Tensor, end: Tensor) -> Tensor:
-    """Points of the segment between two rows with other votes, on both sides of a change of vote."""
+    """Return points of the segment between two rows whose votes differ, on both sides of a change of vote."""
     low, high = 0.0, 1.0
     for _ in range(_ZOOMS):
         points, places = _between(start, end, low, high)
@@ -215,13 +220,6 @@ def largest_difference(first: Tensor, second: Tensor, scale: Tensor) -> float:
     equal = (first == second) | (first.isnan() & second.isnan())
     errors = (first.double() - second.double()).abs().masked_fill(equal, 0.0).amax(dim=1)
     return float((errors / scale).masked_fill(errors == 0, 0.0).nan_to_num(nan=torch.inf).max())
-
-
-def _dynamic_layer(model: Any) -> str | None:
-    """The first layer of torch's dynamic quantisation, if any: its answers to single rows are a function of them."""
-    modules = model.named_modules() if isinstance(model, nn.Module) else ()
-    return next((f"{name or 'itself'} ({type(module).__name__})" for name, module in modules
-                 if type(module).__module__.startswith("torch.ao.nn.quantized.dynamic")), None)
 
 
 def _place(model: Any, trial: _Trial, first: Sequence[int], second: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""Images as users give them: read, checked, and refused with advice."""
+"""Read images as users give them, check them, and refuse them with advice."""
 
 from typing import Any
 
@@ -33,17 +33,16 @@ def check_images(x: Any, bounds: tuple[float, float] | None) -> np.ndarray:
     if not np.isfinite(array).all():
         raise InputError("images must be finite, got NaN or infinite pixels")
     if bounds and (array.min() < bounds[0] or array.max() > bounds[1]):
+        low, high = float(array.min()), float(array.max())
+        if max(bounds[0] - low, high - bounds[1]) < 1e-5 * (bounds[1] - bounds[0]):
+            advice = "clip what rounding has put outside"
+        elif bounds == (0, 1) and low >= 0 and 2 < high <= 255:
+            advice = "divide 8-bit values by 255"
+        else:
+            advice = "undo any normalisation (it belongs inside the model), or pass other bounds"
         raise InputError(f"pixels must lie in [{bounds[0]}, {bounds[1]}], got values from {array.min()!s} to "
-                         f"{array.max()!s}: {_advice(float(array.min()), float(array.max()), bounds)}")
+                         f"{array.max()!s}: {advice}")
     return array
-
-
-def _advice(low: float, high: float, bounds: tuple[float, float]) -> str:
-    if max(bounds[0] - low, high - bounds[1]) < 1e-5 * (bounds[1] - bounds[0]):
-        return "clip what rounding has put outside"
-    if bounds == (0, 1) and low >= 0 and 2 < high <= 255:
-        return "divide 8-bit values by 255"
-    return "undo any normalisation (it belongs inside the model), or pass other bounds"
 
 
 def check_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | None:

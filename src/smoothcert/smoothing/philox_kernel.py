@@ -1,4 +1,4 @@
-"""`philox-v1` on a GPU: a Triton kernel, the twin of `smoothcert.noise.philox` with `ieee_box_muller`.
+"""`philox-v1` on a GPU: a Triton kernel, the twin of `smoothcert.noise.PhiloxStream` with `ieee_box_muller`.
 
 The same integers, and the same IEEE operations on floats in the same order, with no multiply and add fused: normals
 equal to the twin's, whatever the batch and however images are mixed in it. Import this module where Triton is
@@ -52,7 +52,7 @@ def fill_normals(out: Tensor, keys: Tensor, positions: Tensor) -> None:
 
 @triton.jit(do_not_specialize=["rows"])
 def _fill(out, keys, positions, rows, values, ROWS: tl.constexpr, QUADS: tl.constexpr):
-    """Values of ROWS samples in QUADS quads each; see `smoothcert.noise.philox` for counter and key."""
+    """Write the values of ROWS samples in QUADS quads each; see `smoothcert.noise.streams` for counter and key."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     there = row < rows
     position = tl.load(positions + row, mask=there, other=0)[:, None]
@@ -78,7 +78,7 @@ def _fill(out, keys, positions, rows, values, ROWS: tl.constexpr, QUADS: tl.cons
 
 @triton.jit
 def _normals(high, low):
-    """r cos(theta) and r sin(theta) of the 64-bit words high 2^32 + low: `ieee_box_muller`, step by step."""
+    """Return r cos(theta) and r sin(theta) of the words high 2^32 + low: `ieee_box_muller`, step by step."""
     x = ((high.to(tl.int64) << 8) | (low >> 24).to(tl.int64)).to(tl.float32) + 0.5
     bits = x.to(tl.int32, bitcast=True) - _ORIGIN
     m = ((bits & 0x7FFFFF) + _ROOT_HALF).to(tl.float32, bitcast=True)

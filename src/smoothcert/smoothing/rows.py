@@ -150,7 +150,7 @@ class DeviceRows:
     def _normals(
         self, segments: Sequence[Segment], owner: Tensor, stages: Sequence[str], starts: Sequence[int]
     ) -> Tensor:
-        """(N, dimension): those of each segment's image, from `starts` on in the stream of one of `stages`."""
+        """Return (N, dimension) normals of each segment's image, from `starts` on in the streams of `stages`."""
         from smoothcert.smoothing.philox_kernel import fill_normals
 
         keys = np.stack([row_key(self._seed, s.subject.key, stage) for s, stage in zip(segments, stages, strict=True)])

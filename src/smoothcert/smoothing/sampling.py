@@ -15,7 +15,7 @@ from smoothcert.noise import SMALL_SPACE_FORMAT, Noise, PhiloxStream
 from smoothcert.smoothing.adapters import Fit, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
 from smoothcert.smoothing.contract import COARSE, Conduct, try_rows
-from smoothcert.smoothing.engines import ENGINES, PRECISIONS, open_engine, reduced
+from smoothcert.smoothing.engines import ENGINES, PRECISIONS, open_engine, reduce_precision
 from smoothcert.smoothing.protocols import (
     BaseClassifier,
     Denoiser,
@@ -109,7 +109,7 @@ def open_voter(
                          f"{how.noise_format}: leave it at auto")
     check_known("precision", how.precision, PRECISIONS)
     if conduct is None:
-        run = behind(denoiser, noise.sigma, reduced(model, "float32"))
+        run = behind(denoiser, noise.sigma, reduce_precision(model, "float32"))
         conduct = try_rows(run, shape, num_classes, how.device or device_of(model), model=model,
                            random=is_random(denoiser) or is_random(model), sigma=noise.sigma)
     if conduct.alone:
@@ -144,7 +144,7 @@ def _network_voter(
     short = how.engine == "auto" and (how.samples or 0) < _WORTH_CHECKING
     engine = open_engine("plain" if short else how.engine, network, shape=row, batch=batch, device=device,
                          precision=how.precision, samples=how.samples, only_plain=only_plain)
-    plain = reduced(network, how.precision)
+    plain = reduce_precision(network, how.precision)
     referee = how.precision == "float32" and dtype not in COARSE and not (conduct.alone or conduct.exact)
     random = is_random(denoiser) or is_random(model)
     run, judge = (behind(denoiser, noise.sigma, one) for one in (engine.run, plain))

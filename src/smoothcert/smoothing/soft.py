@@ -17,8 +17,8 @@ from torch.nn.functional import log_softmax, nll_loss
 
 from smoothcert.draws import standard_normals
 from smoothcert.noise import Noise
-from smoothcert.smoothing.packing import Finished
 from smoothcert.smoothing.protocols import evaluation
+from smoothcert.smoothing.voters import Finished
 from smoothcert.stats import Look
 
 ROWS = 256

@@ -183,7 +183,7 @@ def _search(model: nn.Module, shape: tuple[int, int, int], num_classes: int) -> 
 def _cuts(
     network: nn.Module, graph: fx.Graph, affine: dict[fx.Node, bool], shape: tuple[int, int, int]
 ) -> list[tuple[int, fx.Node]]:
-    """Layers whose output takes fewer normals than the image has pixels, and how many they are, the fewest first."""
+    """Return the layers whose output takes fewer normals than the image has pixels, and how many, the fewest first."""
     channels, height, width = shape
     pixels, cuts = channels * height * width, []
     for node in graph.nodes:
@@ -207,7 +207,7 @@ def _logit_space(
     network: nn.Module, graph: fx.Graph, result: fx.Node, affine: dict[fx.Node, bool], shape: tuple[int, int, int],
     num_classes: int,
 ) -> Space | None:
-    """Cases `logits` and `binary`."""
+    """Return the space of a network that is affine as a whole: `logits` or `binary`."""
     if not _affordable(num_classes, int(np.prod(shape))):
         return None
     weight, bias = _affine_map(part_before(network, graph, result), shape, num_classes)
@@ -222,8 +222,11 @@ def _logit_space(
 def _last_map(
     network: nn.Module, graph: fx.Graph, affine: dict[fx.Node, bool], shape: tuple[int, int, int], num_classes: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """V (K, h) and c (K,) of logits V z + c, z what the last layer with weights takes; None where that is no part of
-    its own. Each entry comes from one product, which every processor rounds alike: equal classes have equal rows."""
+    """Return V (K, h) and c (K,) of logits V z + c, where z is the input of the last layer with weights.
+
+    Each entry comes from one product, which every processor rounds alike, so equal classes have equal rows. None where
+    the network cannot be cut before that layer.
+    """
     weighted = [node for node in graph.nodes if node in affine and node.op == "call_module"
                 and isinstance(network.get_submodule(node.target), nn.Linear | nn.Conv2d)]
     if not weighted:
@@ -240,7 +243,7 @@ def _latent_space(
     network: nn.Module, graph: fx.Graph, cuts: list[tuple[int, fx.Node]], affine: dict[fx.Node, bool],
     shape: tuple[int, int, int],
 ) -> Space | None:
-    """Cases `linear` and `patches`: at the first of the cuts that all ways through the network pass."""
+    """Return the space `linear` or `patches` at the first of the cuts that all ways through the network pass."""
     for _, node in cuts:
         head = part_after(network, graph, node, affine)
         if head is not None:
@@ -257,7 +260,7 @@ def _latent_space(
 def _patch_space(
     layer: nn.Conv2d, before: fx.GraphModule, pixels: fx.GraphModule, head: nn.Module, shape: tuple[int, int, int]
 ) -> Space | None:
-    """`before` ends with the layer, `pixels` with its input."""
+    """Return the space `patches` of a layer; `before` is the network up to its output, `pixels` up to its input."""
     high, wide = layer.kernel_size
     grid = (shape[1] // high, shape[2] // wide)
     # S (channels, C) of v -> S v + t, which maps every pixel before the layer; it must be the same for all.
@@ -274,7 +277,7 @@ def _patch_space(
 
 
 def _affine_map(part: fx.GraphModule, shape: tuple[int, ...], width: int) -> tuple[np.ndarray, np.ndarray]:
-    """W (width, d) and b (width,) of an affine part (N, *shape) -> (N, width), in float64: W by its gradients."""
+    """Return W (width, d), from gradients, and b (width,) of an affine part (N, *shape) -> (N, width), in float64."""
     part = copy.deepcopy(part).double()
     rows, pixels = [], int(np.prod(shape))
     for probes in torch.eye(width, dtype=torch.float64).split(max(1, _PROBE_VALUES // pixels)):
@@ -284,7 +287,7 @@ def _affine_map(part: fx.GraphModule, shape: tuple[int, ...], width: int) -> tup
 
 
 def _slopes(part: fx.GraphModule, probes: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The gradient of each probe's product with the part's value, at zero: (len(probes), *shape)."""
+    """Return the gradient of each probe's product with the part's value, at zero: (len(probes), *shape)."""
     images = torch.zeros(len(probes), *shape, dtype=torch.float64, requires_grad=True)
     values = part.forward(images)  # called itself, a part prints what it raises
     if values.shape != probes.shape:
@@ -293,7 +296,8 @@ def _slopes(part: fx.GraphModule, probes: Tensor, shape: tuple[int, ...]) -> Ten
 
 
 def _patches(image: np.ndarray, patch: tuple[int, int]) -> np.ndarray:
-    """(C, H, W) -> (C kh kw, patches): each patch a column; pixels beyond the last whole patch are left out."""
+    """Return an image (C, H, W) as (C kh kw, patches), a patch a column, without the pixels beyond the last whole one.
+    """
     (channels, height, width), (high, wide) = image.shape, patch
     down, across = height // high, width // wide
     tiles = image[:, : down * high, : across * wide].reshape(channels, down, high, across, wide)
@@ -329,7 +333,9 @@ def factor_of(weight: np.ndarray, rank: int) -> np.ndarray:
 
 
 def _echelon(upper: np.ndarray) -> np.ndarray:
-    """R' of R' ^T R' = R^T R in row echelon form, each row's first entry > 0: unique, as R is where it has full rank.
+    """Return R' with R'^T R' = R^T R in row echelon form, where each row's first entry is positive.
+
+    It is unique, as R is where it has full rank.
 
     Where a column of R depends on those before it, what is left of it is rounding error, another on each processor.
     Householder's reflections would turn that into a direction, and all later columns with it; here it is set to zero.

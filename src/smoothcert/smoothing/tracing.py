@@ -48,7 +48,7 @@ for _function in _OUT_OF_PLACE:
 
 
 class Tracer(fx.Tracer):
-    """Enters no module that is altered, so that it is called as a whole."""
+    """A tracer that enters no altered module, so that it is called as a whole."""
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         self._altered = {id(part) for part in root.modules() if is_altered(part)}  # a trace alters `Module.__call__`
@@ -244,7 +244,7 @@ def _is_size(arg: Any) -> bool:
 
 
 def _measures(node: fx.Node) -> fx.Node | None:
-    """The tensor that a node reads a size of, by t.size(i) or t.shape[i]; None where it reads none."""
+    """Return the tensor that a node reads a size of, by t.size(i) or t.shape[i]; None where it reads none."""
     if node.op == "call_method" and node.target == "size" and len(node.args) == 2:
         return node.all_input_nodes[0]
     if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
@@ -255,7 +255,7 @@ def _measures(node: fx.Node) -> fx.Node | None:
 
 
 def _nodes_behind(ends: list[fx.Node], stops: tuple[fx.Node, ...]) -> set[fx.Node]:
-    """Nodes that the ends depend on, the ends included; nothing beyond the stops."""
+    """Return the nodes that the ends depend on, the ends included, and nothing beyond the stops."""
     needed, waiting = set[fx.Node](), list(ends)
     while waiting:
         node = waiting.pop()

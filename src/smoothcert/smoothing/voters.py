@@ -1,9 +1,13 @@
-"""From runs of samples to votes: a network's, a linear model's in logit space, a binary linear model's by its law.
+"""From a plan to votes: a network's, a linear model's in logit space, a binary linear model's by its law.
 
-To add a voter, write `subject` and `count`; the packing of images into rounds is `packing.run_plan`'s.
+The plan says what to draw, stage by stage and look by look, and a voter counts votes. `run_plan` only keeps every round
+full to the end: rounds mix images, those that are done leave, and the next ones enter. To add a voter, write `subject`
+and `count`.
 """
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +18,7 @@ from smoothcert.noise import BINOMIAL_FORMAT, BoxMullerStream, Noise, NoiseCentr
 from smoothcert.smoothing.protocols import Normals, check_finite, check_logits
 from smoothcert.smoothing.rows import Rows, Segment, Subject
 from smoothcert.smoothing.spaces import Space
+from smoothcert.stats import History, Look, Plan
 
 CLOSE_CALL = 1e-4
 """A vote whose two top logits differ by less than this share of the largest is judged again by the plain model.
@@ -28,7 +33,7 @@ _REFEREE_ROWS = 32  # close calls judged at once on a GPU, always in a batch of 
 
 
 class Voter(Protocol):
-    """Counts the votes of a base classifier on noisy copies.
+    """A counter of the votes of a base classifier on noisy copies.
 
     Attributes:
         capacity: samples a round should hold to use the machine well; None: any number costs the same.
@@ -83,7 +88,7 @@ class NetworkVoter:
         done = 0
         with torch.no_grad():
             for batch in batches(segments, self._batch):
-                logits = self._logits(self._run, batch, sum(s.n for s in batch))
+                logits = self._logits(self._run, batch)
                 part = slice(done, done := done + len(logits))
                 votes[part] = logits.argmax(dim=1)
                 ordered &= ~logits.isnan().any()
@@ -100,28 +105,24 @@ class NetworkVoter:
             owners = np.searchsorted(ends, again, side="right")
             offsets = again - (ends - lengths)[owners]
             singles = [segments[k].single(offset) for k, offset in zip(owners, offsets.tolist(), strict=True)]
-            for k, vote in zip(owners, self._judge(singles), strict=True):
-                table[k, vote] += 1
+            # The plain model judges them alone on a CPU, and on a GPU in batches that the first of them fills up.
+            size = _REFEREE_ROWS if self._device.type == "cuda" else 1
+            for first in range(0, len(singles), size):
+                part = singles[first : first + size]
+                logits = self._logits(self._plain, part + part[:1] * (size - len(part)))
+                check_finite(not bool(logits.isnan().any()))
+                judged = logits[: len(part)].argmax(dim=1).tolist()
+                for k, vote in zip(owners[first : first + size], judged, strict=True):
+                    table[k, vote] += 1
         return table
 
-    def _logits(self, run: Callable[..., Any], segments: Sequence[Segment], size: int) -> Tensor:
-        """(size, K) of the samples of all segments, the first one again for those that are missing."""
-        rows = _fill_up(self._rows.draw(segments), size)
+    def _logits(self, run: Callable[..., Any], segments: Sequence[Segment]) -> Tensor:
+        """Return the logits (N, K) of the samples of all segments."""
+        rows = self._rows.draw(segments)
         normals: list[Normals] = []
         if self._random:
-            normals.append(lambda t, like: _fill_up(self._rows.walk(segments, t), size).to(like.dtype))
-        return check_logits(run(rows, *normals), size, self._num_classes)
-
-    def _judge(self, singles: list[Segment]) -> list[int]:
-        """Votes of the plain model on single samples: alone on a CPU, in batches of one fixed size on a GPU."""
-        size = _REFEREE_ROWS if self._device.type == "cuda" else 1
-        votes: list[int] = []
-        for first in range(0, len(singles), size):
-            part = singles[first : first + size]
-            logits = self._logits(self._plain, part, size)
-            check_finite(not bool(logits.isnan().any()))
-            votes += logits[: len(part)].argmax(dim=1).tolist()
-        return votes
+            normals.append(lambda t, like: self._rows.walk(segments, t).to(like.dtype))
+        return check_logits(run(rows, *normals), len(rows), self._num_classes)
 
 
 class LogitVoter:
@@ -178,7 +179,7 @@ class LogitVoter:
         return table
 
     def _words(self, segments: Sequence[Segment], total: int) -> np.ndarray:
-        """The words of all segments, (words a sample, total): samples side by side, as the products take them.
+        """Return the words of all segments, (words a sample, total): samples side by side, as the products take them.
 
         A function of its own, so that the cache is free of words before the products are computed.
         """
@@ -234,6 +235,85 @@ def is_close(logits: Tensor) -> Tensor:
     return first - second <= CLOSE_CALL * torch.maximum(largest, largest.mean())
 
 
-def _fill_up(rows: Tensor, size: int) -> Tensor:
-    """(size, ...) rows, the first one again for those that are missing."""
-    return rows if len(rows) == size else torch.cat([rows, rows[:1].expand(size - len(rows), *rows.shape[1:])])
+@dataclass(eq=False)
+class Finished:
+    """One image that is done: its looks, the answer (-1 = abstain) with its values, and its cost.
+
+    Attributes:
+        tag: whatever the caller tells the image apart by.
+        seconds: its share, by samples, of the time of the rounds it was in.
+    """
+
+    tag: Any
+    off_grid: bool
+    history: History
+    prediction: int
+    values: dict[str, float]
+    seconds: float
+
+
+@dataclass(eq=False)
+class _Job:
+    """An image on its way through a plan: `left` samples are still to be drawn before the next look at its stage."""
+
+    tag: Any
+    subject: Subject
+    stage: str
+    left: int
+    counts: np.ndarray
+    taken: int = 0
+    history: History = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def run_plan(
+    plan: Plan, voter: Voter, images: Iterable[tuple[Any, np.ndarray, int]], num_classes: int
+) -> Iterator[Finished]:
+    """Take images (tag, float32 (C, H, W), noise key) through a plan; each comes out when it is done.
+
+    Images are taken from the iterable only when there is room for them, and answers do not depend on their company.
+    """
+    waiting, active = iter(images), list[_Job]()
+    none = np.zeros(num_classes, dtype=np.int64)
+    first = plan.next([[]])[0]
+    if first is None:
+        raise ValueError("a plan must draw something")
+    while True:
+        # Let images in until the round is full: one at a time where rounds have no size.
+        room = voter.capacity - sum(job.left for job in active) if voter.capacity else 1 - len(active)
+        while room > 0 and (entry := next(waiting, None)) is not None:
+            tag, image, key = entry
+            active.append(_Job(tag, voter.subject(image, key), first.stage, first.n, none))
+            room -= first.n
+        if not active:
+            return
+        # Count one round's samples, the oldest images first.
+        started, room = time.perf_counter(), voter.capacity
+        drawn: list[tuple[_Job, Segment]] = []
+        for job in active:
+            if room is not None and room <= 0:
+                break
+            n = job.left if room is None else min(job.left, room)
+            drawn.append((job, Segment(job.subject, job.stage, job.taken, n)))
+            room = None if room is None else room - n
+        counts = voter.count([segment for _, segment in drawn])
+        rate = (time.perf_counter() - started) / sum(segment.n for _, segment in drawn)
+        for (job, segment), votes in zip(drawn, counts, strict=True):
+            job.counts, job.taken, job.left = job.counts + votes, job.taken + segment.n, job.left - segment.n
+            job.seconds += rate * segment.n
+        # Ask the plan about those that have all samples of their look.
+        arrived = [job for job, _ in drawn if not job.left]
+        for job in arrived:
+            job.history.append(Look(job.stage, job.counts))
+        for job, draw in zip(arrived, plan.next([job.history for job in arrived]), strict=True):
+            if draw is not None:
+                if draw.stage != job.stage:
+                    job.stage, job.taken, job.counts = draw.stage, 0, none
+                job.left = draw.n
+        if done := [job for job in arrived if not job.left]:
+            active = [job for job in active if job.left]
+            answers = plan.judge([job.history for job in done])
+            for row, job in enumerate(done):
+                values = {name: float(column[row]) for name, column in answers.values.items()}
+                yield Finished(job.tag, job.subject.centre.off_grid, job.history, int(answers.prediction[row]), values,
+                               job.seconds)

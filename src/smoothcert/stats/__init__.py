@@ -2,16 +2,14 @@
 
 from smoothcert.stats.binomial import clopper_pearson
 from smoothcert.stats.certify_plans import AtRadii, CertifyPlan, Curve, FixedN, default_pilot
-from smoothcert.stats.counts import ClassCounts
-from smoothcert.stats.histories import Answers, Draw, History, Look, Plan
+from smoothcert.stats.histories import Answers, ClassCounts, Draw, History, Look, Plan
 from smoothcert.stats.intervals import (
     CertifiedAccuracy,
     average_certified_radius,
     certified_accuracy,
     paired_interval,
 )
-from smoothcert.stats.plans import certify_plan, plan_from, predict_plan, reread
-from smoothcert.stats.predict_plans import FixedPredict, PredictPlan, Sequential
+from smoothcert.stats.plans import FixedPredict, PredictPlan, Sequential, certify_plan, plan_from, predict_plan, reread
 from smoothcert.stats.procedures import (
     ABSTAIN,
     METHODS,

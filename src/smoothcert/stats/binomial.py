@@ -26,7 +26,7 @@ def clopper_pearson(
     k: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike,
     side: Literal["lower", "upper"] = "lower", *, complement: bool = False,
 ) -> np.ndarray | np.float64:
-    """One-sided Clopper-Pearson confidence limit of a binomial proportion at level `alpha`.
+    """Return the one-sided Clopper-Pearson confidence limit of a binomial proportion at level `alpha`.
 
     Lower: P(limit > p) <= alpha; upper: P(limit < p) <= alpha, for every p. Rounded to the safe side by a
     relative 2^-44 (lower limits down, upper limits up), so within 1e-12 of the exact value and never beyond it.
@@ -123,7 +123,7 @@ def tail_quantile(k: np.ndarray, n: np.ndarray, alpha: np.ndarray) -> tuple[np.n
 
 
 def _tail_over_mass(k: np.ndarray, n: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """P(Bin(n, p) >= k) / P(Bin(n, p) = k): a sum of positive terms."""
+    """Return P(Bin(n, p) >= k) / P(Bin(n, p) = k), a sum of positive terms."""
     term = total = np.ones_like(p)
     odds, ahead = p / q, np.arange(32.0)[:, None]
     while np.any(term > 1e-18 * total):
@@ -133,7 +133,7 @@ def _tail_over_mass(k: np.ndarray, n: np.ndarray, p: np.ndarray, q: np.ndarray) 
 
 
 def _mass(k: np.ndarray, n: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """P(Bin(n, p) = k), 0 < k < n, to a few ulp (Loader 2000): no large logarithms are subtracted."""
+    """Return P(Bin(n, p) = k), 0 < k < n, to a few ulp (Loader 2000): no large logarithms are subtracted."""
     excess = np.where(p <= q, k - n * p, n * q - (n - k))
     log = _stirling_error(n) - _stirling_error(k) - _stirling_error(n - k)
     log = log - _deviance(k, n * p, excess) - _deviance(n - k, n * q, -excess)
@@ -141,7 +141,7 @@ def _mass(k: np.ndarray, n: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndar
 
 
 def _stirling_error(n: np.ndarray) -> np.ndarray:
-    """log(n! / (sqrt(2 pi n) (n/e)^n)), n >= 1."""
+    """Return log(n! / (sqrt(2 pi n) (n/e)^n)) for n >= 1."""
     m, k = np.maximum(n, 16.0), np.minimum(n, 16.0)
     r = 1 / (m * m)
     series = (1 / 12 - (1 / 360 - (1 / 1260 - (1 / 1680 - 1 / 1188 * r) * r) * r) * r) / m
@@ -149,7 +149,7 @@ def _stirling_error(n: np.ndarray) -> np.ndarray:
 
 
 def _deviance(x: np.ndarray, m: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """x log(x / m) - d with d = x - m, by the series of artanh where x is near m."""
+    """Return x log(x / m) - d with d = x - m, by the series of artanh where x is near m."""
     v = d / (x + m)
     near = np.abs(v) < 0.1
     square, term, total = np.where(near, v * v, 0.0), np.where(near, 2 * x * v, 0.0), d * v

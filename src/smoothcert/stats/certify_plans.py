@@ -171,7 +171,7 @@ class AtRadii:
         return (radius[:, None] >= np.array(self.radii)) & (radius > 0)[:, None]
 
     def _collect(self, histories: Sequence[History]) -> tuple[Seen, np.ndarray]:
-        """The looks of all images, and the class chosen for each image."""
+        """Return the looks of all images, and the class chosen for each image."""
         chosen = _choose(histories)
         owner, look, counts = flat_looks(histories, 1, self.bounds.looks)
         if not len(owner):
@@ -257,14 +257,14 @@ def _check_level(alpha: float, method: str, margin: float | None) -> None:
 
 
 def _choose(histories: Sequence[History]) -> np.ndarray:
-    """The most frequent class of each first look (the lowest among equals), (M,)."""
+    """Return the most frequent class of each first look (the lowest among equals), (M,)."""
     if not histories:
         return np.zeros(0, dtype=np.int64)
     return np.array([history[0].counts for history in histories]).argmax(axis=1)
 
 
 def _judge_once(histories: Sequence[History], alpha: float, method: str, radius_of: RadiusOf) -> Answers:
-    """The fixed-n procedure on the second look of each history; abstention where there is none."""
+    """Judge the second look of each history by the fixed-n procedure; an image without one is abstained from."""
     chosen, radius = _choose(histories), np.zeros(len(histories))
     sampled = [i for i, history in enumerate(histories) if len(history) == 2]
     if sampled:
@@ -327,7 +327,7 @@ def curve_sizes(
 def _least_n(
     radius: Callable[[np.ndarray], np.ndarray], n_max: np.ndarray, loss: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(min {n : R_n >= (1 - loss) R_n_max} to 1/512 of itself, R_n_max), elementwise, by geometric bisection."""
+    """Return min {n : R_n >= (1 - loss) R_n_max} to 1/512 of itself, and R_n_max, by geometric bisection."""
     at_most = radius(n_max)
     enough, high = (1 - loss) * at_most, n_max
     low = np.zeros_like(high)

@@ -7,7 +7,6 @@ To add one, write that function and give it a name in `METHODS`; every caller th
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,7 @@ from scipy import special
 from smoothcert.checks import check_known, check_probability
 from smoothcert.errors import InputError
 from smoothcert.stats.binomial import SAFETY, lower_limit, tail, upper_limit
-from smoothcert.stats.counts import ClassCounts, check_counts
+from smoothcert.stats.histories import ClassCounts, check_counts
 from smoothcert.stats.radius import ProbabilityBounds, gaussian_radius, z_lower, z_upper
 
 ABSTAIN = -1
@@ -153,7 +152,9 @@ def cohen_bounds(n_a: np.ndarray, rivals: np.ndarray, n: np.ndarray, alpha: floa
 
 
 def two_sided_bounds(n_a: np.ndarray, rivals: np.ndarray, n: np.ndarray, alpha: float) -> ProbabilityBounds:
-    """p_a = CP_lo(N_A, n, .9 alpha), p_b = min(CP_up(max rival, n, .1 alpha), 1 - p_a). Fails with prob. <= alpha.
+    """Bound p_a by CP_lo(N_A, n, .9 alpha) and p_b by min(CP_up(max rival, n, .1 alpha), 1 - p_a).
+
+    The bounds fail with probability <= alpha.
 
     No Bonferroni correction over the rivals is needed: the true runner-up is one fixed class, and its count is at
     most the largest rival's. The two events share alpha.
@@ -165,7 +166,7 @@ def two_sided_bounds(n_a: np.ndarray, rivals: np.ndarray, n: np.ndarray, alpha: 
 
 
 def t_certify_bounds(n_a: np.ndarray, rivals: np.ndarray, n: np.ndarray, alpha: float) -> ProbabilityBounds:
-    """T-CERTIFY as published (Feng et al. 2020): the best of ten ways to split alpha between the two bounds.
+    """Split alpha between the two bounds in the best of ten ways: T-CERTIFY as published (Feng et al. 2020).
 
     For a' in {.1, ..., 1} alpha: p_a = CP_lo(N_A, n, a'), p_b the root of
     sum over c != A of P(Bin(n, p) <= N_c) = alpha - a' (at a' = alpha: 1 - p_a); the split of largest radius is taken.
@@ -213,20 +214,27 @@ def _gap(bounds: ProbabilityBounds) -> np.ndarray:
 
 
 def _joint_upper_limit(rivals: np.ndarray, n: np.ndarray, delta: float) -> tuple[np.ndarray, np.ndarray]:
-    """(p, 1 - p), p the root of sum over c of P(Bin(n, p) <= N_c) = delta, from the safe side; (M, K-1), (M,) -> (M,).
+    """Return (p, 1 - p), (M,), p the root of sum over c of P(Bin(n, p) <= N_c) = delta, from the safe side.
 
     The largest rival alone gives a bracket: its own upper limits at delta and at delta / (K - 1). The logarithm of
     the sum is nearly straight in between, so a bracketed secant (Illinois) ends in a few steps.
     """
     n = np.broadcast_to(n, rivals.shape[:1])
     largest = rivals.max(axis=1)
-    rows, terms, times = _distinct_terms(rivals)
+    # Each distinct count in each row, with its multiplicity: most rivals of many classes have few votes.
+    pairs = np.stack([np.repeat(np.arange(len(rivals)), rivals.shape[1]), rivals.ravel()])
+    (rows, terms), times = np.unique(pairs, axis=1, return_counts=True)
     p, q = (limit.copy() for limit in upper_limit(largest, n, delta / rivals.shape[1]))
     active = np.flatnonzero((largest < n) & (rivals.shape[1] > 1))
     if not active.size:
         return p, q
     keep = np.isin(rows, active)
-    log_excess = partial(_log_excess, np.searchsorted(active, rows[keep]), terms[keep], times[keep], n[active], delta)
+    rows, terms, times, sizes = np.searchsorted(active, rows[keep]), terms[keep], times[keep], n[active]
+
+    def log_excess(p: np.ndarray) -> np.ndarray:
+        at_most = special.betaincc(terms + 1.0, sizes[rows] - terms, p[rows])
+        return np.log(np.bincount(rows, weights=times * at_most, minlength=len(sizes))) - np.log(delta)
+
     low, high = upper_limit(largest[active], n[active], delta)[0] * (1 - 1e-12), p[active] * (1 + 1e-12)
     root = _illinois(log_excess, low, np.minimum(high, 1.0))
     guard = 1e-11 + 1e-16 * n[active]  # beyond the secant's tolerance and the error of `betaincc` with few votes
@@ -235,22 +243,8 @@ def _joint_upper_limit(rivals: np.ndarray, n: np.ndarray, delta: float) -> tuple
     return p, q
 
 
-def _distinct_terms(rivals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(row, count, multiplicity) of each distinct count in each row: most rivals of many classes have few votes."""
-    pairs = np.stack([np.repeat(np.arange(len(rivals)), rivals.shape[1]), rivals.ravel()])
-    (rows, terms), times = np.unique(pairs, axis=1, return_counts=True)
-    return rows, terms, times
-
-
-def _log_excess(
-    rows: np.ndarray, terms: np.ndarray, times: np.ndarray, n: np.ndarray, delta: float, p: np.ndarray
-) -> np.ndarray:
-    at_most = special.betaincc(terms + 1.0, n[rows] - terms, p[rows])
-    return np.log(np.bincount(rows, weights=times * at_most, minlength=len(n))) - np.log(delta)
-
-
 def _illinois(function: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Roots of a decreasing function, elementwise, to 1e-12 in its value: the secant with a kept bracket."""
+    """Solve f = 0 for a decreasing f, elementwise, to 1e-12 in its value, by the secant with a kept bracket."""
     f_low, f_high = function(low), function(high)
     root, kept = high, np.zeros(len(low))  # which end the last step kept: -1 low, +1 high
     done = np.zeros(len(low), bool)  # a settled root stays, so that no element sees its neighbours

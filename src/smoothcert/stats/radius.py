@@ -35,7 +35,7 @@ class ProbabilityBounds:
 
 
 def z_lower(p: npt.ArrayLike, q: npt.ArrayLike) -> np.ndarray:
-    """A lower bound of Phi^-1(p), with q = 1 - p to full precision: never above the true value."""
+    """Return a lower bound of Phi^-1(p), with q = 1 - p to full precision: never above the true value."""
     p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
     z = np.where(p < 0.5, special.ndtri(p * (1 - SAFETY)), -special.ndtri(np.minimum(q * (1 + SAFETY), 1.0)))
     with np.errstate(invalid="ignore"):  # at p = 0 or 1 the quantile is infinite and needs no step
@@ -43,12 +43,12 @@ def z_lower(p: npt.ArrayLike, q: npt.ArrayLike) -> np.ndarray:
 
 
 def z_upper(p: npt.ArrayLike, q: npt.ArrayLike) -> np.ndarray:
-    """An upper bound of Phi^-1(p), with q = 1 - p to full precision: never below the true value."""
+    """Return an upper bound of Phi^-1(p), with q = 1 - p to full precision: never below the true value."""
     return -z_lower(q, p)
 
 
 def gaussian_radius(bounds: ProbabilityBounds, sigma: float, margin: float | None = None) -> np.ndarray:
-    """The l2 radius R = sigma/2 (Phi^-1 p_a - Phi^-1 p_b) of Cohen et al. 2019, Theorem 1; 0 where it is not positive.
+    """Return the l2 radius sigma/2 (Phi^-1 p_a - Phi^-1 p_b) of Cohen et al. 2019, Theorem 1; at least 0.
 
     With `margin` tau in [0, 1/2) it is instead the radius inside which the probability of c_A stays at or above
     1/2 + tau, sigma (Phi^-1 p_a - Phi^-1(1/2 + tau)): PREDICT with enough samples then need not abstain there.
@@ -71,7 +71,7 @@ def check_margin(margin: float) -> float:
 
 
 def cohen_radius(p_a: npt.ArrayLike, p_b: npt.ArrayLike | None = None, sigma: float = 1.0) -> np.ndarray | np.float64:
-    """Cohen et al. 2019, eq. 3: sigma/2 (Phi^-1 p_a - Phi^-1 p_b); p_b = None means 1 - p_a (one-sided).
+    """Return sigma/2 (Phi^-1 p_a - Phi^-1 p_b) (Cohen et al. 2019, eq. 3); p_b = None means 1 - p_a (one-sided).
 
     >>> round(float(cohen_radius(0.9, 0.1)), 3)
     1.282
@@ -81,7 +81,7 @@ def cohen_radius(p_a: npt.ArrayLike, p_b: npt.ArrayLike | None = None, sigma: fl
 
 
 def lecuyer_radius(p_a: npt.ArrayLike, p_b: npt.ArrayLike | None = None, sigma: float = 1.0) -> np.ndarray | np.float64:
-    """Lecuyer et al. 2019 (differential privacy), as restated in Cohen et al. 2019, appendix I.
+    """Return the radius of Lecuyer et al. 2019 (differential privacy), as restated in Cohen et al. 2019, appendix I.
 
     sup over 0 < b <= min(1, ln(p_a / p_b) / 2) of sigma b / sqrt(2 ln(1.25 (1 + e^b) / (p_a - e^(2b) p_b))).
     Every b gives a valid radius, so the numerical supremum errs to the safe side.
@@ -106,7 +106,7 @@ def lecuyer_radius(p_a: npt.ArrayLike, p_b: npt.ArrayLike | None = None, sigma: 
 
 
 def li_radius(p_a: npt.ArrayLike, p_b: npt.ArrayLike | None = None, sigma: float = 1.0) -> np.ndarray | np.float64:
-    """Li et al. 2018 (Renyi divergence), as restated in Cohen et al. 2019, appendix I.
+    """Return the radius of Li et al. 2018 (Renyi divergence), as restated in Cohen et al. 2019, appendix I.
 
     sup over a > 0 of sigma sqrt(-(2/a) ln(1 - p_a - p_b + 2 M_(1-a)(p_a, p_b))), M_s the power mean of order s
     (a = 1 is its limit, the geometric mean). Every a gives a valid radius, so the numerical supremum is safe.
@@ -134,13 +134,13 @@ def li_radius(p_a: npt.ArrayLike, p_b: npt.ArrayLike | None = None, sigma: float
 
 
 def linf_radius(r2: npt.ArrayLike, dimension: int) -> np.ndarray | np.float64:
-    """The l_inf ball inscribed in an l2 ball of radius r2 in R^d: r2 / sqrt(d) (Salman et al. 2019, section 4)."""
+    """Return r2 / sqrt(d), the l_inf ball in an l2 ball of radius r2 in R^d (Salman et al. 2019, section 4)."""
     d = check_count("dimension", dimension)
     return (np.asarray(r2, dtype=np.float64) / np.sqrt(d) * (1 - 2.0**-51))[()]
 
 
 def max_radius(n: npt.ArrayLike, alpha: float, sigma: float = 1.0) -> np.ndarray | np.float64:
-    """r_max: the one-sided radius when all n samples agree, sigma Phi^-1(alpha^(1/n)); no run can certify more.
+    """Return r_max = sigma Phi^-1(alpha^(1/n)), the one-sided radius when all n samples agree: no run certifies more.
 
     >>> round(float(max_radius(100_000, 0.001)), 3)
     3.811
@@ -169,7 +169,7 @@ def is_same(name: str, stored: object, found: object, sigma: float) -> bool:
 
 
 def _supremum(value, grid: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """max of `value` over a grid, then over a golden-section refinement around the best grid point."""
+    """Return the maximum of `value` over a grid, then over a golden-section refinement around the best grid point."""
     axis = grid.reshape(-1, *([1] * len(shape)))
     best_at = np.argmax(value(axis), axis=0)
     low, high = grid[np.maximum(best_at - 1, 0)], grid[np.minimum(best_at + 1, len(grid) - 1)]
@@ -192,5 +192,5 @@ def _check_pair(p_a: npt.ArrayLike, p_b: npt.ArrayLike | None) -> tuple[np.ndarr
 
 
 def _toward_zero(radius: np.ndarray) -> np.ndarray:
-    """One float toward zero, and 0 for what is not positive."""
+    """Return the next float toward zero, and 0 for what is not positive."""
     return np.where(radius > 0, np.nextafter(radius, 0.0), 0.0)

@@ -117,10 +117,17 @@ class RunningBounds:
         Hoped for: the least over the looks of CP_up(N_A) and, where two-sided, the largest of CP_lo(largest rival).
         """
         rows, counts = self._requests(seen)
-        hoped_rows, hoped_counts = self._upper_requests(seen)
-        p, q = self._table.lower(np.concatenate([rows, hoped_rows]), np.concatenate([counts, hoped_counts]))
-        cut = len(rows)
-        return self._lower(seen, p[:cut], q[:cut]), self._upper(seen, p[cut:], q[cut:])
+        t, cut, others = len(seen.owner), len(rows), self._n[seen.look] - seen.n_a
+        if self._two_sided:
+            hoped = 3 * seen.look + 2
+            more, more_counts = np.concatenate([hoped, hoped]), np.concatenate([others, seen.rival])
+        else:
+            more, more_counts = 2 * seen.look + 1, others
+        p, q = self._table.lower(np.concatenate([rows, more]), np.concatenate([counts, more_counts]))
+        proved, p, q = self._lower(seen, p[:cut], q[:cut]), p[cut:], q[cut:]
+        q_a, p_a = _largest(seen, p[:t], q[:t])
+        p_b, q_b = _largest(seen, p[t:], q[t:]) if self._two_sided else (q_a, p_a)
+        return proved, ProbabilityBounds(p_a, q_a, p_b, q_b)
 
     @property
     def _two_sided(self) -> bool:
@@ -135,18 +142,11 @@ class RunningBounds:
             for shares, level in zip(parts, levels, strict=True) for share in shares))
 
     def _requests(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and counts of the table: CP_lo(N_A), and where two-sided 1 - CP_up(rival) = CP_lo(n - rival)."""
+        """Return rows and counts of the table: CP_lo(N_A), and if two-sided 1 - CP_up(rival) = CP_lo(n - rival)."""
         if not self._two_sided:
             return 2 * seen.look, seen.n_a
         first = 3 * seen.look
         return np.concatenate([first, first + 1]), np.concatenate([seen.n_a, self._n[seen.look] - seen.rival])
-
-    def _upper_requests(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
-        others = self._n[seen.look] - seen.n_a
-        if not self._two_sided:
-            return 2 * seen.look + 1, others
-        row = 3 * seen.look + 2
-        return np.concatenate([row, row]), np.concatenate([others, seen.rival])
 
     @cached_property
     def _n(self) -> np.ndarray:
@@ -161,16 +161,9 @@ class RunningBounds:
         rest = q_a < p_b
         return ProbabilityBounds(p_a, q_a, np.where(rest, q_a, p_b), np.where(rest, p_a, q_b))
 
-    def _upper(self, seen: Seen, p: np.ndarray, q: np.ndarray) -> ProbabilityBounds:
-        t = len(seen.owner)
-        q_a, p_a = _largest(seen, p[:t], q[:t])
-        if not self._two_sided:
-            return ProbabilityBounds(p_a, q_a, q_a, p_a)
-        return ProbabilityBounds(p_a, q_a, *_largest(seen, p[t:], q[t:]))
-
 
 def _largest(seen: Seen, p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(p, 1 - p) of the largest p among each image's rows, (T,) -> (M,); 0 without rows."""
+    """Return (p, 1 - p) of the largest p among each image's rows, (T,) -> (M,); p = 0 without rows."""
     most, rest = np.zeros(seen.images), np.ones(seen.images)
     if len(seen.owner):
         most[seen.looked_at] = np.maximum.reduceat(p, seen.starts)

@@ -21,7 +21,7 @@ from smoothcert.machine import has_bf16_units, pick_device
 from smoothcert.models import model_names, model_sources
 from smoothcert.objectives import Objective, Trained, build_objective
 from smoothcert.progress import Progress, silent
-from smoothcert.smoothing.isolation import isolated
+from smoothcert.smoothing.precision import isolate
 from smoothcert.store.store import check_identity
 from smoothcert.training.batches import TrainingSet
 from smoothcert.training.distributed import Ranks, join_processes, world_size
@@ -94,7 +94,7 @@ def resolve_machine_options(config: TrainConfig, device: torch.device) -> TrainC
     return config.model_copy(update={"workers": before or config.workers or 1})
 
 
-@isolated()
+@isolate()
 def train_share(config: TrainConfig, progress: Progress) -> ModelCard:
     """Train as the only process, or as one of several that the environment describes, with all options decided.
 

@@ -9,7 +9,7 @@ from typing import Any
 from smoothcert.errors import FileError, StoreError
 from smoothcert.io.paths import Place
 from smoothcert.progress import Progress, silent
-from smoothcert.smoothing.isolation import isolated
+from smoothcert.smoothing.precision import isolate
 from smoothcert.store.manifest import check_is_store
 from smoothcert.verify.files import Readable, StoreCheck, check_adversaries, read_all
 from smoothcert.verify.options import VerifyConfig
@@ -36,7 +36,7 @@ class Verified:
                            for check in self.checks]}
 
 
-@isolated()
+@isolate()
 def verify(config: VerifyConfig, progress: Progress = silent) -> Verified:
     """Check a store of any kind, and find everything that is wrong with it.
 

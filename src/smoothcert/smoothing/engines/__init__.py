@@ -4,7 +4,7 @@ To add one, write a `Builder` and add it to `ENGINES`; `open_engine` checks what
 """
 
 from smoothcert.smoothing.engines.opening import ENGINES, open_engine
-from smoothcert.smoothing.engines.precision import PRECISIONS, reduced
 from smoothcert.smoothing.engines.protocol import Engine
+from smoothcert.smoothing.precision import PRECISIONS, reduce_precision
 
-__all__ = ["ENGINES", "PRECISIONS", "Engine", "open_engine", "reduced"]
+__all__ = ["ENGINES", "PRECISIONS", "Engine", "open_engine", "reduce_precision"]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from smoothcert.errors import InputError, MissingExtraError
 from smoothcert.smoothing.content import fingerprint
-from smoothcert.smoothing.engines.protocol import Refused, Run, refusing
+from smoothcert.smoothing.engines.protocol import Refused, Run, refuse_on_error
 from smoothcert.smoothing.engines.torch_engines import fold
 
 PACKAGES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
@@ -42,7 +42,7 @@ def onnxruntime(model: nn.Module, shape: tuple[int, ...], batch: int, device: to
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
     content = export(model, shape, batch)
-    with refusing("onnxruntime cannot load the network"):
+    with refuse_on_error("onnxruntime cannot load the network"):
         session = runtime.InferenceSession(content, options, providers=[provider])
         return fill_up(_session_run(session, device), shape, batch, device)
 
@@ -61,7 +61,7 @@ def openvino(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch
         "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
         "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": "NO",  # pinned processes would share one core
     }
-    with refusing("openvino cannot load the network"):
+    with refuse_on_error("openvino cannot load the network"):
         core = runtime.Core()
         request = core.compile_model(core.read_model(content), "CPU", options).create_infer_request()
 
@@ -80,7 +80,7 @@ def export(model: nn.Module, shape: tuple[int, ...], batch: int) -> bytes:
     """
     key = f"{fingerprint(model)} {shape} {batch}"
     if key != _exports.get(model, ("", b""))[0]:
-        with refusing("the network cannot be exported to ONNX"), _quiet(), torch.no_grad():
+        with refuse_on_error("the network cannot be exported to ONNX"), _quiet(), torch.no_grad():
             program: Any = torch.onnx.export(fold(model).cpu(), (torch.zeros(batch, *shape),), dynamo=True,
                                              verbose=False)
             _exports[model] = key, program.model_proto.SerializeToString()
@@ -104,7 +104,7 @@ def fill_up(run: Run, shape: tuple[int, ...], batch: int, device: torch.device) 
 
 
 def _session_run(session: Any, device: torch.device) -> Run:
-    """A session that reads the rows where they lie and writes logits into one buffer, of which a copy is returned."""
+    """Return a pass that reads the rows where they lie, and returns a copy of the buffer that logits are written to."""
     binding, where = session.io_binding(), (device.type, device.index or 0, np.float32)
     rows_in, logits_out = session.get_inputs()[0].name, session.get_outputs()[0]
     logits = torch.empty(logits_out.shape, device=device)
@@ -121,7 +121,10 @@ def _session_run(session: Any, device: torch.device) -> Run:
 
 
 def _import_runtime(engine: str, precision: str) -> Any:
-    """The runtime's module. Raises InputError for reduced precision, MissingExtraError where a package is absent."""
+    """Return the runtime's module.
+
+    Raises InputError for reduced precision, MissingExtraError where a package is absent.
+    """
     if precision != "float32":
         raise InputError(f"engine {engine!r} runs float32 only, got precision {precision!r}: use engine 'eager', "
                          f"'compile' or 'plain'")
@@ -147,7 +150,7 @@ def import_packages(engine: str) -> list[ModuleType]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on packages that play no role here."""
+    """Silence the exporter's remarks on packages that play no role here."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -34,16 +34,16 @@ from smoothcert.errors import EngineWarning, MissingExtraError
 from smoothcert.smoothing.content import fingerprint
 from smoothcert.smoothing.contract import ROUNDING, largest_difference, row_scale
 from smoothcert.smoothing.engines.onnx_engines import PACKAGES, import_packages, onnxruntime, openvino
-from smoothcert.smoothing.engines.precision import PRECISIONS
-from smoothcert.smoothing.engines.protocol import Builder, Engine, Refused, Run, refusing
-from smoothcert.smoothing.engines.torch_engines import compiled, eager, plain
+from smoothcert.smoothing.engines.protocol import Builder, Engine, Refused, Run, refuse_on_error
+from smoothcert.smoothing.engines.torch_engines import eager, plain, torch_compile
+from smoothcert.smoothing.precision import PRECISIONS
 from smoothcert.smoothing.protocols import as_logits, is_random
 from smoothcert.smoothing.voters import CLOSE_CALL
 
 ENGINES: dict[str, Builder] = {
     "plain": plain,
     "eager": eager,
-    "compile": compiled,
+    "compile": torch_compile,
     "onnxruntime": onnxruntime,
     "openvino": openvino,
 }
@@ -79,7 +79,7 @@ def open_engine(
             it has now.
         shape: of one row, (C, H, W) or that of a latent space.
         batch: rows a call; engines other than plain and eager take no more, and compute as many for fewer.
-        precision: see `reduced`; the engine runs that classifier.
+        precision: see `reduce_precision`; the engine runs that classifier.
         samples: rows the run is expected to need; None counts as few.
         only_plain: why no other engine may run the model; None where one may.
     Raises:
@@ -113,25 +113,25 @@ class _Setting:
         return ENGINES[name](self.model, self.shape, self.batch, self.device, self.precision)
 
     def logits(self, run: Run, n: int) -> Tensor:
-        """A forward pass's logits on the noisy inputs: (n, K), float64, on the host."""
+        """Return a forward pass's logits on the noisy inputs: (n, K), float64, on the host."""
         inputs = noisy_inputs(self.shape, n, self.batch, self.device)
         with torch.no_grad():
             return torch.cat([as_logits(run(rows)).double().cpu() for rows in inputs])
 
     def try_out(self, run: Run, n: int) -> Tensor:
-        """The logits of an engine. Raises Refused where it fails."""
-        with refusing("it fails on noisy inputs"):
+        """Return the logits of an engine, or raise Refused where it fails."""
+        with refuse_on_error("it fails on noisy inputs"):
             return self.logits(run, n)
 
     def start(self, name: str) -> Run:
-        """An engine that has run once. Raises as builders do."""
+        """Return an engine that has run once, or raise as builders do."""
         run = self.build(name)
         self.try_out(run, 1)
         return run
 
 
 def _first_sound(setting: _Setting, names: list[str], built: dict[str, Run], fallback: Engine) -> Engine:
-    """The first engine that gives the plain model's votes; a warning for each before it."""
+    """Return the first engine that gives the plain model's votes, and warn of each one before it."""
     expected: Tensor | None = None
     for name, following in pairwise([*names, fallback.name]):
         try:
@@ -162,7 +162,7 @@ def _only_plain(setting: _Setting, run: Run) -> str | None:
 
 
 def _rank(setting: _Setting, samples: int | None) -> tuple[list[str], dict[str, Run]]:
-    """The engines that auto would run, best first, and those of them that are built already."""
+    """Return the engines that auto would run, best first, and those of them that are built already."""
     try:
         built = {"eager": setting.start("eager")}
     except Refused:
@@ -257,7 +257,12 @@ def trial_key(
 ) -> str:
     """Return a hash of what a trial's outcome depends on: the network, the machine, the candidates, the batch."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    machine = [platform.machine(), _processor(), os.cpu_count(), torch.get_num_threads(), gpu]
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []  # `platform` knows the processor's model, but for Linux
+    processor = next((line for line in lines if line.startswith("model name")), platform.processor())
+    machine = [platform.machine(), processor, os.cpu_count(), torch.get_num_threads(), gpu]
     parts = [fingerprint(model), machine, list(shape), batch, device.type, precision, dict(versions), torch.__version__]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -283,15 +288,6 @@ def _read() -> dict[str, Any]:
     except (OSError, RuntimeError, ValueError):  # RuntimeError: no home folder
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _processor() -> str:
-    """The processor's model, which `platform` does not know on Linux."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next((line for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _synchronise(device: torch.device) -> None:

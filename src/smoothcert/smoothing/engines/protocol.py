@@ -37,11 +37,11 @@ class Engine:
 
 
 class Refused(Exception):
-    """An engine that cannot run this model here; the message says why. Never reaches users: it becomes a warning."""
+    """An engine cannot run this model here; the message says why. It never reaches users, but becomes a warning."""
 
 
 @contextmanager
-def refusing(what: str) -> Iterator[None]:
+def refuse_on_error(what: str) -> Iterator[None]:
     """Turn any error into Refused: compilers, runtimes and users' modules raise whatever they like."""
     try:
         yield

@@ -15,8 +15,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from smoothcert.errors import InputError, first_line
-from smoothcert.smoothing.engines.precision import Bfloat16, guard_tf32, reduced
-from smoothcert.smoothing.engines.protocol import Run, no_graph, refusing
+from smoothcert.smoothing.engines.protocol import Run, no_graph, refuse_on_error
+from smoothcert.smoothing.precision import Bfloat16, guard_tf32, reduce_precision
 from smoothcert.smoothing.tracing import Tracer, has_global_hooks, is_altered, is_new, settle_in_place
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -26,7 +26,7 @@ _RELUS = (functional.relu, torch.relu)
 
 def plain(model: Any, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
     """Run the model as it is, for any number of rows."""
-    run = reduced(model, precision)
+    run = reduce_precision(model, precision)
     if precision != "bf16":
         return run
 
@@ -51,7 +51,7 @@ def eager(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.de
     return guard_tf32(run, precision)
 
 
-def compiled(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
+def torch_compile(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
     """Run the folded network through torch.compile: with its weights frozen in on a CPU, as a CUDA graph on a GPU."""
     how: dict[str, Any] = {"mode": "reduce-overhead"} if device.type == "cuda" else {"options": {"freezing": True}}
     network = torch.compile(_prepare(model, device, precision), dynamic=False, **how)
@@ -64,13 +64,13 @@ def compiled(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch
             return network(buffer)[: len(rows)].float().clone()  # the next call overwrites a CUDA graph's result
 
     compiled_run = guard_tf32(run, precision)
-    with refusing("torch.compile failed"):
+    with refuse_on_error("torch.compile failed"):
         compiled_run(torch.zeros(batch, *shape, device=device))
     return compiled_run
 
 
 def _prepare(model: nn.Module, device: torch.device, precision: str) -> nn.Module:
-    with refusing("the network cannot be copied"):
+    with refuse_on_error("the network cannot be copied"):
         network: Any = fold(Bfloat16(model) if precision == "bf16" else model).to(device).requires_grad_(False)
     return network.to(memory_format=torch.channels_last)
 
@@ -96,9 +96,10 @@ def fold(model: nn.Module) -> nn.Module:
 
 
 def _fold_parts(module: nn.Module) -> nn.Module:
-    """The module as a folded graph, else itself with the folded graphs of its children in their places.
+    """Return the module as a folded graph, or else itself with the folded graphs of its children in their places.
 
-    Itself where it is altered, since a graph would lose that, and under global hooks, which would see other modules.
+    It stays itself where it is altered, since a graph would lose that, and under global hooks, which would see other
+    modules.
     """
     if has_global_hooks() or is_altered(module):
         return module
@@ -117,7 +118,7 @@ def _fold_parts(module: nn.Module) -> nn.Module:
 
 
 class _FoldingTracer(Tracer):
-    """Enters only modules where there is something to do, so that most of what cannot be traced is never met."""
+    """A tracer that enters only modules with something to fold, so that it meets little that cannot be traced."""
 
     def __init__(self, closed: Collection[int]):
         super().__init__()
@@ -149,19 +150,17 @@ def _fold_norms(graph: fx.GraphModule) -> None:
     calls = Counter(id(module) for module in modules.values())
     for node, norm in modules.items():
         source: Any = node.args[0] if len(node.args) == 1 else None
-        layer = modules.get(source)
-        if layer is None or len(source.users) > 1 or calls[id(layer)] > 1 or not _fits(layer, norm):
+        layer: Any = modules.get(source)
+        # By exact type, since a subclass may compute anything.
+        if type(layer) not in _AFFINE or type(norm) not in _NORMS or is_altered(layer) or is_altered(norm):
+            continue
+        if len(source.users) > 1 or calls[id(layer)] > 1 or norm.training or norm.running_mean is None:
+            continue
+        if layer.weight.shape[0] != norm.num_features:
             continue
         _fold_norm(layer, norm)
         node.replace_all_uses_with(source)
         graph.graph.erase_node(node)
-
-
-def _fits(layer: Any, norm: Any) -> bool:
-    """Tell whether the types are exactly these (a subclass may compute anything) and neither is altered."""
-    if type(layer) not in _AFFINE or type(norm) not in _NORMS or norm.training or norm.running_mean is None:
-        return False
-    return not is_altered(layer) and not is_altered(norm) and bool(layer.weight.shape[0] == norm.num_features)
 
 
 def _fold_norm(layer: Any, norm: Any) -> None:

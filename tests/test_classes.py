@@ -420,7 +420,7 @@ class TestTraining:
 
         data = folder(tmp_path / "d", {"zebra": 0, **{name: k for k, name in enumerate(NAMES) if k}}, "train", count=8)
         options = {**OPTIONS, "epochs": 1, "max_images": 16, "pseudo_labels": f"{models}:turned"}
-        with pytest.raises(InputError, match="Take a model that answers with classes of the data"):
+        with pytest.raises(InputError, match="Use a model that answers with classes of the data"):
             train(TrainConfig(data=data, unlabelled=data, out=tmp_path / "m", **options))
         same = folder(tmp_path / "e", dict(zip(NAMES, range(4), strict=True)), "train", count=8)
         names = ("dog", "cat", "bee", "ant")

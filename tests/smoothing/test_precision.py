@@ -13,7 +13,7 @@ from torch import nn
 
 from smoothcert.runs.certify import certify
 from smoothcert.runs.options import CertifyConfig
-from smoothcert.smoothing import SmoothedClassifier, isolated
+from smoothcert.smoothing import SmoothedClassifier, isolate
 from smoothcert.training.options import TrainConfig
 from smoothcert.training.train import train
 
@@ -147,7 +147,7 @@ def test_runs_from_python_are_those_of_the_command_line(tmp_path):
 
 def test_all_is_put_back_after_an_error():
     with default_dtype(torch.float64), torch.device("meta"), torch.autocast("cpu", torch.bfloat16):
-        with pytest.raises(ZeroDivisionError), isolated():
+        with pytest.raises(ZeroDivisionError), isolate():
             assert torch.empty(1).dtype == torch.float32
             assert torch.empty(1).device.type == "cpu"
             assert not torch.is_autocast_enabled("cpu")
@@ -158,7 +158,7 @@ def test_all_is_put_back_after_an_error():
 
 
 def test_a_default_device_of_the_model_s_kind_stays():
-    with torch.device("meta"), isolated(torch.device("meta")):
+    with torch.device("meta"), isolate(torch.device("meta")):
         assert torch.empty(1).device.type == "meta"
 
 
@@ -167,5 +167,5 @@ def test_products_keep_all_their_bits():
     parts = {name: getattr(torch.backends.mkldnn, name) for name in ("matmul", "conv", "rnn")}
     for part in parts.values():
         with changed(lambda part=part: part.fp32_precision, lambda v, part=part: setattr(part, "fp32_precision", v),
-                     "bf16"), isolated():
+                     "bf16"), isolate():
             assert part.fp32_precision == "ieee"
