@@ -57,7 +57,7 @@ def certified(name: str, noise: str, engine: str, n: str, images: str) -> list[f
                    "num_classes": CLASSES, "n": int(n), "engine": engine, "noise": noise, "seed": 0, "threads": 1}
         loaded = open_classifier(model_spec(name), SHAPES[name], CLASSES)
         before = from_here()
-        certify(CertifyConfig.checked({**options, "out": f"{folder}/store"}))
+        certify(CertifyConfig.parse({**options, "out": f"{folder}/store"}))
         del loaded
         return [before, memory("VmHWM")]
 

@@ -43,7 +43,7 @@ def steady(data: str, workers: int, out: Path) -> tuple[float, float]:
         if done:
             times.append(time.perf_counter())
 
-    certify(CertifyConfig.checked({"model": model_spec(NETWORK), "data": data, "num_classes": CLASSES, "sigma": SIGMA,
+    certify(CertifyConfig.parse({"model": model_spec(NETWORK), "data": data, "num_classes": CLASSES, "sigma": SIGMA,
                                    "n": N, "engine": "eager", "seed": 0, "threads": 1, "workers": workers,
                                    "out": out}), seen)
     first = len(times) // 4

@@ -38,7 +38,7 @@ def trained_folder(name: str) -> Path:
                "lr": 0.02 if name == "linear" else 0.05}
     told = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
     folder = CACHE / f"{name}-{told}"
-    train(TrainConfig.checked({**options, "out": folder}))
+    train(TrainConfig.parse({**options, "out": folder}))
     return folder
 
 

@@ -30,12 +30,12 @@ NETWORK_TIMES = {"driver killed": 15, "crash at a step": 15, "disk full": 10}
 def network_place(home: Path) -> Place:
     """Runs of `certify` over 40 digits, and one that nothing happened to."""
     home.mkdir()
-    train(TrainConfig.checked({"data": "digits", "model": "mlp", "sigma": 0.25, "epochs": 3, "batch_size": 64,
+    train(TrainConfig.parse({"data": "digits", "model": "mlp", "sigma": 0.25, "epochs": 3, "batch_size": 64,
                                "threads": 1, "out": home / "model"}))
     options = {"model": str(home / "model"), "n": 500, "seed": 0, "max_images": 40, "threads": 1, "engine": "plain"}
-    certify(CertifyConfig.checked({**options, "out": home / "truth"}))
+    certify(CertifyConfig.parse({**options, "out": home / "truth"}))
     return Place(home / "faulty", home / "truth",
-                 lambda out: certify(CertifyConfig.checked({**options, "out": out})))
+                 lambda out: certify(CertifyConfig.parse({**options, "out": out})))
 
 
 def table(rows: dict[str, list[Outcome]]) -> list[str]:

@@ -80,7 +80,7 @@ def main() -> str:
         cost = step_cost(candidate)
         folder = work / candidate.name.replace(" ", "-").replace(",", "")
         images = min(50_000, int(seconds / cost / EPOCHS))
-        card = train(TrainConfig.checked({
+        card = train(TrainConfig.parse({
             "data": "cifar10", "data_dir": data_dir(), "model": candidate.model, "model_option": candidate.options,
             "sigma": SIGMA, "epochs": EPOCHS, "batch_size": BATCH, "lr": candidate.lr, "weight_decay": 5e-4,
             "validation": 0, "autocast": "auto", "threads": 1, "max_images": images, "device": "cpu",

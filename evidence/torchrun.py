@@ -86,7 +86,7 @@ def gradients(objective: str, network: nn.Module, ranks: Ranks) -> list[torch.Te
         given = DenoisedClassifier(energy.requires_grad_(False), network, SIGMA)
     optimizer = Recording(network)
     state = TrainState(network, ranks.wrap(given), optimizer, torch.amp.GradScaler("cpu", enabled=False), None)
-    config = TrainConfig.checked({"objective": objective, "sigma": SIGMA, "batch_size": BATCH, "lr": 1.0,
+    config = TrainConfig.parse({"objective": objective, "sigma": SIGMA, "batch_size": BATCH, "lr": 1.0,
                                   "augment": "crop-flip", "out": "unused"})
     sets = [TrainingSet("", data, data.labels, np.arange(IMAGES - 1))]
     Loop(config, build_objective(objective, SIGMA, **OPTIONS.get(objective, {})), sets, np.arange(1), state, ranks,

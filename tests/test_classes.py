@@ -37,7 +37,7 @@ from smoothcert.results.certified import Result
 from smoothcert.results.compare import compare
 from smoothcert.runs.certify import certify
 from smoothcert.runs.options import AttackConfig, CertifyConfig
-from smoothcert.runs.reopen import stored_data
+from smoothcert.runs.reopen import reopen_data
 from smoothcert.store.store import Store, read_store
 from smoothcert.training.options import TrainConfig
 from smoothcert.training.train import train
@@ -131,7 +131,7 @@ class TestLists:
 
     def test_a_missing_file_is_a_mistake_among_others(self, tmp_path):
         with pytest.raises(ConfigError, match=r"2 mistakes(.|\n)*nowhere cannot be read"):
-            CertifyConfig.checked({"model": "m", "out": tmp_path / "s", "classes": str(tmp_path / "nowhere"), "n": 0})
+            CertifyConfig.parse({"model": "m", "out": tmp_path / "s", "classes": str(tmp_path / "nowhere"), "n": 0})
 
     @pytest.mark.parametrize("text", ["{0: 'ant', 1: 'bee'}", '{"0": "ant", "1": "bee"}', '["ant", "bee"]'])
     def test_lists_in_metadata(self, text):
@@ -349,7 +349,7 @@ class TestRuns:
         store = run(f"{models}:plain", data, tmp_path / "s", classes=NAMES)
         found = verify(VerifyConfig(store=tmp_path / "s", resample=2, model=f"{models}:plain", data=data))
         assert not found.problems
-        shown = stored_data(store, data)
+        shown = reopen_data(store, data)
         assert [shown.class_names[label] for label in shown.labels] == ["bee", "bee", "dog", "dog"]
 
     def test_stores_of_other_orders_are_compared_by_name(self, tmp_path, models):

@@ -62,7 +62,7 @@ def options(spec: str, out: Path, **more) -> dict:
 
 
 def certified(spec: str, out: Path, stop: int | None = None, **more):
-    config = CertifyConfig.checked(options(spec, out, **more))
+    config = CertifyConfig.parse(options(spec, out, **more))
     return certify(config) if stop is None else certify(config, stop_at(stop))
 
 
@@ -149,13 +149,13 @@ def test_a_model_folder_of_a_users_network_tells_its_sources(tmp_path):
     text = NORMALISED.replace("def build", "def build(num_classes=10)").replace("()():", "():")
     spec = write(tmp_path, net=text.replace("build(num_classes=10)()", "build()"), settings="MEAN, SD = .4, .3")
     told = {"data": "digits", "model": spec, "sigma": 0.25, "epochs": 1, "max_images": 64, "out": tmp_path / "m"}
-    train(TrainConfig.checked(told))
+    train(TrainConfig.parse(told))
     interrupted(str(tmp_path / "m"), tmp_path / "s", trust=True)
     write(tmp_path, settings="MEAN, SD = .4, .31")
     with pytest.raises(IdentityError, match=r"model\.sources\.settings"):
         certified(str(tmp_path / "m"), tmp_path / "s", trust=True)
     with pytest.raises(IdentityError, match=r"sources\.settings"):
-        train(TrainConfig.checked({**told, "epochs": 2}))
+        train(TrainConfig.parse({**told, "epochs": 2}))
 
 
 ESTIMATOR = """
@@ -178,14 +178,14 @@ def test_a_probed_model_resumes_only_when_it_is_named(tmp_path, run):
     function, config, more = kinds[run]
     asked = {**options(spec, out), **more}
     with pytest.raises(Stopped):
-        function(config.checked(asked), stop_at(2 if run != "attack" else 16))
+        function(config.parse(asked), stop_at(2 if run != "attack" else 16))
     with pytest.raises(IdentityError, match="--model-id"):
-        function(config.checked(asked))
-    assert function(config.checked({**asked, "model_id": "sines-1"})).complete
+        function(config.parse(asked))
+    assert function(config.parse({**asked, "model_id": "sines-1"})).complete
     assert read_store(out).identity.model.id == "sines-1"
-    assert function(config.checked({**asked, "model_id": "sines-1"})).complete
+    assert function(config.parse({**asked, "model_id": "sines-1"})).complete
     with pytest.raises(IdentityError, match=r"model\.by"):
-        function(config.checked(asked))
+        function(config.parse(asked))
 
 
 def test_a_name_does_not_vouch_for_another_code_or_other_answers(tmp_path):
@@ -218,7 +218,7 @@ def test_workers_and_resumes_may_round_differently(tmp_path, monkeypatch):
     """As on another processor, the model answers 1e-6 off; then 1e-3 off, as another model does."""
     spec = write(tmp_path, net="import os\n" + textwrap.dedent(ESTIMATOR).replace(
         "rows) @", "rows * float(os.environ.get('SCALE', 1))) @"))
-    config = CertifyConfig.checked(options(spec, tmp_path / "s", model_id="x"))
+    config = CertifyConfig.parse(options(spec, tmp_path / "s", model_id="x"))
     run = prepare_sampling(config, config.plan)
     interrupted(spec, tmp_path / "s", model_id="x")
     monkeypatch.setenv("SCALE", "1.000001")
@@ -244,7 +244,7 @@ def test_older_stores_are_read_but_not_resumed(tmp_path):
         del manifest["sha256"]
         path.write_text(json.dumps({**manifest, "version": 1}))
     assert read_store(tmp_path / "whole").complete
-    found = verify(VerifyConfig.checked({"store": tmp_path / "whole", "model": spec, "data": "digits", "resample": 2}))
+    found = verify(VerifyConfig.parse({"store": tmp_path / "whole", "model": spec, "data": "digits", "resample": 2}))
     assert not found.problems
     with pytest.raises(IdentityError, match="begun by a smoothcert that did not record"):
         certified(spec, tmp_path / "part")
@@ -262,11 +262,11 @@ def test_a_manifest_without_compared_parts_is_another_run(tmp_path, change):
     asked = options(spec, tmp_path / "s")
     del asked["seed"]
     with pytest.raises(IdentityError, match=f"- {next(iter(change))}"):
-        certify(CertifyConfig.checked(asked))
+        certify(CertifyConfig.parse(asked))
 
 
 def test_our_own_networks_keep_their_identity(tmp_path):
-    train(TrainConfig.checked({"data": "digits", "model": "linear", "sigma": 0.25, "epochs": 1, "max_images": 64,
+    train(TrainConfig.parse({"data": "digits", "model": "linear", "sigma": 0.25, "epochs": 1, "max_images": 64,
                                "out": tmp_path / "m"}))
     assert set(open_classifier(str(tmp_path / "m"), (1, 8, 8), 10).identity) == {"by", "sha256"}
 

@@ -36,7 +36,7 @@ from smoothcert.io.files import sha256
 from smoothcert.io.paths import place
 from smoothcert.runs.certify import certify
 from smoothcert.runs.options import CertifyConfig
-from smoothcert.runs.reopen import stored_answers
+from smoothcert.runs.reopen import reopen_answers
 from smoothcert.store.store import read_store
 from smoothcert.training.options import TrainConfig
 from smoothcert.training.train import train
@@ -158,7 +158,7 @@ def test_every_verb_takes_a_model_of_the_zoo(entry, tmp_path, verb):
     if verb[0] != "certify":
         return
     images = load_data("digits").batch([0, 1])
-    assert (stored_answers(store, "zoo:digits-cnn")(images) == stored_answers(store, str(entry))(images)).all()
+    assert (reopen_answers(store, "zoo:digits-cnn")(images) == reopen_answers(store, str(entry))(images)).all()
     with pytest.raises(IdentityError):
         certify(CertifyConfig.gather({"model": "zoo:digits-mlp", "n": 50, "max_images": 2, "out": tmp_path / "s"}))
 

@@ -302,14 +302,14 @@ def test_demo(tmp_path, monkeypatch):
 
 
 def test_numbers_are_read_as_people_write_them(tmp_path):
-    options = TrainConfig.checked({"out": "m", "objective_option": ["a=1e-3", "b=-.5", "c=2", "d=null", "e=word"]})
+    options = TrainConfig.parse({"out": "m", "objective_option": ["a=1e-3", "b=-.5", "c=2", "d=null", "e=word"]})
     assert options.objective_option == {"a": 0.001, "b": -0.5, "c": 2, "d": None, "e": "word"}
     (tmp_path / "c.yaml").write_text("objective-option: {a: 1E5, b: 1e-3}")
     read = TrainConfig.gather({"out": "m"}, tmp_path / "c.yaml").objective_option
     assert read == {"a": 1e5, "b": 0.001}
     assert all(type(value) is float for value in read.values())
     with pytest.raises(ConfigError, match=r"objective_option.*YAML"):
-        TrainConfig.checked({"out": "m", "objective_option": ["a=[1,"]})
+        TrainConfig.parse({"out": "m", "objective_option": ["a=[1,"]})
 
 
 
@@ -346,9 +346,9 @@ def test_fractions_are_kept_as_floats(work, tmp_path):
     attack = read_store(tmp_path / "a").identity.attack
     assert 8 / 255 in attack.eps
     assert attack.options["step_size"] == 2 / 255
-    assert Expected.checked({"accuracy": {"2/255": "1/2"}}).accuracy == {2 / 255: 0.5}
+    assert Expected.parse({"accuracy": {"2/255": "1/2"}}).accuracy == {2 / 255: 0.5}
     given = {"sigmas": ["1/4", 0.5], "eps": "8 / 255", "path": "../..", "name": "a/b", "range": "0.1:1"}
-    kept = TrainConfig.checked({"out": "m", "objective_option": given}).objective_option
+    kept = TrainConfig.parse({"out": "m", "objective_option": given}).objective_option
     assert kept == {**given, "sigmas": [0.25, 0.5], "eps": 8 / 255}
 
 
@@ -365,7 +365,7 @@ def test_fractions_that_are_none_are_refused(work, tmp_path, text, words):
     if words not in ("got nan", "above 0"):
         assert words in run("table", work / "s", "--radii", text, code=2).stderr
         with pytest.raises(ConfigError, match=words):
-            TrainConfig.checked({"out": "m", "sigma": text})
+            TrainConfig.parse({"out": "m", "sigma": text})
     if text == "1/0":
         with pytest.raises(ConfigError, match=f"objective_option.*{words}"):
-            TrainConfig.checked({"out": "m", "objective_option": {"eps": text}})
+            TrainConfig.parse({"out": "m", "objective_option": {"eps": text}})

@@ -243,10 +243,10 @@ def test_names_differ_and_methods_are_told(tmp_path):
     odd = tmp_path / "x=1"
     odd.mkdir()
     assert name_inputs([str(odd)])[0].path == odd
-    assert TableConfig.checked({"stores": "s", "radii": "2/255, 0.5,1"}).radii == (2 / 255, 0.5, 1)
+    assert TableConfig.parse({"stores": "s", "radii": "2/255, 0.5,1"}).radii == (2 / 255, 0.5, 1)
     for wrong in ("a", "1/0"):
         with pytest.raises(InputError, match="radii"):
-            TableConfig.checked({"stores": "s", "radii": wrong})
+            TableConfig.parse({"stores": "s", "radii": wrong})
 
 
 def test_the_rest_is_shown_where_one_is_damaged(tmp_path):

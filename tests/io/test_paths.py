@@ -184,9 +184,9 @@ def test_what_is_refused(bucket, local, tmp_path):
     with pytest.raises(StoreError, match=r"holds other\.txt"):
         write_store(there, *parts(local))
     with pytest.raises(ConfigError, match="out: give a folder or file of this machine, got s3"):
-        TrainConfig.checked({"out": "s3://bucket/model", "data": "digits", "model": "mlp", "sigma": 0.5})
+        TrainConfig.parse({"out": "s3://bucket/model", "data": "digits", "model": "mlp", "sigma": 0.5})
     with pytest.raises(ConfigError, match=r"(?s)2 mistakes.*out: cannot open foo"):
-        CertifyConfig.checked({"model": "m", "out": "foo://a/b", "alpha": 3})
+        CertifyConfig.parse({"model": "m", "out": "foo://a/b", "alpha": 3})
 
 
 def test_places_are_paths(tmp_path):

@@ -61,7 +61,7 @@ scales:
 def recipe(change=lambda content: None) -> Recipe:
     content = yaml.safe_load(SMALL)
     change(content)
-    return Recipe.checked(content)
+    return Recipe.parse(content)
 
 
 def watching(seen: list[tuple[str, list[str]]], stop_at: int | None = None):

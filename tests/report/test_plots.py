@@ -54,7 +54,7 @@ from smoothcert.results.studies import (
     votes_of,
     wall,
 )
-from smoothcert.runs.reopen import stored_data
+from smoothcert.runs.reopen import reopen_data
 from smoothcert.stats import clopper_pearson, cohen_radius
 from smoothcert.store.identity import Identity
 from smoothcert.store.records import Record, Tally
@@ -373,14 +373,14 @@ def of_data(store, **changes) -> Identity:
 
 def test_other_data_than_the_stores_are_refused(stores, tmp_path):
     store = read_store(stores[0])
-    assert stored_data(store).fingerprint(np.arange(60)) == store.identity.data.sha256
+    assert reopen_data(store).fingerprint(np.arange(60)) == store.identity.data.sha256
     changed = replace(store, identity=of_data(store, sha256="0" * 64))
     with pytest.raises(InputError, match="SHA-256"):
-        stored_data(changed)
+        reopen_data(changed)
     with pytest.raises(InputError, match="other labels"):
-        stored_data(replace(store, identity=of_data(store, split="train")))
+        reopen_data(replace(store, identity=of_data(store, split="train")))
     with pytest.raises(InputError, match="give --data"):
-        stored_data(replace(store, identity=of_data(store, name="parquet:x")))
+        reopen_data(replace(store, identity=of_data(store, name="parquet:x")))
 
 
 def test_panels_share_their_noise_and_pooling_divides_sigma():

@@ -373,7 +373,7 @@ def test_a_log_does_not_say_which_images_are_off_the_grid(kinds):
 ])
 def test_bounds_over_laws_say_what_they_do_not_take(tmp_path, given, words):
     with pytest.raises(ConfigError, match=words):
-        DistributionalConfig.checked({"model": "m", "out": tmp_path / "s", **given})
+        DistributionalConfig.parse({"model": "m", "out": tmp_path / "s", **given})
 
 
 def test_predict_prints_the_figures_of_its_table(tmp_path):

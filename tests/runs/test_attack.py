@@ -89,7 +89,7 @@ def halves(home: Path, out: Path, **more) -> dict:
 
 
 def attacked(**options) -> Store:
-    return attack(AttackConfig.checked(options))
+    return attack(AttackConfig.parse(options))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -103,12 +103,12 @@ def certified(home, tmp_path_factory) -> Store:
     out = tmp_path_factory.mktemp("certified") / "c"
     options = {**digits(home, out, n=500), "max_images": 30}
     del options["steps"]
-    return certify(CertifyConfig.checked(options))
+    return certify(CertifyConfig.parse(options))
 
 
 @pytest.fixture(scope="module")
 def half_certified(home, tmp_path_factory) -> Store:
-    return certify(CertifyConfig.checked(halves(home, tmp_path_factory.mktemp("half") / "c")))
+    return certify(CertifyConfig.parse(halves(home, tmp_path_factory.mktemp("half") / "c")))
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ class TestLooks:
     def test_a_run_of_one_n_is_that_of_predict_on_the_clean_rows(self, home, grid, tmp_path):
         options = digits(home, tmp_path / "p")
         del options["steps"]
-        plain = predict(PredictConfig.checked(options))
+        plain = predict(PredictConfig.parse(options))
         clean = np.flatnonzero(grid.column("eps") == 0)
         assert np.array_equal(grid.counts("predict")[clean], plain.counts("predict"))
         assert np.array_equal(grid.column("prediction")[clean], plain.column("prediction"))
@@ -239,9 +239,9 @@ class TestSameBytes:
                     raise Stopped
 
             with pytest.raises(Stopped):
-                attack(AttackConfig.checked(self.options(home, tmp_path)), progress)
+                attack(AttackConfig.parse(self.options(home, tmp_path)), progress)
         told = []
-        store = attack(AttackConfig.checked(self.options(home, tmp_path)),
+        store = attack(AttackConfig.parse(self.options(home, tmp_path)),
                        lambda done, total, words: told.append(done))
         assert told == [139, 140]
         assert files(store.folder) == files(grid.folder)
@@ -249,12 +249,12 @@ class TestSameBytes:
 
     def test_finished_it_only_answers(self, home, grid):
         before = files(grid.folder)
-        again = attack(AttackConfig.checked(self.options(home, grid.folder.parent)))
+        again = attack(AttackConfig.parse(self.options(home, grid.folder.parent)))
         assert again.records.equals(grid.records)
         assert files(grid.folder) == before
 
     def test_the_batch_size_changes_nothing(self, home, grid, tmp_path):
-        store = attack(AttackConfig.checked({**self.options(home, tmp_path), "batch_size": 33}))
+        store = attack(AttackConfig.parse({**self.options(home, tmp_path), "batch_size": 33}))
         assert files(store.folder) == files(grid.folder)
 
     def test_an_attack_runs_on_one_thread_whatever_the_run_may_use(self, home, tmp_path, monkeypatch):
@@ -277,7 +277,7 @@ class TestSameBytes:
 
     @pytest.mark.slow
     def test_two_processes_write_what_one_writes(self, home, grid, tmp_path):
-        store = attack(AttackConfig.checked({**self.options(home, tmp_path), "workers": 2}))
+        store = attack(AttackConfig.parse({**self.options(home, tmp_path), "workers": 2}))
         assert files(store.folder) == files(grid.folder)
 
     def test_another_attack_in_the_same_folder_is_refused(self, home, grid):
@@ -286,11 +286,11 @@ class TestSameBytes:
                               ({"attack": "ddn"}, r"attack\.name"), ({"attack_option": ["stop=0.1"]}, "stop"),
                               ({"save_adversaries": False}, "adversaries"), ({"target": 3}, "target")):
             with pytest.raises(IdentityError, match=field):
-                attack(AttackConfig.checked({**self.options(home, grid.folder.parent), **change}))
+                attack(AttackConfig.parse({**self.options(home, grid.folder.parent), **change}))
         options = digits(home, grid.folder)
         del options["steps"]
         with pytest.raises(IdentityError, match="kind: stored 'attack', asked 'predict'"):
-            predict(PredictConfig.checked(options))
+            predict(PredictConfig.parse(options))
 
     @staticmethod
     def options(home, folder):
@@ -299,7 +299,7 @@ class TestSameBytes:
 
 class TestNoise:
     def test_fewer_copies_are_the_first_of_more(self, home, tmp_path):
-        run, reseeded = (prepare_attack(AttackConfig.checked(
+        run, reseeded = (prepare_attack(AttackConfig.parse(
             {**digits(home, tmp_path / "s", eps="1", m="2,8"), "seed": seed})) for seed in (1, 2))
         eight, two = run._noise(8, [3, 5]), run._noise(2, [5])
         assert torch.equal(eight[1:, :2], two)
@@ -309,7 +309,7 @@ class TestNoise:
         assert not torch.equal(other, eight[:1])
 
     def test_an_attack_sees_other_noise_than_the_prediction(self, home, tmp_path):
-        run = prepare_attack(AttackConfig.checked(digits(home, tmp_path / "s", eps="1")))
+        run = prepare_attack(AttackConfig.parse(digits(home, tmp_path / "s", eps="1")))
         from smoothcert.noise import open_stream
 
         predicted = np.empty((4, 64), dtype=np.float32)
@@ -399,14 +399,14 @@ class TestFromCertificates:
     def test_image_options_choose_among_its_images(self, home, certified, tmp_path):
         held = certified.column("index")[certified.column("radius") > 0]
         options = digits(home, tmp_path / "s", eps_from=certified.folder, start=2, every=2, max_images=3)
-        run = prepare_attack(AttackConfig.checked(options))
+        run = prepare_attack(AttackConfig.parse(options))
         assert run.base.indices.tolist() == take_evenly(held[(held >= 2) & (held % 2 == 0)], 3).tolist()
         with pytest.raises(InputError, match="no image is left"):
             attacked(**digits(home, tmp_path / "t", eps_from=certified.folder, indices="1", max_images=None))
 
     def test_those_beside_a_store_are_chosen_among_its_images(self, home, certified, tmp_path):
         options = digits(home, tmp_path / "s", eps="1", certified=certified.folder, max_images=3)
-        run = prepare_attack(AttackConfig.checked(options))
+        run = prepare_attack(AttackConfig.parse(options))
         assert run.base.indices.tolist() == take_evenly(certified.column("index"), 3).tolist()
         with pytest.raises(InputError, match="no image is left"):
             attacked(**{**options, "start": 1, "every": 400})
@@ -466,7 +466,7 @@ class TestOtherOrdersOfClasses:
         store = attacked(**options("ant-bee", tmp_path / "a", eps="0.5", m=2, steps=2, save_adversaries=True))
         right = []
         for order in ("ant-bee", "bee-ant"):
-            found = predict(PredictConfig.checked(options(order, tmp_path / order, adversaries=store.folder)))
+            found = predict(PredictConfig.parse(options(order, tmp_path / order, adversaries=store.folder)))
             assert found.identity.adversaries.eps == 0.5
             right.append(found.correct)
             assert found.class_names == tuple(order.split("-"))
@@ -490,11 +490,11 @@ class TestOtherOrdersOfClasses:
                 shutil.copy(other / "ant" / "02.png", other / "ant" / "00.png")
             asked = {**options("ant-bee", tmp_path / "p", adversaries=store.folder), "data": f"imagefolder:{other}"}
             with pytest.raises(InputError, match=f"of other images than those of .*{words}"):
-                predict(PredictConfig.checked(asked))
+                predict(PredictConfig.parse(asked))
 
     def test_certificates_of_one_model_have_its_classes_in_one_order(self, home, pictured, tmp_path):
         options = partial(self.options, home, pictured)
-        store = certify(CertifyConfig.checked(options("bee-ant", tmp_path / "c", n=200)))
+        store = certify(CertifyConfig.parse(options("bee-ant", tmp_path / "c", n=200)))
         asked = options("ant-bee", tmp_path / "a", eps_from=store.folder, times="1.5", m=2, steps=2)
         with pytest.raises(StoreError, match="classes in the order bee, ant, and this run in the order ant, bee"):
             attacked(**asked)
@@ -520,7 +520,7 @@ class TestAdversaries:
         """At the attack's own seed the votes are its own; the larger n goes on from them. Workers change nothing."""
         asked = {"model": f"{home}/nets.py:Means", "engine": "plain", "seed": 1, "adversaries": grid.folder,
                  "setting": {"eps": 1.0, "m": 4}, "out": tmp_path / "p", "n": "20,60,200"}
-        store = predict(PredictConfig.checked(asked))
+        store = predict(PredictConfig.parse(asked))
         rows = np.flatnonzero((grid.column("eps") == 1) & (grid.column("m") == 4))
         assert store.column("index").tolist() == grid.column("index")[rows].tolist()
         assert store.identity.noise.sigma == SIGMA
@@ -534,11 +534,11 @@ class TestAdversaries:
         for look in told.earlier:
             outcome = next(o for o in outcomes(grid) if (o.size, o.m, o.n) == (1, 4, look.n))
             assert (look.correct.mean(), look.abstained.mean()) == (outcome.accuracy, outcome.abstained)
-        few = predict(PredictConfig.checked({**asked, "out": tmp_path / "f", "max_images": 5}))
+        few = predict(PredictConfig.parse({**asked, "out": tmp_path / "f", "max_images": 5}))
         assert few.column("index").tolist() == take_evenly(store.column("index"), 5).tolist()
-        with_workers = predict(PredictConfig.checked({**asked, "out": tmp_path / "w", "workers": 2}))
+        with_workers = predict(PredictConfig.parse({**asked, "out": tmp_path / "w", "workers": 2}))
         assert files(with_workers.folder) == files(store.folder)
-        verified = verify(VerifyConfig.checked({"store": tmp_path / "p", "resample": 3, "model": asked["model"],
+        verified = verify(VerifyConfig.parse({"store": tmp_path / "p", "resample": 3, "model": asked["model"],
                                                 "adversaries": grid.folder}))
         assert not [problem for check in verified.checks for problem in check.problems]
 
@@ -553,7 +553,7 @@ class TestAdversaries:
         given = {"model": f"{home}/nets.py:Means", "seed": 1, "adversaries": grid.folder,
                  "setting": {"eps": 1.0, "m": 4}, "out": tmp_path / "p", **change}
         with pytest.raises((InputError, ConfigError, StoreError), match=words):
-            predict(PredictConfig.checked(given))
+            predict(PredictConfig.parse(given))
         assert not (tmp_path / "p").exists()
 
     def test_what_is_missing_or_changed_is_named(self, home, grid, tmp_path):
@@ -591,11 +591,11 @@ class TestAdversaries:
 ])
 def test_mistakes_in_the_options_are_told_before_any_work(tmp_path, options, words):
     with pytest.raises(ConfigError, match=words):
-        AttackConfig.checked({"model": "m", "out": tmp_path / "s", **options})
+        AttackConfig.parse({"model": "m", "out": tmp_path / "s", **options})
 
 
 def test_one_number_is_a_list_of_one(tmp_path):
-    config = AttackConfig.checked({"model": "m", "out": tmp_path, "eps": 0.5, "m": 0, "n": 100, "steps": [1, 2]})
+    config = AttackConfig.parse({"model": "m", "out": tmp_path, "eps": 0.5, "m": 0, "n": 100, "steps": [1, 2]})
     assert (config.eps, config.m, config.n, config.steps) == ((0.5,), (0,), (100,), (1, 2))
 
 
@@ -739,7 +739,7 @@ class TestReport:
                 raise Stopped
 
         with pytest.raises(Stopped):
-            attack(AttackConfig.checked(digits(home, tmp_path / "s", eps="1")), progress)
+            attack(AttackConfig.parse(digits(home, tmp_path / "s", eps="1")), progress)
         store = read_store(tmp_path / "s")
         assert [o.images for o in outcomes(store)] == [16, 9]
         assert "UNFINISHED" in store_text(store)

@@ -39,12 +39,12 @@ CLI = Path(sys.executable).parent / "smoothcert"
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "m"
-    train(TrainConfig.checked({"data": "digits", "model": "linear", "sigma": 0.25, "epochs": 8, "out": folder}))
+    train(TrainConfig.parse({"data": "digits", "model": "linear", "sigma": 0.25, "epochs": 8, "out": folder}))
     return folder
 
 
 def config(model: Path, out: Path, **options) -> CertifyConfig:
-    return CertifyConfig.checked({"model": str(model), "n": 500, "max_images": 6, "seed": 0, "out": out, **options})
+    return CertifyConfig.parse({"model": str(model), "n": 500, "max_images": 6, "seed": 0, "out": out, **options})
 
 
 def shards(folder: Path) -> dict[str, bytes]:
@@ -68,7 +68,7 @@ def test_a_store_holds_what_the_smoothed_classifier_says(model, tmp_path):
 
 
 def test_predict_stores_agree_with_the_smoothed_classifier(model, tmp_path):
-    told = PredictConfig.checked({"model": str(model), "n": 200, "indices": [9, 3], "seed": 1, "out": tmp_path / "p"})
+    told = PredictConfig.parse({"model": str(model), "n": 200, "indices": [9, 3], "seed": 1, "out": tmp_path / "p"})
     store = predict(told)
     network, card = read_network(model)
     g = SmoothedClassifier(network, card.sigma, 10, seed=1, levels=16)
@@ -95,8 +95,8 @@ def test_radii_of_another_norm_are_never_shown_as_l2(model, tmp_path, monkeypatc
 def test_several_n_are_looks_at_one_sample(model, tmp_path):
     """The first 100 of predict --n 100,400 are the sample of --n 100; the store's answer is that of the last look."""
     told = {"model": str(model), "max_images": 12, "seed": 1}
-    both = predict(PredictConfig.checked({**told, "n": "100,400", "out": tmp_path / "b"}))
-    stores = {n: predict(PredictConfig.checked({**told, "n": n, "out": tmp_path / str(n)})) for n in (100, 400)}
+    both = predict(PredictConfig.parse({**told, "n": "100,400", "out": tmp_path / "b"}))
+    stores = {n: predict(PredictConfig.parse({**told, "n": n, "out": tmp_path / str(n)})) for n in (100, 400)}
     assert stores[100].identity.procedure.n == 100
     assert both.identity.procedure.n == [100, 400]
     assert both.column("prediction").tolist() == stores[400].column("prediction").tolist()
@@ -111,7 +111,7 @@ def test_several_n_are_looks_at_one_sample(model, tmp_path):
     assert [line.split(",")[5] for line in shown] == ["n", "100", "400"]
     assert [line.split()[4] for line in store_text(both).splitlines()[1:3]] == ["100", "400"]
     with pytest.raises(ConfigError, match="ascending"):
-        PredictConfig.checked({**told, "n": "400,100", "out": tmp_path / "c"})
+        PredictConfig.parse({**told, "n": "400,100", "out": tmp_path / "c"})
 
 
 def test_results_do_not_depend_on_batch_size_threads_or_selection(model, tmp_path):
@@ -215,7 +215,7 @@ def test_another_run_in_the_same_folder_is_refused(model, tmp_path, change, fiel
 
 def test_another_model_in_the_same_folder_is_refused(model, tmp_path):
     certify(config(model, tmp_path / "s"))
-    train(TrainConfig.checked({"data": "digits", "model": "linear", "sigma": 0.25, "epochs": 1, "out": tmp_path / "o"}))
+    train(TrainConfig.parse({"data": "digits", "model": "linear", "sigma": 0.25, "epochs": 1, "out": tmp_path / "o"}))
     with pytest.raises(IdentityError, match=r"model\.sha256"):
         certify(config(tmp_path / "o", tmp_path / "s"))
 
@@ -245,7 +245,7 @@ def test_bad_requests_leave_nothing_behind(model, tmp_path, options, kind, words
 
 def test_all_mistakes_come_together():
     with pytest.raises(ConfigError) as caught:
-        CertifyConfig.checked({"model": "m", "out": "s", "sigma": -1, "alpha": 2, "n": 0, "metod": "cohen"})
+        CertifyConfig.parse({"model": "m", "out": "s", "sigma": -1, "alpha": 2, "n": 0, "metod": "cohen"})
     assert len(caught.value.problems) == 4
     assert 'did you mean "method"' in str(caught.value)
 
@@ -316,11 +316,11 @@ def test_images_of_a_folder_sorted_by_class_show_every_class_in_training_and_aft
         tmp_path, "def make(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))")
     told = {"model": spec, "data": data, "sigma": 0.25, "n": 100, "seed": 0}
     for verb, kind in ((certify, CertifyConfig), (predict, PredictConfig)):
-        store = verb(kind.checked({**told, "max_images": 6, "out": tmp_path / verb.__name__}))
+        store = verb(kind.parse({**told, "max_images": 6, "out": tmp_path / verb.__name__}))
         assert store.column("label").tolist() == [0, 0, 1, 1, 2, 2]
-        asked = TrainConfig.checked({"data": data, "sigma": 0.25, "max_images": 6, "validation": 0, "out": "unused"})
+        asked = TrainConfig.parse({"data": data, "sigma": 0.25, "max_images": 6, "validation": 0, "out": "unused"})
         assert split_indices(load_data(data), asked)[0].tolist() == store.column("index").tolist()
-    first = predict(PredictConfig.checked({**told, "indices": range(6), "out": tmp_path / "first"}))
+    first = predict(PredictConfig.parse({**told, "indices": range(6), "out": tmp_path / "first"}))
     assert "6 images show 1 of the 3 classes (a), and the figures speak of no other" in store_text(first)
     assert "classes" not in store_text(store)
 
@@ -362,7 +362,7 @@ def test_mnist_from_the_hub_layout(data_dir, tmp_path):
 def test_a_store_of_another_kind_is_refused(model, tmp_path):
     certify(config(model, tmp_path / "s"))
     with pytest.raises((IdentityError, StoreError), match="kind"):
-        predict(PredictConfig.checked({"model": str(model), "n": 200, "max_images": 6, "out": tmp_path / "s"}))
+        predict(PredictConfig.parse({"model": str(model), "n": 200, "max_images": 6, "out": tmp_path / "s"}))
 
 
 @pytest.fixture(scope="module")
@@ -438,8 +438,8 @@ class TestSequentialStores:
 
     def test_sequential_predictions_agree_with_fixed_ones(self, model, tmp_path):
         told = {"model": str(model), "max_images": 40, "seed": 0}
-        stopped = predict(PredictConfig.checked({**told, "n_max": 2000, "out": tmp_path / "p"}))
-        fixed = predict(PredictConfig.checked({**told, "n": 2000, "out": tmp_path / "f"}))
+        stopped = predict(PredictConfig.parse({**told, "n_max": 2000, "out": tmp_path / "p"}))
+        fixed = predict(PredictConfig.parse({**told, "n": 2000, "out": tmp_path / "f"}))
         both = (stopped.column("prediction") >= 0) & (fixed.column("prediction") >= 0)
         assert np.array_equal(stopped.column("prediction")[both], fixed.column("prediction")[both])
         assert stopped.counts("predict").sum() < fixed.counts("predict").sum() / 3

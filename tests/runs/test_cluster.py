@@ -75,7 +75,7 @@ def content(folder: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_a_node_and_then_the_driver_are_killed(home, nodes, tmp_path):
     """The driver is killed while both nodes work; the next one sees a node die, and ends with one process's bytes."""
-    certify(CertifyConfig.checked(options(home, tmp_path / "whole", "Slow", n=1000, batch_size=200)))
+    certify(CertifyConfig.parse(options(home, tmp_path / "whole", "Slow", n=1000, batch_size=200)))
     second = nodes.add_node(num_cpus=1)
     given = options(home, tmp_path / "run", "Slow", n=1000, batch_size=200, cluster=nodes.address)
     flags = [text for name, value in given.items() if name != "model"
@@ -95,7 +95,7 @@ def test_a_node_and_then_the_driver_are_killed(home, nodes, tmp_path):
             gone.set()
             nodes.remove_node(second, allow_graceful=False)
 
-    finished = certify(CertifyConfig.checked(given), progress)
+    finished = certify(CertifyConfig.parse(given), progress)
     assert gone.is_set()
     assert finished.complete
     assert content(tmp_path / "run") == content(tmp_path / "whole") != {}
@@ -127,7 +127,7 @@ def test_every_run_that_samples_works_there(home, nodes, tmp_path):
             given = options(home, tmp_path / f"{name}{len(where)}", **where) | more
             if name == "distributional":
                 del given["engine"]
-            run(config.checked(given))
+            run(config.parse(given))
         assert content(tmp_path / f"{name}0") == content(tmp_path / f"{name}2") != {}
 
 
@@ -135,7 +135,7 @@ def test_every_run_that_samples_works_there(home, nodes, tmp_path):
 def test_an_error_of_a_worker_is_the_runs(home, nodes, tmp_path):
     """The model changes between the driver's look at it and the workers'."""
     write_nets(tmp_path, 4, "")
-    given = CertifyConfig.checked(options(tmp_path, tmp_path / "s", n=100, cluster=nodes.address))
+    given = CertifyConfig.parse(options(tmp_path, tmp_path / "s", n=100, cluster=nodes.address))
 
     def progress(finished: int, total: int, words: str) -> None:
         write_nets(tmp_path, 5, "")
@@ -266,7 +266,7 @@ def test_what_is_refused(home, tmp_path, monkeypatch):
             with pytest.raises(InputError, match="cannot join local: asked to join local"):
                 list(by_cluster(run, [0]))
     with pytest.raises(ConfigError, match="cluster"):
-        DistributionalConfig.checked({"model": str(tmp_path), "cluster": 3})
+        DistributionalConfig.parse({"model": str(tmp_path), "cluster": 3})
 
 
 class Refusing:

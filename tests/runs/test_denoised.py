@@ -39,7 +39,7 @@ SHAPE = (1, 8, 8)
 
 
 def training(out: Path, **options) -> TrainConfig:
-    return TrainConfig.checked({"data": "digits", "epochs": 2, "batch_size": 64, "max_images": 300, "validation": 0.2,
+    return TrainConfig.parse({"data": "digits", "epochs": 2, "batch_size": 64, "max_images": 300, "validation": 0.2,
                                 "threads": 1, "out": out, **options})
 
 
@@ -50,7 +50,7 @@ def energy(out: Path, sigma: float, **options) -> TrainConfig:
 
 
 def certifying(model: Path | str, out: Path, **options) -> CertifyConfig:
-    return CertifyConfig.checked({"model": str(model), "data": "digits", "n0": 20, "n": 100, "max_images": 3,
+    return CertifyConfig.parse({"model": str(model), "data": "digits", "n0": 20, "n": 100, "max_images": 3,
                                   "seed": 5, "out": out, **options})
 
 

@@ -69,7 +69,7 @@ def options(home: Path, out: Path, **more) -> dict:
 
 
 def bounded(given: dict, *progress) -> Store:
-    return distributional(DistributionalConfig.checked(given), *progress)
+    return distributional(DistributionalConfig.parse(given), *progress)
 
 
 def records(folder: Path) -> dict[str, bytes]:
@@ -78,7 +78,7 @@ def records(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def store(home, tmp_path_factory) -> Store:
-    config = DistributionalConfig.checked(options(home, tmp_path_factory.mktemp("run") / "s"))
+    config = DistributionalConfig.parse(options(home, tmp_path_factory.mktemp("run") / "s"))
     VERBS["distributional"].run(config, lambda done, total, words: None)
     return read_store(config.out)
 
@@ -86,7 +86,7 @@ def store(home, tmp_path_factory) -> Store:
 @pytest.fixture(scope="module")
 def certified(home, tmp_path_factory) -> Store:
     given = common(home, tmp_path_factory.mktemp("certified") / "c", n=500, alpha=0.01, engine="plain")
-    return certify(CertifyConfig.checked({**given, "indices": range(40)}))
+    return certify(CertifyConfig.parse({**given, "indices": range(40)}))
 
 
 def network(home: Path) -> torch.nn.Module:
@@ -196,7 +196,7 @@ class TestSameBytes:
 
     def test_another_process_makes_the_same_records_in_any_order(self, home, store, tmp_path):
         """What a worker is sent, and what it does with it."""
-        run = prepare_distributional(DistributionalConfig.checked(options(home, tmp_path / "s", workers=2)))
+        run = prepare_distributional(DistributionalConfig.parse(options(home, tmp_path / "s", workers=2)))
         worker = pickle.loads(pickle.dumps(run.reopen()))()
         assert worker.identity == run.identity == store.identity
         made = {position: record.row() for position, record, _ in worker.records(run.tasks([61, 3, 17, 60]))}
@@ -236,7 +236,7 @@ class TestFromCounts:
     def test_images_that_a_pilot_settled_count_as_wrong(self, home, tmp_path):
         given = {**common(home, tmp_path / "c", n0=100, n_max=400, curve_loss=0.05, method="cohen", engine="plain"),
                  "sigma": 2.0, "indices": range(30)}
-        run = certify(CertifyConfig.checked(given))
+        run = certify(CertifyConfig.parse(given))
         errors, n = errors_of(run.counts("estimate"), run.column("label"))
         assert (n == 0).any()
         limits = Robustness.of(run).certificate.limits
@@ -245,8 +245,8 @@ class TestFromCounts:
         assert limits[n > 0] == pytest.approx(exact.limits, rel=1e-12)
 
     def test_stores_that_hold_no_fit_counts(self, home, certified, tmp_path):
-        predicted = predict(PredictConfig.checked(common(home, tmp_path / "p", n=10)))
-        stopped = certify(CertifyConfig.checked(common(home, tmp_path / "r", n_max=100, radii="0.1")))
+        predicted = predict(PredictConfig.parse(common(home, tmp_path / "p", n=10)))
+        stopped = certify(CertifyConfig.parse(common(home, tmp_path / "r", n_max=100, radii="0.1")))
         for folder, words in ((predicted.folder, "is a predict store"), (stopped.folder, "fixed beforehand")):
             with pytest.raises(StoreError, match=words):
                 bounded({"model": str(folder)})
@@ -348,7 +348,7 @@ class TestShown:
                                    .splitlines()))
         assert [bool(row["eps_equivalent_of_gamma_3"]) for row in both] == [True, False]
         with pytest.raises(ConfigError, match="eps-equivalent says which eps"):
-            DistributionalConfig.checked(common(home, tmp_path / "x", eps_equivalent=True))
+            DistributionalConfig.parse(common(home, tmp_path / "x", eps_equivalent=True))
 
     def test_in_tables(self, store, certified):
         kept = Robustness.of(store)

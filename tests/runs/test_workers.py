@@ -61,9 +61,9 @@ def test_two_processes_write_what_one_writes(net, tmp_path):
     """Images that stop at different looks here, the fixed design beside killed workers below; one prediction, which
     starts one worker."""
     for count in (1, 2):
-        certify(CertifyConfig.checked(options(net, tmp_path / f"c{count}", workers=count, n_max=3000,
+        certify(CertifyConfig.parse(options(net, tmp_path / f"c{count}", workers=count, n_max=3000,
                                               radii="0.05,0.2")))
-        predict(PredictConfig.checked(options(net, tmp_path / f"p{count}", workers=count, n_max=500, max_images=1)))
+        predict(PredictConfig.parse(options(net, tmp_path / f"p{count}", workers=count, n_max=500, max_images=1)))
     for kind in "cp":
         one, two = (read_store(tmp_path / f"{kind}{count}") for count in (1, 2))
         assert two.complete
@@ -73,7 +73,7 @@ def test_two_processes_write_what_one_writes(net, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_its_images_done_again(net, tmp_path, monkeypatch):
-    whole = certify(CertifyConfig.checked(options(net, tmp_path / "whole", n=400)))
+    whole = certify(CertifyConfig.parse(options(net, tmp_path / "whole", n=400)))
     monkeypatch.setenv("SLOW", "0.02")
     victims = []
 
@@ -91,7 +91,7 @@ def test_a_killed_worker_is_replaced_and_its_images_done_again(net, tmp_path, mo
     told: list[int] = []
     hunter = threading.Thread(target=killer)
     hunter.start()
-    store = certify(CertifyConfig.checked(options(net, tmp_path / "hunted", n=400, workers=2)),
+    store = certify(CertifyConfig.parse(options(net, tmp_path / "hunted", n=400, workers=2)),
                     lambda done, total, words: told.append(done))
     hunter.join()
     assert len(victims) == 2
@@ -107,9 +107,9 @@ def test_workers_that_die_again_and_again_end_the_run_and_lose_nothing(net, tmp_
     monkeypatch.setenv("DIES", "1")
     monkeypatch.setattr(crew, "DEATHS", 1)
     with pytest.raises(SmoothcertError, match=r"keep dying .* the last one was killed \(signal 9\): is there enough"):
-        certify(CertifyConfig.checked(options(net, out, n=100, workers=2)))
+        certify(CertifyConfig.parse(options(net, out, n=100, workers=2)))
     monkeypatch.delenv("DIES")
-    assert certify(CertifyConfig.checked(options(net, out, n=100))).complete
+    assert certify(CertifyConfig.parse(options(net, out, n=100))).complete
 
 
 @pytest.mark.slow
@@ -129,7 +129,7 @@ def test_a_killed_driver_takes_its_workers_along_and_the_run_resumes(net, tmp_pa
         time.sleep(0.05)
     assert not any(Path(f"/proc/{pid}").exists() for pid in crew)
     for folder in (out, tmp_path / "whole"):
-        assert certify(CertifyConfig.checked(options(net, folder, n=400))).complete
+        assert certify(CertifyConfig.parse(options(net, folder, n=400))).complete
     assert shards(out) == shards(tmp_path / "whole")
 
 
@@ -140,7 +140,7 @@ def children(pid: int) -> list[int]:
 def test_an_error_in_a_worker_reaches_the_user(net, tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "_serve", _broken)
     with pytest.raises(SmoothcertError, match="no luck today"):
-        certify(CertifyConfig.checked(options(net, tmp_path / "s", n=100, workers=2, max_images=1)))
+        certify(CertifyConfig.parse(options(net, tmp_path / "s", n=100, workers=2, max_images=1)))
 
 
 def _broken(pipe, *rest):
@@ -148,7 +148,7 @@ def _broken(pipe, *rest):
 
 
 def test_dense_counts_are_of_the_last_look(net, tmp_path):
-    store = certify(CertifyConfig.checked(options(net, tmp_path / "s", n_max=3000, radii="0.05,0.2")))
+    store = certify(CertifyConfig.parse(options(net, tmp_path / "s", n_max=3000, radii="0.05,0.2")))
     for row, history in enumerate(store.histories()):
         estimates = [look.counts for look in history if look.stage == "estimate"]
         assert np.array_equal(store.counts("estimate")[row], estimates[-1])

@@ -117,7 +117,7 @@ def test_what_cannot_be_had_is_refused_before_any_check():
         ({"seed": -1}, ConfigError, "seed"),
     ):
         with pytest.raises(error, match=words):
-            run.selftest(SelftestConfig.checked(options), lambda *_: pytest.fail("a check was begun"))
+            run.selftest(SelftestConfig.parse(options), lambda *_: pytest.fail("a check was begun"))
 
 
 # Red: noise

@@ -132,9 +132,9 @@ def test_in_a_thread_and_in_a_running_event_loop(expected):
 def test_runs_from_python_are_those_of_the_command_line(tmp_path):
     """A model trained, and a store written, under all of it at once: the same bytes as without."""
     def run(folder):
-        train(TrainConfig.checked({"data": "digits", "model": "mlp", "sigma": 0.25, "epochs": 1, "batch_size": 256,
+        train(TrainConfig.parse({"data": "digits", "model": "mlp", "sigma": 0.25, "epochs": 1, "batch_size": 256,
                                    "max_images": 600, "seed": 0, "out": folder / "model"}))
-        certify(CertifyConfig.checked({"model": str(folder / "model"), "n": 100, "max_images": 8, "seed": 0,
+        certify(CertifyConfig.parse({"model": str(folder / "model"), "n": 100, "max_images": 8, "seed": 0,
                                        "out": folder / "store"}))
         return [path.read_bytes() for path in (*sorted((folder / "model").glob("*.safetensors")),
                                                *sorted((folder / "store").glob("*.parquet")))]

@@ -56,7 +56,7 @@ def options(home: Path, name: str, **more) -> dict:
 
 
 def attacked(given: dict) -> Store:
-    return attack(AttackConfig.checked(given))
+    return attack(AttackConfig.parse(given))
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_a_stopped_run_ends_with_the_same_bytes(home, store):
 
     again = options(home, "again", save_adversaries=True)
     with pytest.raises(KeyboardInterrupt):
-        attack(AttackConfig.checked(again), stop)
+        attack(AttackConfig.parse(again), stop)
     attacked({**again, "engine": "auto"})
     first, second = (sorted(folder.glob("*.parquet")) for folder in (home / "soft", home / "again"))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
@@ -155,7 +155,7 @@ def test_reports_name_the_answers_and_claim_no_level(store):
 
 def test_what_needs_a_test_is_refused_all_at_once(home):
     with pytest.raises(ConfigError) as caught:
-        AttackConfig.checked(options(home, "x", n="10,100", certified=home, precision="bf16"))
+        AttackConfig.parse(options(home, "x", n="10,100", certified=home, precision="bf16"))
     said = "\n".join(caught.value.problems)
     for words in ("no level to hold against certificates", "take one n", "in float32"):
         assert words in said

@@ -109,7 +109,7 @@ class Place:
 
     def instant(self, **changes: Any) -> Instant:
         """The run of the same records, each at once."""
-        config = CertifyConfig.checked({"model": "none", "out": self.folder, **changes})
+        config = CertifyConfig.parse({"model": "none", "out": self.folder, **changes})
         return Instant(config=config, identity=self.identity, provenance={"data": "digits"}, truth=self.truth)
 
 
@@ -148,7 +148,7 @@ def place(home: Path, count: int) -> Place:
     """A place in a folder of its own for runs of `count` records."""
     truth = made(home / "truth", count=count)
     run = Place(home / "faulty", truth, lambda out: None)
-    return replace(run, run=lambda out: replace(run.instant(), config=CertifyConfig.checked(
+    return replace(run, run=lambda out: replace(run.instant(), config=CertifyConfig.parse(
         {"model": "none", "out": out})).fill(silent, here))
 
 
@@ -203,7 +203,7 @@ def lie(where: Place, finished: bool = False) -> tuple[str, str] | None:
         return "silently wrong", "other records were read"
     if found.complete and len(rows) != len(where.rows):
         return "lost", f"{len(where.rows) - len(rows)} records of a store that says that it is complete"
-    problems = verify(VerifyConfig.checked({"store": where.folder})).problems
+    problems = verify(VerifyConfig.parse({"store": where.folder})).problems
     if found.complete and problems:
         return "silently wrong", f"verify: {problems}"
     return None if found.complete or not finished else ("lost", "the run ended and the store is not complete")

@@ -130,7 +130,7 @@ def epoch_of(case: Case, ranks: Ranks) -> dict[str, Any]:
     trained = ranks.synchronise_batchnorm(trained, CPU)
     optimizer = Recording(trained.parameters())
     state = TrainState(trained, ranks.wrap(given), optimizer, torch.amp.GradScaler("cpu", enabled=False), None)
-    config = TrainConfig.checked({"objective": case.objective, "sigma": SIGMA, "batch_size": 5, "lr": 1.0,
+    config = TrainConfig.parse({"objective": case.objective, "sigma": SIGMA, "batch_size": 5, "lr": 1.0,
                                   "augment": case.augment, "out": "unused"})
     loop = Loop(config, build_objective(case.objective, SIGMA, **options), sets, np.arange(1), state, ranks, CPU,
                 silent)
@@ -191,7 +191,7 @@ def worker(folder: Path, ports: list[str]) -> None:
         found["agree"] = [ranks.agree(7, CPU), ranks.agree(rank, CPU)]
     torch.save(found, folder / f"rank-{rank}.pt")
     os.environ["MASTER_PORT"] = ports.pop()
-    card = train(TrainConfig.checked(settings(folder, "whole")))
+    card = train(TrainConfig.parse(settings(folder, "whole")))
     (folder / f"card-{rank}.json").write_text(json.dumps([card.epochs_done, card.best]))
 
     def progress(done: int, total: int, words: str) -> None:
@@ -201,7 +201,7 @@ def worker(folder: Path, ports: list[str]) -> None:
     started = time.perf_counter()
     os.environ["MASTER_PORT"] = ports.pop()
     try:
-        train(TrainConfig.checked(settings(folder, "killed")), progress)
+        train(TrainConfig.parse(settings(folder, "killed")), progress)
     except LostProcessError as error:
         (folder / "survivor.json").write_text(json.dumps([str(error), time.perf_counter() - started]))
         os._exit(3)
@@ -212,7 +212,7 @@ def pair(tmp_path_factory) -> Path:
     """The folder of two processes that have done all that `worker` does."""
     folder = tmp_path_factory.mktemp("pair")
     write_images(folder)
-    train(TrainConfig.checked({"data": f"parquet:{folder / 'images.parquet'}", "model": "linear", "objective": "clean",
+    train(TrainConfig.parse({"data": f"parquet:{folder / 'images.parquet'}", "model": "linear", "objective": "clean",
                                "epochs": 1, "threads": 1, "device": "cpu", "out": folder / "teacher"}))
     servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
     ports = [str(server.getsockname()[1]) for server in servers]
@@ -325,7 +325,7 @@ def test_batchnorm_matches_one_process_to_second_derivatives(pair, name):
 
 
 def test_two_processes_train_the_network_of_one(pair):
-    train(TrainConfig.checked(settings(pair, "one")))
+    train(TrainConfig.parse(settings(pair, "one")))
     one, two = (read_weights(pair / name / "best.safetensors") for name in ("one", "whole"))
     assert one.keys() == two.keys()
     assert all(torch.allclose(one[name], two[name], rtol=1e-4, atol=1e-5) for name in one)

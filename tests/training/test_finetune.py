@@ -27,7 +27,7 @@ STILL = {"optimizer": "sgd", "lr": 1e-30, "weight_decay": 0, "schedule": "consta
 
 
 def config(out: Path, **options) -> TrainConfig:
-    return TrainConfig.checked({
+    return TrainConfig.parse({
         "data": "digits", "sigma": 0.25, "epochs": 3, "batch_size": 64, "max_images": 300, "validation": 0.2,
         "out": out, **options,
     })

@@ -24,7 +24,7 @@ from smoothcert.training.train import apply_preferences, split_indices, train
 
 
 def config(out: Path, **options) -> TrainConfig:
-    return TrainConfig.checked({
+    return TrainConfig.parse({
         "data": "digits", "model": "mlp", "model_option": {"hidden": [32]}, "sigma": 0.25, "epochs": 3,
         "batch_size": 64, "max_images": 600, "validation": 0.2, "out": out, **options,
     })
@@ -122,8 +122,8 @@ def test_a_command_that_was_killed_is_taken_up_again(tmp_path):
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert not read_card(tmp_path / "m").complete
-    train(TrainConfig.checked(settings))
-    train(TrainConfig.checked({**settings, "out": tmp_path / "whole"}))
+    train(TrainConfig.parse(settings))
+    train(TrainConfig.parse({**settings, "out": tmp_path / "whole"}))
     assert same(tmp_path / "whole", tmp_path / "m")
 
 
@@ -149,7 +149,7 @@ def test_given_options_win_over_preferences(tmp_path):
     told = apply_preferences(asked, build_objective("deen", 0.25))
     assert (told.optimizer, told.clip_norm, told.batch_size) == ("sgd", None, 64)
     assert (told.schedule, told.weight_decay) == ("cosine", 0.0)
-    plain = TrainConfig.checked({"out": tmp_path})
+    plain = TrainConfig.parse({"out": tmp_path})
     assert apply_preferences(plain, build_objective("smoothadv", 0.25)) == plain
     for name, kind in OBJECTIVES.items():
         told = apply_preferences(plain, build_objective(name, 0.25))
@@ -162,7 +162,7 @@ def test_given_options_win_over_preferences(tmp_path):
 
 def test_a_denoiser_learns_without_any_option(tmp_path):
     """The squared error of an image falls below half of the noise's own, where the usual options diverge at once."""
-    card = train(TrainConfig.checked({"objective": "deen", "model_option": {"network": "mlp", "width": 64, "depth": 1},
+    card = train(TrainConfig.parse({"objective": "deen", "model_option": {"network": "mlp", "width": 64, "depth": 1},
                                       "sigma": 0.5, "epochs": 8, "out": tmp_path / "m"}))
     assert card.identity["settings"]["optimizer"] == "adam"
     assert card.best["validation_error"] < card.best["validation_error_without"] / 2

@@ -36,7 +36,7 @@ CPU = torch.device("cpu")
 def config(out: Path, **options) -> TrainConfig:
     usual = {"data": "digits", "model": "cnn", "model_option": {"width": 4}, "sigma": 0.25, "epochs": 2,
              "max_images": 150, "batch_size": 64, "device": "cpu", "threads": 1}
-    return TrainConfig.checked({**usual, "out": out, **options})
+    return TrainConfig.parse({**usual, "out": out, **options})
 
 
 class Stopped(BaseException):

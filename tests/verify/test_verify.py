@@ -61,14 +61,14 @@ def home(tmp_path_factory) -> Path:
     for name, (run, kind, options) in RUNS.items():
         more = {**options, **({"eps_from": folder / "fixed"} if name == "times" else {})}
         images = {} if "indices" in options else {"max_images": 4}
-        run(kind.checked({"model": f"{folder}/nets.py:Means", "data": "digits", "sigma": 0.25, "seed": 1,
+        run(kind.parse({"model": f"{folder}/nets.py:Means", "data": "digits", "sigma": 0.25, "seed": 1,
                           "out": folder / name, **images, **more}))
     return folder
 
 
 def checked(store: Path, **more: Any) -> dict[str, list[str]]:
     """The problems of each check that found some."""
-    found = verify(VerifyConfig.checked({"store": store, **more}))
+    found = verify(VerifyConfig.parse({"store": store, **more}))
     return {check.name: list(check.problems) for check in found.checks if check.problems}
 
 
@@ -110,7 +110,7 @@ def test_answers_computed_again_are_right_too(home, tmp_path):
     assert checked(tmp_path / "fixed", resample=2, model=model) == {}
     with pytest.raises(InputError, match="certified again from the counts of another store"):
         checked(tmp_path / "radii", resample=2, model=model)
-    distributional(DistributionalConfig.checked({"model": str(home / "fixed"), "out": tmp_path / "counted"}))
+    distributional(DistributionalConfig.parse({"model": str(home / "fixed"), "out": tmp_path / "counted"}))
     assert checked(tmp_path / "counted") == {}
     with pytest.raises(InputError, match="made from the counts"):
         checked(tmp_path / "counted", resample=2, model=model)
@@ -270,9 +270,9 @@ def test_which_records_are_drawn_again_hangs_on_all_of_them(tmp_path):
 
 def test_what_it_is_asked_is_checked(home, tmp_path):
     with pytest.raises(ConfigError, match="needs the model"):
-        VerifyConfig.checked({"store": home / "fixed", "resample": 3})
+        VerifyConfig.parse({"store": home / "fixed", "resample": 3})
     with pytest.raises(ConfigError, match="data-dir, model: only of use with resample"):
-        VerifyConfig.checked({"store": home / "fixed", "model": "m", "data_dir": "d"})
+        VerifyConfig.parse({"store": home / "fixed", "model": "m", "data_dir": "d"})
     with pytest.raises(InputError, match="eps-from"):
         checked(home / "times", resample=1, model=f"{home}/nets.py:Means")
     for folder, words in ((tmp_path, "is no store"), (tmp_path / "none", "there is no store")):

@@ -32,13 +32,13 @@ def demo(config: DemoConfig, quiet: bool) -> None:
     model, store = out / "model", out / "store"
     say("1. train a small CNN on 8 x 8 digits, Gaussian noise sigma 0.25 added to every image")
     with show_progress("steps", quiet) as progress:
-        card = train(TrainConfig.checked(
+        card = train(TrainConfig.parse(
             {"data": "digits", "model": "cnn", "model_option": {"width": 16}, "sigma": 0.25, "epochs": 30,
              "batch_size": 64, "normalise": "standard", "threads": 1, "out": model}), progress)
     say(f"   held-out accuracy under that noise: {card.best['validation_accuracy']:.1%}\n")
     say("2. certify the test images: 5,000 noisy copies each, votes counted, radii proved")
     with show_progress("images", quiet) as progress:
-        done = certify(CertifyConfig.checked(
+        done = certify(CertifyConfig.parse(
             {"model": str(model), "n": 5000, "seed": 0, "threads": 1, "out": store}), progress)
     result = Result.of(done, "digits, small CNN")
     say_result(result, Points((0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)), as_json=False)

@@ -65,15 +65,15 @@ def draw(name: str, config: Any) -> None:
     from smoothcert.report.plots.style import save
 
     def answers_of(store: Any) -> Any:
-        from smoothcert.runs.reopen import stored_answers
+        from smoothcert.runs.reopen import reopen_answers
 
-        return stored_answers(store, **config.select(StoredModel))
+        return reopen_answers(store, **config.select(StoredModel))
 
     def estimates_of(store: Any) -> Any:
         from smoothcert.results.denoising import Estimates
-        from smoothcert.runs.reopen import stored_estimates
+        from smoothcert.runs.reopen import reopen_estimates
 
-        return Estimates(*stored_estimates(store, **config.select(StoredDenoiser)))
+        return Estimates(*reopen_estimates(store, **config.select(StoredDenoiser)))
 
     has = partial(isinstance, config)
     figure, problems = draw_picture(
@@ -89,9 +89,9 @@ def images_of(config: StoredImages) -> Any:
     """Return a function of a store that opens its data set, where the options say that it is."""
 
     def open_images(store: Any) -> Any:
-        from smoothcert.runs.reopen import stored_data  # brings torch, which other pictures do without
+        from smoothcert.runs.reopen import reopen_data  # brings torch, which other pictures do without
 
-        return stored_data(store, **config.select(StoredImages))
+        return reopen_data(store, **config.select(StoredImages))
 
     return open_images
 

@@ -36,10 +36,10 @@ class Config(BaseModel):
         Raises:
             ConfigError: with all problems. FileError: the YAML file cannot be read.
         """
-        return cls.checked({**(read_yaml(file) if file else {}), **flags}, str(file) if file else "the options")
+        return cls.parse({**(read_yaml(file) if file else {}), **flags}, str(file) if file else "the options")
 
     @classmethod
-    def checked(cls, values: dict[str, Any], source: str = "the options") -> Self:
+    def parse(cls, values: dict[str, Any], source: str = "the options") -> Self:
         """Construct the options, and raise all problems as one ConfigError."""
         try:
             return cls(**values)

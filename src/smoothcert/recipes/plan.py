@@ -66,7 +66,7 @@ class Task:
             if colon and form in ("parquet", "imagefolder") and machine.get("data_dir") is not None:
                 options[name] = f"{form}:{Path(machine['data_dir']) / path}"
         taken = {name: value for name, value in machine.items() if name in kind.model_fields and value is not None}
-        return kind.checked({**options, **taken, "out": self.path(out)})
+        return kind.parse({**options, **taken, "out": self.path(out)})
 
 
 @dataclass(frozen=True)

@@ -149,4 +149,4 @@ def read_recipe(name: str) -> Recipe:
         path = FOLDER / f"{check_known('recipe', name, recipe_names())}.yaml"
     if not path.is_file():
         raise FileError(f"there is no recipe {path}")
-    return Recipe.checked(read_yaml(path), str(path))
+    return Recipe.parse(read_yaml(path), str(path))

@@ -24,7 +24,7 @@ Estimate = Callable[[np.ndarray], np.ndarray]
 """Noisy images (N, C, H, W) float32 -> estimates of the clean ones, of the same shape."""
 
 
-def stored_data(
+def reopen_data(
     store: Store, data: str | None = None, data_dir: Path | None = None, resize: int | None = None,
     crop: int | None = None, numeric_classes: bool = False,
 ) -> ImageData:
@@ -53,7 +53,7 @@ def stored_data(
     return in_classes_of(store, images)
 
 
-def stored_answers(store: Store, model: str, *, weights: str = "best", trust: bool = False
+def reopen_answers(store: Store, model: str, *, weights: str = "best", trust: bool = False
                    ) -> Callable[[np.ndarray], np.ndarray]:
     """Return the base classifier of a store as a function: images (N, C, H, W) -> classes (N,); its hash is checked.
 
@@ -78,7 +78,7 @@ def stored_answers(store: Store, model: str, *, weights: str = "best", trust: bo
     return answers
 
 
-def stored_estimates(
+def reopen_estimates(
     store: Store, denoiser: Path, walk_jump: Path | None = None, front_option: Any = None
 ) -> tuple[Estimate, Estimate | None]:
     """Return a trained denoiser, and a walk that follows it, as functions of the noisy images of a store.
@@ -92,7 +92,7 @@ def stored_estimates(
         ModelError: a denoiser cannot be read, or is for other images.
     """
     given = {"denoiser": denoiser, "walk_jump": walk_jump, "front_option": front_option}
-    config = RunConfig.checked({"model": "", "out": store.folder,
+    config = RunConfig.parse({"model": "", "out": store.folder,
                                 **{name: value for name, value in given.items() if value}})
     first = config.model_copy(update={"walk_jump": None, "front_option": {}})
     estimate, walked = (_estimate(store, options) for options in (first, config))

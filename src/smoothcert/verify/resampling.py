@@ -93,13 +93,13 @@ def _rebuild(readable: Readable, config: VerifyConfig, out: Path) -> Run:
 
 
 def _rebuild_sampling(identity: Identity, options: dict[str, Any], asked: VerifyConfig) -> Run:
-    given = {**options, **_computing_options(identity, asked)}
+    given = {**options, **_sampling_options(identity, asked)}
     if identity.adversaries is not None:
         if asked.adversaries is None:
             raise InputError("adversaries: this store predicts attacked images: give the attack store that kept them")
         setting = {name: value for name, value in identity.adversaries.items() if name != "attack"}
         given = {**given, "adversaries": asked.adversaries, "setting": setting}
-    config = (SamplingConfig if identity.adversaries is None else PredictConfig).checked(given)
+    config = (SamplingConfig if identity.adversaries is None else PredictConfig).parse(given)
     return prepare_sampling(config, partial(rebuild_plan, identity.procedure))
 
 
@@ -110,8 +110,8 @@ def _rebuild_attack(identity: Identity, options: dict[str, Any], asked: VerifyCo
         raise InputError("eps-from: this store attacks at multiples of certified radii: give the certify store that "
                          "they are from")
     answer = {"answer": "softmax"} if procedure.method == "softmax" else {"alpha": procedure.alpha}
-    return prepare_attack(AttackConfig.checked({
-        **options, **_computing_options(identity, asked), **bounds, **answer, "m": attack.m, "steps": attack.steps,
+    return prepare_attack(AttackConfig.parse({
+        **options, **_sampling_options(identity, asked), **bounds, **answer, "m": attack.m, "steps": attack.steps,
         "n": procedure.n if isinstance(procedure.n, list) else [procedure.n], "attack": attack.name,
         "attack_option": attack.options, "target": attack.target, "only_right": attack.only_right,
         "save_adversaries": attack.adversaries}))
@@ -122,7 +122,7 @@ def _rebuild_distributional(identity: Identity, options: dict[str, Any], asked: 
     proved = {} if run.ceiling is None else {"clip": run.ceiling, "n": procedure.n, "alpha": procedure.alpha}
     search = {"search_option": {name: run.search[name] for name in SEARCH}} if run.search else {}
     prices = {name: values for name, values in (("gamma", run.gamma), ("gamma_adv", run.gamma_adv)) if values}
-    return prepare_distributional(DistributionalConfig.checked(
+    return prepare_distributional(DistributionalConfig.parse(
         {**options, **proved, **search, **prices, "loss": run.loss, "eps_equivalent": run.eps_equivalent}))
 
 
@@ -149,7 +149,7 @@ def _options(readable: Readable, asked: VerifyConfig) -> dict[str, Any]:
             "seed": identity.seed, "device": identity.device}
 
 
-def _computing_options(identity: Identity, asked: VerifyConfig) -> dict[str, Any]:
+def _sampling_options(identity: Identity, asked: VerifyConfig) -> dict[str, Any]:
     """Return the options by which the run's votes were computed."""
     in_pixels, stream_format = identity.space == "pixels", identity.noise.format
     return {"engine": "plain" if identity.engine == "exact" else identity.engine,

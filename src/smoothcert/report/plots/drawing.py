@@ -71,7 +71,7 @@ def picture(kind: str, stores: Sequence[str | Path], *, images_of: ImagesOf | No
         does not take. StoreError, FileError: too few stores that it can be made from.
     """
     chosen = KINDS[check_known("kind of picture", kind, KINDS)]
-    checked = chosen.options.checked({**options, "stores": tuple(map(str, stores))})
+    checked = chosen.options.parse({**options, "stores": tuple(map(str, stores))})
     figure, problems = draw_picture(kind, checked, images_of=images_of, answers_of=answers_of,
                                     estimates_of=estimates_of)
     for problem in problems:
