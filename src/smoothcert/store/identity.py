@@ -93,16 +93,14 @@ class ImageList(IdentityPart):
     indices: list[_Count] | str | None = None
 
     def at(self, places: np.ndarray) -> np.ndarray | None:
-        """Return the images (m,) int64 at these places of the run's list; None where only the data's hash knows them.
+        """Return the images (m,) int64 at these places of the run's list; None where they are not told.
 
-        Raises IndexError for a place that a list of indices does not have, ValueError where only their number is known.
+        Raises IndexError for a place that a list of indices does not have.
         """
         if self.of is not None:
             return self.start + self.every * even_places(places, self.count, self.of)
         if "every" in self.model_fields_set:
             return self.start + self.every * places
-        if self.indices is None:
-            raise ValueError("its images are neither a range nor a list")
         return np.asarray(self.indices, dtype=np.int64)[places] if isinstance(self.indices, list) else None
 
 

@@ -58,6 +58,8 @@ def terms_of(readable: Readable) -> RecordTerms:
     try:
         plan, draws, judges = _plan(readable)
         identity.images.at(np.array([identity.images.count - 1]))
+        if identity.data_or_none.raw and not {"every", "of", "indices"} & identity.images.model_fields_set:
+            raise ValueError("its images are neither a range nor a list")
         return RecordTerms(identity.records_per_image, identity.num_classes, plan, draws, judges)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise StoreError(f"{readable.folder} does not say what run it is of: {type(error).__name__}: {error}") from None
