@@ -299,7 +299,8 @@ class TestShown:
         assert [figure["rho"] for figure in told["figures"]] == [0, 0.04]
         assert told["loss"] == "0-1"
         assert "gamma: all must" in self.run("distributional", "m", "--gamma", "-1", "-o", "x", code=2)
-        assert "no.tsv is neither a store nor a model" in self.run("distributional", "no.tsv", "--rho", "0.1", code=2).replace("\n", " ")
+        printed = self.run("distributional", "no.tsv", "--rho", "0.1", code=2).replace("\n", " ")
+        assert "no.tsv is neither a store nor a model" in printed
 
     def test_each_cost_has_a_head_of_its_own_and_both_bounds_stand_at_one_cost(self, store):
         shown = self.run("distributional", store.folder, "--rho", "0.01,0.1", "-q").splitlines()
