@@ -122,6 +122,7 @@ def compare_recipe(plan: RecipePlan, out: Path) -> RecipeComparison:
             rows = tuple(row for row, task in done if task.folder == folder)
             task = next(task for _, task in done if task.folder == folder)
             seconds = _seconds(plan.tasks[rows[0]], task, out)
+            # a figure is expected of rows that are one run where all that print it agree
             expected = Expected.parse(_intersect([row.expected[step].model_dump() for row in plan.recipe.rows
                                                     if row.name in rows and step in row.expected]))
             lines += [_line(one, expected if one.is_comparable else Expected.parse({}), rows, task, seconds)

@@ -16,8 +16,9 @@ from smoothcert.results.figures import alpha_words, percent, sigma_words
 from smoothcert.results.gather import put_side_by_side
 from smoothcert.results.predictions import PredictedRuns
 
-_HEADS = ("run", "images", "sigma", "alpha", "n", "accuracy", "abstained", "this test set, at least",
-          "new images, at least")
+_PREDICTED = ("run", "images", "sigma", "alpha", "n", "accuracy", "abstained", "this test set, at least",
+              "new images, at least")
+_GUARANTEE = "This is what the attack found, and no guarantee: a stronger one may find more."
 
 
 def predictions_page(runs: PredictedRuns, style: str) -> Page:
@@ -28,10 +29,7 @@ def predictions_page(runs: PredictedRuns, style: str) -> Page:
     several = " Each n of a run is judged at alpha by itself." if any(one.earlier for one in runs.results) else ""
     legend = (f"Percent, rounded down; an abstention counts as wrong. Lower bounds of the smoothed classifier's own "
               f"accuracy hold with probability {1 - runs.rho:g}.{several}")
-    return Page([Table.of(_HEADS, rows)], runs.warning, runs.notes, legend)
-
-
-_GUARANTEE = "This is what the attack found, and no guarantee: a stronger one may find more."
+    return Page([Table.of(_PREDICTED, rows)], runs.warning, runs.notes, legend)
 
 
 def attacks_page(runs: AttackRuns, style: str) -> Page:

@@ -13,7 +13,7 @@ from smoothcert.checks import check_known
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """Text that is HTML already; all other text, such as names that users chose, is escaped."""
 
     __slots__ = ()
 

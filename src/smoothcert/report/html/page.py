@@ -63,19 +63,23 @@ def report_page(
     meaning = [join_parts(element(f"h{level}", title), element("ul", *(element("li", line) for line in lines)))
                for level, title, lines in ((2, "What this says", SAYS), (3, "What it does not say", SAYS_NOT),
                                            (3, "What it assumes", ASSUMES))]
+    galleries = [_gallery(run.name, run.gallery) for run in runs if run.gallery]
+    galleries += [element("p", element("strong", few(names)), f": no images shown. {why}", class_="missing")
+                  for names, why in group_by_words((run.name, run.no_gallery) for run in runs if not run.gallery)]
     script = resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
     # The few characters of Plotly's script that are no ASCII stand in expressions, so escapes do for them; one of them
     # as it is would double the memory that the whole page takes.
-    plotly = Markup(re.sub("[\u0080-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", script))
+    script = Markup(re.sub("[\u0080-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", script))
     return "".join([  # in one step: of many runs these are megabytes
         '<!doctype html>\n<html lang="en">', element("head", head), "<body>",
         element("a", "Skip to the figures", href="#curves", class_="skip"), header, "<main>",
         missing if problems else "", _warnings(runs, attacks), _selftest(selftest, runs), _curves(runs, attacks),
         *_tables(runs, radii, rho), _attacks(attacks), element("section", *meaning, id="meaning"), _charts(),
-        _galleries(runs), _images(runs), _details(runs), "</main>",
+        element("section", element("h2", "Images, by radius"), *galleries, id="gallery"), _images(runs), _details(runs),
+        "</main>",
         element("footer", f"Made by smoothcert {__version__} from stored counts. This page asks nothing of a network."),
         element("script", pack(chart_data(runs, rho), attacks), type="application/json", id="data"),
-        element("script", plotly), element("script", _own("page.js")), "</body></html>\n",
+        element("script", script), element("script", _own("page.js")), "</body></html>\n",
     ])
 
 
@@ -169,13 +173,6 @@ def _charts() -> Markup:
                      element("div", class_="chart", id=name, role="img", aria_label=title))
              for name, title, words in figures]
     return element("section", element("h2", "Votes and radii"), element("div", *parts, class_="two"), id="votes")
-
-
-def _galleries(runs: Sequence[PageRun]) -> Markup:
-    parts = [_gallery(run.name, run.gallery) for run in runs if run.gallery]
-    parts += [element("p", element("strong", few(names)), f": no images shown. {why}", class_="missing")
-              for names, why in group_by_words((run.name, run.no_gallery) for run in runs if not run.gallery)]
-    return element("section", element("h2", "Images, by radius"), *parts, id="gallery")
 
 
 def _gallery(name: str, gallery: Gallery) -> Markup:
