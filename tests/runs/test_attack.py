@@ -467,7 +467,7 @@ class TestOtherOrdersOfClasses:
         right = []
         for order in ("ant-bee", "bee-ant"):
             found = predict(PredictConfig.parse(options(order, tmp_path / order, adversaries=store.folder)))
-            assert found.identity.adversaries.eps == 0.5
+            assert found.identity.adversaries["eps"] == 0.5
             right.append(found.correct)
             assert found.class_names == tuple(order.split("-"))
         answered = found.column("prediction") >= 0

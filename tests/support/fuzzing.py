@@ -388,7 +388,7 @@ def _read_counts(content: bytes, folder: Path) -> Any:
 
 
 def _same_store(store: Any) -> Any:
-    provenance = {name: value for name, value in store.provenance.items() if name != "counts"}
+    provenance = {name: value for name, value in store.provenance.raw.items() if name != "counts"}
     return store.kind, store.identity, provenance, store.complete, store.records.to_pylist()
 
 
