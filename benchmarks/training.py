@@ -139,7 +139,8 @@ def _steps(trained: Trained, case: Case) -> Run:
     objective = build_objective(case.name, SIGMA, **case.options)
 
     def run() -> int:
-        for images, labels in objective.split(trained.images, trained.labels):
+        for rows in map(list, objective.split(len(trained.images))):
+            images, labels = trained.images[rows], trained.labels[rows]
             trained.optimizer.zero_grad(set_to_none=True)
             loss = objective.loss(trained.network, images, labels, Step(trained.generator, 100.0))
             loss.total.backward()

@@ -60,8 +60,8 @@ def page(planned: RecipePlan, stores: dict[str, Store]) -> str:
     lines = ["# Distributional robustness on MNIST: cnn3, sigma 0.05, equal images and epochs for all\n",
              f"{machine_line()}.\n",
              f"`smoothcert reproduce {RECIPE} --scale cpu`. {planned.recipe.scales['cpu'].about.strip()}\n",
-             f"Accuracy in percent on {told['images']['count']} test images under l2 PGD, 20 steps, by radius; answers "
-             f"by the mean softmax of {told['procedure']['n']} noisy copies.\n",
+             f"Accuracy in percent on {told.images.count} test images under l2 PGD, 20 steps, by radius; answers "
+             f"by the mean softmax of {told.procedure.n} noisy copies.\n",
              f"| row | {' | '.join(f'{radius:g}' for radius in size)} |", "|---" * (len(size) + 1) + "|"]
     lines += [f"| {row} | {' | '.join(f'{100 * share:.1f}' for share in curve.accuracy)} |"
               for row, curve in curves.items()]
