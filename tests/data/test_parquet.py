@@ -147,7 +147,7 @@ class TestParquet:
     @pytest.mark.parametrize(("shape", "options", "message"), [
         ([5, 6], {"permutation": [1, 0], "dim_names": ["H", "W"]}, "different images"),
         ([3, 10, 3], {"permutation": [1, 2, 0]}, "different images"),
-        ([5, 6, 3], {"dim_names": ["C", "H", "W"]}, "is no image"), ([5, 9, 2], {}, "is no image"),
+        ([5, 6, 3], {"dim_names": ["C", "H", "W"]}, "is not an image"), ([5, 9, 2], {}, "is not an image"),
     ])
     def test_tensors_that_are_no_images(self, tmp_path, shape, options, message):
         kind = pa.fixed_shape_tensor(pa.uint8(), shape, **options)

@@ -391,7 +391,7 @@ def test_counts_are_those_of_the_last_look_of_a_stage(tmp_path):
 def test_nothing_there(tmp_path):
     with pytest.raises(FileError, match="there is no store"):
         read_store(tmp_path / "absent")
-    with pytest.raises(FileError, match="is no store"):
+    with pytest.raises(FileError, match="is not a store"):
         read_store(tmp_path)
 
 

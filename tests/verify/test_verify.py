@@ -124,8 +124,8 @@ def test_answers_computed_again_are_right_too(home, tmp_path):
     ("predict", first(values=lambda r: {"p_value": r.values["p_value"] * (1 - 1e-9)}), "answers", "p_value is"),
     ("fixed", first(prediction=lambda r: (r.prediction + 1) % 10), "answers", "prediction is"),
     ("predict", first(values=lambda r: {"p_value": r.values["p_value"] / 2}), "answers", "p_value is"),
-    ("fixed", first(prediction=10), "images", "prediction 10 is no class"),
-    ("fixed", first(label=-1), "images", "label -1 is no class"),
+    ("fixed", first(prediction=10), "images", "prediction 10 is not a class"),
+    ("fixed", first(label=-1), "images", "label -1 is not a class"),
     ("fixed", first(index=6), "images", "of image 6, and image 5 belongs"),
     ("fixed", lambda records: records[::-1], "images", "of image 14, and image 5 belongs"),
     ("fixed", lambda records: [records[0], *records[:-1]], "images", "of image 5, and image 8 belongs"),
@@ -275,7 +275,7 @@ def test_what_it_is_asked_is_checked(home, tmp_path):
         VerifyConfig.parse({"store": home / "fixed", "model": "m", "data_dir": "d"})
     with pytest.raises(InputError, match="eps-from"):
         checked(home / "times", resample=1, model=f"{home}/nets.py:Means")
-    for folder, words in ((tmp_path, "is no store"), (tmp_path / "none", "there is no store")):
+    for folder, words in ((tmp_path, "is not a store"), (tmp_path / "none", "there is no store")):
         with pytest.raises(FileError, match=words):
             checked(folder)
 

@@ -63,7 +63,7 @@ class TensorType:
                   f"{list(self.names)}")
         if found:
             raise DataError(f"{tensor} can be read as different images: store it row-major, without a permutation")
-        raise DataError(f"{tensor} is no image: (H, W), (H, W, C) or (C, H, W) with 1 or 3 channels")
+        raise DataError(f"{tensor} is not an image: (H, W), (H, W, C) or (C, H, W) with 1 or 3 channels")
 
     def _readings(self, rank: int) -> Iterator[tuple[int, ...]]:
         stored = tuple(range(rank))

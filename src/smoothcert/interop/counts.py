@@ -42,18 +42,19 @@ def read_counts(path: Path, alpha: float | None = None) -> Store:
     Args:
         alpha: failure probability of each answer, in place of the one in the file.
     Raises:
-        FileError: no such file, or arrays missing, of other shapes, or with values that are no counts.
+        FileError: no such file, or arrays missing, of other shapes, or with values that are not counts.
     """
     arrays = read_arrays(path)
     kind = "predict" if "predict" in arrays else "certify"
     if missing := [name for name in ("label", "sigma", *_STAGES[kind]) if name not in arrays]:
-        raise FileError(f"{path} is no count file: it has no array {', '.join(missing)}; it has {', '.join(arrays)}")
+        raise FileError(f"{path} is not a count file: it has no array {', '.join(missing)}; it has {', '.join(arrays)}")
     label = _column(path, arrays, "label")
     index = _column(path, arrays, "index") if "index" in arrays else np.arange(len(label))
     stages = {stage: arrays[stage] for stage in _STAGES[kind]}
     for stage, counts in stages.items():
         _check_votes(path, stage, counts, len(label))
-    k = within(f"{path}: the number of classes", next(iter(stages.values())).shape[1], CLASSES, "it is no count file")
+    k = within(f"{path}: the number of classes", next(iter(stages.values())).shape[1], CLASSES,
+               "it is not a count file")
     told = {name: arrays[name] for name in ("sigma", "alpha", "method") if name in arrays}
     for name, value in told.items():
         if value.ndim:
@@ -142,7 +143,7 @@ def _check_votes(path: Path, stage: str, counts: np.ndarray, images: int) -> Non
     if counts.ndim != 2 or len(counts) != images or counts.dtype.kind not in "iu" or (counts < 0).any():
         raise FileError(f"{path}: {stage} must hold whole numbers of at least 0, shape ({images}, K), "
                         f"got {counts.dtype} of shape {counts.shape}")
-    within(f"{path}: the votes for one class in {stage}", int(counts.max(initial=0)), VOTES, "these are no counts")
+    within(f"{path}: the votes for one class in {stage}", int(counts.max(initial=0)), VOTES, "these are not counts")
     if images and len(np.unique(counts.sum(axis=1))) > 1:
         raise FileError(f"{path}: the images have different numbers of votes in {stage}: a count file holds runs of "
                         f"one fixed n")

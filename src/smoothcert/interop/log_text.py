@@ -139,7 +139,7 @@ def _unzip(path: Path, content: bytes) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise FileError(f"cannot read {path} as a log: its gzip data are damaged or cut off ({error}). Copy it again"
                         ) from None
-    within(f"the unpacked length of {path}", len(unpacked), LOG_BYTES, "it is no log, or has to be split")
+    within(f"the unpacked length of {path}", len(unpacked), LOG_BYTES, "it is not a log, or has to be split")
     return unpacked
 
 
@@ -158,8 +158,8 @@ def _header(path: Path, lines: list[str]) -> tuple[int, list[str], Separator]:
                         f"the columns above it ({COLUMNS})")
     names = _names(max((separator.split(first) for separator in _SEPARATORS[:3]), key=len))
     missing = [name for name in NEEDED if name not in names]
-    raise FileError(f"{path} is no log: line {number} has no {', '.join(missing)}, but {first.strip()!r:.80}. A log is "
-                    f"tab separated, under a line of names: {COLUMNS}")
+    raise FileError(f"{path} is not a log: line {number} has no {', '.join(missing)}, but {first.strip()!r:.80}. A log "
+                    f"is tab separated, under a line of names: {COLUMNS}")
 
 
 def _names(cells: list[str]) -> list[str]:

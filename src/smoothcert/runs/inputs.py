@@ -88,7 +88,7 @@ def replace_by_attacked(data: ImageData, config: PredictConfig, store: Store) ->
     """Return the data set with the attacked images that `config` names.
 
     Raises:
-        StoreError: `store` is no attack store, or keeps images of another shape. InputError: no or several
+        StoreError: `store` is not an attack store, or keeps images of another shape. InputError: no or several
         such settings, or images of other data. FileError: it keeps no attacked images.
     """
     if store.kind != "attack":

@@ -77,7 +77,8 @@ def is_store(folder: Place) -> bool:
 def check_is_store(folder: Place) -> None:
     """Raise FileError for a folder that has no manifest."""
     if not is_store(folder):
-        raise FileError(f"{folder} is no store: it has no {NAME}" if folder.exists() else f"there is no store {folder}")
+        raise FileError(f"{folder} is not a store: it has no {NAME}" if folder.exists() else
+                        f"there is no store {folder}")
 
 
 def read_manifest(folder: Place) -> Manifest:

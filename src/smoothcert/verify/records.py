@@ -83,7 +83,7 @@ def check_images(readable: Readable, terms: RecordTerms) -> StoreCheck:
                  for row in np.flatnonzero(index != expected)]
     for name, least in (("label", 0), ("prediction", ABSTAIN)):
         values = readable.store.column(name)
-        problems += [f"record {readable.positions[row]} (image {index[row]}): {name} {values[row]} is no class"
+        problems += [f"record {readable.positions[row]} (image {index[row]}): {name} {values[row]} is not a class"
                      for row in np.flatnonzero((values < least) | (values >= terms.num_classes))]
     return StoreCheck("images", f"{len(places)} in the order of the run", tuple(problems))
 
@@ -269,7 +269,7 @@ def _find_others(part: RecordPart, expected: list[dict[str, Any]]) -> Iterator[s
 def _contradiction_in_attack(record: dict[str, Any], identity: Identity) -> str | None:
     attack, sizes = identity.attack, [record[name] for name in ("eps", "l2", "linf")]
     if not _sizes(sizes):
-        return "eps, l2 and linf are no sizes"
+        return "eps, l2 and linf are not sizes"
     if record["steps"] == 0 and any(sizes):
         return "no attack, and yet the image was moved"
     attacked = attack.target if attack.target is not None else record["label"]
@@ -284,7 +284,7 @@ def _contradiction_in_bound(record: dict[str, Any], identity: Identity) -> str |
     ceiling, unmoved = identity.distributional.ceiling, record["gamma"] is None
     if not _sizes([record[name] for name in ("loss", "cost", "slope", "mean", "variance", "steep")
                    if record[name] is not None]) or record["loss"] is None:
-        return "its loss, cost or moments are no sizes"
+        return "its loss, cost or moments are not sizes"
     if record["mean"] is not None and record["mean"] > 1:
         return f"the mean {record['mean']} of losses in units of their ceiling is above 1"
     if unmoved and record["mean"] is not None and record["loss"] != ceiling * record["mean"]:
