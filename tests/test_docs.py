@@ -210,7 +210,7 @@ def test_the_python_pages_hold_what_a_package_exports(package):
     assert {name for name, home in homes.items() if not home.startswith(pages)} == set()
 
 
-def test_the_objectives_take_the_options_that_the_pages_give_them():
+def test_objectives_take_the_options_that_pages_give_them():
     seen = set()
     for page in PAGES:
         for block in blocks(page.read_text(encoding="utf-8")):

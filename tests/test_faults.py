@@ -31,7 +31,7 @@ def home(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", [kind for kind, times in SAMPLE.items() if times])
-def test_what_a_fault_leaves_is_finished_by_the_same_command_or_named(home, kind):
+def test_what_a_fault_leaves_is_finished_or_named(home, kind):
     if kind == "small disk full" and not can_mount():
         pytest.skip("needs the right to mount a file system")
     outcomes = [injected(kind, home, seed) for seed in range(SAMPLE[kind])]
@@ -41,7 +41,7 @@ def test_what_a_fault_leaves_is_finished_by_the_same_command_or_named(home, kind
     assert found["loud"] if kind == "disk full" else found["recovered"]
 
 
-def test_a_byte_of_the_manifest_or_a_shard_is_never_changed_unseen(home):
+def test_a_changed_byte_of_a_manifest_or_shard_is_seen(home):
     """Every 16th byte, and each time another bit."""
     home.run(home.folder)
     for name in ("manifest.json", "shard-00001.parquet"):

@@ -111,7 +111,7 @@ def test_what_a_model_directory_names_is_not_run_without_trust(tmp_path, named, 
     assert not Path("ran").exists()
 
 
-def test_libraries_of_hubs_unpickle_weights_only_and_run_no_code_of_a_repository(tmp_path, monkeypatch):
+def test_hub_libraries_load_weights_only_and_run_no_code(tmp_path, monkeypatch):
     marker, asked = tmp_path / "ran", []
     (tmp_path / "weights.bin").write_bytes(saved(Payload(marker)))
 
@@ -289,7 +289,7 @@ def test_a_table_that_unfolds_without_end_is_stopped_on_the_way(tmp_path, monkey
     {"model": "direct", "kind": "denoiser", "options": {"network": "conv", "width": 65_536, "depth": 3}},
     {"sigma": math.nan}, {"class_names": 3}, {"options": {"hidden": {"a": 1}}}, {"levels": 0}, {"more": 1},
 ])
-def test_a_model_card_cannot_ask_for_a_network_that_its_weights_do_not_fill(tmp_path, changes):
+def test_a_card_cannot_ask_for_more_than_its_weights_fill(tmp_path, changes):
     folder = model_dir(tmp_path / "m", **changes)
     with cheap(seconds=10), pytest.raises((FileError, ModelError, ValueError)) as caught:
         read_network(folder)
@@ -371,7 +371,7 @@ class Other(nn.Linear):
         return -super().forward(x)
 
 
-def test_classes_of_one_file_with_equal_weights_have_different_hashes():
+def test_classes_of_one_file_with_equal_weights_differ_in_hash():
     networks = [One(2, 2), Other(2, 2), nn.Sequential(One(2, 2)), nn.Sequential(Other(2, 2)),
                 nn.Sequential(One(2, 2), nn.ReLU()), nn.Sequential(One(2, 2), nn.SiLU())]
     for network in networks:

@@ -133,7 +133,7 @@ class TestClosedForms:
         images = data.batch(store.column("index")).reshape(-1, 16).astype(np.float64)
         return np.abs((images - 0.5) @ (w / w.norm()).numpy())
 
-    def test_the_perturbation_has_norm_eps_and_the_votes_follow_the_margin_less_eps(self, home, halved):
+    def test_the_perturbation_has_norm_eps_and_votes_follow(self, home, halved):
         eps, margin, n = halved.column("eps"), self.margins(home, halved), 1000
         assert np.all(halved.column("l2") <= eps)
         np.testing.assert_allclose(halved.column("l2"), eps, rtol=1e-4)
@@ -143,7 +143,7 @@ class TestClosedForms:
         assert np.abs(score).max() < 5
         assert abs(score.mean()) < 1
 
-    def test_an_attack_beyond_the_margin_changes_the_vote_and_one_within_does_not(self, home, halved):
+    def test_only_an_attack_beyond_the_margin_changes_the_vote(self, home, halved):
         eps, margin = halved.column("eps"), self.margins(home, halved)
         answer, label = halved.column("prediction"), halved.column("label")
         beyond, within = eps > margin + 0.05, eps < margin - 0.05
@@ -158,7 +158,7 @@ class TestClosedForms:
         assert found.changed == found.images_changed == 0
         assert found.chance == 1
 
-    def test_multiples_of_the_certified_radius_reach_the_boundary_or_not(self, home, half_certified, tmp_path):
+    def test_multiples_of_the_radius_reach_the_boundary_or_not(self, home, half_certified, tmp_path):
         store = attacked(**halves(home, tmp_path / "s", eps_from=half_certified.folder, times="0.9,3"))
         certificates = {i: (c, r) for i, c, r in zip(*(half_certified.column(name).tolist() for name in
                                                       ("index", "prediction", "radius")), strict=True) if r > 0}
@@ -180,7 +180,7 @@ def found_changed(store: Store, size: float) -> float:
 
 
 class TestLooks:
-    def test_the_looks_are_prefixes_of_one_sample_on_one_attacked_image(self, home, grid, tmp_path):
+    def test_looks_are_prefixes_of_one_sample_on_one_image(self, home, grid, tmp_path):
         small = attacked(**digits(home, tmp_path / "s", eps="0.5,1", m="0,1,4", n=20))
         histories = grid.histories()
         assert [len(history) for history in histories] == [2] * len(histories)
@@ -361,7 +361,7 @@ class TestRows:
         assert moved.reached > 0.8
         assert "towards class 3" in store_text(store)
 
-    def test_a_random_classifier_is_attacked_under_the_attacks_own_randomness(self, home, tmp_path):
+    def test_a_random_classifier_is_attacked_under_own_randomness(self, home, tmp_path):
         options = digits(home, tmp_path / "a", eps="1", max_images=3, model=f"{home}/nets.py:Walk")
         one, two = attacked(**options), attacked(**{**options, "out": tmp_path / "b"})
         assert files(one.folder) == files(two.folder)
@@ -384,7 +384,7 @@ class TestFromCertificates:
         assert found.pairs == np.sum(radius > 0)
         assert found.changed == 0
 
-    def test_only_right_leaves_out_what_is_certified_in_a_wrong_class(self, home, certified, tmp_path):
+    def test_only_right_leaves_out_certificates_of_a_wrong_class(self, home, certified, tmp_path):
         options = digits(home, tmp_path / "s", eps_from=certified.folder, times="1", only_right=True)
         del options["max_images"]
         store = attacked(**options)
@@ -460,7 +460,7 @@ class TestOtherOrdersOfClasses:
         return {"model": f"{home}/nets.py:Half", "data": f"imagefolder:{pictured}", "sigma": SIGMA, "seed": 1,
                 "engine": "plain", "classes": home / f"{order}.txt", "n": 60, "out": out, **more}
 
-    def test_a_model_with_its_classes_in_another_order_answers_about_the_same_attacked_images(
+    def test_another_order_of_classes_answers_about_the_same_images(
             self, home, pictured, tmp_path):
         options = partial(self.options, home, pictured)
         store = attacked(**options("ant-bee", tmp_path / "a", eps="0.5", m=2, steps=2, save_adversaries=True))

@@ -114,7 +114,7 @@ def test_several_n_are_looks_at_one_sample(model, tmp_path):
         PredictConfig.parse({**told, "n": "400,100", "out": tmp_path / "c"})
 
 
-def test_results_do_not_depend_on_batch_size_threads_or_selection(model, tmp_path):
+def test_results_depend_on_no_batch_size_threads_or_selection(model, tmp_path):
     whole = certify(config(model, tmp_path / "a"))
     batched = certify(config(model, tmp_path / "b", batch_size=7, threads=2))
     torch.set_num_threads(1)
@@ -162,7 +162,7 @@ def make():
 
 
 @pytest.mark.slow
-def test_a_command_that_was_interrupted_and_then_killed_is_taken_up_again(tmp_path):
+def test_a_command_interrupted_and_then_killed_is_resumed(tmp_path):
     """Slowed down, so that it is stopped in the middle of its work; taken up again at full speed."""
     spec, stopped, rng = _factory(tmp_path, SLOW), tmp_path / "stopped", np.random.default_rng(0)
     command = [str(CLI), "certify", spec, "--data", "digits", "--sigma", "0.5", "--n", "500", "--max-images", "60",
@@ -306,7 +306,7 @@ def test_which_images_in_brief(indices, expected):
     assert describe_images(np.array(indices)) == expected
 
 
-def test_images_of_a_folder_sorted_by_class_show_every_class_in_training_and_after_it(tmp_path):
+def test_a_folder_sorted_by_class_shows_every_class(tmp_path):
     for split in ("train", "test"):
         for name, level in (("a", 20), ("b", 120), ("c", 220)):
             (tmp_path / "folder" / split / name).mkdir(parents=True)
@@ -336,7 +336,7 @@ def test_many_evenly_spaced_images_are_known_without_a_list(told):
         assert describe_images(other) == {"count": len(other), "indices": "see the records"}
 
 
-def test_a_store_that_was_begun_with_the_first_images_goes_on_with_them(model, tmp_path):
+def test_a_store_begun_with_the_first_images_keeps_them(model, tmp_path):
     """As an older smoothcert chose them for --max-images; another process, without the store, takes the same ones."""
     asked = config(model, tmp_path / "s")
     whole = certify(config(model, tmp_path / "whole", max_images=None, indices=range(6)))
@@ -401,7 +401,7 @@ class TestSequentialStores:
         back, _ = recertify(read_store(tmp_path / "again"), alpha=decided.identity.procedure.alpha)
         assert np.array_equal(back.radius, decided.column("radius"))
 
-    def test_tables_print_decided_radii_and_call_the_rest_a_lower_bound(self, decided):
+    def test_tables_call_undecided_radii_a_lower_bound(self, decided):
         result = Result.of(decided)
         assert default_radii([result]) == [0.1, 0.2]
         text = table([result], [0.1, 0.15])

@@ -302,7 +302,7 @@ class TestShown:
         printed = self.run("distributional", "no.tsv", "--rho", "0.1", code=2).replace("\n", " ")
         assert "no.tsv is neither a store nor a model" in printed
 
-    def test_each_cost_has_a_head_of_its_own_and_both_bounds_stand_at_one_cost(self, store):
+    def test_both_bounds_stand_at_one_cost_with_its_own_head(self, store):
         shown = self.run("distributional", store.folder, "--rho", "0.01,0.1", "-q").splitlines()
         head = next(line for line in shown if line.startswith("rho "))
         assert re.split(r"  +", head) == ["rho", "certificate", "these images", "outside", "found", "rho with noise",

@@ -102,7 +102,7 @@ def test_a_killed_worker_is_replaced_and_its_images_done_again(net, tmp_path, mo
 
 
 @pytest.mark.slow
-def test_workers_that_die_again_and_again_end_the_run_and_lose_nothing(net, tmp_path, monkeypatch):
+def test_workers_that_keep_dying_end_the_run_and_lose_nothing(net, tmp_path, monkeypatch):
     out = tmp_path / "s"
     monkeypatch.setenv("DIES", "1")
     monkeypatch.setattr(crew, "DEATHS", 1)
@@ -113,7 +113,7 @@ def test_workers_that_die_again_and_again_end_the_run_and_lose_nothing(net, tmp_
 
 
 @pytest.mark.slow
-def test_a_killed_driver_takes_its_workers_along_and_the_run_resumes(net, tmp_path):
+def test_a_killed_driver_takes_its_workers_along(net, tmp_path):
     command = [str(CLI), "certify", net, "--sigma", "0.5", "--seed", "1", "--max-images", "12", "--n", "400",
                "--engine", "plain", "--workers", "2", "--quiet", "-o"]
     out = tmp_path / "killed"

@@ -346,7 +346,7 @@ def test_what_was_hashed_is_what_is_read_later(tmp_path):
         read_store(tmp_path / "s")
 
 
-def test_a_hash_is_checked_though_no_column_that_was_damaged_is_asked_for(tmp_path):
+def test_a_hash_is_checked_though_no_damaged_column_is_asked(tmp_path):
     """A flipped bit of a shard is seen wherever it is: in the tallies too, which nobody reads here."""
     write_store(tmp_path / "s", identity(20), PROVENANCE, records(20))
     shard = tmp_path / "s" / shard_name(0)
@@ -357,7 +357,7 @@ def test_a_hash_is_checked_though_no_column_that_was_damaged_is_asked_for(tmp_pa
             read_store(tmp_path / "s")
 
 
-def test_what_is_no_shard_is_named_though_its_hash_is_the_manifests(tmp_path):
+def test_a_file_that_is_not_a_shard_is_named_despite_its_hash(tmp_path):
     write_store(tmp_path / "s", identity(20), PROVENANCE, records(20))
     table = pq.read_table(tmp_path / "s" / shard_name(1))
     for content in (b"PAR1 nothing", (tmp_path / "s" / shard_name(1)).read_bytes()[:-20]):

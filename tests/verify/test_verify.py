@@ -147,7 +147,7 @@ def test_answers_computed_again_are_right_too(home, tmp_path):
     ("bounds", first(values=lambda r: {**r.values, "gamma": 0.5}), "settings", "gamma is 0.5, and the run has None"),
     ("bounds", first(tallies=[Tally("predict", 1, [1], [1])]), "tallies", "has none"),
 ])
-def test_a_record_that_was_changed_is_named_though_every_hash_is_right(home, tmp_path, name, change, check, words):
+def test_a_changed_record_is_named_though_every_hash_is_right(home, tmp_path, name, change, check, words):
     problems = checked(forged(home / name, tmp_path / "s", change))[check]
     assert any(re.search(words, problem) for problem in problems), problems
     assert all(problem.startswith("record 0 (image") or check == "images" for problem in problems)
@@ -200,7 +200,7 @@ def test_a_shard_named_twice_or_of_another_place_is_seen(tmp_path):
         assert "44 of 300 records are missing" in found["records"][0]
 
 
-def test_a_store_under_way_is_not_complete_and_what_is_there_is_checked(home, tmp_path):
+def test_an_unfinished_store_is_checked_as_far_as_it_goes(home, tmp_path):
     stored = read_store(home / "fixed")
     records = [Record.from_row(row) for row in stored.records.to_pylist()]
     with open_store(tmp_path / "s", stored.identity, {}) as writer:
@@ -238,7 +238,7 @@ def test_last_bits_of_another_processor_are_no_problem(home, tmp_path, name):
     assert checked(tmp_path / "s", resample=3, model=f"{home}/nets.py:Means") == {}
 
 
-def test_votes_that_were_never_drawn_are_found_by_drawing_them_again(home, tmp_path):
+def test_votes_that_were_never_drawn_are_found_by_resampling(home, tmp_path):
     """Consistent in itself: only the seed knows."""
     def unanimous(records):
         votes, p_value = Tally("predict", 30, [7], [30]), float(predict_counts([0, 30], 0.001).p_value)
@@ -280,7 +280,7 @@ def test_what_it_is_asked_is_checked(home, tmp_path):
             checked(folder)
 
 
-def test_the_command_says_what_it_looked_at_and_fails_where_something_is_wrong(home, tmp_path):
+def test_the_command_says_what_it_checked_and_fails_if_wrong(home, tmp_path):
     told = CliRunner().invoke(app, ["verify", str(home / "fixed")])
     assert told.exit_code == 0
     assert told.output.splitlines()[-1] == "nothing is wrong"
