@@ -290,8 +290,8 @@ def test_a_full_disk(work):
 @pytest.mark.slow
 def test_demo(tmp_path, monkeypatch):
     """As it is but for two options: on every ninth image, and without a trial of engines."""
-    checked = CertifyConfig.checked
-    monkeypatch.setattr(CertifyConfig, "checked", lambda told: checked({**told, "every": 9, "engine": "eager"}))
+    parse = CertifyConfig.parse
+    monkeypatch.setattr(CertifyConfig, "parse", lambda told: parse({**told, "every": 9, "engine": "eager"}))
     result = run("demo", "-o", tmp_path / "d", "-q")
     assert "certified accuracy" in result.output
     assert (tmp_path / "d" / "curve.png").stat().st_size > 10_000
