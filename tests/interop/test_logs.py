@@ -155,7 +155,7 @@ def test_what_is_left_out_is_noted(tmp_path, text, note):
     (TEXT.encode().replace(b"0.12", b"0.1\xe9"), "line 3: its bytes are no UTF-8"),
     (gzip.compress(TEXT.encode(), mtime=0)[:60], "its gzip data are damaged or cut off"),
     (b"PK\x03\x04 and so on", "packed with zip"),
-    (b"PAR1\x15\x04\x15", "no log"),
+    (b"PAR1\x15\x04\x15", "not a log"),
 ])
 def test_what_cannot_be_read_is_refused_with_the_true_cause(tmp_path, content, words):
     path = written(tmp_path, content)
