@@ -34,8 +34,10 @@ PROMISED = {
 """Digests by name, as every processor has them. Stored, because runs of one machine can only show that settings agree
 with one another; the tests of each format hold its bits against whole-number arithmetic."""
 
-SUMS = ("smoothing/spaces", "smoothing/voters", "smoothing/smoothing", "objectives/objectives", "training/distributed")
-LAYERS = ("smoothing/engines", "smoothing/smoothing", "smoothing/contract", "models/models", "objectives/objectives")
+SUMS = ("smoothing/spaces", "smoothing/voters", "smoothing/smoothing", "objectives/objectives", "objectives/formulas",
+        "training/distributed")
+LAYERS = ("smoothing/engines", "smoothing/smoothing", "smoothing/contract", "models/models", "objectives/objectives",
+          "objectives/formulas")
 FUNCTIONS = ("noise/noise", "noise/sound", "stats/binomial", "stats/radius", "stats/procedures", "stats/sequential",
              "stats/rounding", "smoothing/spaces", "smoothing/voters", "verify/verify")
 
@@ -69,7 +71,7 @@ def mkl(branch: str, needs: str) -> Setting:
 
 def aten(capability: str, needs: str) -> Setting:
     return Setting({"ATEN_CPU_CAPABILITY": capability}, needs, lambda got: got["aten"] == capability.upper(),
-                   (*SUMS, "noise"))
+                   (*SUMS, "noise/noise"))
 
 
 def openblas(core: str, needs: str, *kernels: str) -> Setting:
