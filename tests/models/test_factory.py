@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -12,17 +11,6 @@ from torch import nn
 from model_files import NET
 from smoothcert.errors import FileError, InputError, ModelError, UnknownNameError
 from smoothcert.models import MODEL_FORMS, is_model_spec, load_model
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write_file(name, text):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(textwrap.dedent(text))
-        return path
-
-    return write_file
 
 
 def test_every_listed_form_is_a_spec_and_bad_ones_list_them_all():

@@ -1,7 +1,6 @@
 """Models of the hubs, with their preprocessing inside."""
 
 import sys
-import textwrap
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -11,17 +10,6 @@ from torch import nn
 from model_files import NET, Small
 from smoothcert.errors import InputError, MissingExtraError, ModelError, SmoothcertError
 from smoothcert.models import load_model
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write_file(name, text):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(textwrap.dedent(text))
-        return path
-
-    return write_file
 
 
 @pytest.fixture

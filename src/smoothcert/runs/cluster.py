@@ -46,7 +46,7 @@ class Actors:
     def __init__(self, ray: Any, run: Run):
         self._ray, self._run = ray, run
         self._owners: dict[Any, Worker] = {}  # of what workers have still to answer
-        self._ready: set[int] = set()  # workers, by id, that have answered once
+        self._ready: set[Worker] = set()  # those that have answered once
         self._needs = {"num_gpus": 1} if run.identity.device == "cuda" else {"num_cpus": run.config.threads or 1}
         self._looked, self._heard = 0.0, monotonic()
 
@@ -102,9 +102,9 @@ class Actors:
             if content:
                 self._heard = monotonic()
             yield worker, Delivered(content)
-            yield worker, HasRoom(1 if id(worker) in self._ready else _AHEAD)
-            self._ready.add(id(worker))
-        if monotonic() - self._heard > _PATIENCE and not any(id(worker) in self._ready for worker in workers):
+            yield worker, HasRoom(1 if worker in self._ready else _AHEAD)
+            self._ready.add(worker)
+        if monotonic() - self._heard > _PATIENCE and not self._ready.intersection(workers):
             self._heard = float("inf")
             warnings.warn(f"no worker is ready yet: the run asks for {self._needs} a worker, and the "
                           f"cluster has {self._ray.cluster_resources()}", stacklevel=2)
@@ -115,6 +115,7 @@ class Actors:
     def _lose(self, worker: Worker, error: Exception) -> Lost:
         """Forget a worker. It is not killed: that can block for ever where its node is gone."""
         self._owners = {reference: owner for reference, owner in self._owners.items() if owner is not worker}
+        self._ready.discard(worker)
         self._looked = 0.0
         return Lost(f"is smoothcert installed on every node of the cluster, and is there enough memory? What is "
                     f"finished is kept; the same command resumes. The last one said: "

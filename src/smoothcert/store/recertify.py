@@ -117,8 +117,6 @@ def noise_of(store: Store) -> Noise:
     return build_noise(noise.kind, noise.sigma, noise.levels or 255, noise.reach or 1.0)
 
 
-
-
 def errors_in(store: Store) -> tuple[np.ndarray, np.ndarray]:
     """Return (errors, n), (m,) each: the votes of each image's estimate that are not for its label, and all of them.
 
