@@ -39,6 +39,12 @@ class ModelError(SmoothcertError):
     """A base classifier does not keep its contract: (N, C, H, W) images in, (N, K) logits out."""
 
 
+class CodeError(ModelError, InputError):
+    """A user's Python code cannot be imported."""
+
+    exit_code = 1
+
+
 class DataError(SmoothcertError):
     """A data set has content that cannot be used (labels outside the classes, mixed image sizes, ...)."""
 

@@ -18,6 +18,8 @@ JSON_BYTES = 1 << 28
 """Size of a JSON file: a manifest that lists a million images takes a tenth of it."""
 YAML_BYTES = 1 << 20
 """Size of a YAML text: the longest recipe takes a hundredth of it."""
+CODE_BYTES = 1 << 26
+"""Size of a file of Python code."""
 YAML_VALUES = 100_000
 """Values in a YAML text; values that an alias repeats count each time."""
 LOG_BYTES = 1 << 30

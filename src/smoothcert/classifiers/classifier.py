@@ -18,14 +18,13 @@ from smoothcert.classifiers.folder import (
     module_hash,
     read_card,
     read_network,
-    runs_code,
     source_of,
 )
 from smoothcert.config.sampling import RunConfig
-from smoothcert.denoise import DenoisedClassifier, generator_normals
+from smoothcert.denoise import DENOISERS, DenoisedClassifier, generator_normals
 from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.io.paths import local_path
-from smoothcert.models import MODEL_FORMS, is_model_spec, load_model, model_sources
+from smoothcert.models import MODEL_FORMS, MODELS, is_model_spec, load_model, model_sources
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
 from smoothcert.smoothing.adapters import Fit, adapted, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
@@ -145,6 +144,8 @@ def open_classifier(
             identity["attributes"] = attributes_hash(keep_equal(before, attributes_of(raw)))
         if not is_random(classifier):
             identity["answers"] = _summarise(answers)
+    if front is not None and front.denoiser is not None and not isinstance(front.denoiser, Path):
+        identity["denoiser_sources"] = DENOISERS.sources(front.denoiser)
     if output is not None:
         identity["output"] = str(output)
     return Classifier(ready, identity, conduct, count, names)
@@ -161,7 +162,8 @@ def _load(
         if card.input_shape != input_shape:
             raise ModelError(f"{spec} takes images of shape {card.input_shape}, but the data set has {input_shape}: "
                              f"use the data it was trained on, or --resize and --crop")
-        return _Loaded(model, None, card.model if runs_code(card) else None, output, card.class_names, None, {})
+        code = None if MODELS.is_own(card.model) else card.model
+        return _Loaded(model, None, code, output, card.class_names, None, {})
     loaded = load_model(spec, num_classes=num_classes if num_classes > 1 else None, input_shape=input_shape,
                         trust=trust, output=output)
     labels = getattr(owner_of(loaded.model), "classes_", None)

@@ -11,7 +11,7 @@ from smoothcert.checks import construct
 from smoothcert.classifiers.card import DENOISER_FIGURES
 from smoothcert.classifiers.folder import ModelCard, denoiser_card, read_denoiser
 from smoothcert.config.sampling import RunConfig
-from smoothcert.denoise import Attractor, DenoisedClassifier, WalkJump
+from smoothcert.denoise import DENOISERS, Attractor, DenoisedClassifier, WalkJump, build_denoiser
 from smoothcert.errors import InputError, ModelError, QualityWarning
 
 Shape = tuple[int, int, int]
@@ -30,6 +30,7 @@ def put_behind_denoiser(classifier: Any, config: RunConfig | None, shape: Shape,
         InputError: two denoisers, none for a walk or a flow to start from, or another sigma than the denoiser's.
         FileError, ModelError: a denoiser cannot be read, or takes other images.
     """
+    trust = config.trust if config else False
     bundled = classifier if isinstance(classifier, DenoisedClassifier) else None
     folder = config.denoiser if config else None
     if bundled and folder:
@@ -38,7 +39,7 @@ def put_behind_denoiser(classifier: Any, config: RunConfig | None, shape: Shape,
     if bundled:
         first, behind, level = bundled.denoiser, bundled.classifier, sigma or bundled.sigma
     elif folder:
-        first, card = read_denoiser_for(folder, shape)
+        first, card = read_denoiser_for(folder, shape, sigma, trust)
         behind, level = classifier, sigma or float(card.sigma or 0)
     elif config and (config.walk_jump or config.attractor):
         raise InputError("walk-jump and attractor start from a denoiser's estimate: give denoiser, its directory, or a "
@@ -48,12 +49,26 @@ def put_behind_denoiser(classifier: Any, config: RunConfig | None, shape: Shape,
     return DenoisedClassifier(_add_walk(first, config, shape, level) if config else first, behind, level)
 
 
-def read_denoiser_for(folder: Path, shape: Shape) -> tuple[nn.Module, ModelCard]:
-    """Read a folder's denoiser, frozen, and its card.
+def read_denoiser_for(part: Any, shape: Shape, sigma: float | None = None, trust: bool = False
+                      ) -> tuple[nn.Module, ModelCard]:
+    """Return a denoiser, frozen, and its card.
 
-    Raises FileError or ModelError as `read_denoiser` does, and ModelError where it takes images of another shape.
+    Args:
+        part: the folder of a trained denoiser; or the name or the place of code of another one, or the object itself.
+        shape: (C, H, W) of the images. sigma: the noise level, for a denoiser that is not in a folder.
+        trust: run the code that a folder names.
+    Raises:
+        FileError, ModelError: as `read_denoiser` does, or a folder's denoiser takes images of another shape.
+        InputError: as `build_denoiser` does.
     """
-    denoiser, card = read_denoiser(folder)
+    if not isinstance(part, Path):
+        made = build_denoiser(part, shape, sigma) if isinstance(part, str) else part
+        if not isinstance(made, nn.Module):
+            raise InputError(f"denoiser: a torch module (y, sigma) -> estimate was expected, got {type(made).__name__}")
+        card = ModelCard(DENOISERS.label(part), {}, shape, 2, ("0", "1"), 255, {}, sigma, {}, kind="denoiser")
+        return made.eval().requires_grad_(False), card
+    folder = part
+    denoiser, card = read_denoiser(folder, trust)
     warn_if_useless(card, str(folder))
     if card.input_shape != shape:
         raise ModelError(f"the denoiser {folder} takes images of shape {card.input_shape}, but the data set has "
@@ -70,9 +85,9 @@ def warn_if_useless(card: ModelCard, name: str) -> None:
                       f"learning rate", QualityWarning, stacklevel=3)
 
 
-def denoiser_sigma(folder: Path | None) -> float | None:
+def denoiser_sigma(folder: Any) -> float | None:
     """Return the only noise level that a folder's denoiser serves; None without a folder, or where it serves all."""
-    if folder is None:
+    if not isinstance(folder, Path):
         return None
     card = denoiser_card(folder)
     return None if card.options.get("conditioned") else card.sigma
@@ -84,7 +99,7 @@ def _add_walk(first: nn.Module, config: RunConfig, shape: Shape, sigma: float) -
     if folder is None:
         return first
     kind = WalkJump if config.walk_jump else Attractor
-    second = read_denoiser_for(folder, shape)[0]
+    second = read_denoiser_for(folder, shape, trust=config.trust)[0]
     takes = list(inspect.signature(kind).parameters)
     known = [name for name in takes if name not in _NO_OPTIONS]
     fixed = {"sigma2": getattr(second, "sigma", None), **({"sigma": sigma} if "sigma" in takes else {})}

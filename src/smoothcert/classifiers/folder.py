@@ -16,10 +16,10 @@ import inspect
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -28,12 +28,13 @@ from torch import Tensor, nn
 
 from smoothcert.checks import check_known
 from smoothcert.classifiers.card import ModelCard, check_model_dir, is_model_dir, read_card, write_card
-from smoothcert.denoise import Attractor, DenoisedClassifier, WalkJump, build_denoiser
+from smoothcert.denoise import DENOISERS, Attractor, DenoisedClassifier, WalkJump, build_denoiser
 from smoothcert.errors import FileError, InputError, ModelError, SmoothcertError
 from smoothcert.io.files import claim_folder, make_folder, sha256, write_error, write_whole
 from smoothcert.io.paths import local_path
 from smoothcert.limits import path_inside
-from smoothcert.models import build_model, load_model, model_names
+from smoothcert.models import MODELS, build_model, load_model
+from smoothcert.parts import Registry
 from smoothcert.smoothing.content import state_parts
 
 DENOISER = "denoiser"
@@ -53,10 +54,10 @@ def build_network(card: ModelCard, trust: bool = False) -> nn.Module:
     """
     if card.kind == "denoiser":
         return build_denoiser(card.model, card.input_shape, card.sigma, **card.options)
-    if card.model in model_names():
+    if card.model in MODELS:
         return build_model(card.model, input_shape=card.input_shape, num_classes=card.num_classes, **card.options)
     if card.options:
-        raise InputError(f"model_option is for named models ({', '.join(model_names())}); {card.model} takes none")
+        raise InputError(f"model_option is for named models ({', '.join(MODELS)}); {card.model} takes none")
     network = load_model(card.model, num_classes=card.num_classes, input_shape=card.input_shape,
                          trust=trust).model
     if not isinstance(network, nn.Module):
@@ -64,9 +65,14 @@ def build_network(card: ModelCard, trust: bool = False) -> nn.Module:
     return network
 
 
+def builders_of(card: ModelCard) -> Registry[Callable[..., nn.Module]]:
+    """Return the builders that the card's model is one of, unless it is a user's own code."""
+    return MODELS if card.kind == "classifier" else cast(Any, DENOISERS)
+
+
 def runs_code(card: ModelCard) -> bool:
-    """Return True where rebuilding the network runs a user's code."""
-    return card.kind == "classifier" and card.model not in model_names()
+    """Return True where rebuilding the network runs code that the card names."""
+    return card.model not in builders_of(card)
 
 
 def read_network(folder: Path | str, weights: str = "best", trust: bool = False) -> tuple[nn.Module, ModelCard]:
@@ -95,7 +101,7 @@ def read_network(folder: Path | str, weights: str = "best", trust: bool = False)
         raise ModelError(f"{path} holds the weights of another network than {folder / 'model.json'} describes: {error}"
                          ) from None
     if card.kind == "classifier" and card.denoiser is not None and card.sigma is not None:
-        network = DenoisedClassifier(read_denoiser(path_inside(folder, DENOISER))[0], network, card.sigma)
+        network = DenoisedClassifier(read_denoiser(path_inside(folder, DENOISER), trust)[0], network, card.sigma)
     return network.eval(), card
 
 
@@ -123,13 +129,14 @@ def _form(tensor: Tensor) -> tuple[torch.Size, bool]:
     return tensor.shape, tensor.is_floating_point()
 
 
-def read_denoiser(folder: Path) -> tuple[nn.Module, ModelCard]:
+def read_denoiser(folder: Path, trust: bool = False) -> tuple[nn.Module, ModelCard]:
     """Read the denoiser of a model folder with its best weights, in eval mode and frozen.
 
-    Raises FileError or ModelError, as `read_network` does, and ModelError for a classifier.
+    `trust` lets it run the code that it was built by. Raises FileError or ModelError, as `read_network` does, and
+    ModelError for a classifier.
     """
     denoiser_card(folder)
-    network, card = read_network(folder)
+    network, card = read_network(folder, trust=trust)
     return network.requires_grad_(False), card
 
 

@@ -1,6 +1,7 @@
 """`smoothcert info`."""
 
 import json
+from dataclasses import asdict
 
 from smoothcert.cli.options import verb
 from smoothcert.cli.output import emit
@@ -9,8 +10,36 @@ from smoothcert.report.options import InfoConfig
 
 @verb
 def info(config: InfoConfig, as_json: bool) -> None:
-    """Say what a store, a log, a count file or a model directory is: identity, origin, progress."""
+    """Say what a store, a log, a count file or a model directory is: identity, origin, progress; or list the parts."""
+    if config.path is None:
+        emit(list_parts(as_json), config.out)
+        return
     from smoothcert.report.describe import Description
 
     found = Description.of(config.path, config.radius_column)
     emit(json.dumps(found.to_json(), indent=2) if as_json else found.to_text(), config.out)
+
+
+def list_parts(as_json: bool) -> str:
+    """Return every part that can be named: smoothcert's own, and those of the packages installed beside it."""
+    from smoothcert.attacks import ATTACKS
+    from smoothcert.data.load import DATA
+    from smoothcert.denoise import DENOISERS
+    from smoothcert.models import MODELS
+    from smoothcert.noise import NOISES
+    from smoothcert.objectives import OBJECTIVES
+    from smoothcert.report.plots.kinds import KINDS
+
+    registries = (OBJECTIVES, ATTACKS, NOISES, DENOISERS, MODELS, DATA, KINDS)
+    found = [(registry.group, list(registry.origins())) for registry in registries]
+    if as_json:
+        return json.dumps([{"group": group, **asdict(part)} for group, parts in found for part in parts], indent=2)
+    width = max(len(part.name) for _, parts in found for part in parts)
+    lines: list[str] = []
+    for group, parts in found:
+        lines += [*([""] if lines else []), f"{group}:"]
+        for part in parts:
+            package = "" if part.package == "smoothcert" else f"[{part.package}] "
+            told = f"cannot be used: {part.problem}" if part.problem else part.words
+            lines.append(f"  {part.name:<{width}}  {package}{told}".rstrip())
+    return "\n".join([*lines, "", "Any of these can also be your own: file.py:NAME or package.module:NAME.", ""])

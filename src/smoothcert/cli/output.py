@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
 from smoothcert.checks import printable
 from smoothcert.errors import SmoothcertError
 from smoothcert.progress import Progress, silent
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from smoothcert.results.base import Points, StoreResult
@@ -52,17 +54,17 @@ def emit(content: str, out: Path | None) -> None:
         say(f"wrote {out}", err=True)
 
 
-def report_errors(command: Callable[..., Any]) -> Callable[..., None]:
+def report_errors(command: Callable[..., T]) -> Callable[..., T]:
     """Print our own errors and interruptions in plain words and set the exit code; let bugs show their traceback."""
 
     def interrupt(number: int, frame: Any) -> NoReturn:
         raise KeyboardInterrupt
 
     @functools.wraps(command)
-    def run_command(*args: Any, **kwargs: Any) -> None:
+    def run_command(*args: Any, **kwargs: Any) -> T:
         signal.signal(signal.SIGTERM, interrupt)
         try:
-            command(*args, **kwargs)
+            return command(*args, **kwargs)
         except SmoothcertError as error:
             say(f"error: {error}", err=True)
             raise typer.Exit(error.exit_code) from error

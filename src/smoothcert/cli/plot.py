@@ -8,13 +8,12 @@ import typer
 from pydantic import AfterValidator, Field, create_model
 from typer.core import TyperCommand, TyperGroup
 
-from smoothcert.checks import check_known
 from smoothcert.cli.options import make_command
 from smoothcert.cli.output import fail_for, report_errors, say
 from smoothcert.config.base import Config
 from smoothcert.config.fields import Local
 from smoothcert.report.options import AnyStoredDenoiser, StoredDenoiser, StoredImages, StoredModel
-from smoothcert.report.plots.kinds import KINDS
+from smoothcert.report.plots.kinds import KINDS, Kind, find_kind
 
 _UsageError: Any = typer.BadParameter.__bases__[0]  # click's, which newer releases of typer keep to themselves
 
@@ -55,8 +54,12 @@ class PlotGroup(TyperGroup):
     """The kinds of picture, by name."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        report_errors(check_known)("kind of picture", args[0], KINDS)
-        return super().resolve_command(ctx, args)
+        if KINDS.is_own(args[0]):
+            return super().resolve_command(ctx, args)
+        kind = report_errors(find_kind)(args[0])
+        app = typer.Typer(add_completion=False)
+        _add_command(app, args[0], kind)
+        return args[0], typer.main.get_command(app), args[1:]
 
 
 def draw(name: str, config: Any) -> None:
@@ -85,6 +88,13 @@ def draw(name: str, config: Any) -> None:
     fail_for(problems)
 
 
+def _add_command(app: typer.Typer, name: str, kind: Kind) -> None:
+    """Add the command that draws one kind of picture."""
+    config = create_model(f"Plot {name}", __base__=(kind.options, *kind.needs, PictureConfig))
+    words = f"{kind.words[0].upper()}{kind.words[1:]}."
+    app.command(name, cls=KindCommand, help=words)(make_command(partial(draw, name), config))
+
+
 def images_of(config: StoredImages) -> Any:
     """Return a function of a store that opens its data set, where the options say that it is."""
 
@@ -100,7 +110,5 @@ plot = typer.Typer(
     name="plot", cls=PlotGroup, no_args_is_help=True, subcommand_metavar="KIND STORE... -o FILE [OPTIONS]",
     help="Draw a picture from stores: curves, envelopes, projections, galleries, noise panels, decision regions, "
          "denoisers. Each kind has options of its own: `smoothcert plot KIND --help`.")
-for _name, _kind in KINDS.items():
-    _config = create_model(f"Plot {_name}", __base__=(_kind.options, *_kind.needs, PictureConfig))
-    _words = f"{_kind.words[0].upper()}{_kind.words[1:]}."
-    plot.command(_name, cls=KindCommand, help=_words)(make_command(partial(draw, _name), _config))
+for _name in KINDS.own_names:
+    _add_command(plot, _name, KINDS[_name])

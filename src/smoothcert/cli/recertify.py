@@ -22,7 +22,7 @@ def recertify(config: RecertifyTableConfig, as_json: bool) -> None:
 
     form, stored = format_of(config, as_json), open_votes(config.store)
     margin = None if config.no_margin else "stored" if config.margin is None else config.margin
-    answers, procedure = run(stored, config.alpha, config.method, margin)
+    answers, procedure = run(stored, config.alpha, config.method, margin, config.noise)
     name, kept = (name_of(config.out), str(config.out)) if config.out else (None, "")
     result = Result.build(stored, name, procedure, answers.prediction, answers.radius, kept)
     runs = put_side_by_side([result], Points(tuple(config.radii or ()), config.rho))

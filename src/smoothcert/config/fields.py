@@ -1,5 +1,6 @@
 """The kinds of values that options take, each checked as it is read."""
 
+import importlib
 import math
 import re
 from itertools import pairwise
@@ -7,12 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
+from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, PlainSerializer
 
 from smoothcert.checks import check_known, check_seed, real_number
 from smoothcert.config.numbers import from_yaml
 from smoothcert.errors import SmoothcertError
 from smoothcert.io.paths import RemotePath, local_path, place
+from smoothcert.parts import names_code
 
 _DECIMAL = r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*"
 _FRACTION = re.compile(f"{_DECIMAL}/{_DECIMAL}")
@@ -72,12 +74,20 @@ def _join(values: tuple[Any, ...]) -> str:
     return ",".join(f"{value:g}" for value in values) or "nothing"
 
 
+def _in_registry(home: str, registry: str) -> AfterValidator:
+    """Return a check that a part can be had by its name or is one; its registry is imported only to check it."""
+    return AfterValidator(lambda part: getattr(importlib.import_module(home), registry).check_name(part))
+
+
+def _labelled(home: str, registry: str) -> PlainSerializer:
+    """Return how a part is written into JSON: by its name there (see `Registry.label`)."""
+    return PlainSerializer(lambda part: getattr(importlib.import_module(home), registry).label(part), str, "json")
+
+
 def _name_in(kind: str, home: str, registry: str) -> AfterValidator:
     """Return a check that a name is registered; the registry is imported only when a name has to be checked."""
 
     def check(name: str) -> str:
-        import importlib
-
         return check_known(kind, name, getattr(importlib.import_module(home), registry))
 
     return AfterValidator(check)
@@ -87,6 +97,16 @@ def _local(value: Any) -> Any:
     if isinstance(value, str) and "://" in value:
         raise ValueError(f"give a folder or file of this machine, got {value}: only stores can be in an object storage")
     return local_path(value) if isinstance(value, str | Path) else value
+
+
+def _denoiser(value: Any) -> Any:
+    """Return the place of code or the registered name of a denoiser, or the object, as it is; else a folder's path."""
+    if isinstance(value, Path):
+        return _local(value)
+    if not isinstance(value, str) or names_code(value):
+        return value
+    registry = importlib.import_module("smoothcert.denoise").DENOISERS
+    return value if not Path(value).exists() and value in registry and not registry.is_own(value) else _local(value)
 
 
 def _class_names(value: Any) -> Any:
@@ -121,7 +141,7 @@ Costs = Annotated[Floats, BeforeValidator(_one), AfterValidator(_check_at_least_
                   AfterValidator(_check_ascending)]
 Seed = Annotated[int, AfterValidator(check_seed)]
 Method = Annotated[str, _name_in("method", "smoothcert.stats", "METHODS")]
-NoiseKind = Annotated[str, _name_in("noise", "smoothcert.noise", "NOISES")]
+NoiseKind = Annotated[Any, _in_registry("smoothcert.noise", "NOISES"), _labelled("smoothcert.noise", "NOISES")]
 Engine = Annotated[str, _name_in("engine", "smoothcert.smoothing.sampling", "ENGINE_NAMES")]
 Sigmas = Annotated[tuple[Sigma, ...], BeforeValidator(_split), BeforeValidator(_one)]
 Probabilities = Annotated[tuple[Probability, ...], BeforeValidator(_split), BeforeValidator(_one)]
@@ -129,4 +149,8 @@ Samples = Annotated[int, Field(ge=1, le=10**10)]
 SampleSizes = Annotated[tuple[Samples, ...], BeforeValidator(_split), BeforeValidator(_one)]
 Looks = Annotated[tuple[Samples, ...], BeforeValidator(_split), BeforeValidator(_one),
                   AfterValidator(_check_above_zero)]
-ObjectiveName = Annotated[str, _name_in("objective", "smoothcert.objectives", "OBJECTIVES")]
+ObjectivePart = Annotated[Any, _in_registry("smoothcert.objectives", "OBJECTIVES"),
+                          _labelled("smoothcert.objectives", "OBJECTIVES")]
+AttackPart = Annotated[Any, _in_registry("smoothcert.attacks", "ATTACKS"), _labelled("smoothcert.attacks", "ATTACKS")]
+DenoiserPart = Annotated[Any, BeforeValidator(_denoiser)]
+"""The folder of a trained denoiser, or the name, the place of code or the object of another one."""

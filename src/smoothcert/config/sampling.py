@@ -11,6 +11,7 @@ from smoothcert.checks import construct
 from smoothcert.config.base import Config, DataConfig, MachineConfig, Part
 from smoothcert.config.fields import (
     Count,
+    DenoiserPart,
     Engine,
     Ints,
     Local,
@@ -42,8 +43,9 @@ class RunConfig(DataConfig, MachineConfig):
     output: str | None = Field(None, description="name or position of the model's output that holds the logits, where "
                                                  "several could (default: the only one that can)")
     trust: bool = Field(False, description="run the code that a model directory or a .pt2 file brings")
-    denoiser: Local | None = Field(None, description="directory of a trained denoiser, to stand between the noise and "
-                                                    "the model")
+    denoiser: DenoiserPart = Field(None, description="directory of a trained denoiser, to stand between the noise and "
+                                                     "the model; or file.py:CLASS, package.module:CLASS",
+                                   json_schema_extra={"metavar": "PATH"})
     walk_jump: Local | None = Field(None, description="directory of a second denoiser, for a smaller sigma: walk from "
                                                      "the first one's estimate in its density, then jump (random)")
     attractor: Local | None = Field(None, description="directory of a second denoiser, for a smaller sigma: follow its "
@@ -55,7 +57,8 @@ class RunConfig(DataConfig, MachineConfig):
                                                   "0.25 or 64/255 (default: the denoiser's, else the one the model was "
                                                   "trained with)")
     noise: NoiseKind = Field("grid", description="noise kind: grid (nothing leaks through rounding), gaussian (plain "
-                                                  "floats) or sound (the grid's, drawn exactly)")
+                                                  "floats) or sound (the grid's, drawn exactly); or file.py:CLASS, "
+                                                  "package.module:CLASS")
     alpha: Probability = Field(0.001, description="failure probability of each answer")
     split: str = Field("test", description="split of the data set")
     start: Whole = Field(0, description="first image")

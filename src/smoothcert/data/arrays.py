@@ -54,13 +54,14 @@ class ArraySource:
 
 
 def from_tensors(images: Any, labels: Any, *, num_classes: int | None = None, name: str = "tensors",
-                 levels: int = 255) -> ImageData:
+                 levels: int = 255, preprocess: Preprocess | None = None) -> ImageData:
     """Return tensors or arrays as ImageData, without a copy if they are float32 or uint8 already.
 
     Args:
         images: (N, C, H, W), floats in [0, 1] or whole numbers in 0..levels.
         labels: (N,) whole numbers, or names, whose classes come in the order of the names; or one-hot (N, K).
         levels: L such that L * x is an integer for every clean pixel x.
+        preprocess: resizing and cropping, none by default.
     Raises:
         InputError: a wrong shape or type. DataError: values out of range.
 
@@ -82,7 +83,7 @@ def from_tensors(images: Any, labels: Any, *, num_classes: int | None = None, na
     if classes.ndim == 0 or len(classes) != len(pixels):
         raise InputError(f"there are {len(pixels)} images and {classes.size} labels, of shape {classes.shape}")
     indices, names = class_indices(classes, _row)
-    source = ArraySource(pixels, _row, levels=levels)
+    source = ArraySource(pixels, _row, levels=levels, preprocess=preprocess)
     return ImageData(name, "all", indices, resolve_classes(indices, names, num_classes, _row), source,
                      f"{len(indices)} images given as arrays", named=names is not None).with_classes()
 

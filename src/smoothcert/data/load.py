@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ from smoothcert.classes import check_class_count, index_names, read_class_names
 from smoothcert.data.arrays import ArraySource
 from smoothcert.data.base import ImageData, resolve_classes
 from smoothcert.data.preprocess import Preprocess
-from smoothcert.errors import DataError, FileError, InputError, MissingExtraError, UnknownNameError
+from smoothcert.errors import CodeError, DataError, FileError, InputError, MissingExtraError, UnknownNameError
+from smoothcert.parts import Registry, names_code
 
 if TYPE_CHECKING:
     from smoothcert.data.parquet import StoredRows
@@ -48,7 +50,8 @@ def load_data(spec: str, split: str = "test", *, data_dir: str | PathLike[str] |
     """Load labelled images; they are decoded when they are used.
 
     Args:
-        spec: one of KNOWN_SPECS.
+        spec: one of KNOWN_SPECS, the name of a set that a package registers, or the place of your own code,
+            file.py:NAME or package.module:NAME (see `smoothcert.data.own.load_own`).
         split: "train", "test", or as the data call it.
         data_dir: the folder of `mnist` and `cifar10`, in place of the environment's SMOOTHCERT_DATA_DIR.
         resize: the new length of the shorter side in pixels.
@@ -93,6 +96,8 @@ def open_data(spec: str, split: str, *, data_dir: str | PathLike[str] | None = N
 
 def _open(spec: str, split: str, data_dir: str | PathLike[str] | None, preprocess: Preprocess,
           num_classes: int | None) -> ImageData:
+    if spec in OWN_SETS:
+        return DATA[spec](split, preprocess, num_classes, None if data_dir is None else Path(data_dir).expanduser())
     kind, colon, location = spec.partition(":")
     if colon and kind in ("parquet", "imagefolder"):
         if not location:
@@ -102,16 +107,23 @@ def _open(spec: str, split: str, data_dir: str | PathLike[str] | None, preproces
         else:
             from smoothcert.data.encoded import load_imagefolder as load
         return load(Path(location).expanduser(), split, preprocess, num_classes)
-    if spec == "digits":
-        return load_digits(split, preprocess, num_classes)
-    if spec in HUB_SETS:
-        folder = None if data_dir is None else Path(data_dir).expanduser()
-        return load_hub_set(spec, split, folder, preprocess, num_classes)
-    close = suggestion(f"{kind}:PATH" if colon else spec, KNOWN_SPECS)
-    raise UnknownNameError(f"unknown data set {spec!r}{close}; known: {', '.join(KNOWN_SPECS)}")
+    try:
+        part = DATA[spec]
+    except (UnknownNameError, CodeError) as error:
+        absent = isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name == kind.partition(".")[0]
+        if not absent and names_code(spec):
+            raise
+        close = suggestion(f"{kind}:PATH" if colon else spec, KNOWN_SPECS)
+        known = ", ".join(dict.fromkeys([*KNOWN_SPECS, *DATA]))
+        raise UnknownNameError(f"unknown data set {spec!r}{close}; known: {known}; or your own, as file.py:NAME or "
+                               f"package.module:NAME") from None
+    from smoothcert.data.own import load_own
+
+    return load_own(part, DATA.label(spec), split, preprocess, num_classes, data_dir)
 
 
-def load_digits(split: str, preprocess: Preprocess, num_classes: int | None) -> ImageData:
+def load_digits(split: str, preprocess: Preprocess, num_classes: int | None, data_dir: Path | None = None
+                ) -> ImageData:
     """Return scikit-learn's 1,797 digits of 8x8 pixels in 17 shades: every fifth is `test`, the rest `train`."""
     from sklearn import datasets
 
@@ -128,8 +140,8 @@ def load_digits(split: str, preprocess: Preprocess, num_classes: int | None) -> 
                      f"{len(labels)} images from scikit-learn; preprocessing: {source.preprocessing}")
 
 
-def load_hub_set(name: str, split: str, data_dir: Path | None, preprocess: Preprocess,
-                 num_classes: int | None) -> ImageData:
+def load_hub_set(name: str, split: str, preprocess: Preprocess, num_classes: int | None,
+                 data_dir: Path | None = None) -> ImageData:
     """Return MNIST or CIFAR-10 from parquet files in `data_dir`, else in $SMOOTHCERT_DATA_DIR, else from the hub.
 
     Raises FileError if a folder is given and the set is not in it, MissingExtraError if none is given and the hub's
@@ -148,6 +160,11 @@ def load_hub_set(name: str, split: str, data_dir: Path | None, preprocess: Prepr
     if preprocess == Preprocess():
         return data
     return parquet_data(rows, name, split, preprocess, num_classes, known.class_names)
+
+
+OWN_SETS = {"digits": load_digits, **{name: partial(load_hub_set, name) for name in HUB_SETS}}
+DATA: Registry[Any] = Registry("data set", "smoothcert.data", OWN_SETS, lambda part: [])
+"""Data sets by name; see `smoothcert.data.own.load_own` for what those of others are."""
 
 
 def find_files(name: str, split: str, folder: Path) -> list[Path]:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from smoothcert.checks import check_flag, check_known, check_shape, construct
+from torch import nn
+
+from smoothcert.checks import check_flag, check_shape, construct
 from smoothcert.denoise.closed_forms import GaussianDenoiser, MixtureDenoiser
 from smoothcert.denoise.composed import DenoisedClassifier, generator_normals
 from smoothcert.denoise.diffusion import DiffusionDenoiser, load_diffusion, noise_schedule
@@ -21,6 +23,7 @@ from smoothcert.denoise.jacobian import asymmetry
 from smoothcert.denoise.networks import NETWORKS, Shape, build_network
 from smoothcert.denoise.walks import Attractor, Flow, StepLimitWarning, WalkJump
 from smoothcert.errors import InputError
+from smoothcert.parts import Registry
 
 _ENERGY_NETWORKS = [name for name in NETWORKS if name != "dncnn"]  # BatchNorm would make a row depend on the others
 
@@ -52,9 +55,16 @@ def direct(
     return DirectEstimator(inside, sigma)
 
 
-DENOISERS: dict[str, Callable[..., Estimator]] = {
-    "energy-residual": energy_residual, "energy-scalar": energy_scalar, "direct": direct,
-}
+def _check_denoiser(part: Any) -> list[str]:
+    try:
+        first = [p.name for p in inspect.signature(part).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    except (TypeError, ValueError):
+        first = []
+    return [] if len(first) >= 2 else ["it must be a class or a function (shape, sigma, *, options) -> torch module"]
+
+
+DENOISERS: Registry[Callable[..., Estimator]] = Registry("denoiser", "smoothcert.denoisers", {
+    "energy-residual": energy_residual, "energy-scalar": energy_scalar, "direct": direct}, _check_denoiser)
 """Builders by name: (shape, sigma or None, *, options) -> denoiser; the keyword-only arguments are the options."""
 
 
@@ -64,7 +74,7 @@ def build_denoiser(
     """Return a new denoiser by name, with random weights.
 
     Args:
-        name: a key of `DENOISERS`.
+        name: a key of `DENOISERS`, or a place of code (file.py:NAME, package.module:NAME).
         shape: (C, H, W) of one image, in [0, 1].
         sigma: the noise level that it is for.
         conditioned: make a denoiser for every noise level, which is given at each call; `sigma` is then not used.
@@ -73,20 +83,24 @@ def build_denoiser(
         A module (y (N, C, H, W), sigma) -> x_hat of the same shape, in train mode. Weights come from torch's global
         generator.
     Raises:
-        UnknownNameError: no such denoiser. InputError: an option that the denoiser lacks, or a value out of range.
+        UnknownNameError: no such denoiser. CodeError: code that cannot be imported. InputError: a part that does not
+        give a torch module, an option that the denoiser lacks, or a value out of range.
 
     >>> x_hat = build_denoiser("energy-residual", (1, 8, 8), 0.5, width=32)
     >>> x_hat.sigma, x_hat.network.layers[0]
     (0.5, Linear(in_features=64, out_features=32, bias=True))
     """
-    builder = DENOISERS[check_known("denoiser", name, DENOISERS)]
+    builder = DENOISERS[name]
     known = denoiser_options(name)
     check_flag("conditioned", conditioned)
     if sigma is None and not conditioned:
         raise InputError(f"denoiser {name} needs the noise level sigma that it is for, or conditioned=true for all "
                          f"noise levels")
     build = partial(builder, check_shape("shape", shape), None if conditioned else sigma)
-    return construct(f"denoiser {name}", build, known, options)
+    made = construct(f"denoiser {name}", build, known, options)
+    if not isinstance(made, nn.Module):
+        raise InputError(f"denoiser {name} must be a torch module (y, sigma) -> estimate, got {type(made).__name__}")
+    return made
 
 
 def denoiser_options(name: str) -> dict[str, Any]:
@@ -95,7 +109,7 @@ def denoiser_options(name: str) -> dict[str, Any]:
     >>> denoiser_options("direct")
     {'network': 'unet', 'width': None, 'depth': None, 'activation': None, 'conditioned': False}
     """
-    parameters = inspect.signature(DENOISERS[check_known("denoiser", name, DENOISERS)]).parameters.values()
+    parameters = inspect.signature(DENOISERS[name]).parameters.values()
     own = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     return {**own, "conditioned": False}
 

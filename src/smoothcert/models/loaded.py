@@ -1,6 +1,5 @@
 """Users' own models, loaded from a factory in Python, an exported file, or a hub."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 from smoothcert.checks import check_count, check_shape
 from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.models.layers import Shape
+from smoothcert.models.registry import MODELS
+from smoothcert.parts import names_code
 from smoothcert.smoothing.adapters import Fit, behind_fit
 from smoothcert.smoothing.batching import BatchSizes
 
@@ -23,8 +24,6 @@ MODEL_FORMS = (
     "torchvision:NAME (torchvision:resnet50)",
 )
 """The accepted forms of a model spec, each with an example."""
-
-_FACTORY = re.compile(r"(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,8 +139,10 @@ def model_sources(spec: str, model: Any) -> dict[str, str]:
     """Return the SHA-256 of the local files with the code of a loaded model, by module name; see `local_sources`.
 
     Args:
-        spec: the text that it was loaded from. model: the result.
+        spec: the text that it was loaded from, or the name of a network that a package registers. model: the result.
     """
+    if spec in MODELS:
+        return MODELS.sources(spec)
     from smoothcert.models.factory import factory_sources
 
     return factory_sources(spec.rpartition(":")[0], model) if _kind(spec) == "factory" else {}
@@ -166,4 +167,4 @@ def _kind(spec: Any) -> str | None:
     suffix = Path(spec).suffix.lower()
     if suffix in (".onnx", ".pt2"):
         return suffix[1:]
-    return "factory" if _FACTORY.fullmatch(spec) else None
+    return "factory" if names_code(spec) else None

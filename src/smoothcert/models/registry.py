@@ -17,8 +17,14 @@ from smoothcert.models.dense import linear, mlp
 from smoothcert.models.layers import with_normalisation
 from smoothcert.models.resnet import resnet18, resnet20, resnet50, resnet110
 from smoothcert.models.vgg import vgg16
+from smoothcert.parts import Registry
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
+
+def _check_builder(part: Any) -> list[str]:
+    return [] if callable(part) else ["it must be a function (input_shape, num_classes, *, options) -> torch module"]
+
+
+MODELS: Registry[Callable[..., nn.Module]] = Registry("model", "smoothcert.models", {
     "linear": linear,
     "mlp": mlp,
     "cnn": cnn,
@@ -30,7 +36,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet18": resnet18,
     "resnet50": resnet50,
     "vgg16": vgg16,
-}
+}, _check_builder)
 """Builders by name: (input_shape, num_classes, *, options) -> network; the keyword-only arguments are the options."""
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from smoothcert.checks import check_known, check_positive
+from smoothcert.checks import check_positive
+from smoothcert.errors import InputError
 from smoothcert.noise.boxmuller import box_muller
 from smoothcert.noise.grid import GridNoise
 from smoothcert.noise.keys import STAGES, fresh_seed, image_key, walk_position
-from smoothcert.noise.protocol import GaussianNoise, Noise, NoiseCentre, least_float32
+from smoothcert.noise.protocol import GaussianNoise, Noise, NoiseCentre, NormalNoise, least_float32
 from smoothcert.noise.sound import SoundNoise, SoundStream
 from smoothcert.noise.streams import (
     BINOMIAL_FORMAT,
@@ -22,22 +23,52 @@ from smoothcert.noise.streams import (
     philox4x32,
     row_key,
 )
-
-NOISES: dict[str, Callable[[float, int, float], Noise]] = {
-    "grid": GridNoise,
-    "gaussian": lambda sigma, levels, reach: GaussianNoise(sigma),
-    "sound": SoundNoise,
-}
-"""Noise kinds by name: (sigma, levels, reach) -> Noise."""
+from smoothcert.parts import Registry, known_arguments, missing_members
 
 
-def build_noise(kind: str, sigma: Any, levels: int = 255, reach: float = 1.0) -> Noise:
+def _check_noise(part: Any) -> list[str]:
+    if callable(part):
+        return []
+    return missing_members(part, _MEMBERS, "give the class, a function of sigma, or a noise that is ready")
+
+
+NOISES: Registry[Callable[..., Noise]] = Registry("noise", "smoothcert.noises", {
+    "grid": GridNoise, "gaussian": GaussianNoise, "sound": SoundNoise}, _check_noise)
+"""Noise kinds by name: classes or functions that are called with those of sigma, levels and reach that they name."""
+
+_MEMBERS = ("kind", "norm", "sigma", "formats", "unit", "centre", "stream", "fill", "place", "radius", "identity")
+
+
+def build_noise(kind: str | type | Noise, sigma: Any, levels: int = 255, reach: float = 1.0) -> Noise:
     """Return a noise by name; see `GridNoise` for `levels` and `reach`.
 
+    Args:
+        kind: a key of `NOISES`, a place of code (file.py:NAME, package.module:NAME), or a class; a noise that is ready
+            is returned as it is.
     Raises:
-        InputError: bad values. UnknownNameError: no such noise.
+        InputError: bad values, or a part that does not keep the protocol `Noise`; or a ready noise of another sigma.
+        UnknownNameError: no such noise. CodeError: code that cannot be imported.
     """
-    return NOISES[check_known("noise", kind, NOISES)](check_positive("sigma", sigma), levels, reach)
+    if not isinstance(kind, str | type) and not missing_members(kind, _MEMBERS):
+        if kind.sigma != sigma:
+            raise InputError(f"the noise was made for sigma {kind.sigma:g}, but sigma is {sigma:g}")
+        return kind
+    maker, label = NOISES.find(kind), NOISES.label(kind)
+    noise = maker(**known_arguments(maker, sigma=check_positive("sigma", sigma), levels=levels, reach=reach))
+    if not NOISES.is_own(kind):
+        lacking = missing_members(noise, _MEMBERS, "inherit smoothcert.noise.NormalNoise")
+        if not lacking and noise.kind in ("grid", "gaussian", "sound"):
+            lacking = [f"its kind is {noise.kind!r}, the name of another noise, whose theorems it would be given"]
+        if lacking:
+            raise InputError(f"noise {label} cannot be used: {'; '.join(lacking)}")
+    return noise
+
+
+def identify_noise(noise: Noise, part: Any) -> dict[str, Any]:
+    """Return what a store's identity says of a noise that was made from a part: its own kind and settings, or the name
+    and the sources of a part that is not smoothcert's own."""
+    named = {} if NOISES.is_own(part) else {"kind": NOISES.label(part), **NOISES.identify(part)}
+    return {**noise.identity(), **named}
 
 
 __all__ = [
@@ -51,6 +82,7 @@ __all__ = [
     "GridNoise",
     "Noise",
     "NoiseCentre",
+    "NormalNoise",
     "PhiloxStream",
     "Sfc64Stream",
     "SoundNoise",
@@ -60,6 +92,7 @@ __all__ = [
     "box_muller",
     "build_noise",
     "fresh_seed",
+    "identify_noise",
     "image_key",
     "least_float32",
     "open_stream",

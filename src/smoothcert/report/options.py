@@ -4,12 +4,24 @@ The classes of images, models and denoisers say again what a store was made from
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from smoothcert.config.base import Config
-from smoothcert.config.fields import Count, Local, Method, Options, Probability, Radii, Real, Sigma, Stored, Weight
+from smoothcert.config.fields import (
+    Count,
+    DenoiserPart,
+    Local,
+    Method,
+    Options,
+    Probability,
+    Radii,
+    Real,
+    Sigma,
+    Stored,
+    Weight,
+)
 
 Stores = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 """Stores to open; a configuration file may give a single one as a text."""
@@ -75,10 +87,17 @@ class CompareConfig(NormConfig):
 class InfoConfig(RecordsConfig):
     """Options of `smoothcert info`."""
 
-    path: Stored = Field(description="a store, a log (TSV), a count file (NPZ) or a model directory",
-                         json_schema_extra={"argument": "PATH"})
+    path: Stored | None = Field(None, description="a store, a log (TSV), a count file (NPZ) or a model directory",
+                                json_schema_extra={"argument": "PATH"})
+    parts: bool = Field(False, description="list the objectives, attacks, noises, denoisers, models, data sets and "
+                                           "kinds of picture that can be named, with the packages that they come from")
     out: Local | None = Field(None, description="write there instead of printing",
                               json_schema_extra={"metavar": "FILE"})
+
+
+    def _contradictions(self) -> Iterator[str]:
+        if (self.path is None) == (not self.parts):
+            yield "give either PATH, what to describe, or parts, to list what can be named"
 
 
 class ExportConfig(RecordsConfig):
@@ -100,6 +119,8 @@ class RecertifyTableConfig(PrintedConfig):
     margin: Annotated[Real, Field(ge=0, lt=0.5)] | None = Field(
         None, description="tau: the radius within which the class keeps probability 1/2 + tau (default: as stored)")
     no_margin: bool = Field(False, description="drop the stored margin: plain radii")
+    noise: Any = Field(None, description="noise of the run, where it is your own code: file.py:NAME or "
+                                              "package.module:NAME")
     out: Stored | None = Field(None, description="keep the result as a store of its own")
 
     def _contradictions(self) -> Iterator[str]:
@@ -151,14 +172,17 @@ class StoredModel(Config):
 class AnyStoredDenoiser(Config):
     """Options that name a denoiser for the noise of a store, or none."""
 
-    denoiser: Local | None = Field(None, description="directory of a trained denoiser, for the run's sigma")
+    denoiser: DenoiserPart = Field(None, description="directory of a trained denoiser, for the run's sigma; or "
+                                                     "file.py:CLASS, package.module:CLASS",
+                                   json_schema_extra={"metavar": "PATH"})
 
 
 class StoredDenoiser(AnyStoredDenoiser):
     """Options that name a denoiser for the noise of a store, and a walk after it."""
 
-    denoiser: Local = Field(  # type: ignore[assignment]
-        description="directory of a trained denoiser, for the run's sigma")
+    denoiser: DenoiserPart = Field(
+        description="directory of a trained denoiser, for the run's sigma; or file.py:CLASS, package.module:CLASS",
+        json_schema_extra={"metavar": "PATH"})
     walk_jump: Local | None = Field(None, description="directory of a second denoiser, as for certify")
     front_option: Options = Field(default_factory=dict, description="option of the walk, as for certify, KEY=VALUE "
                                                                     "(repeatable)")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcert.attacks import Stein, attack_images, l2_norms
+from smoothcert.attacks import ATTACKS, Stein, attack_images, l2_norms
 from smoothcert.data import ImageData
 from smoothcert.draws import generator
 from smoothcert.errors import InputError, ModelError, StoreError
@@ -75,7 +75,7 @@ def prepare_attack(config: AttackConfig) -> "AttackRun":
     if config.certified is not None:
         _check_certificates(read_store(config.certified), base, "the comparison with certified accuracy")
     attack: dict[str, Any] = {
-        "name": config.attack,
+        "name": ATTACKS.label(config.attack), **ATTACKS.identify(config.attack),
         "options": {name: value for name, value in asdict(cast(Any, config.build_attack(1.0, 1))).items()
                     if name not in ("eps", "steps")},
         "eps" if certificates is None else "times": list(config.sizes), "m": list(config.m),

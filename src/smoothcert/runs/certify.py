@@ -13,7 +13,7 @@ import numpy as np
 from smoothcert.config.sampling import SamplingConfig
 from smoothcert.data import ImageData
 from smoothcert.denoise.walks import FrontEnd
-from smoothcert.noise import Noise
+from smoothcert.noise import Noise, identify_noise
 from smoothcert.progress import Progress, silent
 from smoothcert.runs.executors import executor_of
 from smoothcert.runs.inputs import Keep, open_inputs
@@ -96,7 +96,7 @@ def prepare_sampling(
     ready = open_voter(model, noise, data.num_classes, data.shape, inputs.seed, None, how, inputs.classifier.conduct)
     identity = Identity.parse({
         "kind": plan.kind, **inputs.identity, "procedure": plan.identity(),
-        "noise": {**noise.identity(), "format": ready.voter.format},
+        "noise": {**identify_noise(noise, config.noise), "format": ready.voter.format},
         **ready.identity(config.precision, inputs.device), **({} if noise.norm == "l2" else {"norm": noise.norm}),
     })
     front = getattr(model, "denoiser", None)

@@ -21,6 +21,7 @@ from smoothcert.distributional.search import Search, find_ends, judge, move_equi
 from smoothcert.draws import generator
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.io.paths import place
+from smoothcert.noise import identify_noise
 from smoothcert.progress import Progress, silent
 from smoothcert.runs.executors import executor_of
 from smoothcert.runs.gradients import fix_normals, repeatable
@@ -92,7 +93,7 @@ def prepare_distributional(config: DistributionalConfig) -> "DistributionalRun":
         "kind": "distributional", **inputs.identity,
         "procedure": {"method": "distributional", "alpha": config.alpha,
                       "n": None if loss.ceiling is None else config.n},
-        "noise": {**inputs.noise.identity(), "format": inputs.noise.formats[0]},
+        "noise": {**identify_noise(inputs.noise, config.noise), "format": inputs.noise.formats[0]},
         "precision": "float32", "device": inputs.device.type, "records_per_image": len(settings),
         "distributional": {"loss": config.loss, "ceiling": loss.ceiling, "gamma": list(config.gamma or ()),
                            "gamma_adv": list(config.gamma_adv or ()), "search": told,

@@ -17,10 +17,11 @@ from smoothcert.classifiers.denoisers import denoiser_sigma
 from smoothcert.config.sampling import ATTACKED, RunConfig
 from smoothcert.data import ImageData, select_indices, take_evenly
 from smoothcert.data.base import PixelSource
-from smoothcert.data.load import KNOWN_SPECS, names_from_indices, open_data
-from smoothcert.errors import InputError, StoreError
+from smoothcert.data.load import DATA, names_from_indices, open_data
+from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.machine import pick_device
 from smoothcert.noise import Noise, build_noise, fresh_seed
+from smoothcert.parts import names_code
 from smoothcert.runs.options import PredictConfig
 from smoothcert.store.adversaries import read_adversaries
 from smoothcert.store.identity import Identity, are_first, describe_images
@@ -77,7 +78,7 @@ def complete_from(config: AnyRun, store: Store) -> AnyRun:
     identity, changes = store.identity, dict[str, Any]()
     if config.sigma is None:
         changes["sigma"] = identity.noise.sigma
-    if config.data is None and identity.data.name in KNOWN_SPECS:
+    if config.data is None and identity.data.name in DATA:
         changes["data"] = identity.data.name
     if "split" not in config.model_fields_set:
         changes["split"] = identity.data.split
@@ -199,6 +200,9 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
     attacks = read_store(config.adversaries) if isinstance(config, PredictConfig) and config.adversaries else None
     config = config if attacks is None else complete_from(config, attacks)
     trained_on = card.data if card and config.data in (None, card.data["data"]) else {}
+    if names_code(trained_on.get("data")) and config.data is None and not config.trust:
+        raise ModelError(f"{config.model} was trained on data of code that it names, {trained_on['data']}: give "
+                         f"--data, or read that code and pass --trust")
     data = open_data(
         config.data or trained_on.get("data") or "digits", config.split, data_dir=config.data_dir,
         resize=config.resize or trained_on.get("resize"), crop=config.crop or trained_on.get("crop"),

@@ -10,6 +10,7 @@ from pydantic import Field
 from smoothcert.checks import construct
 from smoothcert.config.base import MachineConfig, Part
 from smoothcert.config.fields import (
+    AttackPart,
     Costs,
     Count,
     Counts,
@@ -125,8 +126,8 @@ class AttackConfig(SamplingConfig):
     answer: Literal["votes", "softmax"] = Field(
         "votes", description="how the attacked image is answered: votes (PREDICT) or softmax, the largest mean "
                              "probability of n noisy copies, which is no test and never abstains")
-    attack: str = Field("pgd", description="pgd, ddn, stein (asks the model only for answers) or deepfool "
-                                             "(of the base classifier: m 0)")
+    attack: AttackPart = Field("pgd", description="pgd, ddn, stein (asks the model only for answers), deepfool (of the "
+                                                  "base classifier: m 0), or file.py:CLASS, package.module:CLASS")
     attack_option: Options = Field(default_factory=dict, description="option of the attack, KEY=VALUE (repeatable), "
                                                                      "such as surrogate=wrong or norm=linf")
     target: Whole | None = Field(None, description="class that the attack wants (default: any but the right one); "

@@ -12,7 +12,7 @@ from smoothcert.classifiers.classifier import open_classifier
 from smoothcert.classifiers.denoisers import put_behind_denoiser
 from smoothcert.config.sampling import RunConfig
 from smoothcert.data import ImageData
-from smoothcert.data.load import DATA_DIR_VARIABLE, HUB_SETS, open_data
+from smoothcert.data.load import DATA, DATA_DIR_VARIABLE, HUB_SETS, open_data
 from smoothcert.denoise import DenoisedClassifier, generator_normals
 from smoothcert.errors import InputError
 from smoothcert.runs.inputs import in_classes_of
@@ -45,7 +45,7 @@ def reopen_data(
     if name in HUB_SETS and not (data_dir or os.environ.get(DATA_DIR_VARIABLE)):
         raise InputError(f"the images of {store.folder} are those of {name}: give --data-dir, or set "
                          f"{DATA_DIR_VARIABLE}")
-    if data is None and name not in ("digits", *HUB_SETS):
+    if data is None and name not in DATA:
         raise InputError(f"the images of {store.folder} came from {name!r}: give --data parquet:PATH or "
                          f"imagefolder:PATH")
     images = open_data(name, stored.split, data_dir=data_dir, resize=resize, crop=crop,

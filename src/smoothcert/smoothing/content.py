@@ -9,7 +9,6 @@ import hashlib
 import os
 import re
 import sys
-import sysconfig
 import time
 import types
 from collections import deque
@@ -17,12 +16,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime
 from enum import Enum
 from numbers import Number
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+
+from smoothcert.parts.code import is_local
 
 _DEPTH = 12  # of objects within objects, below which only types count
 _NO_SETTINGS = {*vars(nn.Module()), "training"} - {"_forward_hooks", "_forward_pre_hooks"}
@@ -30,23 +31,6 @@ _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
 _GPU = re.compile(r"(cuda|xpu|mps|cpu):\d+")
 _DATA = (bool, int, float, complex, str, bytes, tuple, list, dict, set, np.ndarray, np.generic, Tensor)
 _CLOCKS = (1, 1e3, 1e6, 1e9)  # a second's parts
-_LIBRARIES = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-_OURS = Path(__file__).resolve().parents[1]
-
-
-def is_local_file(file: str | Path) -> bool:
-    """Tell whether code is a user's own: neither the standard library's, nor an installed package's, nor smoothcert's.
-    """
-    path = Path(file).resolve()
-    installed = {"site-packages", "dist-packages"} & set(path.parts)
-    return not installed and not any(path.is_relative_to(folder) for folder in (*_LIBRARIES, _OURS))
-
-
-def is_local(owner: Any) -> bool:
-    """Tell whether a class or function is defined in a user's own code."""
-    name = getattr(owner, "__module__", None) or ""
-    file = getattr(sys.modules.get(name), "__file__", None)
-    return is_local_file(file) if file else name == "__main__"
 
 
 def tensor_parts(tensor: Tensor) -> Iterator[bytes]:

@@ -109,6 +109,7 @@ class NoiseIdentity(IdentityPart):
 
     kind: str
     sigma: float
+    sources: dict[str, str] = {}
     format: str = ""
     levels: Annotated[int, Field(ge=1, lt=2**53)] | None = None
     reach: _Above | None = None
@@ -137,6 +138,7 @@ class AttackIdentity(IdentityPart):
 
     name: str
     options: dict[str, str | _Number | bool | None]
+    sources: dict[str, str] = {}
     m: list[_Count]
     steps: list[_Count]
     target: int | str | None

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from smoothcert.checks import check_known
 from smoothcert.distributional.certificates import errors_of
-from smoothcert.errors import StoreError
+from smoothcert.errors import InputError, StoreError
 from smoothcert.io.paths import Place
-from smoothcert.noise import Noise, build_noise
+from smoothcert.noise import NOISES, Noise, build_noise
 from smoothcert.stats import CertifiedCounts, plan_from, reread
 from smoothcert.stats.plans import AnyPlan
 from smoothcert.store.comparison import differences, without_unrecorded
@@ -57,13 +58,15 @@ def _classifier_and_data(identity: Identity) -> dict[str, Any]:
 
 def recertify(
     store: Store, alpha: float | None = None, method: str | None = None,
-    margin: float | Literal["stored"] | None = "stored",
+    margin: float | Literal["stored"] | None = "stored", noise: Any = None,
 ) -> tuple[CertifiedCounts, dict[str, Any]]:
     """Certify the images of a `certify` store again from their counts.
 
     An alpha or method of None and a margin of "stored" stay as they were; a margin of None drops it. Choose alpha
     without looking at the counts: a certificate's failure probability holds for an alpha fixed beforehand. The design
     (fixed, radii or curve) stays: it is what the looks were taken by (see `smoothcert.stats.reread`).
+
+    A noise of the user's own code has to be given (see `noise_of`).
 
     Returns:
         The answers, and the procedure as a store's identity has it.
@@ -75,7 +78,7 @@ def recertify(
     if not store.num_records:
         raise StoreError(f"{store.folder} has no records yet")
     stored = store.identity.procedure
-    plan = reread(rebuild_plan(store.identity.procedure, noise_of(store)), alpha, method, margin)
+    plan = reread(rebuild_plan(store.identity.procedure, noise_of(store, noise)), alpha, method, margin)
     parts = [plan.judge(store.histories(start, SHARD)) for start in range(0, store.num_records, SHARD)]
     answers = CertifiedCounts(np.concatenate([part.prediction for part in parts]),
                               np.concatenate([part.values["radius"] for part in parts]))
@@ -111,10 +114,24 @@ def write_recertified(folder: Place, store: Store, answers: CertifiedCounts, pro
                 {**store.provenance.raw, "recertified_with": provenance()["versions"]}, records)
 
 
-def noise_of(store: Store) -> Noise:
-    """The noise that a store's counts were drawn with."""
-    noise = store.identity.noise
-    return build_noise(noise.kind, noise.sigma, noise.levels or 255, noise.reach or 1.0)
+def noise_of(store: Store, part: Any = None) -> Noise:
+    """Return the noise that a store's counts were drawn with.
+
+    Args:
+        part: the noise's class, or the place of its code, where it is the user's own: code that a store names is never
+            run.
+    Raises:
+        InputError: it is needed and missing, or is another one than the store's.
+    """
+    told = store.identity.noise
+    if part is None and told.sources and told.kind not in NOISES:
+        raise InputError(f"{store.folder} was made with noise of a user's own code, {told.kind}: give the place of "
+                         f"that code as noise, FILE.py:NAME or package.module:NAME")
+    chosen = check_known("noise", told.kind, NOISES) if part is None else part
+    if NOISES.label(chosen) != told.kind or NOISES.identify(chosen).get("sources", {}) != told.sources:
+        raise InputError(f"{store.folder} was made with noise {told.kind}, and {NOISES.label(chosen)} here is another "
+                         f"one, or its code has changed since")
+    return build_noise(chosen, told.sigma, told.levels or 255, told.reach or 1.0)
 
 
 def errors_in(store: Store) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,19 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from smoothcert.config.base import DataConfig, MachineConfig
-from smoothcert.config.fields import Count, Local, ObjectiveName, Options, Probability, Real, Seed, Share, Sigma, Weight
+from smoothcert.config.fields import (
+    Count,
+    DenoiserPart,
+    Local,
+    ObjectivePart,
+    Options,
+    Probability,
+    Real,
+    Seed,
+    Share,
+    Sigma,
+    Weight,
+)
 
 
 class TrainConfig(DataConfig, MachineConfig):
@@ -23,12 +35,14 @@ class TrainConfig(DataConfig, MachineConfig):
         "auto", description="layer in front of the network: standard ((x - mean) / std), centre (x - mean) or none; "
                             "auto uses that of init, else standard for colour and none for grey images, as the "
                             "literature does")
-    objective: ObjectiveName = Field("gaussian", description="training objective: gaussian, clean, smoothadv, adre, "
+    objective: ObjectivePart = Field("gaussian", description="training objective: gaussian, clean, smoothadv, adre, "
                                                              "stability, trades, adversarial, macer, consistency, nal, "
                                                              "wrm or xhat (behind a denoiser); deen or denoise to "
-                                                             "train a denoiser")
-    denoiser: Local | None = Field(None, description="directory of a trained denoiser, to train the classifier behind; "
-                                                     "it becomes a frozen part of the model")
+                                                             "train a denoiser; or file.py:CLASS, "
+                                                             "package.module:CLASS")
+    denoiser: DenoiserPart = Field(None, description="directory of a trained denoiser, to train the classifier behind; "
+                                                     "it becomes a frozen part of the model; or file.py:CLASS, "
+                                                     "package.module:CLASS", json_schema_extra={"metavar": "PATH"})
     classifier: str | None = Field(None, description="model for the stability term of objective denoise: a model "
                                                      "directory, or another torch model that certify accepts")
     objective_option: Options = Field(default_factory=dict, description="option of the objective, KEY=VALUE "

@@ -169,7 +169,7 @@ def read_frozen_denoiser(
     folder = bundled or config.denoiser
     if folder is None:
         return None, config
-    front = FrozenDenoiser(*read_denoiser_for(folder, data.shape))
+    front = FrozenDenoiser(*read_denoiser_for(folder, data.shape, config.sigma, config.trust))
     sigma = config.sigma or denoiser_sigma(folder)
     if sigma is None:
         raise InputError(f"sigma: the noise level is required, because the denoiser {folder} serves every level")

@@ -12,14 +12,14 @@ import torch
 from smoothcert.classifiers.card import ModelCard, is_model_dir, read_card, write_card
 from smoothcert.classifiers.classifier import Classifier
 from smoothcert.classifiers.denoisers import warn_if_useless
-from smoothcert.classifiers.folder import DENOISER, checkpoints, read_state, runs_code, write_denoiser
+from smoothcert.classifiers.folder import DENOISER, builders_of, checkpoints, read_state, write_denoiser
 from smoothcert.data import ImageData, channel_statistics, load_data, select_indices
 from smoothcert.draws import derive_seed
 from smoothcert.errors import ConfigError, FileError, InputError
 from smoothcert.io.files import claim_folder, lock_folder
 from smoothcert.machine import has_bf16_units, pick_device
 from smoothcert.models import model_names, model_sources
-from smoothcert.objectives import Objective, Trained, build_objective
+from smoothcert.objectives import OBJECTIVES, Objective, Trained, build_objective, describe_values
 from smoothcert.progress import Progress, silent
 from smoothcert.smoothing.precision import isolate
 from smoothcert.store.store import check_identity
@@ -125,8 +125,10 @@ def train_share(config: TrainConfig, progress: Progress) -> ModelCard:
         sources = {"init": initial, "unlabelled": unlabelled, "denoiser": denoiser, "classifier": teacher}
         card.identity.update({name: source.identity for name, source in sources.items() if source})
         state = build_state(config, card, device, ranks, initial, denoiser.module if denoiser else None)
-        if runs_code(card):
+        if not builders_of(card).is_own(card.model):
             card.identity["sources"] = model_sources(card.model, state.network)
+        if own_part := OBJECTIVES.identify(config.objective):
+            card.identity["objective"] = {**own_part, "values": describe_values(objective)}
         card = replace(card, held_out=len(held_out), parameters=sum(p.numel() for p in state.network.parameters()),
                        init=initial.describe(state.fresh) if initial else None,
                        denoiser=denoiser.card.summary() if denoiser else None)

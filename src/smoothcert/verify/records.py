@@ -52,11 +52,16 @@ class RecordTerms:
     judges: bool
 
 
-def terms_of(readable: Readable) -> RecordTerms:
-    """Return the terms of a store. Raises StoreError for an identity that is no run's."""
+def terms_of(readable: Readable, noise: Any = None) -> RecordTerms:
+    """Return the terms of a store, whose noise has to be given where it is a user's own.
+
+    Raises StoreError for an identity that is no run's, InputError where the noise is missing or another one.
+    """
     identity = readable.identity
+    if noise is not None or identity.noise.sources:
+        noise_of(readable.store, noise)
     try:
-        plan, draws, judges = _plan(readable)
+        plan, draws, judges = _plan(readable, noise)
         identity.images.at(np.array([identity.images.count - 1]))
         if identity.data_or_none.raw and not {"every", "of", "indices"} & identity.images.model_fields_set:
             raise ValueError("its images are neither a range nor a list")
@@ -111,7 +116,7 @@ def check_votes(readable: Readable, terms: RecordTerms) -> list[StoreCheck]:
                        tuple(wrong_answers))]
 
 
-def _plan(readable: Readable) -> tuple[Plan | None, bool, bool]:
+def _plan(readable: Readable, noise: Any) -> tuple[Plan | None, bool, bool]:
     """Return (plan, draws, judges) of `RecordTerms`."""
     identity = readable.identity
     if identity.kind == "distributional" and identity.counted_from is None:
@@ -119,7 +124,7 @@ def _plan(readable: Readable) -> tuple[Plan | None, bool, bool]:
     if identity.procedure.method == "softmax":
         return predict_plan(n=identity.procedure.n), True, False
     computed_again = (identity.recertified_from or identity.counted_from) and identity.procedure.design != "fixed"
-    return (rebuild_plan(identity.procedure, noise_of(readable.store)), not computed_again,
+    return (rebuild_plan(identity.procedure, noise_of(readable.store, noise)), not computed_again,
             identity.kind != "distributional")
 
 

@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from smoothcert.attacks import ATTACKS
 from smoothcert.config.sampling import SamplingConfig
-from smoothcert.data.load import KNOWN_SPECS
+from smoothcert.data.load import DATA
 from smoothcert.errors import IdentityError, InputError
 from smoothcert.io.files import make_folder
+from smoothcert.noise import NOISES
+from smoothcert.parts import Registry
 from smoothcert.progress import Progress
 from smoothcert.runs.attack import prepare_attack
 from smoothcert.runs.certify import prepare_sampling
@@ -112,7 +115,8 @@ def _rebuild_attack(identity: Identity, options: dict[str, Any], asked: VerifyCo
     answer = {"answer": "softmax"} if procedure.method == "softmax" else {"alpha": procedure.alpha}
     return prepare_attack(AttackConfig.parse({
         **options, **_sampling_options(identity, asked), **bounds, **answer, "m": attack.m, "steps": attack.steps,
-        "n": procedure.n if isinstance(procedure.n, list) else [procedure.n], "attack": attack.name,
+        "n": procedure.n if isinstance(procedure.n, list) else [procedure.n],
+        "attack": _part("attack", asked.attack, attack.name, ATTACKS),
         "attack_option": attack.options, "target": attack.target, "only_right": attack.only_right,
         "save_adversaries": attack.adversaries}))
 
@@ -143,10 +147,20 @@ def _options(readable: Readable, asked: VerifyConfig) -> dict[str, Any]:
     if images is None:
         images = readable.store.column("index")[:: identity.records_per_image]
     return {**given, "model_id": identity.model.id, "output": identity.model.output,
-            "data": asked.data or (name if name in KNOWN_SPECS else None), "split": identity.data.split,
+            "data": asked.data or (name if name in DATA else None), "split": identity.data.split,
             "num_classes": identity.num_classes, "classes": asked.classes or readable.store.class_names,
-            "indices": images.tolist(), "sigma": identity.noise.sigma, "noise": identity.noise.kind,
+            "indices": images.tolist(), "sigma": identity.noise.sigma,
+            "noise": _part("noise", asked.noise, identity.noise.kind, NOISES),
             "seed": identity.seed, "device": identity.device}
+
+
+def _part(option: str, asked: Any, stored: str, registry: Registry[Any]) -> Any:
+    """Return the part that was asked for, else the one that the store names, if it is registered: code that a store
+    names is never run. Raises InputError."""
+    if asked is None and stored not in registry:
+        raise InputError(f"{option}: the run's was {stored}, a user's own code: give its place, FILE.py:NAME or "
+                         f"package.module:NAME")
+    return stored if asked is None else asked
 
 
 def _sampling_options(identity: Identity, asked: VerifyConfig) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def verify(config: VerifyConfig, progress: Progress = silent) -> Verified:
     check_is_store(folder)
     try:
         readable, checks = read_all(folder)
-        terms = terms_of(readable)
+        terms = terms_of(readable, config.noise)
     except (FileError, StoreError) as error:
         return Verified(folder, "unknown", (StoreCheck("manifest", "cannot be believed", (str(error),)),))
     checks += _of_records(readable, terms) if len(readable.positions) else []

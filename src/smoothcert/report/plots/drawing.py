@@ -9,10 +9,9 @@ from typing import Any, Generic, TypeVar
 
 from matplotlib.figure import Figure
 
-from smoothcert.checks import check_known
 from smoothcert.errors import InputError, SmoothcertError
 from smoothcert.interop import Named, open_records
-from smoothcert.report.plots.kinds import KINDS, PlotConfig
+from smoothcert.report.plots.kinds import KINDS, Kind, PlotConfig, find_kind
 from smoothcert.report.plots.style import warn_above
 from smoothcert.results.attacks import AttackResult
 from smoothcert.results.base import StoreResult, check_records, why_not_side_by_side
@@ -58,19 +57,20 @@ class Request(Generic[Options]):
         return self.images_of
 
 
-def picture(kind: str, stores: Sequence[str | Path], *, images_of: ImagesOf | None = None,
+def picture(kind: Any, stores: Sequence[str | Path], *, images_of: ImagesOf | None = None,
             answers_of: Callable[[Store], Answers] | None = None,
             estimates_of: Callable[[Store], Estimates] | None = None, **options: Any) -> Figure:
     """Draw a picture of the stores that can be opened, and warn of each that cannot.
 
     Args:
-        kind: a name in `KINDS`; stores: stores, logs or count files, also METHOD=PATH; options: those of the kind.
+        kind: a name in `KINDS`, the place of your own code, or a function (runs) -> figure.
+        stores: stores, logs or count files, also METHOD=PATH. options: those of the kind.
         images_of, answers_of, estimates_of: see `Request`.
     Raises:
         UnknownNameError: no such kind; the closest is named. ConfigError: options or a number of stores that the kind
         does not take. StoreError, FileError: too few stores that it can be made from.
     """
-    chosen = KINDS[check_known("kind of picture", kind, KINDS)]
+    chosen = find_kind(kind)
     checked = chosen.options.parse({**options, "stores": tuple(map(str, stores))})
     figure, problems = draw_picture(kind, checked, images_of=images_of, answers_of=answers_of,
                                     estimates_of=estimates_of)
@@ -79,14 +79,17 @@ def picture(kind: str, stores: Sequence[str | Path], *, images_of: ImagesOf | No
     return figure
 
 
-def draw_picture(kind: str, options: PlotConfig, **sources: Any) -> tuple[Figure, list[SmoothcertError]]:
+def draw_picture(kind: Any, options: PlotConfig, **sources: Any) -> tuple[Figure, list[SmoothcertError]]:
     """Open the stores, gather and draw; return the figure, and what went wrong with single ones of many stores.
 
     Warns, also above the picture, where what it shows side by side is of different data or images. `sources` are the
     functions of a `Request`. Raises StoreError or FileError where too few stores can be opened.
     """
-    request, problems = open_request(kind, options, **sources)
-    figure = _function(KINDS[kind].draw)(_function(KINDS[kind].gather)(request))
+    chosen = find_kind(kind)
+    request, problems = open_request(chosen, options, **sources)
+    figure = _function(chosen.draw)(_function(chosen.gather)(request))
+    if not isinstance(figure, Figure):
+        raise InputError(f"the picture {KINDS.label(kind)} must be a matplotlib figure, got {type(figure).__name__}")
     runs = [run for run in (one[0] if isinstance(one, tuple) else one for one in request.opened)
             if isinstance(run, Result | AttackResult)]
     reason, lacking = why_not_side_by_side(runs) if runs else ("", [])
@@ -97,9 +100,9 @@ def draw_picture(kind: str, options: PlotConfig, **sources: Any) -> tuple[Figure
     return figure, problems
 
 
-def open_request(kind: str, options: PlotConfig, **sources: Any) -> tuple[Request[Any], list[SmoothcertError]]:
+def open_request(kind: Kind, options: PlotConfig, **sources: Any) -> tuple[Request[Any], list[SmoothcertError]]:
     """Open the stores of a picture as its kind takes them; see `draw_picture`."""
-    take = TAKES[KINDS[kind].take]
+    take = TAKES[kind.take]
 
     def open_one(one: Named) -> Any:
         found = take(open_records(one.path, radius_column=getattr(options, "radius_column", None)), one.name)
@@ -108,12 +111,14 @@ def open_request(kind: str, options: PlotConfig, **sources: Any) -> tuple[Reques
     opened, problems = open_each(options.stores, open_one, strict=options.most is not None)
     if problems and len(opened) < options.least:
         raise type(problems[0])("\n".join(map(str, problems)))
-    share = KINDS[kind].share
+    share = kind.share
     return Request(options, tuple(_function(share)(opened) if share else opened), **sources), problems
 
 
-def _function(name: str) -> Callable[[Any], Any]:
-    """Return a function of this package by "module.function"."""
+def _function(name: str | Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of this package by "module.function", or a function as it is."""
+    if callable(name):
+        return name
     module, _, function = name.partition(".")
     return getattr(import_module(f"smoothcert.report.plots.{module}"), function)
 

@@ -5,14 +5,16 @@ figure), and a row in `KINDS`; options of its own are a class here. Nothing here
 `--help` stays quick: a row names its functions by module and name.
 """
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
 from smoothcert.config.base import Config
 from smoothcert.config.fields import Count, Probabilities, Probability, SampleSizes, Sigma, Sigmas, Whole
+from smoothcert.parts import Registry
 from smoothcert.report.options import (
     AnyStoredDenoiser,
     RecordsConfig,
@@ -151,15 +153,33 @@ class Kind:
     """
 
     words: str
-    gather: str
-    draw: str
+    gather: str | Callable[..., Any]
+    draw: str | Callable[..., Any]
     options: type[PlotConfig] = PlotConfig
     take: str = "store"
     share: str = ""
     needs: tuple[type[Config], ...] = ()
 
 
-KINDS: dict[str, Kind] = {
+
+def _check_kind(part: Any) -> list[str]:
+    return [] if isinstance(part, Kind) or callable(part) else [
+        "it must be a function of the runs that returns a matplotlib figure, or a smoothcert.report.plots.kinds.Kind"]
+
+
+def find_kind(part: Any) -> Kind:
+    """Return a kind of picture by its name, by the place of its code, or from a function (runs) -> figure.
+
+    Raises UnknownNameError, CodeError or InputError, as `Registry.find` does.
+    """
+    found: Any = KINDS.find(part)
+    if isinstance(found, Kind):
+        return found
+    words = (inspect.getdoc(found) or "your own picture").partition("\n")[0].rstrip(".")
+    return Kind(words, gather=lambda request: request.opened, draw=found, options=RecordsPlot, take="result")
+
+
+KINDS: Registry[Kind] = Registry("kind of picture", "smoothcert.plots", {
     "curve": Kind("certified accuracy against radius, with lower bounds, and the upper bounds that attacks prove",
                   "lines.gather_curves", "lines.draw_curves", CurvesPlot, "certified or attack"),
     "envelope": Kind("the best of several runs of each method at each radius, or of attack stores at each eps",
@@ -202,5 +222,5 @@ KINDS: dict[str, Kind] = {
                         needs=(StoredDenoiser, StoredImages)),
     "distributional": Kind("bounds on the expected loss against rho, and the worst case found",
                            "lines.gather_bounds_on_loss", "lines.draw_bounds_on_loss", take="robustness"),
-}
+}, _check_kind)
 """Kinds of picture by name."""

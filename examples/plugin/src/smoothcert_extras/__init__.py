@@ -1,0 +1,1 @@
+"""Parts for smoothcert, registered by the entry points in pyproject.toml."""
