@@ -13,6 +13,7 @@ import torch
 from image_files import STORED, hub_table, on_grid, pixels, stored, write
 from smoothcert.data import DATA_DIR_VARIABLE, channel_statistics, from_tensors, load_data, select_indices, take_evenly
 from smoothcert.data import encoded as encoded_module
+from smoothcert.data.load import read_digits
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import DataError, FileError, InputError, MissingExtraError, UnknownNameError
 
@@ -31,6 +32,15 @@ class TestDigits:
         assert train.labels[:5].tolist() == [0, 1, 2, 3, 5]
         assert on_grid(test, 359)
         assert test.batch(range(359)).max() == 1
+
+    def test_they_are_scikit_learns_and_load_without_it(self):
+        from sklearn.datasets import load_digits
+
+        images, labels = read_digits()
+        np.testing.assert_array_equal(images, load_digits().images)
+        np.testing.assert_array_equal(labels, load_digits().target)
+        code = "import sys; from smoothcert import load_data; load_data('digits'); print('sklearn' in sys.modules)"
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
     def test_resized_digits_stay_on_their_grid(self):
         data = load_data("digits", resize=16, crop=12)

@@ -1,5 +1,6 @@
 """The loading of every data set: scikit-learn's digits, MNIST and CIFAR-10 by name, others by a path to images."""
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,19 +126,35 @@ def _open(spec: str, split: str, data_dir: str | PathLike[str] | None, preproces
 def load_digits(split: str, preprocess: Preprocess, num_classes: int | None, data_dir: Path | None = None
                 ) -> ImageData:
     """Return scikit-learn's 1,797 digits of 8x8 pixels in 17 shades: every fifth is `test`, the rest `train`."""
-    from sklearn import datasets
-
     _check_split("digits", split)
-    digits: Any = datasets.load_digits()
-    chosen = np.flatnonzero((np.arange(len(digits.target)) % 5 == 4) == (split == "test"))
-    labels = digits.target[chosen].astype(np.int64)
+    images, target = read_digits()
+    chosen = np.flatnonzero((np.arange(len(target)) % 5 == 4) == (split == "test"))
+    labels = target[chosen]
 
     def where(index: int) -> str:
         return f"image {index} of the digits"
 
-    source = ArraySource(digits.images[chosen, None].astype(np.uint8), where, levels=16, preprocess=preprocess)
+    source = ArraySource(images[chosen, None], where, levels=16, preprocess=preprocess)
     return ImageData("digits", split, labels, resolve_classes(labels, _DIGIT_NAMES, num_classes, where), source,
                      f"{len(labels)} images from scikit-learn; preprocessing: {source.preprocessing}")
+
+
+def read_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return scikit-learn's digits: images (1797, 8, 8) uint8 in 0..16, and labels (1797,) int64.
+
+    They are read from the file in its package. Importing scikit-learn takes a second of the processor, longer than
+    certifying a first image.
+    """
+    package = importlib.util.find_spec("sklearn")
+    folders = package.submodule_search_locations if package else None
+    file = Path(next(iter(folders or ["."]))) / "datasets" / "data" / "digits.csv.gz"
+    if file.is_file():
+        rows = np.loadtxt(file, delimiter=",", dtype=np.uint8)
+        return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
+    from sklearn import datasets
+
+    digits: Any = datasets.load_digits()
+    return digits.images.astype(np.uint8), digits.target.astype(np.int64)
 
 
 def load_hub_set(name: str, split: str, preprocess: Preprocess, num_classes: int | None,

@@ -20,7 +20,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+from scipy import special
 
 from smoothcert.checks import check_positive, check_probability
 from smoothcert.distributional.concavity import concavity_threshold
@@ -86,6 +86,8 @@ class ClosedCertificate:
         if rho == 0:
             return self._bound(rho, math.inf)
         most = math.log(self.ceiling / (2 * _ROOT * self.sigma * math.sqrt(rho)))  # at the optimum E t^2 = rho
+        from scipy import optimize  # the tables of certify do without it, and it takes a fifth of a second
+
         found = optimize.minimize_scalar(lambda log: self._sample(rho, math.exp(log)), method="bounded",
                                          bounds=(most - 20, most), options={"xatol": 1e-4})
         return self._bound(rho, math.exp(float(found.x)))

@@ -6,17 +6,19 @@ package.module:NAME or path/file.py:NAME. In Python the part itself can be given
 """
 
 import hashlib
-import importlib.metadata
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from smoothcert.checks import check_known
 from smoothcert.errors import CodeError, FileError, InputError
 from smoothcert.parts.code import attribute_of, file_of, import_target, importable, local_sources, names_code, roots
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 
@@ -137,8 +139,10 @@ class Registry(Mapping[str, T], Generic[T]):
             except InputError as error:
                 yield Origin(self.kind, entry.name, package, problem=str(error))
 
-    def _entries(self) -> list[importlib.metadata.EntryPoint]:
-        found = set(importlib.metadata.entry_points(group=self.group))
+    def _entries(self) -> "list[EntryPoint]":
+        from importlib import metadata  # brings the reader of mails and archives, which own names do without
+
+        found = set(metadata.entry_points(group=self.group))
         return sorted(found, key=lambda entry: (entry.name, entry.value))
 
     def _load_entry(self, name: str) -> Any:
@@ -174,7 +178,7 @@ def _load_code(spec: str) -> Any:
         raise CodeError(str(error)) from None
 
 
-def _package(entry: importlib.metadata.EntryPoint) -> str:
+def _package(entry: "EntryPoint") -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
 
 
