@@ -40,7 +40,7 @@ class TestDigits:
         np.testing.assert_array_equal(images, load_digits().images)
         np.testing.assert_array_equal(labels, load_digits().target)
         code = "import sys; from smoothcert import load_data; load_data('digits'); print('sklearn' in sys.modules)"
-        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+        assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"False\n"
 
     def test_resized_digits_stay_on_their_grid(self):
         data = load_data("digits", resize=16, crop=12)
