@@ -7,7 +7,7 @@ DEV := $(RUN)-dev
 DOCS := $(RUN)-docs
 BENCH := $(RUN)-bench
 
-.PHONY: demo test test-portability test-newest test-oldest constraints lint docs evidence bench clean
+.PHONY: demo test test-portability test-newest test-oldest constraints wheel lint docs evidence bench clean
 
 demo: $(RUN)
 	$(BIN)/smoothcert demo -o demo
@@ -41,8 +41,21 @@ constraints:
 	.venv-newest/bin/pip freeze --all --exclude pip --exclude-editable | sed "s/+cpu//; s/^atheris.*/&; sys_platform == 'linux'/" >> .venv-newest/constraints.txt
 	mv .venv-newest/constraints.txt constraints.txt
 
+# Builds the wheel and installs it, with the template of a package of parts, into an environment outside the checkout.
+WHEEL := $(or $(TMPDIR),/tmp)/smoothcert-wheel
+wheel: $(RUN)
+	rm -rf $(WHEEL)
+	$(PYTHON) -m venv $(WHEEL)
+	$(BIN)/pip wheel --quiet --no-deps -w $(WHEEL)/dist .
+	$(WHEEL)/bin/pip install --quiet -c constraints.txt $(WHEEL)/dist/*.whl ./examples/plugin
+	cd $(WHEEL) && bin/pip check && bin/smoothcert info --parts | grep -q smoothcert-extras
+	cd $(WHEEL) && bin/smoothcert train --data digits --model tiny --objective focal --sigma 0.25 --epochs 1 -o model
+	cd $(WHEEL) && bin/smoothcert certify model --max-images 3 --n 100 -o store && bin/smoothcert verify store
+	rm -rf $(WHEEL)
+
 lint: $(DEV)
 	$(BIN)/ruff check .
+	if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; fi
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 

@@ -26,7 +26,7 @@ from smoothcert.cli.verify import verify
 from smoothcert.version import __version__
 
 app = typer.Typer(
-    name="smoothcert", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="smoothcert", no_args_is_help=True, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train classifiers that certify well, and prove how robust they are (randomized smoothing). "
          "Exit codes: 0 done, 1 failed, 2 usage.",
@@ -41,7 +41,7 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True,
+    version: Annotated[bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True,
                                           help="Print the version.")] = False,
 ) -> None:
     pass

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from smoothcert.cli.output import report_errors
+from smoothcert.cli.output import report_errors, say
 from smoothcert.config.base import Config
 
 _FLAGS = {
@@ -22,6 +22,7 @@ _FLAGS = {
     "quiet": typer.Option("--quiet", "-q", help="Show no progress."),
 }
 _FILE = typer.Option("--config", metavar="FILE", help="YAML file with these options; the command line wins.")
+_PRINT = typer.Option("--print-config", help="Check the options, print them as a file for --config, and stop.")
 
 
 def verb(run: Callable[..., None]) -> Callable[..., None]:
@@ -44,10 +45,16 @@ def make_command(run: Callable[..., None], config: type[Config]) -> Callable[...
     @report_errors
     def command(**given: Any) -> None:
         file, asked = given.pop("config"), {name: given.pop(name) for name in flags}
+        print_only = given.pop("print_config")
         values = {name: value for name, value in given.items() if value not in (None, False, [], ())}
-        run(config.gather(values, file), **asked)
+        checked = config.gather(values, file)
+        if print_only:
+            say(checked.to_yaml().rstrip())
+        else:
+            run(checked, **asked)
 
     parameters = [*(_parameter(name, config) for name in _order(config)), _optional("config", Path | None, _FILE, None),
+                  _optional("print_config", bool, _PRINT, False),
                   *(_optional(name, bool, _FLAGS[name], False) for name in flags)]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

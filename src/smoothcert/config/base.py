@@ -1,5 +1,6 @@
 """The base classes of all options, their checking, and the YAML files that can hold them."""
 
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic_core import PydanticSerializationError
 
 from smoothcert.checks import suggestion
 from smoothcert.config.fields import ClassNames, Count, Local
@@ -80,6 +82,28 @@ class Config(BaseModel):
             except InputError as error:
                 problems.append(str(error))
         return problems
+
+    def to_yaml(self) -> str:
+        """Return the options as a YAML file that `gather` reads: those that were given, and the others as comments with
+        their defaults and what they are for.
+
+        Raises ConfigError for options that were given as objects, which no file can hold.
+        """
+        fields = type(self).model_fields
+        try:
+            given = self.model_dump(mode="json", include=self.model_fields_set)
+        except PydanticSerializationError as error:
+            raise ConfigError([f"an option holds an object, which a file cannot: {error}"], "the options") from None
+        lines = yaml.safe_dump({name.replace("_", "-"): given[name] for name in fields if name in given},
+                               sort_keys=False, allow_unicode=True).splitlines() if given else []
+        for name, field in fields.items():
+            if name not in given:
+                default = field.get_default(call_default_factory=True)
+                shown = "" if field.is_required() or default is None else yaml.safe_dump(
+                    default if isinstance(default, bool | int | float | str) else str(default)).split("\n")[0]
+                lines.append(f"# {name.replace('_', '-')}: {shown}".rstrip())
+                lines += [f"#     {line}" for line in textwrap.wrap(field.description or "", 100)]
+        return "\n".join(lines) + "\n"
 
     def select(self, kind: "type[Config]") -> dict[str, Any]:
         """Return the options that this class has of another one, by name."""

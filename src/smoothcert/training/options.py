@@ -1,10 +1,13 @@
 """Options of `train`."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from smoothcert.config.base import DataConfig, MachineConfig
+from smoothcert.config.base import DataConfig, MachineConfig, Part
 from smoothcert.config.fields import (
     Count,
     DenoiserPart,
@@ -18,6 +21,10 @@ from smoothcert.config.fields import (
     Sigma,
     Weight,
 )
+from smoothcert.errors import InputError
+
+if TYPE_CHECKING:  # the objectives import torch, which --help does without
+    from smoothcert.objectives import Objective
 
 
 class TrainConfig(DataConfig, MachineConfig):
@@ -104,17 +111,31 @@ class TrainConfig(DataConfig, MachineConfig):
     seed: Seed = Field(0, description="run seed in [0, 2^128)")
     out: Local = Field(description="model directory; the same command resumes an interrupted run")
 
-    @model_validator(mode="after")
-    def _check_combinations(self) -> Self:
+    def build_objective(self, classifier: Any = None) -> "Objective":
+        """Return the objective that the options name; `classifier` is the model of that option, where it is given.
+
+        Raises InputError as `smoothcert.objectives.build_objective` does.
+        """
+        from smoothcert.objectives import build_objective
+
+        if "classifier" in self.objective_option:
+            raise InputError("objective_option: give the classifier by its model directory: --classifier DIR")
+        beside = {} if classifier is None else {"classifier": classifier}
+        return build_objective(self.objective, self.sigma, **self.objective_option, **beside)
+
+    def _parts(self) -> Iterator[Part]:
+        if self.sigma is not None or (self.denoiser is None and self.init is None):  # else theirs is not known yet
+            stand_in = None if self.classifier is None else import_module("torch.nn").Identity()
+            yield {"objective", "objective_option", "sigma", "classifier"}, partial(self.build_objective, stand_in)
+
+    def _contradictions(self) -> Iterator[str]:
         if self.new_head and self.init is None:
-            raise ValueError("new-head replaces the last layer of another model: give init, that model's directory")
+            yield "new-head replaces the last layer of another model: give init, that model's directory"
         if self.unlabelled is not None and self.pseudo_labels is None:
-            raise ValueError("unlabelled images need labels: give pseudo-labels, a model that labels them, or a file "
-                             "of labels")
+            yield "unlabelled images need labels: give pseudo-labels, a model that labels them, or a file of labels"
         given = {"pseudo-labels": self.pseudo_labels is not None, "max-unlabelled": self.max_unlabelled is not None,
                  "unlabelled-weight": "unlabelled_weight" in self.model_fields_set,
                  "unlabelled-split": "unlabelled_split" in self.model_fields_set}
         if self.unlabelled is None and any(given.values()):
-            raise ValueError(f"{' and '.join(name for name, is_given in given.items() if is_given)} apply to "
-                             f"unlabelled images: give unlabelled, the set that holds them")
-        return self
+            yield (f"{' and '.join(name for name, is_given in given.items() if is_given)} apply to unlabelled images: "
+                   f"give unlabelled, the set that holds them")

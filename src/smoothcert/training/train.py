@@ -19,7 +19,7 @@ from smoothcert.errors import ConfigError, FileError, InputError
 from smoothcert.io.files import claim_folder, lock_folder
 from smoothcert.machine import has_bf16_units, pick_device
 from smoothcert.models import model_names, model_sources
-from smoothcert.objectives import OBJECTIVES, Objective, Trained, build_objective, describe_values
+from smoothcert.objectives import OBJECTIVES, Objective, Trained, describe_values
 from smoothcert.progress import Progress, silent
 from smoothcert.smoothing.precision import isolate
 from smoothcert.store.store import check_identity
@@ -193,11 +193,8 @@ def apply_preferences(config: TrainConfig, objective: Objective) -> TrainConfig:
 
 def _build_objective(config: TrainConfig, teacher: Classifier | None, denoiser: FrozenDenoiser | None) -> Objective:
     """Build the objective, or raise a ConfigError that says why it cannot train as the options ask."""
-    options = {**config.objective_option, **({"classifier": teacher.model} if teacher else {})}
     try:
-        if "classifier" in config.objective_option:
-            raise InputError("objective_option: give the classifier by its model directory: --classifier DIR")
-        objective = build_objective(config.objective, config.sigma, **options)
+        objective = config.build_objective(teacher.model if teacher else None)
         if denoiser and objective.trains == "denoiser":
             raise InputError(f"denoiser: objective {config.objective} trains a denoiser, and none can stand in front "
                              f"of it")
