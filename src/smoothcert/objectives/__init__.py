@@ -39,7 +39,7 @@ OBJECTIVES: Registry[type] = Registry("objective", "smoothcert.objectives", {
 """Objectives by name; the fields of each dataclass are its options."""
 
 
-def build_objective(name: str | type | Objective, sigma: float | None = None, **options: Any) -> Objective:
+def build_objective(name: str | type | Objective, /, sigma: float | None = None, **options: Any) -> Objective:
     """Return an objective by name.
 
     Args:

@@ -120,11 +120,13 @@ class TrainConfig(DataConfig, MachineConfig):
 
         if "classifier" in self.objective_option:
             raise InputError("objective_option: give the classifier by its model directory: --classifier DIR")
+        if "sigma" in self.objective_option:
+            raise InputError("objective_option: give the noise level as --sigma")
         beside = {} if classifier is None else {"classifier": classifier}
         return build_objective(self.objective, self.sigma, **self.objective_option, **beside)
 
     def _parts(self) -> Iterator[Part]:
-        if self.sigma is not None or (self.denoiser is None and self.init is None):  # else theirs is not known yet
+        if self.sigma is not None:  # else it is that of a denoiser, which is not read yet
             stand_in = None if self.classifier is None else import_module("torch.nn").Identity()
             yield {"objective", "objective_option", "sigma", "classifier"}, partial(self.build_objective, stand_in)
 
