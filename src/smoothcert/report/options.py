@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from smoothcert.config.base import Config
 from smoothcert.config.fields import Count, Local, Method, Options, Probability, Radii, Real, Sigma, Stored, Weight
+from smoothcert.config.model import ModelConfig
 
 Stores = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 """Stores to open; a configuration file may give a single one as a text."""
@@ -140,12 +141,10 @@ class StoredImages(Config):
     numeric_classes: bool = Field(False, description="numeric-classes of the run, if it was given it")
 
 
-class StoredModel(Config):
+class StoredModel(ModelConfig):
     """Options that name the base classifier of a store."""
 
     model: str = Field(description="the base classifier, as for certify")
-    weights: Literal["best", "last"] = Field("best", description="which weights of a model directory: best or last")
-    trust: bool = Field(False, description="run the code that a model directory or a .pt2 file brings")
 
 
 class AnyStoredDenoiser(Config):

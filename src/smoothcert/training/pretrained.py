@@ -13,6 +13,7 @@ from smoothcert.classifiers.folder import DENOISER, module_hash, read_weights, r
 from smoothcert.data import ImageData
 from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.io.files import sha256
+from smoothcert.models.matching import last_layer
 from smoothcert.training.options import TrainConfig
 
 _NORMALISATION = ("mean", "std")
@@ -124,12 +125,6 @@ def read_initial_weights(config: TrainConfig) -> InitialWeights | None:
     path = weights_file(config.init, config.weights)
     state = read_weights(path)
     return InitialWeights(config.init, config.weights, config.new_head, read_card(config.init), state, sha256(path))
-
-
-def last_layer(network: nn.Module) -> str:
-    """Return the name of the last layer with parameters of its own, in the order in which the network lists them."""
-    return [name for name, layer in network.named_modules() if next(layer.parameters(recurse=False), None) is not None
-            ][-1]
 
 
 def _without(layer: str | None, state: dict[str, Tensor]) -> dict[str, Tensor]:

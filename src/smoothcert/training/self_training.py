@@ -22,6 +22,7 @@ import torch
 
 from smoothcert.classes import match_classes
 from smoothcert.classifiers.classifier import Classifier, model_card, open_classifier
+from smoothcert.config.model import ModelConfig
 from smoothcert.data import ImageData, select_indices, take_evenly
 from smoothcert.data.load import open_data
 from smoothcert.draws import seed_torch
@@ -175,11 +176,11 @@ def _read_labels(path: Path, pool: ImageData, indices: np.ndarray, num_classes: 
 
 
 def open_teacher(spec: str, config: TrainConfig, data: ImageData, device: torch.device) -> Classifier:
-    """Open another model, which training asks about images of `data`. Raises FileError or ModelError."""
-    model_card(spec)
+    """Open another model, which training asks about images of `data`. Raises FileError, InputError or ModelError."""
+    asked = ModelConfig.parse({"model": spec, "weights": config.weights, "trust": config.trust})
+    model_card(asked)
     with seed_torch(config.seed, "pseudo-labels"):
-        return open_classifier(spec, data.shape, data.num_classes, weights=config.weights, trust=config.trust,
-                               device=device, output=config.output)
+        return open_classifier(asked, data.shape, data.num_classes, device=device, output=config.output)
 
 
 def _read_stored(path: Path, indices: np.ndarray) -> np.ndarray:
