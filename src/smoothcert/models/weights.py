@@ -2,10 +2,11 @@
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ PUBLISHED = {
 }
 """The normalisation of the published models of Cohen et al. 2019 and of the work that followed."""
 
+_ENTRIES_SHOWN = 20
 _GUESS = 10  # classes, until the file says how many
 _FORMS = "a name (resnet110), file.py:factory, package.module:factory, timm:NAME or torchvision:NAME"
 
@@ -89,8 +91,8 @@ def load_weights(
                        note=f"{network} with the weights of {checkpoint.path.name}: {match.describe()}{front}")
 
 
-def check_network(spec: str, network: str | None) -> str:
-    """Return the network that a file of weights is said to be of.
+def check_network(spec: str, network: str | None, option: str = "--network") -> str:
+    """Return the network that a file of weights is said to be of by an option.
 
     Raises:
         InputError: none is named; the message guesses at it. FileError, ModelError: there is no such file, or none of
@@ -98,7 +100,7 @@ def check_network(spec: str, network: str | None) -> str:
     """
     path = Path(spec).expanduser()
     if network is None:
-        raise InputError(f"{spec} holds weights alone: name the network that they are of with --network, "
+        raise InputError(f"{spec} holds weights alone: name the network that they are of with {option}, "
                          f"{_FORMS}{_guess_network(read_checkpoint(path), None)}")
     if not path.is_file():
         raise FileError(f"there is no file of weights {path}")
@@ -234,21 +236,37 @@ def _explain(checkpoint: Checkpoint, architecture: _Architecture, match: Match, 
                              "torchvision:NAME"])
 
 
+def describe_weights(path: Path) -> dict[str, Any]:
+    """Return facts on a file of weights: its entries, the name of its network, and the named networks that fit it.
+
+    Raises FileError or ModelError where it cannot be read.
+    """
+    checkpoint = read_checkpoint(path)
+    entries = {entry or "the file itself": f"{len(state)} tensors, {sum(t.numel() for t in state.values()):,} numbers"
+               for entry, state in checkpoint.entries.items()}
+    return {"path": str(path), "is": "file of weights", "entries": dict(list(entries.items())[:_ENTRIES_SHOWN]),
+            "architecture": checkpoint.architecture,
+            "fits": [f"{name} ({match.describe()})" for name, match in _fitting(checkpoint, None)]}
+
+
+def _fitting(checkpoint: Checkpoint, shape: Shape | None) -> Iterator[tuple[str, Match]]:
+    """Yield the named networks that fit a largest entry of a file, without options of theirs, and how."""
+    most = max(map(len, checkpoint.entries.values()))
+    largest = {entry: state for entry, state in checkpoint.entries.items() if len(state) == most}
+    first = next((tensor for state in largest.values() for tensor in state.values() if tensor.ndim == 4), None)
+    shape = shape or (1 if first is not None and first.shape[1] == 1 else 3, 32, 32)
+    for name, entry in product(MODELS, list(largest)[:3]):
+        with suppress(SmoothcertError):
+            _, match, _ = _fit(checkpoint, _architecture(name, shape, {}), None, entry)
+            if match.complete and not match.unexpected:
+                yield name, match
+
+
 def _guess_network(checkpoint: Checkpoint, shape: Shape | None) -> str:
     """Return sentences on the network that a file may be of: by its names and shapes, and by what it says."""
-    first = next((tensor for state in checkpoint.entries.values() for tensor in state.values() if tensor.ndim == 4),
-                 None)
-    shape = shape or (1 if first is not None and first.shape[1] == 1 else 3, 32, 32)
     said = f". The file calls its network {checkpoint.architecture}" if checkpoint.architecture else ""
-    fitting = []
-    for name in MODELS:
-        try:
-            _, match, _ = _fit(checkpoint, _architecture(name, shape, {}), None, None)
-        except SmoothcertError:
-            continue
-        if match.complete and not match.unexpected:
-            fitting.append(name)
-    return f"{said}. Its names and shapes fit --network {' or '.join(fitting)}" if fitting else said
+    fitting = dict.fromkeys(name for name, _ in _fitting(checkpoint, shape))
+    return f"{said}. Its names and shapes fit {' or '.join(fitting)}" if fitting else said
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -76,7 +76,8 @@ class CompareConfig(NormConfig):
 class InfoConfig(RecordsConfig):
     """Options of `smoothcert info`."""
 
-    path: Stored = Field(description="a store, a log (TSV), a count file (NPZ) or a model directory",
+    path: Stored = Field(description="a store, a log (TSV), a count file (NPZ), a model directory or a "
+                                     "file of weights",
                          json_schema_extra={"argument": "PATH"})
     out: Local | None = Field(None, description="write there instead of printing",
                               json_schema_extra={"metavar": "FILE"})
