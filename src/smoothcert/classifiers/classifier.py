@@ -1,6 +1,7 @@
 """Base classifiers opened by name: the callable, its identity, and its classes."""
 
 import hashlib
+import logging
 import time
 import warnings
 from collections.abc import Sequence
@@ -192,6 +193,8 @@ def _load(
                       f"loads none. Its certificates are of an untrained network, and no run of it can be resumed. "
                       f"Load the weights in the factory, or give their file: certify FILE.pt --model {spec}",
                       RandomWeightsWarning, stacklevel=3)
+    if loaded.note:
+        logging.getLogger(__name__).info(loaded.note)
     labels = getattr(owner_of(loaded.model), "classes_", None)
     columns, names = (None, None) if labels is None else own_classes(labels, num_classes)
     beside: dict[str, Any] = {} if loaded.input_dtype == "float32" else {"input_dtype": loaded.input_dtype}

@@ -71,7 +71,7 @@ class Match:
 
     def describe(self) -> str:
         """Return where the weights were found, and what was done to their names."""
-        said = [f"entry {self.entry}" if self.entry else "the file itself"]
+        said = [f"entry {one_line(self.entry)}" if self.entry else "the file itself"]
         said += [f"names without {one_line(self.prefix)}"] if self.prefix else []
         said += [f"renamed from {self.names}"] if self.names else []
         return ", ".join(said)
