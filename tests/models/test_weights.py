@@ -107,6 +107,9 @@ def test_a_network_that_is_laid_out_otherwise_is_refused(tmp_path):
     torch.save(stem.state_dict(), tmp_path / "stem.pt")
     with pytest.raises(ModelError, match=r"conv.weight: \(64, 3, 7, 7\) in the file, \(64, 3, 3, 3\) in the network"):
         load(tmp_path / "stem.pt", "resnet18")
+    torch.save(resnet20().state_dict(), tmp_path / "colour.pt")
+    with pytest.raises(ModelError, match="takes images of 3 channels, and these have 1"):
+        load(tmp_path / "colour.pt", "resnet20", (1, 32, 32))
     kept = {name: tensor for name, tensor in resnet20().state_dict().items() if "downsample" not in name}
     torch.save(kept, tmp_path / "a.pt")
     with pytest.raises(ModelError, match=r"(?s)10 missing in the file: stage2.*option A of He et al"):
@@ -216,6 +219,7 @@ def test_bad_networks_and_options(tmp_path, factory, network, options, words):
 class TestFiles:
     @pytest.mark.parametrize(("content", "words"), [
         (small(), "a whole module, not its weights alone: it needs torch.nn.modules.container"),
+        (resnet20(), "a whole module, not its weights alone: it needs published_nets.ResNet"),
         ({"model": small().state_dict(), "hook": print}, "more than tensors, numbers and texts: it needs "),
     ])
     def test_a_file_that_could_run_code_is_refused_unread(self, tmp_path, factory, content, words):

@@ -30,7 +30,7 @@ State = dict[str, Tensor]
 _DEPTH = 8  # of mappings within mappings
 _TREES = (Mapping, list, tuple)
 _GLOBAL = re.compile(r"GLOBAL (\S+)")
-_IN_TORCH = ("torch.nn.", "__main__.", "__mp_main__.")
+_LAYERS = "torch.nn.modules."
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,11 @@ def _harmless() -> list[Any]:
 def _explain_pickle(path: Path, needs: str) -> str:
     """Return why a pickle is refused, and how its author can save the weights alone."""
     needs = one_line(needs)[:100]
-    whole = needs.startswith(_IN_TORCH) and not needs.startswith("torch.nn.parameter")
+    try:
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # files of torch before 1.6, which are no archives, are not looked through
+        named = [needs]
+    whole = any(name.startswith(_LAYERS) for name in named)
     content = "a whole module, not its weights alone" if whole else "more than tensors, numbers and texts"
     inner = "network.state_dict()" if whole else "network['state_dict']"
     return (f"{path} holds {content}: it needs {needs}, and reading that could run code hidden in the file. If you "

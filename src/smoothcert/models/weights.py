@@ -227,6 +227,10 @@ def _explain(checkpoint: Checkpoint, architecture: _Architecture, match: Match, 
     if match.complete:
         return "\n".join([*said, f"If what is left over is not of the network: --weights {match.place}" if match.place
                           else "The network is there, with more beside it"])
+    inputs = {(there[0][1], here[0][1]) for there, here in match.misshapen.values()
+              if len(there[0]) == len(here[0]) == 4 and there[0][0] == here[0][0] and there[0][2:] == here[0][2:]}
+    if len(inputs) == len(match.misshapen) == 1 and shape and shape[0] == next(iter(inputs))[1]:
+        said.append("The file's network takes images of {} channels, and these have {}".format(*inputs.pop()))
     if match.missing and not match.unexpected and not match.misshapen and all("shortcut" in n for n in match.missing):
         said.append("The file's shortcuts have no weights (option A of He et al.), and those of this network are "
                     "projections (option B)")
