@@ -26,7 +26,7 @@ from smoothcert.denoise import DenoisedClassifier, generator_normals
 from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.io.paths import local_path
 from smoothcert.models import MODEL_FORMS, is_model_spec, load_model, model_sources
-from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
+from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready, refuse_smoothed
 from smoothcert.smoothing.adapters import Fit, adapted, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
 from smoothcert.smoothing.content import attributes_hash, attributes_of, keep_equal
@@ -124,6 +124,7 @@ def open_classifier(
     raw = loaded.model.classifier if isinstance(loaded.model, DenoisedClassifier) else loaded.model
     before = attributes_of(raw) if loaded.code and isinstance(raw, nn.Module) else {}
     wanted = len(loaded.names or names or ()) or num_classes
+    refuse_smoothed(loaded.model)
     model = _move(base_classifier(loaded.model, wanted, loaded.columns), device)
     check_ready(model)
     model = adapted(model, input_shape, wanted, loaded.output, device)

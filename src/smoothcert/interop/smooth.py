@@ -1,16 +1,17 @@
 """`Smooth` of the published code (Cohen et al. 2019), over our sampler."""
 
 import math
-from itertools import count
+from itertools import chain, count
 from typing import Any, cast
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from smoothcert.checks import check_count
 from smoothcert.errors import InputError
 from smoothcert.smoothing import SmoothedClassifier
-from smoothcert.smoothing.protocols import device_of, put_in_eval_mode
+from smoothcert.smoothing.protocols import put_in_eval_mode
 from smoothcert.stats import (
     Certificate,
     FixedN,
@@ -49,7 +50,7 @@ class LiveClassifier:
 
     def of(self, model: Any, **settings: Any) -> SmoothedClassifier:
         """Return a smoothed classifier of `model`, with these arguments of `SmoothedClassifier`."""
-        settings["device"] = device_of(model)
+        settings["device"] = _device_of(model)
         if self._classifier is None or model is not self._model or settings != self._settings:
             self._classifier = SmoothedClassifier(model, **settings)
             self._model, self._settings = model, settings
@@ -57,7 +58,7 @@ class LiveClassifier:
 
     def ready(self, model: Any, **settings: Any) -> SmoothedClassifier:
         """Return the same after putting a network into eval mode, in which the published classes leave it."""
-        if isinstance(model, nn.Module):
+        if isinstance(model, nn.Module) and any(part.training for part in model.modules()):
             put_in_eval_mode(model)
         return self.of(model, **settings)
 
@@ -155,6 +156,13 @@ class Smooth:
     def _has_own(self, *steps: str) -> bool:
         """Tell whether a subclass, or this object, overrides one of these steps of the published class."""
         return any(step in vars(self) or getattr(type(self), step) is not getattr(Smooth, step) for step in steps)
+
+
+def _device_of(model: Any) -> torch.device:
+    """Return where a network is, at the cost of one look, since every call asks."""
+    tensors = chain(model.parameters(), model.buffers()) if isinstance(model, nn.Module) else iter(())
+    first = next(tensors, None)
+    return torch.device("cpu") if first is None else first.device
 
 
 def _size(image: Tensor | np.ndarray) -> int:

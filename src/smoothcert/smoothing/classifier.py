@@ -116,8 +116,7 @@ class SmoothedClassifier(nn.Module):
             raise InputError(f"{name} is fixed, because the noise and what was opened hang on it: make another "
                              f"SmoothedClassifier({name}=...)")
         if name == "model":
-            if isinstance(value, SmoothedClassifier):
-                raise ModelError("the model is a SmoothedClassifier already: give the model in it")
+            refuse_smoothed(value)
             value = base_classifier(value, self.num_classes)
         if name == "m":
             value = check_count("m", value)
@@ -365,6 +364,12 @@ class SmoothedClassifier(nn.Module):
         if len(keys) != len(images):
             raise InputError(f"index must name each of the {len(images)} image(s), got {len(keys)} of them")
         return images, [check_count("index", key, least=0) for key in keys], single
+
+
+def refuse_smoothed(model: Any) -> None:
+    """Raise ModelError for what is smoothed already, which torch would run as a network."""
+    if isinstance(model, SmoothedClassifier):
+        raise ModelError("the model is a SmoothedClassifier already: give the model in it (g.model)")
 
 
 def _check_alone(plan: CertifyPlan | PredictPlan, parts: Mapping[str, object]) -> None:

@@ -104,8 +104,8 @@ class NetworkVoter:
                 ordered.append(~first.isnan().any().view(1))
             # The one wait for the device: the vote of each row, -1 where it is close, and whether any logit is NaN.
             packed = torch.cat([*votes, *(flag.to(torch.int64) for flag in ordered)]).cpu().numpy()
-            found, flags = np.split(packed, [-len(ordered)])
-            check_finite(bool(flags.all()))
+            found = packed[: -len(ordered)]
+            check_finite(bool(packed[-len(ordered) :].all()))
             owner = np.repeat(np.arange(len(segments)), [segment.n for segment in segments])
             slots = (owner * self._num_classes + found)[found >= 0]
             table = np.bincount(slots, minlength=len(segments) * self._num_classes).reshape(len(segments), -1)
