@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from smoothcert import SmoothedClassifier
+from smoothcert.denoise import GaussianDenoiser, WalkJump, build_denoiser
 from smoothcert.errors import InputError, ModelError
 from smoothcert.noise import NOISES
 from smoothcert.smoothing import classifier as classifier_module
@@ -129,6 +130,25 @@ def test_a_denoiser_is_part_of_it():
     assert "denoiser.layer.weight" in g.state_dict()
     g(X).sum().backward()
     assert front.weight.grad is not None
+
+
+@pytest.mark.parametrize("kind", ["energy-residual", "walk"])
+def test_passes_change_nothing_behind_a_denoiser_of_gradients_or_chance(monkeypatch, kind):
+    """An energy is differentiated in its forward pass; a walk's normals belong to the copy, whatever pass it is in."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        denoiser = build_denoiser(kind, (1, 6, 6), SIGMA).eval() if kind != "walk" else WalkJump(
+            GaussianDenoiser(0.5, SIGMA), GaussianDenoiser(0.5, 0.05), SIGMA, 0.05, step=0.03, steps=3,
+            unroll=3)
+    found = []
+    for rows in (1000, 7):
+        monkeypatch.setattr(classifier_module, "default_batch", lambda *args, rows=rows: rows)
+        g, x = smoothed(denoiser=denoiser), X.clone().requires_grad_()
+        g(x)[:, 1].sum().backward()
+        assert torch.allclose(g(X[:1]), g(X)[:1], atol=1e-6)
+        found.append(x.grad)
+    assert torch.allclose(*found, atol=1e-6)
+    assert found[0].abs().max() > 0
 
 
 def test_types_and_devices_follow_the_module():

@@ -26,9 +26,10 @@ from smoothcert.denoise import DenoisedClassifier, generator_normals
 from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.io.paths import local_path
 from smoothcert.models import MODEL_FORMS, is_model_spec, load_model, model_sources
-from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready, refuse_smoothed
+from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
 from smoothcert.smoothing.adapters import Fit, adapted, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
+from smoothcert.smoothing.classifier import refuse_smoothed
 from smoothcert.smoothing.content import attributes_hash, attributes_of, keep_equal
 from smoothcert.smoothing.contract import Conduct, try_rows
 from smoothcert.smoothing.precision import reduce_precision
