@@ -139,9 +139,11 @@ class SmoothedEstimator(_Base):
                 takes the base classifier's own loss, without noise.
         """
         if not sampling:
-            # ART's own takes neither classes nor float64, though its documentation names the former.
-            rows = np.eye(self.nb_classes, dtype=np.float32)[y] if np.ndim(y) == 1 else y
-            return super().loss_gradient(np.asarray(x, dtype=np.float32), rows, training_mode=training_mode, **kwargs)
+            # ART's own takes neither classes nor float64. Its attacks hand it tensors, and want one back.
+            if not isinstance(x, Tensor):
+                x = np.asarray(x, dtype=np.float32)
+                y = np.eye(self.nb_classes, dtype=np.float32)[y] if np.ndim(y) == 1 else y
+            return super().loss_gradient(x, y, training_mode=training_mode, **kwargs)
         images = torch.from_numpy(self._images(x)).requires_grad_()
         classifier = self._ready().train(training_mode)
         classifier.m = self.sample_size
