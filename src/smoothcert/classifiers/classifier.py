@@ -34,6 +34,7 @@ from smoothcert.models.weights import check_network
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
 from smoothcert.smoothing.adapters import Fit, adapted, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
+from smoothcert.smoothing.classifier import refuse_smoothed
 from smoothcert.smoothing.content import attributes_hash, attributes_of, keep_equal
 from smoothcert.smoothing.contract import Conduct, try_rows
 from smoothcert.smoothing.precision import reduce_precision
@@ -145,6 +146,7 @@ def open_classifier(
     raw = loaded.model.classifier if isinstance(loaded.model, DenoisedClassifier) else loaded.model
     before = attributes_of(raw) if loaded.code and isinstance(raw, nn.Module) else {}
     wanted = len(loaded.names or names or ()) or num_classes
+    refuse_smoothed(loaded.model)
     model = _move(base_classifier(loaded.model, wanted, loaded.columns), device)
     check_ready(model)
     model = adapted(model, input_shape, wanted, loaded.output, device)
