@@ -13,7 +13,7 @@ from smoothcert.version import __version__
 if TYPE_CHECKING:
     from smoothcert.data import load_data
     from smoothcert.errors import SmoothcertError
-    from smoothcert.models import build_model
+    from smoothcert.models import build_model, load_model
     from smoothcert.smoothing import SmoothedClassifier
     from smoothcert.stats import Certificate, ClassCounts, Prediction
 
@@ -24,12 +24,13 @@ _HOMES = {
     "Prediction": "stats",
     "SmoothcertError": "errors",
     "build_model": "models",
+    "load_model": "models",
     "load_data": "data",
 }
 
 __all__ = [
     "Certificate", "ClassCounts", "Prediction", "SmoothcertError", "SmoothedClassifier", "__version__", "build_model",
-    "load_data",
+    "load_data", "load_model",
 ]
 
 

@@ -93,6 +93,10 @@ class AdaptedWarning(UserWarning):
     """A model takes batches of one size only, and is run in such batches."""
 
 
+class RandomWeightsWarning(UserWarning):
+    """A factory gives a network whose weights were drawn at random: no weights were loaded into it."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the type of an error and the first line of its message."""
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

@@ -16,7 +16,7 @@ from torch.ao.quantization import get_default_qconfig_mapping, quantize_fx
 from smoothcert import SmoothedClassifier
 from smoothcert.classifiers.classifier import open_classifier
 from smoothcert.classifiers.folder import module_hash
-from smoothcert.errors import IdentityError, InputError, SmoothcertError
+from smoothcert.errors import IdentityError, InputError, ModelError, SmoothcertError
 from smoothcert.runs.attack import attack
 from smoothcert.runs.certify import certify, predict, prepare_sampling
 from smoothcert.runs.distributional import distributional
@@ -143,6 +143,17 @@ def test_a_changed_helper_is_imported_again_in_the_same_process(tmp_path):
     first = open_classifier(spec, (1, 8, 8), 10).model(image)
     write(tmp_path, settings="MEAN, SD = .1, .3")
     assert not torch.equal(open_classifier(spec, (1, 8, 8), 10).model(image), first)
+
+
+def test_a_factory_of_what_is_smoothed_already_is_refused(tmp_path):
+    spec = write(tmp_path / "src", net="""
+        from smoothcert import SmoothedClassifier
+
+        def build():
+            return SmoothedClassifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), 0.25, 10)
+        """)
+    with pytest.raises(ModelError, match=r"SmoothedClassifier already: give the model in it"):
+        certified(spec, tmp_path / "store")
 
 
 def test_a_model_folder_of_a_users_network_tells_its_sources(tmp_path):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import special
 
-from smoothcert.errors import InputError
-from smoothcert.interop.art import SmoothedEstimator
+from smoothcert.errors import InputError, MissingExtraError
+from smoothcert.interop.art import SmoothedEstimator, _mean_and_std, _WithoutArt
 from smoothcert.interop.smooth import Smooth
 from smoothcert.smoothing import SmoothedClassifier
 
@@ -171,24 +171,124 @@ def test_one_image_as_the_published_class_takes_it():
         Smooth(half_space, 2, SIGMA).predict(image.repeat(2, 1, 1, 1), 100, 0.001, 100)
 
 
-def test_an_estimator_like_arts():
-    estimator = SmoothedEstimator(half_space, 2, sample_size=200, scale=SIGMA, seed=0, clip_values=None)
-    x = np.stack([np.full((3, 2, 2), value, np.float32) for value in (0.5, -0.5, 0.0)])
-    assert estimator.predict(x).tolist() == [[0, 1], [1, 0], [0, 0]]
-    assert estimator.predict(x, is_abstain=False).sum(axis=1).tolist() == [1, 1, 1]
-    classes, radii = estimator.certify(x, n=1000)
+def estimator(model=half_space, **options) -> SmoothedEstimator:
+    given = {"loss": torch.nn.CrossEntropyLoss(), "input_shape": (3, 2, 2), "nb_classes": 2, "sample_size": 200,
+             "scale": SIGMA, "seed": 0, "device_type": "cpu"}
+    return SmoothedEstimator(model, **{**given, **options})
+
+
+X = np.stack([np.full((3, 2, 2), value, np.float32) for value in (0.5, -0.5, 0.0)])
+
+
+def test_the_estimator_has_arts_arguments_and_defaults():
+    signature = inspect.signature(_WithoutArt)
+    assert list(signature.parameters) == [
+        "model", "loss", "input_shape", "nb_classes", "optimizer", "channels_first", "clip_values",
+        "preprocessing_defences", "postprocessing_defences", "preprocessing", "device_type", "sample_size", "scale",
+        "alpha"]
+    plain = SmoothedEstimator(half_space, torch.nn.CrossEntropyLoss(), (3, 2, 2), 2)
+    assert (plain.sample_size, plain.scale, plain.alpha, plain.clip_values) == (32, 0.1, 0.001, None)
+    for wrong in ({"sigma": 1.0}, {"nb_classes": 2, "model": half_space}):
+        with pytest.raises(InputError, match="arguments are those of ART's PyTorchRandomizedSmoothing"):
+            SmoothedEstimator(half_space, **wrong)
+    for name in ("preprocessing_defences", "postprocessing_defences"):
+        with pytest.raises(InputError, match=f"{name} must be None"):
+            estimator(**{name: [object()]})
+    with pytest.raises(InputError, match="preprocessing must be"):
+        _mean_and_std("standardise")
+
+
+def test_the_estimator_predicts_and_certifies():
+    e = estimator()
+    assert e.predict(X).tolist() == [[0, 1], [1, 0], [0, 0]]
+    assert e.predict(X, is_abstain=False).sum(axis=1).tolist() == [1, 1, 1]
+    classes, radii = e.certify(X, n=1000)
     assert classes.tolist() == [1, 0, -1]
     assert (radii[:2] > 0).all()
     assert radii[2] == 0
     assert (radii[:2] <= 0.5 * np.sqrt(12)).all()
-    with pytest.raises(InputError, match=r"\(N, C, H, W\)"):
-        estimator.predict(x[0])
+    told = SmoothedClassifier(half_space, SIGMA, 2, 0, bounds=None).certify(X, 200, 1000, 0.001, "cohen")
+    assert radii.tolist() == [one.radius for one in told]
+    with pytest.raises(InputError, match=r"\(N, 3, 2, 2\), got \(3, 2, 2\)"):
+        e.predict(X[0])
+
+
+def test_the_estimators_attributes_are_read_at_each_call():
+    e = estimator()
+    _, before = e.certify(X, n=1000)
+    e.scale = 2 * SIGMA
+    _, radii = e.certify(X, n=1000)
+    assert (radii != before)[:2].all()
+    e.preprocessing = (1.0, 0.5)  # the mean 0 becomes -2
+    assert e.predict(X)[2].tolist() == [1, 0]
+
+
+def test_clip_values_are_checked():
     with pytest.raises(InputError, match="pixels must lie"):
-        SmoothedEstimator(half_space, 2).predict(x)
-    estimator.scale, before = 2 * SIGMA, radii
-    _, radii = estimator.certify(x, n=1000)
-    assert (radii != before).any()
-    estimator.model = lambda images: half_space(-images)
-    assert estimator.predict(x).tolist()[:2] == [[1, 0], [0, 1]]
-    with pytest.raises(InputError, match="two numbers"):
-        SmoothedEstimator(half_space, 2, clip_values=(np.zeros((3, 1, 1)), np.ones((3, 1, 1))))
+        estimator(clip_values=(0.0, 1.0)).predict(X)
+    low, high = np.full((3, 2, 2), -0.5, np.float32), np.ones((3, 2, 2), np.float32)
+    assert estimator(clip_values=(low, high)).predict(X).shape == (3, 2)
+    low[0] = -0.4
+    with pytest.raises(InputError, match="inputs must keep clip_values"):
+        estimator(clip_values=(low, high)).predict(X)
+
+
+def test_preprocessing_is_behind_the_noise():
+    mean, std = np.array([0.1, 0.2, 0.3], np.float32), np.array([1.0, 2.0, 0.5], np.float32)
+    net = network().eval()
+
+    def model(x):
+        return net((x - torch.from_numpy(mean)[:, None, None]) / torch.from_numpy(std)[:, None, None])
+
+    x = np.random.default_rng(0).random((4, 3, 2, 2), dtype=np.float32)
+    one, other = estimator(net, nb_classes=3, preprocessing=(mean, std)), estimator(model, nb_classes=3)
+    assert one.certify(x, n=500)[1].tolist() == other.certify(x, n=500)[1].tolist()
+    for sampling in (True, False):
+        gradients = [e.loss_gradient(x, np.arange(4) % 3, sampling=sampling) for e in (one, other)]
+        assert np.allclose(*gradients, atol=1e-6)
+
+
+def test_vectors_are_inputs_too():
+    x = np.random.default_rng(0).random((5, 4))
+    e = estimator(torch.nn.Linear(4, 3), input_shape=(4,), nb_classes=3)
+    assert e.predict(x).shape == (5, 3)
+    assert e.certify(x, n=100)[1].shape == (5,)
+    for sampling in (True, False):
+        assert e.loss_gradient(x, np.eye(3)[[0, 1, 2, 0, 1]], sampling=sampling).shape == (5, 4)
+
+
+def test_the_gradient_is_that_of_the_mean_softmax_or_of_the_model():
+    net, x, y = network().eval(), X[:2] + 0.5, np.array([2, 0])
+    e = estimator(net, nb_classes=3, sample_size=50)
+    images = torch.from_numpy(x).requires_grad_()
+    g = SmoothedClassifier(net, SIGMA, 3, 0, bounds=None, m=50)
+    torch.nn.functional.nll_loss(g(images), torch.from_numpy(y)).backward()
+    assert np.allclose(e.loss_gradient(x, y, sampling=True), images.grad, atol=1e-7)
+    images = torch.from_numpy(x).requires_grad_()
+    torch.nn.functional.cross_entropy(net(images), torch.from_numpy(y)).backward()
+    for labels in (y, np.eye(3)[y]):
+        assert np.allclose(e.loss_gradient(x, labels), images.grad, atol=1e-6)
+    assert not net.training
+
+
+def test_without_art_fit_says_what_is_missing():
+    if not issubclass(SmoothedEstimator, _WithoutArt):
+        pytest.skip("ART is installed, and has a fit")
+    with pytest.raises(MissingExtraError, match=r"fit needs .*smoothcert\[art\]"):
+        estimator().fit(X, np.zeros(3))
+
+
+def test_small_images_share_passes():
+    sizes = []
+
+    def model(images):
+        sizes.append(len(images))
+        return half_space(images)
+
+    g = Smooth(model, 2, SIGMA, seed=0)
+    expected = g.certify(torch.full((3, 2, 2), 0.5), 100, 1000, 0.001, 400)
+    sizes.clear()
+    assert g.certify(torch.full((3, 2, 2), 0.5), 100, 1000, 0.001, 32) == expected
+    assert max(sizes) == 1000
+    with pytest.raises(InputError, match="batch_size"):
+        g.certify(torch.full((3, 2, 2), 0.5), 100, 1000, 0.001, 0)

@@ -190,7 +190,7 @@ def test_a_network_of_another_type_gets_images_of_its_type(dtype):
     model = linear().to(dtype)
     g = SmoothedClassifier(model, sigma=0.25, num_classes=K, seed=0)
     assert g.certify(IMAGE, n=500).prediction == certified(linear()).prediction
-    (opened, _), = g._opened.values()
+    (opened,) = (kept.opened for kept in g._voters._kept.values())
     assert opened.identity("float32", CPU)["input_dtype"] == str(dtype).removeprefix("torch.")
     assert ("batch_size" in opened.identity("float32", CPU)) == (dtype in COARSE)
 
@@ -287,11 +287,11 @@ def test_an_attribute_that_few_rows_show_renews_a_copy():
     model = Clamped()
     g = SmoothedClassifier(model, sigma=0.25, num_classes=K, seed=0, engine="eager")
     g.certify(IMAGE, n=500)
-    (before,) = g._opened.values()
+    (before,) = g._voters._kept.values()
     model.high = 8.0
     g.certify(IMAGE, n=500)
-    (after,) = g._opened.values()
-    assert before[0] is not after[0]
+    (after,) = g._voters._kept.values()
+    assert before is not after
 
 
 def test_settings_that_the_noise_hangs_on_are_fixed():

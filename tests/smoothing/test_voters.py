@@ -235,3 +235,43 @@ def test_logits_that_cancel_are_close_by_the_size_of_the_others():
     found = open_voter(cancelling, build_noise("gaussian", 0.5), 2, SHAPE, seed=3, how=Sampling(batch_size=14),
                        conduct=Conduct()).voter
     assert found.count([Segment(found.subject(IMAGES[0], 0), "estimate", 0, 28)]).tolist() == [[24, 4]]
+
+
+def test_a_model_that_overwrites_its_rows_gets_the_votes_of_one_that_does_not():
+    """Many near-ties, so that close calls would be judged on rows that the first pass has changed."""
+    model = linear(2)
+    with torch.no_grad():
+        model[1].weight[1] = model[1].weight[0] + 1e-5 * model[1].weight[1]
+        model[1].bias.zero_()
+
+    def overwriting(rows):
+        return model(rows.sub_(0.5))
+
+    found = [opened(judge, "grid", 2, batch_size=16) for judge in (overwriting, lambda rows: model(rows - 0.5))]
+    one, other = (counts(each.voter) for each in found)
+    assert np.array_equal(one, other)
+    assert [each.voter._keeps for each in found] == [False, True]
+
+
+def test_small_batches_are_drawn_and_counted_together():
+    sizes = []
+
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = mlp()
+
+        def forward(self, rows):
+            sizes.append(len(rows))
+            return self.inner(rows)
+
+    model = Counting()
+    voter = opened(model, "grid", engine="plain", batch_size=32).voter
+    drawn, draw = [], voter._rows.draw
+    voter._rows.draw = lambda segments: drawn.append(sum(s.n for s in segments)) or draw(segments)
+    sizes.clear()
+    whole = counts(voter)
+    assert max(sizes) == 32
+    assert max(drawn) == voter.capacity == 992
+    assert np.array_equal(whole, counts(opened(model, "grid", engine="plain", batch_size=1000).voter))
+    assert opened(model, "grid", engine="plain", precision="bf16", batch_size=32).voter.capacity == 32

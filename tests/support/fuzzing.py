@@ -353,6 +353,21 @@ def _checkpoint() -> bytes:
     return out.getvalue()
 
 
+def _weights_file_seeds() -> list[bytes]:
+    """A file of weights in both forms that torch.save has had."""
+    seeds, network = [], _state(CARD)
+    for in_zip in (True, False):
+        out = io.BytesIO()
+        torch.save({"arch": "mlp", "state_dict": network.state_dict()}, out, _use_new_zipfile_serialization=in_zip)
+        seeds.append(out.getvalue())
+    return seeds
+
+
+def _read_weights_file(content: bytes, folder: Path) -> Any:
+    path = _written(content, folder / "net.pth.tar")
+    return load_model(str(path), network="mlp", options={"hidden": [3]}, input_shape=(1, 2, 2))
+
+
 def _log_seeds() -> list[bytes]:
     head = b"idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
     return [head + b"0\t3\t3\t0.512\t1\t0:02:31.2\n20\t1\t-1\t0.0\t0\t0:00:10\n40\t7\t2\t0.25\t0\t1 day, 0:02:31\n",
@@ -583,6 +598,7 @@ READERS = {reader.name: reader for reader in (
     Reader("weights (safetensors)", lambda: [weights_of("classifier")], _read_weights, (tensors_edit,)),
     Reader("checkpoint (state.pt)", lambda: [_checkpoint()],
            lambda c, f: read_state(_written(c, f / "0001" / "state.pt").parent), (zip_edit,)),
+    Reader("file of weights (.pth.tar)", _weights_file_seeds, _read_weights_file, (zip_edit,)),
     Reader("log (TSV)", _log_seeds, _read_log, (cell_edit,)),
     Reader("count file (npz)", _counts_seeds, _read_counts, (zip_edit,)),
     Reader("images (seven formats)", _image_seeds, _read_image),

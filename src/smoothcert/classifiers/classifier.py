@@ -1,6 +1,9 @@
 """Base classifiers opened by name: the callable, its identity, and its classes."""
 
 import hashlib
+import logging
+import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +23,18 @@ from smoothcert.classifiers.folder import (
     read_network,
     source_of,
 )
+from smoothcert.config.model import ModelConfig
 from smoothcert.config.sampling import RunConfig
 from smoothcert.denoise import DENOISERS, DenoisedClassifier, generator_normals
-from smoothcert.errors import FileError, InputError, ModelError
-from smoothcert.io.paths import local_path
-from smoothcert.models import MODEL_FORMS, MODELS, is_model_spec, load_model, model_sources
+from smoothcert.errors import FileError, InputError, ModelError, RandomWeightsWarning
+from smoothcert.io.paths import is_weights_file, local_path
+from smoothcert.models import MODEL_FORMS, MODELS, is_model_spec, load_model, model_names, model_sources
+from smoothcert.models.random_weights import has_random_weights
+from smoothcert.models.weights import check_network
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
 from smoothcert.smoothing.adapters import Fit, adapted, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
+from smoothcert.smoothing.classifier import refuse_smoothed
 from smoothcert.smoothing.content import attributes_hash, attributes_of, keep_equal
 from smoothcert.smoothing.contract import Conduct, try_rows
 from smoothcert.smoothing.precision import reduce_precision
@@ -42,6 +49,7 @@ class Classifier:
         identity: a part of the store's identity; it says how the model was identified.
         conduct: the model's behaviour on a few rows.
         num_classes: K. class_names: in the order of its outputs; None where its classes have no names.
+        note: how the weights of a file became the network's; "" for other models.
     """
 
     model: BaseClassifier
@@ -49,6 +57,7 @@ class Classifier:
     conduct: Conduct
     num_classes: int
     class_names: tuple[str, ...] | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ class _Loaded:
         names: the names of its classes, None where it has none.
         columns: the classes of its outputs, None for all in order.
         beside: further parts of its identity.
+        note: that of the `Classifier`.
     """
 
     model: Any
@@ -71,22 +81,30 @@ class _Loaded:
     names: Sequence[str] | None
     columns: Sequence[int | str] | None
     beside: dict[str, Any]
+    note: str = ""
 
 
-def model_card(spec: str) -> ModelCard | None:
+def model_card(asked: ModelConfig) -> ModelCard | None:
     """Return the card of a model folder or an entry of the zoo, None for a model that is named in another way.
 
     Raises:
         FileError: neither; the message lists the ways. UnknownNameError: no such entry. ModelError: the folder holds a
-        denoiser.
+        denoiser. InputError: a file of weights without its network, or a normalisation for a folder's model.
     """
-    folder = local_path(spec)
+    spec, folder = asked.model, local_path(asked.model)
     if not folder.is_dir():
+        if spec in model_names():
+            raise FileError(f"{spec} is a network without weights: give a file of them (certify FILE.pt --model "
+                            f"{spec}), or train it (train --model {spec} -o DIR) and give its directory")
         if not is_model_spec(spec):
             raise FileError(f"there is no model folder {spec}; other ways to name a model: zoo:NAME, "
                             f"{', '.join(MODEL_FORMS)}")
+        if is_weights_file(spec):
+            check_network(spec, asked.network)
         return None
     check_model_dir(folder)
+    if asked.mean is not None:
+        raise InputError(f"mean and std: {folder} has its normalisation inside already: leave them out")
     card = read_card(folder)
     if card.kind == "denoiser":
         raise ModelError(f"{folder} is a denoiser, whose answers are images: put it in front of a classifier with "
@@ -95,11 +113,11 @@ def model_card(spec: str) -> ModelCard | None:
 
 
 def open_classifier(
-    spec: str, input_shape: tuple[int, int, int], num_classes: int, *, classes: Sequence[str] | None = None,
-    weights: str = "best", trust: bool = False, model_id: str | None = None, device: torch.device | None = None,
+    asked: ModelConfig | str, input_shape: tuple[int, int, int], num_classes: int, *,
+    classes: Sequence[str] | None = None, model_id: str | None = None, device: torch.device | None = None,
     sigma: float | None = None, front: RunConfig | None = None, output: str | int | None = None,
 ) -> Classifier:
-    """Open the model that `spec` names, put it behind a denoiser if the options say so, and try it on a few images.
+    """Open the model that the options name, put it behind a denoiser if `front` says so, and try it on a few images.
 
     Its identity is, in this order: its state dict and source (`module`), the file's bytes (`file`), the given
     `model_id` (`id`), or its answers to fixed inputs (`probe`). A denoiser's state dict and source are part of
@@ -109,6 +127,7 @@ def open_classifier(
     inputs, compared within rounding (see `sameness`), for anything that the others miss.
 
     Args:
+        asked: the options, or the name alone.
         num_classes: K, for a factory that asks for it; the model may turn out to have another number.
         classes: the names of the model's classes in the order of its outputs; None takes its own.
         sigma: noise level that a denoiser will see; None takes that of the denoiser in the model.
@@ -117,12 +136,17 @@ def open_classifier(
     Raises:
         FileError, ModelError: the model is missing, corrupt, or does not keep a base classifier's contract.
         InputError: another sigma than the denoiser's, two denoisers, or `classes` that the model contradicts.
+    Warns:
+        RandomWeightsWarning: a factory loads no weights.
     """
-    loaded = _load(spec, input_shape, num_classes if classes is None else len(classes), weights, trust, output)
+    asked = ModelConfig.parse({"model": asked}) if isinstance(asked, str) else asked
+    spec = asked.model
+    loaded = _load(asked, input_shape, num_classes if classes is None else len(classes), output)
     names = choose_names(loaded.names, classes)
     raw = loaded.model.classifier if isinstance(loaded.model, DenoisedClassifier) else loaded.model
     before = attributes_of(raw) if loaded.code and isinstance(raw, nn.Module) else {}
     wanted = len(loaded.names or names or ()) or num_classes
+    refuse_smoothed(loaded.model)
     model = _move(base_classifier(loaded.model, wanted, loaded.columns), device)
     check_ready(model)
     model = adapted(model, input_shape, wanted, loaded.output, device)
@@ -148,28 +172,40 @@ def open_classifier(
         identity["denoiser_sources"] = DENOISERS.sources(front.denoiser)
     if output is not None:
         identity["output"] = str(output)
-    return Classifier(ready, identity, conduct, count, names)
+    return Classifier(ready, identity, conduct, count, names, loaded.note)
 
 
 def _load(
-    spec: str, input_shape: tuple[int, int, int], num_classes: int, weights: str, trust: bool, output: str | int | None
+    asked: ModelConfig, input_shape: tuple[int, int, int], num_classes: int, output: str | int | None
 ) -> _Loaded:
     """Load the model of a folder, or of any other spec. Raises FileError or ModelError."""
-    folder = local_path(spec)
+    spec, folder = asked.model, local_path(asked.model)
     if folder.is_dir():
-        model_card(spec)
-        model, card = read_network(folder, weights, trust)
+        model_card(asked)
+        model, card = read_network(folder, asked.weights, asked.trust)
         if card.input_shape != input_shape:
             raise ModelError(f"{spec} takes images of shape {card.input_shape}, but the data set has {input_shape}: "
                              f"use the data it was trained on, or --resize and --crop")
         code = None if MODELS.is_own(card.model) else card.model
         return _Loaded(model, None, code, output, card.class_names, None, {})
+    started = time.monotonic()
     loaded = load_model(spec, num_classes=num_classes if num_classes > 1 else None, input_shape=input_shape,
-                        trust=trust, output=output)
+                        trust=asked.trust, output=output, network=asked.network, options=asked.model_option,
+                        weights=asked.entry, mean=asked.mean, std=asked.std)
+    if has_random_weights(loaded, time.monotonic() - started):
+        warnings.warn(f"{spec} gives a network with random weights: each call of the factory gives others, because it "
+                      f"loads none. Its certificates are of an untrained network, and no run of it can be resumed. "
+                      f"Load the weights in the factory, or give their file: certify FILE.pt --model {spec}",
+                      RandomWeightsWarning, stacklevel=3)
+    if loaded.note:
+        logging.getLogger(__name__).info(loaded.note)
     labels = getattr(owner_of(loaded.model), "classes_", None)
     columns, names = (None, None) if labels is None else own_classes(labels, num_classes)
-    return _Loaded(loaded.model, loaded.content, None if loaded.kind in ("onnx", "pt2") else spec, None, names, columns,
-                   {} if loaded.input_dtype == "float32" else {"input_dtype": loaded.input_dtype})
+    beside: dict[str, Any] = {} if loaded.input_dtype == "float32" else {"input_dtype": loaded.input_dtype}
+    by_file = loaded.kind in ("onnx", "pt2")
+    if asked.mean is not None and (by_file or not isinstance(loaded.model, nn.Module)):  # else the hash has its buffers
+        beside |= {"mean": list(asked.mean), "std": asked.std and list(asked.std)}
+    return _Loaded(loaded.model, loaded.content, loaded.code, None, names, columns, beside, loaded.note)
 
 
 def _move(model: Any, device: torch.device | None) -> Any:

@@ -159,8 +159,8 @@ def write_denoiser(folder: Path, network: nn.Module, card: ModelCard) -> None:
 
 def weights_file(folder: Path, weights: str) -> Path:
     """Return the path of the best or last weights of a model folder. Raises FileError where no epoch was finished, or
-    a link leads out of the folder."""
-    if weights == "best":
+    a link leads out of the folder, and UnknownNameError for other weights."""
+    if check_known("weights", weights, ("best", "last")) == "best":
         return path_inside(folder, "best.safetensors")
     return path_inside(folder, str(last_checkpoint(folder).relative_to(folder) / "weights.safetensors"))
 

@@ -2,21 +2,28 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 from smoothcert.cli.options import verb
 from smoothcert.cli.output import emit
+from smoothcert.io.paths import is_weights_file
 from smoothcert.report.options import InfoConfig
 
 
 @verb
 def info(config: InfoConfig, as_json: bool) -> None:
-    """Say what a store, a log, a count file or a model directory is: identity, origin, progress; or list the parts."""
+    """Say what a store, a log, a count file, a model directory or a file of weights is; or list what can be named."""
     if config.path is None:
         emit(list_parts(as_json), config.out)
         return
     from smoothcert.report.describe import Description
 
-    found = Description.of(config.path, config.radius_column)
+    if isinstance(config.path, Path) and config.path.is_file() and is_weights_file(config.path):
+        from smoothcert.models.weights import describe_weights  # brings torch, which other files do without
+
+        found = Description(describe_weights(config.path))
+    else:
+        found = Description.of(config.path, config.radius_column)
     emit(json.dumps(found.to_json(), indent=2) if as_json else found.to_text(), config.out)
 
 

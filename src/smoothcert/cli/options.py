@@ -1,7 +1,8 @@
 """The bridge from configuration classes to commands: every field is an option, and its description is the help.
 
 A field whose `json_schema_extra` has an "argument" is given by its place on the command line; the value is the name
-that `--help` shows, such as "STORE". A "metavar" there is what `--help` shows instead of the type's name.
+that `--help` shows, such as "STORE". A "metavar" there is what `--help` shows instead of the type's name, and "also" is
+a second name of the option, where no other field's option has it.
 """
 
 import inspect
@@ -78,6 +79,9 @@ def _parameter(name: str, config: type[Config]) -> inspect.Parameter:
         several = list[str] if kind is tuple else str
         return _optional(name, several | None, typer.Argument(metavar=hints["argument"], help=words), None)
     flags = ["--" + name.replace("_", "-"), *(["-o"] if name == "out" else [])]
+    also = hints.get("also", "")
+    if also and "argument" in _hints(config.model_fields[also.removeprefix("--")]):
+        flags.append(also)
     if kind is bool:
         return _optional(name, bool, typer.Option(*flags, help=words), False)
     if kind is dict:

@@ -70,7 +70,7 @@ def draw(name: str, config: Any) -> None:
     def answers_of(store: Any) -> Any:
         from smoothcert.runs.reopen import reopen_answers
 
-        return reopen_answers(store, **config.select(StoredModel))
+        return reopen_answers(store, config)
 
     def estimates_of(store: Any) -> Any:
         from smoothcert.results.denoising import Estimates

@@ -70,6 +70,12 @@ def _check_at_least_zero(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
+def _check_finite(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not values or not all(math.isfinite(value) for value in values):
+        raise ValueError(f"give one finite number, or one for each channel, got {_join(values)}")
+    return values
+
+
 def _join(values: tuple[Any, ...]) -> str:
     return ",".join(f"{value:g}" for value in values) or "nothing"
 
@@ -133,6 +139,8 @@ Whole = Annotated[int, Field(ge=0)]
 Options = Annotated[dict[str, Any], BeforeValidator(_pairs), AfterValidator(_read_fractions)]
 Floats = Annotated[tuple[Real, ...], BeforeValidator(_split)]
 Radii = Annotated[Floats, BeforeValidator(_one), AfterValidator(_check_at_least_zero)]
+Channels = Annotated[Floats, BeforeValidator(_one), AfterValidator(_check_finite)]
+"""One finite number for each channel of an image, or one for all."""
 Ints = Annotated[tuple[Whole, ...], BeforeValidator(_split)]
 Sizes = Annotated[Floats, BeforeValidator(_one), AfterValidator(_check_above_zero)]
 Counts = Annotated[Ints, BeforeValidator(_one), AfterValidator(_check_above_zero)]

@@ -23,26 +23,26 @@ from smoothcert.config.fields import (
     Stored,
     Whole,
 )
+from smoothcert.config.model import ModelConfig
 from smoothcert.errors import InputError
 
 BLOCK = 16
 """Records that a cluster hands out together, or more where one task has more."""
 
 
-class RunConfig(DataConfig, MachineConfig):
+class RunConfig(ModelConfig, DataConfig, MachineConfig):
     """Options of every run over a model's images: which model, images and noise, and which store."""
 
     data: str | None = Field(None, description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH "
                                                "(default: the model's training data, else digits)")
     model: str = Field(description="model directory, zoo:NAME, package.module:factory, file.py:factory, FILE.pt2, "
-                                   "FILE.onnx, hf:NAME, timm:NAME or torchvision:NAME",
+                                   "FILE.onnx, hf:NAME, timm:NAME or torchvision:NAME; or a file of weights (.pt, "
+                                   ".pth, .pth.tar, .ckpt, .bin, .safetensors), with --model for its network",
                        json_schema_extra={"argument": "MODEL"})
-    weights: Literal["best", "last"] = Field("best", description="which weights of a model directory: best or last")
     model_id: str | None = Field(None, description="name for a model that is neither a network nor a file, so that "
                                                    "its run can be resumed")
     output: str | None = Field(None, description="name or position of the model's output that holds the logits, where "
                                                  "several could (default: the only one that can)")
-    trust: bool = Field(False, description="run the code that a model directory or a .pt2 file brings")
     denoiser: DenoiserPart = Field(None, description="directory of a trained denoiser, to stand between the noise and "
                                                      "the model; or file.py:CLASS, package.module:CLASS",
                                    json_schema_extra={"metavar": "PATH"})
@@ -82,6 +82,7 @@ class RunConfig(DataConfig, MachineConfig):
         return self.workers or 1
 
     def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
         if self.indices is not None and (self.start, self.every, self.max_images) != (0, 1, None):
             yield "indices names the images one by one: leave start, every and max-images out"
         if self.walk_jump and self.attractor:

@@ -1,14 +1,17 @@
 """`Smooth` of the published code (Cohen et al. 2019), over our sampler."""
 
-from itertools import count
+import math
+from itertools import chain, count
 from typing import Any, cast
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
+from smoothcert.checks import check_count
 from smoothcert.errors import InputError
 from smoothcert.smoothing import SmoothedClassifier
-from smoothcert.smoothing.protocols import device_of, put_in_eval_mode
+from smoothcert.smoothing.protocols import put_in_eval_mode
 from smoothcert.stats import (
     Certificate,
     FixedN,
@@ -19,6 +22,19 @@ from smoothcert.stats import (
     predict_counts,
 )
 from smoothcert.stats.procedures import ABSTAIN as ABSTAINED
+
+_CACHED_VALUES, _MOST_ROWS = 2**17, 1000
+
+
+def rows_in_a_pass(batch_size: int, values: int) -> int:
+    """Return the samples of a forward pass: `batch_size`, and more where samples of so few values fit a cache.
+
+    Clients ask for 32 or 400 whatever the size of an image. The batch never changes an answer.
+
+    >>> rows_in_a_pass(32, 3 * 224 * 224), rows_in_a_pass(32, 28 * 28)
+    (32, 167)
+    """
+    return max(check_count("batch_size", batch_size), min(_MOST_ROWS, _CACHED_VALUES // values))
 
 
 class LiveClassifier:
@@ -34,7 +50,7 @@ class LiveClassifier:
 
     def of(self, model: Any, **settings: Any) -> SmoothedClassifier:
         """Return a smoothed classifier of `model`, with these arguments of `SmoothedClassifier`."""
-        settings["device"] = device_of(model)
+        settings["device"] = _device_of(model)
         if self._classifier is None or model is not self._model or settings != self._settings:
             self._classifier = SmoothedClassifier(model, **settings)
             self._model, self._settings = model, settings
@@ -42,13 +58,13 @@ class LiveClassifier:
 
     def ready(self, model: Any, **settings: Any) -> SmoothedClassifier:
         """Return the same after putting a network into eval mode, in which the published classes leave it."""
-        if isinstance(model, nn.Module):
+        if isinstance(model, nn.Module) and any(part.training for part in model.modules()):
             put_in_eval_mode(model)
         return self.of(model, **settings)
 
 
 class Smooth:
-    """A smoothed classifier with the published signature: `from smoothcert.interop import Smooth`.
+    """A smoothed classifier with the published signature.
 
     All attributes are read at each call, so `g.sigma = 1.0` or `g.base_classifier = other` takes effect. A subclass
     that overrides `_sample_noise` or `_lower_confidence_bound` gets the published procedure over its own steps.
@@ -93,16 +109,16 @@ class Smooth:
             n0: samples that choose the class.
             n: fresh samples that bound its probability.
             alpha: failure probability.
-            batch_size: samples a forward pass.
+            batch_size: samples a forward pass, or more where they are small.
         """
         if self._has_own("_sample_noise", "_lower_confidence_bound"):
             top = int(np.argmax(self._sample_noise(x, n0, batch_size)))
             p_a = self._lower_confidence_bound(int(self._sample_noise(x, n, batch_size)[top]), n, alpha)
             radius = float(cohen_radius(p_a, sigma=self.sigma))
             return (top, radius) if radius > 0 else (self.ABSTAIN, 0.0)
-        plan = FixedN(n0=n0, n=n, alpha=alpha, method="cohen")
-        certificate = cast(Certificate, self._ready().certify(_image(x), plan, index=self._call(),
-                                                              batch_size=batch_size))
+        plan, image = FixedN(n0=n0, n=n, alpha=alpha, method="cohen"), _image(x)
+        certificate = cast(Certificate, self._ready().certify(image, plan, index=self._call(),
+                                                              batch_size=rows_in_a_pass(batch_size, _size(image))))
         answer = certificate.prediction
         return (self.ABSTAIN if answer is None else answer), certificate.radius
 
@@ -122,7 +138,9 @@ class Smooth:
         return float(clopper_pearson(NA, N, alpha))
 
     def _predict(self, x: Any, plan: FixedPredict, index: int | None, batch_size: int) -> Prediction:
-        return cast(Prediction, self._ready().predict(_image(x), plan, index=index, batch_size=batch_size))
+        image = _image(x)
+        return cast(Prediction, self._ready().predict(image, plan, index=index,
+                                                      batch_size=rows_in_a_pass(batch_size, _size(image))))
 
     def _ready(self) -> SmoothedClassifier:
         return self._live.ready(self.base_classifier, **self._settings())
@@ -140,7 +158,18 @@ class Smooth:
         return any(step in vars(self) or getattr(type(self), step) is not getattr(Smooth, step) for step in steps)
 
 
-def _image(x: Any) -> Any:
+def _device_of(model: Any) -> torch.device:
+    """Return where a network is, at the cost of one look, since every call asks."""
+    tensors = chain(model.parameters(), model.buffers()) if isinstance(model, nn.Module) else iter(())
+    first = next(tensors, None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def _size(image: Tensor | np.ndarray) -> int:
+    return max(1, math.prod(image.shape))
+
+
+def _image(x: Any) -> Tensor | np.ndarray:
     """Return the image (C, H, W) that the published class, which repeats x in a new first dimension, takes x for."""
     x = x if isinstance(x, Tensor) else np.asarray(x)
     if x.ndim == 4 and len(x) == 1:

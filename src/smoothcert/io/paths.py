@@ -24,6 +24,18 @@ CERTIFICATES = "certificates"
 _ZOO_PREFIX = "zoo:"
 _CHECKOUT_ZOO = Path(__file__).parents[3] / "zoo"
 
+WEIGHTS_SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
+"""Endings of files that hold the weights of a network and not the network; `.tar` stands for `.pth.tar`."""
+
+
+def is_weights_file(text: str | Path) -> bool:
+    """Tell if a path has the ending of a file of weights; the file need not exist.
+
+    >>> is_weights_file("runs/net.pth.tar"), is_weights_file("net.pt2")
+    (True, False)
+    """
+    return Path(text).suffix.lower() in WEIGHTS_SUFFIXES
+
 
 @dataclass(frozen=True)
 class RemotePath:

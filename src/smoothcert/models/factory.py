@@ -42,7 +42,17 @@ def load_factory(
     if inspect.isroutine(maker) or isinstance(maker, type):  # the file that defines the factory, wherever it is named
         owner = sys.modules.get(getattr(maker, "__module__", None) or "", module)
     file = getattr(owner, "__file__", None) or getattr(module, "__file__", None)
-    return LoadedModel(model, spec, "factory", read_model_file(Path(file)) if file else spec.encode())
+
+    def call_again() -> Any:
+        modules = dict(sys.modules)
+        try:
+            with importable(target):
+                return _call(spec, maker, num_classes, input_shape)
+        finally:
+            sys.modules.update(modules)  # the first model's classes stay those of its modules
+
+    return LoadedModel(model, spec, "factory", read_model_file(Path(file)) if file else spec.encode(),
+                       again=None if _is_model(maker) else call_again)
 
 
 def factory_sources(target: str, model: Any) -> dict[str, str]:

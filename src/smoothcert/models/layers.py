@@ -75,6 +75,57 @@ def with_normalisation(
     return nn.Sequential(OrderedDict(normalise=layer, network=network))
 
 
+class NormalisedFunction:
+    """A model that is not a network, such as an ONNX file, behind a layer: images (N, C, H, W) -> (N, K).
+
+    `classes_` are those of the model.
+    """
+
+    classes_: Any
+
+    def __init__(self, layer: nn.Module, model: Callable[[Tensor], Any]):
+        self.layer, self.model = layer, model
+
+    def __call__(self, images: Tensor) -> Any:
+        return self.model(self.layer.to(images.device)(images))
+
+
+def channel_constants(
+    mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
+) -> tuple[list[float] | None, list[float] | None]:
+    """Return one mean and one std for each channel, where one may be given for all of them."""
+    return tuple(None if given is None else list(given) * (channels if len(given) == 1 else 1)  # type: ignore
+                 for given in (mean, std))
+
+
+def normalise_input(
+    model: Any, mean: Sequence[float] | None, std: Sequence[float] | None, channels: int, spec: str
+) -> Any:
+    """Return a loaded model behind `Normalise` or `Centre`, in eval mode; itself where no mean is given.
+
+    Args:
+        mean, std: one number a channel, or one for all.
+        spec: the name of the model, for errors.
+    Raises:
+        InputError: nothing can stand in front of the model, or the numbers are no mean and std of these channels.
+    """
+    mean, std = channel_constants(mean, std, channels)
+    if mean is None:
+        return with_normalisation(model, channels, mean, std)
+    if hasattr(model, "predict_proba"):
+        raise InputError(f"mean and std: {spec} has predict_proba, in front of which no layer can stand: put a scaler "
+                         f"into its pipeline")
+    if getattr(model, "random", False) is True:
+        raise InputError(f"mean and std: {spec} takes random numbers beside the images, so that no layer can stand in "
+                         f"front of it: normalise inside the model")
+    network = isinstance(model, nn.Module)
+    behind: Any = with_normalisation(model if network else nn.Identity(), channels, mean, std).eval()
+    front = behind if network else NormalisedFunction(behind.normalise, model)
+    if hasattr(model, "classes_"):
+        front.classes_ = model.classes_
+    return front
+
+
 def activation_layer(name: Any) -> nn.Module:
     """Return a new activation by name. Raises UnknownNameError."""
     return ACTIVATIONS[check_known("activation", name, ACTIVATIONS)]()

@@ -1,13 +1,14 @@
-"""Users' own models, loaded from a factory in Python, an exported file, or a hub."""
+"""Users' own models, loaded from a factory in Python, a file, or a hub."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from smoothcert.checks import check_count, check_shape
 from smoothcert.errors import FileError, InputError, ModelError
-from smoothcert.models.layers import Shape
+from smoothcert.io.paths import WEIGHTS_SUFFIXES, is_weights_file
+from smoothcert.models.layers import Shape, normalise_input
 from smoothcert.models.registry import MODELS
 from smoothcert.parts import names_code
 from smoothcert.smoothing.adapters import Fit, behind_fit
@@ -19,6 +20,7 @@ MODEL_FORMS = (
     "path/file.py:factory (models/net.py:build)",
     "path/file.onnx (exports/net.onnx)",
     "path/file.pt2, a torch.export program (exports/net.pt2)",
+    f"path/file{', '.join(WEIGHTS_SUFFIXES)}: weights, of a network that is named beside them (runs/net.pth.tar)",
     "hf:NAME (hf:microsoft/resnet-50, or a local folder)",
     "timm:NAME (timm:resnet50.a1_in1k)",
     "torchvision:NAME (torchvision:resnet50)",
@@ -33,19 +35,26 @@ class LoadedModel:
     Attributes:
         model: a torch module in eval mode, an object with `predict_proba`, or another callable (N, C, H, W) -> (N, K).
         spec: the text that it was loaded from, as the user wrote it.
-        kind: "factory", "onnx", "pt2", "hf", "timm" or "torchvision".
+        kind: "factory", "onnx", "pt2", "weights", "hf", "timm" or "torchvision".
         content: bytes whose SHA-256 identifies the code or the file. They determine an "onnx" or "pt2" model; other
-            torch modules have weights as well, and any other callable from a factory may hold any state.
+            torch modules have weights as well, and any other callable from a factory may hold any state. None where
+            the code is smoothcert's own.
         input_shape: (C, H, W) if the file fixes it; None if the model takes others or does not say.
         input_dtype: the type to which a file's model casts images, "float32" for any other model.
+        code: the factory or hub name whose code made the model; None where a file or smoothcert's own code did.
+        note: how the weights of a file became the network's; "" for other models.
+        again: calls a factory once more; None for whatever a factory did not make.
     """
 
     model: Callable[..., Any] | Any
     spec: str
     kind: str
-    content: bytes = field(repr=False)
+    content: bytes | None = field(repr=False)
     input_shape: Shape | None = None
     input_dtype: str = "float32"
+    code: str | None = None
+    note: str = ""
+    again: Callable[[], Any] | None = field(default=None, repr=False)
 
 
 def exact_batches(sizes: BatchSizes, dtype: str) -> BatchSizes:
@@ -69,17 +78,25 @@ def read_model_file(path: Path) -> bytes:
 
 def load_model(
     spec: str, *, num_classes: int | None = None, input_shape: Any = None, trust: bool = False,
-    output: str | int | None = None,
+    output: str | int | None = None, network: str | None = None, options: Mapping[str, Any] | None = None,
+    weights: str | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
 ) -> LoadedModel:
     """Load a user's model.
 
     Args:
         spec: one of MODEL_FORMS. A factory may also be a ready module or an object with `predict_proba`.
         num_classes, input_shape: K and (C, H, W), if known; a factory gets those that its signature names, and the
-            shape in a file is compared with input_shape.
+            shape in a file is compared with input_shape. A file of weights knows its own K.
         trust: let a .pt2 file run code: torch unpickles parts of it, and evaluates its expressions. A factory is code
-            that the caller names, so it needs no permission; ONNX files and the hubs' weights cannot run code.
+            that the caller names, so it needs no permission; ONNX files, files of weights and the hubs' weights cannot
+            run code.
         output: name or position of the output that holds the logits, if several could.
+        network: of a file of weights, the network that they are of: one of `model_names()` (which needs input_shape), a
+            factory, timm:NAME or torchvision:NAME.
+        options: options of that network.
+        weights: the entry of that file, where several fit: a key (`state_dict_ema`), or the beginning of names.
+        mean, std: a normalisation to stand in front of the model: one number a channel, or one for all; mean alone is
+            subtracted. None where it is inside the model already.
     Returns:
         A LoadedModel. A torch module is put in eval mode. A file takes any number of images, whatever batches it was
         made for (split and padded), and casts them to its own type; a hub's model has its mean and std inside and
@@ -87,7 +104,8 @@ def load_model(
     Raises:
         InputError: a spec of no known form, or bad values. FileError: a file that is missing or corrupt.
         UnknownNameError: no such factory. MissingExtraError: an optional package is not installed.
-        ModelError: code that fails or is not trusted, or a model that does not take images or does not return logits.
+        ModelError: code that fails or is not trusted, weights of another network, or a model that does not take images
+        or does not return logits.
     """
     kind = _kind(spec)
     if kind is None:
@@ -96,20 +114,40 @@ def load_model(
     if num_classes is not None:
         check_count("num_classes", num_classes, least=2)
     shape: Shape | None = None if input_shape is None else check_shape("input_shape", input_shape)
+    if kind != "weights" and (network or options or weights):
+        raise InputError(f"network, options and weights go with a file of weights ({', '.join(WEIGHTS_SUFFIXES)}); "
+                         f"{spec} is none")
+    if kind in HUBS and mean is not None:
+        raise InputError(f"mean and std: {spec} has the normalisation of its hub inside already: leave them out")
+    if kind == "weights":
+        from smoothcert.models.weights import load_weights
+
+        loaded = load_weights(spec, network, num_classes, shape, options, weights, mean, std)
+    else:
+        loaded = _load_kind(spec, kind, num_classes, shape, trust, output)
+        channels = shape[0] if shape else len(mean or ())
+        loaded = replace(loaded, model=normalise_input(loaded.model, mean, std, channels, spec))
+    if output is None or kind in ("onnx", "pt2"):
+        return loaded
+    if not callable(loaded.model):
+        raise InputError(f"output: {spec} has predict_proba, which returns one array: leave output out")
+    return replace(loaded, model=behind_fit(loaded.model, Fit(str(output))))
+
+
+def _load_kind(
+    spec: str, kind: str, num_classes: int | None, shape: Shape | None, trust: bool, output: str | int | None
+) -> LoadedModel:
+    """Return the model that a spec names by itself."""
     if kind in ("onnx", "pt2"):
         return _load_file(spec, kind, Path(spec).expanduser(), num_classes, shape, trust, output)
     if kind == "factory":
         from smoothcert.models.factory import load_factory
 
         target, _, attribute = spec.rpartition(":")
-        loaded = load_factory(spec, target, attribute, num_classes, shape)
-    else:
-        from smoothcert.models.hub import load_from_hub
+        return replace(load_factory(spec, target, attribute, num_classes, shape), code=spec)
+    from smoothcert.models.hub import load_from_hub
 
-        loaded = load_from_hub(spec, kind, spec.partition(":")[2])
-    if output is not None and not callable(loaded.model):
-        raise InputError(f"output: {spec} has predict_proba, which returns one array: leave output out")
-    return loaded if output is None else replace(loaded, model=behind_fit(loaded.model, Fit(str(output))))
+    return replace(load_from_hub(spec, kind, spec.partition(":")[2]), code=spec)
 
 
 def _load_file(
@@ -148,6 +186,11 @@ def model_sources(spec: str, model: Any) -> dict[str, str]:
     return factory_sources(spec.rpartition(":")[0], model) if _kind(spec) == "factory" else {}
 
 
+def is_factory(text: str) -> bool:
+    """Tell if a text is a factory in Python, package.module:factory or path/file.py:factory."""
+    return _kind(text) == "factory"
+
+
 def is_model_spec(text: Any) -> bool:
     """Tell if a text has one of MODEL_FORMS; the model itself need not exist.
 
@@ -158,7 +201,7 @@ def is_model_spec(text: Any) -> bool:
 
 
 def _kind(spec: Any) -> str | None:
-    """Return the form of a spec: "factory", "onnx", "pt2" or one of HUBS; None if it has none of these."""
+    """Return the form of a spec: "factory", "onnx", "pt2", "weights" or one of HUBS; None if it has none of these."""
     if not isinstance(spec, str):
         return None
     prefix, _, name = spec.partition(":")
@@ -167,4 +210,6 @@ def _kind(spec: Any) -> str | None:
     suffix = Path(spec).suffix.lower()
     if suffix in (".onnx", ".pt2"):
         return suffix[1:]
+    if is_weights_file(spec):
+        return "weights"
     return "factory" if names_code(spec) else None

@@ -22,6 +22,7 @@ from smoothcert.config.fields import (
     Stored,
     Weight,
 )
+from smoothcert.config.model import ModelConfig
 
 Stores = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 """Stores to open; a configuration file may give a single one as a text."""
@@ -87,8 +88,8 @@ class CompareConfig(NormConfig):
 class InfoConfig(RecordsConfig):
     """Options of `smoothcert info`."""
 
-    path: Stored | None = Field(None, description="a store, a log (TSV), a count file (NPZ) or a model directory",
-                                json_schema_extra={"argument": "PATH"})
+    path: Stored | None = Field(None, description="a store, a log (TSV), a count file (NPZ), a model directory or a "
+                                                  "file of weights", json_schema_extra={"argument": "PATH"})
     parts: bool = Field(False, description="list the objectives, attacks, noises, denoisers, models, data sets and "
                                            "kinds of picture that can be named, with the packages that they come from")
     out: Local | None = Field(None, description="write there instead of printing",
@@ -161,12 +162,10 @@ class StoredImages(Config):
     numeric_classes: bool = Field(False, description="numeric-classes of the run, if it was given it")
 
 
-class StoredModel(Config):
+class StoredModel(ModelConfig):
     """Options that name the base classifier of a store."""
 
     model: str = Field(description="the base classifier, as for certify")
-    weights: Literal["best", "last"] = Field("best", description="which weights of a model directory: best or last")
-    trust: bool = Field(False, description="run the code that a model directory or a .pt2 file brings")
 
 
 class AnyStoredDenoiser(Config):

@@ -180,7 +180,8 @@ class Inputs:
         """Return model and data as a store shows them: without the folders that lead to them."""
         path = Path(config.model)
         return {"model": path.name if path.exists() else config.model, "data": self.data.name,
-                "classes": list(self.data.class_names)}
+                "classes": list(self.data.class_names),
+                **({"weights": self.classifier.note} if self.classifier.note else {})}
 
     def resolve(self, config: RunConfig, **more: Any) -> Any:
         """Return the options by which another process, which may not see the store, takes the same seed and images."""
@@ -196,7 +197,7 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
     """
     if config.threads or config.cluster or config.processes > 1:
         torch.set_num_threads(config.threads or 1)
-    card = model_card(config.model)
+    card = model_card(config)
     attacks = read_store(config.adversaries) if isinstance(config, PredictConfig) and config.adversaries else None
     config = config if attacks is None else complete_from(config, attacks)
     trained_on = card.data if card and config.data in (None, card.data["data"]) else {}
@@ -213,8 +214,7 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
         raise InputError(f"sigma: the noise level is required, because {config.model} was not trained with one here")
     noise = build_noise(config.noise, sigma, data.levels)
     device = pick_device(config.device)
-    classifier = open_classifier(config.model, data.shape, config.num_classes or data.num_classes,
-                                 classes=config.classes, weights=config.weights, trust=config.trust,
+    classifier = open_classifier(config, data.shape, config.num_classes or data.num_classes, classes=config.classes,
                                  model_id=config.model_id, device=device, sigma=noise.sigma, front=config,
                                  output=config.output)
     count, names = classifier.num_classes, classifier.class_names

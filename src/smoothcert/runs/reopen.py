@@ -10,6 +10,7 @@ import torch
 
 from smoothcert.classifiers.classifier import open_classifier
 from smoothcert.classifiers.denoisers import put_behind_denoiser
+from smoothcert.config.model import ModelConfig
 from smoothcert.config.sampling import RunConfig
 from smoothcert.data import ImageData
 from smoothcert.data.load import DATA, DATA_DIR_VARIABLE, HUB_SETS, open_data
@@ -53,20 +54,21 @@ def reopen_data(
     return in_classes_of(store, images)
 
 
-def reopen_answers(store: Store, model: str, *, weights: str = "best", trust: bool = False
-                   ) -> Callable[[np.ndarray], np.ndarray]:
+def reopen_answers(store: Store, asked: ModelConfig | str) -> Callable[[np.ndarray], np.ndarray]:
     """Return the base classifier of a store as a function: images (N, C, H, W) -> classes (N,); its hash is checked.
 
+    Args:
+        asked: the options that name it, or the name alone.
     Raises:
         InputError: another model. FileError, ModelError: it cannot be opened.
     """
     shape: Any = tuple(store.identity.data.shape)
     stored = store.identity.model
-    opened = open_classifier(model, shape, store.num_classes, classes=store.class_names, weights=weights, trust=trust,
-                             output=stored.output)
+    opened = open_classifier(asked, shape, store.num_classes, classes=store.class_names, output=stored.output)
     found = differences({"model": stored.raw}, {"model": opened.identity})
     if stored.by != "id" and without_unrecorded(found, store.identity.raw):
-        raise InputError(f"{model} is not the model of {store.folder}: the store names {stored.by} "
+        name = asked if isinstance(asked, str) else asked.model
+        raise InputError(f"{name} is not the model of {store.folder}: the store names {stored.by} "
                          f"{(stored.sha256 or '')[:12]}, this one is {opened.identity['by']} "
                          f"{opened.identity.get('sha256', '')[:12]}")
 

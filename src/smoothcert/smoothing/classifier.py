@@ -1,7 +1,7 @@
 """SmoothedClassifier: the thin face that users hold."""
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, overload
 
@@ -14,12 +14,11 @@ from smoothcert.checks import check_count, check_positive, check_seed
 from smoothcert.errors import InputError, ModelError
 from smoothcert.noise import NoiseCentre, build_noise, fresh_seed, image_key
 from smoothcert.smoothing.adapters import adapted
-from smoothcert.smoothing.content import attributes_hash, attributes_of, state_parts
-from smoothcert.smoothing.contract import few_answers, try_rows
-from smoothcert.smoothing.engines import reduce_precision
 from smoothcert.smoothing.images import check_bounds, check_images, read_otherwise
+from smoothcert.smoothing.kept import KeptVoters
 from smoothcert.smoothing.precision import isolate
 from smoothcert.smoothing.protocols import (
+    CastInputs,
     Denoiser,
     Normals,
     base_classifier,
@@ -30,7 +29,8 @@ from smoothcert.smoothing.protocols import (
     is_random,
 )
 from smoothcert.smoothing.rows import Segment, Subject, walk_normals
-from smoothcert.smoothing.sampling import OpenVoter, Sampling, behind, open_voter
+from smoothcert.smoothing.sampling import Sampling, behind, default_batch
+from smoothcert.smoothing.scores import Scores
 from smoothcert.smoothing.voters import Finished, run_plan
 from smoothcert.stats import (
     AtRadii,
@@ -55,8 +55,12 @@ ImageList = Sequence[Tensor] | Sequence[np.ndarray]
 _FIXED = ("sigma", "num_classes", "seed", "bounds", "noise", "device", "output")
 
 
-class SmoothedClassifier:
+class SmoothedClassifier(nn.Module):
     """g(x) = the class that the base classifier gives most often to x + N(0, sigma^2 I) (Cohen et al. 2019, eq. 1).
+
+    `predict` and `certify` estimate it, with a guarantee. As a torch module, `g(x)` gives scores of the classes that
+    are differentiable in x (see `forward`), so that attacks and other tools take g where they take a network. Its
+    parameters and its state dict are those of the model and the denoiser, and `g.to(device)` moves them.
 
     What the caller has set in torch (autocast, default dtype and device, shortened products) changes no answer.
 
@@ -74,6 +78,7 @@ class SmoothedClassifier:
         device: where the model runs; None means where its parameters are.
         engine, space, precision, noise_format: how votes are computed; see `smoothcert.smoothing.Sampling`.
         output: name or position of the output that holds the logits, where the model has several that could.
+        m: noisy copies behind `g(x)`.
     Raises:
         InputError: values outside these. ModelError: a model that cannot serve as a base classifier.
 
@@ -87,27 +92,91 @@ class SmoothedClassifier:
         self, model: Any, sigma: float, num_classes: int, seed: int | None = None, noise: str = "grid",
         denoiser: Denoiser | None = None, bounds: tuple[float, float] | None = (0, 1), levels: int = 255,
         device: torch.device | str | None = None, *, engine: str = "auto", space: str = "auto",
-        precision: str = "float32", noise_format: str = "auto", output: str | int | None = None,
+        precision: str = "float32", noise_format: str = "auto", output: str | int | None = None, m: int = 64,
     ):
+        super().__init__()
+        self.training = False  # whatever the model's mode is: its own check says where that matters
         self.num_classes = check_count("num_classes", num_classes, least=2)
         self.sigma = check_positive("sigma", sigma)
         self.bounds = check_bounds(bounds)
         reach = max(map(abs, self.bounds)) if self.bounds else 1.0
         self.noise = build_noise(noise, self.sigma, check_count("levels", levels), reach)
         self.seed = fresh_seed() if seed is None else check_seed(seed)
-        self.model = base_classifier(model, self.num_classes)
+        self.model = model
         self.output = output
         self.denoiser = denoiser
+        self.m = m
         self.device = torch.device(device) if device is not None else device_of(self.model)
-        self._how = partial(Sampling, engine, space, precision, noise_format, device=self.device)
-        self._opened: dict[Any, tuple[OpenVoter, tuple[bytes, str]]] = {}
-        self._adapted: dict[Any, Any] = {}
+        self._how = Sampling(engine, space, precision, noise_format)
+        self._calls = 0  # of `forward` in train mode
+        self._forget()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _FIXED and name in vars(self):
             raise InputError(f"{name} is fixed, because the noise and what was opened hang on it: make another "
                              f"SmoothedClassifier({name}=...)")
+        if name == "model":
+            refuse_smoothed(value)
+            value = base_classifier(value, self.num_classes)
+        if name == "m":
+            value = check_count("m", value)
+        if name in ("model", "denoiser"):  # a function may follow a network
+            self._modules.pop(name, None)
+            vars(self).pop(name, None)
         super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles hold: all but what was opened."""
+        return {**vars(self), "_voters": None, "_adapted": None, "_scores": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop all that was opened for the model as it was."""
+        self._voters = KeptVoters(self.noise, self.num_classes, self.seed, self._how, self.bounds)
+        self._adapted: dict[Any, Any] = {}
+        self._scores = Scores(self.noise, self.num_classes, self.seed)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SmoothedClassifier":
+        """Move or convert all parameters and buffers; then the device, and the type of images, follow."""
+        super()._apply(fn, recurse)
+        model = self.model
+        vars(self)["device"] = fn(torch.empty(0, device=self.device)).device
+        self.model = model.network if isinstance(model, CastInputs) else model
+        self._forget()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return log G(x), G the mean over m noisy copies of softmax(logits): differentiable in x and the parameters.
+
+        In eval mode, in which a SmoothedClassifier begins, the m noise vectors are the same for every image and every
+        call: fixed by the seed alone, so that g is one smooth function of one image, and independent of the noise of
+        `predict` and `certify`. The copies pass in batches. Where gradients are wanted, each batch is computed again on
+        the way back, so that memory stays that of one batch. After `g.train()` the model is in train mode too, each
+        call draws fresh noise, and all copies pass at once, as BatchNorm wants them.
+
+        Args:
+            x: images (N, C, H, W), floats, on any device. Values outside `bounds` are taken too, as attacks and
+                gradients come upon them.
+        Returns:
+            (N, K) float32, log-probabilities: a row's largest is an estimate of g(x), without a guarantee.
+        Raises:
+            InputError: x is no such tensor. ModelError: a network in train mode in a g in eval mode, or one that fails.
+        """
+        if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point() or not x.numel():
+            told = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"g(x) takes a tensor of images (N, C, H, W), floating point, got {told}")
+        if not self.training:
+            check_ready(self.model)
+        start = self._calls * self.m if self.training else 0
+        self._calls += self.training
+        rows = len(x) * self.m if self.training else default_batch(tuple(x.shape[1:]), self.device)
+        with isolate(self.device):
+            run = behind(self.denoiser, self.sigma, self._adapt(tuple(x.shape[1:])))
+            random = is_random(self.denoiser) or is_random(self.model)
+            return self._scores.of(run, x.to(self.device, torch.float32), self.m, start, rows, random)
 
     @overload
     def predict(
@@ -245,7 +314,8 @@ class SmoothedClassifier:
                 segments = [Segment(Subject(key, NoiseCentre(image.ravel())), "attack", 0, m)
                             for image, key in zip(images, keys, strict=True)]
                 normals.append(lambda t, like: walk_normals(self.seed, segments, t, images.shape[1:]).to(like))
-            logits = behind(self.denoiser, self.sigma, self._adapt(images, single))(noisy, *normals)
+            run = behind(self.denoiser, self.sigma, self._adapt(images.shape[1:], images[0] if single else None))
+            logits = run(noisy, *normals)
             logits = check_logits(logits, len(noisy), self.num_classes)
             return logits.softmax(dim=1).unflatten(0, (len(x), m)).mean(dim=1)
 
@@ -255,52 +325,33 @@ class SmoothedClassifier:
         """Take the images through the plan; return them in their order, and whether x was a single one."""
         images, keys, single = self._images(x, index)
         check_ready(self.model)
-        with isolate(self.device), evaluation(self.model):
-            model = self._adapt(images, single)
-            voter = self._voter(model, images.shape[1:], batch_size, plan.most() * len(images)).voter
-            done = run_plan(plan, voter, zip(range(len(images)), images, keys, strict=True), self.num_classes)
+        in_eval = not any(part.training for part in _modules(self.model))
+        with isolate(self.device), nullcontext() if in_eval else evaluation(self.model):
+            model = self._adapt(images.shape[1:], images[0] if single else None)
+            c, h, w = images.shape[1:]
+            opened = self._voters.of(self.model, model, self.denoiser, (c, h, w), batch_size,
+                                     plan.most() * len(images), self.device)
+            done = run_plan(plan, opened.voter, zip(range(len(images)), images, keys, strict=True), self.num_classes)
             return sorted(done, key=lambda finished: finished.tag), single
 
-    def _adapt(self, images: np.ndarray, single: bool) -> Any:
-        """Return the model as one that gives logits (N, K) of any number of such images; kept while it is the same."""
-        key = (id(self.model), images.shape[1:])
+    def _adapt(self, shape: tuple[int, ...], single: np.ndarray | None = None) -> Any:
+        """Return the model as one that gives logits (N, K) of any number of images of a shape; kept while it is the
+        same.
+
+        Args:
+            single: the image that was given alone, for a word on what else it could be where the model fails.
+        """
+        key = (id(self.model), shape)
         if key not in self._adapted:
             try:
-                fitting = adapted(self.model, images.shape[1:], self.num_classes, self.output, self.device)
+                fitting = adapted(self.model, shape, self.num_classes, self.output, self.device)
             except ModelError as error:
-                reading = read_otherwise(self.model, images[0], self.device) if single else None
+                reading = None if single is None else read_otherwise(self.model, single, self.device)
                 if reading is None:
                     raise
                 raise ModelError(f"{error}; {reading}") from error
             self._adapted = {key: fitting}
         return self._adapted[key]
-
-    def _voter(self, model: Any, shape: tuple[int, ...], batch_size: int | None, samples: int) -> OpenVoter:
-        """Return the voter for images of this shape; kept while the network and its answers stay what they are."""
-        c, h, w = shape
-        content = hashlib.sha256()
-        is_network = isinstance(self.model, nn.Module)
-        for part in state_parts(self.model.state_dict().items()) if is_network else [str(id(self.model)).encode()]:
-            content.update(part)
-        key = (content.digest(), shape, batch_size)
-        run = behind(self.denoiser, self.sigma, reduce_precision(model, "float32"))
-        random = is_random(self.denoiser) or is_random(model)
-        if key in self._opened:
-            voter, before = self._opened[key]
-            answers = few_answers(run, shape, self.num_classes, self.device, random, self.sigma, self.bounds)
-            if before == self._state(answers, voter):
-                return voter
-        how = self._how(batch_size=batch_size, samples=samples)
-        conduct = try_rows(run, shape, self.num_classes, self.device, model=model, random=random, sigma=self.sigma,
-                           bounds=self.bounds)
-        voter = open_voter(model, self.noise, self.num_classes, (c, h, w), self.seed, self.denoiser, how, conduct)
-        self._opened = {key: (voter, self._state(conduct.answers, voter))}
-        return voter
-
-    def _state(self, answers: Tensor, voter: OpenVoter) -> tuple[bytes, str]:
-        """Return what shows a change of the model: a few answers and, where a copy of it runs, its attributes."""
-        copied = isinstance(self.model, nn.Module) and voter.engine != "plain"
-        return answers.double().cpu().numpy().tobytes(), attributes_hash(attributes_of(self.model)) if copied else ""
 
     def _images(self, x: Any, index: int | Sequence[int] | None) -> tuple[np.ndarray, list[int], bool]:
         """Return checked float32 images (N, C, H, W) on the host, their noise keys, and whether x was a single one."""
@@ -313,6 +364,12 @@ class SmoothedClassifier:
         if len(keys) != len(images):
             raise InputError(f"index must name each of the {len(images)} image(s), got {len(keys)} of them")
         return images, [check_count("index", key, least=0) for key in keys], single
+
+
+def refuse_smoothed(model: Any) -> None:
+    """Raise ModelError for what is smoothed already, which torch would run as a network."""
+    if isinstance(model, SmoothedClassifier):
+        raise ModelError("the model is a SmoothedClassifier already: give the model in it (g.model)")
 
 
 def _check_alone(plan: CertifyPlan | PredictPlan, parts: Mapping[str, object]) -> None:
@@ -331,6 +388,10 @@ def _either(name: str, positional: Any, named: int | None, expected: str) -> int
     if named is not None:
         raise InputError(f"{name} is given twice, as {positional!r} and as {named!r}")
     return positional
+
+
+def _modules(model: Any) -> Iterable[nn.Module]:
+    return model.modules() if isinstance(model, nn.Module) else ()
 
 
 def _class_or_none(prediction: Any) -> int | None:

@@ -45,12 +45,14 @@ class Conduct:
         alone: why its rows must be judged one by one; None where batches give the same answers.
         steps: its answers do not move with its input but jump; engines that round otherwise may move the jumps.
         exact: batches do not change a bit of them, not even beside a jump: no call needs to be judged again.
+        overwrites: it changes the rows that it is given.
         answers: what `few_answers` gives.
     """
 
     alone: str | None = None
     steps: bool = False
     exact: bool = False
+    overwrites: bool = False
     answers: Tensor = field(default_factory=lambda: torch.empty(0), compare=False, repr=False)
 
 
@@ -71,7 +73,7 @@ def try_rows(
     """
     trial = _Trial(run, _inputs(shape, sigma, bounds).to(device), num_classes, random)
     alone = torch.cat([trial.logits([row]) for row in _MIXED])
-    return replace(_compare(trial, alone, model), answers=alone[:2])
+    return replace(_compare(trial, alone, model), overwrites=trial.overwrites, answers=alone[:2])
 
 
 def _compare(trial: "_Trial", alone: Tensor, model: Any) -> Conduct:
@@ -120,6 +122,7 @@ class _Trial:
 
     def __init__(self, run: Callable[..., Any], rows: Tensor, num_classes: int | None, random: bool):
         self.run, self.rows, self._num_classes, self._random = run, rows, num_classes, random
+        self.overwrites = False
 
     def logits(self, chosen: Sequence[int]) -> Tensor:
         return self.judge(self.rows[list(chosen)], chosen)
@@ -149,14 +152,16 @@ class _Trial:
             return torch.randn(self.rows.shape, generator=generator)[owned].to(like)
 
         normals: list[Normals] = [draw] if self._random else []
+        given = rows.clone()
         try:
             with torch.no_grad():
-                answers = self.run(rows, *normals)
+                answers = self.run(given, *normals)
         except SmoothcertError:
             raise
         except (Exception, SystemExit) as error:
             raise ModelError(f"the model cannot take float32 images of shape {tuple(rows.shape)}: "
                              f"{first_line(error)}") from error
+        self.overwrites = self.overwrites or not torch.equal(given, rows)
         if self._num_classes is None:
             self._num_classes = max(2, as_logits(answers).numel() // len(rows))
         return check_logits(answers, len(rows), self._num_classes).detach().clone()

@@ -86,6 +86,8 @@ class HostRows:
         noise: of pixels, or of a smaller space.
         shape: of one row.
         stream_format: named format of the noise's streams.
+    Attributes:
+        width: values of a row.
     """
 
     def __init__(
@@ -94,13 +96,14 @@ class HostRows:
         self.noise, self.format = noise, stream_format
         self._shape, self._seed, self._device = shape, seed, device
         self._open = partial(noise.stream, seed, format=stream_format)
-        self._rows = np.empty((0, int(np.prod(shape))), dtype=np.float32)
+        self.width = int(np.prod(shape))
+        self._rows = np.empty((0, self.width), dtype=np.float32)
 
     def draw(self, segments: Sequence[Segment]) -> Tensor:
         """Return the rows of all segments in order, (N, *shape) float32 on the device; valid until the next call."""
         total, end = sum(segment.n for segment in segments), 0
         if len(self._rows) < total:
-            self._rows = np.empty((total, self._rows.shape[1]), dtype=np.float32)
+            self._rows = np.empty((total, self.width), dtype=np.float32)
         for segment in segments:
             rows = self._rows[end : (end := end + segment.n)]
             self.noise.fill(rows, segment.subject.centre, segment.stream(self._open))
@@ -126,7 +129,7 @@ class DeviceRows:
     def __init__(
         self, noise: Noise | SpaceNoise, shape: tuple[int, ...], dimension: int, seed: int, device: torch.device
     ):
-        self.noise = noise
+        self.noise, self.width = noise, int(np.prod(shape))
         self._shape, self._dimension, self._seed, self._device = shape, dimension, seed, device
 
     def draw(self, segments: Sequence[Segment]) -> Tensor:

@@ -29,7 +29,8 @@ from smoothcert.smoothing.spaces import Space, find_space
 from smoothcert.smoothing.voters import BinaryVoter, LogitVoter, NetworkVoter, Voter
 
 _CACHED_WEIGHTS = 2**20  # float32 weights, about what a core's own cache holds
-_WORTH_CHECKING = 10_000  # samples, below which the check of an engine costs more than it saves
+SHORT = 10_000
+"""Samples of a run, below which the check of an engine costs more than it saves."""
 
 ENGINE_NAMES = ("auto", *ENGINES)
 SPACES = ("auto", "pixels")
@@ -141,7 +142,7 @@ def _network_voter(
     if conduct.alone or conduct.steps:  # other engines round otherwise
         only_plain = ("the model's rows are judged one by one" if conduct.alone else
                       "the model answers in steps, which other rounding would move")
-    short = how.engine == "auto" and (how.samples or 0) < _WORTH_CHECKING
+    short = how.engine == "auto" and (how.samples or 0) < SHORT
     engine = open_engine("plain" if short else how.engine, network, shape=row, batch=batch, device=device,
                          precision=how.precision, samples=how.samples, only_plain=only_plain)
     plain = reduce_precision(network, how.precision)
@@ -151,7 +152,7 @@ def _network_voter(
     if conduct.alone:
         run = behind_fit(run, Fit(batch=ONE_ROW))
     voter = NetworkVoter(_rows(noise, space, row, seed, device, how), run, judge,
-                         num_classes, engine.batch or batch, device, referee, random)
+                         num_classes, engine.batch or batch, device, referee, random, conduct.overwrites)
     return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch, random,
                      dtype)
 

@@ -6,7 +6,7 @@ here is clipped to the range of pixels.
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, nll_loss
+from torch.utils.checkpoint import checkpoint
 
 from smoothcert.draws import standard_normals
 from smoothcert.noise import Noise
@@ -48,6 +49,33 @@ def noisy_logits(model: Any, images: Tensor, noise: Tensor) -> Tensor:
 def log_mean_softmax(logits: Tensor) -> Tensor:
     """Return log G for the logits of the noisy copies: (b, m, K) -> (b, K). No logarithm of a rounded sum is taken."""
     return log_softmax(logits, dim=-1).logsumexp(dim=1) - math.log(logits.shape[1])
+
+
+def log_soft(
+    logits: Callable[[Tensor, int, Tensor], Tensor], images: Tensor, noise: Tensor, rows: int
+) -> Tensor:
+    """Return log G for images that share their noise: (b, C, H, W), (m, C, H, W) -> (b, K), in passes of at most `rows`
+    copies.
+
+    Where a gradient is wanted and one pass does not do, each is computed again on the way back, so that no more than
+    the graph of one pass is in memory.
+
+    Args:
+        logits: (images (n, C, H, W), place of the first copy, noise of the copies (k, C, H, W)) -> (n, k, K).
+    """
+    copies = min(len(noise), rows)
+    together = max(1, rows // copies)
+
+    def compute(part: Tensor, first: int, shifts: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and len(images) * len(noise) > rows:
+            return torch.as_tensor(checkpoint(logits, part, first, shifts, use_reentrant=False,
+                                              preserve_rng_state=False))
+        return logits(part, first, shifts)
+
+    return torch.cat([
+        log_mean_softmax(torch.cat([compute(part, first, noise[first : first + copies])
+                                    for first in range(0, len(noise), copies)], dim=1))
+        for part in images.split(together)])
 
 
 def soft_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

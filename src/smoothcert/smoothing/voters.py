@@ -27,6 +27,7 @@ Floating-point sums depend on the batch and on the engine they are computed in, 
 judged alone always gives the same answer, so results are equal whatever the batch, the packing and the engine.
 """
 
+_CHUNK_VALUES, _CHUNK_ROWS = 2**18, 1000  # of rows drawn and counted at once on a CPU, so that they stay in a cache
 _CACHED_SAMPLES = 16_384  # of logits at once, so that they stay in a processor's second cache
 _ROUND_BATCHES = 64  # batches between two synchronisations with a GPU
 _REFEREE_ROWS = 32  # close calls judged at once on a GPU, always in a batch of this size
@@ -55,6 +56,8 @@ class Voter(Protocol):
 class NetworkVoter:
     """Votes of a network, in compute batches that mix images, with one synchronisation a round.
 
+    Small batches are drawn and counted many at once, because noise and votes cost more than their arithmetic there.
+
     Args:
         rows: draws the noisy copies.
         run: (N, ...) rows -> (N, K) logits, N <= batch; the engine.
@@ -65,64 +68,81 @@ class NetworkVoter:
         device: where `run` computes.
         referee: whether close calls are judged again; not where the classifier judges every row alone anyway, nor in
             reduced precision, where the batch is part of the classifier.
+        overwrites: whether the classifier changes the rows that it is given, so that they must be drawn again.
     """
 
     def __init__(
         self, rows: Rows, run: Callable[..., Any], plain: Callable[..., Any], num_classes: int, batch: int,
-        device: torch.device, referee: bool, random: bool = False,
+        device: torch.device, referee: bool, random: bool = False, overwrites: bool = False,
     ):
         self._rows, self._run, self._plain, self._num_classes = rows, run, plain, num_classes
         self._batch, self._device, self._referee, self._random = batch, device, referee, random
-        self.capacity: int | None = batch * (_ROUND_BATCHES if device.type == "cuda" else 1)
+        # Without the referee the batch may shape the answers, and a random classifier draws its normals by the batch.
+        together = device.type != "cuda" and referee and not random
+        self._keeps = together and not overwrites
+        room = min(_CHUNK_ROWS, _CHUNK_VALUES // rows.width) if together else 0
+        self._chunk = batch * max(1, room // batch)
+        self.capacity: int | None = batch * _ROUND_BATCHES if device.type == "cuda" else self._chunk
         self.format = rows.format
 
     def subject(self, image: np.ndarray, key: int) -> Subject:
         return Subject(key, self._rows.noise.centre(image))
 
     def count(self, segments: Sequence[Segment]) -> np.ndarray:
-        lengths = np.array([segment.n for segment in segments])
-        total = int(lengths.sum())
-        votes = torch.empty(total, dtype=torch.int64, device=self._device)
-        close = torch.zeros(total, dtype=torch.bool, device=self._device)
-        ordered = torch.ones((), dtype=torch.bool, device=self._device)
-        done = 0
+        votes: list[Tensor] = []
+        ordered: list[Tensor] = []
+        kept: list[Tensor] = []  # the rows of close calls
         with torch.no_grad():
-            for batch in batches(segments, self._batch):
-                logits = self._logits(self._run, batch)
-                part = slice(done, done := done + len(logits))
-                votes[part] = logits.argmax(dim=1)
-                ordered &= ~logits.isnan().any()
+            for chunk in batches(segments, self._chunk):
+                rows = self._rows.draw(chunk)
+                vote, first, close = judge(self._logits(self._run, rows, chunk))
                 if self._referee:
-                    close[part] = is_close(logits)
-            owner = torch.from_numpy(np.repeat(np.arange(len(segments)), lengths)).to(self._device, non_blocking=True)
-            counts = torch.zeros(len(segments) * self._num_classes, dtype=torch.int64, device=self._device)
-            counts.index_add_(0, owner * self._num_classes + votes, (~close).to(torch.int64))
-            # The one wait for the device: counts without the close calls, which rows are close, whether any is NaN.
-            packed = torch.cat([counts, close.to(torch.int64), ordered.to(torch.int64).view(1)]).cpu().numpy()
-            table, flags = packed[: len(counts)].reshape(len(segments), -1), packed[len(counts) : -1]
-            check_finite(bool(packed[-1]))
-            again, ends = np.flatnonzero(flags), np.cumsum(lengths)
-            owners = np.searchsorted(ends, again, side="right")
-            offsets = again - (ends - lengths)[owners]
-            singles = [segments[k].single(offset) for k, offset in zip(owners, offsets.tolist(), strict=True)]
-            # The plain model judges them alone on a CPU, and on a GPU in batches that the first of them fills up.
-            size = _REFEREE_ROWS if self._device.type == "cuda" else 1
-            for first in range(0, len(singles), size):
-                part = singles[first : first + size]
-                logits = self._logits(self._plain, part + part[:1] * (size - len(part)))
-                check_finite(not bool(logits.isnan().any()))
-                judged = logits[: len(part)].argmax(dim=1).tolist()
-                for k, vote in zip(owners[first : first + size], judged, strict=True):
-                    table[k, vote] += 1
+                    vote.masked_fill_(close, -1)
+                    if self._keeps:
+                        kept.append(rows[close])
+                votes.append(vote)
+                ordered.append(~first.isnan().any().view(1))
+            # The one wait for the device: the vote of each row, -1 where it is close, and whether any logit is NaN.
+            packed = torch.cat([*votes, *(flag.to(torch.int64) for flag in ordered)]).cpu().numpy()
+            found = packed[: -len(ordered)]
+            check_finite(bool(packed[-len(ordered) :].all()))
+            owner = np.repeat(np.arange(len(segments)), [segment.n for segment in segments])
+            slots = (owner * self._num_classes + found)[found >= 0]
+            table = np.bincount(slots, minlength=len(segments) * self._num_classes).reshape(len(segments), -1)
+            if len(slots) < len(found):
+                self._judge_again(segments, np.flatnonzero(found < 0), kept, table)
         return table
 
-    def _logits(self, run: Callable[..., Any], segments: Sequence[Segment]) -> Tensor:
-        """Return the logits (N, K) of the samples of all segments."""
-        rows = self._rows.draw(segments)
+    def _judge_again(
+        self, segments: Sequence[Segment], close: np.ndarray, kept: list[Tensor], table: np.ndarray
+    ) -> None:
+        """Add to the table the votes of samples `close`, counted through all segments, of which the rows are `kept` or
+        drawn again. The plain model judges them alone on a CPU, and on a GPU in batches that the first of them fills
+        up."""
+        lengths = np.array([segment.n for segment in segments])
+        ends = np.cumsum(lengths)
+        owners = np.searchsorted(ends, close, side="right")
+        offsets = (close - (ends - lengths)[owners]).tolist()
+        singles = [segments[k].single(offset) for k, offset in zip(owners, offsets, strict=True)]
+        found = torch.cat(kept) if kept else None
+        size = _REFEREE_ROWS if self._device.type == "cuda" else 1
+        for first in range(0, len(singles), size):
+            part = singles[first : first + size]
+            filled = part + part[:1] * (size - len(part))
+            rows = self._rows.draw(filled) if found is None else found[first : first + 1]
+            logits = self._logits(self._plain, rows, filled)
+            check_finite(not bool(logits.isnan().any()))
+            judged = logits[: len(part)].argmax(dim=1).tolist()
+            for k, vote in zip(owners[first : first + size], judged, strict=True):
+                table[k, vote] += 1
+
+    def _logits(self, run: Callable[..., Any], rows: Tensor, segments: Sequence[Segment]) -> Tensor:
+        """Return the logits (N, K) of the rows of all segments, computed in batches."""
         normals: list[Normals] = []
         if self._random:
             normals.append(lambda t, like: self._rows.walk(segments, t).to(like.dtype))
-        return check_logits(run(rows, *normals), len(rows), self._num_classes)
+        parts = [check_logits(run(part, *normals), len(part), self._num_classes) for part in rows.split(self._batch)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class LogitVoter:
@@ -224,15 +244,21 @@ def batches(segments: Sequence[Segment], size: int) -> list[list[Segment]]:
     return cut if cut[-1] else cut[:-1]
 
 
+def judge(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the votes (N,) of logits (N, K), the largest logit of each row (NaN where one is), and `is_close`."""
+    first, second = logits.topk(2, dim=1).values.unbind(dim=1)
+    largest = logits.abs().nan_to_num_(posinf=0.0).amax(dim=1)
+    close = first - second <= CLOSE_CALL * torch.maximum(largest, largest.mean())
+    return logits.argmax(dim=1), first, close
+
+
 def is_close(logits: Tensor) -> Tensor:
     """Return (N,) bool: the two top logits of a row differ by less than CLOSE_CALL of the largest finite |logit|.
 
     That of the row, or of the batch's rows on average if that is more: where two logits cancel to almost nothing, as
     those of two classes do, what was rounded is of the size that others have.
     """
-    first, second = logits.topk(2, dim=1).values.unbind(dim=1)
-    largest = logits.abs().nan_to_num(posinf=0.0).amax(dim=1)
-    return first - second <= CLOSE_CALL * torch.maximum(largest, largest.mean())
+    return judge(logits)[2]
 
 
 @dataclass(eq=False)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from smoothcert.config.base import DataConfig, MachineConfig, Part
 from smoothcert.config.fields import (
+    Channels,
     Count,
     DenoiserPart,
     Local,
@@ -21,6 +22,7 @@ from smoothcert.config.fields import (
     Sigma,
     Weight,
 )
+from smoothcert.config.model import check_normalisation, check_weights_options
 from smoothcert.errors import InputError
 
 if TYPE_CHECKING:  # the objectives import torch, which --help does without
@@ -90,8 +92,12 @@ class TrainConfig(DataConfig, MachineConfig):
                           "on all images and uses the last epoch")
     max_images: Count | None = Field(None, description="train on at most this many images, evenly spaced (default: "
                                                        "all)")
-    init: Local | None = Field(None, description="fine-tune: start from the weights of this model directory, with a "
-                                                 "new last layer where the classes differ")
+    mean: Channels | None = Field(None, description="constants of that layer, one number for each channel or one for "
+                                                    "all, in place of the data's own")
+    std: Channels | None = Field(None, description="its standard deviation; mean alone is only subtracted")
+    init: Local | None = Field(None, description="fine-tune: start from the weights of this model directory, or of "
+                                                 "this file of weights of the network in model, with a new last layer "
+                                                 "where the classes differ")
     new_head: bool = Field(False, description="with init: use a new last layer in any case")
     unlabelled: str | None = Field(None, description="self-training: images whose labels are not used, in the forms "
                                                      "that data has; of data itself, the images left over")
@@ -103,8 +109,8 @@ class TrainConfig(DataConfig, MachineConfig):
                                                         "labels, .npy or .npz")
     unlabelled_weight: Sigma = Field(1.0, description="weight of the mean loss of the pseudo-labelled images, relative "
                                                       "to that of the labelled ones")
-    weights: Literal["best", "last"] = Field("best", description="which weights to use of the model directories in "
-                                                                 "init, pseudo-labels and classifier: best or last")
+    weights: str = Field("best", description="which weights to use of the model directories in init, pseudo-labels and "
+                                             "classifier: best or last; of a file of weights the entry")
     output: str | None = Field(None, description="name or position of the output that holds the logits, where the "
                                                  "model of pseudo-labels or classifier has several that could")
     trust: bool = Field(False, description="run the code that these model directories, or a .pt2 file, contain")
@@ -141,3 +147,7 @@ class TrainConfig(DataConfig, MachineConfig):
         if self.unlabelled is None and any(given.values()):
             yield (f"{' and '.join(name for name, is_given in given.items() if is_given)} apply to unlabelled images: "
                    f"give unlabelled, the set that holds them")
+        yield from check_weights_options(str(self.init or ""), self.weights, None, {})
+        yield from check_normalisation(self.mean, self.std)
+        if self.mean and self.normalise != "auto":
+            yield f"normalise is {self.normalise}, and mean says what it subtracts: give one of them"

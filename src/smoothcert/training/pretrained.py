@@ -13,6 +13,10 @@ from smoothcert.classifiers.folder import DENOISER, module_hash, read_weights, r
 from smoothcert.data import ImageData
 from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.io.files import sha256
+from smoothcert.io.paths import is_weights_file
+from smoothcert.models import load_model, model_names
+from smoothcert.models.matching import last_layer
+from smoothcert.models.weights import check_network
 from smoothcert.training.options import TrainConfig
 
 _NORMALISATION = ("mean", "std")
@@ -26,9 +30,10 @@ class InitialWeights:
     new head is asked for.
 
     Attributes:
-        folder, weights: the model directory, and which of its weights: best or last.
+        folder, weights: the model directory, and which of its weights, best or last; or a file of weights, and the
+            entry asked for.
         new_head: keep the head fresh whatever the classes.
-        card: the directory's model card.
+        card: the directory's model card; of a file, what its weights are of.
         state: its tensors by name.
         sha256: hash of the file that holds them.
     """
@@ -115,21 +120,40 @@ class InitialWeights:
         return () if head is None else (head,)
 
 
-def read_initial_weights(config: TrainConfig) -> InitialWeights | None:
-    """Read the weights of option `init`; None without it. Raises FileError where it is not a model directory."""
+def read_initial_weights(config: TrainConfig, data: ImageData) -> InitialWeights | None:
+    """Read the weights of option `init`; None without it.
+
+    Raises FileError where it is neither a model directory nor a file of weights, and what `load_model` raises.
+    """
     if config.init is None:
         return None
+    if is_weights_file(config.init) and not config.init.is_dir():
+        return _read_file(config, config.init, data)
     if not is_model_dir(config.init):
-        raise FileError(f"{config.init} is not a model directory to start from: it has no model.json")
+        raise FileError(f"{config.init} is not a model directory to start from (it has no model.json), nor a file of "
+                        f"weights")
     path = weights_file(config.init, config.weights)
     state = read_weights(path)
     return InitialWeights(config.init, config.weights, config.new_head, read_card(config.init), state, sha256(path))
 
 
-def last_layer(network: nn.Module) -> str:
-    """Return the name of the last layer with parameters of its own, in the order in which the network lists them."""
-    return [name for name, layer in network.named_modules() if next(layer.parameters(recurse=False), None) is not None
-            ][-1]
+def _read_file(config: TrainConfig, path: Path, data: ImageData) -> InitialWeights:
+    """Read a file of weights, of the network that the options name; its classes are the data's where there are as many.
+    """
+    model = check_network(str(path), config.model, "--model")
+    network: Any = load_model(
+        str(path), num_classes=data.num_classes, input_shape=data.shape, network=model, options=config.model_option,
+        weights=None if config.weights == "best" else config.weights, mean=config.mean, std=config.std).model
+    front = getattr(network, "normalise", None) if isinstance(network, nn.Sequential) else None
+    inside = {name: getattr(front, name).flatten().tolist() for name in _NORMALISATION if hasattr(front, name)}
+    if inside and model not in model_names():
+        raise InputError(f"mean and std: {model} is trained as it is: normalise inside it")
+    head = network.get_submodule(last_layer(network))
+    count = next(head.parameters(recurse=False)).shape[0]
+    names = data.class_names if count == data.num_classes else tuple(f"class {k} of {path.name}" for k in range(count))
+    card = ModelCard(model=model, options={**config.model_option, **inside}, input_shape=data.shape, num_classes=count,
+                     class_names=names, levels=data.levels, data={}, sigma=None, identity={})
+    return InitialWeights(path, config.weights, config.new_head, card, network.state_dict(), sha256(path))
 
 
 def _without(layer: str | None, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -22,12 +22,14 @@ import torch
 
 from smoothcert.classes import match_classes
 from smoothcert.classifiers.classifier import Classifier, model_card, open_classifier
+from smoothcert.config.model import ModelConfig
 from smoothcert.data import ImageData, select_indices, take_evenly
 from smoothcert.data.load import open_data
 from smoothcert.draws import seed_torch
 from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.io.arrays import read_array, read_arrays
 from smoothcert.io.files import write_whole
+from smoothcert.io.paths import is_weights_file
 from smoothcert.progress import Progress
 from smoothcert.smoothing import evaluation
 from smoothcert.training.batches import TrainingSet, read_ahead
@@ -175,11 +177,14 @@ def _read_labels(path: Path, pool: ImageData, indices: np.ndarray, num_classes: 
 
 
 def open_teacher(spec: str, config: TrainConfig, data: ImageData, device: torch.device) -> Classifier:
-    """Open another model, which training asks about images of `data`. Raises FileError or ModelError."""
-    model_card(spec)
+    """Open another model, which training asks about images of `data`. Raises FileError, InputError or ModelError."""
+    if is_weights_file(spec):
+        raise InputError(f"{spec} holds weights alone, but a whole model is needed here: give a model directory, or a "
+                         f"factory that loads these weights (file.py:factory)")
+    asked = ModelConfig.parse({"model": spec, "weights": config.weights, "trust": config.trust})
+    model_card(asked)
     with seed_torch(config.seed, "pseudo-labels"):
-        return open_classifier(spec, data.shape, data.num_classes, weights=config.weights, trust=config.trust,
-                               device=device, output=config.output)
+        return open_classifier(asked, data.shape, data.num_classes, device=device, output=config.output)
 
 
 def _read_stored(path: Path, indices: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from smoothcert.errors import ConfigError, FileError, InputError
 from smoothcert.io.files import claim_folder, lock_folder
 from smoothcert.machine import has_bf16_units, pick_device
 from smoothcert.models import model_names, model_sources
+from smoothcert.models.layers import channel_constants
 from smoothcert.objectives import OBJECTIVES, Objective, Trained, describe_values
 from smoothcert.progress import Progress, silent
 from smoothcert.smoothing.precision import isolate
@@ -105,7 +106,7 @@ def train_share(config: TrainConfig, progress: Progress) -> ModelCard:
         torch.set_num_threads(config.threads)
     data = load_data(config.data, "train", data_dir=config.data_dir, resize=config.resize, crop=config.crop,
                      num_classes=config.num_classes, classes=config.classes, numeric_classes=config.numeric_classes)
-    initial = read_initial_weights(config)
+    initial = read_initial_weights(config, data)
     if initial and config.classes is None:
         data = initial.order_classes(data)
     denoiser, config = read_frozen_denoiser(config, data, initial)
@@ -165,17 +166,27 @@ def split_indices(data: ImageData, config: TrainConfig) -> tuple[np.ndarray, np.
 def normalisation(
     config: TrainConfig, trains: str, data: ImageData, initial: InitialWeights | None
 ) -> dict[str, list[float]]:
-    """Return the mean and std inside a named network: those of the weights it starts from, else the data's.
+    """Return the mean and std inside a named network: those of the weights it starts from, else the given ones, else
+    the data's.
 
     `normalise: auto` standardises colour images and leaves grey ones, as CIFAR-10, ImageNet and MNIST recipes do.
     """
     if trains == "denoiser" and config.normalise not in ("auto", "none"):
         raise InputError(f"normalise is {config.normalise}, but a denoiser takes and returns images as they are: leave "
                          f"it out")
-    if trains == "denoiser" or config.model not in model_names():
+    named = trains == "classifier" and config.model in model_names()
+    if config.mean and not named:
+        raise InputError(f"mean and std stand in front of named classifiers ({', '.join(model_names())}); "
+                         f"{config.model} normalises inside")
+    if not named:
         return {}
+    if initial and config.mean and initial.folder.is_dir():
+        raise InputError(f"mean and std: {initial.folder} has its normalisation inside already: leave them out")
     if initial:
         return initial.normalisation(config.normalise)
+    if config.mean:
+        mean, std = channel_constants(config.mean, config.std, data.shape[0])
+        return {name: values for name, values in (("mean", mean), ("std", std)) if values is not None}
     kind = config.normalise
     if kind == "auto":
         kind = "standard" if data.shape[0] == 3 else "none"
@@ -218,7 +229,8 @@ def _new_card(
     normalise: dict[str, list[float]],
 ) -> ModelCard:
     """Return the card of a run on its training and held-out images, without the parts that depend on other models."""
-    left_out = _MACHINE | _ORDER | _SOURCES
+    unset = {name for name in ("mean", "std") if getattr(config, name) is None}  # older runs do not have them
+    left_out = _MACHINE | _ORDER | _SOURCES | unset
     settings = {name: value for name, value in config.model_dump(mode="json").items() if name not in left_out}
     fit, held_out = indices
     return ModelCard(

@@ -1,15 +1,15 @@
 """Options of `verify`."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
-from smoothcert.config.base import Config
 from smoothcert.config.fields import ClassNames, Count, DenoiserPart, Local, Options, Stored
+from smoothcert.config.model import ModelConfig
 
 
-class VerifyConfig(Config):
+class VerifyConfig(ModelConfig):
     """Options of `smoothcert verify`; all but `store` are of the records to draw again."""
 
     store: Stored = Field(description="store to check", json_schema_extra={"argument": "STORE"})
@@ -19,8 +19,6 @@ class VerifyConfig(Config):
     resample: Count | None = Field(None, description="draw this many records again from their seeds, and compare; "
                                                      "needs the model and the images")
     model: str | None = Field(None, description="model of the store, in the forms of certify, for resample")
-    weights: Literal["best", "last"] = Field("best", description="which weights of a model directory: best or last")
-    trust: bool = Field(False, description="run the code that a model directory or a .pt2 file brings")
     denoiser: DenoiserPart = Field(None, description="directory of the denoiser that was named beside the model")
     walk_jump: Local | None = Field(None, description="directory of its walk's second denoiser")
     attractor: Local | None = Field(None, description="directory of its flow's second denoiser")
@@ -44,6 +42,7 @@ class VerifyConfig(Config):
     workers: Count = Field(1, description="processes, one thread each (or one GPU each); never changes results")
 
     def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
         given = sorted(self.model_fields_set - {"store", "resample", "noise"})
         if self.resample is None and given:
             yield (f"{', '.join(name.replace('_', '-') for name in given)}: only of use with resample, the number of "

@@ -140,8 +140,8 @@ def _options(readable: Readable, asked: VerifyConfig) -> dict[str, Any]:
     """Return the options that all runs have: model and machine as asked, images, noise and seed as the store says."""
     identity = readable.identity
     given = {name: getattr(asked, name) for name in (
-        "model", "weights", "trust", "denoiser", "walk_jump", "attractor", "front_option", "data_dir", "resize", "crop",
-        "numeric_classes", "threads", "workers")}
+        "model", "weights", "network", "model_option", "mean", "std", "trust", "denoiser", "walk_jump", "attractor",
+        "front_option", "data_dir", "resize", "crop", "numeric_classes", "threads", "workers")}
     name = identity.data.name
     images = identity.images.at(np.arange(identity.images.count))
     if images is None:
@@ -180,8 +180,8 @@ def _check_same(readable: Readable, run: Run) -> None:
             f"{readable.folder} cannot be drawn again from what was given, which differs in:\n"
             + "\n".join(f"  - {name}: the store has {there!r}, here it is {now!r}"
                         for name, (there, now) in differing.items())
-            + "\nGive the run's own --model (with --weights and --denoiser, if any) and --data (with --resize and "
-              "--crop, if any), on the kind of device that it ran on.")
+            + "\nGive the run's own --model (with --network, --mean, --weights and --denoiser, if any) and --data "
+              "(with --resize and --crop, if any), on the kind of device that it ran on.")
 
 
 def _choose(readable: Readable, count: int) -> list[int]:
