@@ -301,6 +301,27 @@ def test_demo(tmp_path, monkeypatch):
     assert told["accuracy"][1] > 0.75
 
 
+def test_a_printed_configuration_is_the_one_that_was_given(tmp_path):
+    words = ["certify", "net.py:build", "--sigma", "64/255", "--radii", "0.5,1", "--n-max", "1000", "--front-option",
+             "sigma2=0.1", "--walk-jump", "w", "-o", tmp_path / "s", "--print-config"]
+    printed = run(*words).stdout
+    (tmp_path / "c.yaml").write_text(printed)
+    assert run("certify", "--config", tmp_path / "c.yaml", "--print-config").stdout == printed
+    config = CertifyConfig.gather({}, tmp_path / "c.yaml")
+    assert (config.sigma, config.radii, config.n_max, config.front_option) == (64 / 255, (0.5, 1.0), 1000,
+                                                                            {"sigma2": 0.1})
+    assert "# alpha: 0.001\n" in printed
+    assert not (tmp_path / "s").exists()
+    assert "mistake" in run("certify", "m", "--sigma", "-1", "-o", "s", "--print-config", code=2).stderr
+    with pytest.raises(ConfigError, match="object"):
+        CertifyConfig(model="m", out="s", denoiser=object()).to_yaml()
+
+
+def test_the_shell_completes(monkeypatch):
+    assert run("-V").stdout == run("--version").stdout
+    assert "_SMOOTHCERT_COMPLETE" in run("--show-completion", "bash").stdout
+
+
 def test_numbers_are_read_as_people_write_them(tmp_path):
     options = TrainConfig.parse({"out": "m", "objective_option": ["a=1e-3", "b=-.5", "c=2", "d=null", "e=word"]})
     assert options.objective_option == {"a": 0.001, "b": -0.5, "c": 2, "d": None, "e": "word"}
