@@ -107,7 +107,7 @@ def described(card: ModelCard, size: int) -> str:
 def table(name: str, store: Store) -> str:
     """The certified accuracies of an entry's store, in Markdown."""
     result = Result.of(store, name)
-    return render([put_side_by_side([result], Points(result.decided or (0.0,)))], "markdown")
+    return render([put_side_by_side([result], Points(result.decided or (0.0,), intervals="all"))], "markdown")
 
 
 def page() -> str:

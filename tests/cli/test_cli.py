@@ -24,6 +24,7 @@ from smoothcert.errors import ConfigError
 from smoothcert.recipes.options import ReproduceConfig
 from smoothcert.recipes.recipe import Expected
 from smoothcert.report.options import (
+    CertifyTableConfig,
     CompareConfig,
     CostConfig,
     ExportConfig,
@@ -124,7 +125,7 @@ def _seconds(command) -> float:
 
 
 VERBS = {
-    "train": TrainConfig, "certify": CertifyConfig, "predict": PredictConfig, "attack": AttackConfig,
+    "train": TrainConfig, "certify": CertifyTableConfig, "predict": PredictConfig, "attack": AttackConfig,
     "distributional": DistributionalConfig, "table": TableConfig, "compare": CompareConfig, "info": InfoConfig,
     "export": ExportConfig, "recertify": RecertifyTableConfig, "cost": CostConfig, "report": ReportConfig,
     "reproduce": ReproduceConfig, "verify": VerifyConfig, "selftest": SelftestConfig, "demo": DemoConfig,

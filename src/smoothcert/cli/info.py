@@ -13,4 +13,4 @@ def info(config: InfoConfig, as_json: bool) -> None:
     from smoothcert.report.describe import Description
 
     found = Description.of(config.path, config.radius_column)
-    emit(json.dumps(found.to_json(), indent=2) if as_json else found.to_text(), config.out)
+    emit(json.dumps(found.to_json(), indent=2) if as_json else found.to_text(config.intervals), config.out)

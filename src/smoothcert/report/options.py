@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from smoothcert.config.base import Config
 from smoothcert.config.fields import Count, Local, Method, Options, Probability, Radii, Real, Sigma, Stored, Weight
+from smoothcert.runs.options import CertifyConfig
 
 Stores = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 """Stores to open; a configuration file may give a single one as a text."""
@@ -37,6 +38,13 @@ class RadiiConfig(Config):
     rho: Probability = Field(0.05, description="failure probability of each data-set interval")
 
 
+class IntervalsConfig(Config):
+    """Options of a table of certified accuracy for people."""
+
+    intervals: Literal["one", "all"] = Field(
+        "one", description="lower bounds of certified accuracy to show: one (for new images) or all")
+
+
 class PrintedConfig(RadiiConfig):
     """Options of printing a table."""
 
@@ -54,7 +62,11 @@ class NormConfig(PrintedConfig, LogsConfig):
                               json_schema_extra={"metavar": "FILE"})
 
 
-class TableConfig(NormConfig):
+class CertifyTableConfig(CertifyConfig, IntervalsConfig):
+    """Options of `smoothcert certify`: the run, and the table of it."""
+
+
+class TableConfig(NormConfig, IntervalsConfig):
     """Options of `smoothcert table`."""
 
     stores: Stores = Field(
@@ -72,7 +84,7 @@ class CompareConfig(NormConfig):
     other: str = Field(description="another one over the same images", json_schema_extra={"argument": "OTHER"})
 
 
-class InfoConfig(RecordsConfig):
+class InfoConfig(RecordsConfig, IntervalsConfig):
     """Options of `smoothcert info`."""
 
     path: Stored = Field(description="a store, a log (TSV), a count file (NPZ) or a model directory",
@@ -90,7 +102,7 @@ class ExportConfig(RecordsConfig):
                        json_schema_extra={"metavar": "FILE"})
 
 
-class RecertifyTableConfig(PrintedConfig):
+class RecertifyTableConfig(PrintedConfig, IntervalsConfig):
     """Options of `smoothcert recertify`: recomputed certificates, and the table of them."""
 
     store: Stored = Field(description="a store of `smoothcert certify`, or a count file (NPZ)",
