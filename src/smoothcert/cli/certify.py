@@ -2,7 +2,12 @@
 
 from smoothcert.cli.options import verb
 from smoothcert.cli.output import say_result, show_progress
-from smoothcert.report.options import CertifyTableConfig
+from smoothcert.report.options import IntervalsConfig
+from smoothcert.runs.options import CertifyConfig
+
+
+class CertifyTableConfig(CertifyConfig, IntervalsConfig):
+    """Options of `smoothcert certify`: the run, and the table of it."""
 
 
 @verb

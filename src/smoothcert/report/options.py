@@ -10,7 +10,6 @@ from pydantic import BeforeValidator, Field
 
 from smoothcert.config.base import Config
 from smoothcert.config.fields import Count, Local, Method, Options, Probability, Radii, Real, Sigma, Stored, Weight
-from smoothcert.runs.options import CertifyConfig
 
 Stores = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 """Stores to open; a configuration file may give a single one as a text."""
@@ -60,10 +59,6 @@ class NormConfig(PrintedConfig, LogsConfig):
                                                       "--norm linf (3072: 3 x 32 x 32)")
     out: Local | None = Field(None, description="write there instead of printing",
                               json_schema_extra={"metavar": "FILE"})
-
-
-class CertifyTableConfig(CertifyConfig, IntervalsConfig):
-    """Options of `smoothcert certify`: the run, and the table of it."""
 
 
 class TableConfig(NormConfig, IntervalsConfig):
