@@ -88,6 +88,45 @@ def test_the_page_draws_the_stores_own_curves(stores):
                                    np.histogram(votes, np.linspace(0, 1, 51))[0] / len(votes), atol=1.001e-6)
 
 
+def test_a_stopped_runs_curve_is_only_where_it_was_decided(tmp_path):
+    radii = [0.1, 0.3, 0.45]
+    design = {"design": "radii", "method": "two-sided", "alpha": 0.001, "n0": 100, "n_max": 1000, "radii": radii,
+              "margin": None}
+    (run,), *_ = gather_page([str(made(tmp_path / "seq", procedure=design))], None)
+    (drawn,) = chart_data([run], 0.05)
+    assert drawn["points"]["radius"] == radii
+    for name in ("accuracy", "test_set", "population", "all_radii"):
+        exact = getattr(run.result.at(radii, 0.05), name)
+        assert (np.array(drawn["points"][name]) <= exact).all()
+        np.testing.assert_allclose(drawn["points"][name], exact, atol=1.001e-6)
+    (undecided,) = chart_data([replace(run, result=replace(run.result, decided=()))], 0.05)
+    assert undecided["points"]["radius"] == []
+    (plain,) = chart_data([replace(run, result=replace(run.result, decided=None))], 0.05)
+    assert plain["points"] is None
+
+
+def test_each_picture_has_its_label_answer_and_radius(stores):
+    (run,), *_ = gather_page(stores[:1], lambda store: DIGITS)
+    page = report_page([run])
+    cards = re.findall(r"<figcaption><span>image ([\d,]+)</span><span>label <b>(\w+)</b></span>"
+                       r"<span>answer <b>(\w+)</b>(?: \(wrong\))?</span><span>radius <b>([\w.]+)</b></span>", page)
+    assert len(cards) == GALLERY
+    place = {int(index): k for k, index in enumerate(run.store.column("index"))}
+    for index, label, answer, radius in cards:
+        k = place[int(index)]
+        given = int(run.store.column("prediction")[k])
+        assert int(label) == run.store.column("label")[k]
+        assert answer == ("abstained" if given < 0 else str(given))
+        assert radius == ("none" if given < 0 else f"{np.floor(1000 * run.store.column('radius')[k]) / 1000:.3f}")
+
+
+def test_a_page_without_pictures_holds_none(stores):
+    runs, *_ = gather_page(stores[:1], None)
+    page = report_page(runs)
+    assert "data:image" not in page
+    assert len(page) < 120_000
+
+
 def test_nothing_that_users_named_becomes_markup(page_file):
     text = page_file.read_text(encoding="utf-8")
     assert "<script>window.pwned" not in text
@@ -195,6 +234,20 @@ def test_bad_requests_say_what_to_do(stores, tmp_path, monkeypatch):
     assert "r 0.125" in (tmp_path / "new" / "x.html").read_text()
 
 
+BROKEN_WORDS = """() => {
+    const found = [], walker = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
+    for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+        for (const word of node.textContent.matchAll(/(?<![^ (])[A-Za-z]{2,16}(?![^ ,.:;)])/g)) {
+            const range = document.createRange();
+            range.setStart(node, word.index);
+            range.setEnd(node, word.index + word[0].length);
+            if (new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size > 1) found.push(word[0]);
+        }
+    }
+    return found;
+}"""
+
+
 @pytest.fixture(scope="module")
 def browser():
     sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the dev extra")
@@ -258,6 +311,37 @@ def test_marks_of_the_legend_are_those_of_the_chart(opened):
     assert opened.evaluate("getComputedStyle(document.querySelector('#curve .mark')).fill") == shown
 
 
+def test_every_chart_is_whole_and_at_its_full_width(opened):
+    main = opened.evaluate("document.querySelector('main').clientWidth")
+    for chart in ("curve", "wall", "observed", "bounded"):
+        width = opened.evaluate(f"document.querySelector('#{chart} svg').getBoundingClientRect().width")
+        assert width > 0.95 * main, chart
+        box = f"document.querySelector('#{chart} .plot').getBBox()"
+        left, right = opened.evaluate(f"[{box}.x, {box}.x + {box}.width]")
+        assert left >= 50, chart
+        assert right <= width, chart
+    edges = opened.evaluate("document.querySelector('#observed .line').getAttribute('d').match(/[HV]/g).length")
+    assert edges == 101, "50 bins, down to the floor where they are empty, and the last side"
+
+
+def test_a_stopped_run_is_drawn_as_bars(browser, stores, tmp_path):
+    design = {"design": "radii", "method": "two-sided", "alpha": 0.001, "n0": 100, "n_max": 1000, "radii": [0.1, 0.3],
+              "margin": None}
+    runs, *_ = gather_page([str(made(tmp_path / "seq", procedure=design))], None)
+    write_page(tmp_path / "page.html", report_page(runs))
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_selector("#curve .mark", state="attached")
+    assert page.locator("#curve .mark").count() == 2
+    assert page.locator("#curve path.line[class*=d]").count() == 0
+    page.fill("#at", "0.3")
+    exact = np.floor(1000 * runs[0].result.at([0.3], 0.05).accuracy[0]) / 10
+    assert page.inner_text("#read").startswith(f"seq: {exact} %")
+    page.fill("#at", "0.2")
+    assert page.inner_text("#read").startswith("seq: >=")
+    page.close()
+
+
 def test_toggles_redraw_the_curves(opened):
     box = opened.locator("[data-run='1']")
     box.focus()
@@ -318,6 +402,10 @@ def test_a_phone_in_the_dark(opened, tmp_path):
     wide = opened.evaluate("""[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > 391
                               && !e.closest('.wide') && !e.closest('details:not([open])')).map(e => e.tagName)""")
     assert wide == []
+    hidden = "[...document.querySelectorAll('.wide')].filter(box => box.scrollWidth > box.clientWidth + 1)"
+    assert opened.evaluate(f"{hidden}.length") > 0
+    assert opened.evaluate(f"{hidden}.every(box => box.classList.contains('scrolls'))"), "each says that it scrolls"
+    assert opened.evaluate(BROKEN_WORDS) == []
     lightness = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]"
     assert opened.evaluate(lightness) < 60
     opened.select_option("#theme", "light")

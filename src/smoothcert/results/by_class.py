@@ -43,6 +43,6 @@ def shares_by_class(result: Result, radii: Sequence[float]) -> ClassShares | Non
     def mean(values: np.ndarray) -> np.ndarray:
         return np.bincount(where, values, len(label)) / images
 
-    certified = np.stack([mean(result.is_right(radius)) for radius in radii], axis=1)
+    certified = np.array([mean(result.is_right(radius)) for radius in radii]).reshape(len(radii), len(label)).T
     return ClassShares(label, tuple(result.class_name(k) for k in label.tolist()), images, mean(result.correct),
                        mean(result.abstained), certified, mean(result.credit))

@@ -41,7 +41,7 @@ def show_tables(runs: Sequence[PageRun], radii: Sequence[float], rho: float) -> 
 
 def show_classes(runs: Sequence[PageRun], radii: Sequence[float]) -> Markup:
     """Return clean and certified accuracy by class, for each of the first runs; at most `_CLASSES` of each."""
-    parts = []
+    parts, radii = [], [radius for radius in radii if radius > 0]
     for run in runs[:_RUNS]:
         result, found = run.result, shares_by_class(run.result, radii)
         if found is None:

@@ -88,8 +88,8 @@ def _curves(runs: Sequence[PageRun], attacks: Sequence[AttackResult], radius: fl
     boxes = [element("label", element("input", type="checkbox", checked=True, data_run=k), swatch(k, has_curve[k]),
                      run.name, element("small", f"ACR {'' if has_curve[k] else '>='}{down(run.result.acr, 3)}"))
              for k, run in enumerate(runs)]
-    stopped = ("A run that stopped sampling when its radii were decided is drawn as points at those radii: elsewhere "
-               "only lower bounds are known.")
+    stopped = ("A run that stopped sampling when its radii were decided is drawn as bars at those radii alone: "
+               "elsewhere only lower bounds are known.")
     bounds = [element("option", words, value=name) for name, words in (*LOWER, ("", "none"))]
     axes = [element("option", words, value=value) for value, words in (
         ("l2", "l2 radius"), ("sigma", "l2 radius / sigma"), ("linf", "l-infinity radius (l2 / square root of d)"))]

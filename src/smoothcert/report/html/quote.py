@@ -38,8 +38,8 @@ def quote(run: PageRun, radii: Sequence[float], rho: float) -> tuple[str, str]:
                  f"in [0, 1]" if radius else "")
     first = (f"With {sure}% confidence, at least {percent(at.test_set[0])}% of {_images(run)} are classified correctly "
              f"by the smoothed classifier{_classifier(run)}{unchanged}{_provided(result)}.")
-    second = (f"Of new images that are drawn at random as these were, at least {percent(at.population[0])}%, also with "
-              f"{sure}% confidence.")
+    second = (f"The same is true of at least {percent(at.population[0])}% of new images that are drawn at random like "
+              f"these, also with {sure}% confidence.")
     return first, second
 
 
