@@ -138,9 +138,7 @@ def load_hub_set(name: str, split: str, data_dir: Path | None, preprocess: Prepr
     from smoothcert.data.parquet import parquet_data, read_rows
 
     _check_split(name, split)
-    known = HUB_SETS[name]
-    variable = os.environ.get(DATA_DIR_VARIABLE)
-    folder = data_dir or (Path(variable).expanduser() if variable else None)
+    known, folder = HUB_SETS[name], data_folder(name, data_dir)
     rows = _from_hub(name, split) if folder is None else read_rows(find_files(name, split, folder))
     data = parquet_data(rows, name, split, Preprocess(), num_classes, known.class_names)
     if data.shape != known.shape:
@@ -148,6 +146,14 @@ def load_hub_set(name: str, split: str, data_dir: Path | None, preprocess: Prepr
     if preprocess == Preprocess():
         return data
     return parquet_data(rows, name, split, preprocess, num_classes, known.class_names)
+
+
+def data_folder(spec: str, data_dir: Path | None) -> Path | None:
+    """Return the folder in which a set of the hub is looked for: `data_dir`, else $SMOOTHCERT_DATA_DIR, else None."""
+    if spec not in HUB_SETS:
+        return None
+    variable = os.environ.get(DATA_DIR_VARIABLE)
+    return data_dir or (Path(variable).expanduser() if variable else None)
 
 
 def find_files(name: str, split: str, folder: Path) -> list[Path]:
