@@ -55,9 +55,10 @@ _NEXT = (
     ("another guarantee from the same counts, without the model",
      "recertify {out}/store --alpha 0.01 --method cohen"),
     ("a page to show to others, in any browser", "report {out}/store -o {out}/report.html"),
-    ("less noise: more accuracy, smaller radii", "certify {out}/model --sigma 0.12 --n 5000 -o {out}/store-0.12"),
+    ("less noise: more accuracy, smaller radii",
+     "certify {out}/model --sigma 0.12 --n 5000 --threads 1 -o {out}/store-0.12"),
     ("up to 100,000 samples an image, where they decide these radii",
-     "certify {out}/model --n-max 100000 --radii 0.25,0.5,0.75 -o {out}/store-100k"),
+     "certify {out}/model --n-max 100000 --radii 0.25,0.5,0.75 --threads 1 -o {out}/store-100k"),
     ("all of them side by side", "table {out}/store*"),
 )
 
