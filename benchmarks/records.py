@@ -35,8 +35,7 @@ def main(figures: dict[str, float]) -> Section:
     header = ["work", "processor, s", "clock, s", "times the reference's speed", "peak, MiB"]
     notes = [f"{RECORDS:,} records of {CLASSES} classes, n = {N:,}, in shards of {SHARD}: {stored:.0f} MB. Whole "
              f"processes, from the start of Python on; medians of {ROUNDS} interleaved rounds, with the least and the "
-             f"greatest. Peak: resident memory of the whole process (VmHWM). The page has {size:.1f} MB, of which "
-             f"plotly's script is most."]
+             f"greatest. Peak: resident memory of the whole process (VmHWM). The page has {size:.1f} MB."]
     return section("A store of a million records", [*table(header, rows), *notes],
                    {"table s": clock["table"].median, "report s": clock["report"].median, "report MB": size,
                     "table over reading all": times["table"].median})

@@ -29,6 +29,7 @@ from smoothcert.results.certified import Result
 from smoothcert.results.gather import put_side_by_side
 from smoothcert.runs.certify import certify
 from smoothcert.runs.options import CertifyConfig
+from smoothcert.store.source import NAME as SOURCE
 from smoothcert.store.store import Store
 
 MOST_BYTES = 3_000_000
@@ -60,6 +61,7 @@ def main(words: Sequence[str] | None = None) -> None:
     with show_progress("images", quiet=False) as progress:
         store = certify(CertifyConfig.gather({"model": f"zoo:{given.name}", **options, "workers": given.workers,
                                               "out": entry / CERTIFICATES}), progress)
+    (entry / CERTIFICATES / SOURCE).unlink(missing_ok=True)  # the folders of the machine that made the entry
     command = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
     lines = [f"# {given.name}", described(card, size), agreed, f"`smoothcert certify zoo:{given.name} {command}`:",
              table(given.name, store), *([given.note] if given.note else [])]
@@ -107,7 +109,7 @@ def described(card: ModelCard, size: int) -> str:
 def table(name: str, store: Store) -> str:
     """The certified accuracies of an entry's store, in Markdown."""
     result = Result.of(store, name)
-    return render([put_side_by_side([result], Points(result.decided or (0.0,)))], "markdown")
+    return render([put_side_by_side([result], Points(result.decided or (0.0,), intervals="all"))], "markdown")
 
 
 def page() -> str:

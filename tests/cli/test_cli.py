@@ -18,7 +18,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from smoothcert.cli import output
-from smoothcert.cli.demo import DemoConfig
+from smoothcert.cli.certify import CertifyTableConfig
+from smoothcert.cli.demo import DemoConfig, find_program
 from smoothcert.cli.main import app, main
 from smoothcert.errors import ConfigError
 from smoothcert.recipes.options import ReproduceConfig
@@ -111,7 +112,7 @@ def test_help_is_quick_and_loads_no_torch():
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "certify" in done.stdout
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
-    assert not loaded & {"torch", "matplotlib", "scipy", "pyarrow", "sklearn", "plotly"}
+    assert not loaded & {"torch", "matplotlib", "scipy", "pyarrow", "sklearn"}
     assert _seconds([CLI, "--help"]) < 3, "1 s on a quiet machine; the bound here only catches a heavy import"
 
 
@@ -124,7 +125,7 @@ def _seconds(command) -> float:
 
 
 VERBS = {
-    "train": TrainConfig, "certify": CertifyConfig, "predict": PredictConfig, "attack": AttackConfig,
+    "train": TrainConfig, "certify": CertifyTableConfig, "predict": PredictConfig, "attack": AttackConfig,
     "distributional": DistributionalConfig, "table": TableConfig, "compare": CompareConfig, "info": InfoConfig,
     "export": ExportConfig, "recertify": RecertifyTableConfig, "cost": CostConfig, "report": ReportConfig,
     "reproduce": ReproduceConfig, "verify": VerifyConfig, "selftest": SelftestConfig, "demo": DemoConfig,
@@ -287,13 +288,41 @@ def test_a_full_disk(work):
     assert not (work / "full.csv").exists()
 
 
+def test_the_program_is_named_so_that_a_shell_finds_it(tmp_path, monkeypatch):
+    folder = tmp_path / "my venv" / "bin"
+    folder.mkdir(parents=True)
+    for name in ("python", "smoothcert"):
+        (folder / name).write_text("#!/bin/sh\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert find_program() == "'my venv/bin/smoothcert'"
+    monkeypatch.chdir(folder)
+    assert find_program() == "./smoothcert"
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("PATH", str(folder))
+    assert find_program() == "smoothcert"
+    (folder / "smoothcert").unlink()
+    assert find_program() == f"'{folder}/python' -m smoothcert"
+
+
 @pytest.mark.slow
 def test_demo(tmp_path, monkeypatch):
     """As it is but for two options: on every ninth image, and without a trial of engines."""
     parse = CertifyConfig.parse
     monkeypatch.setattr(CertifyConfig, "parse", lambda told: parse({**told, "every": 9, "engine": "eager"}))
-    result = run("demo", "-o", tmp_path / "d", "-q")
+    monkeypatch.chdir(tmp_path)
+    result = run("demo", "-o", "my d", "-q")
     assert "certified accuracy" in result.output
+    commands = [line for line in result.output.split("What to try next:")[1].splitlines() if line.startswith("  ")]
+    assert len(commands) == 5
+    for command in commands:  # as a shell takes them, but for the images, of which there are few here
+        few = " --every 60 --engine eager" if " certify " in command else ""
+        done = subprocess.run(["bash", "-c", command + few], check=False, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    assert (tmp_path / "my d" / "report.html").stat().st_size > 50_000
+    (tmp_path / "my d").rename(tmp_path / "d")
     assert (tmp_path / "d" / "curve.png").stat().st_size > 10_000
     assert "<svg" in (tmp_path / "d" / "curve.svg").read_text()
     told = json.loads(run("table", tmp_path / "d" / "store", "--radii", "0,0.25", "--json").output)[0]

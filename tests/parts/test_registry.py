@@ -17,7 +17,7 @@ from smoothcert import SmoothedClassifier
 from smoothcert.attacks import ATTACKS, PGD, build_attack
 from smoothcert.cli.main import app
 from smoothcert.data import load_data
-from smoothcert.data.load import DATA
+from smoothcert.data.load import DATA, is_own_code
 from smoothcert.denoise import DENOISERS, build_denoiser
 from smoothcert.errors import CodeError, ConfigError, InputError, ModelError, UnknownNameError
 from smoothcert.models import MODELS, build_model
@@ -251,6 +251,11 @@ class TestData:
     def test_other_things(self, folder, text, words):
         with pytest.raises(InputError, match=words):
             self.load(folder, text)
+
+    def test_paths_are_no_code(self):
+        assert is_own_code("own.py:data")
+        assert is_own_code("package.module:data")
+        assert not any(is_own_code(spec) for spec in ("parquet:train", "imagefolder:pets", "digits", None))
 
     def test_a_misspelt_form_is_no_module(self):
         with pytest.raises(UnknownNameError, match="imagefolder:PATH"):

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -87,19 +88,57 @@ def test_the_page_draws_the_stores_own_curves(stores):
                                    np.histogram(votes, np.linspace(0, 1, 51))[0] / len(votes), atol=1.001e-6)
 
 
+def test_a_stopped_runs_curve_is_only_where_it_was_decided(tmp_path):
+    radii = [0.1, 0.3, 0.45]
+    design = {"design": "radii", "method": "two-sided", "alpha": 0.001, "n0": 100, "n_max": 1000, "radii": radii,
+              "margin": None}
+    (run,), *_ = gather_page([str(made(tmp_path / "seq", procedure=design))], None)
+    (drawn,) = chart_data([run], 0.05)
+    assert drawn["points"]["radius"] == radii
+    for name in ("accuracy", "test_set", "population", "all_radii"):
+        exact = getattr(run.result.at(radii, 0.05), name)
+        assert (np.array(drawn["points"][name]) <= exact).all()
+        np.testing.assert_allclose(drawn["points"][name], exact, atol=1.001e-6)
+    (undecided,) = chart_data([replace(run, result=replace(run.result, decided=()))], 0.05)
+    assert undecided["points"]["radius"] == []
+    (plain,) = chart_data([replace(run, result=replace(run.result, decided=None))], 0.05)
+    assert plain["points"] is None
+
+
+def test_each_picture_has_its_label_answer_and_radius(stores):
+    (run,), *_ = gather_page(stores[:1], lambda store: DIGITS)
+    page = report_page([run])
+    cards = re.findall(r"<figcaption><span>image ([\d,]+)</span><span>label <b>(\w+)</b></span>"
+                       r"<span>answer <b>(\w+)</b>(?: \(wrong\))?</span><span>radius <b>([\w.]+)</b></span>", page)
+    assert len(cards) == GALLERY
+    place = {int(index): k for k, index in enumerate(run.store.column("index"))}
+    for index, label, answer, radius in cards:
+        k = place[int(index)]
+        given = int(run.store.column("prediction")[k])
+        assert int(label) == run.store.column("label")[k]
+        assert answer == ("abstained" if given < 0 else str(given))
+        assert radius == ("none" if given < 0 else f"{np.floor(1000 * run.store.column('radius')[k]) / 1000:.3f}")
+
+
+def test_a_page_without_pictures_holds_none(stores):
+    runs, *_ = gather_page(stores[:1], None)
+    page = report_page(runs)
+    assert "data:image" not in page
+    assert len(page) < 120_000
+
+
 def test_nothing_that_users_named_becomes_markup(page_file):
     text = page_file.read_text(encoding="utf-8")
     assert "<script>window.pwned" not in text
     assert "<b>\"'" not in text
     assert "a&lt;b&gt; &amp; c" in text
-    assert len(re.findall(r"<script", text.split("plotly.js v")[0])) == 2, "the data's and the library's, no other yet"
+    assert len(re.findall(r"<script", text)) == 3, "the data and the page's two own scripts"
 
 
 def test_nothing_is_fetched(page_file):
     text = page_file.read_text(encoding="utf-8")
-    shell = text.split("plotly.js v")[0] + text.rsplit("</script><script>", 1)[-1]
-    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", shell)
-    assert "default-src 'none'" in html.unescape(shell)
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", text)
+    assert "default-src 'none'" in html.unescape(text)
 
 
 def test_warnings_say_what_a_reader_must_know(stores, tmp_path):
@@ -171,8 +210,11 @@ def test_many_certificates_make_a_small_page(tmp_path):
     many = run.result.__class__(**{**vars(run.result), "index": np.arange(count), "radius": rng.gamma(2, 0.2, count),
                                    "correct": rng.random(count) < 0.9, "abstained": np.zeros(count, bool),
                                    "label": None})
-    page = report_page([run.__class__(many, run.store)])
-    assert len(page) < 6_000_000
+    columns = {"prediction": rng.integers(0, 10, count), "off_grid": np.zeros(count, bool)}
+    store = replace(run.store, at_hand=pa.table(columns))
+    vars(store)["records"] = run.store.records
+    page = report_page([run.__class__(many, store)])
+    assert len(page) < 700_000
 
 
 def test_bad_requests_say_what_to_do(stores, tmp_path, monkeypatch):
@@ -190,6 +232,20 @@ def test_bad_requests_say_what_to_do(stores, tmp_path, monkeypatch):
     done = CliRunner().invoke(app, ["report", stores[0], "-o", "new/x.html", "--no-gallery", "--radii", "0.125"])
     assert done.exit_code == 0, done.output
     assert "r 0.125" in (tmp_path / "new" / "x.html").read_text()
+
+
+BROKEN_WORDS = """() => {
+    const found = [], walker = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
+    for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+        for (const word of node.textContent.matchAll(/(?<![^ (])[A-Za-z]{2,16}(?![^ ,.:;)])/g)) {
+            const range = document.createRange();
+            range.setStart(node, word.index);
+            range.setEnd(node, word.index + word[0].length);
+            if (new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size > 1) found.push(word[0]);
+        }
+    }
+    return found;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -215,13 +271,13 @@ def opened(browser, page_file):
     page.on("pageerror", lambda error: page.said.append(str(error)))
     page.on("request", lambda request: page.asked.append(request.url))
     page.goto(page_file.as_uri())
-    page.wait_for_selector("#curve path.js-line", state="attached")
+    page.wait_for_selector("#curve path.line", state="attached")
     return page
 
 
 def drawn(page, chart: str) -> int:
     """Lines that are drawn and have a length."""
-    return page.evaluate("""id => [...document.querySelectorAll(`#${id} path.js-line`)]
+    return page.evaluate("""id => [...document.querySelectorAll(`#${id} path.line`)]
                             .filter(path => path.getTotalLength() > 20 &&
                                     parseFloat(getComputedStyle(path).strokeWidth) > 0).length""", chart)
 
@@ -241,7 +297,7 @@ def test_each_drawn_attack_store_has_its_mark_beside_its_name(tmp_path):
     told = store.identity.replace(attack={**store.identity.attack.raw, "options": {"norm": "linf"}})
     attacks[2] = replace(attacks[2], store=replace(store, identity=told))
     shown = points_legend(attacks, runs=2)
-    assert re.findall(r"var\(--s(\d)\)", shown) == ["2", "3"], "colours go on after those of the runs"
+    assert re.findall(r'class="f(\d)"', shown) == ["2", "3"], "colours go on after those of the runs"
     assert [point["name"] for point in attack_points(attacks)] == ["one", "two"]
     assert "one (20 images); " in shown
     assert "two (20 images). " in shown
@@ -252,7 +308,38 @@ def test_each_drawn_attack_store_has_its_mark_beside_its_name(tmp_path):
 def test_marks_of_the_legend_are_those_of_the_chart(opened):
     """By their colour, as the browser shows them."""
     shown = opened.evaluate("getComputedStyle(document.querySelector('#curves small path')).fill")
-    assert opened.evaluate("getComputedStyle(document.querySelector('#curve .points path')).fill") == shown
+    assert opened.evaluate("getComputedStyle(document.querySelector('#curve .mark')).fill") == shown
+
+
+def test_every_chart_is_whole_and_at_its_full_width(opened):
+    main = opened.evaluate("document.querySelector('main').clientWidth")
+    for chart in ("curve", "wall", "observed", "bounded"):
+        width = opened.evaluate(f"document.querySelector('#{chart} svg').getBoundingClientRect().width")
+        assert width > 0.95 * main, chart
+        box = f"document.querySelector('#{chart} .plot').getBBox()"
+        left, right = opened.evaluate(f"[{box}.x, {box}.x + {box}.width]")
+        assert left >= 50, chart
+        assert right <= width, chart
+    edges = opened.evaluate("document.querySelector('#observed .line').getAttribute('d').match(/[HV]/g).length")
+    assert edges == 101, "50 bins, down to the floor where they are empty, and the last side"
+
+
+def test_a_stopped_run_is_drawn_as_bars(browser, stores, tmp_path):
+    design = {"design": "radii", "method": "two-sided", "alpha": 0.001, "n0": 100, "n_max": 1000, "radii": [0.1, 0.3],
+              "margin": None}
+    runs, *_ = gather_page([str(made(tmp_path / "seq", procedure=design))], None)
+    write_page(tmp_path / "page.html", report_page(runs))
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_selector("#curve .mark", state="attached")
+    assert page.locator("#curve .mark").count() == 2
+    assert page.locator("#curve path.line[class*=d]").count() == 0
+    page.fill("#at", "0.3")
+    exact = np.floor(1000 * runs[0].result.at([0.3], 0.05).accuracy[0]) / 10
+    assert page.inner_text("#read").startswith(f"seq: {exact} %")
+    page.fill("#at", "0.2")
+    assert page.inner_text("#read").startswith("seq: >=")
+    page.close()
 
 
 def test_toggles_redraw_the_curves(opened):
@@ -263,16 +350,18 @@ def test_toggles_redraw_the_curves(opened):
     assert drawn(opened, "wall") == 1
     box.check()
     assert drawn(opened, "curve") == 3
-    fills = "document.querySelectorAll('#curve path.js-fill').length"
-    before = opened.evaluate(fills)
+    bands = "document.querySelectorAll('#curve path.band').length"
+    assert opened.evaluate(bands) == 2
     opened.select_option("#bound", "")
-    assert opened.evaluate(fills) < before
+    assert opened.evaluate(bands) == 0
     opened.select_option("#bound", "test_set")
     opened.select_option("#axis", "linf")
     assert drawn(opened, "curve") == 2, "attacks bounded in l2 have no place on that axis"
-    furthest = opened.evaluate("Math.max(...document.getElementById('curve').data.flatMap(t => t.x))")
+    ticks = "[...document.querySelectorAll('#curve .tick[text-anchor=middle]')]"
+    last = f"Math.max(...{ticks}.map(tick => Number(tick.textContent)))"
+    furthest = opened.evaluate(last)
     opened.select_option("#axis", "l2")
-    assert opened.evaluate("Math.max(...document.getElementById('curve').data[1].x)") > 4 * furthest
+    assert opened.evaluate(last) > 4 * furthest
     assert opened.said == []
 
 
@@ -307,12 +396,16 @@ def test_the_gallery_can_be_filtered(opened):
 def test_a_phone_in_the_dark(opened, tmp_path):
     opened.set_viewport_size({"width": 390, "height": 844})
     opened.emulate_media(color_scheme="dark")
-    while opened.evaluate("document.querySelector('#curve .main-svg').getBoundingClientRect().width") > 390:
+    while opened.evaluate("document.querySelector('#curve svg').getBoundingClientRect().width") > 390:
         opened.wait_for_timeout(50)  # wait_for_function would poll by eval, which the page's policy forbids
     assert opened.evaluate("document.documentElement.scrollWidth") <= 390
     wide = opened.evaluate("""[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > 391
                               && !e.closest('.wide') && !e.closest('details:not([open])')).map(e => e.tagName)""")
     assert wide == []
+    hidden = "[...document.querySelectorAll('.wide')].filter(box => box.scrollWidth > box.clientWidth + 1)"
+    assert opened.evaluate(f"{hidden}.length") > 0
+    assert opened.evaluate(f"{hidden}.every(box => box.classList.contains('scrolls'))"), "each says that it scrolls"
+    assert opened.evaluate(BROKEN_WORDS) == []
     lightness = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]"
     assert opened.evaluate(lightness) < 60
     opened.select_option("#theme", "light")

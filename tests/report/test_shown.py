@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from smoothcert.cli.main import app
+from smoothcert.report.certified import BOUNDS
 
 COMMON = ["--max-images", "12", "--seed", "1", "--threads", "1", "-q"]
 
@@ -73,6 +74,23 @@ def test_a_recomputed_store_is_printed_as_it_was(stores, name):
     assert text == run("table", kept)
     assert json.loads(run("recertify", folder, "--alpha", "0.01", "--json", "-o", kept)) == json.loads(
         run("table", kept, "--json"))[0]
+
+
+@pytest.mark.parametrize("name", ["certify", "certify-radii"])
+def test_intervals_are_one_or_all_wherever_they_are_printed(stores, name):
+    folder, command = stores[name]
+    for asked, words in ((), ["certified accuracy", "new images, at least"]), (
+            ("--intervals", "all"), [words for _, words in BOUNDS]):
+        text = run("table", folder, *asked)
+        assert [words for _, words in BOUNDS if f"\n{words}  " in text] == words
+        assert run(*command, *asked) == run("recertify", folder, *asked) == text
+        assert text in run("info", folder, *asked)
+        for style in ("markdown", "latex"):
+            shown = run("table", folder, *asked, "--format", style)
+            assert [words for _, words in BOUNDS if f"{words} |" in shown or f"{words} &" in shown] == words
+    for style in (["--format", "csv"], ["--json"]):
+        assert run("table", folder, *style) == run("table", folder, "--intervals", "all", *style)
+        assert "bernstein" in run("table", folder, *style)
 
 
 @pytest.mark.parametrize("ending", ["tsv", "npz"])

@@ -35,6 +35,8 @@ from smoothcert.recipes.recipe import read_recipe
 from smoothcert.results.certified import Result
 from smoothcert.runs.options import CertifyConfig
 from smoothcert.store.records import Record, Tally
+from smoothcert.store.source import NAME as SOURCE
+from smoothcert.store.source import read_source
 from smoothcert.store.store import open_store, read_store
 from smoothcert.training.options import TrainConfig
 from stores import change_manifest
@@ -550,6 +552,11 @@ def _read_times(content: bytes, folder: Path) -> Any:
     write_log(read_store(store), folder / "log.tsv")
 
 
+def _read_source(content: bytes, folder: Path) -> Any:
+    noted = read_source(_written(content, folder / SOURCE).parent)
+    return noted and [place.exists() for place in noted.places(folder)]
+
+
 def line_edit(content: bytes, rng: Random) -> bytes:
     lines = content.splitlines()
     at = place(rng, len(lines))
@@ -607,6 +614,8 @@ READERS = {reader.name: reader for reader in (
     Reader("shard, its hash made anew", lambda: [_store_file("shard-00000.parquet")], _read_shard, (column_edit,)),
     Reader("journal", lambda: [_store_file("journal.jsonl", False)], _read_journal, (journal_edit,)),
     Reader("times", lambda: [_store_file("times.jsonl", False)], _read_times, (line_edit,)),
+    Reader("source", lambda: [dumped({"data": "digits", "place": "/data", "from_store": "../data", "resize": 8})],
+           _read_source, (json_edit,)),
     Reader("ONNX", lambda: [onnx_seed()], _read_onnx, (onnx_edit,)),
 )}
 """Every way in, by name."""

@@ -9,9 +9,10 @@ from smoothcert.results.gather import Gathered, put_side_by_side, read_result
 from smoothcert.store.store import Store
 
 
-def table(results, radii=(), rho: float = 0.05, style: str = "text", envelopes: bool = False) -> str:
+def table(results, radii=(), rho: float = 0.05, style: str = "text", envelopes: bool = False,
+          intervals: str = "one") -> str:
     """The table of results of one kind."""
-    return render([put_side_by_side(results, Points(tuple(radii), rho, envelopes))], style)
+    return render([put_side_by_side(results, Points(tuple(radii), rho, envelopes, intervals))], style)
 
 
 def plain(result, radii=(), rho: float = 0.05) -> dict[str, Any]:

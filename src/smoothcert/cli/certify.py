@@ -2,11 +2,16 @@
 
 from smoothcert.cli.options import verb
 from smoothcert.cli.output import say_result, show_progress
+from smoothcert.report.options import IntervalsConfig
 from smoothcert.runs.options import CertifyConfig
 
 
+class CertifyTableConfig(CertifyConfig, IntervalsConfig):
+    """Options of `smoothcert certify`: the run, and the table of it."""
+
+
 @verb
-def certify(config: CertifyConfig, as_json: bool, quiet: bool) -> None:
+def certify(config: CertifyTableConfig, as_json: bool, quiet: bool) -> None:
     """Certify the images of a data set into a store; the same command resumes an interrupted run."""
     from smoothcert.results.base import Points
     from smoothcert.results.gather import read_result
@@ -14,4 +19,4 @@ def certify(config: CertifyConfig, as_json: bool, quiet: bool) -> None:
 
     with show_progress("images", quiet) as progress:
         store = run(config, progress)
-    say_result(read_result(store), Points(tuple(config.radii or ())), as_json)
+    say_result(read_result(store), Points(tuple(config.radii or ()), intervals=config.intervals), as_json)

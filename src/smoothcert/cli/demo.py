@@ -1,5 +1,9 @@
 """`smoothcert demo`: the main job end to end, in a minute, without a network."""
 
+import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 from pydantic import Field
@@ -44,12 +48,35 @@ def demo(config: DemoConfig, quiet: bool) -> None:
     say_result(result, Points((0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)), as_json=False)
     files = [out / "curve.png", out / "curve.svg"]
     plot_curves([certified_curve(result)], files, title="Certified accuracy of the smoothed classifier, digits")
-    say(f"\n3. the curve: {files[0]} and {files[1]}\n\n" + _NEXT.format(model=model, store=store, out=out))
+    say(f"\n3. the curve: {files[0]} and {files[1]}\n\n{describe_next_steps(out)}")
 
 
-_NEXT = """What to try next:
-  smoothcert recertify {store} --alpha 0.01 --method cohen     another guarantee from the same counts, no model needed
-  smoothcert certify {model} --n 100000 -o {out}/store-100k     more samples, larger radii
-  smoothcert certify {model} --sigma 0.12 -o {out}/store-0.12   less noise: more accuracy, smaller radii
-  smoothcert table {out}/store*                                 side by side
-  smoothcert train --data mnist --data-dir FOLDER --model lenet --sigma 0.5 --epochs 4 -o mnist-model"""
+_NEXT = (
+    ("another guarantee from the same counts, without the model",
+     "recertify {out}/store --alpha 0.01 --method cohen"),
+    ("a page to show to others, in any browser", "report {out}/store -o {out}/report.html"),
+    ("less noise: more accuracy, smaller radii",
+     "certify {out}/model --sigma 0.12 --n 5000 --threads 1 -o {out}/store-0.12"),
+    ("up to 100,000 samples an image, where they decide these radii",
+     "certify {out}/model --n-max 100000 --radii 0.25,0.5,0.75 --threads 1 -o {out}/store-100k"),
+    ("all of them side by side", "table {out}/store*"),
+)
+
+
+def describe_next_steps(out: Path) -> str:
+    """Return what to try after the demo, in commands that a shell runs as they are printed."""
+    program, folder = find_program(), shlex.quote(str(out))
+    steps = [f"{words}:\n  {program} {command.format(out=folder)}" for words, command in _NEXT]
+    return "\n".join(["What to try next:", *steps])
+
+
+def find_program() -> str:
+    """Return how a shell in this folder starts this smoothcert: by its name where PATH leads to it, else by a path."""
+    script = Path(sys.executable).with_name("smoothcert")
+    if not script.exists():
+        return f"{shlex.quote(sys.executable)} -m smoothcert"
+    found = shutil.which("smoothcert")
+    if found and os.path.samefile(found, script):
+        return "smoothcert"
+    near = os.path.relpath(script)
+    return shlex.quote(str(script) if near.startswith(os.pardir) else near if os.sep in near else f"./{near}")

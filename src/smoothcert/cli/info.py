@@ -24,7 +24,7 @@ def info(config: InfoConfig, as_json: bool) -> None:
         found = Description(describe_weights(config.path))
     else:
         found = Description.of(config.path, config.radius_column)
-    emit(json.dumps(found.to_json(), indent=2) if as_json else found.to_text(), config.out)
+    emit(json.dumps(found.to_json(), indent=2) if as_json else found.to_text(config.intervals), config.out)
 
 
 def list_parts(as_json: bool) -> str:

@@ -25,7 +25,7 @@ def recertify(config: RecertifyTableConfig, as_json: bool) -> None:
     answers, procedure = run(stored, config.alpha, config.method, margin, config.noise)
     name, kept = (name_of(config.out), str(config.out)) if config.out else (None, "")
     result = Result.build(stored, name, procedure, answers.prediction, answers.radius, kept)
-    runs = put_side_by_side([result], Points(tuple(config.radii or ()), config.rho))
+    runs = put_side_by_side([result], Points(tuple(config.radii or ()), config.rho, intervals=config.intervals))
     shown = json.dumps(runs.to_json()[0]) if as_json else render([runs], form)
     if config.out:
         write_recertified(config.out, stored, answers, procedure)

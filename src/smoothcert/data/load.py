@@ -22,6 +22,7 @@ from smoothcert.parts import Registry, names_code
 if TYPE_CHECKING:
     from smoothcert.data.parquet import StoredRows
 
+PATH_KINDS = ("parquet", "imagefolder")
 KNOWN_SPECS = ("digits", "mnist", "cifar10", "parquet:PATH", "imagefolder:PATH")
 SPLITS = ("train", "test")
 DATA_DIR_VARIABLE = "SMOOTHCERT_DATA_DIR"
@@ -100,7 +101,7 @@ def _open(spec: str, split: str, data_dir: str | PathLike[str] | None, preproces
     if spec in OWN_SETS:
         return DATA[spec](split, preprocess, num_classes, None if data_dir is None else Path(data_dir).expanduser())
     kind, colon, location = spec.partition(":")
-    if colon and kind in ("parquet", "imagefolder"):
+    if colon and kind in PATH_KINDS:
         if not location:
             raise InputError(f"{spec!r} names no path; write {kind}:PATH")
         if kind == "parquet":
@@ -167,9 +168,7 @@ def load_hub_set(name: str, split: str, preprocess: Preprocess, num_classes: int
     from smoothcert.data.parquet import parquet_data, read_rows
 
     _check_split(name, split)
-    known = HUB_SETS[name]
-    variable = os.environ.get(DATA_DIR_VARIABLE)
-    folder = data_dir or (Path(variable).expanduser() if variable else None)
+    known, folder = HUB_SETS[name], data_folder(name, data_dir)
     rows = _from_hub(name, split) if folder is None else read_rows(find_files(name, split, folder))
     data = parquet_data(rows, name, split, Preprocess(), num_classes, known.class_names)
     if data.shape != known.shape:
@@ -182,6 +181,19 @@ def load_hub_set(name: str, split: str, preprocess: Preprocess, num_classes: int
 OWN_SETS = {"digits": load_digits, **{name: partial(load_hub_set, name) for name in HUB_SETS}}
 DATA: Registry[Any] = Registry("data set", "smoothcert.data", OWN_SETS, lambda part: [])
 """Data sets by name; see `smoothcert.data.own.load_own` for what those of others are."""
+
+
+def is_own_code(spec: object) -> bool:
+    """Tell whether a text names data by the place of a user's code."""
+    return names_code(spec) and str(spec).partition(":")[0] not in PATH_KINDS
+
+
+def data_folder(spec: str, data_dir: Path | None) -> Path | None:
+    """Return the folder in which a set of the hub is looked for: `data_dir`, else $SMOOTHCERT_DATA_DIR, else None."""
+    if spec not in HUB_SETS:
+        return None
+    variable = os.environ.get(DATA_DIR_VARIABLE)
+    return data_dir or (Path(variable).expanduser() if variable else None)
 
 
 def find_files(name: str, split: str, folder: Path) -> list[Path]:

@@ -21,7 +21,12 @@ BOUNDS = (
     ("population", "new images, at least"),
     ("all_radii", "this test set, all radii at once"),
 )
-"""What is printed at each radius: fields of `smoothcert.stats.CertifiedAccuracy`, and their names."""
+"""What may be printed at each radius: fields of `smoothcert.stats.CertifiedAccuracy`, and their names."""
+
+INTERVALS = {"one": ("accuracy", "population"), "all": tuple(field for field, _ in BOUNDS)}
+"""The fields of `BOUNDS` that a table shows, by what was asked for: on few images the bound for new ones says most."""
+
+_MORE = {"one": " `table --intervals all` adds the bounds on these images alone.", "all": ""}
 
 
 def _method(result: Result) -> str:
@@ -61,19 +66,21 @@ def certificates_page(runs: CertifiedRuns, style: str) -> Page:
     norm = {"l2": "", "linf": "l_inf radii, of the ball inside the l2 ball. "}.get(kind, f"{kind} radii. ")
     best = "* best at this radius. " if any(stars.any() for stars in runs.stars) else ""
     legend = (f"{norm}{best}Percent, rounded down; certified accuracy = right class and radius >= r. Lower bounds hold "
-              f"with probability {1 - runs.rho:g} at one radius chosen beforehand; ACR = average certified radius.")
+              f"with probability {1 - runs.rho:g} at one radius chosen beforehand; ACR = average certified radius."
+              f"{_MORE[runs.intervals]}")
     if style == "text":
         tables = _text_tables(runs, heads)
     elif style == "markdown":
-        tables = _table_of_all(runs, heads, style, len(BOUNDS), Column("%"))
-    else:  # a paper's column has room for certified accuracy and its exact bound
-        tables = _table_of_all(runs, heads, style, 2, Column("", left=True))
+        tables = _table_of_all(runs, heads, style, Column("%"))
+    else:
+        tables = _table_of_all(runs, heads, style, Column("", left=True))
     return Page(tables, runs.warning, runs.notes, legend)
 
 
 def _text_tables(runs: CertifiedRuns, heads: list[str]) -> list[Table]:
     """Return a table for each run, an overview of several, and one for each envelope."""
-    tables = [Table.of(["radius", *heads], _bound_rows(result, at), above=_facts(result))
+    fields = INTERVALS[runs.intervals]
+    tables = [Table.of(["radius", *heads], _bound_rows(fields, result, at), above=_facts(result))
               for result, at in zip(runs.results, runs.at, strict=True)]
     if len(runs.results) > 1:
         facts = [fact for fact in RUN_COLUMNS if "text" in fact.formats]
@@ -88,20 +95,21 @@ def _text_tables(runs: CertifiedRuns, heads: list[str]) -> list[Table]:
         columns = [*(fact.column for fact in facts), *(Column(head, starred=True) for head in heads)]
         tables.append(Table.of(columns, rows, above=["certified accuracy; ACR beside it"]))
     count = len(runs.results)
-    tables += [Table.of(["radius", *heads], _envelope_rows(one), above=[
+    tables += [Table.of(["radius", *heads], _envelope_rows(fields, one), above=[
         f"{one.name}: the best of {few(one.runs)} at each radius; bounds at rho = {runs.rho:g} / {count} runs"])
         for one in runs.shown_envelopes]
     return tables
 
 
-def _table_of_all(runs: CertifiedRuns, heads: list[str], style: str, bounds: int, head: Column) -> list[Table]:
-    """Return one table with a row for each run and each of the first `bounds` of `BOUNDS`, named under `head`."""
+def _table_of_all(runs: CertifiedRuns, heads: list[str], style: str, head: Column) -> list[Table]:
+    """Return one table with a row for each run and each bound that is shown, named under `head`."""
+    fields = INTERVALS[runs.intervals]
     facts = [fact for fact in RUN_COLUMNS if style in fact.formats]
     rows: list[Row] = []
     for result, at, stars in zip(runs.results, runs.at, runs.stars, strict=True):
-        rows += _under_facts([fact.cell(result) for fact in facts], _bound_rows(result, at, stars)[:bounds])
+        rows += _under_facts([fact.cell(result) for fact in facts], _bound_rows(fields, result, at, stars))
     for one in runs.shown_envelopes:
-        rows += _under_facts([one.name, *[""] * (len(facts) - 1)], _envelope_rows(one)[:bounds])
+        rows += _under_facts([one.name, *[""] * (len(facts) - 1)], _envelope_rows(fields, one))
     return [Table.of([*(fact.column for fact in facts), head, *heads], rows)]
 
 
@@ -110,13 +118,13 @@ def _under_facts(facts: Sequence[str], rows: Sequence[Row]) -> list[Row]:
     return [[*(facts if number == 0 else [""] * len(facts)), *row] for number, row in enumerate(rows)]
 
 
-def _bound_rows(result: Result, at: CertifiedAccuracy, stars: np.ndarray | None = None) -> list[Row]:
-    """Return the rows of `BOUNDS` in percent; a dash is a radius that the run could not have proved."""
-    rows: list[Row] = [[BOUNDS[0][1], *_accuracy_cells(result, at, stars)]]
-    rows += [[words, *("-" if result.is_out_of_reach(radius) else percent(value)
-                       for radius, value in zip(at.radii, getattr(at, name), strict=True))]
-             for name, words in BOUNDS[1:]]
-    return rows
+def _bound_rows(fields: Sequence[str], result: Result, at: CertifiedAccuracy,
+                stars: np.ndarray | None = None) -> list[Row]:
+    """Return the rows of `fields` in percent; a dash is a radius that the run could not have proved."""
+    return [[words, *(_accuracy_cells(result, at, stars) if name == "accuracy" else
+                      ("-" if result.is_out_of_reach(radius) else percent(value)
+                       for radius, value in zip(at.radii, getattr(at, name), strict=True)))]
+            for name, words in BOUNDS if name in fields]
 
 
 def _accuracy_cells(result: Result, at: CertifiedAccuracy, stars: np.ndarray | None) -> list[Cell]:
@@ -127,8 +135,8 @@ def _accuracy_cells(result: Result, at: CertifiedAccuracy, stars: np.ndarray | N
             for k, (radius, value, mark) in enumerate(zip(at.radii, at.accuracy, marks, strict=True))]
 
 
-def _envelope_rows(one: BestRuns) -> list[list[str]]:
-    return [[words, *map(percent, one.values[field])] for field, words in BOUNDS]
+def _envelope_rows(fields: Sequence[str], one: BestRuns) -> list[list[str]]:
+    return [[words, *map(percent, one.values[name])] for name, words in BOUNDS if name in fields]
 
 
 def _facts(result: Result) -> list[str]:

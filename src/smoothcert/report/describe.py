@@ -12,7 +12,7 @@ from smoothcert.errors import EmptyStoreError, FileError
 from smoothcert.interop import open_records
 from smoothcert.io.paths import Place
 from smoothcert.report.shown import render_result, result_json
-from smoothcert.results.base import StoreResult, is_foreign
+from smoothcert.results.base import Points, StoreResult, is_foreign
 from smoothcert.results.gather import read_result
 from smoothcert.store.manifest import is_store
 
@@ -61,9 +61,9 @@ class Description:
         """Return facts, figures as every verb gives them, and origin as plain values."""
         return {**self.facts, **(result_json(self.result) if self.result else {}), **self.origin}
 
-    def to_text(self) -> str:
-        """Return the same for people; figures are those that `smoothcert table` prints."""
-        figures = [render_result(self.result)] if self.result else []
+    def to_text(self, intervals: str = "one") -> str:
+        """Return the same for people; figures are those that `smoothcert table` prints, with the same intervals."""
+        figures = [render_result(self.result, Points(intervals=intervals))] if self.result else []
         return "\n\n".join([outline(self.facts), *figures, *([outline(self.origin)] if self.origin else [])])
 
 

@@ -50,6 +50,13 @@ class RadiiConfig(Config):
     rho: Probability = Field(0.05, description="failure probability of each data-set interval")
 
 
+class IntervalsConfig(Config):
+    """Options of a table of certified accuracy for people."""
+
+    intervals: Literal["one", "all"] = Field(
+        "one", description="lower bounds of certified accuracy to show: one (for new images) or all")
+
+
 class PrintedConfig(RadiiConfig):
     """Options of printing a table."""
 
@@ -67,7 +74,7 @@ class NormConfig(PrintedConfig, LogsConfig):
                               json_schema_extra={"metavar": "FILE"})
 
 
-class TableConfig(NormConfig):
+class TableConfig(NormConfig, IntervalsConfig):
     """Options of `smoothcert table`."""
 
     stores: Stores = Field(
@@ -85,7 +92,7 @@ class CompareConfig(NormConfig):
     other: str = Field(description="another one over the same images", json_schema_extra={"argument": "OTHER"})
 
 
-class InfoConfig(RecordsConfig):
+class InfoConfig(RecordsConfig, IntervalsConfig):
     """Options of `smoothcert info`."""
 
     path: Stored | None = Field(None, description="a store, a log (TSV), a count file (NPZ), a model directory or a "
@@ -110,7 +117,7 @@ class ExportConfig(RecordsConfig):
                        json_schema_extra={"metavar": "FILE"})
 
 
-class RecertifyTableConfig(PrintedConfig):
+class RecertifyTableConfig(PrintedConfig, IntervalsConfig):
     """Options of `smoothcert recertify`: recomputed certificates, and the table of them."""
 
     store: Stored = Field(description="a store of `smoothcert certify`, or a count file (NPZ)",

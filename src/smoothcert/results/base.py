@@ -27,11 +27,13 @@ class Points:
             the transport cost r^2.
         rho: failure probability of each data-set interval.
         envelopes: whether the best of all runs of a method is wanted too.
+        intervals: "one" lower bound beside certified accuracy, or "all" of them, where people read it.
     """
 
     radii: tuple[float, ...] = ()
     rho: float = 0.05
     envelopes: bool = False
+    intervals: str = "one"
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ class CertifiedRuns:
         notes: what a reader has to know: rounded radii, an alpha that is not told, missing images, radii out of reach.
         warning: why the runs are not comparable, which a reader has to know first; "" where they are.
         has_envelopes: whether they were asked for as rows of their own.
+        intervals: the lower bounds that a table for people shows, "one" or "all"; rows and JSON always have all.
     """
 
     kind: ClassVar[str] = "certify"
@@ -64,6 +65,7 @@ class CertifiedRuns:
     notes: tuple[str, ...]
     warning: str = ""
     has_envelopes: bool = False
+    intervals: str = "one"
 
     @classmethod
     def of(cls, results: Sequence[Result], points: Points) -> Self:
@@ -75,11 +77,12 @@ class CertifiedRuns:
         if len(results) < 2 or why_not:
             none = tuple(np.zeros(len(radii), bool) for _ in results)
             warning = f"not compared, and nothing is starred: {why_not}" if why_not else ""
-            return cls(results, radii, rho, at, none, (), notes, warning, points.envelopes)
+            return cls(results, radii, rho, at, none, (), notes, warning, points.envelopes, points.intervals)
         accuracy, groups = np.stack([one.accuracy for one in at]), [result.group for result in results]
         most = {group: accuracy[[one == group for one in groups]].max(axis=0) for group in groups}
         stars = tuple((row > 0) & (row >= most[group] - 1e-12) for row, group in zip(accuracy, groups, strict=True))
-        return cls(results, radii, rho, at, stars, _envelopes(results, at, rho), notes, "", points.envelopes)
+        return cls(results, radii, rho, at, stars, _envelopes(results, at, rho), notes, "", points.envelopes,
+                   points.intervals)
 
     @property
     def shown_envelopes(self) -> tuple[BestRuns, ...]:

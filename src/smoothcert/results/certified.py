@@ -123,6 +123,10 @@ class Result(StoreResult):
         """(M,) what each image adds to the ACR: its radius, 0 where it is wrong."""
         return np.where(self.correct, self.radius, 0.0)
 
+    def class_name(self, number: int) -> str:
+        """Return the name of a class, or its number where names are not known."""
+        return one_line(self.classes[number]) if self.classes and 0 <= number < len(self.classes) else str(number)
+
     def comparison_points(self, radii: Sequence[float]) -> list[float]:
         """Return the radii at which it is compared with another run."""
         return list(radii)

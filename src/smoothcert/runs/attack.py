@@ -88,6 +88,7 @@ def prepare_attack(config: AttackConfig) -> "AttackRun":
     answer = {"procedure": {"method": "softmax", "n": base.most_samples}} if config.answer == "softmax" else {}
     identity = base.identity.replace(kind="attack", records_per_image=len(settings), attack=attack, **answer)
     return AttackRun(config=cast(AttackConfig, base.config), identity=identity, provenance=base.provenance,
+                     source=base.source,
                      most_samples=base.most_samples, sample_cost=base.sample_cost, base=base, settings=settings,
                      certificates=certificates, device=pick_device(config.device))
 

@@ -104,4 +104,4 @@ def prepare_sampling(
     return SamplingRun(
         config=inputs.resolve(config, engine=ready.engine), identity=identity, most_samples=plan.most(),
         sample_cost=cost, provenance={**inputs.provenance(config), **({"each_sample": cost} if cost else {})},
-        data=data, indices=indices, plan=plan, voter=ready.voter, model=model, plan_for=plan_for)
+        source=inputs.source, data=data, indices=indices, plan=plan, voter=ready.voter, model=model, plan_for=plan_for)

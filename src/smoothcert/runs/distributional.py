@@ -101,7 +101,7 @@ def prepare_distributional(config: DistributionalConfig) -> "DistributionalRun":
     })
     return DistributionalRun(config=inputs.resolve(config), identity=identity,
                              provenance={**inputs.provenance(config), "rho": list(config.rho)}, inputs=inputs,
-                             settings=settings, loss=loss, search=search)
+                             source=inputs.source, settings=settings, loss=loss, search=search)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

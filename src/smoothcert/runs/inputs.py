@@ -17,15 +17,15 @@ from smoothcert.classifiers.denoisers import denoiser_sigma
 from smoothcert.config.sampling import ATTACKED, RunConfig
 from smoothcert.data import ImageData, select_indices, take_evenly
 from smoothcert.data.base import PixelSource
-from smoothcert.data.load import DATA, names_from_indices, open_data
+from smoothcert.data.load import DATA, data_folder, is_own_code, names_from_indices, open_data
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.machine import pick_device
 from smoothcert.noise import Noise, build_noise, fresh_seed
-from smoothcert.parts import names_code
 from smoothcert.runs.options import PredictConfig
 from smoothcert.store.adversaries import read_adversaries
 from smoothcert.store.identity import Identity, are_first, describe_images
 from smoothcert.store.manifest import is_store, read_manifest
+from smoothcert.store.source import Source
 from smoothcert.store.store import Store, read_store
 
 AnyRun = TypeVar("AnyRun", bound=RunConfig)
@@ -152,6 +152,7 @@ class Inputs:
         indices: of the images to work on, in order.
         stored: the identity of the store that the run goes on with; None where it starts one.
         attacked: the attack whose images stand in place of the clean ones; {} where they are clean.
+        source: where the data lie; None where they lie in no file.
     """
 
     data: ImageData
@@ -162,6 +163,7 @@ class Inputs:
     seed: int
     stored: Identity | None
     attacked: dict[str, Any] = field(default_factory=dict)
+    source: Source | None = None
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -201,14 +203,15 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
     attacks = read_store(config.adversaries) if isinstance(config, PredictConfig) and config.adversaries else None
     config = config if attacks is None else complete_from(config, attacks)
     trained_on = card.data if card and config.data in (None, card.data["data"]) else {}
-    if names_code(trained_on.get("data")) and config.data is None and not config.trust:
+    if is_own_code(trained_on.get("data")) and config.data is None and not config.trust:
         raise ModelError(f"{config.model} was trained on data of code that it names, {trained_on['data']}: give "
                          f"--data, or read that code and pass --trust")
-    data = open_data(
-        config.data or trained_on.get("data") or "digits", config.split, data_dir=config.data_dir,
-        resize=config.resize or trained_on.get("resize"), crop=config.crop or trained_on.get("crop"),
-        num_classes=config.num_classes or (card.num_classes if card else None), numeric_classes=config.numeric_classes,
-    )
+    spec = config.data or trained_on.get("data") or "digits"
+    resize, crop = config.resize or trained_on.get("resize"), config.crop or trained_on.get("crop")
+    data = open_data(spec, config.split, data_dir=config.data_dir, resize=resize, crop=crop,
+                     num_classes=config.num_classes or (card.num_classes if card else None),
+                     numeric_classes=config.numeric_classes)
+    source = Source.of(spec, data_folder(spec, config.data_dir), resize, crop, config.numeric_classes)
     sigma = config.sigma or denoiser_sigma(config.denoiser) or (card.sigma if card else None)
     if sigma is None:
         raise InputError(f"sigma: the noise level is required, because {config.model} was not trained with one here")
@@ -236,4 +239,5 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
     chosen = indices[: config.max_images]  # as an older smoothcert chose, whose stores the same command goes on with
     if stored is None or not are_first(chosen, stored.images):
         chosen = take_evenly(indices, config.max_images)
-    return Inputs(data, chosen, noise, classifier, device, fresh_seed() if seed is None else seed, stored, attacked)
+    return Inputs(data, chosen, noise, classifier, device, fresh_seed() if seed is None else seed, stored, attacked,
+                  source)

@@ -13,13 +13,17 @@ from smoothcert.classifiers.denoisers import put_behind_denoiser
 from smoothcert.config.model import ModelConfig
 from smoothcert.config.sampling import RunConfig
 from smoothcert.data import ImageData
-from smoothcert.data.load import DATA, DATA_DIR_VARIABLE, HUB_SETS, open_data
+from smoothcert.data.load import DATA, DATA_DIR_VARIABLE, HUB_SETS, data_folder, is_own_code, open_data
 from smoothcert.denoise import DenoisedClassifier, generator_normals
-from smoothcert.errors import InputError
+from smoothcert.errors import InputError, SmoothcertError
 from smoothcert.runs.inputs import in_classes_of
 from smoothcert.smoothing import evaluation
 from smoothcert.store.comparison import differences, without_unrecorded
+from smoothcert.store.source import Source, read_source
 from smoothcert.store.store import Store
+
+_ABOVE = 3
+"""Folders above a store in which the data of its run are looked for."""
 
 Estimate = Callable[[np.ndarray], np.ndarray]
 """Noisy images (N, C, H, W) float32 -> estimates of the clean ones, of the same shape."""
@@ -31,27 +35,55 @@ def reopen_data(
 ) -> ImageData:
     """Return the data set of a store, in its classes, checked to be the same: shape, labels, hash of the run's images.
 
-    Nothing is fetched: a set of the public hub has to lie in `data_dir` or in the environment's folder.
+    Nothing is fetched. Data that are not named here are looked for in `data_dir`, where the run found them, in the
+    working folder, and in the folders above the store.
 
     Args:
-        data: the forms of `smoothcert.data.load_data`; None takes the name in the store.
-        resize, crop, numeric_classes: as the run was given them; classes that the store names need no order.
+        data: the forms of `smoothcert.data.load_data`; None takes those of the store.
+        data_dir: the folder of a named set; or one that holds the run's data under their own name.
+        resize, crop, numeric_classes: None or False takes those that the run noted, if it did.
     Raises:
-        InputError: it must be named, or is another one. FileError, DataError: it cannot be read.
+        InputError: they are nowhere, or are other ones. FileError, DataError: they cannot be read.
     """
     if not store.identity.data_or_none.raw:
         raise InputError(f"{store.folder} does not say which data set it is of: this needs a store")
-    stored = store.identity.data
-    name = data or stored.name
-    if name in HUB_SETS and not (data_dir or os.environ.get(DATA_DIR_VARIABLE)):
-        raise InputError(f"the images of {store.folder} are those of {name}: give --data-dir, or set "
-                         f"{DATA_DIR_VARIABLE}")
-    if data is None and name not in DATA:
-        raise InputError(f"the images of {store.folder} came from {name!r}: give --data parquet:PATH or "
-                         f"imagefolder:PATH")
-    images = open_data(name, stored.split, data_dir=data_dir, resize=resize, crop=crop,
-                       num_classes=store.num_classes, numeric_classes=numeric_classes)
-    return in_classes_of(store, images)
+    stored, noted = store.identity.data, read_source(store.folder)
+    prepared: dict[str, Any] = {
+        "resize": resize or (noted and noted.resize), "crop": crop or (noted and noted.crop),
+        "numeric_classes": numeric_classes or bool(noted and noted.numeric_classes), "num_classes": store.num_classes}
+    of_hub = stored.name in HUB_SETS
+    if data is not None or (stored.name in DATA and not of_hub) or (data_dir and of_hub):
+        return in_classes_of(store, open_data(data or stored.name, stored.split, data_dir=data_dir, **prepared))
+    if is_own_code(stored.name):
+        raise InputError(f"the images of {store.folder} came from code, {stored.name}: give its place as --data")
+    kind, colon, _ = stored.name.partition(":")
+    told = []
+    for place in _places(store, noted, data_dir):
+        if not os.path.exists(place):
+            told.append(f"there is no {place}")
+            continue
+        where = {"spec": f"{kind}:{place}"} if colon else {"spec": kind, "data_dir": place}
+        try:
+            return in_classes_of(store, open_data(split=stored.split, **where, **prepared))
+        except SmoothcertError as error:
+            told.append(f"{place} is not it: {error}")
+    tried = f" ({'; '.join(told)})" if told else ""
+    advice = "--data parquet:PATH or imagefolder:PATH" if colon else f"--data-dir, or set {DATA_DIR_VARIABLE}"
+    raise InputError(f"the images of {store.folder} are those of {stored.name}, which was not found"
+                     f"{tried}: give {advice}")
+
+
+def _places(store: Store, noted: Source | None, data_dir: Path | None) -> list[Path]:
+    """Return where the data of a store may lie: the folder of a named set, or data of the store's own name."""
+    kind, colon, name = store.identity.data.name.partition(":")
+    places = noted.places(store.folder) if noted is not None and noted.data == kind else []
+    if not colon:
+        first = data_folder(kind, data_dir)
+        return [*([first] if first else []), *([] if data_dir else places)]
+    near = [Path.cwd(), *(store.folder.resolve().parents[:_ABOVE] if isinstance(store.folder, Path) else ())]
+    places = [*([data_dir / name] if data_dir else []), *places, *(folder / name for folder in near)]
+    return [place for place in dict.fromkeys(places)
+            if name in (place.name, os.path.basename(os.path.realpath(place)))]  # as the run called them
 
 
 def reopen_answers(store: Store, asked: ModelConfig | str) -> Callable[[np.ndarray], np.ndarray]:

@@ -15,6 +15,7 @@ from smoothcert.store.comparison import differences
 from smoothcert.store.identity import Identity
 from smoothcert.store.provenance import provenance
 from smoothcert.store.records import Record
+from smoothcert.store.source import Source, write_source
 from smoothcert.store.store import Store, open_store, read_store
 
 Task = tuple[int, ...]
@@ -32,6 +33,7 @@ class Run(ABC):
         config: the options, with the seed and the engine that were resolved.
         identity: that of its store.
         provenance: what its store's provenance says of model and data.
+        source: where its images lie; None where they lie in no file.
         most_samples: the most samples that one record can take; 0 where its tallies do not say.
         sample_cost: what a sample costs beyond one forward pass, in words.
     """
@@ -39,6 +41,7 @@ class Run(ABC):
     config: RunConfig
     identity: Identity
     provenance: dict[str, Any]
+    source: Source | None = None
     most_samples: int = 0
     sample_cost: str | None = None
 
@@ -64,6 +67,8 @@ class Run(ABC):
             execute: who does it: see `executors`.
         """
         with open_store(self.config.out, self.identity, provenance(**self.provenance)) as store:
+            if self.source is not None:
+                write_source(self.config.out, self.source)
             pending = store.pending()
             total = self.identity.record_count
             before = total - len(pending)

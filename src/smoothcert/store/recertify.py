@@ -18,6 +18,7 @@ from smoothcert.store.comparison import differences, without_unrecorded
 from smoothcert.store.identity import Identity, Procedure
 from smoothcert.store.provenance import provenance
 from smoothcert.store.records import Record
+from smoothcert.store.source import read_source, write_source
 from smoothcert.store.store import SHARD, Store, write_store
 
 
@@ -112,6 +113,8 @@ def write_recertified(folder: Place, store: Store, answers: CertifiedCounts, pro
     ]
     write_store(folder, store.identity.replace(procedure=procedure, recertified_from=store.identity.digest),
                 {**store.provenance.raw, "recertified_with": provenance()["versions"]}, records)
+    if source := read_source(store.folder):
+        write_source(folder, source)
 
 
 def noise_of(store: Store, part: Any = None) -> Noise:

@@ -4,6 +4,7 @@
     shard-00000.parquet  records of images in the order of the run, `SHARD` of them a file
     journal.jsonl        finished images of the open shard, a checksum a line, appended
     times.jsonl          seconds an image; no part of the results
+    .source.json         where the images lay; no part of the results (see `source`)
 
 A shard is written, then named in the manifest, then its lines leave the journal: whatever is killed in between,
 the next run finds a state it can go on from, and ends with the same bytes as a run that was never interrupted.

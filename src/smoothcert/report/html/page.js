@@ -1,123 +1,93 @@
 (() => {
   "use strict";
-  const { runs, fields, levels, attacks } = JSON.parse(document.getElementById("data").textContent);
+  const { runs, fields, levels, attacks, mark } = JSON.parse(document.getElementById("data").textContent);
   runs.forEach((run) => fields.forEach((field, k) => { run[field] = run.at.map((level) => levels[level][k]); }));
   const root = document.documentElement;
   const at = (id) => document.getElementById(id);
-  const dashes = ["solid", "9px,3px", "2px,2px", "10px,3px,2px,3px", "15px,4px", "6px,2px,2px,2px,2px,2px"];
   const floor = (value, digits) => (Math.floor(value * 10 ** digits + 1e-9) / 10 ** digits).toFixed(digits);
-  const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
-  const shade = (k) => colour(`--s${k % 7}`);
-  const shown = () => [...document.querySelectorAll("[data-run]")].map((box) => box.checked);
-  const escaped = (text) => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+  const percent = (share) => `${floor(100 * share, 1)} %`;
+  const shown = () => {
+    const boxes = [...document.querySelectorAll("[data-run]")];
+    return runs.map((run, k) => ({ run, look: { colour: k % 7, dash: k % 6 } })).filter((_, k) => boxes[k].checked);
+  };
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const TOLD = 12;  // runs that the pointer tells of
 
   // One radius axis for all runs; a run whose shape is unknown has no l-infinity radius.
   const scales = {
-    l2: { words: "l2 radius (pixel units of [0, 1])", of: () => 1 },
+    l2: { words: "l2 radius (pixels in [0, 1])", of: () => 1 },
     sigma: { words: "l2 radius / sigma", of: (run) => (run.sigma ? 1 / run.sigma : null) },
-    linf: { words: "l-infinity radius (pixel units of [0, 1])", of: (run) => (run.dimension ? run.dimension ** -0.5 : null) },
+    linf: { words: "l-infinity radius (pixels in [0, 1])", of: (run) => (run.dimension ? run.dimension ** -0.5 : null) },
   };
 
-  function valueAt(run, field, radius) {
-    let low = 0, high = run.radius.length;
+  // The value beside the first of the sorted `places` at or beyond a place; 0 beyond the last.
+  function valueAt(places, values, place) {
+    let low = 0, high = places.length;
     while (low < high) {
       const middle = (low + high) >> 1;
-      if (run.radius[middle] < radius) low = middle + 1; else high = middle;
+      if (places[middle] < place) low = middle + 1; else high = middle;
     }
-    return low < run.radius.length ? run[field][low] : 0;
+    return low < places.length ? values[low] : 0;
   }
 
-  function layout(xTitle, yTitle, more) {
-    const narrow = window.innerWidth < 600, ink = colour("--ink"), line = colour("--line");
-    const axis = { color: ink, gridcolor: line, zerolinecolor: line, automargin: true, fixedrange: narrow };
-    return {
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, dragmode: narrow ? false : "zoom",
-      margin: { l: 48, r: 12, t: 12, b: 44 }, font: { color: ink, size: 13 }, hovermode: "x unified",
-      hoverlabel: { bgcolor: colour("--card"), bordercolor: line, font: { color: ink } },
-      xaxis: { ...axis, title: { text: xTitle }, rangemode: "tozero", ...(more.x || {}) },
-      yaxis: { ...axis, title: { text: yTitle }, ...(more.y || {}) },
-      shapes: more.shapes || [],
-    };
-  }
-
-  const settings = () => ({
-    responsive: true, displaylogo: false, displayModeBar: window.innerWidth < 600 ? false : "hover",
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
-  });
-
-  function faded(name) {
-    const [r, g, b] = [1, 3, 5].map((i) => parseInt(name.slice(i, i + 2), 16));
-    return `rgba(${r},${g},${b},0.22)`;
+  // What a run claims at a radius. A run that stopped early settled some radii alone: elsewhere it gives lower bounds.
+  function claim(run, radius, bound) {
+    const k = run.points ? run.points.radius.findIndex((r) => Math.abs(r - radius) < 1e-9) : -1;
+    const value = (field) => (k < 0 ? valueAt(run.radius, run[field], radius) : run.points[field][k]);
+    return `${run.name}: ${run.points && k < 0 ? ">=" : ""}${percent(value("accuracy"))}${bound ? `, at least ${percent(value(bound))}` : ""}`;
   }
 
   function drawCurves() {
-    const bound = at("bound").value, scale = scales[at("axis").value], visible = shown(), traces = [];
-    runs.forEach((run, k) => {
-      const by = scale.of(run);
-      if (!visible[k] || by === null) return;
-      const x = run.radius.map((r) => r * by), line = { shape: "vh", color: shade(k), dash: dashes[k % 6], width: 2.4 };
-      if (bound) {
-        traces.push({ x, y: run[bound].map((v) => 100 * v), line: { ...line, width: 0 }, mode: "lines", hoverinfo: "skip" });
-      }
-      traces.push({
-        x, y: run.accuracy.map((v) => 100 * v), mode: "lines", line, name: escaped(run.name), meta: k,
-        fill: bound ? "tonexty" : "none", fillcolor: faded(shade(k)),
-        text: run.accuracy.map((v, i) => floor(100 * v, 1) + " %" + (bound ? `, at least ${floor(100 * run[bound][i], 1)} %` : "")),
-        hovertemplate: "%{text}",
-      });
+    const bound = at("bound").value, axis = at("axis").value, scale = scales[axis], series = [];
+    const visible = shown().map((one) => ({ ...one, by: scale.of(one.run) })).filter(({ by }) => by !== null);
+    const inPercent = (values) => values.map((v) => 100 * v);
+    visible.forEach(({ run, look, by }) => {
+      const drawn = run.points || run;
+      series.push({ kind: run.points ? "points" : "steps", x: drawn.radius.map((r) => r * by), y: inPercent(drawn.accuracy),
+        low: bound ? inPercent(drawn[bound]) : null, mark: run.points ? mark : null, ...look });
     });
-    if (at("axis").value === "l2") {
-      attacks.forEach((attack, k) => traces.push({
-        x: attack.size, y: attack.accuracy.map((v) => 100 * v), mode: "lines+markers", name: `${escaped(attack.name)}, under attack`,
-        line: { color: shade(runs.length + k), width: 1, dash: "dot" },
-        marker: { size: 9, symbol: ["circle", "square", "diamond", "triangle-up", "x"][k % 5], color: shade(runs.length + k) },
-        text: attack.accuracy.map((v) => `${floor(100 * v, 1)} % under attack`), hovertemplate: "%{text}",
-      }));
+    if (axis === "l2") {
+      attacks.forEach((attack, k) => series.push({ kind: "line", x: attack.size, y: inPercent(attack.accuracy), mark: attack.mark,
+        colour: (runs.length + k) % 7, dash: 2 }));
     }
-    Plotly.react(at("curve"), traces, layout(scale.words, "certified accuracy (%)", { y: { range: [0, 100] } }), settings());
+    const furthest = Math.max(...series.flatMap((one) => one.x.slice(-1)), 0) || 1;
+    const tell = (x) => [`at ${parseFloat(x.toPrecision(3))}`, ...visible.slice(0, TOLD).map(({ run, by }) => claim(run, x / by, bound))];
+    drawChart(at("curve"), { x: { label: scale.words, min: 0, max: 1.03 * furthest }, series, tell,
+      y: { label: "certified accuracy (%)", min: 0, max: 100 } });
     read();
   }
 
   function read() {
-    const bound = at("bound").value, radius = Math.max(0, Number(at("at").value) || 0), visible = shown();
-    const rows = runs.map((run, k) => [k, run]).filter(([k]) => visible[k]);
-    at("read").replaceChildren(...rows.map(([, run]) => {
+    const bound = at("bound").value, radius = Math.max(0, Number(at("at").value) || 0);
+    at("read").replaceChildren(...shown().map(({ run }) => {
       const line = document.createElement("div");
-      const least = bound ? `, at least ${floor(100 * valueAt(run, bound, radius), 1)} %` : "";
-      const mark = run.lowerBound ? ">=" : "";
-      line.textContent = `${run.name}: ${mark}${floor(100 * valueAt(run, "accuracy", radius), 1)} %${least}; ACR ${mark}${floor(run.acr, 3)}`;
+      line.textContent = `${claim(run, radius, bound)}; ACR ${run.points ? ">=" : ""}${floor(run.acr, 3)}`;
       return line;
     }));
   }
 
   function drawWall() {
-    const visible = shown(), shapes = [], traces = [];
-    runs.forEach((run, k) => {
-      if (!visible[k]) return;
-      const line = { color: shade(k), dash: dashes[k % 6], width: 2.2 };
-      traces.push({ x: run.wall.share.map((v) => 100 * v), y: run.wall.radius, mode: "lines", line, name: escaped(run.name),
-        hovertemplate: `%{y:.3f} (r_max ${run.wall.most === null ? "unknown" : `${floor(run.wall.most, 3)}, ${floor(100 * run.wall.at, 1)} % of images at it`})` });
-      if (run.wall.most !== null) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: run.wall.most, y1: run.wall.most,
-        line: { color: shade(k), width: 1, dash: "dot" } });
-    });
-    Plotly.react(at("wall"), traces, layout("images, largest radius first (%)", "l2 radius",
-      { x: { range: [0, 100] }, y: { rangemode: "tozero" }, shapes }), settings());
+    const visible = shown(), known = visible.filter(({ run }) => run.wall.most !== null);
+    const series = visible.map(({ run, look }) => ({ kind: "line", x: run.wall.share.map((v) => 100 * v), y: run.wall.radius, ...look }));
+    const highest = Math.max(...visible.flatMap(({ run }) => [run.wall.radius[0] || 0, run.wall.most || 0]), 0) || 1;
+    const tell = (x) => [`at ${floor(x, 1)} %`, ...visible.slice(0, TOLD).map(({ run }) => {
+      const most = run.wall.most === null ? "unknown" : `${floor(run.wall.most, 3)}, ${percent(run.wall.at)} of images at it`;
+      return `${run.name}: radius ${floor(valueAt(run.wall.share, run.wall.radius, x / 100), 3)} (r_max ${most})`;
+    })];
+    drawChart(at("wall"), { x: { label: "images, largest radius first (%)", min: 0, max: 100 }, series, tell,
+      y: { label: "l2 radius", min: 0, max: 1.05 * highest }, levels: known.map(({ run, look }) => ({ y: run.wall.most, ...look })) });
   }
 
   function drawVotes(id, field, words) {
-    const visible = shown(), traces = [];
-    runs.forEach((run, k) => {
-      if (!visible[k] || !run.votes) return;
-      const edges = run.votes.edges, y = run.votes[field].map((v) => (v > 0 ? 100 * v : null));
-      traces.push({ x: edges.slice(0, -1).map((e, i) => (e + edges[i + 1]) / 2), y, mode: "lines+markers", name: escaped(run.name),
-        line: { shape: "hvh", color: shade(k), dash: dashes[k % 6], width: 2 }, marker: { size: 4, color: shade(k) },
-        hovertemplate: "%{y:.2f} % of images" });
+    const visible = shown().filter(({ run }) => run.votes);
+    at(id).closest("figure").hidden = !runs.some((run) => run.votes);
+    const series = visible.map(({ run, look }) => ({ kind: "bins", x: run.votes.edges, y: run.votes[field].map((v) => 100 * v), ...look }));
+    const least = Math.min(...series.flatMap((one) => one.y.filter((v) => v > 0)), 100);
+    const tell = (x) => visible.slice(0, TOLD).map(({ run }) => {
+      const bin = Math.max(0, run.votes.edges.findIndex((edge) => edge > x) - 1);
+      return `${run.name}: ${floor(100 * run.votes[field][bin], 2)} % of images`;
     });
-    at(id).parentElement.hidden = !runs.some((run) => run.votes);
-    const least = Math.min(...traces.flatMap((trace) => trace.y.filter((v) => v !== null)));
-    const tickvals = least > 0.2 ? [0.2, 0.5, 1, 2, 5, 10, 20, 50, 100] : [0.0001, 0.001, 0.01, 0.1, 1, 10, 100];
-    Plotly.react(at(id), traces, layout(words, "images (%)", { x: { range: [0, 1] }, y: { type: "log", tickvals } }), settings());
+    drawChart(at(id), { x: { label: words, min: 0, max: 1 }, y: { label: "images (%)", min: least / 2, max: 100, log: true }, series, tell });
   }
 
   function drawAll() {
@@ -127,10 +97,13 @@
     drawVotes("bounded", "lower", "lower bound");
   }
 
+  function hintAtScrolling() {
+    document.querySelectorAll(".wide").forEach((box) => box.classList.toggle("scrolls", box.scrollWidth > box.clientWidth + 1));
+  }
+
   function applyTheme() {
     const asked = at("theme").value;
     root.dataset.theme = asked === "auto" ? (dark.matches ? "dark" : "light") : asked;
-    drawAll();
   }
 
   function sortBy(button) {
@@ -152,6 +125,7 @@
 
   document.querySelectorAll(".sortable th button").forEach((b) => b.addEventListener("click", () => sortBy(b)));
   document.querySelectorAll("[data-run]").forEach((box) => box.addEventListener("change", drawAll));
+  document.querySelectorAll("details").forEach((part) => part.addEventListener("toggle", hintAtScrolling));
   document.querySelectorAll(".filter").forEach((choice) => choice.addEventListener("change", () => {
     choice.closest("div").querySelectorAll(".cards figure").forEach((card) => {
       card.hidden = choice.value !== "" && !card.classList.contains(choice.value);
@@ -163,4 +137,11 @@
   at("theme").addEventListener("change", applyTheme);
   dark.addEventListener("change", applyTheme);
   applyTheme();
+  let width = 0;  // a change of height, such as by a phone's address bar, needs no redraw
+  new ResizeObserver(() => {
+    if (at("curve").clientWidth === width) return;
+    width = at("curve").clientWidth;
+    drawAll();
+    hintAtScrolling();
+  }).observe(at("curve"));
 })();

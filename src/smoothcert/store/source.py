@@ -1,0 +1,74 @@
+"""Where a run found its images: a hidden note in its store, for the pictures of a report; no part of the results.
+
+Images that are found by it are compared with the store's SHA-256 like any others: a wrong note shows no wrong images.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from smoothcert.errors import SmoothcertError
+from smoothcert.io.files import read_json, write_json
+from smoothcert.io.paths import Place
+
+NAME = ".source.json"
+
+_PathText = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]+$")]
+
+
+class Source(BaseModel):
+    """A data set on a disk, and what was done to its images.
+
+    Attributes:
+        data: the kind, parquet or imagefolder, or the name of a set.
+        place: the file or folder, or of a named set the folder that holds it, as an absolute path.
+        from_store: the same, seen from the store's folder, for both that are moved together.
+        resize, crop, numeric_classes: as the run was given them.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    data: str
+    place: _PathText
+    from_store: _PathText | None = None
+    resize: int | None = None
+    crop: int | None = None
+    numeric_classes: bool = False
+
+    @classmethod
+    def of(cls, spec: str, folder: Path | str | None, resize: int | None, crop: int | None, numeric_classes: bool
+           ) -> Self | None:
+        """Return where the data `spec` lies, `folder` being that of named sets; None where it lies in no file."""
+        kind, colon, location = spec.partition(":")
+        if colon and kind not in ("parquet", "imagefolder"):
+            return None  # a user's own code
+        where = location if colon else folder
+        return None if where is None else cls(data=kind, place=os.path.abspath(os.path.expanduser(where)),
+                                              resize=resize, crop=crop, numeric_classes=numeric_classes)
+
+    def places(self, store: Place) -> list[Path]:
+        """Return where the data may lie, seen from a store."""
+        found = [Path(self.place)]
+        if self.from_store and isinstance(store, Path):
+            found.append(Path(os.path.normpath(store.resolve() / self.from_store)))
+        return list(dict.fromkeys(found))
+
+
+def write_source(store: Place, source: Source) -> None:
+    """Note where the images of a store lie."""
+    near = None
+    if isinstance(store, Path):
+        with suppress(ValueError):  # on another drive
+            near = os.path.relpath(source.place, store.resolve())
+    write_json(store / NAME, source.model_copy(update={"from_store": near}).model_dump(exclude_defaults=True))
+
+
+def read_source(store: Place) -> Source | None:
+    """Return the note in a store's folder; None where there is none that can be read."""
+    with suppress(SmoothcertError, ValidationError):
+        if (store / NAME).is_file():
+            return Source.model_validate(read_json(store / NAME))
+    return None
