@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from smoothcert.classes import choose_names, own_classes
-from smoothcert.classifiers.denoisers import put_behind_denoiser
+from smoothcert.classifiers.denoisers import identify_denoiser, put_behind_denoiser
 from smoothcert.classifiers.folder import (
     ModelCard,
     check_model_dir,
@@ -25,7 +25,7 @@ from smoothcert.classifiers.folder import (
 )
 from smoothcert.config.model import ModelConfig
 from smoothcert.config.sampling import RunConfig
-from smoothcert.denoise import DENOISERS, DenoisedClassifier, generator_normals
+from smoothcert.denoise import DenoisedClassifier, generator_normals
 from smoothcert.errors import FileError, InputError, ModelError, RandomWeightsWarning
 from smoothcert.io.paths import is_weights_file, local_path
 from smoothcert.models import MODEL_FORMS, MODELS, is_model_spec, load_model, model_names, model_sources
@@ -160,7 +160,8 @@ def open_classifier(
                          + (": give --classes FILE with as many names" if classes else ""))
     ready = behind_fit(classifier, Fit(batch=ONE_ROW)) if conduct.alone else classifier
     answers = _probe(ready, input_shape, count, device)
-    identity = {**_identify(spec, classifier, loaded.source, model_id, answers), **loaded.beside}
+    identity = {**_identify(spec, classifier, loaded.source, model_id, answers), **loaded.beside,
+                **identify_denoiser(front)}
     if loaded.code:
         sources = model_sources(loaded.code, raw)
         identity |= {"sources": sources} if sources else {}
@@ -168,8 +169,6 @@ def open_classifier(
             identity["attributes"] = attributes_hash(keep_equal(before, attributes_of(raw)))
         if not is_random(classifier):
             identity["answers"] = _summarise(answers)
-    if front is not None and front.denoiser is not None and not isinstance(front.denoiser, Path):
-        identity["denoiser_sources"] = DENOISERS.sources(front.denoiser)
     if output is not None:
         identity["output"] = str(output)
     return Classifier(ready, identity, conduct, count, names, loaded.note)

@@ -85,6 +85,13 @@ def warn_if_useless(card: ModelCard, name: str) -> None:
                       f"learning rate", QualityWarning, stacklevel=3)
 
 
+def identify_denoiser(config: RunConfig | None) -> dict[str, Any]:
+    """Return what an identity says of a denoiser that the options name by its code: the SHA-256 of its files."""
+    if config is None or config.denoiser is None or isinstance(config.denoiser, Path):
+        return {}
+    return {"denoiser_sources": DENOISERS.sources(config.denoiser)}
+
+
 def denoiser_sigma(folder: Any) -> float | None:
     """Return the only noise level that a folder's denoiser serves; None without a folder, or where it serves all."""
     if not isinstance(folder, Path):
