@@ -13,14 +13,14 @@ from typing import Annotated, get_args
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
-from rich.console import Console
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from smoothcert.cli import output
 from smoothcert.cli.demo import DemoConfig
 from smoothcert.cli.main import app, main
 from smoothcert.errors import ConfigError
+from smoothcert.progress import Event
+from smoothcert.progress.bars import Lines
 from smoothcert.recipes.options import ReproduceConfig
 from smoothcert.recipes.recipe import Expected
 from smoothcert.report.options import (
@@ -88,12 +88,11 @@ def test_an_error_repeats_no_control_character(tmp_path):
     assert "\\x1b[31m" in result.stderr
 
 
-def test_progress_obeys_neither_markup_nor_control_characters(monkeypatch):
+def test_progress_obeys_neither_markup_nor_control_characters():
     written = io.StringIO()
-    monkeypatch.setattr(output, "_LINE_EVERY", 0.0)
-    monkeypatch.setattr("rich.console.Console", lambda stderr: Console(file=written, width=200))
-    with output.show_progress("images", quiet=False) as told:
-        told(1, 2, "[bold]a\x1b[31m[/nothing]")
+    lines = Lines(written, iter(range(0, 1000, 10)).__next__)
+    lines(Event("sampling", 1, 2, "images", words="[bold]a\x1b[31m[/nothing]"))
+    lines.tick()
     assert "[bold]a\\x1b[31m[/nothing]" in written.getvalue()
 
 

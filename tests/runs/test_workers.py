@@ -92,7 +92,7 @@ def test_a_killed_worker_is_replaced_and_its_images_done_again(net, tmp_path, mo
     hunter = threading.Thread(target=killer)
     hunter.start()
     store = certify(CertifyConfig.parse(options(net, tmp_path / "hunted", n=400, workers=2)),
-                    lambda done, total, words: told.append(done))
+                    lambda event: told.append(event.done))
     hunter.join()
     assert len(victims) == 2
     assert store.complete

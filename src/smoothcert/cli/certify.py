@@ -1,17 +1,16 @@
 """`smoothcert certify`."""
 
 from smoothcert.cli.options import verb
-from smoothcert.cli.output import say_result, show_progress
+from smoothcert.cli.output import say_result
 from smoothcert.runs.options import CertifyConfig
 
 
 @verb
-def certify(config: CertifyConfig, as_json: bool, quiet: bool) -> None:
+def certify(config: CertifyConfig, as_json: bool) -> None:
     """Certify the images of a data set into a store; the same command resumes an interrupted run."""
     from smoothcert.results.base import Points
     from smoothcert.results.gather import read_result
     from smoothcert.runs.certify import certify as run
 
-    with show_progress("images", quiet) as progress:
-        store = run(config, progress)
+    store = run(config)
     say_result(read_result(store), Points(tuple(config.radii or ())), as_json)

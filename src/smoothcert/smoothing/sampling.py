@@ -29,7 +29,7 @@ from smoothcert.smoothing.spaces import Space, find_space
 from smoothcert.smoothing.voters import BinaryVoter, LogitVoter, NetworkVoter, Voter
 
 _CACHED_WEIGHTS = 2**20  # float32 weights, about what a core's own cache holds
-_WORTH_CHECKING = 10_000  # samples, below which the check of an engine costs more than it saves
+_WORTH_CHECKING = 20_000  # samples, below which the check of an engine takes more of them than it may
 
 ENGINE_NAMES = ("auto", *ENGINES)
 SPACES = ("auto", "pixels")
