@@ -20,7 +20,7 @@ from smoothcert.cli.demo import DemoConfig
 from smoothcert.cli.main import app, main
 from smoothcert.errors import ConfigError
 from smoothcert.progress import Event
-from smoothcert.progress.bars import Lines
+from smoothcert.progress.bars import PlainLines
 from smoothcert.recipes.options import ReproduceConfig
 from smoothcert.recipes.recipe import Expected
 from smoothcert.report.options import (
@@ -90,7 +90,7 @@ def test_an_error_repeats_no_control_character(tmp_path):
 
 def test_progress_obeys_neither_markup_nor_control_characters():
     written = io.StringIO()
-    lines = Lines(written, iter(range(0, 1000, 10)).__next__)
+    lines = PlainLines(written, iter(range(0, 1000, 10)).__next__)
     lines(Event("sampling", 1, 2, "images", words="[bold]a\x1b[31m[/nothing]"))
     lines.tick()
     assert "[bold]a\\x1b[31m[/nothing]" in written.getvalue()

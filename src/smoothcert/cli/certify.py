@@ -2,15 +2,17 @@
 
 from smoothcert.cli.options import verb
 from smoothcert.cli.output import say_result
+from smoothcert.progress import phase
 from smoothcert.runs.options import CertifyConfig
 
 
 @verb
 def certify(config: CertifyConfig, as_json: bool) -> None:
     """Certify the images of a data set into a store; the same command resumes an interrupted run."""
-    from smoothcert.results.base import Points
-    from smoothcert.results.gather import read_result
-    from smoothcert.runs.certify import certify as run
+    with phase("starting"):
+        from smoothcert.results.base import Points
+        from smoothcert.results.gather import read_result
+        from smoothcert.runs.certify import certify as run
 
     store = run(config)
     say_result(read_result(store), Points(tuple(config.radii or ())), as_json)

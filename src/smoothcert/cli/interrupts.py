@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
+_interrupted = threading.Event()
+
 GRACE = 0.6
 """Seconds that the work has to stop by itself."""
 
@@ -19,10 +21,19 @@ def say_goodbye(kept: str | None) -> str:
     Args:
         kept: what is kept, as a sentence; None where nothing is.
     """
+    _interrupted.set()
     command = shlex.join(["smoothcert", *sys.argv[1:]])
     if kept is None:
         return f"interrupted; the same command starts again:\n  {command}"
     return f"interrupted: {kept}; the same command goes on from there:\n  {command}"
+
+
+def leave_if_interrupted() -> None:
+    """End the process of an interrupted command, whose libraries may take seconds to be taken down."""
+    if _interrupted.is_set():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 @contextmanager

@@ -6,17 +6,18 @@ import os
 from smoothcert.cli.options import verb
 from smoothcert.cli.output import say
 from smoothcert.errors import LostProcessError
-from smoothcert.progress import silent
+from smoothcert.progress import phase, silent
 from smoothcert.training.options import TrainConfig
 
 
 @verb
 def train(config: TrainConfig, as_json: bool) -> None:
     """Train a base classifier or a denoiser into a model directory; the same command resumes an interrupted run."""
-    from smoothcert.machine import keep_freed_memory
-    from smoothcert.training.distributed import is_main_process
-    from smoothcert.training.loop import MEASURES
-    from smoothcert.training.train import train as run
+    with phase("starting"):
+        from smoothcert.machine import keep_freed_memory
+        from smoothcert.training.distributed import is_main_process
+        from smoothcert.training.loop import MEASURES
+        from smoothcert.training.train import train as run
 
     keep_freed_memory()
     try:

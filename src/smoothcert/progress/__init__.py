@@ -1,16 +1,16 @@
 """Progress: typed events of named phases, who receives them, and the bars that show them.
 
-Work announces itself where it is done (`phase`, `announce`, `count_passes`), and whoever calls it decides with
+Workload announces itself where it is done (`phase`, `announce`, `count_passes`), and whoever calls it decides with
 `reporting` who hears of it. Nothing here ever changes a result.
 """
 
-from smoothcert.progress.meter import Meter, Work, metering
+from smoothcert.progress.meter import Meter, Workload, metering
 from smoothcert.progress.reports import (
     Event,
     Phase,
     Progress,
     Reporter,
-    Tally,
+    SampleRelay,
     announce,
     count_passes,
     counting,
@@ -22,6 +22,6 @@ from smoothcert.progress.reports import (
 )
 
 __all__ = [
-    "Event", "Meter", "Phase", "Progress", "Reporter", "Tally", "Work", "announce", "count_passes", "counting",
-    "keep", "metering", "phase", "relay", "reporting", "silent",
+    "Event", "Meter", "Phase", "Progress", "Reporter", "SampleRelay", "Workload", "announce", "count_passes",
+    "counting", "keep", "metering", "phase", "relay", "reporting", "silent",
 ]

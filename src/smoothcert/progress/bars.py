@@ -25,9 +25,9 @@ def show(stream: TextIO | None = None) -> Iterator[Progress]:
     """
     target: TextIO = sys.stderr if stream is None else stream
     if _in_notebook():
-        display: Lines | Bar = Notebook()
+        display: PlainLines | Bar = Notebook()
     else:
-        display = Bar(target) if target.isatty() and _obeys(target) else Lines(target)
+        display = Bar(target) if target.isatty() and _obeys(target) else PlainLines(target)
     try:
         yield display
     finally:
@@ -155,7 +155,7 @@ def build_bar(stream: TextIO | None) -> Any:
         console=Console(file=stream, force_terminal=True) if stream else Console(stderr=True), expand=True)
 
 
-class Lines:
+class PlainLines:
     """Plain lines at growing intervals, and at the end of what took long; also while the work tells nothing."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic):

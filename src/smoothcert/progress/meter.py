@@ -13,7 +13,7 @@ _TYPICAL = 5
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What is left of a run.
 
     Attributes:
@@ -38,7 +38,7 @@ class Meter:
     records are finished, the others are expected to take the same share of their most.
     """
 
-    def __init__(self, work: Work, going: Phase):
+    def __init__(self, work: Workload, going: Phase):
         self._work, self._phase, self._pace = work, going, Pace(going.clock)
         self._drawn = self._used = self._spared = self._finished = 0
         self._lock = threading.Lock()
@@ -104,7 +104,7 @@ class Meter:
 
 
 @contextmanager
-def metering(name: str, work: Work) -> Iterator[Meter]:
+def metering(name: str, work: Workload) -> Iterator[Meter]:
     """Do a run's work within, as a phase whose samples `count_passes` counts."""
     with phase(name, work.records, work.unit, work.records - work.pending) as going:
         meter = Meter(work, going)

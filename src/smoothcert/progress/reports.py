@@ -202,7 +202,7 @@ def counting(count: Callable[[int], None]) -> Iterator[None]:
         reporter.count = before
 
 
-class Tally:
+class SampleRelay:
     """Samples that another process waits to hear of, handed on together.
 
     Args:

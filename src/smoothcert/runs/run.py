@@ -11,7 +11,7 @@ from typing import Any, Self
 from smoothcert.classes import ClassWarning
 from smoothcert.config.sampling import RunConfig
 from smoothcert.errors import AdaptedWarning, EngineWarning, SmoothcertError
-from smoothcert.progress import Meter, Work, announce, keep, metering
+from smoothcert.progress import Meter, Workload, announce, keep, metering
 from smoothcert.store.comparison import differences
 from smoothcert.store.identity import Identity
 from smoothcert.store.provenance import provenance
@@ -96,7 +96,8 @@ class Run(ABC):
         """
         most = sum(map(self.passes, pending))
         records = self.identity.record_count if name is None else len(pending)
-        return metering(name or "sampling", Work(records, len(pending), self.unit, most, self.exact, self.sample_cost))
+        work = Workload(records, len(pending), self.unit, most, self.exact, self.sample_cost)
+        return metering(name or "sampling", work)
 
     def forecast(self, pending: Sequence[int]) -> Iterator[str]:
         """Yield what there is to say before the pending records are sampled."""

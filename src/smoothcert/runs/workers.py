@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 
 from smoothcert.errors import SmoothcertError
 from smoothcert.processes import describe_exit, exit_with_parent, start_without_interrupts
-from smoothcert.progress import Tally, counting
+from smoothcert.progress import SampleRelay, counting
 from smoothcert.runs.crew import Delivered, Drew, Ended, Event, Failed, HasRoom, Load, Lost, Worker, by_crew
 from smoothcert.runs.run import Done, Run, Task, open_again
 from smoothcert.store.identity import Identity
@@ -98,7 +98,7 @@ def _serve(pipe: Connection, reopen: Callable[[], Run], identity: Identity, plac
     os.environ["LOCAL_RANK"] = str(place % max(torch.cuda.device_count(), 1))
     try:
         run = open_again(reopen, identity)
-        tally = Tally(lambda samples: pipe.send(("drew", samples)))
+        tally = SampleRelay(lambda samples: pipe.send(("drew", samples)))
         with counting(tally.add):
             for finished in run.records(_ask(pipe)):
                 tally.flush()

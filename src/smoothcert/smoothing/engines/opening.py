@@ -62,8 +62,9 @@ MARGINS = {"float32": CLOSE_CALL, "tf32": 2.0**-8, "bf16": 2.0**-5}
 
 _LEAST_CHECKED = 100
 _ANY_BATCH = ("plain", "eager")
+_SLOW_START = (15.0, 0.1, 1e-7)
 _STARTS = {"eager": (0.03, 5e-4, 1e-8), "onnxruntime": (3.0, 0.03, 5e-8), "openvino": (4.0, 0.03, 5e-8),
-           "compile": (15.0, 0.1, 1e-7)}
+           "compile": _SLOW_START}
 """Seconds until an engine runs: at least, for each layer, and for each weight. Two to three times what was measured."""
 
 _log = logging.getLogger("smoothcert")
@@ -111,7 +112,7 @@ def open_engine(
         ranking = _Ranking(list(dict.fromkeys((name, "eager"))), {}, CHECKED)
         if name == "auto":
             ranking = _rank(setting, samples or 0, fallback.run, choosing)
-        choosing.say("checking the fastest")
+        choosing.say("checking its votes")
         engine = _first_sound(setting, ranking, fallback) if ranking.names else fallback
     _log.info("engine %s, batches of %d", engine.name, batch)
     return engine
@@ -192,11 +193,12 @@ def _rank(setting: _Setting, samples: int, plain_run: Run, choosing: Phase) -> _
     Everything that this takes, with the check, stays within `TRIAL_SHARE` of the time that the samples take. An engine
     whose start would not is left out, by `guess_start` and by what was spent before it.
     """
-    trial = _Trial(setting, samples, plain_run)
+    trial = _TrialTime(setting, samples, plain_run)
     if guess_start("eager", setting.model) > trial.left:
         _log.info("engine plain: to start another one would take more than %.0f %% of the run", 100 * TRIAL_SHARE)
         return _Ranking([], {}, 0)
-    choosing.advance(1, "eager")
+    choosing.done = 1
+    choosing.say("eager")
     try:
         built = {"eager": setting.start("eager")}
     except Refused:
@@ -215,12 +217,13 @@ def _rank(setting: _Setting, samples: int, plain_run: Run, choosing: Phase) -> _
         return _Ranking(names, built, trial.checked)
     choosing.total = 1 + len(versions)
     for name in sorted(versions.keys() - built.keys(), key=lambda name: guess_start(name, setting.model)):
-        choosing.advance(1, name)
-        choosing.report()
         if guess_start(name, setting.model) > trial.left / 2:
-            continue
+            break
+        choosing.done += 1
+        choosing.say(name)
         with suppress(Refused, MissingExtraError):  # what auto cannot start it does without
             built[name] = setting.start(name)
+    choosing.say("timing them")
     times = trial.compare(built)
     names = sorted(times, key=times.__getitem__)
     _log.info("engines, seconds a sample: %s", ", ".join(f"{name} {times[name]:.3g}" for name in names))
@@ -228,7 +231,7 @@ def _rank(setting: _Setting, samples: int, plain_run: Run, choosing: Phase) -> _
     return _Ranking(names, built, trial.checked)
 
 
-class _Trial:
+class _TrialTime:
     """The time that a trial may still take.
 
     Attributes:
@@ -261,7 +264,7 @@ class _Trial:
 
 def guess_start(name: str, model: nn.Module) -> float:
     """Return a guess of the seconds that an engine takes to start, on the safe side for processors of today."""
-    base, of_layer, of_weight = _STARTS.get(name, _STARTS["compile"])
+    base, of_layer, of_weight = _STARTS.get(name, _SLOW_START)
     layers = sum(1 for part in model.modules() if not list(part.children()))
     return base + of_layer * layers + of_weight * sum(weight.numel() for weight in model.parameters())
 
