@@ -1,4 +1,4 @@
-"""What a person sees of the progress: a bar in a terminal, the same in a notebook, plain lines anywhere else."""
+"""The progress as a person sees it: a bar in a terminal, the same in a notebook, plain lines anywhere else."""
 
 import sys
 import threading
@@ -64,16 +64,23 @@ class Bar:
     """A bar in a terminal; it moves on by itself, and stays where a phase took long."""
 
     def __init__(self, stream: TextIO | None = None):
-        self._stream, self._bar, self._task = stream, None, None
+        self._stream, self._task = stream, 0
+        self._bar: Any = None
 
     def __call__(self, event: Event) -> None:
         if event.line:
             self._print(event.line)
             return
-        bar = self._bar = self._bar or self._start()
-        bar.update(self._task, description=printable(event.phase), total=1.0 if event.share is not None else None,
-                   completed=event.share or 0.0, done=describe_done(event), words=printable(event.words),
-                   left=describe_left(event), seconds=event.seconds)
+        bar, is_new = self._bar or build_bar(self._stream), self._bar is None
+        shown: dict[str, Any] = {
+            "description": printable(event.phase), "total": None if event.share is None else 1.0,
+            "completed": event.share or 0.0, "done": describe_done(event), "words": printable(event.words),
+            "left": describe_left(event), "seconds": event.seconds}
+        if is_new:
+            self._bar, self._task = bar, bar.add_task(**shown)
+            self._start()
+        else:
+            bar.update(self._task, **shown)
         if event.ended:
             self._stop(event.seconds >= _KEPT)
 
@@ -82,11 +89,8 @@ class Bar:
         if self._bar is not None:
             self._stop(kept=False)
 
-    def _start(self) -> Any:
-        bar = build_bar(self._stream)
-        self._task = bar.add_task("", total=None, done="", words="", left="", seconds=0.0)
-        bar.start()
-        return bar
+    def _start(self) -> None:
+        self._bar.start()
 
     def _stop(self, kept: bool) -> None:
         bar, self._bar = self._bar, None
@@ -113,13 +117,10 @@ class Notebook(Bar):
         if self._bar is not None and self._clock() - self._drawn >= _REDRAWN:
             self._draw()
 
-    def _start(self) -> Any:
+    def _start(self) -> None:
         from IPython.display import display  # type: ignore[import-not-found]
 
-        bar = build_bar(None)
-        self._task = bar.add_task("", total=None, done="", words="", left="", seconds=0.0)
-        self._handle = display(bar.make_tasks_table(bar.tasks), display_id=True)
-        return bar
+        self._handle = display(self._bar.make_tasks_table(self._bar.tasks), display_id=True)
 
     def _draw(self) -> None:
         self._drawn = self._clock()
@@ -149,10 +150,11 @@ def build_bar(stream: TextIO | None) -> Any:
     def text(field: str, **how: Any) -> TextColumn:
         return TextColumn(field, markup=False, table_column=Column(no_wrap=True, **how))
 
+    console = Console(file=stream, force_terminal=True) if stream else Console(stderr=True)
     return RichProgress(
-        SpinnerColumn(), text("{task.description}"), BarColumn(bar_width=20), text("{task.fields[done]}"),
-        text("{task.fields[words]}", overflow="ellipsis", ratio=1), Elapsed(), text("{task.fields[left]}"),
-        console=Console(file=stream, force_terminal=True) if stream else Console(stderr=True), expand=True)
+        SpinnerColumn(), text("{task.description}"), BarColumn(min(20, console.width // 8)),
+        text("{task.fields[done]}"), text("{task.fields[words]}", overflow="ellipsis", ratio=1), Elapsed(),
+        text("{task.fields[left]}"), console=console, expand=True)
 
 
 class PlainLines:

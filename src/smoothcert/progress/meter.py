@@ -14,7 +14,7 @@ _TYPICAL = 5
 
 @dataclass(frozen=True)
 class Workload:
-    """What is left of a run.
+    """A run's records, and those that are left.
 
     Attributes:
         records: how many there are in all. pending: how many are left. unit: their plural.

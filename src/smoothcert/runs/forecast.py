@@ -1,4 +1,4 @@
-"""What a run will take, said before its first sample; and which sequential design would answer with far fewer."""
+"""The forecast of a run before its first sample, and the sequential design that would answer with far fewer."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING

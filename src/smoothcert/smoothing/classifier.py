@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from smoothcert.checks import check_count, check_positive, check_seed
 from smoothcert.errors import InputError, ModelError
 from smoothcert.noise import NoiseCentre, build_noise, fresh_seed, image_key
+from smoothcert.progress import Progress, Workload, metering, reporting
 from smoothcert.smoothing.adapters import adapted
 from smoothcert.smoothing.content import attributes_hash, attributes_of, state_parts
 from smoothcert.smoothing.contract import few_answers, try_rows
@@ -113,20 +114,21 @@ class SmoothedClassifier:
     def predict(
         self, x: ImageList, plan: PredictPlan | int | None = None, alpha: float | None = None, *,
         n: int | None = None, n_max: int | None = None, index: int | Sequence[int] | None = None,
-        batch_size: int | None = None,
+        batch_size: int | None = None, progress: Progress | None = None, verbose: bool = False,
     ) -> list[Prediction]: ...
 
     @overload
     def predict(
         self, x: Tensor | npt.ArrayLike, plan: PredictPlan | int | None = None, alpha: float | None = None, *,
         n: int | None = None, n_max: int | None = None, index: int | Sequence[int] | None = None,
-        batch_size: int | None = None,
+        batch_size: int | None = None, progress: Progress | None = None, verbose: bool = False,
     ) -> Prediction | list[Prediction]: ...
 
     def predict(
         self, x: Tensor | npt.ArrayLike | ImageList, plan: PredictPlan | int | None = None,
         alpha: float | None = None, *, n: int | None = None, n_max: int | None = None,
-        index: int | Sequence[int] | None = None, batch_size: int | None = None,
+        index: int | Sequence[int] | None = None, batch_size: int | None = None, progress: Progress | None = None,
+        verbose: bool = False,
     ) -> Prediction | list[Prediction]:
         """PREDICT (Cohen et al. 2019): the smoothed class of each image, or None where it abstains.
 
@@ -136,6 +138,8 @@ class SmoothedClassifier:
                 by name) and `alpha` make `FixedPredict`, `n_max` and `alpha` make `Sequential`.
             index: the images' indices in their data set, which key the noise; None keys it by the images' bytes.
             batch_size: samples per forward pass; never changes results.
+            progress: is called with every `smoothcert.progress.Event`.
+            verbose: shows a bar, in a terminal or a notebook, and plain lines elsewhere.
         Returns:
             A Prediction for one image, a list of them for several.
         Raises:
@@ -152,7 +156,7 @@ class SmoothedClassifier:
             chosen = plan
         else:
             chosen = predict_plan(alpha, _either("n", plan, n, "predict takes FixedPredict or Sequential"), n_max)
-        finished, single = self._run(chosen, x, index, batch_size)
+        finished, single = self._run(chosen, x, index, batch_size, progress, verbose)
         results = [Prediction(_class_or_none(done.prediction), done.values["p_value"],
                               ClassCounts(done.history[-1].counts), chosen.alpha) for done in finished]
         return results[0] if single else results
@@ -162,7 +166,8 @@ class SmoothedClassifier:
         self, x: ImageList, plan: CertifyPlan | int | None = None, n: int | None = None,
         alpha: float | None = None, method: str | None = None, margin: float | None = None, *, n0: int | None = None,
         radii: Sequence[float] | None = None, curve_loss: float | None = None, n_max: int | None = None,
-        index: int | Sequence[int] | None = None, batch_size: int | None = None,
+        index: int | Sequence[int] | None = None, batch_size: int | None = None, progress: Progress | None = None,
+        verbose: bool = False,
     ) -> list[Certificate]: ...
 
     @overload
@@ -170,19 +175,21 @@ class SmoothedClassifier:
         self, x: Tensor | npt.ArrayLike, plan: CertifyPlan | int | None = None, n: int | None = None,
         alpha: float | None = None, method: str | None = None, margin: float | None = None, *, n0: int | None = None,
         radii: Sequence[float] | None = None, curve_loss: float | None = None, n_max: int | None = None,
-        index: int | Sequence[int] | None = None, batch_size: int | None = None,
+        index: int | Sequence[int] | None = None, batch_size: int | None = None, progress: Progress | None = None,
+        verbose: bool = False,
     ) -> Certificate | list[Certificate]: ...
 
     def certify(
         self, x: Tensor | npt.ArrayLike | ImageList, plan: CertifyPlan | int | None = None, n: int | None = None,
         alpha: float | None = None, method: str | None = None, margin: float | None = None, *, n0: int | None = None,
         radii: Sequence[float] | None = None, curve_loss: float | None = None, n_max: int | None = None,
-        index: int | Sequence[int] | None = None, batch_size: int | None = None,
+        index: int | Sequence[int] | None = None, batch_size: int | None = None, progress: Progress | None = None,
+        verbose: bool = False,
     ) -> Certificate | list[Certificate]:
         """CERTIFY: the class chosen from some samples, and the l2 radius proved from fresh ones.
 
         Args:
-            x, index, batch_size: as for `predict`.
+            x, index, batch_size, progress, verbose: as for `predict`.
             plan: a design of `smoothcert.stats`: `FixedN`, a fixed number of samples; `AtRadii`, which decides for each
                 radius of a list whether it is certified, and stops when all are decided; or `Curve`, which sizes n for
                 each image by a pilot so that at most a share of the radius that n_max samples would give is lost.
@@ -209,7 +216,7 @@ class SmoothedClassifier:
             n0 = _either("n0", plan, n0, "certify takes FixedN, AtRadii or Curve")
             chosen = certify_plan(partial(self.noise.radius, margin=margin), n0=n0, n=n, radii=radii,
                                   curve_loss=curve_loss, n_max=n_max, alpha=alpha, method=method, margin=margin)
-        finished, single = self._run(chosen, x, index, batch_size)
+        finished, single = self._run(chosen, x, index, batch_size, progress, verbose)
         results = []
         for done in finished:
             selection, *looks = (ClassCounts(look.counts) for look in done.history)
@@ -250,15 +257,22 @@ class SmoothedClassifier:
             return logits.softmax(dim=1).unflatten(0, (len(x), m)).mean(dim=1)
 
     def _run(
-        self, plan: Plan, x: object, index: int | Sequence[int] | None, batch_size: int | None
+        self, plan: Plan, x: object, index: int | Sequence[int] | None, batch_size: int | None,
+        progress: Progress | None, verbose: bool,
     ) -> tuple[list[Finished], bool]:
         """Take the images through the plan; return them in their order, and whether x was a single one."""
         images, keys, single = self._images(x, index)
         check_ready(self.model)
-        with isolate(self.device), evaluation(self.model):
+        most, done = plan.most(), list[Finished]()
+        with isolate(self.device), evaluation(self.model), reporting(progress, verbose):
             model = self._adapt(images, single)
-            voter = self._voter(model, images.shape[1:], batch_size, plan.most() * len(images)).voter
-            done = run_plan(plan, voter, zip(range(len(images)), images, keys, strict=True), self.num_classes)
+            voter = self._voter(model, images.shape[1:], batch_size, most * len(images)).voter
+            work = Workload(len(images), len(images), "images", most * len(images), "n_max" not in plan.identity())
+            with metering("sampling", work) as meter:
+                for finished in run_plan(plan, voter, zip(range(len(images)), images, keys, strict=True),
+                                         self.num_classes):
+                    done.append(finished)
+                    meter.finish(most, finished.samples)
             return sorted(done, key=lambda finished: finished.tag), single
 
     def _adapt(self, images: np.ndarray, single: bool) -> Any:

@@ -1,5 +1,6 @@
 """From a model and a noise to a voter: which space is sampled, which engine runs, which format the noise has."""
 
+import logging
 import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -27,6 +28,8 @@ from smoothcert.smoothing.protocols import (
 from smoothcert.smoothing.rows import DeviceRows, HostRows, Rows, SpaceNoise
 from smoothcert.smoothing.spaces import Space, find_space
 from smoothcert.smoothing.voters import BinaryVoter, LogitVoter, NetworkVoter, Voter
+
+_log = logging.getLogger("smoothcert")
 
 _CACHED_WEIGHTS = 2**20  # float32 weights, about what a core's own cache holds
 _WORTH_CHECKING = 20_000  # samples, below which the check of an engine takes more of them than it may
@@ -152,6 +155,8 @@ def _network_voter(
         run = behind_fit(run, Fit(batch=ONE_ROW))
     voter = NetworkVoter(_rows(noise, space, row, seed, device, how), run, judge,
                          num_classes, engine.batch or batch, device, referee, random)
+    _log.info("engine %s, batches of %d, noise drawn in %s as %s", engine.name, engine.batch or batch,
+              "pixels" if space is None else space.name, voter.format)
     return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch, random,
                      dtype)
 

@@ -252,6 +252,11 @@ class Finished:
     values: dict[str, float]
     seconds: float
 
+    @property
+    def samples(self) -> int:
+        """The samples that were drawn: looks are cumulative within a stage."""
+        return sum({look.stage: int(look.counts.sum()) for look in self.history}.values())
+
 
 @dataclass(eq=False)
 class _Job:

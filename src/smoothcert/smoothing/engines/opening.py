@@ -113,9 +113,7 @@ def open_engine(
         if name == "auto":
             ranking = _rank(setting, samples or 0, fallback.run, choosing)
         choosing.say("checking its votes")
-        engine = _first_sound(setting, ranking, fallback) if ranking.names else fallback
-    _log.info("engine %s, batches of %d", engine.name, batch)
-    return engine
+        return _first_sound(setting, ranking, fallback) if ranking.names else fallback
 
 
 @dataclass(frozen=True)
@@ -215,8 +213,8 @@ def _rank(setting: _Setting, samples: int, plain_run: Run, choosing: Phase) -> _
     if names := recall(key, versions):
         _log.info("engines, fastest first, as an earlier trial found them: %s", ", ".join(names))
         return _Ranking(names, built, trial.checked)
-    choosing.total = 1 + len(versions)
-    for name in sorted(versions.keys() - built.keys(), key=lambda name: guess_start(name, setting.model)):
+    choosing.total = len(versions)
+    for name in sorted(set(versions) - set(built), key=lambda name: (guess_start(name, setting.model), name)):
         if guess_start(name, setting.model) > trial.left / 2:
             break
         choosing.done += 1
