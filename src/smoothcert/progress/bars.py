@@ -13,6 +13,7 @@ from smoothcert.progress.reports import Event, Progress
 
 _KEPT = 1.0  # seconds of a phase, from which on its bar stays
 _FIRST, _LONGEST = 3.0, 300.0  # seconds until the first line, and at most between two
+_REFRESHED = 2.0  # pictures of a terminal's bar a second: each takes a millisecond or two
 _REDRAWN = 0.25  # seconds between two pictures of a notebook's bar
 
 
@@ -143,9 +144,10 @@ def build_bar(stream: TextIO | None) -> Any:
     from rich.table import Column
     from rich.text import Text
 
-    class Elapsed(ProgressColumn):
+    class Times(ProgressColumn):
         def render(self, task: Any) -> Text:
-            return Text(describe_seconds(max(task.elapsed or 0.0, task.fields["seconds"])))
+            so_far = describe_seconds(max(task.elapsed or 0.0, task.fields["seconds"]))
+            return Text(f"{so_far}, {task.fields['left']}" if task.fields["left"] else so_far)
 
     def text(field: str, **how: Any) -> TextColumn:
         return TextColumn(field, markup=False, table_column=Column(no_wrap=True, **how))
@@ -153,8 +155,8 @@ def build_bar(stream: TextIO | None) -> Any:
     console = Console(file=stream, force_terminal=True) if stream else Console(stderr=True)
     return RichProgress(
         SpinnerColumn(), text("{task.description}"), BarColumn(min(20, console.width // 8)),
-        text("{task.fields[done]}"), text("{task.fields[words]}", overflow="ellipsis", ratio=1), Elapsed(),
-        text("{task.fields[left]}"), console=console, expand=True)
+        text("{task.fields[done]}"), text("{task.fields[words]}", overflow="ellipsis", ratio=1), Times(),
+        console=console, expand=True, refresh_per_second=_REFRESHED)
 
 
 class PlainLines:
