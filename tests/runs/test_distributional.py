@@ -184,7 +184,7 @@ class TestSameBytes:
                 assert Robustness.of(read_store(tmp_path / "s")).images == 1
         told = []
         again = bounded(options(home, tmp_path / "s"), sampled(told))
-        assert told == [total - 1, total]
+        assert set(told) == {total - 1, total}
         assert records(again.folder) == records(store.folder)
         assert again.identity == store.identity
 

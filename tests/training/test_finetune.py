@@ -102,7 +102,7 @@ class TestFineTuning:
         told: list[str] = []
 
         def progress(event):
-            told.append(event.words)
+            told.extend([event.words] if event.words else [])
 
         card = train(config(tmp_path / "m", init=pretrained, **options, **STILL), progress)
         scratch = {"model": "mlp", "model_option": {"hidden": [32]}, **options, "new_head": False}

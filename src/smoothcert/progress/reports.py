@@ -130,15 +130,17 @@ class Phase:
         self.done += units
         self.words = self.words if words is None else words
         if self.is_due():
-            self._pace.add(self.done)
-            rate = self._pace.rate
-            left = (self.total - self.done) / rate if rate and self.total is not None else None
-            self.report(left=left)
+            self._report_pace()
 
     def say(self, words: str) -> None:
-        """Say what is done next, at once."""
+        """Say something at once, such as what is done next."""
         self.words = words
-        self.report()
+        self._report_pace()
+
+    def _report_pace(self) -> None:
+        self._pace.add(self.done)
+        rate = self._pace.rate
+        self.report(left=(self.total - self.done) / rate if rate and self.total is not None else None)
 
     def is_due(self) -> bool:
         """Tell whether it is time for the next event."""

@@ -152,7 +152,7 @@ class Loop:
             state.steps += 1
             self.training.advance()
             if number % 10 == 9 or number + 1 == len(sizes):
-                self._report(epoch, averages)
+                self._report(epoch, averages, number + 1 == len(sizes))
         return {"lr": rate, **averages.means(self.ranks)}
 
     def _read(self, batches: Sequence[list[int]]) -> list[tuple[Tensor, Tensor]]:
@@ -204,13 +204,14 @@ class Loop:
         if state.average:
             state.average.update_parameters(state.network)
 
-    def _report(self, epoch: int, averages: "Averages") -> None:
+    def _report(self, epoch: int, averages: "Averages", is_last: bool) -> None:
         """Report the losses so far, or raise ModelError where one is not finite."""
         means = averages.means(self.ranks)
         losses = {name: means[name] for name in (source.name_figure("loss") for source in self.sets)}
         fresh = f"  fresh: {', '.join(self.state.fresh)}" if self.state.fresh else ""
         told = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in losses.items())
-        self.training.advance(0, f"epoch {epoch + 1}/{self.config.epochs}  {told}{fresh}")
+        words = f"epoch {epoch + 1}/{self.config.epochs}  {told}{fresh}"
+        self.training.say(words) if is_last else self.training.advance(0, words)
         for name, value in losses.items():
             if not np.isfinite(value):
                 raise ModelError(f"the {name.replace('_', ' ')} is {value} in epoch {epoch + 1}: training has "
