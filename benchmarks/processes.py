@@ -9,6 +9,7 @@ from pages import Section, section, table
 from stored import model_spec, random_images
 from timing import spread
 
+from smoothcert.progress import Event
 from smoothcert.runs.certify import certify
 from smoothcert.runs.options import CertifyConfig
 
@@ -37,14 +38,15 @@ def main(figures: dict[str, float]) -> Section:
 
 def steady(data: str, workers: int, out: Path) -> tuple[float, float]:
     """(seconds until the first image, images a second after the first quarter)."""
-    begun, times = time.perf_counter(), list[float]()
+    begun, times = time.perf_counter(), dict[int, float]()
 
-    def seen(done: int, total: int, words: str) -> None:
-        if done:
-            times.append(time.perf_counter())
+    def seen(event: Event) -> None:
+        if event.phase == "sampling" and event.done:
+            times.setdefault(event.done, time.perf_counter())
 
     certify(CertifyConfig.parse({"model": model_spec(NETWORK), "data": data, "num_classes": CLASSES, "sigma": SIGMA,
                                    "n": N, "engine": "eager", "seed": 0, "threads": 1, "workers": workers,
                                    "out": out}), seen)
-    first = len(times) // 4
-    return times[0] - begun, (len(times) - 1 - first) / (times[-1] - times[first])
+    counts = list(times)
+    first, last = counts[len(counts) // 4], counts[-1]
+    return times[counts[0]] - begun, (last - first) / (times[last] - times[first])

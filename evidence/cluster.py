@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from test_cluster import SOON_DEAD
 
 from faulting import Fault, Place, clear, judged, place, small_shards
+from smoothcert.progress import Event, reporting
 from smoothcert.runs.cluster import by_cluster
 from smoothcert.store.store import read_store
 from steps import ended
@@ -30,12 +31,13 @@ def node_killed(nodes: Any, where: Place, rng: np.random.Generator) -> Fault:
     """A second node joins, works, and is killed once a random number of records is there."""
     second, moment, gone = nodes.add_node(num_cpus=1), int(rng.integers(16, RECORDS - 48)), list[int]()
 
-    def progress(done: int, total: int, words: str) -> None:
-        if done >= moment and not gone:
-            gone.append(done)
+    def progress(event: Event) -> None:
+        if event.done >= moment and not gone:
+            gone.append(event.done)
             nodes.remove_node(second, allow_graceful=False)
 
-    error = ended(lambda: where.instant(cluster=nodes.address).fill(progress, by_cluster))
+    with reporting(progress):
+        error = ended(lambda: where.instant(cluster=nodes.address).fill(by_cluster))
     return Fault(f"after {gone} records", error=error)
 
 

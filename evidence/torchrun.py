@@ -20,7 +20,7 @@ from smoothcert.data import load_data
 from smoothcert.denoise import DenoisedClassifier, build_denoiser
 from smoothcert.models import build_model
 from smoothcert.objectives import OBJECTIVES, build_objective
-from smoothcert.progress import silent
+from smoothcert.progress import Phase, Reporter
 from smoothcert.training.batches import TrainingSet
 from smoothcert.training.distributed import Ranks, join_processes
 from smoothcert.training.loop import Loop
@@ -90,7 +90,7 @@ def gradients(objective: str, network: nn.Module, ranks: Ranks) -> list[torch.Te
                                   "augment": "crop-flip", "out": "unused"})
     sets = [TrainingSet("", data, data.labels, np.arange(IMAGES - 1))]
     Loop(config, build_objective(objective, SIGMA, **OPTIONS.get(objective, {})), sets, np.arange(1), state, ranks,
-         CPU, silent)._fit(0)
+         CPU, Phase(Reporter(), "training", None, "steps"))._fit(0)
     return optimizer.seen
 
 

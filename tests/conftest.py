@@ -13,6 +13,12 @@ import torch
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _every_event(monkeypatch):
+    """Callbacks get every event, so that a test may stop a run at any record."""
+    monkeypatch.setattr("smoothcert.progress.reports.EVERY", 0.0)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder with the MNIST and CIFAR-10 parquet files, where there is one."""

@@ -7,7 +7,6 @@ import pytest
 
 import faulting
 from faulting import KINDS, injected, place, small_shards
-from smoothcert.progress import silent
 from smoothcert.runs.executors import here
 from smoothcert.store import journal
 from smoothcert.store.records import Record
@@ -66,7 +65,7 @@ def _inconstant(home, monkeypatch):
         again = replace(home.instant(), between=lambda position: None)
         records = [replace(record, label=(record.label + 1) % 10) for record in again._records]
         again.__dict__["_records"] = records
-        return again.fill(silent, here)
+        return again.fill(here)
     return replace(home, run=run)
 
 

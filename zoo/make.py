@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from smoothcert.classifiers.folder import ModelCard, read_network, write_compact_model
-from smoothcert.cli.output import show_progress
 from smoothcert.data import load_data
 from smoothcert.io.files import make_folder, write_text
 from smoothcert.io.paths import CERTIFICATES, zoo_dir
@@ -58,9 +57,8 @@ def main(words: Sequence[str] | None = None) -> None:
     agreed = agreement(given.source, entry, card, card.sigma)
     print(agreed, flush=True)
     options = {"every": given.every, "radii": given.radii, "n_max": given.n_max, "seed": 0}
-    with show_progress("images", quiet=False) as progress:
-        store = certify(CertifyConfig.gather({"model": f"zoo:{given.name}", **options, "workers": given.workers,
-                                              "out": entry / CERTIFICATES}), progress)
+    store = certify(CertifyConfig.gather({"model": f"zoo:{given.name}", **options, "workers": given.workers,
+                                          "out": entry / CERTIFICATES}), verbose=True)
     (entry / CERTIFICATES / SOURCE).unlink(missing_ok=True)  # the folders of the machine that made the entry
     command = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
     lines = [f"# {given.name}", described(card, size), agreed, f"`smoothcert certify zoo:{given.name} {command}`:",

@@ -6,6 +6,7 @@ The heavy parts (torch) load on first use, so that `import smoothcert` stays qui
 """
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from smoothcert.version import __version__
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from smoothcert.models import build_model, load_model
     from smoothcert.smoothing import SmoothedClassifier
     from smoothcert.stats import Certificate, ClassCounts, Prediction
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # as a library has it: who wants the log asks for it
 
 _HOMES = {
     "SmoothedClassifier": "smoothing",

@@ -115,8 +115,8 @@ class TestWeights:
         class Stopped(BaseException):
             pass
 
-        def stop(done, total, words):
-            if done == 2:
+        def stop(event):
+            if event.done == 2:
                 raise Stopped
 
         with pytest.raises(Stopped):

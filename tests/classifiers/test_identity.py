@@ -40,8 +40,8 @@ class Stopped(BaseException):
 
 
 def stop_at(count: int):
-    def progress(done, total, words):
-        if done == count:
+    def progress(event):
+        if event.phase == "sampling" and event.done == count:
             raise Stopped
 
     return progress

@@ -13,15 +13,15 @@ from typing import Annotated, get_args
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
-from rich.console import Console
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from smoothcert.cli import output
 from smoothcert.cli.certify import CertifyTableConfig
 from smoothcert.cli.demo import DemoConfig, find_program
 from smoothcert.cli.main import app, main
 from smoothcert.errors import ConfigError
+from smoothcert.progress import Event
+from smoothcert.progress.bars import PlainLines
 from smoothcert.recipes.options import ReproduceConfig
 from smoothcert.recipes.recipe import Expected
 from smoothcert.report.options import (
@@ -89,12 +89,11 @@ def test_an_error_repeats_no_control_character(tmp_path):
     assert "\\x1b[31m" in result.stderr
 
 
-def test_progress_obeys_neither_markup_nor_control_characters(monkeypatch):
+def test_progress_obeys_neither_markup_nor_control_characters():
     written = io.StringIO()
-    monkeypatch.setattr(output, "_LINE_EVERY", 0.0)
-    monkeypatch.setattr("rich.console.Console", lambda stderr: Console(file=written, width=200))
-    with output.show_progress("images", quiet=False) as told:
-        told(1, 2, "[bold]a\x1b[31m[/nothing]")
+    lines = PlainLines(written, iter(range(0, 1000, 10)).__next__)
+    lines(Event("sampling", 1, 2, "images", words="[bold]a\x1b[31m[/nothing]"))
+    lines.tick()
     assert "[bold]a\\x1b[31m[/nothing]" in written.getvalue()
 
 
@@ -374,7 +373,7 @@ def test_every_number_that_is_no_count_may_be_a_fraction():
     fields = {(kind.__name__, name): Annotated[field.annotation, *field.metadata, name]
               for kind in configurations for name, field in kind.model_fields.items() if _reals(field.annotation)}
     found = {name: TypeAdapter(kind).validate_python("1 / 4") for name, kind in fields.items()}
-    assert {("CertifyConfig", "sigma"), ("AttackConfig", "eps"), ("CertifyConfig", "margin"),
+    assert {("CertifyTableConfig", "sigma"), ("AttackConfig", "eps"), ("CertifyTableConfig", "margin"),
             ("DistributionalConfig", "rho"), ("TrainConfig", "lr"), ("TableConfig", "radii"), ("CostConfig", "price"),
             ("ProjectionPlot", "alpha"), ("PanelsPlot", "sigma")} <= found.keys()
     assert all(value in (0.25, (0.25,)) for value in found.values()), found

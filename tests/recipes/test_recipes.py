@@ -67,7 +67,7 @@ def recipe(change=lambda content: None) -> Recipe:
 def watching(seen: list[tuple[str, list[str]]], stop_at: int | None = None):
     """Notes every task as it starts; the one numbered `stop_at` is interrupted at its first progress."""
 
-    def interrupted(done, total, words):
+    def interrupted(event):
         raise KeyboardInterrupt
 
     def watch(task, rows):

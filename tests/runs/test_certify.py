@@ -15,11 +15,12 @@ import torch
 from PIL import Image
 
 from printed import plain, store_text, table
+from progress_events import sampled
 from smoothcert import SmoothedClassifier
 from smoothcert.classifiers.folder import read_network
 from smoothcert.data import load_data, take_evenly
 from smoothcert.errors import ConfigError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
-from smoothcert.noise import NOISES, GaussianNoise
+from smoothcert.noise import GaussianNoise
 from smoothcert.results.certified import Result, default_radii
 from smoothcert.results.curves import certified_curve
 from smoothcert.results.predictions import Predicted
@@ -78,12 +79,11 @@ def test_predict_stores_agree_with_the_smoothed_classifier(model, tmp_path):
         assert np.array_equal(store.counts("predict")[row], found.counts)
 
 
-def test_radii_of_another_norm_are_never_shown_as_l2(model, tmp_path, monkeypatch):
+def test_radii_of_another_norm_are_never_shown_as_l2(model, tmp_path):
     class Other(GaussianNoise):
         kind, norm = "other", "l1"
 
-    monkeypatch.setitem(NOISES, "other", lambda sigma, levels, reach: Other(sigma))
-    store = certify(config(model, tmp_path / "s", noise="other"))
+    store = certify(config(model, tmp_path / "s", noise=Other))
     assert Result.of(store).norm == "l1"
     assert "l1 radii. " in table([Result.of(store)])
     for use in (lambda: Result.of(store).in_norm("l2"), lambda: read_certified(store)):
@@ -131,14 +131,14 @@ def test_stopped_anywhere_the_same_call_finishes(model, tmp_path):
         pass
 
     for stop in (0, 3, 11, 19):
-        def progress(done, total, words, stop=stop):
-            if done == stop:
+        def progress(event, stop=stop):
+            if event.phase == "sampling" and event.done == stop:
                 raise Stopped
 
         with pytest.raises(Stopped):
             certify(config(model, tmp_path / "part", max_images=20), progress)
     told = []
-    certify(config(model, tmp_path / "part", max_images=20), lambda done, total, words: told.append(done))
+    certify(config(model, tmp_path / "part", max_images=20), sampled(told))
     assert told[0] == 19, "only the image in flight is done again"
     assert shards(tmp_path / "part") == shards(tmp_path / "whole")
 
@@ -460,8 +460,8 @@ def test_a_resumed_run_takes_the_engine_it_began_with(model, tmp_path, monkeypat
     class Stopped(BaseException):
         pass
 
-    def stop(done, total, words):
-        if done == 2:
+    def stop(event):
+        if event.done == 2 and event.phase == "sampling":
             raise Stopped
 
     with pytest.raises(Stopped):
@@ -481,8 +481,8 @@ def test_linear_models_are_sampled_in_logit_space_and_resume(model, tmp_path):
 def test_progress_tells_samples_and_what_stopping_early_saved(model, tmp_path):
     told = []
     certify(config(model, tmp_path / "s", n=None, n_max=4000, radii="0.1", max_images=5),
-            lambda done, total, words: told.append(words))
+            lambda event: told.append(event.words))
     assert "saved by stopping early" in told[-1]
     assert "samples" in told[-1]
-    certify(config(model, tmp_path / "f", n=1000, max_images=5), lambda done, total, words: told.append(words))
-    assert told[-1] == "5.5k samples"
+    certify(config(model, tmp_path / "f", n=1000, max_images=5), lambda event: told.append(event.words))
+    assert told[-1].startswith("5.5k samples")

@@ -17,6 +17,7 @@ import pytest
 
 from nets import write_nets
 from smoothcert.errors import ConfigError, InputError, MissingExtraError, SmoothcertError
+from smoothcert.progress import Event
 from smoothcert.runs.attack import attack
 from smoothcert.runs.certify import certify
 from smoothcert.runs.cluster import BLOCK, Actors, by_cluster
@@ -90,8 +91,8 @@ def test_a_node_and_then_the_driver_are_killed(home, nodes, tmp_path):
     assert BLOCK <= done < 50
     gone = threading.Event()
 
-    def progress(finished: int, total: int, words: str) -> None:
-        if finished > done and not gone.is_set():
+    def progress(event: Event) -> None:
+        if event.done > done and not gone.is_set():
             gone.set()
             nodes.remove_node(second, allow_graceful=False)
 
@@ -137,8 +138,9 @@ def test_an_error_of_a_worker_is_the_runs(home, nodes, tmp_path):
     write_nets(tmp_path, 4, "")
     given = CertifyConfig.parse(options(tmp_path, tmp_path / "s", n=100, cluster=nodes.address))
 
-    def progress(finished: int, total: int, words: str) -> None:
-        write_nets(tmp_path, 5, "")
+    def progress(event: Event) -> None:
+        if event.phase == "sampling":
+            write_nets(tmp_path, 5, "")
 
     with pytest.raises(SmoothcertError, match=r"prepared another run than its driver \(they differ in .*model\.sha256"):
         certify(given, progress)
@@ -154,6 +156,9 @@ class Positions:
         self.size = size
         self.config = SimpleNamespace(cluster="local", workers=2, threads=None)
         self.identity = SimpleNamespace(device="cpu", record_count=200)
+
+    def passes(self, position, record=None):
+        return 100
 
     def tasks(self, pending):
         units: dict[int, list[int]] = {}
@@ -212,15 +217,19 @@ class Dying:
         def work(block):
             return Promised(block, lost=bool(block) and not survives)
 
-        return SimpleNamespace(work=SimpleNamespace(remote=work))
+        aside = SimpleNamespace(remote=lambda: Promised(None, lost=False))
+        return SimpleNamespace(work=SimpleNamespace(remote=work),
+                               take_drawn=SimpleNamespace(options=lambda concurrency_group: aside))
 
-    def wait(self, references, timeout):
-        return references[:1], references[1:]
+    def wait(self, references, timeout, num_returns=1):
+        return references[:num_returns], references[num_returns:]
 
     def get(self, reference):
         if reference.lost:
             raise self.exceptions.RayError("the node is gone")
-        return "done", [(p, "record", 0.0) for task in reference.block for p in task]
+        if reference.block is None:
+            return 50
+        return "done", [(p, "record", 0.0) for task in reference.block for p in task], 50
 
 
 def test_lost_workers_cost_only_their_blocks():

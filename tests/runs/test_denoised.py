@@ -338,7 +338,7 @@ class TestRandom:
                    "front_option": {"step": 0.02, **({"steps": 3} if front == "walk_jump" else {"max_steps": 3})}}
         told: list[str] = []
         stores = [certify(certifying(home / "plain", tmp_path / str(size), batch_size=size, **options),
-                          lambda done, total, words: told.append(words)) for size in (7, 64)]
+                          lambda event: told.append(event.words)) for size in (7, 64)]
         assert records(stores[0]) == records(stores[1])
         assert stores[0].identity.raw.get("walk_format") == ("philox-v1" if front == "walk_jump" else None)
         cost = "5 denoiser calls" if front == "walk_jump" else "at most 5 denoiser calls"
@@ -346,8 +346,8 @@ class TestRandom:
         assert cost in told[-1]
         certify(certifying(home / "plain", tmp_path / "plain", sigma=SIGMA))
 
-        def stop(done: int, total: int, words: str) -> None:
-            if done == 2:
+        def stop(event) -> None:
+            if event.phase == "sampling" and event.done == 2:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):

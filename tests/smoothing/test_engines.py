@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -407,7 +408,7 @@ def test_some_models_only_run_plain(model, text):
 def test_what_cannot_be_copied_runs_plain_and_says_so():
     for name in ("eager", "auto"):
         with pytest.warns(EngineWarning, match=r"'eager' is not used: .*copied \(TypeError: it holds a lock\)"):
-            assert opened(name, Uncopyable()).name == "plain"
+            assert opened(name, Uncopyable(), samples=10**9).name == "plain"
 
 
 def test_names_are_checked_and_missing_packages_named(monkeypatch):
@@ -502,7 +503,7 @@ def test_tf32_switches_hold_inside_and_are_put_back(beforehand):
 @pytest.fixture
 def three(monkeypatch):
     """Eager and two more engines, of given speeds; what was timed is listed."""
-    times, timed = {"eager": 1.0, "fast": 0.25, "middling": 0.5, "compile": 9.0}, []
+    times, timed = {"plain": 1.0, "eager": 1.0, "fast": 0.25, "middling": 0.5, "compile": 9.0}, []
 
     def seconds(runs, rows, rounds=5):
         timed.append(sorted(runs))
@@ -514,19 +515,51 @@ def three(monkeypatch):
     for name in ("fast", "middling", "compile"):
         monkeypatch.setitem(ENGINES, name, ENGINES["eager"])
     monkeypatch.setattr(opening, "time_rows", seconds)
+    monkeypatch.setitem(opening._STARTS, "compile", (10.0**4, 0.0, 0.0))
     return times, timed
 
 
-def test_auto_is_eager_in_short_runs_and_the_fastest_in_long(three):
+def test_auto_tries_what_starts_in_two_percent_of_the_run(three, monkeypatch):
+    """A row takes a second: of 15,000 s there are 300, of which the check takes 200, and a start half of the rest."""
     _, timed = three
-    all_three = ["eager", "fast", "middling"]
-    for samples, name, candidates in ((None, "eager", []), (59, "eager", []), (60, "fast", all_three),
-                                      (600, "fast", ["compile", *all_three])):
+    monkeypatch.setitem(opening._STARTS, "middling", (40.0, 0.0, 0.0))
+    monkeypatch.setitem(opening._STARTS, "fast", (60.0, 0.0, 0.0))
+    monkeypatch.setitem(opening._STARTS, "compile", (2000.0, 0.0, 0.0))
+    for samples, name, candidates in ((None, "plain", None), (5000, "plain", None), (10_100, "eager", []),
+                                      (15_000, "middling", ["eager", "middling"]),
+                                      (18_000, "fast", ["eager", "fast", "middling"]),
+                                      (300_000, "fast", ["compile", "eager", "fast", "middling"])):
         timed.clear()
         found = opened("auto", small(), samples=samples)
         assert found.name == name
-        assert found.batch == (None if name == "eager" else 16)
-        assert timed == [["eager"], *([candidates] if candidates else [])]
+        assert found.batch == (None if name in ("plain", "eager") else 16)
+        tried = [] if candidates is None else [["eager"], *([candidates] if candidates else [])]
+        assert timed == [["plain"], *tried]
+
+
+def test_auto_stops_where_a_start_took_what_there_was(three, monkeypatch):
+    """The first of two engines that may be tried takes longer than was guessed, and the second is left out."""
+    _, timed = three
+    now, build = [0.0], ENGINES["eager"]
+
+    def slow(*given):
+        now[0] += 10.0**6
+        return build(*given)
+
+    monkeypatch.setattr(opening, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setitem(ENGINES, "middling", slow)
+    monkeypatch.setitem(opening._STARTS, "middling", (1.0, 0.0, 0.0))
+    monkeypatch.setitem(opening._STARTS, "fast", (2.0, 0.0, 0.0))
+    assert opened("auto", small(), samples=100_000).name == "middling"
+    assert timed[-1] == ["eager", "middling"]
+
+
+@pytest.mark.parametrize(("samples", "rows"), [(20_000, 100), (60_000, 300), (10**7, 500)])
+def test_the_check_takes_a_200th_of_the_samples_at_most(three, monkeypatch, samples, rows):
+    seen = []
+    monkeypatch.setattr(opening, "fault", lambda expected, logits, precision: seen.append(len(logits)))
+    opened("auto", small(), samples=samples)
+    assert seen == [rows]
 
 
 def test_a_trial_is_remembered_for_equal_circumstances_only(three, cache, monkeypatch):
@@ -534,8 +567,8 @@ def test_a_trial_is_remembered_for_equal_circumstances_only(three, cache, monkey
 
     def trials(model=None, **options):
         timed.clear()
-        assert opened("auto", model or small(), samples=100, **options).name == "fast"
-        return len(timed) - 1
+        assert opened("auto", model or small(), samples=10**5, **options).name == "fast"
+        return len(timed) - 2
 
     assert trials() == 1
     assert trials() == 0
@@ -555,38 +588,38 @@ def test_a_trial_is_remembered_for_equal_circumstances_only(three, cache, monkey
     times["fast"] = 2.0
     monkeypatch.setattr(opening, "_rankings", {})
     cache.unlink()
-    assert opened("auto", small(), samples=100).name == "middling"
+    assert opened("auto", small(), samples=10**5).name == "middling"
 
 
 @pytest.mark.parametrize("entry", [[["fast"]], [{"fast": 1}], [None, 3, "fast", "fast"], {"fast": 1}, "fast", 3, None])
 def test_an_entry_of_another_shape_is_used_as_far_as_it_goes(three, cache, monkeypatch, entry):
     _, timed = three
-    opened("auto", small(), samples=100)
+    opened("auto", small(), samples=10**5)
     key, = json.loads(cache.read_text())
     cache.write_text(json.dumps({key: entry}))
     monkeypatch.setattr(opening, "_rankings", {})
     timed.clear()
-    assert opened("auto", small(), samples=100).name == "fast"
-    assert len(timed) == (1 if entry == [None, 3, "fast", "fast"] else 2)
+    assert opened("auto", small(), samples=10**5).name == "fast"
+    assert len(timed) == (2 if entry == [None, 3, "fast", "fast"] else 3)
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(three, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert opened("auto", small(), samples=100).name == "fast"
-    assert opened("auto", small(), samples=100).name == "fast"
+    assert opened("auto", small(), samples=10**5).name == "fast"
+    assert opened("auto", small(), samples=10**5).name == "fast"
 
 
 def test_auto_takes_the_next_where_the_fastest_votes_otherwise(three, monkeypatch):
     monkeypatch.setitem(ENGINES, "fast", wrong_engine(lambda logits: -logits))
     for _ in range(2):  # the second from the cache
         with pytest.warns(EngineWarning, match=r"'fast' is not used: 500 of 500 votes.*falling back to 'middling'"):
-            assert opened("auto", small(), samples=100).name == "middling"
+            assert opened("auto", small(), samples=10**5).name == "middling"
 
 
 def test_auto_does_without_what_cannot_start(three, monkeypatch):
     monkeypatch.setitem(ENGINES, "fast", wrong_engine(lambda logits: 1 / 0))
-    assert opened("auto", small(), samples=100).name == "middling"
+    assert opened("auto", small(), samples=10**5).name == "middling"
 
 
 def test_a_trial_measures_seconds_a_row_of_each_engine():

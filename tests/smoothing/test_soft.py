@@ -128,8 +128,8 @@ def test_the_noise_is_that_of_predict_around_the_attacked_image(home, store):
 
 
 def test_a_stopped_run_ends_with_the_same_bytes(home, store):
-    def stop(done, total, words):
-        if done == 17:
+    def stop(event):
+        if event.phase == "sampling" and event.done == 17:
             raise KeyboardInterrupt
 
     again = options(home, "again", save_adversaries=True)

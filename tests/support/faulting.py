@@ -23,7 +23,7 @@ import numpy as np
 
 from smoothcert.config.sampling import RunConfig
 from smoothcert.errors import SmoothcertError
-from smoothcert.progress import silent
+from smoothcert.progress import reporting
 from smoothcert.runs import workers
 from smoothcert.runs.executors import here
 from smoothcert.runs.options import CertifyConfig
@@ -149,7 +149,7 @@ def place(home: Path, count: int) -> Place:
     truth = made(home / "truth", count=count)
     run = Place(home / "faulty", truth, lambda out: None)
     return replace(run, run=lambda out: replace(run.instant(), config=CertifyConfig.parse(
-        {"model": "none", "out": out})).fill(silent, here))
+        {"model": "none", "out": out})).fill(here))
 
 
 def shards(folder: Path) -> dict[str, bytes]:
@@ -220,7 +220,7 @@ def stopped(where: Place, position: int, then: Callable[[], Any] = lambda: None)
             then()
             raise _Stop("stopped")
 
-    ended(lambda: replace(where.instant(), between=between).fill(silent, here))
+    ended(lambda: replace(where.instant(), between=between).fill(here))
 
 
 def driver_killed(where: Place, rng: np.random.Generator) -> Fault:
@@ -254,7 +254,8 @@ def workers_killed(where: Place, rng: np.random.Generator) -> Fault:
 
     hunter = threading.Thread(target=hunt)
     hunter.start()
-    error = ended(lambda: where.instant(workers=2).fill(lambda done, total, words: told.append(done), by_workers))
+    with reporting(lambda event: told.append(event.done)):
+        error = ended(lambda: where.instant(workers=2).fill(by_workers))
     over.set()
     hunter.join()
     return Fault(f"{len(killed)} kills", error=error, times=len(killed))
@@ -321,7 +322,7 @@ def changed(change: Callable[[bytes, np.random.Generator], bytes | None], runnin
             return _change(where, rng, change)
         faults: list[Fault] = []
         between = lambda at: faults.append(_change(where, rng, change)) if at == position else None  # noqa: E731
-        error = ended(lambda: replace(where.instant(), between=between).fill(silent, here))
+        error = ended(lambda: replace(where.instant(), between=between).fill(here))
         return replace(faults[0], error=error) if faults else Fault("the run ended before")
     return kind
 

@@ -28,7 +28,7 @@ from smoothcert.draws import generator, standard_normals
 from smoothcert.errors import InputError, LostProcessError
 from smoothcert.machine import pick_device
 from smoothcert.objectives import OBJECTIVES, build_objective
-from smoothcert.progress import silent
+from smoothcert.progress import Event, Phase, Reporter
 from smoothcert.training.batches import TrainingSet
 from smoothcert.training.distributed import Ranks, join_processes
 from smoothcert.training.loop import Loop
@@ -133,7 +133,7 @@ def epoch_of(case: Case, ranks: Ranks) -> dict[str, Any]:
     config = TrainConfig.parse({"objective": case.objective, "sigma": SIGMA, "batch_size": 5, "lr": 1.0,
                                   "augment": case.augment, "out": "unused"})
     loop = Loop(config, build_objective(case.objective, SIGMA, **options), sets, np.arange(1), state, ranks, CPU,
-                silent)
+                Phase(Reporter(), "training", None, "steps"))
     figures = loop._fit(2)
     buffers = [b.double().flatten() for b in trained.buffers()] or [torch.zeros(1)]
     return {"gradients": optimizer.seen, "figures": figures, "buffers": torch.cat(buffers)}
@@ -194,8 +194,8 @@ def worker(folder: Path, ports: list[str]) -> None:
     card = train(TrainConfig.parse(settings(folder, "whole")))
     (folder / f"card-{rank}.json").write_text(json.dumps([card.epochs_done, card.best]))
 
-    def progress(done: int, total: int, words: str) -> None:
-        if "epoch 2/" in words and rank == 1:
+    def progress(event: Event) -> None:
+        if "epoch 2/" in event.words and rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
     started = time.perf_counter()

@@ -72,12 +72,12 @@ def assert_resumes(tmp_path: Path, **options) -> None:
     class Killed(BaseException):
         pass
 
-    for stop in ("pseudo-labels", "epoch 1/", "epoch 2/", "epoch 3/"):
-        def progress(done, total, words, stop=stop):
-            if stop in words:
+    for stop in ("labelling", "epoch 1/3", "epoch 2/3", "epoch 3/3"):
+        def progress(event, stop=stop):
+            if stop in (event.phase, event.words.split("  ")[0]):
                 raise Killed
 
-        if stop == "pseudo-labels" and "unlabelled" not in options:
+        if stop == "labelling" and "unlabelled" not in options:
             continue
         with pytest.raises(Killed):
             train(config(tmp_path / "part", **options), progress)
@@ -101,8 +101,8 @@ class TestFineTuning:
         options = {"new_head": True} if asked else {"data": few_classes, "max_images": None}
         told: list[str] = []
 
-        def progress(done, total, words):
-            told.append(words)
+        def progress(event):
+            told.extend([event.words] if event.words else [])
 
         card = train(config(tmp_path / "m", init=pretrained, **options, **STILL), progress)
         scratch = {"model": "mlp", "model_option": {"hidden": [32]}, **options, "new_head": False}

@@ -95,8 +95,8 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path, monkeypatch, options
         pass
 
     for stop in (1, 2, 3):
-        def progress(done, total, words, stop=stop):
-            if f"epoch {stop}/" in words:
+        def progress(event, stop=stop):
+            if f"epoch {stop}/" in event.words:
                 raise Killed
 
         with pytest.raises(Killed):

@@ -23,7 +23,7 @@ from smoothcert.errors import (
 )
 from smoothcert.machine import has_bf16_units
 from smoothcert.processes import describe_exit, start_without_interrupts
-from smoothcert.progress import silent
+from smoothcert.progress import Event
 from smoothcert.recipes.run import usual_workers
 from smoothcert.training import train as training
 from smoothcert.training.options import TrainConfig
@@ -44,8 +44,8 @@ class Stopped(BaseException):
 
 
 def stop_in(epoch: int):
-    def progress(done: int, total: int, words: str) -> None:
-        if f"epoch {epoch}/" in words:
+    def progress(event: Event) -> None:
+        if f"epoch {epoch}/" in event.words:
             raise Stopped
     return progress
 
@@ -54,7 +54,7 @@ def test_two_workers_train_the_network_of_one_and_go_on_as_two(tmp_path):
     """Stopped in the second epoch, and resumed with another number of workers, the run ends as if nothing had been."""
     train(config(tmp_path / "one"))
     told: list[str] = []
-    train(config(tmp_path / "two", workers=2), lambda done, total, words: told.append(words))
+    train(config(tmp_path / "two", workers=2), lambda event: told.append(event.words))
     assert any("epoch 2/2" in words for words in told)
     with pytest.raises(Stopped):
         train(config(tmp_path / "stopped", workers=2), stop_in(2))
@@ -70,7 +70,7 @@ def test_two_workers_train_the_network_of_one_and_go_on_as_two(tmp_path):
 
 
 def test_a_worker_that_is_killed_ends_the_run_with_words(tmp_path):
-    def kill(done: int, total: int, words: str) -> None:
+    def kill(event: Event) -> None:
         for child in mp.active_children():
             if child.name == "smoothcert-1":
                 child.kill()
@@ -139,7 +139,7 @@ class TestPrecision:
         monkeypatch.setattr(training, "has_bf16_units", lambda device: False)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            train_share(config(tmp_path / "m", autocast="bf16", epochs=1), silent)
+            train_share(config(tmp_path / "m", autocast="bf16", epochs=1))
         assert not [w for w in caught if "bf16" in str(w.message)]
 
     def test_bf16_without_units_is_refused_first(self, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from smoothcert.attacks.ascent import Ascent
 from smoothcert.attacks.ddn import DDN
 from smoothcert.attacks.deepfool import DeepFool, deepfool
 from smoothcert.attacks.geometry import NORMS, l2_norms
-from smoothcert.attacks.loop import AttackMethod, attack_images
+from smoothcert.attacks.loop import PASSES, AttackMethod, attack_images
 from smoothcert.attacks.pgd import PGD, Stein, stein_gradient
 from smoothcert.attacks.surrogates import REGULARISERS, SURROGATES, AdreSurrogate, Surrogate
 from smoothcert.checks import construct
@@ -48,6 +48,6 @@ def build_attack(name: str | type, **options: Any) -> AttackMethod:
 
 
 __all__ = [
-    "ATTACKS", "DDN", "NORMS", "PGD", "REGULARISERS", "SURROGATES", "AdreSurrogate", "Ascent", "AttackMethod",
+    "ATTACKS", "DDN", "NORMS", "PASSES", "PGD", "REGULARISERS", "SURROGATES", "AdreSurrogate", "Ascent", "AttackMethod",
     "DeepFool", "Stein", "Surrogate", "attack_images", "build_attack", "deepfool", "l2_norms", "stein_gradient",
 ]

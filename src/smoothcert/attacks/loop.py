@@ -11,11 +11,16 @@ from smoothcert.attacks.geometry import NORMS, safe_radius
 from smoothcert.attacks.surrogates import Surrogate
 from smoothcert.checks import check_count
 from smoothcert.errors import InputError, ModelError
+from smoothcert.progress import count_passes
 from smoothcert.smoothing.soft import freeze, noisy_logits
 
 Bounds = tuple[float, float] | None
 State = dict[str, Tensor]
 """The tensors that an attack carries from step to step, B rows each: "delta" (B, C, H, W), and others of its own."""
+
+
+PASSES = 3
+"""Forward passes that a step takes of each noisy copy, about: one forward, and one backward at twice its cost."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,7 @@ def run(attack: AttackMethod, problem: Problem) -> Tensor:
     state = attack.start(problem)
     for t in range(attack.steps):
         probe = attack.probe(problem, state["delta"])
+        count_passes(PASSES * len(rest) * problem.noise.shape[1])
         finished = attack.is_finished(problem, probe)
         if finished is not None and finished.any():
             result[rest[finished]] = state["delta"][finished]

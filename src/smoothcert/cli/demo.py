@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import Field
 
 from smoothcert.cli.options import verb
-from smoothcert.cli.output import say, say_result, show_progress
+from smoothcert.cli.output import say, say_result
 from smoothcert.config.base import Config
 from smoothcert.config.fields import Local
 
@@ -21,7 +21,7 @@ class DemoConfig(Config):
 
 
 @verb
-def demo(config: DemoConfig, quiet: bool) -> None:
+def demo(config: DemoConfig) -> None:
     """Train a small CNN on handwritten digits under noise, certify 359 test images, print the table, draw the curve."""
     from smoothcert.report.plots import plot_curves
     from smoothcert.results.base import Points
@@ -35,15 +35,12 @@ def demo(config: DemoConfig, quiet: bool) -> None:
     out = config.out
     model, store = out / "model", out / "store"
     say("1. train a small CNN on 8 x 8 digits, Gaussian noise sigma 0.25 added to every image")
-    with show_progress("steps", quiet) as progress:
-        card = train(TrainConfig.parse(
-            {"data": "digits", "model": "cnn", "model_option": {"width": 16}, "sigma": 0.25, "epochs": 30,
-             "batch_size": 64, "normalise": "standard", "threads": 1, "out": model}), progress)
+    card = train(TrainConfig.parse(
+        {"data": "digits", "model": "cnn", "model_option": {"width": 16}, "sigma": 0.25, "epochs": 30,
+         "batch_size": 64, "normalise": "standard", "threads": 1, "out": model}))
     say(f"   held-out accuracy under that noise: {card.best['validation_accuracy']:.1%}\n")
     say("2. certify the test images: 5,000 noisy copies each, votes counted, radii proved")
-    with show_progress("images", quiet) as progress:
-        done = certify(CertifyConfig.parse(
-            {"model": str(model), "n": 5000, "seed": 0, "threads": 1, "out": store}), progress)
+    done = certify(CertifyConfig.parse({"model": str(model), "n": 5000, "seed": 0, "threads": 1, "out": store}))
     result = Result.of(done, "digits, small CNN")
     say_result(result, Points((0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)), as_json=False)
     files = [out / "curve.png", out / "curve.svg"]

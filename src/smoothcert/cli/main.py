@@ -13,6 +13,7 @@ from smoothcert.cli.demo import demo
 from smoothcert.cli.distributional import distributional
 from smoothcert.cli.export import export
 from smoothcert.cli.info import info
+from smoothcert.cli.interrupts import leave_if_interrupted
 from smoothcert.cli.output import say
 from smoothcert.cli.plot import plot
 from smoothcert.cli.predict import predict
@@ -62,4 +63,5 @@ def main() -> None:
         say(f"warning: {message}", err=True)
 
     warnings.showwarning = show_warning
-    app()
+    with leave_if_interrupted():
+        app()

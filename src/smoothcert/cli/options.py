@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from smoothcert.cli.output import report_errors, say
+from smoothcert.cli.output import listen, report_errors, say
 from smoothcert.config.base import Config
+from smoothcert.errors import InputError
 
-_FLAGS = {
-    "as_json": typer.Option("--json", help="Print the result as JSON on standard output."),
-    "quiet": typer.Option("--quiet", "-q", help="Show no progress."),
-}
+_JSON = typer.Option("--json", help="Print the result as JSON on standard output.")
+_QUIET = typer.Option("--quiet", "-q", help="Show only errors and results.")
+_VERBOSE = typer.Option("--verbose", "-v", help="Also show phases with their times, and what was chosen.")
 _FILE = typer.Option("--config", metavar="FILE", help="YAML file with these options; the command line wins.")
 _PRINT = typer.Option("--print-config", help="Check the options, print them as a file for --config, and stop.")
 
@@ -29,7 +29,7 @@ _PRINT = typer.Option("--print-config", help="Check the options, print them as a
 def verb(run: Callable[..., None]) -> Callable[..., None]:
     """Turn `run(config)` into a command whose options are the fields of the class that annotates `config`.
 
-    The command has `--json` and `--quiet` where `run` takes `as_json` and `quiet`, and always `--config`.
+    The command has `--json` where `run` takes `as_json`, and always `--config`, `--quiet` and `--verbose`.
     """
     command = make_command(run, run.__annotations__["config"])
     command.__doc__, command.__name__ = run.__doc__, run.__name__
@@ -41,22 +41,24 @@ def make_command(run: Callable[..., None], config: type[Config]) -> Callable[...
 
     Options arrive as text and are checked by the configuration itself, so that all mistakes are reported together.
     """
-    flags = [name for name in _FLAGS if name in inspect.signature(run).parameters]
+    flags = {"as_json": _JSON} if "as_json" in inspect.signature(run).parameters else {}
 
     @report_errors
     def command(**given: Any) -> None:
-        file, asked = given.pop("config"), {name: given.pop(name) for name in flags}
-        print_only = given.pop("print_config")
+        file, quiet, verbose = (given.pop(name) for name in ("config", "quiet", "verbose"))
+        print_only, asked = given.pop("print_config"), {name: given.pop(name) for name in flags}
         values = {name: value for name, value in given.items() if value not in (None, False, [], ())}
-        checked = config.gather(values, file)
+        if quiet and verbose:
+            raise InputError("--quiet shows less and --verbose shows more: give one of them")
         if print_only:
-            say(checked.to_yaml().rstrip())
-        else:
-            run(checked, **asked)
+            say(config.gather(values, file).to_yaml().rstrip())
+            return
+        with listen(quiet, verbose):
+            run(config.gather(values, file), **asked)
 
     parameters = [*(_parameter(name, config) for name in _order(config)), _optional("config", Path | None, _FILE, None),
-                  _optional("print_config", bool, _PRINT, False),
-                  *(_optional(name, bool, _FLAGS[name], False) for name in flags)]
+                  *(_optional(name, bool, flag, False) for name, flag in {
+                      **flags, "print_config": _PRINT, "quiet": _QUIET, "verbose": _VERBOSE}.items())]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command

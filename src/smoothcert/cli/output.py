@@ -5,27 +5,24 @@ Exit codes: 0 done, 1 failed, 2 usage.
 
 import functools
 import json
-import signal
-import time
+import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from smoothcert.checks import printable
+from smoothcert.cli.interrupts import answer_interrupts, say_goodbye
 from smoothcert.errors import SmoothcertError
-from smoothcert.progress import Progress, silent
+from smoothcert.progress import Event, Progress, reporting, silent
 
 T = TypeVar("T")
 
 if TYPE_CHECKING:
     from smoothcert.results.base import Points, StoreResult
-
-_LINE_EVERY = 15.0
-
 
 def say(text: str, err: bool = False) -> None:
     """Print to standard output or error: everything that a verb prints passes here, except for its progress.
@@ -57,19 +54,15 @@ def emit(content: str, out: Path | None) -> None:
 def report_errors(command: Callable[..., T]) -> Callable[..., T]:
     """Print our own errors and interruptions in plain words and set the exit code; let bugs show their traceback."""
 
-    def interrupt(number: int, frame: Any) -> NoReturn:
-        raise KeyboardInterrupt
-
     @functools.wraps(command)
     def run_command(*args: Any, **kwargs: Any) -> T:
-        signal.signal(signal.SIGTERM, interrupt)
         try:
             return command(*args, **kwargs)
         except SmoothcertError as error:
             say(f"error: {error}", err=True)
             raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt:
-            say("interrupted: what was finished is kept; the same command goes on from there", err=True)
+        except KeyboardInterrupt as stop:
+            say(say_goodbye(next(iter(getattr(stop, "__notes__", ())), None)), err=True)
             raise typer.Exit(1) from None
 
     return run_command
@@ -84,53 +77,46 @@ def fail_for(problems: Sequence[SmoothcertError]) -> None:
 
 
 @contextmanager
-def show_progress(unit: str, quiet: bool) -> Iterator[Progress]:
-    """Give a run a function to call with its progress, which is shown on standard error.
+def listen(quiet: bool, verbose: bool) -> Iterator[None]:
+    """Show the progress of what is done within, its warnings and, if asked for, its log, all on standard error.
 
-    A terminal shows a bar; elsewhere a line is printed now and then. `unit` is the plural of what is counted.
+    Args:
+        quiet: show nothing but errors.
+        verbose: show the log of the package too: phases with their times, choices, and what was found in a cache.
     """
-    if quiet:
-        yield silent
-        return
-    from rich.console import Console  # imported here, since --help does without it
+    with ExitStack() as stack:
+        displays: list[Progress] = []
 
-    console = Console(stderr=True)
-    if console.is_terminal:
-        from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-        from rich.text import Text
+        def tell(event: Event) -> None:
+            if not displays:  # only now, since most commands have none to show
+                from smoothcert.progress.bars import show
 
-        class Rate(ProgressColumn):
-            def render(self, task: Any) -> Text:
-                return Text("" if not task.speed else f"{task.speed:.3g} {unit}/s")
+                displays.append(stack.enter_context(show()))
+            displays[0](event)
 
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
-                   Rate(), TimeRemainingColumn())
-        with Bar(*columns, console=console) as bar:
-            task = bar.add_task("starting", total=None)
-            yield lambda done, total, words: bar.update(task, completed=done, total=total,
-                                                        description=printable(words))
-    else:
-        yield _print_lines(console, unit)
+        if quiet:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        elif verbose:
+            stack.enter_context(_log_to_terminal())
+        reporter = stack.enter_context(reporting(silent if quiet else tell))
+        stack.enter_context(answer_interrupts(lambda: reporter.kept() if reporter.kept else None))
+        yield
 
 
-def _print_lines(console: Any, unit: str) -> Progress:
-    """Return a function that prints a line every `_LINE_EVERY` seconds, with the rate and the time that is left."""
-    started = last = time.monotonic()
-    first: int | None = None
+@contextmanager
+def _log_to_terminal() -> Iterator[None]:
+    class Saying(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(self.format(record), err=True)
 
-    def progress(done: int, total: int, words: str) -> None:
-        nonlocal first, last
-        first = done if first is None else first  # images of an earlier run say nothing about the pace of this one
-        now = time.monotonic()
-        if now - last < _LINE_EVERY and not (done == total and now - started >= _LINE_EVERY):
-            return
-        last, seconds, pace = now, now - started, ""
-        if done > first and seconds > 0:
-            pace = f"  {(done - first) / seconds:.3g} {unit}/s"
-            if total > done:
-                pace += f", {timedelta(seconds=round((total - done) * seconds / (done - first)))} left"
-        console.print(f"{done} of {total} {unit}  {printable(words)}{pace}", markup=False, highlight=False,
-                      soft_wrap=True)
-
-    return progress
+    logger, handler = logging.getLogger("smoothcert"), Saying()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from smoothcert.cli.options import verb
-from smoothcert.cli.output import say, show_progress
+from smoothcert.cli.output import say
+from smoothcert.progress import announce
 from smoothcert.recipes.options import ReproduceConfig
 
 _MACHINE = ("data_dir", "device", "threads", "workers", "cluster")
 
 
 @verb
-def reproduce(config: ReproduceConfig, as_json: bool, quiet: bool) -> None:
+def reproduce(config: ReproduceConfig, as_json: bool) -> None:
     """Train and measure a table of a paper, and print what it expected beside what was obtained."""
     from smoothcert.machine import keep_freed_memory
     from smoothcert.recipes.comparison import compare_recipe, list_recipes, render_text, write_comparison
@@ -30,20 +31,14 @@ def reproduce(config: ReproduceConfig, as_json: bool, quiet: bool) -> None:
     out = config.out or Path("reproduced") / f"{planned.recipe.name}-{config.scale}"
     machine = {name: getattr(config, name) for name in _MACHINE}
     keep_freed_memory()
-    run(planned, config.row or tuple(planned.tasks), out, machine, _watch(quiet))
+    run(planned, config.row or tuple(planned.tasks), out, machine, _watch)
     comparison = compare_recipe(planned, out)
     write_comparison(comparison, out)
     say(json.dumps(comparison.to_json()) if as_json else f"{render_text(comparison)}\n\nwrote {out}/reproduced.md")
 
 
-def _watch(quiet: bool) -> Any:
-    """Return a function that shows a line for every run, and its progress."""
-
-    @contextmanager
-    def watch(task: Any, rows: list[str]) -> Iterator[Any]:
-        if not quiet:
-            say(f"{task.step} of {', '.join(rows)}: {task.verb} -> steps/{task.folder}", err=True)
-        with show_progress("steps" if task.verb == "train" else "images", quiet) as progress:
-            yield progress
-
-    return watch
+@contextmanager
+def _watch(task: Any, rows: list[str]) -> Iterator[None]:
+    """Show a line for a run; its progress is shown as any other."""
+    announce(f"{task.step} of {', '.join(rows)}: {task.verb} -> steps/{task.folder}")
+    yield

@@ -7,7 +7,7 @@ import typer
 
 from smoothcert.checks import one_line
 from smoothcert.cli.options import verb
-from smoothcert.cli.output import say, show_progress
+from smoothcert.cli.output import say
 from smoothcert.verify.options import VerifyConfig
 
 if TYPE_CHECKING:
@@ -17,12 +17,11 @@ _SHOWN = 20
 
 
 @verb
-def verify(config: VerifyConfig, as_json: bool, quiet: bool) -> None:
+def verify(config: VerifyConfig, as_json: bool) -> None:
     """Check a store end to end: files, images, and every answer computed again; exit code 1 where anything is wrong."""
     from smoothcert.verify.verify import verify as run
 
-    with show_progress("records", quiet) as progress:
-        found = run(config, progress)
+    found = run(config)
     say(json.dumps(found.content()) if as_json else _text(found))
     if found.problems:
         raise typer.Exit(1)

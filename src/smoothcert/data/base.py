@@ -19,6 +19,7 @@ from smoothcert.classes import (
     warn_of_text_order,
 )
 from smoothcert.errors import DataError, InputError
+from smoothcert.progress import phase
 
 IMPLIED_CLASSES_LIMIT = 100_000
 """A label from here on is taken for an identifier, not for a class, unless the number of classes is given."""
@@ -161,9 +162,12 @@ class ImageData:
         digest = hashlib.sha256()
         header = f"smoothcert data 1; shape {self.shape}; levels {self.levels}; {self.source.preprocessing}"
         digest.update(_frame(header.encode()))
-        for index in check_indices(indices, len(self)).tolist():
-            digest.update(_frame(self.source.read_raw(index)))
-            digest.update(int(self.labels[index]).to_bytes(8, "little"))
+        chosen = check_indices(indices, len(self)).tolist()
+        with phase("hashing the data", len(chosen), "images") as hashing:
+            for index in chosen:
+                digest.update(_frame(self.source.read_raw(index)))
+                digest.update(int(self.labels[index]).to_bytes(8, "little"))
+                hashing.advance()
         return digest.hexdigest()
 
 

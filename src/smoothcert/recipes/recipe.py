@@ -44,7 +44,7 @@ class Verb:
         """Return the class of its options."""
         return _load(self.config)
 
-    def run(self, config: Config, progress: Progress) -> None:
+    def run(self, config: Config, progress: Progress | None) -> None:
         """Run it."""
         _load(self.function)(config, progress)
 

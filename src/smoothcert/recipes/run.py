@@ -16,8 +16,8 @@ from smoothcert.recipes.recipe import VERBS, Options
 from smoothcert.store.recertify import recertify, write_recertified
 from smoothcert.store.store import read_store
 
-Watch = Callable[[Task, list[str]], AbstractContextManager[Progress]]
-"""(the task about to run, the rows that share it) -> a context that gives the task's progress callback."""
+Watch = Callable[[Task, list[str]], AbstractContextManager[Progress | None]]
+"""(the task about to run, the rows that share it) -> a context that gives the task's progress callback, or None."""
 
 
 def reproduce(plan: RecipePlan, rows: Iterable[str], out: Path, machine: Options, watch: Watch) -> None:
@@ -53,7 +53,7 @@ def usual_workers(scale: str, verb: str, machine: Options) -> int | None:
     return None if verb == "train" else min(4, processors())
 
 
-def recertify_step(config: RecertifyConfig, progress: Progress) -> None:
+def recertify_step(config: RecertifyConfig, progress: Progress | None) -> None:
     """Certify a store's images again from its counts, into another store."""
     stored = read_store(config.store)
     write_recertified(config.out, stored, *recertify(stored, config.alpha, config.method))

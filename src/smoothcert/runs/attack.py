@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcert.attacks import ATTACKS, Stein, attack_images, l2_norms
+from smoothcert.attacks import ATTACKS, PASSES, Stein, attack_images, l2_norms
 from smoothcert.data import ImageData
 from smoothcert.draws import generator
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.machine import pick_device
 from smoothcert.noise import build_noise, open_stream
-from smoothcert.progress import Progress, silent
+from smoothcert.progress import Progress, reporting
 from smoothcert.runs.certify import SamplingRun, prepare_sampling
 from smoothcert.runs.executors import executor_of
+from smoothcert.runs.forecast import forecast_attacks
 from smoothcert.runs.gradients import fix_normals, repeatable
 from smoothcert.runs.inputs import complete_from, in_classes_of
 from smoothcert.runs.options import AttackConfig
@@ -35,6 +36,7 @@ from smoothcert.smoothing.soft import predict_softly
 from smoothcert.smoothing.voters import Finished
 from smoothcert.store.adversaries import list_adversaries, save_adversaries
 from smoothcert.store.recertify import check_certificates
+from smoothcert.store.records import Record
 from smoothcert.store.store import Store, read_store
 
 PART = 16
@@ -45,16 +47,19 @@ NOISE_FORMAT = "sfc64-v1"
 
 
 @isolate()
-def attack(config: AttackConfig, progress: Progress = silent) -> Store:
+def attack(config: AttackConfig, progress: Progress | None = None, *, verbose: bool = False) -> Store:
     """Attack the images of a data set, or what is left of them, and return the finished store.
 
+    Args:
+        progress, verbose: as for `certify`.
     Raises:
         ModelError: a model without gradients under an attack that follows them; before any work.
         StoreError: `eps_from` or `certified` is not a certify store of this model, sigma and these images.
     """
-    run = prepare_attack(config)
-    run.try_out()
-    store = run.fill(progress, executor_of(config))
+    with reporting(progress, verbose):
+        run = prepare_attack(config)
+        run.try_out()
+        store = run.fill(executor_of(config))
     if config.save_adversaries:
         list_adversaries(config.out, run.files())
     return store
@@ -88,9 +93,8 @@ def prepare_attack(config: AttackConfig) -> "AttackRun":
     answer = {"procedure": {"method": "softmax", "n": base.most_samples}} if config.answer == "softmax" else {}
     identity = base.identity.replace(kind="attack", records_per_image=len(settings), attack=attack, **answer)
     return AttackRun(config=cast(AttackConfig, base.config), identity=identity, provenance=base.provenance,
-                     source=base.source,
-                     most_samples=base.most_samples, sample_cost=base.sample_cost, base=base, settings=settings,
-                     certificates=certificates, device=pick_device(config.device))
+                     source=base.source, most_samples=base.most_samples, exact=False, sample_cost=base.sample_cost,
+                     base=base, settings=settings, certificates=certificates, device=pick_device(config.device))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -115,6 +119,18 @@ class AttackRun(Run):
     def records(self, tasks: Iterable[Task]) -> Iterator[Done]:
         for task in tasks:
             yield from self._attack_unit(task)
+
+    @property
+    def unit(self) -> str:
+        return "attacks"
+
+    def passes(self, position: int, record: Record | None = None) -> int:
+        setting = self.settings[self._unit(position)[1]]
+        moves = 0 if setting == CLEAN else PASSES * max(setting.m, 1) * setting.steps
+        return moves + super().passes(position, record)
+
+    def forecast(self, pending: Sequence[int]) -> Iterator[str]:
+        return forecast_attacks(self, self.base, pending)
 
     def try_out(self) -> None:
         """Raise ModelError, before any work, where the attack cannot follow the model's gradients."""

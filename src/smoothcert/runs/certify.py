@@ -3,7 +3,8 @@
 `certify` and `predict` are one run with two plans: a plan says what is drawn for an image, and what its counts mean.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,32 +15,43 @@ from smoothcert.config.sampling import SamplingConfig
 from smoothcert.data import ImageData
 from smoothcert.denoise.walks import FrontEnd
 from smoothcert.noise import Noise, identify_noise
-from smoothcert.progress import Progress, silent
+from smoothcert.progress import Progress, phase, reporting
 from smoothcert.runs.executors import executor_of
+from smoothcert.runs.forecast import forecast_samples
 from smoothcert.runs.inputs import Keep, open_inputs
 from smoothcert.runs.options import CertifyConfig, PredictConfig
 from smoothcert.runs.run import Done, Run, Task
 from smoothcert.smoothing import Finished, Sampling, evaluation, open_voter, run_plan
 from smoothcert.smoothing.precision import isolate
+from smoothcert.smoothing.rows import Segment
 from smoothcert.smoothing.voters import Voter
 from smoothcert.stats import Plan
 from smoothcert.store.identity import Identity
 from smoothcert.store.records import Record, Tally
 from smoothcert.store.store import Store
 
+_LEAST_TRIED, _TRIED_SECONDS = 16, 0.3  # samples, and seconds, on which the speed is measured
+
 PlanFor = Callable[[Noise], Plan]
 
 
 @isolate()
-def certify(config: CertifyConfig, progress: Progress = silent) -> Store:
-    """Certify the images of a data set, or what is left of them, and return the finished store."""
-    return prepare_sampling(config, config.plan).fill(progress, executor_of(config))
+def certify(config: CertifyConfig, progress: Progress | None = None, *, verbose: bool = False) -> Store:
+    """Certify the images of a data set, or what is left of them, and return the finished store.
+
+    Args:
+        progress: is called with every `smoothcert.progress.Event`.
+        verbose: shows a bar, in a terminal or a notebook, and plain lines elsewhere.
+    """
+    with reporting(progress, verbose):
+        return prepare_sampling(config, config.plan).fill(executor_of(config))
 
 
 @isolate()
-def predict(config: PredictConfig, progress: Progress = silent) -> Store:
-    """Predict the images of a data set, or what is left of them, and return the finished store."""
-    return prepare_sampling(config, config.plan).fill(progress, executor_of(config))
+def predict(config: PredictConfig, progress: Progress | None = None, *, verbose: bool = False) -> Store:
+    """Predict the images of a data set, or what is left of them, and return the finished store; see `certify`."""
+    with reporting(progress, verbose):
+        return prepare_sampling(config, config.plan).fill(executor_of(config))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -68,6 +80,25 @@ class SamplingRun(Run):
         with evaluation(self.model):
             yield from run_plan(self.plan, self.voter, images, self.data.num_classes)
 
+    def forecast(self, pending: Sequence[int]) -> Iterator[str]:
+        return forecast_samples(self, pending)
+
+    def measure(self, most: int) -> float | None:
+        """Return how many samples a second are drawn in this process, tried on at most so many; None for too few."""
+        if self.voter.capacity is None or most < _LEAST_TRIED:
+            return None
+        first, index = self.plan.next([[]])[0], int(self.indices[0])
+        if first is None:
+            return None
+        subject, size, drawn = self.voter.subject(self.data.image(index), index), min(self.voter.capacity, most // 2), 0
+        with evaluation(self.model), phase("measuring the speed"):
+            self.voter.count([Segment(subject, first.stage, 0, size)])
+            started = elapsed = time.perf_counter()
+            while not drawn or (elapsed < _TRIED_SECONDS and drawn + 2 * size <= most):
+                self.voter.count([Segment(subject, first.stage, 0, size)])
+                drawn, elapsed = drawn + size, time.perf_counter() - started
+        return drawn / elapsed
+
     def record(self, index: int, done: Finished, values: dict[str, Any]) -> Record:
         """Return the record of an image of the data set, with the looks that were taken at it."""
         return Record(index, int(self.data.labels[index]), done.prediction, values, done.off_grid,
@@ -93,7 +124,9 @@ def prepare_sampling(
     expected = plan.most() // 10 if "n_max" in plan.identity() else plan.most()
     how = Sampling("plain" if engine == "exact" else engine, config.space, config.precision, config.noise_format,
                    config.batch_size, inputs.device, expected * len(indices) * answers)
-    ready = open_voter(model, noise, data.num_classes, data.shape, inputs.seed, None, how, inputs.classifier.conduct)
+    with phase("preparing to sample"):
+        ready = open_voter(model, noise, data.num_classes, data.shape, inputs.seed, None, how,
+                           inputs.classifier.conduct)
     identity = Identity.parse({
         "kind": plan.kind, **inputs.identity, "procedure": plan.identity(),
         "noise": {**identify_noise(noise, config.noise), "format": ready.voter.format},
@@ -103,5 +136,6 @@ def prepare_sampling(
     cost = front.cost if isinstance(front, FrontEnd) else None
     return SamplingRun(
         config=inputs.resolve(config, engine=ready.engine), identity=identity, most_samples=plan.most(),
-        sample_cost=cost, provenance={**inputs.provenance(config), **({"each_sample": cost} if cost else {})},
-        source=inputs.source, data=data, indices=indices, plan=plan, voter=ready.voter, model=model, plan_for=plan_for)
+        exact="n_max" not in plan.identity(), sample_cost=cost,
+        provenance={**inputs.provenance(config), **({"each_sample": cost} if cost else {})}, source=inputs.source,
+        data=data, indices=indices, plan=plan, voter=ready.voter, model=model, plan_for=plan_for)

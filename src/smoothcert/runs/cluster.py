@@ -9,12 +9,15 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from threading import Lock
 from time import monotonic
 from typing import Any
 
 from smoothcert.config.sampling import BLOCK
 from smoothcert.errors import SmoothcertError
-from smoothcert.runs.crew import Delivered, Event, Failed, HasRoom, Load, Lost, Worker, by_crew
+from smoothcert.progress import counting
+from smoothcert.runs.crew import Delivered, Drew, Event, Failed, HasRoom, Load, Lost, Worker, by_crew
 from smoothcert.runs.ray_connection import join_cluster
 from smoothcert.runs.run import Done, Run, Task, open_again
 from smoothcert.store.identity import Identity
@@ -22,6 +25,7 @@ from smoothcert.version import __version__
 
 _COLOURS = r"\x1b\[\d*m"
 _AHEAD = 2  # blocks that a worker has at a time, so that it never waits for the driver
+_ASIDE = "aside"  # the thread of a worker that answers while another one works
 _LOOK, _PATIENCE = 2.0, 60.0  # seconds between looks at the cluster's size, and until a warning that it does nothing
 
 
@@ -46,6 +50,7 @@ class Actors:
     def __init__(self, ray: Any, run: Run):
         self._ray, self._run = ray, run
         self._owners: dict[Any, Worker] = {}  # of what workers have still to answer
+        self._asked: dict[Any, Worker] = {}  # the same, of how many samples they have drawn
         self._ready: set[Worker] = set()  # those that have answered once
         self._needs = {"num_gpus": 1} if run.identity.device == "cuda" else {"num_cpus": run.config.threads or 1}
         self._looked, self._heard = 0.0, monotonic()
@@ -77,7 +82,7 @@ class Actors:
         return min(self._run.config.workers or max(int(have // each), 1), waiting + workers) - workers
 
     def start(self, place: int) -> Worker:
-        actor = self._ray.remote(**self._needs, max_restarts=0)(_Hand).remote(
+        actor = self._ray.remote(**self._needs, max_restarts=0, concurrency_groups={_ASIDE: 1})(_Hand).remote(
             self._run.reopen(), self._run.identity, __version__, os.getcwd())
         worker = Worker(actor)
         self._owners[actor.work.remote([])] = worker  # answered when it is ready: there may be no room for it yet
@@ -88,12 +93,13 @@ class Actors:
 
     def events(self, workers: Sequence[Worker]) -> Iterator[tuple[Worker, Event]]:
         ready, _ = self._ray.wait(list(self._owners), timeout=_LOOK)
+        yield from self._look()
         for reference in ready:
             worker = self._owners.pop(reference, None)
             if worker is None:  # it was lost meanwhile
                 continue
             try:
-                word, content = self._ray.get(reference)
+                word, content, drawn = self._ray.get(reference)
             except self._ray.exceptions.RayError as error:
                 yield worker, self._lose(worker, error)
                 continue
@@ -101,6 +107,7 @@ class Actors:
                 yield worker, Failed(SmoothcertError(content))
             if content:
                 self._heard = monotonic()
+            yield worker, Drew(drawn)
             yield worker, Delivered(content)
             yield worker, HasRoom(1 if worker in self._ready else _AHEAD)
             self._ready.add(worker)
@@ -109,12 +116,24 @@ class Actors:
             warnings.warn(f"no worker is ready yet: the run asks for {self._needs} a worker, and the "
                           f"cluster has {self._ray.cluster_resources()}", stacklevel=2)
 
+    def _look(self) -> Iterator[tuple[Worker, Event]]:
+        """Yield what workers have drawn since they were asked last, and ask again those that have answered."""
+        asked = list(self._asked)
+        answered = self._ray.wait(asked, num_returns=len(asked), timeout=0)[0] if asked else []
+        for reference in answered:
+            worker = self._asked.pop(reference)
+            with suppress(self._ray.exceptions.RayError):  # a worker that is lost says so by its work
+                yield worker, Drew(self._ray.get(reference))
+        for worker in self._ready - set(self._asked.values()):
+            self._asked[worker.handle.take_drawn.options(concurrency_group=_ASIDE).remote()] = worker
+
     def close(self, workers: Sequence[Worker]) -> None:
         """Leave the workers alone: they end when nobody knows them."""
 
     def _lose(self, worker: Worker, error: Exception) -> Lost:
         """Forget a worker. It is not killed: that can block for ever where its node is gone."""
         self._owners = {reference: owner for reference, owner in self._owners.items() if owner is not worker}
+        self._asked = {reference: owner for reference, owner in self._asked.items() if owner is not worker}
         self._ready.discard(worker)
         self._looked = 0.0
         return Lost(f"is smoothcert installed on every node of the cluster, and is there enough memory? What is "
@@ -133,13 +152,37 @@ class _Hand:
         os.environ["LOCAL_RANK"] = "0"  # Ray shows a worker its own GPU alone
         self._reopen, self._identity = reopen, identity
         self._run: Run | None = None
+        self._drawn = _Drawn()
 
-    def work(self, tasks: list[Task]) -> tuple[str, Any]:
-        """Return ("done", records), or ("error", words) for what another worker would meet as well."""
+    def work(self, tasks: list[Task]) -> tuple[str, Any, int]:
+        """Return ("done", records, samples drawn since they were asked for), or ("error", words, 0) for what another
+        worker would meet as well."""
         try:
             self._run = self._run or open_again(self._reopen, self._identity)
-            return "done", list(self._run.records(tasks))
+            with counting(self._drawn.add):
+                records = list(self._run.records(tasks))
+            return "done", records, self._drawn.take()
         except SmoothcertError as error:
-            return "error", str(error)
+            return "error", str(error), 0
         except Exception:
-            return "error", f"a worker failed:\n{traceback.format_exc()}"
+            return "error", f"a worker failed:\n{traceback.format_exc()}", 0
+
+    def take_drawn(self) -> int:
+        """Return the samples that were drawn since the last answer; it is asked beside the work."""
+        return self._drawn.take()
+
+
+class _Drawn:
+    """A number that one thread adds to and another takes away."""
+
+    def __init__(self) -> None:
+        self._lock, self._number = Lock(), 0
+
+    def add(self, number: int) -> None:
+        with self._lock:
+            self._number += number
+
+    def take(self) -> int:
+        with self._lock:
+            number, self._number = self._number, 0
+        return number

@@ -12,6 +12,7 @@ from itertools import count, islice
 from typing import Any, Protocol
 
 from smoothcert.errors import SmoothcertError
+from smoothcert.progress import count_passes
 from smoothcert.runs.run import Done, Run, Task
 
 DEATHS = 3
@@ -30,12 +31,14 @@ class Worker:
         held: the positions that were handed to it and have no record yet.
         wants: how many loads it has asked for and not been given.
         dismissed: whether it was told that there is nothing more; it finishes what it holds.
+        drawn: the samples that it has drawn of records that it has not delivered.
     """
 
     handle: Any
     held: set[int] = field(default_factory=set)
     wants: int = 0
     dismissed: bool = False
+    drawn: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,13 @@ class HasRoom:
     """A worker has room for so many loads more."""
 
     loads: int = 1
+
+
+@dataclass(frozen=True)
+class Drew:
+    """A worker has drawn so many samples more, of records that it still works on."""
+
+    samples: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class Ended:
     """A worker that was dismissed has finished, and is gone."""
 
 
-Event = HasRoom | Delivered | Failed | Lost | Ended
+Event = HasRoom | Drew | Delivered | Failed | Lost | Ended
 
 
 class Transport(Protocol):
@@ -128,13 +138,19 @@ def by_crew(run: Run, pending: Sequence[int], transport: Transport) -> Iterator[
                     raise event.error
                 if isinstance(event, HasRoom):
                     worker.wants += event.loads
+                elif isinstance(event, Drew):
+                    worker.drawn += event.samples
+                    count_passes(event.samples)
                 elif isinstance(event, Delivered):
                     worker.held.difference_update(position for position, _, _ in event.records)
+                    taken = sum(run.passes(position, record) for position, record, _ in event.records)
+                    worker.drawn = max(worker.drawn - taken, 0)
                     deaths = 0 if event.records else deaths
                     yield from event.records
                 else:
                     workers = {place: other for place, other in workers.items() if other is not worker}
                 if isinstance(event, Lost):
+                    count_passes(-worker.drawn)
                     deaths += 1
                     if deaths >= DEATHS * most:
                         raise SmoothcertError(f"workers keep dying without finishing a record: {event.why}")

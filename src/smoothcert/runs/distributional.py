@@ -22,7 +22,7 @@ from smoothcert.draws import generator
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.io.paths import place
 from smoothcert.noise import identify_noise
-from smoothcert.progress import Progress, silent
+from smoothcert.progress import Progress, reporting
 from smoothcert.runs.executors import executor_of
 from smoothcert.runs.gradients import fix_normals, repeatable
 from smoothcert.runs.inputs import Inputs, open_inputs
@@ -38,18 +38,23 @@ from smoothcert.store.store import Store, read_store, write_store
 
 
 @isolate()
-def distributional(config: DistributionalConfig, progress: Progress = silent) -> Store:
+def distributional(
+    config: DistributionalConfig, progress: Progress | None = None, *, verbose: bool = False
+) -> Store:
     """Do what is left of the run over a model's images, and return the finished store; of a store, see `read_counted`.
 
+    Args:
+        progress, verbose: as for `certify`.
     Raises:
         ModelError: a model without gradients where there are gammas; before any work.
         StoreError: a store that is neither a certify nor a distributional store.
     """
     if config.of_store:
         return read_counted(config)
-    run = prepare_distributional(config)
-    run.try_out()
-    return run.fill(progress, executor_of(config))
+    with reporting(progress, verbose):
+        run = prepare_distributional(config)
+        run.try_out()
+        return run.fill(executor_of(config))
 
 
 def read_counted(config: DistributionalConfig) -> Store:

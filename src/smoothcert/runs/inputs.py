@@ -21,6 +21,7 @@ from smoothcert.data.load import DATA, data_folder, is_own_code, names_from_indi
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.machine import pick_device
 from smoothcert.noise import Noise, build_noise, fresh_seed
+from smoothcert.progress import phase
 from smoothcert.runs.options import PredictConfig
 from smoothcert.store.adversaries import read_adversaries
 from smoothcert.store.identity import Identity, are_first, describe_images
@@ -208,18 +209,20 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
                          f"--data, or read that code and pass --trust")
     spec = config.data or trained_on.get("data") or "digits"
     resize, crop = config.resize or trained_on.get("resize"), config.crop or trained_on.get("crop")
-    data = open_data(spec, config.split, data_dir=config.data_dir, resize=resize, crop=crop,
-                     num_classes=config.num_classes or (card.num_classes if card else None),
-                     numeric_classes=config.numeric_classes)
+    with phase("loading the data"):
+        data = open_data(spec, config.split, data_dir=config.data_dir, resize=resize, crop=crop,
+                         num_classes=config.num_classes or (card.num_classes if card else None),
+                         numeric_classes=config.numeric_classes)
     source = Source.of(spec, data_folder(spec, config.data_dir), resize, crop, config.numeric_classes)
     sigma = config.sigma or denoiser_sigma(config.denoiser) or (card.sigma if card else None)
     if sigma is None:
         raise InputError(f"sigma: the noise level is required, because {config.model} was not trained with one here")
     noise = build_noise(config.noise, sigma, data.levels)
     device = pick_device(config.device)
-    classifier = open_classifier(config, data.shape, config.num_classes or data.num_classes, classes=config.classes,
-                                 model_id=config.model_id, device=device, sigma=noise.sigma, front=config,
-                                 output=config.output)
+    with phase("loading the model"):
+        classifier = open_classifier(config, data.shape, config.num_classes or data.num_classes,
+                                     classes=config.classes, model_id=config.model_id, device=device,
+                                     sigma=noise.sigma, front=config, output=config.output)
     count, names = classifier.num_classes, classifier.class_names
     if config.num_classes not in (None, count):
         raise InputError(f"num_classes is {config.num_classes}, but {config.model} has {count} classes: leave it out")

@@ -4,13 +4,14 @@ import platform
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Self
 
 from smoothcert.classes import ClassWarning
 from smoothcert.config.sampling import RunConfig
 from smoothcert.errors import AdaptedWarning, EngineWarning, RandomWeightsWarning, SmoothcertError
-from smoothcert.progress import Progress
+from smoothcert.progress import Meter, Workload, announce, keep, metering
 from smoothcert.store.comparison import differences
 from smoothcert.store.identity import Identity
 from smoothcert.store.provenance import provenance
@@ -34,7 +35,8 @@ class Run(ABC):
         identity: that of its store.
         provenance: what its store's provenance says of model and data.
         source: where its images lie; None where they lie in no file.
-        most_samples: the most samples that one record can take; 0 where its tallies do not say.
+        most_samples: the most samples that one record's tallies can hold; 0 where they do not say.
+        exact: whether every record takes as many samples, whatever they show.
         sample_cost: what a sample costs beyond one forward pass, in words.
     """
 
@@ -43,6 +45,7 @@ class Run(ABC):
     provenance: dict[str, Any]
     source: Source | None = None
     most_samples: int = 0
+    exact: bool = True
     sample_cost: str | None = None
 
     @abstractmethod
@@ -60,37 +63,53 @@ class Run(ABC):
         """
         return [(position,) for position in pending]
 
-    def fill(self, progress: Progress, execute: "Executor") -> Store:
+    def fill(self, execute: "Executor") -> Store:
         """Do what is left of the run, keep each record as it is done, and return the finished store.
 
         Args:
             execute: who does it: see `executors`.
         """
+        total, unit = self.identity.record_count, self.unit
         with open_store(self.config.out, self.identity, provenance(**self.provenance)) as store:
             if self.source is not None:
                 write_source(self.config.out, self.source)
             pending = store.pending()
-            total = self.identity.record_count
-            before = total - len(pending)
-            progress(before, total, f"resumed, {before} were done" if before else "sampling")
-            drawn = 0
-            for finished, (position, record, seconds) in enumerate(execute(self, pending), start=1):
-                store.add(position, record, seconds)
-                drawn += record.samples
-                progress(before + finished, total, self._describe_samples(drawn, finished))
+            keep(lambda: f"{total - len(store.pending())} of {total} {unit} are done and kept in {self.config.out}")
+            for line in self.forecast(pending):
+                announce(line)
+            with self.meter(pending) as meter:
+                for position, record, seconds in execute(self, pending):
+                    store.add(position, record, seconds)
+                    meter.finish(self.passes(position), self.passes(position, record))
             store.finish()
         return read_store(self.config.out)
 
-    def _describe_samples(self, drawn: int, records: int) -> str:
-        most = records * self.most_samples
-        if not most:
-            return ""
-        saved = f", {1 - drawn / most:.0%} saved by stopping early" if drawn < most else ""
-        cost = f", {self.sample_cost} each" if self.sample_cost else ""
-        for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-            if drawn >= size:
-                return f"{drawn / size:.3g}{letter} samples{saved}{cost}"
-        return f"{drawn} samples{saved}{cost}"
+    @property
+    def unit(self) -> str:
+        """The plural of what a record is of."""
+        return "images" if self.identity.records_per_image == 1 else "records"
+
+    def passes(self, position: int, record: Record | None = None) -> int:
+        """Return the samples that a record takes at most, or those that it took."""
+        return record.samples if record is not None and record.samples else self.most_samples
+
+    def meter(self, pending: Sequence[int], name: str | None = None) -> AbstractContextManager[Meter]:
+        """Return a context in which the pending records are sampled, and which shows how far they are.
+
+        Args:
+            name: of a phase of these records alone; None is the run's own, of which others may be done.
+        """
+        most = sum(map(self.passes, pending))
+        records = self.identity.record_count if name is None else len(pending)
+        work = Workload(records, len(pending), self.unit, most, self.exact, self.sample_cost)
+        return metering(name or "sampling", work)
+
+    def forecast(self, pending: Sequence[int]) -> Iterator[str]:
+        """Yield what there is to say before the pending records are sampled."""
+        done = self.identity.record_count - len(pending)
+        if pending:
+            resumed = f"{done} of {self.identity.record_count} are done; " if done else ""
+            yield f"{resumed}{len(pending)} {self.unit} to do"
 
 
 Executor = Callable[[Run, Sequence[int]], Iterator[Done]]

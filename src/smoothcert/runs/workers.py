@@ -15,7 +15,8 @@ from multiprocessing.process import BaseProcess
 
 from smoothcert.errors import SmoothcertError
 from smoothcert.processes import describe_exit, exit_with_parent, start_without_interrupts
-from smoothcert.runs.crew import Delivered, Ended, Event, Failed, HasRoom, Load, Lost, Worker, by_crew
+from smoothcert.progress import SampleRelay, counting
+from smoothcert.runs.crew import Delivered, Drew, Ended, Event, Failed, HasRoom, Load, Lost, Worker, by_crew
 from smoothcert.runs.run import Done, Run, Task, open_again
 from smoothcert.store.identity import Identity
 
@@ -81,6 +82,8 @@ class Pipes:
                         f"if need be")
         if word == "done":
             return Delivered([content])
+        if word == "drew":
+            return Drew(content)
         if word == "bye":
             process.join()
             return Ended()
@@ -95,8 +98,11 @@ def _serve(pipe: Connection, reopen: Callable[[], Run], identity: Identity, plac
     os.environ["LOCAL_RANK"] = str(place % max(torch.cuda.device_count(), 1))
     try:
         run = open_again(reopen, identity)
-        for finished in run.records(_ask(pipe)):
-            pipe.send(("done", finished))
+        tally = SampleRelay(lambda samples: pipe.send(("drew", samples)))
+        with counting(tally.add):
+            for finished in run.records(_ask(pipe)):
+                tally.flush()
+                pipe.send(("done", finished))
         pipe.send(("bye", None))
     except (BrokenPipeError, EOFError, ConnectionResetError):
         sys.exit(1)

@@ -13,7 +13,7 @@ import torch
 from smoothcert.errors import SmoothcertError
 from smoothcert.machine import pick_device
 from smoothcert.noise import build_noise, fresh_seed
-from smoothcert.progress import Progress, silent
+from smoothcert.progress import Progress, phase, reporting
 from smoothcert.report.selftest import SelfTest, SelftestCheck, Verdict
 from smoothcert.selftest import bounds
 from smoothcert.selftest.finding import FALSE_ALARM, FULL, QUICK, Finding, Planned, Setting
@@ -33,7 +33,7 @@ _RECORDS = 300  # two shards
 _CLASSES = 10
 
 
-def selftest(config: SelftestConfig, progress: Progress = silent) -> SelfTest:
+def selftest(config: SelftestConfig, progress: Progress | None = None, *, verbose: bool = False) -> SelfTest:
     """Run all checks that the options ask for.
 
     Raises:
@@ -49,10 +49,11 @@ def selftest(config: SelftestConfig, progress: Progress = silent) -> SelfTest:
     planned = list(_plan_checks(setting, config.engine))
     level = FALSE_ALARM / sum(check.random for check in planned)
     checks = []
-    for number, check in enumerate(planned):
-        progress(number, len(planned), f"{check.group}: {check.name}")
-        checks.append(_run(check, level))
-    progress(len(planned), len(planned), "done")
+    with reporting(progress, verbose), phase("checking", len(planned), "checks") as checking:
+        for check in planned:
+            checking.say(f"{check.group}: {check.name}")
+            checks.append(_run(check, level))
+            checking.advance()
     settings = {"engine": config.engine, "precision": config.precision, "device": str(setting.device),
                 "noise": config.noise, "noise format": config.noise_format,
                 "batch size": str(config.batch_size or "chosen"), "seed": str(setting.seed),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from smoothcert.checks import check_count, check_positive, check_seed
 from smoothcert.errors import InputError, ModelError
 from smoothcert.noise import NoiseCentre, build_noise, fresh_seed, image_key
+from smoothcert.progress import Progress, Workload, metering, reporting
 from smoothcert.smoothing.adapters import adapted
 from smoothcert.smoothing.images import check_bounds, check_images, read_otherwise
 from smoothcert.smoothing.kept import KeptVoters
@@ -182,20 +183,21 @@ class SmoothedClassifier(nn.Module):
     def predict(
         self, x: ImageList, plan: PredictPlan | int | None = None, alpha: float | None = None, *,
         n: int | None = None, n_max: int | None = None, index: int | Sequence[int] | None = None,
-        batch_size: int | None = None,
+        batch_size: int | None = None, progress: Progress | None = None, verbose: bool = False,
     ) -> list[Prediction]: ...
 
     @overload
     def predict(
         self, x: Tensor | npt.ArrayLike, plan: PredictPlan | int | None = None, alpha: float | None = None, *,
         n: int | None = None, n_max: int | None = None, index: int | Sequence[int] | None = None,
-        batch_size: int | None = None,
+        batch_size: int | None = None, progress: Progress | None = None, verbose: bool = False,
     ) -> Prediction | list[Prediction]: ...
 
     def predict(
         self, x: Tensor | npt.ArrayLike | ImageList, plan: PredictPlan | int | None = None,
         alpha: float | None = None, *, n: int | None = None, n_max: int | None = None,
-        index: int | Sequence[int] | None = None, batch_size: int | None = None,
+        index: int | Sequence[int] | None = None, batch_size: int | None = None, progress: Progress | None = None,
+        verbose: bool = False,
     ) -> Prediction | list[Prediction]:
         """PREDICT (Cohen et al. 2019): the smoothed class of each image, or None where it abstains.
 
@@ -205,6 +207,8 @@ class SmoothedClassifier(nn.Module):
                 by name) and `alpha` make `FixedPredict`, `n_max` and `alpha` make `Sequential`.
             index: the images' indices in their data set, which key the noise; None keys it by the images' bytes.
             batch_size: samples per forward pass; never changes results.
+            progress: is called with every `smoothcert.progress.Event`.
+            verbose: shows a bar, in a terminal or a notebook, and plain lines elsewhere.
         Returns:
             A Prediction for one image, a list of them for several.
         Raises:
@@ -221,7 +225,7 @@ class SmoothedClassifier(nn.Module):
             chosen = plan
         else:
             chosen = predict_plan(alpha, _either("n", plan, n, "predict takes FixedPredict or Sequential"), n_max)
-        finished, single = self._run(chosen, x, index, batch_size)
+        finished, single = self._run(chosen, x, index, batch_size, progress, verbose)
         results = [Prediction(_class_or_none(done.prediction), done.values["p_value"],
                               ClassCounts(done.history[-1].counts), chosen.alpha) for done in finished]
         return results[0] if single else results
@@ -231,7 +235,8 @@ class SmoothedClassifier(nn.Module):
         self, x: ImageList, plan: CertifyPlan | int | None = None, n: int | None = None,
         alpha: float | None = None, method: str | None = None, margin: float | None = None, *, n0: int | None = None,
         radii: Sequence[float] | None = None, curve_loss: float | None = None, n_max: int | None = None,
-        index: int | Sequence[int] | None = None, batch_size: int | None = None,
+        index: int | Sequence[int] | None = None, batch_size: int | None = None, progress: Progress | None = None,
+        verbose: bool = False,
     ) -> list[Certificate]: ...
 
     @overload
@@ -239,19 +244,21 @@ class SmoothedClassifier(nn.Module):
         self, x: Tensor | npt.ArrayLike, plan: CertifyPlan | int | None = None, n: int | None = None,
         alpha: float | None = None, method: str | None = None, margin: float | None = None, *, n0: int | None = None,
         radii: Sequence[float] | None = None, curve_loss: float | None = None, n_max: int | None = None,
-        index: int | Sequence[int] | None = None, batch_size: int | None = None,
+        index: int | Sequence[int] | None = None, batch_size: int | None = None, progress: Progress | None = None,
+        verbose: bool = False,
     ) -> Certificate | list[Certificate]: ...
 
     def certify(
         self, x: Tensor | npt.ArrayLike | ImageList, plan: CertifyPlan | int | None = None, n: int | None = None,
         alpha: float | None = None, method: str | None = None, margin: float | None = None, *, n0: int | None = None,
         radii: Sequence[float] | None = None, curve_loss: float | None = None, n_max: int | None = None,
-        index: int | Sequence[int] | None = None, batch_size: int | None = None,
+        index: int | Sequence[int] | None = None, batch_size: int | None = None, progress: Progress | None = None,
+        verbose: bool = False,
     ) -> Certificate | list[Certificate]:
         """CERTIFY: the class chosen from some samples, and the l2 radius proved from fresh ones.
 
         Args:
-            x, index, batch_size: as for `predict`.
+            x, index, batch_size, progress, verbose: as for `predict`.
             plan: a design of `smoothcert.stats`: `FixedN`, a fixed number of samples; `AtRadii`, which decides for each
                 radius of a list whether it is certified, and stops when all are decided; or `Curve`, which sizes n for
                 each image by a pilot so that at most a share of the radius that n_max samples would give is lost.
@@ -278,7 +285,7 @@ class SmoothedClassifier(nn.Module):
             n0 = _either("n0", plan, n0, "certify takes FixedN, AtRadii or Curve")
             chosen = certify_plan(partial(self.noise.radius, margin=margin), n0=n0, n=n, radii=radii,
                                   curve_loss=curve_loss, n_max=n_max, alpha=alpha, method=method, margin=margin)
-        finished, single = self._run(chosen, x, index, batch_size)
+        finished, single = self._run(chosen, x, index, batch_size, progress, verbose)
         results = []
         for done in finished:
             selection, *looks = (ClassCounts(look.counts) for look in done.history)
@@ -320,18 +327,26 @@ class SmoothedClassifier(nn.Module):
             return logits.softmax(dim=1).unflatten(0, (len(x), m)).mean(dim=1)
 
     def _run(
-        self, plan: Plan, x: object, index: int | Sequence[int] | None, batch_size: int | None
+        self, plan: Plan, x: object, index: int | Sequence[int] | None, batch_size: int | None,
+        progress: Progress | None, verbose: bool,
     ) -> tuple[list[Finished], bool]:
         """Take the images through the plan; return them in their order, and whether x was a single one."""
         images, keys, single = self._images(x, index)
         check_ready(self.model)
         in_eval = not any(part.training for part in _modules(self.model))
-        with isolate(self.device), nullcontext() if in_eval else evaluation(self.model):
+        most, done = plan.most(), list[Finished]()
+        with (isolate(self.device), nullcontext() if in_eval else evaluation(self.model),
+              reporting(progress, verbose)):
             model = self._adapt(images.shape[1:], images[0] if single else None)
             c, h, w = images.shape[1:]
-            opened = self._voters.of(self.model, model, self.denoiser, (c, h, w), batch_size,
-                                     plan.most() * len(images), self.device)
-            done = run_plan(plan, opened.voter, zip(range(len(images)), images, keys, strict=True), self.num_classes)
+            opened = self._voters.of(self.model, model, self.denoiser, (c, h, w), batch_size, most * len(images),
+                                     self.device)
+            work = Workload(len(images), len(images), "images", most * len(images), "n_max" not in plan.identity())
+            with metering("sampling", work) as meter:
+                for finished in run_plan(plan, opened.voter, zip(range(len(images)), images, keys, strict=True),
+                                         self.num_classes):
+                    done.append(finished)
+                    meter.finish(most, finished.samples)
             return sorted(done, key=lambda finished: finished.tag), single
 
     def _adapt(self, shape: tuple[int, ...], single: np.ndarray | None = None) -> Any:

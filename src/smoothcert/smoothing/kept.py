@@ -29,6 +29,8 @@ from smoothcert.smoothing.sampling import SHORT, OpenVoter, Sampling, behind, op
 
 _NO_ATTRIBUTES = frozenset(vars(nn.Module()))
 
+_LOOK_AGAIN = 10_000  # samples, after which a kept voter is tried again
+
 
 @dataclass(eq=False)
 class _Kept:
@@ -43,7 +45,7 @@ class _Kept:
     content: bytes
     layers: list[Any]
     attributes: list[Any]
-    left: int = SHORT
+    left: int = _LOOK_AGAIN
     """Samples until two rows are judged again."""
 
 
@@ -106,7 +108,7 @@ class KeptVoters:
         if kept.attributes != attributes or samples > kept.left:
             if kept.answers != answers():
                 return False
-            kept.attributes, kept.left = attributes, SHORT
+            kept.attributes, kept.left = attributes, _LOOK_AGAIN
         kept.left -= samples
         return True
 

@@ -1,5 +1,6 @@
 """From a model and a noise to a voter: which space is sampled, which engine runs, which format the noise has."""
 
+import logging
 import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -28,9 +29,11 @@ from smoothcert.smoothing.rows import DeviceRows, HostRows, Rows, SpaceNoise
 from smoothcert.smoothing.spaces import Space, find_space
 from smoothcert.smoothing.voters import BinaryVoter, LogitVoter, NetworkVoter, Voter
 
+_log = logging.getLogger("smoothcert")
+
 _CACHED_WEIGHTS = 2**20  # float32 weights, about what a core's own cache holds
-SHORT = 10_000
-"""Samples of a run, below which the check of an engine costs more than it saves."""
+SHORT = 20_000
+"""Samples of a run, below which the check of an engine takes more of them than it saves."""
 
 ENGINE_NAMES = ("auto", *ENGINES)
 SPACES = ("auto", "pixels")
@@ -153,6 +156,8 @@ def _network_voter(
         run = behind_fit(run, Fit(batch=ONE_ROW))
     voter = NetworkVoter(_rows(noise, space, row, seed, device, how), run, judge,
                          num_classes, engine.batch or batch, device, referee, random, conduct.overwrites)
+    _log.info("engine %s, batches of %d, noise drawn in %s as %s", engine.name, engine.batch or batch,
+              "pixels" if space is None else space.name, voter.format)
     return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch, random,
                      dtype)
 

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from smoothcert.draws import standard_normals
 from smoothcert.noise import Noise
+from smoothcert.progress import count_passes
 from smoothcert.smoothing.protocols import evaluation
 from smoothcert.smoothing.voters import Finished
 from smoothcert.stats import Look
@@ -159,5 +160,6 @@ def predict_softly(
                 shares = logits.double().softmax(dim=1).cpu().numpy()
                 total += shares.sum(axis=0)
                 votes += np.bincount(shares.argmax(axis=1), minlength=num_classes)
+                count_passes(len(noisy))
             yield Finished(place, centre.off_grid, [Look("predict", votes)], int(total.argmax()), {},
                            time.perf_counter() - started)

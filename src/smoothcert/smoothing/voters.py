@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from smoothcert.noise import BINOMIAL_FORMAT, BoxMullerStream, Noise, NoiseCentre, binomial, box_muller
+from smoothcert.progress import count_passes
 from smoothcert.smoothing.protocols import Normals, check_finite, check_logits
 from smoothcert.smoothing.rows import Rows, Segment, Subject
 from smoothcert.smoothing.spaces import Space
@@ -277,6 +278,11 @@ class Finished:
     values: dict[str, float]
     seconds: float
 
+    @property
+    def samples(self) -> int:
+        """The samples that were drawn: looks are cumulative within a stage."""
+        return sum({look.stage: int(look.counts.sum()) for look in self.history}.values())
+
 
 @dataclass(eq=False)
 class _Job:
@@ -323,7 +329,9 @@ def run_plan(
             drawn.append((job, Segment(job.subject, job.stage, job.taken, n)))
             room = None if room is None else room - n
         counts = voter.count([segment for _, segment in drawn])
-        rate = (time.perf_counter() - started) / sum(segment.n for _, segment in drawn)
+        total = sum(segment.n for _, segment in drawn)
+        count_passes(total)
+        rate = (time.perf_counter() - started) / total
         for (job, segment), votes in zip(drawn, counts, strict=True):
             job.counts, job.taken, job.left = job.counts + votes, job.taken + segment.n, job.left - segment.n
             job.seconds += rate * segment.n

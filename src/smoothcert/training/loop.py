@@ -20,7 +20,7 @@ from smoothcert.draws import RowGenerator, generator, seed_torch
 from smoothcert.errors import ModelError
 from smoothcert.io.files import write_error, write_text
 from smoothcert.objectives import Objective, Step
-from smoothcert.progress import Progress
+from smoothcert.progress import Phase
 from smoothcert.smoothing.soft import add_noise
 from smoothcert.training.batches import TrainingSet, batch_sizes, read_ahead
 from smoothcert.training.distributed import Ranks, Share
@@ -113,7 +113,7 @@ class Loop:
     state: TrainState
     ranks: Ranks
     device: torch.device
-    progress: Progress
+    training: Phase
 
     def run_epoch(self, epoch: int, card: ModelCard) -> ModelCard:
         """Train one epoch (from 0), validate, write the result, and return the run's new card."""
@@ -150,8 +150,9 @@ class Loop:
             for batches in zip(*split, strict=True):
                 self._step(batches, averages)
             state.steps += 1
+            self.training.advance()
             if number % 10 == 9 or number + 1 == len(sizes):
-                self._report(epoch, number + 1, len(sizes), averages)
+                self._report(epoch, averages, number + 1 == len(sizes))
         return {"lr": rate, **averages.means(self.ranks)}
 
     def _read(self, batches: Sequence[list[int]]) -> list[tuple[Tensor, Tensor]]:
@@ -203,13 +204,14 @@ class Loop:
         if state.average:
             state.average.update_parameters(state.network)
 
-    def _report(self, epoch: int, done: int, steps: int, averages: "Averages") -> None:
+    def _report(self, epoch: int, averages: "Averages", is_last: bool) -> None:
         """Report the losses so far, or raise ModelError where one is not finite."""
         means = averages.means(self.ranks)
         losses = {name: means[name] for name in (source.name_figure("loss") for source in self.sets)}
         fresh = f"  fresh: {', '.join(self.state.fresh)}" if self.state.fresh else ""
-        self.progress(epoch * steps + done, self.config.epochs * steps, f"epoch {epoch + 1}/{self.config.epochs}  "
-                      + "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in losses.items()) + fresh)
+        told = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in losses.items())
+        words = f"epoch {epoch + 1}/{self.config.epochs}  {told}{fresh}"
+        self.training.say(words) if is_last else self.training.advance(0, words)
         for name, value in losses.items():
             if not np.isfinite(value):
                 raise ModelError(f"the {name.replace('_', ' ')} is {value} in epoch {epoch + 1}: training has "

@@ -30,7 +30,7 @@ from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.io.arrays import read_array, read_arrays
 from smoothcert.io.files import write_whole
 from smoothcert.io.paths import is_weights_file
-from smoothcert.progress import Progress
+from smoothcert.progress import phase
 from smoothcert.smoothing import evaluation
 from smoothcert.training.batches import TrainingSet, read_ahead
 from smoothcert.training.distributed import Ranks
@@ -64,7 +64,7 @@ class Unlabelled:
                 "sha256": self.data.fingerprint(self.indices), "labelled_by": self.teacher.identity,
                 "weight": self.weight}
 
-    def label(self, folder: Path, ranks: Ranks, progress: Progress) -> TrainingSet:
+    def label(self, folder: Path, ranks: Ranks) -> TrainingSet:
         """Return the images with the labels stored in `folder`; where there are none, all processes make them first.
 
         Raises FileError where the stored labels are corrupt.
@@ -73,7 +73,7 @@ class Unlabelled:
         stored = torch.tensor([path.exists()], device=self.device)
         ranks.broadcast([stored])
         if not stored:
-            made = self._make_labels(ranks, progress)
+            made = self._make_labels(ranks)
             if ranks.is_main:
                 with io.BytesIO() as content:
                     np.savez_compressed(content, indices=self.indices, labels=made)
@@ -83,20 +83,21 @@ class Unlabelled:
         labels[self.indices] = _read_stored(path, self.indices)
         return TrainingSet("pseudo", self.data, labels, self.indices, self.weight)
 
-    def _make_labels(self, ranks: Ranks, progress: Progress) -> np.ndarray:
+    def _make_labels(self, ranks: Ranks) -> np.ndarray:
         """Return the class of every image, (M,) int64: the file's, or the model's on the clean image; each process
         labels its share of the batches."""
         if isinstance(self.teacher, Labels):
             return self.teacher.labels
         labels = torch.zeros(len(self.indices), dtype=torch.int64, device=self.device)
         begins = range(ranks.rank * _BATCH, len(labels), ranks.world * _BATCH)
-        with torch.no_grad(), evaluation(self.teacher.model):
+        share = sum(len(self.indices[i : i + _BATCH]) for i in begins)
+        with torch.no_grad(), evaluation(self.teacher.model), phase("labelling", share, "images") as labelling:
             batches = [self.indices[i : i + _BATCH] for i in begins]
             read = read_ahead(batches, lambda indices: torch.from_numpy(self.data.batch(indices)))
             for begin, images in zip(begins, read, strict=True):
                 logits = torch.as_tensor(self.teacher.model(images.to(self.device)))
                 labels[begin : begin + len(images)] = logits.argmax(dim=1)
-                progress(0, len(labels), f"pseudo-labels {begin + len(images)} of {len(labels)}")
+                labelling.advance(len(images))
         return self.places[ranks.sum(labels).cpu().numpy()]
 
 

@@ -21,10 +21,10 @@ from smoothcert.machine import has_bf16_units, pick_device
 from smoothcert.models import model_names, model_sources
 from smoothcert.models.layers import channel_constants
 from smoothcert.objectives import OBJECTIVES, Objective, Trained, describe_values
-from smoothcert.progress import Progress, silent
+from smoothcert.progress import Progress, keep, phase, reporting
 from smoothcert.smoothing.precision import isolate
 from smoothcert.store.store import check_identity
-from smoothcert.training.batches import TrainingSet
+from smoothcert.training.batches import TrainingSet, batch_sizes
 from smoothcert.training.distributed import Ranks, join_processes, world_size
 from smoothcert.training.loop import Loop
 from smoothcert.training.options import TrainConfig
@@ -47,22 +47,33 @@ _SOURCES = {"init", "new_head", "weights", "trust", "output", "unlabelled", "unl
 _USUAL_NETWORK = {"classifier": "cnn", "denoiser": "energy-residual"}
 
 
-def train(config: TrainConfig, progress: Progress = silent) -> ModelCard:
+def train(config: TrainConfig, progress: Progress | None = None, *, verbose: bool = False) -> ModelCard:
     """Train a base classifier or a denoiser and write a model folder; the same call resumes a run that was killed.
 
     With `workers`, or under torchrun, several processes share every batch. The weights are a function of the
     configuration and the data; their last bits depend on the number of processes and threads too, and with dropout,
     which each process draws by itself, more than the last bits.
 
+    Args:
+        progress: is called with every `smoothcert.progress.Event`.
+        verbose: shows a bar, in a terminal or a notebook, and plain lines elsewhere.
     Raises:
         ConfigError, InputError, DataError, ...: before anything is written.
         IdentityError: `config.out` holds another training run; the message names the options that differ.
         LostProcessError: one of several processes has ended.
     """
     config = resolve_machine_options(config, pick_device(config.device))
-    if config.workers and config.workers > 1:
-        return train_by_workers(config, config.workers, progress)
-    return train_share(config, progress)
+    with reporting(progress, verbose):
+        keep(lambda: _describe_kept(config))
+        if config.workers and config.workers > 1:
+            return train_by_workers(config, config.workers)
+        return train_share(config)
+
+
+def _describe_kept(config: TrainConfig) -> str:
+    """Return what a run that is stopped now leaves."""
+    done = read_card(config.out).epochs_done if is_model_dir(config.out) else 0
+    return f"{done} of {config.epochs} epochs are done and kept in {config.out}"
 
 
 def resolve_machine_options(config: TrainConfig, device: torch.device) -> TrainConfig:
@@ -96,7 +107,7 @@ def resolve_machine_options(config: TrainConfig, device: torch.device) -> TrainC
 
 
 @isolate()
-def train_share(config: TrainConfig, progress: Progress) -> ModelCard:
+def train_share(config: TrainConfig) -> ModelCard:
     """Train as the only process, or as one of several that the environment describes, with all options decided.
 
     Raises what `train` raises.
@@ -104,8 +115,10 @@ def train_share(config: TrainConfig, progress: Progress) -> ModelCard:
     device = pick_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    data = load_data(config.data, "train", data_dir=config.data_dir, resize=config.resize, crop=config.crop,
-                     num_classes=config.num_classes, classes=config.classes, numeric_classes=config.numeric_classes)
+    with phase("loading the data"):
+        data = load_data(config.data, "train", data_dir=config.data_dir, resize=config.resize, crop=config.crop,
+                         num_classes=config.num_classes, classes=config.classes,
+                         numeric_classes=config.numeric_classes)
     initial = read_initial_weights(config, data)
     if initial and config.classes is None:
         data = initial.order_classes(data)
@@ -140,12 +153,14 @@ def train_share(config: TrainConfig, progress: Progress) -> ModelCard:
             _prepare_folder(config.out, card, ranks, denoiser)
             sets = [TrainingSet("", data, data.labels, fit)]
             if unlabelled:
-                sets.append(unlabelled.label(config.out, ranks, progress))
+                sets.append(unlabelled.label(config.out, ranks))
             del sources, unlabelled, initial  # these models need not stay in memory
             card = _resume(config.out, card, state, ranks, device)
-            loop = Loop(config, objective, sets, held_out, state, ranks, device, progress)
-            for epoch in range(card.epochs_done, config.epochs):
-                card = loop.run_epoch(epoch, card)
+            steps = len(batch_sizes(len(fit), config.batch_size))
+            with phase("training", config.epochs * steps, "steps", card.epochs_done * steps) as training:
+                loop = Loop(config, objective, sets, held_out, state, ranks, device, training)
+                for epoch in range(card.epochs_done, config.epochs):
+                    card = loop.run_epoch(epoch, card)
         if ranks.is_main:
             warn_if_useless(card, str(config.out))
         return card

@@ -17,11 +17,11 @@ from smoothcert.classifiers.folder import ModelCard
 from smoothcert.errors import LostProcessError, SmoothcertError
 from smoothcert.machine import keep_freed_memory, processors
 from smoothcert.processes import describe_exit, exit_with_parent, start_without_interrupts
-from smoothcert.progress import Progress
+from smoothcert.progress import Event, relay, reporting
 from smoothcert.training.options import TrainConfig
 
 
-def train_by_workers(config: TrainConfig, workers: int, progress: Progress) -> ModelCard:
+def train_by_workers(config: TrainConfig, workers: int) -> ModelCard:
     """Train in `workers` processes that share every batch, and return the card of the finished run.
 
     Raises LostProcessError where one of them is killed, and what `train_share` raises in one of them.
@@ -38,7 +38,7 @@ def train_by_workers(config: TrainConfig, workers: int, progress: Progress) -> M
                         f"a process of this run {describe_exit(crew[pipe], workers)} The same command resumes after "
                         f"the last finished epoch") from None
                 if word == "progress":
-                    progress(*content)
+                    relay(content)
                 elif word == "warning":
                     warnings.warn(*content, stacklevel=2)
                 elif word == "card":
@@ -79,9 +79,9 @@ def _serve(pipe: Connection, config: TrainConfig, group: dict[str, str]) -> None
     os.environ.update(group)
     main = group["RANK"] == "0"
 
-    def progress(done: int, total: int, words: str) -> None:
+    def progress(event: Event) -> None:
         if main:
-            pipe.send(("progress", (done, total, words)))
+            pipe.send(("progress", event))
 
     def warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
         if main:
@@ -91,9 +91,9 @@ def _serve(pipe: Connection, config: TrainConfig, group: dict[str, str]) -> None
         from smoothcert.training.train import train_share
 
         keep_freed_memory()
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), reporting(progress):
             warnings.showwarning = warning
-            card = train_share(config, progress)
+            card = train_share(config)
         if main:
             pipe.send(("card", card))
     except (BrokenPipeError, ConnectionResetError):

@@ -17,7 +17,6 @@ from smoothcert.errors import IdentityError, InputError
 from smoothcert.io.files import make_folder
 from smoothcert.noise import NOISES
 from smoothcert.parts import Registry
-from smoothcert.progress import Progress
 from smoothcert.runs.attack import prepare_attack
 from smoothcert.runs.certify import prepare_sampling
 from smoothcert.runs.distributional import prepare_distributional
@@ -37,7 +36,7 @@ from smoothcert.verify.options import VerifyConfig
 _FORMATS = ("sfc64-v1", "philox-v1")
 
 
-def check_resampling(readable: Readable, config: VerifyConfig, progress: Progress) -> StoreCheck:
+def check_resampling(readable: Readable, config: VerifyConfig) -> StoreCheck:
     """Draw `config.resample` records again and compare them with the stored ones, value by value.
 
     Which ones is a number drawn from the hash of the identity and of all shards: the same each time, and not to be
@@ -56,13 +55,15 @@ def check_resampling(readable: Readable, config: VerifyConfig, progress: Progres
         chosen = _choose(readable, config.resample or 0)
         rows = dict(zip(readable.positions.tolist(), range(len(readable.positions)), strict=True))
         problems: list[str] = []
-        for done, (position, record, _) in enumerate(executor_of(run.config)(run, chosen), start=1):
-            stored = Record.from_row(readable.table.slice(rows[position], 1).to_pylist()[0])
-            again = record.row()
-            problems += [f"record {position} (image {stored.index}): {key} is {value}, and drawn again {again.get(key)}"
-                         for key, value in stored.row().items()
-                         if not is_same(key, value, again.get(key), readable.identity.noise.sigma)]
-            progress(done, len(chosen), "sampling again")
+        with run.meter(chosen, "sampling again") as meter:
+            for position, record, _ in executor_of(run.config)(run, chosen):
+                stored = Record.from_row(readable.table.slice(rows[position], 1).to_pylist()[0])
+                again = record.row()
+                problems += [
+                    f"record {position} (image {stored.index}): {key} is {value}, and drawn again {again.get(key)}"
+                    for key, value in stored.row().items()
+                    if not is_same(key, value, again.get(key), readable.identity.noise.sigma)]
+                meter.finish(run.passes(position), run.passes(position, record))
         for path in sorted(out.glob("adversaries/*")):
             kept = readable.folder / "adversaries" / path.name
             if kept.is_file() and kept.read_bytes() != path.read_bytes():

@@ -8,7 +8,7 @@ from typing import Any
 
 from smoothcert.errors import FileError, StoreError
 from smoothcert.io.paths import Place
-from smoothcert.progress import Progress, silent
+from smoothcert.progress import Progress, phase, reporting
 from smoothcert.smoothing.precision import isolate
 from smoothcert.store.manifest import check_is_store
 from smoothcert.verify.files import Readable, StoreCheck, check_adversaries, read_all
@@ -37,7 +37,7 @@ class Verified:
 
 
 @isolate()
-def verify(config: VerifyConfig, progress: Progress = silent) -> Verified:
+def verify(config: VerifyConfig, progress: Progress | None = None, *, verbose: bool = False) -> Verified:
     """Check a store of any kind, and find everything that is wrong with it.
 
     Raises:
@@ -45,16 +45,19 @@ def verify(config: VerifyConfig, progress: Progress = silent) -> Verified:
     """
     folder = config.store
     check_is_store(folder)
-    try:
-        readable, checks = read_all(folder)
-        terms = terms_of(readable, config.noise)
-    except (FileError, StoreError) as error:
-        return Verified(folder, "unknown", (StoreCheck("manifest", "cannot be believed", (str(error),)),))
-    checks += _of_records(readable, terms) if len(readable.positions) else []
-    if config.resample is not None:
-        from smoothcert.verify.resampling import check_resampling
+    with reporting(progress, verbose):
+        try:
+            with phase("reading the store"):
+                readable, checks = read_all(folder)
+                terms = terms_of(readable, config.noise)
+        except (FileError, StoreError) as error:
+            return Verified(folder, "unknown", (StoreCheck("manifest", "cannot be believed", (str(error),)),))
+        with phase("checking the records"):
+            checks += _of_records(readable, terms) if len(readable.positions) else []
+        if config.resample is not None:
+            from smoothcert.verify.resampling import check_resampling
 
-        checks.append(check_resampling(readable, config, progress))
+            checks.append(check_resampling(readable, config))
     return Verified(folder, readable.identity.kind, tuple(checks))
 
 

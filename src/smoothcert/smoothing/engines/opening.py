@@ -15,6 +15,7 @@ what is certified.
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import time
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 
 from smoothcert.checks import check_count, check_known
 from smoothcert.errors import EngineWarning, MissingExtraError
+from smoothcert.progress import Phase, phase
 from smoothcert.smoothing.content import fingerprint
 from smoothcert.smoothing.contract import ROUNDING, largest_difference, row_scale
 from smoothcert.smoothing.engines.onnx_engines import PACKAGES, import_packages, onnxruntime, openvino
@@ -50,14 +52,22 @@ ENGINES: dict[str, Builder] = {
 """Builders by name. A new one takes 1 ... batch rows, and is tried by "auto" in long runs."""
 
 CHECKED = 500
-"""Noisy inputs on which an engine must agree."""
+"""Noisy inputs on which an engine must agree; "auto" takes a 200th of a run's samples in shorter ones."""
+
+TRIAL_SHARE = 0.02
+"""The share of a run's time that "auto" may spend on its choice, with the check of what it chose."""
 
 MARGINS = {"float32": CLOSE_CALL, "tf32": 2.0**-8, "bf16": 2.0**-5}
 """Votes count where the two top logits differ by more than this share of the scale."""
 
+_LEAST_CHECKED = 100
 _ANY_BATCH = ("plain", "eager")
-_TRIAL_SECONDS = 60.0  # of eager work, below which starting another engine costs more than it saves
-_COMPILE_SECONDS = 600.0  # the same for torch.compile, which takes far longer to start
+_SLOW_START = (15.0, 0.1, 1e-7)
+_STARTS = {"eager": (0.03, 5e-4, 1e-8), "onnxruntime": (3.0, 0.03, 5e-8), "openvino": (4.0, 0.03, 5e-8),
+           "compile": _SLOW_START}
+"""Seconds until an engine runs: at least, for each layer, and for each weight. Two to three times what was measured."""
+
+_log = logging.getLogger("smoothcert")
 
 _rankings: dict[str, list[str]] = {}
 
@@ -73,8 +83,9 @@ def open_engine(
     that is random, only ever runs plain.
 
     Args:
-        name: from `ENGINES`, or "auto": eager for short runs, the fastest in a timed trial for long ones. The trial's
-            outcome is kept in memory and in the user's cache folder; the check is made in any case.
+        name: from `ENGINES`, or "auto": the fastest in a timed trial of those that can be started in `TRIAL_SHARE` of
+            the run's time, the plain model where none can. The trial's outcome is kept in memory and in the user's
+            cache folder; the check is made in any case.
         model: base classifier on `device`, ready for use; never changed. All engines but plain keep the weights that
             it has now.
         shape: of one row, (C, H, W) or that of a latent space.
@@ -97,8 +108,12 @@ def open_engine(
         if name != "auto":
             _warn(name, reason, "plain")
         return fallback
-    names, built = _rank(setting, samples) if name == "auto" else (list(dict.fromkeys((name, "eager"))), {})
-    return _first_sound(setting, names, built, fallback)
+    with phase("choosing an engine", unit="engines") as choosing:
+        ranking = _Ranking(list(dict.fromkeys((name, "eager"))), {}, CHECKED)
+        if name == "auto":
+            ranking = _rank(setting, samples or 0, fallback.run, choosing)
+        choosing.say("checking its votes")
+        return _first_sound(setting, ranking, fallback) if ranking.names else fallback
 
 
 @dataclass(frozen=True)
@@ -130,14 +145,23 @@ class _Setting:
         return run
 
 
-def _first_sound(setting: _Setting, names: list[str], built: dict[str, Run], fallback: Engine) -> Engine:
+@dataclass(frozen=True)
+class _Ranking:
+    """Engines to be tried, best first; those of them that run already; and the noisy inputs of their check."""
+
+    names: list[str]
+    built: dict[str, Run]
+    checked: int
+
+
+def _first_sound(setting: _Setting, ranking: _Ranking, fallback: Engine) -> Engine:
     """Return the first engine that gives the plain model's votes, and warn of each one before it."""
     expected: Tensor | None = None
-    for name, following in pairwise([*names, fallback.name]):
+    for name, following in pairwise([*ranking.names, fallback.name]):
         try:
-            run = built.get(name) or setting.build(name)
-            expected = setting.logits(fallback.run, CHECKED) if expected is None else expected
-            reason = fault(expected, setting.try_out(run, CHECKED), setting.precision)
+            run = ranking.built.get(name) or setting.build(name)
+            expected = setting.logits(fallback.run, ranking.checked) if expected is None else expected
+            reason = fault(expected, setting.try_out(run, ranking.checked), setting.precision)
             if reason is None:
                 return Engine(name, run, None if name in _ANY_BATCH else setting.batch)
         except Refused as refusal:
@@ -161,30 +185,86 @@ def _only_plain(setting: _Setting, run: Run) -> str | None:
     return None
 
 
-def _rank(setting: _Setting, samples: int | None) -> tuple[list[str], dict[str, Run]]:
-    """Return the engines that auto would run, best first, and those of them that are built already."""
+def _rank(setting: _Setting, samples: int, plain_run: Run, choosing: Phase) -> _Ranking:
+    """Return the engines that auto would run, best first, and how many noisy inputs the best is checked on.
+
+    Everything that this takes, with the check, stays within `TRIAL_SHARE` of the time that the samples take. An engine
+    whose start would not is left out, by `guess_start` and by what was spent before it.
+    """
+    trial = _TrialTime(setting, samples, plain_run)
+    if guess_start("eager", setting.model) > trial.left:
+        _log.info("engine plain: to start another one would take more than %.0f %% of the run", 100 * TRIAL_SHARE)
+        return _Ranking([], {}, 0)
+    choosing.done = 1
+    choosing.say("eager")
     try:
         built = {"eager": setting.start("eager")}
     except Refused:
-        return ["eager"], {}  # where it is refused again, with a warning
-    rows = next(noisy_inputs(setting.shape, setting.batch, setting.batch, setting.device))
-    work = (samples or 0) * time_rows(built, rows, rounds=1)["eager"]
-    if work < _TRIAL_SECONDS:
-        return ["eager"], built
-    wanted = [name for name in ENGINES  # with the versions of the packages that each needs
-              if name != "plain" and (name != "compile" or work >= _COMPILE_SECONDS)
+        return _Ranking(["eager"], {}, trial.checked)  # where it is refused again, with a warning
+    trial.time(built)
+    # What is faster than eager shortens the run, of which the trial is then a larger share.
+    wanted = [name for name in ENGINES if name not in _ANY_BATCH and guess_start(name, setting.model) <= trial.left / 2
               and (name not in PACKAGES or setting.precision == "float32")]
     versions = {name: version for name in wanted if (version := versions_of(name)) is not None}
+    if not versions:
+        return _Ranking(["eager"], built, trial.checked)
+    versions["eager"] = ""
     key = trial_key(setting.model, setting.shape, setting.batch, setting.device, setting.precision, versions)
-    names = recall(key, versions)
-    if not names:
-        for name in versions.keys() - built.keys():
-            with suppress(Refused, MissingExtraError):  # what auto cannot start it does without
-                built[name] = setting.start(name)
-        times = time_rows(built, rows)
-        names = sorted(times, key=times.__getitem__)
-        remember(key, names)
-    return names, built
+    if names := recall(key, versions):
+        _log.info("engines, fastest first, as an earlier trial found them: %s", ", ".join(names))
+        return _Ranking(names, built, trial.checked)
+    choosing.total = len(versions)
+    for name in sorted(set(versions) - set(built), key=lambda name: (guess_start(name, setting.model), name)):
+        if guess_start(name, setting.model) > trial.left / 2:
+            break
+        choosing.done += 1
+        choosing.say(name)
+        with suppress(Refused, MissingExtraError):  # what auto cannot start it does without
+            built[name] = setting.start(name)
+    choosing.say("timing them")
+    times = trial.compare(built)
+    names = sorted(times, key=times.__getitem__)
+    _log.info("engines, seconds a sample: %s", ", ".join(f"{name} {times[name]:.3g}" for name in names))
+    remember(key, names)
+    return _Ranking(names, built, trial.checked)
+
+
+class _TrialTime:
+    """The time that a trial may still take.
+
+    Attributes:
+        checked: the noisy inputs on which an engine is compared with the plain model.
+    """
+
+    def __init__(self, setting: _Setting, samples: int, plain_run: Run):
+        self._setting, self._samples, self._started = setting, samples, time.perf_counter()
+        self.checked = min(max(samples // 200, _LEAST_CHECKED), CHECKED)
+        self._few = next(noisy_inputs(setting.shape, max(min(setting.batch, samples // 1000), 1), setting.batch,
+                                      setting.device))
+        self._seconds = time_rows({"plain": plain_run}, self._few, rounds=1)["plain"]
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left for starting engines."""
+        allowed = TRIAL_SHARE * self._samples * self._seconds - 2 * self.checked * self._seconds
+        return allowed - (time.perf_counter() - self._started)
+
+    def time(self, runs: Mapping[str, Run]) -> None:
+        """Reckon from now on with the seconds a row of the fastest of these and the plain model."""
+        self._seconds = min(self._seconds, *time_rows(runs, self._few, rounds=1).values())
+
+    def compare(self, runs: Mapping[str, Run]) -> dict[str, float]:
+        """Return the seconds a row of each engine, on as many passes as there is time for."""
+        rows = next(noisy_inputs(self._setting.shape, self._setting.batch, self._setting.batch, self._setting.device))
+        each = self._seconds * len(rows) * len(runs)
+        return time_rows(runs, rows, rounds=max(1, min(5, int(self.left / each) - 1)))
+
+
+def guess_start(name: str, model: nn.Module) -> float:
+    """Return a guess of the seconds that an engine takes to start, on the safe side for processors of today."""
+    base, of_layer, of_weight = _STARTS.get(name, _SLOW_START)
+    layers = sum(1 for part in model.modules() if not list(part.children()))
+    return base + of_layer * layers + of_weight * sum(weight.numel() for weight in model.parameters())
 
 
 def _warn(name: str, reason: str, following: str) -> None:
