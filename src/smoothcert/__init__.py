@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from smoothcert.models import build_model
     from smoothcert.smoothing import SmoothedClassifier
     from smoothcert.stats import Certificate, ClassCounts, Prediction
+    from smoothcert.store.store import Store, read_store
+    from smoothcert.verbs import attack, certify, plot, predict, table, train
 
 _HOMES = {
     "SmoothedClassifier": "smoothing",
@@ -25,11 +27,14 @@ _HOMES = {
     "SmoothcertError": "errors",
     "build_model": "models",
     "load_data": "data",
+    "Store": "store.store",
+    "read_store": "store.store",
+    **dict.fromkeys(("attack", "certify", "plot", "predict", "table", "train"), "verbs"),
 }
 
 __all__ = [
-    "Certificate", "ClassCounts", "Prediction", "SmoothcertError", "SmoothedClassifier", "__version__", "build_model",
-    "load_data",
+    "Certificate", "ClassCounts", "Prediction", "SmoothcertError", "SmoothedClassifier", "Store", "__version__",
+    "attack", "build_model", "certify", "load_data", "plot", "predict", "read_store", "table", "train",
 ]
 
 

@@ -75,7 +75,7 @@ def images_of(store):
 def gather(kind: str, *stores):
     """What a kind draws of stores."""
     module, _, name = KINDS[kind].gather.partition(".")
-    request, _ = open_request(kind, KINDS[kind].options(stores=tuple(map(str, stores))))
+    request, _ = open_request(KINDS[kind], KINDS[kind].options(stores=tuple(map(str, stores))))
     return getattr(import_module(f"smoothcert.report.plots.{module}"), name)(request)
 
 

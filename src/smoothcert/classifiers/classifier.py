@@ -24,7 +24,7 @@ from smoothcert.config.sampling import RunConfig
 from smoothcert.denoise import DENOISERS, DenoisedClassifier, generator_normals
 from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.io.paths import local_path
-from smoothcert.models import MODEL_FORMS, MODELS, is_model_spec, load_model, model_sources
+from smoothcert.models import MODEL_FORMS, MODELS, is_model_spec, label_model, load_model, model_sources
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
 from smoothcert.smoothing.adapters import Fit, adapted, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
@@ -57,7 +57,8 @@ class _Loaded:
 
     Attributes:
         source: the bytes that identify its code or file, None for a named network.
-        code: the factory or hub name whose code made it; None where smoothcert's own code or a file did.
+        code: the factory or hub name whose code made it, or the object that was given; None where smoothcert's own
+            code or a file did.
         output: the output to select, where the loader did not.
         names: the names of its classes, None where it has none.
         columns: the classes of its outputs, None for all in order.
@@ -66,20 +67,23 @@ class _Loaded:
 
     model: Any
     source: bytes | None
-    code: str | None
+    code: Any
     output: str | int | None
     names: Sequence[str] | None
     columns: Sequence[int | str] | None
     beside: dict[str, Any]
 
 
-def model_card(spec: str) -> ModelCard | None:
-    """Return the card of a model folder or an entry of the zoo, None for a model that is named in another way.
+def model_card(spec: Any) -> ModelCard | None:
+    """Return the card of a model folder or an entry of the zoo, None for a model that is named in another way or given
+    as an object.
 
     Raises:
         FileError: neither; the message lists the ways. UnknownNameError: no such entry. ModelError: the folder holds a
         denoiser.
     """
+    if not isinstance(spec, str):
+        return None
     folder = local_path(spec)
     if not folder.is_dir():
         if not is_model_spec(spec):
@@ -95,11 +99,11 @@ def model_card(spec: str) -> ModelCard | None:
 
 
 def open_classifier(
-    spec: str, input_shape: tuple[int, int, int], num_classes: int, *, classes: Sequence[str] | None = None,
+    spec: Any, input_shape: tuple[int, int, int], num_classes: int, *, classes: Sequence[str] | None = None,
     weights: str = "best", trust: bool = False, model_id: str | None = None, device: torch.device | None = None,
     sigma: float | None = None, front: RunConfig | None = None, output: str | int | None = None,
 ) -> Classifier:
-    """Open the model that `spec` names, put it behind a denoiser if the options say so, and try it on a few images.
+    """Open the model that `spec` names or is, put it behind a denoiser if the options say so, and try it on images.
 
     Its identity is, in this order: its state dict and source (`module`), the file's bytes (`file`), the given
     `model_id` (`id`), or its answers to fixed inputs (`probe`). A denoiser's state dict and source are part of
@@ -121,7 +125,7 @@ def open_classifier(
     loaded = _load(spec, input_shape, num_classes if classes is None else len(classes), weights, trust, output)
     names = choose_names(loaded.names, classes)
     raw = loaded.model.classifier if isinstance(loaded.model, DenoisedClassifier) else loaded.model
-    before = attributes_of(raw) if loaded.code and isinstance(raw, nn.Module) else {}
+    before = attributes_of(raw) if loaded.code is not None and isinstance(raw, nn.Module) else {}
     wanted = len(loaded.names or names or ()) or num_classes
     model = _move(base_classifier(loaded.model, wanted, loaded.columns), device)
     check_ready(model)
@@ -132,12 +136,12 @@ def open_classifier(
                        model=classifier, random=is_random(classifier), sigma=sigma or 0.5)
     count = conduct.answers.shape[1]
     if names is not None and len(names) != count:
-        raise InputError(f"{spec} gives {count} scores an image, but {len(names)} classes are named"
+        raise InputError(f"{label_model(spec)} gives {count} scores an image, but {len(names)} classes are named"
                          + (": give --classes FILE with as many names" if classes else ""))
     ready = behind_fit(classifier, Fit(batch=ONE_ROW)) if conduct.alone else classifier
     answers = _probe(ready, input_shape, count, device)
     identity = {**_identify(spec, classifier, loaded.source, model_id, answers), **loaded.beside}
-    if loaded.code:
+    if loaded.code is not None:
         sources = model_sources(loaded.code, raw)
         identity |= {"sources": sources} if sources else {}
         if isinstance(raw, nn.Module):
@@ -152,11 +156,10 @@ def open_classifier(
 
 
 def _load(
-    spec: str, input_shape: tuple[int, int, int], num_classes: int, weights: str, trust: bool, output: str | int | None
+    spec: Any, input_shape: tuple[int, int, int], num_classes: int, weights: str, trust: bool, output: str | int | None
 ) -> _Loaded:
     """Load the model of a folder, or of any other spec. Raises FileError or ModelError."""
-    folder = local_path(spec)
-    if folder.is_dir():
+    if isinstance(spec, str) and (folder := local_path(spec)).is_dir():
         model_card(spec)
         model, card = read_network(folder, weights, trust)
         if card.input_shape != input_shape:
@@ -168,7 +171,8 @@ def _load(
                         trust=trust, output=output)
     labels = getattr(owner_of(loaded.model), "classes_", None)
     columns, names = (None, None) if labels is None else own_classes(labels, num_classes)
-    return _Loaded(loaded.model, loaded.content, None if loaded.kind in ("onnx", "pt2") else spec, None, names, columns,
+    source = None if loaded.kind == "object" else loaded.content
+    return _Loaded(loaded.model, source, None if loaded.kind in ("onnx", "pt2") else spec, None, names, columns,
                    {} if loaded.input_dtype == "float32" else {"input_dtype": loaded.input_dtype})
 
 
@@ -176,10 +180,10 @@ def _move(model: Any, device: torch.device | None) -> Any:
     return model.to(device) if isinstance(model, nn.Module) and device is not None else model
 
 
-def _identify(spec: str, model: Any, source: bytes | None, model_id: str | None, answers: np.ndarray) -> dict[str, Any]:
+def _identify(spec: Any, model: Any, source: bytes | None, model_id: str | None, answers: np.ndarray) -> dict[str, Any]:
     """Return the part of the identity that says how the model was identified; see `open_classifier`."""
     composed = isinstance(model, DenoisedClassifier)
-    is_file = Path(spec).suffix in (".onnx", ".pt2") and source is not None
+    is_file = isinstance(spec, str) and Path(spec).suffix in (".onnx", ".pt2") and source is not None
     if isinstance(model.classifier if composed else model, nn.Module) and not is_file:
         text = source + source_of(model) if composed and source is not None else source
         return {"by": "module", "sha256": module_hash(model, text)}

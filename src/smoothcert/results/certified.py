@@ -32,7 +32,7 @@ from smoothcert.store.names import name_of
 from smoothcert.store.store import Store
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result(StoreResult):
     """Certificates of the images of one run.
 

@@ -40,7 +40,7 @@ RHO = (0.0, 0.01, 0.0625, 0.25)
 """Transport costs, where a store does not name any."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Robustness(StoreResult):
     """Bounds of one run, and what they are to be compared with.
 

@@ -26,7 +26,7 @@ from smoothcert.store.names import name_of
 from smoothcert.store.store import Store
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Predicted(StoreResult):
     """Answers of PREDICT for the images of one run.
 

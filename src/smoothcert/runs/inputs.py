@@ -20,6 +20,7 @@ from smoothcert.data.base import PixelSource
 from smoothcert.data.load import DATA, names_from_indices, open_data
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.machine import pick_device
+from smoothcert.models import label_model
 from smoothcert.noise import Noise, build_noise, fresh_seed
 from smoothcert.parts import names_code
 from smoothcert.runs.options import PredictConfig
@@ -140,6 +141,11 @@ def _other(store: Store, data: ImageData, what: str) -> InputError:
     return InputError(f"{store.folder} is of other images than those of {data.name} ({data.split}): {what}")
 
 
+def _asks_for(config: RunConfig, data: str) -> bool:
+    """Tell whether the options name this data set, or none."""
+    return config.data is None or (isinstance(config.data, str) and config.data == data)
+
+
 Keep = Callable[[ImageData, np.ndarray], np.ndarray]
 """Of the images at some indices, those that a run can work on."""
 
@@ -178,8 +184,8 @@ class Inputs:
 
     def provenance(self, config: RunConfig) -> dict[str, Any]:
         """Return model and data as a store shows them: without the folders that lead to them."""
-        path = Path(config.model)
-        return {"model": path.name if path.exists() else config.model, "data": self.data.name,
+        name = label_model(config.model)
+        return {"model": Path(name).name if Path(name).exists() else name, "data": self.data.name,
                 "classes": list(self.data.class_names)}
 
     def resolve(self, config: RunConfig, **more: Any) -> Any:
@@ -199,18 +205,20 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
     card = model_card(config.model)
     attacks = read_store(config.adversaries) if isinstance(config, PredictConfig) and config.adversaries else None
     config = config if attacks is None else complete_from(config, attacks)
-    trained_on = card.data if card and config.data in (None, card.data["data"]) else {}
+    trained_on = card.data if card and _asks_for(config, card.data["data"]) else {}
     if names_code(trained_on.get("data")) and config.data is None and not config.trust:
         raise ModelError(f"{config.model} was trained on data of code that it names, {trained_on['data']}: give "
                          f"--data, or read that code and pass --trust")
     data = open_data(
-        config.data or trained_on.get("data") or "digits", config.split, data_dir=config.data_dir,
+        trained_on.get("data", "digits") if config.data is None else config.data, config.split,
+        data_dir=config.data_dir,
         resize=config.resize or trained_on.get("resize"), crop=config.crop or trained_on.get("crop"),
         num_classes=config.num_classes or (card.num_classes if card else None), numeric_classes=config.numeric_classes,
     )
     sigma = config.sigma or denoiser_sigma(config.denoiser) or (card.sigma if card else None)
     if sigma is None:
-        raise InputError(f"sigma: the noise level is required, because {config.model} was not trained with one here")
+        raise InputError(f"sigma: the noise level is required, because {label_model(config.model)} was not trained "
+                         f"with one here")
     noise = build_noise(config.noise, sigma, data.levels)
     device = pick_device(config.device)
     classifier = open_classifier(config.model, data.shape, config.num_classes or data.num_classes,
@@ -219,7 +227,8 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
                                  output=config.output)
     count, names = classifier.num_classes, classifier.class_names
     if config.num_classes not in (None, count):
-        raise InputError(f"num_classes is {config.num_classes}, but {config.model} has {count} classes: leave it out")
+        raise InputError(f"num_classes is {config.num_classes}, but {label_model(config.model)} has {count} classes: "
+                         f"leave it out")
     if names is None and config.numeric_classes:
         names = names_from_indices(data, count)
     data = data.with_classes(names, count)  # so that an index means the same to model and data

@@ -25,7 +25,7 @@ Estimate = Callable[[np.ndarray], np.ndarray]
 
 
 def reopen_data(
-    store: Store, data: str | None = None, data_dir: Path | None = None, resize: int | None = None,
+    store: Store, data: Any = None, data_dir: Path | None = None, resize: int | None = None,
     crop: int | None = None, numeric_classes: bool = False,
 ) -> ImageData:
     """Return the data set of a store, in its classes, checked to be the same: shape, labels, hash of the run's images.
@@ -33,7 +33,7 @@ def reopen_data(
     Nothing is fetched: a set of the public hub has to lie in `data_dir` or in the environment's folder.
 
     Args:
-        data: the forms of `smoothcert.data.load_data`; None takes the name in the store.
+        data: the forms of `smoothcert.data.load_data`, names or objects; None takes the name in the store.
         resize, crop, numeric_classes: as the run was given them; classes that the store names need no order.
     Raises:
         InputError: it must be named, or is another one. FileError, DataError: it cannot be read.
@@ -41,8 +41,8 @@ def reopen_data(
     if not store.identity.data_or_none.raw:
         raise InputError(f"{store.folder} does not say which data set it is of: this needs a store")
     stored = store.identity.data
-    name = data or stored.name
-    if name in HUB_SETS and not (data_dir or os.environ.get(DATA_DIR_VARIABLE)):
+    name = stored.name if data is None else data
+    if isinstance(name, str) and name in HUB_SETS and not (data_dir or os.environ.get(DATA_DIR_VARIABLE)):
         raise InputError(f"the images of {store.folder} are those of {name}: give --data-dir, or set "
                          f"{DATA_DIR_VARIABLE}")
     if data is None and name not in DATA:

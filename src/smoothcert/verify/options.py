@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from smoothcert.config.base import Config
-from smoothcert.config.fields import ClassNames, Count, DenoiserPart, Local, Options, Stored
+from smoothcert.config.fields import ClassNames, Count, DataPart, DenoiserPart, Local, ModelPart, Options, Stored
 
 
 class VerifyConfig(Config):
@@ -18,7 +18,7 @@ class VerifyConfig(Config):
     attack: Any = Field(None, description="attack of the run, likewise, for resample")
     resample: Count | None = Field(None, description="draw this many records again from their seeds, and compare; "
                                                      "needs the model and the images")
-    model: str | None = Field(None, description="model of the store, in the forms of certify, for resample")
+    model: ModelPart | None = Field(None, description="model of the store, in the forms of certify, for resample")
     weights: Literal["best", "last"] = Field("best", description="which weights of a model directory: best or last")
     trust: bool = Field(False, description="run the code that a model directory or a .pt2 file brings")
     denoiser: DenoiserPart = Field(None, description="directory of the denoiser that was named beside the model")
@@ -26,8 +26,8 @@ class VerifyConfig(Config):
     attractor: Local | None = Field(None, description="directory of its flow's second denoiser")
     front_option: Options = Field(default_factory=dict, description="option of walk-jump or attractor, KEY=VALUE "
                                                                     "(repeatable)")
-    data: str | None = Field(None, description="data set of the store, where its name says no place: parquet:PATH or "
-                                               "imagefolder:PATH")
+    data: DataPart = Field(None, description="data set of the store, where its name says no place: parquet:PATH or "
+                                             "imagefolder:PATH")
     data_dir: Local | None = Field(None, description="folder with the data sets' parquet files (or set the "
                                                          "environment variable SMOOTHCERT_DATA_DIR)")
     resize: Count | None = Field(None, description="resize of the run, if it was given one")
