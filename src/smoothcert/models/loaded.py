@@ -90,7 +90,8 @@ def load_model(
         UnknownNameError: no such factory. MissingExtraError: an optional package is not installed.
         ModelError: code that fails or is not trusted, or a model that does not take images or does not return logits.
     """
-    kind = _kind(spec) if isinstance(spec, str) else "object"
+    is_object = not isinstance(spec, str) and (callable(spec) or hasattr(spec, "predict_proba"))
+    kind = "object" if is_object else _kind(spec)
     if kind is None:
         forms = "\n".join(f"  - {form}" for form in MODEL_FORMS)
         raise InputError(f"{spec!r} does not name a model; the accepted forms are\n{forms}")

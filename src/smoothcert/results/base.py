@@ -81,7 +81,7 @@ class StoreResult(Displayed):
     def display_facts(self) -> dict[str, Any]:
         """Return the single values, without the arrays of all images."""
         plain = {name: value for name, value in super().display_facts().items()
-                 if value not in ("", None) and isinstance(value, str | int | float)} if is_dataclass(self) else {}
+                 if isinstance(value, str | int | float) and value != ""} if is_dataclass(self) else {}
         return {**plain, **({"images": len(index)} if (index := getattr(self, "index", None)) is not None else {})}
 
     @classmethod
