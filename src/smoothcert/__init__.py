@@ -13,6 +13,7 @@ from smoothcert.version import __version__
 if TYPE_CHECKING:
     from smoothcert.data import load_data
     from smoothcert.errors import SmoothcertError
+    from smoothcert.metrics import CertifiedAccuracy
     from smoothcert.models import build_model
     from smoothcert.smoothing import SmoothedClassifier
     from smoothcert.stats import Certificate, ClassCounts, Prediction
@@ -29,12 +30,13 @@ _HOMES = {
     "load_data": "data",
     "Store": "store.store",
     "read_store": "store.store",
+    "CertifiedAccuracy": "metrics",
     **dict.fromkeys(("attack", "certify", "plot", "predict", "table", "train"), "verbs"),
 }
 
 __all__ = [
-    "Certificate", "ClassCounts", "Prediction", "SmoothcertError", "SmoothedClassifier", "Store", "__version__",
-    "attack", "build_model", "certify", "load_data", "plot", "predict", "read_store", "table", "train",
+    "Certificate", "CertifiedAccuracy", "ClassCounts", "Prediction", "SmoothcertError", "SmoothedClassifier", "Store",
+    "__version__", "attack", "build_model", "certify", "load_data", "plot", "predict", "read_store", "table", "train",
 ]
 
 

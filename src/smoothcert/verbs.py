@@ -72,6 +72,7 @@ def certify(
         ConfigError: with all mistakes in the options. InputError, ModelError, DataError, FileError: a model or data
         that cannot be used, before anything is written. IdentityError: `out` holds another run.
 
+    >>> import torch
     >>> linear = lambda x: torch.stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], dim=1)
     >>> images, labels = torch.ones(3, 1, 4, 4), [0, 0, 1]
     >>> store = certify(linear, (images, labels), sigma=0.5, n=1000, seed=0)
