@@ -34,8 +34,8 @@ class CertifiedAccuracy:
     higher_is_better = True
     is_differentiable = False
 
-    def __init__(self, radii: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0), acr: bool = True):
-        self.radii = tuple(float(radius) for radius in radii)
+    def __init__(self, radii: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0), acr: bool = True) -> None:
+        self.radii: tuple[float, ...] = tuple(float(radius) for radius in radii)
         if not self.radii or not all(0 <= radius < float("inf") for radius in self.radii):
             raise InputError(f"radii must be finite numbers of at least 0, got {list(radii)}")
         self.acr = acr
@@ -87,14 +87,14 @@ def tally(preds: Certified, target: npt.ArrayLike, radii: Sequence[float]) -> tu
     if isinstance(preds, Certificate):
         preds = [preds]
     if isinstance(preds, tuple) and len(preds) == 2 and not isinstance(preds[0], Certificate):
-        classes, radius = (np.asarray(part) for part in preds)
+        classes, radius = (np.asarray(_on_host(part)) for part in preds)
     else:
         found: list[Any] = list(preds)
         if not all(isinstance(one, Certificate) for one in found):
             raise InputError("certificates, or a pair (classes, radii), were expected")
         classes = np.array([-1 if one.prediction is None else one.prediction for one in found], dtype=np.int64)
         radius = np.array([one.radius for one in found], dtype=np.float64)
-    labels = np.atleast_1d(np.asarray(target))
+    labels = np.atleast_1d(np.asarray(_on_host(target)))
     classes, radius = np.atleast_1d(classes), np.atleast_1d(radius).astype(np.float64)
     if not classes.shape == radius.shape == labels.shape or classes.ndim != 1:
         raise InputError(f"one class, one radius and one label an image were expected, got shapes {classes.shape}, "
@@ -134,11 +134,12 @@ def torchmetric(radii: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0), acr: bool 
             self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
             self.add_state("radius", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
 
-        def update(self, preds: Certified, target: Any) -> None:
-            parts = [part.detach().cpu() if hasattr(part, "detach") else part for part in (*preds, target)] if \
-                isinstance(preds, tuple) else [preds, target]
-            given = tuple(parts[:2]) if isinstance(preds, tuple) else parts[0]
-            right, total, radius = tally(given, parts[-1], checked)
+        right: Any
+        total: Any
+        radius: Any
+
+        def update(self, preds: Any, target: Any) -> None:
+            right, total, radius = tally(preds, target, checked)
             self.right += torch.from_numpy(right).to(self.right.device)
             self.total += total
             self.radius += radius
@@ -147,3 +148,7 @@ def torchmetric(radii: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0), acr: bool 
             return name_values(checked, acr, self.right / self.total, (self.radius / self.total).float())
 
     return CertifiedAccuracyMetric()
+
+
+def _on_host(value: Any) -> Any:
+    return value.detach().cpu() if hasattr(value, "detach") else value

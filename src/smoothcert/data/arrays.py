@@ -28,7 +28,7 @@ class ArraySource:
     """
 
     def __init__(self, values: np.ndarray, where: Where, *, levels: int = 255,
-                 preprocess: Preprocess | None = None):
+                 preprocess: Preprocess | None = None) -> None:
         self._values = _check_pixels(values, levels, where)
         self._preprocess = preprocess or Preprocess()
         self.where: Where = where

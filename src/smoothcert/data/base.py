@@ -78,7 +78,7 @@ class ImageData(Displayed):
     description: str = ""
     named: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.labels) != len(self.source):
             raise DataError(f"{self.name} has {len(self.source)} images and {len(self.labels)} labels")
         if len(self.labels) == 0:

@@ -221,7 +221,7 @@ class EncodedSource:
 
     levels = 255
 
-    def __init__(self, blobs: Blobs, found: Survey, preprocess: Preprocess):
+    def __init__(self, blobs: Blobs, found: Survey, preprocess: Preprocess) -> None:
         self._blobs = blobs
         self._preprocess = preprocess
         self.preprocessing = str(preprocess)
@@ -295,7 +295,7 @@ def _common_size(blobs: Blobs, found: Survey, preprocess: Preprocess) -> tuple[i
 class FileBlobs:
     """Encoded images, each in a file of its own."""
 
-    def __init__(self, paths: list[Path]):
+    def __init__(self, paths: list[Path]) -> None:
         self._paths = paths
 
     def __len__(self) -> int:

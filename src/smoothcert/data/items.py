@@ -50,7 +50,7 @@ class ItemSource:
 
     levels = 255
 
-    def __init__(self, items: Any, name: str, preprocess: Preprocess):
+    def __init__(self, items: Any, name: str, preprocess: Preprocess) -> None:
         self._items, self._name, self._preprocess = items, name, preprocess
         self._seen: dict[int, bytes] = {}
         self.labels: list[Any] | None = None

@@ -90,8 +90,7 @@ def load_model(
         UnknownNameError: no such factory. MissingExtraError: an optional package is not installed.
         ModelError: code that fails or is not trusted, or a model that does not take images or does not return logits.
     """
-    is_object = not isinstance(spec, str) and (callable(spec) or hasattr(spec, "predict_proba"))
-    kind = "object" if is_object else _kind(spec)
+    kind = "object" if _is_object(spec) else _kind(spec)
     if kind is None:
         forms = "\n".join(f"  - {form}" for form in MODEL_FORMS)
         raise InputError(f"{spec!r} does not name a model; the accepted forms are\n{forms}")
@@ -175,6 +174,11 @@ def label_model(spec: Any) -> str:
     from smoothcert.models.given import label_given
 
     return label_given(spec)
+
+
+def _is_object(spec: Any) -> bool:
+    """Tell whether a model or factory itself is given, rather than its name."""
+    return not isinstance(spec, str) and (callable(spec) or hasattr(spec, "predict_proba"))
 
 
 def _kind(spec: Any) -> str | None:

@@ -47,7 +47,7 @@ class Registry(Mapping[str, T], Generic[T]):
         check: a function of a part that returns what it lacks, as texts; an empty list where it keeps its protocol.
     """
 
-    def __init__(self, kind: str, group: str, own: Mapping[str, T], check: Callable[[Any], list[str]]):
+    def __init__(self, kind: str, group: str, own: Mapping[str, T], check: Callable[[Any], list[str]]) -> None:
         self.kind, self.group = kind, group
         self._own, self._check = own, check
 

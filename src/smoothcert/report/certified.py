@@ -11,7 +11,7 @@ from smoothcert.results.best import BestRuns, CertifiedRuns, best_method
 from smoothcert.results.certified import Result
 from smoothcert.results.compare import Comparison, Difference
 from smoothcert.results.figures import alpha_words, down, percent, radius_words, sigma_words
-from smoothcert.stats import CertifiedAccuracy
+from smoothcert.stats import AccuracyBounds
 from smoothcert.store.names import few
 
 BOUNDS = (
@@ -21,7 +21,7 @@ BOUNDS = (
     ("population", "new images, at least"),
     ("all_radii", "this test set, all radii at once"),
 )
-"""What is printed at each radius: fields of `smoothcert.stats.CertifiedAccuracy`, and their names."""
+"""What is printed at each radius: fields of `smoothcert.stats.AccuracyBounds`, and their names."""
 
 
 def _method(result: Result) -> str:
@@ -110,7 +110,7 @@ def _under_facts(facts: Sequence[str], rows: Sequence[Row]) -> list[Row]:
     return [[*(facts if number == 0 else [""] * len(facts)), *row] for number, row in enumerate(rows)]
 
 
-def _bound_rows(result: Result, at: CertifiedAccuracy, stars: np.ndarray | None = None) -> list[Row]:
+def _bound_rows(result: Result, at: AccuracyBounds, stars: np.ndarray | None = None) -> list[Row]:
     """Return the rows of `BOUNDS` in percent; a dash is a radius that the run could not have proved."""
     rows: list[Row] = [[BOUNDS[0][1], *_accuracy_cells(result, at, stars)]]
     rows += [[words, *("-" if result.is_out_of_reach(radius) else percent(value)
@@ -119,7 +119,7 @@ def _bound_rows(result: Result, at: CertifiedAccuracy, stars: np.ndarray | None 
     return rows
 
 
-def _accuracy_cells(result: Result, at: CertifiedAccuracy, stars: np.ndarray | None) -> list[Cell]:
+def _accuracy_cells(result: Result, at: AccuracyBounds, stars: np.ndarray | None) -> list[Cell]:
     """Return certified accuracy in percent, with a mark where more samples could raise it."""
     marks = ["" if result.is_decided(radius) else ">=" for radius in at.radii]
     return [Cell("-" if result.is_out_of_reach(radius) else mark + percent(value),

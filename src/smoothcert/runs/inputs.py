@@ -50,7 +50,7 @@ class Attacked:
 class AttackedSource:
     """A PixelSource that gives other pixels for some images."""
 
-    def __init__(self, clean: PixelSource, index: np.ndarray, images: np.ndarray):
+    def __init__(self, clean: PixelSource, index: np.ndarray, images: np.ndarray) -> None:
         self._clean, self._images = clean, images
         self._rows = {int(i): row for row, i in enumerate(index)}
         self.shape, self.levels, self.preprocessing = clean.shape, clean.levels, clean.preprocessing

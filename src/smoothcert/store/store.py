@@ -44,7 +44,7 @@ _JOURNAL_SECONDS, _TIMES_SECONDS = 5.0, 60.0  # how much an object storage may b
 class StoreWriter:
     """An open store, to which records are added by their position in the run's list. `open_store` makes it."""
 
-    def __init__(self, folder: Place, manifest: Manifest):
+    def __init__(self, folder: Place, manifest: Manifest) -> None:
         self._folder, self._manifest = folder, manifest
         self._total, self._kind = manifest.identity.record_count, manifest.identity.kind
         finished = {entry.name for entry in manifest.shards}
@@ -245,12 +245,13 @@ class Store(Displayed):
                 "sigma": identity.noise.sigma, "folder": str(self.folder)}
 
 
-def read_store(folder: Place) -> Store:
+def read_store(folder: str | Place) -> Store:
     """Read a store, checking every shard against the manifest.
 
     Raises:
         FileError: no such folder or manifest. StoreError: a missing, changed or corrupt shard, named.
     """
+    folder = place(folder) if isinstance(folder, str) else folder
     manifest = read_manifest(folder)
     rest = list(_read_open_records(folder, manifest).values())
     shards = Shards(manifest.identity.kind, [Shard.read(folder, entry) for entry in manifest.shards], rest)
