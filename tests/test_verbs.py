@@ -121,6 +121,11 @@ def test_mistakes_are_told_before_anything_is_written(options, error, words, tmp
     assert not (tmp_path / "s").exists()
 
 
+def test_a_smoothed_classifier_is_not_smoothed_again():
+    with pytest.raises((ModelError, InputError), match=r"smoothed already|does not name a model"):
+        open_classifier(SmoothedClassifier(Net().eval(), 0.25, 3), (1, 4, 4), 3)
+
+
 def test_tables_and_pictures_of_stores(store):
     assert "certified accuracy" in table(store, radii=[0, 0.1]).to_text()
     both = table({"one": store, "two": store})

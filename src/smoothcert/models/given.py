@@ -8,11 +8,13 @@ from typing import Any
 
 from torch import nn
 
+from smoothcert.errors import ModelError
 from smoothcert.models.factory import is_model, make_model, modules_of
 from smoothcert.models.layers import Shape
 from smoothcert.models.loaded import LoadedModel
 from smoothcert.parts import code_of
 from smoothcert.parts.code import local_sources
+from smoothcert.smoothing import SmoothedClassifier
 from smoothcert.smoothing.protocols import put_in_eval_mode
 
 _TOLD = {"num_classes", "input_shape"}
@@ -29,6 +31,9 @@ def load_given(given: Any, num_classes: int | None, input_shape: Shape | None) -
     Raises ModelError for a factory that fails, or an object that is none of these.
     """
     name = label_given(given)
+    if isinstance(given, SmoothedClassifier):
+        raise ModelError("a SmoothedClassifier is smoothed already: give its base classifier, g.model, and its sigma; "
+                         "smoothcert.certify does so by itself")
     if not is_factory(given):
         return LoadedModel(given, name, "object", b"")
     model = make_model(name, given, num_classes, input_shape)
