@@ -12,7 +12,7 @@ author = "the smoothcert developers"
 copyright = author
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml", "docstrings", "options"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml", "docstrings", "notebook", "options"]
 exclude_patterns = ["extensions", "pictures", "static"]
 default_role = "code"
 

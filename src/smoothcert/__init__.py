@@ -14,9 +14,12 @@ from smoothcert.version import __version__
 if TYPE_CHECKING:
     from smoothcert.data import load_data
     from smoothcert.errors import SmoothcertError
+    from smoothcert.metrics import CertifiedAccuracy
     from smoothcert.models import build_model, load_model
     from smoothcert.smoothing import SmoothedClassifier
     from smoothcert.stats import Certificate, ClassCounts, Prediction
+    from smoothcert.store.store import Store, read_store
+    from smoothcert.verbs import attack, certify, plot, predict, table, train
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # as a library has it: who wants the log asks for it
 
@@ -29,11 +32,16 @@ _HOMES = {
     "build_model": "models",
     "load_model": "models",
     "load_data": "data",
+    "Store": "store.store",
+    "read_store": "store.store",
+    "CertifiedAccuracy": "metrics",
+    **dict.fromkeys(("attack", "certify", "plot", "predict", "table", "train"), "verbs"),
 }
 
 __all__ = [
-    "Certificate", "ClassCounts", "Prediction", "SmoothcertError", "SmoothedClassifier", "__version__", "build_model",
-    "load_data", "load_model",
+    "Certificate", "CertifiedAccuracy", "ClassCounts", "Prediction", "SmoothcertError", "SmoothedClassifier", "Store",
+    "__version__", "attack", "build_model", "certify", "load_data", "load_model", "plot", "predict", "read_store",
+    "table", "train",
 ]
 
 

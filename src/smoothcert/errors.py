@@ -29,7 +29,7 @@ class UnknownNameError(InputError):
 class ConfigError(InputError):
     """One or more mistakes in a configuration, all reported at once in `problems`."""
 
-    def __init__(self, problems: list[str], source: str = "the configuration"):
+    def __init__(self, problems: list[str], source: str = "the configuration") -> None:
         self.problems = list(problems)
         noun = "mistake" if len(self.problems) == 1 else "mistakes"
         super().__init__("\n".join([f"{len(self.problems)} {noun} in {source}:", *(f"  - {p}" for p in self.problems)]))
@@ -76,7 +76,7 @@ class LostProcessError(SmoothcertError):
 class MissingExtraError(SmoothcertError):
     """An optional dependency is needed and missing; the message gives the command that installs it."""
 
-    def __init__(self, package: str, extra: str, purpose: str):
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package {package}, which is not installed: "
                          f"pip install 'smoothcert[{extra}]'")
 

@@ -116,7 +116,7 @@ class TestWeights:
             pass
 
         def stop(event):
-            if event.done == 2:
+            if event.phase == "sampling" and event.done == 2:
                 raise Stopped
 
         with pytest.raises(Stopped):

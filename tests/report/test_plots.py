@@ -540,3 +540,27 @@ def test_a_band_has_an_edge_and_a_legend_names_the_first_runs():
     assert all(band.get_linewidth()[0] > 0 for band in axes.collections)
     words = [text.get_text() for text in axes.get_legend().get_texts()]
     assert words[-2:] == ["r23", "and 16 more"]
+
+
+@pytest.mark.parametrize("kind", ["curve", "wall", "abstention", "envelope", "scatter"])
+def test_a_picture_is_drawn_in_given_axes(stores, kind):
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    drawn = picture(kind, stores[:2], ax=right)
+    assert drawn is figure
+    assert right.get_xlabel()
+    assert not left.get_xlabel()
+    alone = picture(kind, stores[:2]).axes[0]
+    assert right.get_xlim() == alone.get_xlim()
+    for axes in (right, alone):
+        assert len(axes.lines) + len(axes.patches) > 0
+    assert len(right.lines) == len(alone.lines)
+
+
+def test_a_kind_of_several_axes_takes_none(stores):
+    with pytest.raises(InputError, match="ax: the picture theorems is not drawn in one pair of axes"):
+        picture("theorems", stores[:1], ax=Figure().subplots())
+
+
+def test_a_notebook_shows_a_picture(stores):
+    assert picture("curve", stores[:1])._repr_png_().startswith(b"\x89PNG")

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,10 +21,11 @@ from smoothcert.results.gather import gather
 from smoothcert.results.studies import votes_of
 from smoothcert.stats import certify_counts
 from smoothcert.store import store as store_module
+from smoothcert.store.identity import Identity
 from smoothcert.store.journal import read_journal
 from smoothcert.store.manifest import Manifest
 from smoothcert.store.recertify import recertify, write_recertified
-from smoothcert.store.records import Record, Tally, dense_counts, schema
+from smoothcert.store.records import VALUES, Record, Tally, dense_counts, schema
 from smoothcert.store.shards import Shard
 from smoothcert.store.store import open_store, read_store, shard_name, write_store
 from stores import change_manifest, made
@@ -477,3 +479,7 @@ class TestRecertify:
         write_store(tmp_path / "s", identity(1), PROVENANCE, [wrong])
         with pytest.raises(StoreError, match="add up"):
             recertify(read_store(tmp_path / "s"))
+
+
+def test_an_identity_knows_the_kinds_that_have_values():
+    assert get_args(Identity.model_fields["kind"].annotation) == tuple(VALUES)

@@ -252,7 +252,7 @@ class TestSelfTraining:
                 draws.append(torch.rand(2, generator=step.generator).tolist())
                 return Loss(cross_entropy(model(images), labels))
 
-        monkeypatch.setattr("smoothcert.training.train.build_objective", lambda *_, **__: Probe())
+        monkeypatch.setattr("smoothcert.objectives.build_objective", lambda *_, **__: Probe())
         train(config(tmp_path / "m", **self_training(pretrained)))
         assert len(draws) == 3 * 3 * 2
         assert len({tuple(draw) for draw in draws}) == len(draws)

@@ -39,7 +39,7 @@ class DDN:
     surrogate: str | Surrogate = "smoothed"
     zero_on_failure: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.eps != math.inf:
             check_positive("eps", self.eps)
         elif self.initial_norm is None or self.gamma is None:

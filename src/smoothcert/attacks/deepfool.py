@@ -63,7 +63,7 @@ class DeepFool:
     candidates: int = 10
     overshoot: float = 0.02
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive("eps", self.eps)
         check_count("steps", self.steps)
         check_count("candidates", self.candidates, least=2)
@@ -94,7 +94,7 @@ class DeepFool:
 class _AsModule(nn.Module):
     """A callable as the module that Foolbox asks for."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 

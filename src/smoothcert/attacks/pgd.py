@@ -42,7 +42,7 @@ class Projected:
     step_size: float | None = None
     stop: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive("eps", self.eps)
         check_count("steps", self.steps)
         check_known("norm", self.norm, NORMS)
@@ -83,7 +83,7 @@ class PGD(Projected):
     surrogate: str | Surrogate = "smoothed"
     start_std: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         find_surrogate(self.surrogate)
         check_weight("start_std", self.start_std)
@@ -115,7 +115,7 @@ class Stein(Projected):
     hard: bool = False
     sigma: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check_flag("hard", self.hard)
         check_optional_positive("sigma", self.sigma)

@@ -49,7 +49,7 @@ class AdreSurrogate:
     lam: float = 0.1
     regulariser: str = "runner-up"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_weight("lam", self.lam)
         check_known("regulariser", self.regulariser, REGULARISERS)
 

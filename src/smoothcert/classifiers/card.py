@@ -3,10 +3,11 @@
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from smoothcert.display import Displayed
 from smoothcert.errors import FileError
 from smoothcert.io.files import list_problems, read_json, write_json
 from smoothcert.limits import CARD_LAYERS, CARD_OPTION, CLASSES, PIXELS, path_inside
@@ -37,8 +38,8 @@ def _check_image_size(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     return shape
 
 
-@dataclass(frozen=True)
-class ModelCard:
+@dataclass(frozen=True, repr=False)
+class ModelCard(Displayed):
     """The content of model.json.
 
     Attributes:
@@ -59,7 +60,7 @@ class ModelCard:
         complete: true once training has ended.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     model: str
     options: Annotated[dict[str, Any], AfterValidator(_check_plain)]
@@ -84,6 +85,11 @@ class ModelCard:
     def progress(self) -> dict[str, Any]:
         """The fields that change from epoch to epoch."""
         return {name: getattr(self, name) for name in ("epochs_done", "best_epoch", "best", "complete")}
+
+    def display_facts(self) -> dict[str, Any]:
+        return {"model": self.model, "kind": self.kind, "sigma": self.sigma, "data": self.data.get("data"),
+                "shape": self.input_shape, "classes": self.num_classes, "parameters": self.parameters,
+                "epochs": self.epochs_done, **self.best}
 
     def summary(self) -> dict[str, Any]:
         """Return the entry for this model in the cards of other models."""

@@ -28,7 +28,7 @@ from smoothcert.config.sampling import RunConfig
 from smoothcert.denoise import DenoisedClassifier, generator_normals
 from smoothcert.errors import FileError, InputError, ModelError, RandomWeightsWarning
 from smoothcert.io.paths import is_weights_file, local_path
-from smoothcert.models import MODEL_FORMS, MODELS, is_model_spec, load_model, model_names, model_sources
+from smoothcert.models import MODEL_FORMS, MODELS, is_model_spec, label_model, load_model, model_names, model_sources
 from smoothcert.models.random_weights import has_random_weights
 from smoothcert.models.weights import check_network
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
@@ -66,7 +66,8 @@ class _Loaded:
 
     Attributes:
         source: the bytes that identify its code or file, None for a named network.
-        code: the factory or hub name whose code made it; None where smoothcert's own code or a file did.
+        code: the factory or hub name whose code made it, or the object that was given; None where smoothcert's own
+            code or a file did.
         output: the output to select, where the loader did not.
         names: the names of its classes, None where it has none.
         columns: the classes of its outputs, None for all in order.
@@ -76,7 +77,7 @@ class _Loaded:
 
     model: Any
     source: bytes | None
-    code: str | None
+    code: Any
     output: str | int | None
     names: Sequence[str] | None
     columns: Sequence[int | str] | None
@@ -85,13 +86,17 @@ class _Loaded:
 
 
 def model_card(asked: ModelConfig) -> ModelCard | None:
-    """Return the card of a model folder or an entry of the zoo, None for a model that is named in another way.
+    """Return the card of a model folder or an entry of the zoo, None for a model that is named in another way or given
+    as an object.
 
     Raises:
         FileError: neither; the message lists the ways. UnknownNameError: no such entry. ModelError: the folder holds a
         denoiser. InputError: a file of weights without its network, or a normalisation for a folder's model.
     """
-    spec, folder = asked.model, local_path(asked.model)
+    spec = asked.model
+    if not isinstance(spec, str):
+        return None
+    folder = local_path(spec)
     if not folder.is_dir():
         if spec in model_names():
             raise FileError(f"{spec} is a network without weights: give a file of them (certify FILE.pt --model "
@@ -113,11 +118,11 @@ def model_card(asked: ModelConfig) -> ModelCard | None:
 
 
 def open_classifier(
-    asked: ModelConfig | str, input_shape: tuple[int, int, int], num_classes: int, *,
+    asked: ModelConfig | Any, input_shape: tuple[int, int, int], num_classes: int, *,
     classes: Sequence[str] | None = None, model_id: str | None = None, device: torch.device | None = None,
     sigma: float | None = None, front: RunConfig | None = None, output: str | int | None = None,
 ) -> Classifier:
-    """Open the model that the options name, put it behind a denoiser if `front` says so, and try it on a few images.
+    """Open the model that the options name or hold, put it behind a denoiser if `front` says so, and try it on images.
 
     Its identity is, in this order: its state dict and source (`module`), the file's bytes (`file`), the given
     `model_id` (`id`), or its answers to fixed inputs (`probe`). A denoiser's state dict and source are part of
@@ -139,12 +144,12 @@ def open_classifier(
     Warns:
         RandomWeightsWarning: a factory loads no weights.
     """
-    asked = ModelConfig.parse({"model": asked}) if isinstance(asked, str) else asked
+    asked = asked if isinstance(asked, ModelConfig) else ModelConfig.parse({"model": asked})
     spec = asked.model
     loaded = _load(asked, input_shape, num_classes if classes is None else len(classes), output)
     names = choose_names(loaded.names, classes)
     raw = loaded.model.classifier if isinstance(loaded.model, DenoisedClassifier) else loaded.model
-    before = attributes_of(raw) if loaded.code and isinstance(raw, nn.Module) else {}
+    before = attributes_of(raw) if loaded.code is not None and isinstance(raw, nn.Module) else {}
     wanted = len(loaded.names or names or ()) or num_classes
     refuse_smoothed(loaded.model)
     model = _move(base_classifier(loaded.model, wanted, loaded.columns), device)
@@ -156,13 +161,13 @@ def open_classifier(
                        model=classifier, random=is_random(classifier), sigma=sigma or 0.5)
     count = conduct.answers.shape[1]
     if names is not None and len(names) != count:
-        raise InputError(f"{spec} gives {count} scores an image, but {len(names)} classes are named"
+        raise InputError(f"{label_model(spec)} gives {count} scores an image, but {len(names)} classes are named"
                          + (": give --classes FILE with as many names" if classes else ""))
     ready = behind_fit(classifier, Fit(batch=ONE_ROW)) if conduct.alone else classifier
     answers = _probe(ready, input_shape, count, device)
     identity = {**_identify(spec, classifier, loaded.source, model_id, answers), **loaded.beside,
                 **identify_denoiser(front)}
-    if loaded.code:
+    if loaded.code is not None:
         sources = model_sources(loaded.code, raw)
         identity |= {"sources": sources} if sources else {}
         if isinstance(raw, nn.Module):
@@ -178,8 +183,8 @@ def _load(
     asked: ModelConfig, input_shape: tuple[int, int, int], num_classes: int, output: str | int | None
 ) -> _Loaded:
     """Load the model of a folder, or of any other spec. Raises FileError or ModelError."""
-    spec, folder = asked.model, local_path(asked.model)
-    if folder.is_dir():
+    spec = asked.model
+    if isinstance(spec, str) and (folder := local_path(spec)).is_dir():
         model_card(asked)
         model, card = read_network(folder, asked.weights, asked.trust)
         if card.input_shape != input_shape:
@@ -204,17 +209,18 @@ def _load(
     by_file = loaded.kind in ("onnx", "pt2")
     if asked.mean is not None and (by_file or not isinstance(loaded.model, nn.Module)):  # else the hash has its buffers
         beside |= {"mean": list(asked.mean), "std": asked.std and list(asked.std)}
-    return _Loaded(loaded.model, loaded.content, loaded.code, None, names, columns, beside, loaded.note)
+    source, code = (None, spec) if loaded.kind == "object" else (loaded.content, loaded.code)
+    return _Loaded(loaded.model, source, code, None, names, columns, beside, loaded.note)
 
 
 def _move(model: Any, device: torch.device | None) -> Any:
     return model.to(device) if isinstance(model, nn.Module) and device is not None else model
 
 
-def _identify(spec: str, model: Any, source: bytes | None, model_id: str | None, answers: np.ndarray) -> dict[str, Any]:
+def _identify(spec: Any, model: Any, source: bytes | None, model_id: str | None, answers: np.ndarray) -> dict[str, Any]:
     """Return the part of the identity that says how the model was identified; see `open_classifier`."""
     composed = isinstance(model, DenoisedClassifier)
-    is_file = Path(spec).suffix in (".onnx", ".pt2") and source is not None
+    is_file = isinstance(spec, str) and Path(spec).suffix in (".onnx", ".pt2") and source is not None
     if isinstance(model.classifier if composed else model, nn.Module) and not is_file:
         text = source + source_of(model) if composed and source is not None else source
         return {"by": "module", "sha256": module_hash(model, text)}

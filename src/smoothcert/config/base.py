@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
@@ -29,7 +29,8 @@ class Config(BaseModel):
     name (a plan, an attack, an objective), which are built to be checked. All mistakes are reported together.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
 
     @classmethod
     def gather(cls, flags: dict[str, Any], file: Path | None = None) -> Self:

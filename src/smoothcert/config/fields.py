@@ -115,6 +115,21 @@ def _denoiser(value: Any) -> Any:
     return value if not Path(value).exists() and value in registry and not registry.is_own(value) else _local(value)
 
 
+def _text_or_object(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _check_model(value: Any) -> Any:
+    if isinstance(value, str) or callable(value) or hasattr(value, "predict_proba"):
+        return value
+    raise ValueError(f"must be the name or the place of a model, a torch module, a function from images to logits, an "
+                     f"object with predict_proba, or a factory of one of these, got {type(value).__name__}")
+
+
+def _name_of_object(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else type(value).__qualname__
+
+
 def _class_names(value: Any) -> Any:
     from smoothcert.classes import read_class_names  # brings NumPy, which --help does without
 
@@ -160,5 +175,9 @@ Looks = Annotated[tuple[Samples, ...], BeforeValidator(_split), BeforeValidator(
 ObjectivePart = Annotated[Any, _in_registry("smoothcert.objectives", "OBJECTIVES"),
                           _labelled("smoothcert.objectives", "OBJECTIVES")]
 AttackPart = Annotated[Any, _in_registry("smoothcert.attacks", "ATTACKS"), _labelled("smoothcert.attacks", "ATTACKS")]
+ModelPart = Annotated[Any, BeforeValidator(_text_or_object), AfterValidator(_check_model)]
+"""The name or the place of a base classifier, or the object itself."""
+DataPart = Annotated[Any, BeforeValidator(_text_or_object), PlainSerializer(_name_of_object, str | None, "json")]
+"""The name or the place of a data set, or the object itself."""
 DenoiserPart = Annotated[Any, BeforeValidator(_denoiser)]
 """The folder of a trained denoiser, or the name, the place of code or the object of another one."""

@@ -11,10 +11,12 @@ from smoothcert.checks import construct
 from smoothcert.config.base import Config, DataConfig, MachineConfig, Part
 from smoothcert.config.fields import (
     Count,
+    DataPart,
     DenoiserPart,
     Engine,
     Ints,
     Local,
+    ModelPart,
     NoiseKind,
     Options,
     Probability,
@@ -33,11 +35,12 @@ BLOCK = 16
 class RunConfig(ModelConfig, DataConfig, MachineConfig):
     """Options of every run over a model's images: which model, images and noise, and which store."""
 
-    data: str | None = Field(None, description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH "
-                                               "(default: the model's training data, else digits)")
-    model: str = Field(description="model directory, zoo:NAME, package.module:factory, file.py:factory, FILE.pt2, "
-                                   "FILE.onnx, hf:NAME, timm:NAME or torchvision:NAME; or a file of weights (.pt, "
-                                   ".pth, .pth.tar, .ckpt, .bin, .safetensors), with --model for its network",
+    data: DataPart = Field(None, description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH "
+                                             "(default: the model's training data, else digits)")
+    model: ModelPart = Field(description="model directory, zoo:NAME, package.module:factory, file.py:factory, "
+                                         "FILE.pt2, FILE.onnx, hf:NAME, timm:NAME or torchvision:NAME; or a file of "
+                                         "weights (.pt, .pth, .pth.tar, .ckpt, .bin, .safetensors), with --model for "
+                                         "its network",
                        json_schema_extra={"argument": "MODEL"})
     model_id: str | None = Field(None, description="name for a model that is neither a network nor a file, so that "
                                                    "its run can be resumed")

@@ -28,7 +28,7 @@ class ArraySource:
     """
 
     def __init__(self, values: np.ndarray, where: Where, *, levels: int = 255,
-                 preprocess: Preprocess | None = None):
+                 preprocess: Preprocess | None = None) -> None:
         self._values = _check_pixels(values, levels, where)
         self._preprocess = preprocess or Preprocess()
         self.where: Where = where
@@ -145,7 +145,7 @@ def _check_pixels(values: np.ndarray, levels: int, where: Where) -> np.ndarray:
     inside = (values >= 0) & (values <= top)
     if not inside.all():
         place = np.unravel_index(int(np.argmin(inside)), values.shape)
-        expected = "in [0, 1]; divide 8-bit values by 255" if is_float else \
+        expected = "in [0, 1]; divide 8-bit values by 255, and put a normalisation into the model" if is_float else \
             f"whole numbers in 0..{top}; give deeper ones as floats in [0, 1]"
         raise DataError(f"{where(int(place[0]))} has a pixel of value {values[place]!s}; pixels must be {expected}")
     return np.ascontiguousarray(values, dtype=np.float32 if is_float else np.uint8)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from smoothcert.classes import (
     names_to_record,
     warn_of_text_order,
 )
+from smoothcert.display import Displayed
 from smoothcert.errors import DataError, InputError
 from smoothcert.progress import phase
 
@@ -57,8 +58,8 @@ class PixelSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class ImageData:
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageData(Displayed):
     """Labelled images, float32 in [0, 1], in the data set's own order; noise is added elsewhere.
 
     Raises DataError if the set is empty, or has a label outside its classes.
@@ -78,7 +79,7 @@ class ImageData:
     description: str = ""
     named: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.labels) != len(self.source):
             raise DataError(f"{self.name} has {len(self.source)} images and {len(self.labels)} labels")
         if len(self.labels) == 0:
@@ -102,6 +103,10 @@ class ImageData:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def display_facts(self) -> dict[str, Any]:
+        return {"name": self.name, "split": self.split, "images": len(self), "shape": self.shape,
+                "classes": self.num_classes, "description": self.description}
 
     def image(self, index: int) -> np.ndarray:
         """Return one image: (C, H, W) float32 in [0, 1]. Raises InputError if there is no such image."""

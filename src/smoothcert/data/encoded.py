@@ -87,15 +87,34 @@ def decode_image(file: BinaryIO, where: str, channels: int, preprocess: Preproce
     """
     with _image_errors(where):
         image = _open(file, where)
-        if channels == 1 and image.mode not in _GREY_MODES:
-            raise DataError(f"{where}: a colour image among grey ones")
+        image = _convert(image, channels, where)
         preprocess.output_size((image.height, image.width), where)
-        mode = "L" if channels == 1 else "RGB"
-        if image.mode == "P" and "transparency" in image.info:  # Pillow warns if it is converted in one step
-            image = image.convert("RGBA")
-        image = image if image.mode == mode else image.convert(mode)
         pixels = np.asarray(preprocess.apply(image))
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def pil_pixels(image: "Image", channels: int | None, where: str) -> np.ndarray:
+    """Return a Pillow image as (C, H, W) uint8, by the rules of `decode_image`.
+
+    Args:
+        channels: C; None is 1 for a grey image, else 3.
+    """
+    with _image_errors(where):
+        if image.mode in _DEEP_MODES:
+            _check_bits(32 if image.mode in ("I", "F") else 16, where)
+        channels = channels or (1 if image.mode in _GREY_MODES else 3)
+        pixels = np.asarray(_convert(image, channels, where))
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _convert(image: "Image", channels: int, where: str) -> "Image":
+    """Return an image as a grey one or in RGB, without its alpha channel."""
+    if channels == 1 and image.mode not in _GREY_MODES:
+        raise DataError(f"{where}: a colour image among grey ones")
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode == "P" and "transparency" in image.info:  # Pillow warns if it is converted in one step
+        image = image.convert("RGBA")
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _open(file: BinaryIO, where: str) -> "Image":
@@ -202,7 +221,7 @@ class EncodedSource:
 
     levels = 255
 
-    def __init__(self, blobs: Blobs, found: Survey, preprocess: Preprocess):
+    def __init__(self, blobs: Blobs, found: Survey, preprocess: Preprocess) -> None:
         self._blobs = blobs
         self._preprocess = preprocess
         self.preprocessing = str(preprocess)
@@ -276,7 +295,7 @@ def _common_size(blobs: Blobs, found: Survey, preprocess: Preprocess) -> tuple[i
 class FileBlobs:
     """Encoded images, each in a file of its own."""
 
-    def __init__(self, paths: list[Path]):
+    def __init__(self, paths: list[Path]) -> None:
         self._paths = paths
 
     def __len__(self) -> int:

@@ -46,14 +46,14 @@ HUB_SETS = {
 }
 
 
-def load_data(spec: str, split: str = "test", *, data_dir: str | PathLike[str] | None = None,
+def load_data(spec: Any, split: str = "test", *, data_dir: str | PathLike[str] | None = None,
               resize: int | None = None, crop: int | None = None, num_classes: int | None = None,
               classes: Sequence[str] | str | PathLike[str] | None = None, numeric_classes: bool = False) -> ImageData:
     """Load labelled images; they are decoded when they are used.
 
     Args:
         spec: one of KNOWN_SPECS, the name of a set that a package registers, or the place of your own code,
-            file.py:NAME or package.module:NAME (see `smoothcert.data.own.load_own`).
+            file.py:NAME or package.module:NAME; or the data themselves (see `smoothcert.data.own.load_own`).
         split: "train", "test", or as the data call it.
         data_dir: the folder of `mnist` and `cifar10`, in place of the environment's SMOOTHCERT_DATA_DIR.
         resize: the new length of the shorter side in pixels.
@@ -89,15 +89,19 @@ def names_from_indices(data: ImageData, num_classes: int) -> tuple[str, ...] | N
     return names if data.named and set(data.class_names) <= set(names) else None
 
 
-def open_data(spec: str, split: str, *, data_dir: str | PathLike[str] | None = None, resize: int | None = None,
+def open_data(spec: Any, split: str, *, data_dir: str | PathLike[str] | None = None, resize: int | None = None,
               crop: int | None = None, num_classes: int | None = None, numeric_classes: bool = False) -> ImageData:
     """Load images as `load_data` does, with the classes as the data have them, which may be some of a model's."""
     data = _open(spec, split, data_dir, Preprocess(resize, crop), num_classes)
     return data.in_order_of_numbers() if numeric_classes else data
 
 
-def _open(spec: str, split: str, data_dir: str | PathLike[str] | None, preprocess: Preprocess,
+def _open(spec: Any, split: str, data_dir: str | PathLike[str] | None, preprocess: Preprocess,
           num_classes: int | None) -> ImageData:
+    if not isinstance(spec, str):
+        from smoothcert.data.own import given_data
+
+        return given_data(spec, split, preprocess, num_classes)
     if spec in OWN_SETS:
         return DATA[spec](split, preprocess, num_classes, None if data_dir is None else Path(data_dir).expanduser())
     kind, colon, location = spec.partition(":")
@@ -188,9 +192,9 @@ def is_own_code(spec: object) -> bool:
     return names_code(spec) and str(spec).partition(":")[0] not in PATH_KINDS
 
 
-def data_folder(spec: str, data_dir: Path | None) -> Path | None:
+def data_folder(spec: Any, data_dir: Path | None) -> Path | None:
     """Return the folder in which a set of the hub is looked for: `data_dir`, else $SMOOTHCERT_DATA_DIR, else None."""
-    if spec not in HUB_SETS:
+    if not isinstance(spec, str) or spec not in HUB_SETS:
         return None
     variable = os.environ.get(DATA_DIR_VARIABLE)
     return data_dir or (Path(variable).expanduser() if variable else None)

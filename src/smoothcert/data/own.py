@@ -1,16 +1,17 @@
-"""Data sets from users' own code: a function or an object that gives images and labels."""
+"""Data sets from users' own code: objects that hold images and labels, and functions that give them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeGuard
-
-import numpy as np
 
 from smoothcert.data.arrays import from_tensors
 from smoothcert.data.base import ImageData
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import CodeError, InputError
 from smoothcert.parts import known_arguments
+
+_FORMS = ("ImageData, (images, labels), a map-style torch Dataset or a DataLoader of one, a Hugging Face Dataset, or a "
+          "sequence of pairs (image, label)")
 
 
 def load_own(
@@ -19,13 +20,14 @@ def load_own(
     """Return the data set that a part is or gives.
 
     Args:
-        part: `ImageData`; a pair (images, labels) of arrays or tensors; a sequence of pairs (image, label), such as a
-            map-style torch Dataset; or a function that returns one of these, called with those of `split`,
-            `data_dir` and `num_classes` that its signature names.
+        part: `ImageData`; a pair (images, labels) of arrays or tensors; a map-style torch Dataset, or another sequence
+            of items (image, label), which are read when they are used; a DataLoader of one, in the data set's own
+            order; a Hugging Face Dataset, or a dict of them by split; or a function that returns one of these, called
+            with those of `split`, `data_dir` and `num_classes` that its signature names.
         name: what stores and messages call it.
     Raises:
-        CodeError: the function fails. InputError: something else is given, or `ImageData` are to be preprocessed.
-        DataError: values out of range.
+        CodeError: the function or an item fails. InputError: something else is given, or `ImageData` are to be
+        preprocessed. DataError: values out of range, or items that are not the same at each reading.
     """
     value = part
     if callable(part) and not _is_sequence(part):
@@ -37,29 +39,86 @@ def load_own(
             raise CodeError(f"data {name} failed when called with ({given}): {type(error).__name__}: {error}"
                             ) from error
     if isinstance(value, ImageData):
-        if preprocess != Preprocess():
-            raise InputError(f"data {name} are ready images: resize and crop them where they are made, or return "
-                             f"arrays")
+        _check_ready(name, preprocess)
         return replace(value, name=name, split=split)
+    return _read(value, name, split, preprocess, num_classes)
+
+
+def given_data(value: Any, split: str, preprocess: Preprocess, num_classes: int | None) -> ImageData:
+    """Return a data set that is given as an object in Python; `ImageData` as they are, with their own name and split.
+
+    Raises what `load_own` raises.
+    """
+    if isinstance(value, ImageData):
+        _check_ready(value.name, preprocess)
+        return value
+    return load_own(value, _name_of(value), split, preprocess, num_classes)
+
+
+def _read(value: Any, name: str, split: str, preprocess: Preprocess, num_classes: int | None) -> ImageData:
+    from smoothcert.data.items import from_items
+
+    if isinstance(value, Mapping) and split in value and all(isinstance(key, str) for key in value):
+        value = value[split]
     if isinstance(value, tuple) and len(value) == 2:
         images, labels = value
-    elif _is_sequence(value):
-        if not len(value):
-            raise InputError(f"data {name} hold no images")
-        pairs = [value[i] for i in range(len(value))]
-        if not all(isinstance(pair, Sequence) and len(pair) >= 2 for pair in pairs[:1]):
-            raise InputError(f"data {name} must hold pairs (image, label), got {type(pairs[0]).__name__}")
-        images, labels = np.stack([np.asarray(pair[0]) for pair in pairs]), [_plain(pair[1]) for pair in pairs]
-    else:
-        raise InputError(f"data {name} must be ImageData, (images, labels), or a sequence of pairs (image, label); got "
-                         f"{type(value).__name__}")
-    data = from_tensors(images, labels, num_classes=num_classes, name=name, preprocess=preprocess)
-    return replace(data, split=split)
+        data = from_tensors(images, labels, num_classes=num_classes, name=name, preprocess=preprocess)
+        return replace(data, split=split)
+    if hasattr(value, "with_format") and hasattr(value, "features"):
+        if getattr(value, "format", {}).get("type") != "custom":  # a transform of its own makes the items
+            return _from_hugging_face(value, name, split, preprocess, num_classes)
+    elif _has_base(value, "DataLoader"):
+        value = _data_set_of(value, name)
+    if not _is_sequence(value):
+        raise InputError(f"data {name} must be {_FORMS}; got {type(value).__name__}")
+    return from_items(value, name=name, split=split, num_classes=num_classes, preprocess=preprocess)
+
+
+def _from_hugging_face(value: Any, name: str, split: str, preprocess: Preprocess, num_classes: int | None) -> ImageData:
+    """Return a Hugging Face data set by its Arrow table, whose encoded images are decoded when they are used."""
+    from smoothcert.data.parquet import StoredRows, parquet_data
+
+    table = value.with_format("arrow")[:]
+    return parquet_data(StoredRows(table, (name,)), name, str(value.split or split), preprocess, num_classes)
+
+
+def _data_set_of(loader: Any, name: str) -> Any:
+    """Return the data set of a DataLoader. Raises InputError where the loader gives other images than it."""
+    sampler = loader.sampler
+    every = _has_base(sampler, "SequentialSampler") or (_has_base(sampler, "RandomSampler") and not sampler.replacement)
+    if not every or len(sampler) != len(loader.dataset):
+        raise InputError(f"data {name}: the DataLoader's {type(sampler).__name__} does not give each item once: give "
+                         f"its data set, as torch.utils.data.Subset(dataset, indices) where some items are meant")
+    if getattr(loader.collate_fn, "__module__", "").partition(".")[0] != "torch":
+        raise InputError(f"data {name}: the DataLoader puts batches together by a function of its own, "
+                         f"{getattr(loader.collate_fn, '__qualname__', loader.collate_fn)!s}: give a data set whose "
+                         f"items are (image, label)")
+    return loader.dataset
+
+
+def _check_ready(name: str, preprocess: Preprocess) -> None:
+    if preprocess != Preprocess():
+        raise InputError(f"data {name} are ready images: resize and crop them where they are made, or return arrays")
+
+
+def _name_of(value: Any) -> str:
+    """Return what stores call data that are given as an object: a name of their own, else that of their class; wrappers
+    such as `Subset` have the name of what they wrap, and tensors are "tensors" in whatever they come."""
+    if isinstance(value, Mapping) and value:
+        value = next(iter(value.values()))
+    while (base := getattr(value, "dataset", None)) is not None:
+        value = base
+    kind = type(value)
+    if kind in (tuple, list) or kind.__module__.startswith("torch."):
+        return "tensors"
+    own = getattr(getattr(value, "info", None), "dataset_name", None)
+    return own or getattr(value, "__name__", None) or kind.__name__
+
+
+def _has_base(value: Any, name: str) -> bool:
+    """Tell whether an object is of a torch class, which is not imported for it."""
+    return any(kind.__name__ == name and kind.__module__.startswith("torch.") for kind in type(value).__mro__)
 
 
 def _is_sequence(value: Any) -> TypeGuard[Sequence[Any]]:
-    return hasattr(value, "__getitem__") and hasattr(value, "__len__") and not isinstance(value, str | type)
-
-
-def _plain(label: Any) -> Any:
-    return label.item() if hasattr(label, "item") else label
+    return hasattr(value, "__getitem__") and hasattr(value, "__len__") and not isinstance(value, str | type | Mapping)

@@ -57,7 +57,7 @@ class StoredRows:
 class ParquetBlobs:
     """The encoded images of a column: bytes, paths, or the hub's structs {bytes, path}, bytes preferred."""
 
-    def __init__(self, column: pa.ChunkedArray, rows: StoredRows):
+    def __init__(self, column: pa.ChunkedArray, rows: StoredRows) -> None:
         self._column = column
         self._rows = rows
         self.where = rows.where

@@ -30,7 +30,7 @@ class Preprocess:
     resize: int | None = None
     crop: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in (("resize", self.resize), ("crop", self.crop)):
             if value is not None:
                 check_count(name, value)

@@ -40,7 +40,7 @@ class PointLoss:
     ceiling: float | None = None
     binary: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_optional_positive("ceiling", self.ceiling)
 
     def each(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class Search:
     check: int = 1000
     rows: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_count("steps", self.steps)
         check_count("draws", self.draws)
         check_positive("tolerance", self.tolerance)

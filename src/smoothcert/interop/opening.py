@@ -1,11 +1,9 @@
 """Stores, logs and count files, opened and written alike; and records as one flat parquet file."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smoothcert.errors import InputError, StoreError
@@ -13,6 +11,7 @@ from smoothcert.interop.counts import read_counts, write_counts
 from smoothcert.interop.logs import read_log, write_log
 from smoothcert.io.files import make_folder, write_whole
 from smoothcert.io.paths import Place, place
+from smoothcert.store.frames import TALLIES
 from smoothcert.store.names import distinct_names, name_of
 from smoothcert.store.store import Store, read_store
 
@@ -60,26 +59,14 @@ def write_records(store: Store, path: Path) -> None:
 def write_flat(store: Store, path: Path) -> None:
     """Write the records of any kind of store as one parquet file for pandas, polars or DuckDB, a row for each record.
 
-    Beside the votes as stored there are flat columns: `correct` (the prediction is the label), and for each stage of
-    sampling `STAGE_n`, the number of votes of its last look, `STAGE_top`, the class with the most of them, and
-    `STAGE_top_votes`, their number; these are empty where the stage drew none. The file's metadata hold the store's
-    identity, as JSON under "smoothcert".
+    The columns are those of `Store.to_arrow`, and the votes as stored.
 
     Raises:
         StoreError: there are no records.
     """
     if not store.num_records:
         raise StoreError(f"{store.folder} has no records to write")
-    table = store.records.append_column("correct", pa.array(store.correct))
-    looks = store.records.column("tallies").combine_chunks().flatten()
-    for stage in looks.field("stage").unique().to_pylist() if len(looks) else []:
-        counts = store.counts(stage)
-        n, top = counts.sum(axis=1), counts.argmax(axis=1)
-        votes = {"n": n, "top": top, "top_votes": counts.max(axis=1)}
-        for name, values in votes.items():
-            table = table.append_column(f"{stage}_{name}", pa.array(values, mask=n == 0))
-    order = [*(name for name in table.column_names if name != "tallies"), "tallies"]
-    table = table.select(order).replace_schema_metadata({"smoothcert": json.dumps(store.identity.raw)})
+    table = store.to_arrow().append_column(TALLIES, store.records.column(TALLIES))
     make_folder(path.parent)
     write_whole(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 

@@ -28,13 +28,13 @@ WEIGHTS_SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
 """Endings of files that hold the weights of a network and not the network; `.tar` stands for `.pth.tar`."""
 
 
-def is_weights_file(text: str | Path) -> bool:
+def is_weights_file(text: Any) -> bool:
     """Tell if a path has the ending of a file of weights; the file need not exist.
 
     >>> is_weights_file("runs/net.pth.tar"), is_weights_file("net.pt2")
     (True, False)
     """
-    return Path(text).suffix.lower() in WEIGHTS_SUFFIXES
+    return isinstance(text, str | Path) and Path(text).suffix.lower() in WEIGHTS_SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ onnxruntime and the hubs' libraries are imported only when a model needs them.
 """
 
 from smoothcert.models.layers import ACTIVATIONS, Centre, Normalise
-from smoothcert.models.loaded import MODEL_FORMS, LoadedModel, is_model_spec, load_model, model_sources
+from smoothcert.models.loaded import MODEL_FORMS, LoadedModel, is_model_spec, label_model, load_model, model_sources
 from smoothcert.models.registry import MODELS, build_model, model_names, model_options
 
 __all__ = ["ACTIVATIONS", "MODELS", "MODEL_FORMS", "Centre", "LoadedModel", "Normalise", "build_model",
-           "is_model_spec", "load_model", "model_names", "model_options", "model_sources"]
+           "is_model_spec", "label_model", "load_model", "model_names", "model_options", "model_sources"]

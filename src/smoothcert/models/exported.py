@@ -42,7 +42,7 @@ class ExportedProgram(nn.Module):
 
     casts = True
 
-    def __init__(self, program: nn.Module, call: Callable[[Tensor], tuple[Any, Any]], dtype: torch.dtype):
+    def __init__(self, program: nn.Module, call: Callable[[Tensor], tuple[Any, Any]], dtype: torch.dtype) -> None:
         super().__init__()
         self.program, self.call, self.dtype = program, call, dtype
         self.fit = Fit()

@@ -35,7 +35,7 @@ def load_factory(
     """
     with import_target(target) as module:
         maker = attribute_of(module, target, attribute)
-        model = maker if _is_model(maker) else _call(spec, maker, num_classes, input_shape)
+        model = maker if is_model(maker) else make_model(spec, maker, num_classes, input_shape)
     if isinstance(model, nn.Module):
         put_in_eval_mode(model)
     owner = module
@@ -47,12 +47,12 @@ def load_factory(
         modules = dict(sys.modules)
         try:
             with importable(target):
-                return _call(spec, maker, num_classes, input_shape)
+                return make_model(spec, maker, num_classes, input_shape)
         finally:
             sys.modules.update(modules)  # the first model's classes stay those of its modules
 
     return LoadedModel(model, spec, "factory", read_model_file(Path(file)) if file else spec.encode(),
-                       again=None if _is_model(maker) else call_again)
+                       again=None if is_model(maker) else call_again)
 
 
 def factory_sources(target: str, model: Any) -> dict[str, str]:
@@ -62,7 +62,7 @@ def factory_sources(target: str, model: Any) -> dict[str, str]:
         return local_sources([*roots(target), *modules_of(model)])
 
 
-def _call(spec: str, maker: Any, num_classes: int | None, input_shape: Shape | None) -> Any:
+def make_model(spec: str, maker: Any, num_classes: int | None, input_shape: Shape | None) -> Any:
     """Return the model that the factory makes, called with those arguments that its signature names."""
     if gives_no_scores(maker):
         raise ModelError(f"{spec} is a {type(maker).__name__}, which {NO_SCORES}")
@@ -81,13 +81,13 @@ def _call(spec: str, maker: Any, num_classes: int | None, input_shape: Shape | N
                          f"{more if 'num_classes' in arguments else ''}") from error
     if gives_no_scores(model):
         raise ModelError(f"{spec} returns a {type(model).__name__}, which {NO_SCORES}")
-    if not _is_model(model) and (isinstance(model, type) or not callable(model)):
+    if not is_model(model) and (isinstance(model, type) or not callable(model)):
         raise ModelError(f"{spec} must return a torch module, an object with predict_proba or a callable from images "
                          f"to logits; it returned {model!r:.80} of type {type(model).__name__}")
     return model
 
 
-def _is_model(value: Any) -> bool:
+def is_model(value: Any) -> bool:
     """Tell if a value is itself a model rather than something that makes one."""
     return isinstance(value, nn.Module) or (hasattr(value, "predict_proba") and not isinstance(value, type))
 

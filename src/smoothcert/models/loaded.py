@@ -35,7 +35,7 @@ class LoadedModel:
     Attributes:
         model: a torch module in eval mode, an object with `predict_proba`, or another callable (N, C, H, W) -> (N, K).
         spec: the text that it was loaded from, as the user wrote it.
-        kind: "factory", "onnx", "pt2", "weights", "hf", "timm" or "torchvision".
+        kind: "factory", "object", "onnx", "pt2", "weights", "hf", "timm" or "torchvision".
         content: bytes whose SHA-256 identifies the code or the file. They determine an "onnx" or "pt2" model; other
             torch modules have weights as well, and any other callable from a factory may hold any state. None where
             the code is smoothcert's own.
@@ -77,14 +77,15 @@ def read_model_file(path: Path) -> bytes:
 
 
 def load_model(
-    spec: str, *, num_classes: int | None = None, input_shape: Any = None, trust: bool = False,
+    spec: Any, *, num_classes: int | None = None, input_shape: Any = None, trust: bool = False,
     output: str | int | None = None, network: str | None = None, options: Mapping[str, Any] | None = None,
     weights: str | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
 ) -> LoadedModel:
     """Load a user's model.
 
     Args:
-        spec: one of MODEL_FORMS. A factory may also be a ready module or an object with `predict_proba`.
+        spec: one of MODEL_FORMS, whose factory may also be a ready module or an object with `predict_proba`; or the
+            model or factory itself (see `smoothcert.models.given.load_given`).
         num_classes, input_shape: K and (C, H, W), if known; a factory gets those that its signature names, and the
             shape in a file is compared with input_shape. A file of weights knows its own K.
         trust: let a .pt2 file run code: torch unpickles parts of it, and evaluates its expressions. A factory is code
@@ -107,7 +108,7 @@ def load_model(
         ModelError: code that fails or is not trusted, weights of another network, or a model that does not take images
         or does not return logits.
     """
-    kind = _kind(spec)
+    kind = "object" if _is_object(spec) else _kind(spec)
     if kind is None:
         forms = "\n".join(f"  - {form}" for form in MODEL_FORMS)
         raise InputError(f"{spec!r} does not name a model; the accepted forms are\n{forms}")
@@ -135,11 +136,15 @@ def load_model(
 
 
 def _load_kind(
-    spec: str, kind: str, num_classes: int | None, shape: Shape | None, trust: bool, output: str | int | None
+    spec: Any, kind: str, num_classes: int | None, shape: Shape | None, trust: bool, output: str | int | None
 ) -> LoadedModel:
     """Return the model that a spec names by itself."""
     if kind in ("onnx", "pt2"):
         return _load_file(spec, kind, Path(spec).expanduser(), num_classes, shape, trust, output)
+    if kind == "object":
+        from smoothcert.models.given import load_given
+
+        return load_given(spec, num_classes, shape)
     if kind == "factory":
         from smoothcert.models.factory import load_factory
 
@@ -173,12 +178,17 @@ def _load_file(
     return loaded
 
 
-def model_sources(spec: str, model: Any) -> dict[str, str]:
+def model_sources(spec: Any, model: Any) -> dict[str, str]:
     """Return the SHA-256 of the local files with the code of a loaded model, by module name; see `local_sources`.
 
     Args:
-        spec: the text that it was loaded from, or the name of a network that a package registers. model: the result.
+        spec: the text that it was loaded from, the name of a network that a package registers, or the object that was
+            given. model: the result.
     """
+    if not isinstance(spec, str):
+        from smoothcert.models.given import given_sources
+
+        return given_sources(spec, model)
     if spec in MODELS:
         return MODELS.sources(spec)
     from smoothcert.models.factory import factory_sources
@@ -198,6 +208,20 @@ def is_model_spec(text: Any) -> bool:
     (True, True, False, False)
     """
     return _kind(text) is not None
+
+
+def label_model(spec: Any) -> str:
+    """Return what stores and messages call a model: its spec, or the class or function that was given."""
+    if isinstance(spec, str):
+        return spec
+    from smoothcert.models.given import label_given
+
+    return label_given(spec)
+
+
+def _is_object(spec: Any) -> bool:
+    """Tell whether a model or factory itself is given, rather than its name."""
+    return not isinstance(spec, str) and (callable(spec) or hasattr(spec, "predict_proba"))
 
 
 def _kind(spec: Any) -> str | None:

@@ -55,7 +55,7 @@ class OnnxModel:
 
     classes_: tuple[int | str, ...] | None = None
 
-    def __init__(self, session: Any, images: str, outputs: Sequence[str], flat: bool, input_dtype: str):
+    def __init__(self, session: Any, images: str, outputs: Sequence[str], flat: bool, input_dtype: str) -> None:
         self.fit = Fit()
         self.input_dtype = input_dtype
         self._session = session

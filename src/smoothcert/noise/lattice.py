@@ -115,7 +115,7 @@ class LatticeNormal:
         rest: rho 2^36.
     """
 
-    def __init__(self, scale: Fraction):
+    def __init__(self, scale: Fraction) -> None:
         self.scale, self.width = scale, 1
         while 128 * self.width < scale:
             self.width *= 2

@@ -43,7 +43,7 @@ class SoundStream(Blocks):
     def __init__(
         self, seed: int, image: int, stage: str, dimension: int, start: int = 0, *, scale: Fraction,
         fraction: np.ndarray | None = None,
-    ):
+    ) -> None:
         self._law, self._fraction = lattice_normal(scale), fraction
         super().__init__(seed, image, stage, dimension, start)
 

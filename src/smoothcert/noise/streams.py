@@ -42,7 +42,7 @@ class Blocks:
     spawn: tuple[int, ...] = ()
     _bits: np.random.SFC64
 
-    def __init__(self, seed: int, image: int, stage: str, dimension: int, start: int = 0):
+    def __init__(self, seed: int, image: int, stage: str, dimension: int, start: int = 0) -> None:
         self._seed, self._key = stream_key(seed, image, stage)
         self._dimension = dimension
         start = check_count("start", start, least=0)
@@ -160,7 +160,7 @@ class PhiloxStream:
 
     format = "philox-v1"
 
-    def __init__(self, seed: int, image: int, stage: str, dimension: int, start: int = 0):
+    def __init__(self, seed: int, image: int, stage: str, dimension: int, start: int = 0) -> None:
         self._words = row_key(seed, image, stage)
         self._dimension = dimension
         self._position = check_count("start", start, least=0)

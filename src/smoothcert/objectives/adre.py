@@ -52,7 +52,7 @@ class Adre(WholeBatch):
     steps: int = 2
     warmup: float = 10.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_count("k", self.k)
         check_optional_positive("cap", self.cap)
         check_weight("lam", self.lam)

@@ -24,7 +24,7 @@ class Adversarial(WholeBatch):
     steps: int = 10
     warmup: float = 10.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_weight("warmup", self.warmup)
         PGD(self.eps, self.steps)
 

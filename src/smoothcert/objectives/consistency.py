@@ -26,7 +26,7 @@ class Consistency(WholeBatch):
     lam: float = 10.0
     eta: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_count("m", self.m)
         check_weight("lam", self.lam)
         check_weight("eta", self.eta)

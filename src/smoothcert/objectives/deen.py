@@ -39,7 +39,7 @@ class Deen(WholeBatch):
     sigma: float
     sigmas: Sequence[float] | str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.sigmas is not None:
             read_levels(self.sigmas)
 

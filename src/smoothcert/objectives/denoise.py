@@ -36,7 +36,7 @@ class Denoise(WholeBatch):
     stability: float = 0.0
     classifier: nn.Module | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.sigmas is not None:
             read_levels(self.sigmas)
         check_weight("stability", self.stability)

@@ -33,7 +33,7 @@ class Macer(WholeBatch):
     beta: float = 16.0
     robust_from: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_count("k", self.k)
         check_weight("lam", self.lam)
         check_positive("gamma", self.gamma)

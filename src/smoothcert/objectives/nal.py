@@ -40,7 +40,7 @@ class NAL(WholeBatch):
     resample: bool = True
     noise_in_cost: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_count("K", self.K)
         check_count("s", self.s)
         check_positive("gamma", self.gamma)

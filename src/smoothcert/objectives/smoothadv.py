@@ -40,7 +40,7 @@ class SmoothAdv:
     attack: str = "pgd"
     warmup: float = 10.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_count("m", self.m)
         check_known("attack of smoothadv", self.attack, [name for name in ATTACKS if name not in ("stein", "deepfool")])
         check_weight("warmup", self.warmup)

@@ -25,7 +25,7 @@ class Stability(WholeBatch):
     sigma: float
     lam: float = 2.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_weight("lam", self.lam)
 
     def loss(self, model: Model, images: Tensor, labels: Tensor, step: Step) -> Loss:

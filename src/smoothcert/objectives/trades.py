@@ -31,7 +31,7 @@ class Trades(WholeBatch):
     steps: int = 10
     warmup: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_weight("beta", self.beta)
         check_weight("warmup", self.warmup)
         self._inner(self.eps)

@@ -27,7 +27,7 @@ class WRM(WholeBatch):
     gamma: float = 1.5
     steps: int = 15
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive("gamma", self.gamma)
         check_count("steps", self.steps)
 

@@ -38,7 +38,7 @@ class Xhat(WholeBatch):
     warmup: float = 0.0
     clamp: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_count("m", self.m)
         check_weight("eps", self.eps)
         check_count("steps", self.steps)

@@ -47,7 +47,7 @@ class Registry(Mapping[str, T], Generic[T]):
         check: a function of a part that returns what it lacks, as texts; an empty list where it keeps its protocol.
     """
 
-    def __init__(self, kind: str, group: str, own: Mapping[str, T], check: Callable[[Any], list[str]]):
+    def __init__(self, kind: str, group: str, own: Mapping[str, T], check: Callable[[Any], list[str]]) -> None:
         self.kind, self.group = kind, group
         self._own, self._check = own, check
 
@@ -196,7 +196,7 @@ def _sources_of(part: Any) -> dict[str, str]:
     for name, file in modules.items():
         found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
     if not found:
-        found = {"code": hashlib.sha256(b"\0".join(_code_of(kinds))).hexdigest()}
+        found = {"code": hashlib.sha256(b"\0".join(code_of(kinds))).hexdigest()}
     return dict(sorted(found.items()))
 
 
@@ -207,7 +207,8 @@ def _file_of_module(name: str) -> Path | None:
     return file_of(sys.modules.get(name))
 
 
-def _code_of(kinds: Iterable[Any]) -> Iterator[bytes]:
+def code_of(kinds: Iterable[Any]) -> Iterator[bytes]:
+    """Yield the compiled code of functions, and of the methods of classes."""
     for kind in kinds:
         for name, value in (vars(kind) if isinstance(kind, type) else {kind.__name__: kind}).items():
             code = getattr(value, "__code__", None)

@@ -11,7 +11,7 @@ from smoothcert.results.best import BestRuns, CertifiedRuns, best_method
 from smoothcert.results.certified import Result
 from smoothcert.results.compare import Comparison, Difference
 from smoothcert.results.figures import alpha_words, down, percent, radius_words, sigma_words
-from smoothcert.stats import CertifiedAccuracy
+from smoothcert.stats import AccuracyBounds
 from smoothcert.store.names import few
 
 BOUNDS = (
@@ -21,7 +21,7 @@ BOUNDS = (
     ("population", "new images, at least"),
     ("all_radii", "this test set, all radii at once"),
 )
-"""What may be printed at each radius: fields of `smoothcert.stats.CertifiedAccuracy`, and their names."""
+"""What may be printed at each radius: fields of `smoothcert.stats.AccuracyBounds`, and their names."""
 
 INTERVALS = {"one": ("accuracy", "population"), "all": tuple(field for field, _ in BOUNDS)}
 """The fields of `BOUNDS` that a table shows, by what was asked for: on few images the bound for new ones says most."""
@@ -118,7 +118,7 @@ def _under_facts(facts: Sequence[str], rows: Sequence[Row]) -> list[Row]:
     return [[*(facts if number == 0 else [""] * len(facts)), *row] for number, row in enumerate(rows)]
 
 
-def _bound_rows(fields: Sequence[str], result: Result, at: CertifiedAccuracy,
+def _bound_rows(fields: Sequence[str], result: Result, at: AccuracyBounds,
                 stars: np.ndarray | None = None) -> list[Row]:
     """Return the rows of `fields` in percent; a dash is a radius that the run could not have proved."""
     return [[words, *(_accuracy_cells(result, at, stars) if name == "accuracy" else
@@ -127,7 +127,7 @@ def _bound_rows(fields: Sequence[str], result: Result, at: CertifiedAccuracy,
             for name, words in BOUNDS if name in fields]
 
 
-def _accuracy_cells(result: Result, at: CertifiedAccuracy, stars: np.ndarray | None) -> list[Cell]:
+def _accuracy_cells(result: Result, at: AccuracyBounds, stars: np.ndarray | None) -> list[Cell]:
     """Return certified accuracy in percent, with a mark where more samples could raise it."""
     marks = ["" if result.is_decided(radius) else ">=" for radius in at.radii]
     return [Cell("-" if result.is_out_of_reach(radius) else mark + percent(value),

@@ -89,6 +89,9 @@ Row = Sequence[str | Cell]
 """A row as it is given to `Table.of`."""
 
 
+_ALIGNED = {True: "text-align:left", False: "text-align:right"}
+
+
 @dataclass(frozen=True)
 class Column:
     """The head of a column, and how its cells are shown.
@@ -172,6 +175,16 @@ class Table:
         return "\n".join([*comments, rf"\begin{{tabular}}{{{letters}}}", r"\toprule", lines[0], r"\midrule", *lines[1:],
                           r"\bottomrule", r"\end{tabular}"])
 
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook, its lines of text around it."""
+        heads = element("tr", *(element("th", column.head, style=_ALIGNED[column.left]) for column in self.columns))
+        body = [element("tr", *(element("td", element("b", cell.text) if cell.best else cell.text,
+                                        style=_ALIGNED[column.left])
+                                for cell, column in zip(row, self.columns, strict=True))) for row in self.rows]
+        return join_parts(*(element("p", line) for line in self.above),
+                          element("table", element("thead", heads), element("tbody", *body)),
+                          *(element("p", line) for line in self.below))
+
     def to_html(self, caption: str) -> Markup:
         """Return a table whose columns sort when their heads are pressed."""
         classes = [None if column.left else "n" for column in self.columns]
@@ -184,9 +197,9 @@ class Table:
         return element("div", table, class_="wide", tabindex="0", role="region", aria_label=caption)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Page:
-    """Tables and paragraphs one below the other.
+    """Tables and paragraphs one below the other; text at a prompt, HTML in a notebook.
 
     Attributes:
         warning: what a reader has to know first; "" where nothing.
@@ -197,6 +210,17 @@ class Page:
     warning: str = ""
     notes: Sequence[str] = ()
     legend: str = ""
+
+    def __repr__(self) -> str:
+        return self.to_text()
+
+    def _repr_html_(self) -> str:
+        """Return the page for a notebook."""
+        warning = [element("p", element("b", f"Warning: {self.warning}"))] if self.warning else []
+        blocks = [element("p", block) if isinstance(block, str) else Markup(block._repr_html_())
+                  for block in self.blocks]
+        below = [*(f"Note: {note}." for note in self.notes), *([self.legend] if self.legend else [])]
+        return join_parts(*warning, *blocks, *(element("p", line) for line in below))
 
     def to_text(self) -> str:
         """Return the page for a terminal."""

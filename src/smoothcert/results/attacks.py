@@ -67,7 +67,7 @@ class EmpiricalCurve:
     n: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AttackResult(StoreResult):
     """An attack store, and its name in a table or on a page; those of one group attack one method's models."""
 

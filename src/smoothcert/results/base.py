@@ -1,13 +1,14 @@
 """The protocol of results, which every kind of store follows, and the checks and notes on several of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from smoothcert.checks import one_line
 from smoothcert.classes import places_of
+from smoothcert.display import Displayed
 from smoothcert.errors import EmptyStoreError, InputError, StoreError
 from smoothcert.stats import FixedPredict
 from smoothcert.store.identity import Identity
@@ -60,7 +61,7 @@ class Measured:
     is_comparable: bool = True
 
 
-class StoreResult:
+class StoreResult(Displayed):
     """The figures of one store, log or count file; each kind has a subclass, found in `results.gather.RESULTS`.
 
     Attributes:
@@ -78,6 +79,12 @@ class StoreResult:
     is_on_pages: ClassVar[bool] = False
     is_comparable: ClassVar[bool] = False
     name: str
+
+    def display_facts(self) -> dict[str, Any]:
+        """Return the single values, without the arrays of all images."""
+        plain = {name: value for name, value in super().display_facts().items()
+                 if isinstance(value, str | int | float) and value != ""} if is_dataclass(self) else {}
+        return {**plain, **({"images": len(index)} if (index := getattr(self, "index", None)) is not None else {})}
 
     @classmethod
     def of(cls, store: Store, name: str | None = None) -> Self:

@@ -10,7 +10,7 @@ import numpy as np
 from smoothcert.results.base import Noted, Points, run_notes, why_not_side_by_side
 from smoothcert.results.certified import Result, accuracies, default_radii
 from smoothcert.results.figures import sigma_words
-from smoothcert.stats import CertifiedAccuracy
+from smoothcert.stats import AccuracyBounds
 from smoothcert.stats.intervals import accuracy_of_counts
 from smoothcert.store.names import few, group_by_words
 
@@ -59,7 +59,7 @@ class CertifiedRuns:
     results: Sequence[Result]
     radii: Sequence[float]
     rho: float
-    at: Sequence[CertifiedAccuracy]
+    at: Sequence[AccuracyBounds]
     stars: tuple[np.ndarray, ...]
     envelopes: tuple[BestRuns, ...]
     notes: tuple[str, ...]
@@ -137,7 +137,7 @@ def best_method(envelopes: Sequence[BestRuns]) -> list[str]:
             for k, value in zip(accuracy.argmax(axis=0), accuracy.max(axis=0), strict=True)]
 
 
-def _envelopes(results: Sequence[Result], at: Sequence[CertifiedAccuracy], rho: float) -> tuple[BestRuns, ...]:
+def _envelopes(results: Sequence[Result], at: Sequence[AccuracyBounds], rho: float) -> tuple[BestRuns, ...]:
     found = []
     for group in dict.fromkeys(result.group for result in results):
         runs = [(result, told) for result, told in zip(results, at, strict=True) if result.group == group]
@@ -152,7 +152,7 @@ def _envelopes(results: Sequence[Result], at: Sequence[CertifiedAccuracy], rho: 
     return tuple(found)
 
 
-def best_bounds(runs: Sequence[tuple[Result, CertifiedAccuracy]], rho: float) -> dict[str, np.ndarray]:
+def best_bounds(runs: Sequence[tuple[Result, AccuracyBounds]], rho: float) -> dict[str, np.ndarray]:
     """Return the largest value (P,) that any run has in each of `FIELDS`, bounds at `rho`.
 
     Bounds grow with the number of claims, so of runs with as many images and one alpha only the most claims count.

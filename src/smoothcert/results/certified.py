@@ -20,7 +20,7 @@ from smoothcert.results.base import (
 )
 from smoothcert.results.figures import alpha_words, down, sigma_words
 from smoothcert.stats import (
-    CertifiedAccuracy,
+    AccuracyBounds,
     average_certified_radius,
     certified_accuracy,
     linf_radius,
@@ -32,7 +32,7 @@ from smoothcert.store.names import name_of
 from smoothcert.store.store import Store
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result(StoreResult):
     """Certificates of the images of one run.
 
@@ -166,7 +166,7 @@ class Result(StoreResult):
         alpha = ASSUMED_ALPHA if self.alpha is None else self.alpha
         return alpha if self.method is None else proved_level(self.method, alpha)
 
-    def at(self, radii: Any, rho: float) -> CertifiedAccuracy:
+    def at(self, radii: Any, rho: float) -> AccuracyBounds:
         """Return certified accuracy at `radii` with its intervals, which rest on the certificates' proved level."""
         return certified_accuracy(self.radius, self.correct, radii, self.level, rho)
 
@@ -247,10 +247,10 @@ class Result(StoreResult):
                          abstained=float(self.abstained.mean()))]
 
 
-def accuracies(results: Sequence[Result], radii: Any, rho: float) -> list[CertifiedAccuracy]:
+def accuracies(results: Sequence[Result], radii: Any, rho: float) -> list[AccuracyBounds]:
     """Return `Result.at` of each of `results`; those of as many images and one alpha are computed together."""
     grid = check_radii(radii)
-    found: dict[int, CertifiedAccuracy] = {}
+    found: dict[int, AccuracyBounds] = {}
     together: dict[tuple[int, float], list[int]] = {}
     for number, result in enumerate(results):
         together.setdefault((result.images, result.level), []).append(number)
@@ -259,7 +259,7 @@ def accuracies(results: Sequence[Result], radii: Any, rho: float) -> list[Certif
         every, where = np.unique(claimed, return_inverse=True)
         at = accuracy_of_counts(grid, every, images, alpha, rho)
         for number, rows in zip(numbers, where.reshape(claimed.shape), strict=True):
-            found[number] = CertifiedAccuracy(grid, at.claimed[rows], images, at.accuracy[rows], at.test_set[rows],
+            found[number] = AccuracyBounds(grid, at.claimed[rows], images, at.accuracy[rows], at.test_set[rows],
                                               at.bernstein[rows], at.population[rows], at.all_radii[rows])
     return [found[number] for number in range(len(results))]
 

@@ -40,7 +40,7 @@ RHO = (0.0, 0.01, 0.0625, 0.25)
 """Transport costs, where a store does not name any."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Robustness(StoreResult):
     """Bounds of one run, and what they are to be compared with.
 
@@ -172,7 +172,7 @@ class RobustnessRuns:
 class _Records:
     """The records of a distributional run over a model: those of the images that have all of theirs."""
 
-    def __init__(self, store: Store):
+    def __init__(self, store: Store) -> None:
         self.store, self.run, self.sigma = store, store.identity.distributional, store.identity.noise.sigma
         index, times = np.unique(store.column("index"), return_counts=True)
         whole = index[times == store.identity.records_per_image]

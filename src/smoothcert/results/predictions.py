@@ -21,12 +21,12 @@ from smoothcert.results.base import (
     unseen_classes,
     why_not_side_by_side,
 )
-from smoothcert.stats import CertifiedAccuracy, certified_accuracy
+from smoothcert.stats import AccuracyBounds, certified_accuracy
 from smoothcert.store.names import name_of
 from smoothcert.store.store import Store
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Predicted(StoreResult):
     """Answers of PREDICT for the images of one run.
 
@@ -101,7 +101,7 @@ class Predicted(StoreResult):
     def images(self) -> int:
         return len(self.index)
 
-    def bounds(self, rho: float) -> CertifiedAccuracy:
+    def bounds(self, rho: float) -> AccuracyBounds:
         """Return its accuracy with lower bounds; each answer is not that of g with probability at most alpha."""
         level = ASSUMED_ALPHA if self.alpha is None else self.alpha
         return certified_accuracy(np.zeros(self.images), self.correct, [0.0], level, rho)

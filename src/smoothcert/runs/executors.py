@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from smoothcert.config.sampling import RunConfig
 from smoothcert.runs.run import Done, Executor, Run
+from smoothcert.runs.travel import check_objects_travel
 
 
 def here(run: Run, pending: Sequence[int]) -> Iterator[Done]:
@@ -13,6 +14,8 @@ def here(run: Run, pending: Sequence[int]) -> Iterator[Done]:
 
 def executor_of(config: RunConfig) -> Executor:
     """Return the executor that the options ask for; processes and Ray are imported only where they are needed."""
+    if config.cluster or config.processes > 1:
+        check_objects_travel(config)
     if config.cluster:
         from smoothcert.runs.cluster import by_cluster
 

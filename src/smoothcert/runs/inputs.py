@@ -20,6 +20,7 @@ from smoothcert.data.base import PixelSource
 from smoothcert.data.load import DATA, data_folder, is_own_code, names_from_indices, open_data
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.machine import pick_device
+from smoothcert.models import label_model
 from smoothcert.noise import Noise, build_noise, fresh_seed
 from smoothcert.progress import phase
 from smoothcert.runs.options import PredictConfig
@@ -50,7 +51,7 @@ class Attacked:
 class AttackedSource:
     """A PixelSource that gives other pixels for some images."""
 
-    def __init__(self, clean: PixelSource, index: np.ndarray, images: np.ndarray):
+    def __init__(self, clean: PixelSource, index: np.ndarray, images: np.ndarray) -> None:
         self._clean, self._images = clean, images
         self._rows = {int(i): row for row, i in enumerate(index)}
         self.shape, self.levels, self.preprocessing = clean.shape, clean.levels, clean.preprocessing
@@ -141,6 +142,11 @@ def _other(store: Store, data: ImageData, what: str) -> InputError:
     return InputError(f"{store.folder} is of other images than those of {data.name} ({data.split}): {what}")
 
 
+def _asks_for(config: RunConfig, data: str) -> bool:
+    """Tell whether the options name this data set, or none."""
+    return config.data is None or (isinstance(config.data, str) and config.data == data)
+
+
 Keep = Callable[[ImageData, np.ndarray], np.ndarray]
 """Of the images at some indices, those that a run can work on."""
 
@@ -181,8 +187,8 @@ class Inputs:
 
     def provenance(self, config: RunConfig) -> dict[str, Any]:
         """Return model and data as a store shows them: without the folders that lead to them."""
-        path = Path(config.model)
-        return {"model": path.name if path.exists() else config.model, "data": self.data.name,
+        name = label_model(config.model)
+        return {"model": Path(name).name if Path(name).exists() else name, "data": self.data.name,
                 "classes": list(self.data.class_names),
                 **({"weights": self.classifier.note} if self.classifier.note else {})}
 
@@ -203,11 +209,11 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
     card = model_card(config)
     attacks = read_store(config.adversaries) if isinstance(config, PredictConfig) and config.adversaries else None
     config = config if attacks is None else complete_from(config, attacks)
-    trained_on = card.data if card and config.data in (None, card.data["data"]) else {}
+    trained_on = card.data if card and _asks_for(config, card.data["data"]) else {}
     if is_own_code(trained_on.get("data")) and config.data is None and not config.trust:
         raise ModelError(f"{config.model} was trained on data of code that it names, {trained_on['data']}: give "
                          f"--data, or read that code and pass --trust")
-    spec = config.data or trained_on.get("data") or "digits"
+    spec = trained_on.get("data", "digits") if config.data is None else config.data
     resize, crop = config.resize or trained_on.get("resize"), config.crop or trained_on.get("crop")
     with phase("loading the data"):
         data = open_data(spec, config.split, data_dir=config.data_dir, resize=resize, crop=crop,
@@ -216,7 +222,8 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
     source = Source.of(spec, data_folder(spec, config.data_dir), resize, crop, config.numeric_classes)
     sigma = config.sigma or denoiser_sigma(config.denoiser) or (card.sigma if card else None)
     if sigma is None:
-        raise InputError(f"sigma: the noise level is required, because {config.model} was not trained with one here")
+        raise InputError(f"sigma: the noise level is required, because {label_model(config.model)} was not trained "
+                         f"with one here")
     noise = build_noise(config.noise, sigma, data.levels)
     device = pick_device(config.device)
     with phase("loading the model"):
@@ -225,7 +232,8 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
                                      sigma=noise.sigma, front=config, output=config.output)
     count, names = classifier.num_classes, classifier.class_names
     if config.num_classes not in (None, count):
-        raise InputError(f"num_classes is {config.num_classes}, but {config.model} has {count} classes: leave it out")
+        raise InputError(f"num_classes is {config.num_classes}, but {label_model(config.model)} has {count} classes: "
+                         f"leave it out")
     if names is None and config.numeric_classes:
         names = names_from_indices(data, count)
     data = data.with_classes(names, count)  # so that an index means the same to model and data

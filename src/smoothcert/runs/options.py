@@ -16,6 +16,7 @@ from smoothcert.config.fields import (
     Counts,
     Looks,
     Method,
+    ModelPart,
     Options,
     Probability,
     Radii,
@@ -201,9 +202,9 @@ _OF_A_STORE = {"model", "rho", "alpha", "out", "data_dir", "workers", "cluster",
 class DistributionalConfig(RunConfig):
     """Options of `smoothcert distributional`: bounds on the worst expected loss of laws near that of the images."""
 
-    model: str = Field(description="a model, as for certify; or a store: of certify, for the certificate of the 0-1 "
-                                   "loss from its counts, or of an earlier distributional run, to read it again",
-                       json_schema_extra={"argument": "MODEL"})
+    model: ModelPart = Field(description="a model, as for certify; or a store: of certify, for the certificate of the "
+                                         "0-1 loss from its counts, or of an earlier distributional run, to read it "
+                                         "again", json_schema_extra={"argument": "MODEL"})
     rho: Costs = Field("0,0.01,0.0625,0.25", validate_default=True, description="transport costs to print: bounds on "
                                                                                 "the mean squared l2 move")
     gamma: Sizes | None = Field(None, description="prices of squared distance at which the bounds inside and outside "
@@ -224,7 +225,7 @@ class DistributionalConfig(RunConfig):
     @property
     def of_store(self) -> bool:
         """True where a store is given in place of a model."""
-        return (place(self.model) / "manifest.json").is_file()
+        return isinstance(self.model, str) and (place(self.model) / "manifest.json").is_file()
 
     @property
     def gammas(self) -> tuple[float, ...]:
@@ -249,7 +250,7 @@ class DistributionalConfig(RunConfig):
                 yield (f"{self.model} is a store, of which only rho and alpha can be asked: leave "
                        f"{', '.join(name.replace('_', '-') for name in foreign)} out, or give the model")
             return
-        if self.model.endswith((".npz", ".tsv")):
+        if isinstance(self.model, str) and self.model.endswith((".npz", ".tsv")):
             yield (f"{self.model} is neither a store nor a model, but a count file or a log: take the store that it "
                    f"came from, or, in Python, smoothcert.distributional.certificate_from_counts")
         elif self.out is None:

@@ -30,7 +30,7 @@ Estimate = Callable[[np.ndarray], np.ndarray]
 
 
 def reopen_data(
-    store: Store, data: str | None = None, data_dir: Path | None = None, resize: int | None = None,
+    store: Store, data: Any = None, data_dir: Path | None = None, resize: int | None = None,
     crop: int | None = None, numeric_classes: bool = False,
 ) -> ImageData:
     """Return the data set of a store, in its classes, checked to be the same: shape, labels, hash of the run's images.
@@ -39,7 +39,7 @@ def reopen_data(
     working folder, and in the folders above the store.
 
     Args:
-        data: the forms of `smoothcert.data.load_data`; None takes those of the store.
+        data: the forms of `smoothcert.data.load_data`, names or objects; None takes those of the store.
         data_dir: the folder of a named set; or one that holds the run's data under their own name.
         resize, crop, numeric_classes: None or False takes those that the run noted, if it did.
     Raises:
@@ -53,7 +53,8 @@ def reopen_data(
         "numeric_classes": numeric_classes or bool(noted and noted.numeric_classes), "num_classes": store.num_classes}
     of_hub = stored.name in HUB_SETS
     if data is not None or (stored.name in DATA and not of_hub) or (data_dir and of_hub):
-        return in_classes_of(store, open_data(data or stored.name, stored.split, data_dir=data_dir, **prepared))
+        chosen = stored.name if data is None else data
+        return in_classes_of(store, open_data(chosen, stored.split, data_dir=data_dir, **prepared))
     if is_own_code(stored.name):
         raise InputError(f"the images of {store.folder} came from code, {stored.name}: give its place as --data")
     kind, colon, _ = stored.name.partition(":")

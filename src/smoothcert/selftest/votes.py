@@ -51,7 +51,7 @@ _SLACK = {"float32": 1e-4, "tf32": 2.0**-8, "bf16": 2.0**-5}
 class Unusable(Exception):
     """An engine that does not run here; the message says why. `wrong`: it would, but gives other votes."""
 
-    def __init__(self, reason: str, wrong: bool = False):
+    def __init__(self, reason: str, wrong: bool = False) -> None:
         super().__init__(reason)
         self.wrong = wrong
 

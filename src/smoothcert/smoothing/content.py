@@ -136,7 +136,7 @@ def _settings(part: nn.Module) -> Iterator[tuple[str, Any]]:
 class _Reader:
     """A reader of values into digests; parts and tensors of the network count by their `names` (id -> name)."""
 
-    def __init__(self, names: Mapping[int, str]):
+    def __init__(self, names: Mapping[int, str]) -> None:
         self._names = names
         self._open: dict[int, int] = {}  # what holds the value that is read: id -> depth
         self._done: dict[int, tuple[Any, bytes]] = {}  # with the value, so that its id is not given to another

@@ -101,7 +101,7 @@ def reduce_precision(model: Any, precision: str) -> Callable[..., Tensor]:
 class Bfloat16(nn.Module):
     """A copy of a network, in eval mode, with weights, buffers and activations in bfloat16."""
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         network = network.network if isinstance(network, CastInputs) else network
         self.network = put_in_eval_mode(copy.deepcopy(network)).to(torch.bfloat16)

@@ -192,7 +192,7 @@ class _ImagesProxy(Proxy):
 
     ndim = 4
 
-    def __init__(self, node: fx.Node, tracer: fx.Tracer, sizes: tuple[int, int, int]):
+    def __init__(self, node: fx.Node, tracer: fx.Tracer, sizes: tuple[int, int, int]) -> None:
         super().__init__(node, tracer)
         self._sizes = sizes
 
@@ -208,7 +208,7 @@ class _ImagesProxy(Proxy):
 
 
 class _ImagesTracer(Tracer):
-    def __init__(self, shape: tuple[int, int, int]):
+    def __init__(self, shape: tuple[int, int, int]) -> None:
         super().__init__()
         self._shape = shape
 

@@ -4,7 +4,7 @@ from smoothcert.stats.binomial import clopper_pearson
 from smoothcert.stats.certify_plans import AtRadii, CertifyPlan, Curve, FixedN, default_pilot
 from smoothcert.stats.histories import Answers, ClassCounts, Draw, History, Look, Plan
 from smoothcert.stats.intervals import (
-    CertifiedAccuracy,
+    AccuracyBounds,
     average_certified_radius,
     certified_accuracy,
     paired_interval,
@@ -41,10 +41,10 @@ SequentialPredict = Sequential
 __all__ = [
     "ABSTAIN",
     "METHODS",
+    "AccuracyBounds",
     "Answers",
     "AtRadii",
     "Certificate",
-    "CertifiedAccuracy",
     "CertifiedCounts",
     "CertifyPlan",
     "ClassCounts",

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import special
 
 from smoothcert.checks import check_count, check_known, check_probability
+from smoothcert.display import Displayed
 from smoothcert.errors import InputError
 from smoothcert.stats.histories import Answers, Draw, History, RadiusOf, check_stages, flat_looks
 from smoothcert.stats.procedures import ABSTAIN, METHODS, certify_with
@@ -29,8 +30,8 @@ def refuse_without_noise(bounds: ProbabilityBounds) -> np.ndarray:
                      "radius_of=partial(noise.radius, margin=margin)")
 
 
-@dataclass(frozen=True)
-class FixedN:
+@dataclass(frozen=True, repr=False)
+class FixedN(Displayed):
     """CERTIFY from a fixed number of samples: n0 choose the class, n fresh ones bound its probability.
 
     Attributes:
@@ -72,8 +73,8 @@ class FixedN:
         return _judge_once(histories, self.alpha, self.method, self.radius_of)
 
 
-@dataclass(frozen=True)
-class AtRadii:
+@dataclass(frozen=True, repr=False)
+class AtRadii(Displayed):
     """Decide for each of `radii` whether the class is certified there, with looks at doubling counts.
 
     n0 samples choose the class and are thrown away. Looks at 100, 200, 400, ... and n_max samples: the last has .8
@@ -182,8 +183,8 @@ class AtRadii:
         return Seen(len(histories), owner, look, n_a, counts.max(axis=1)), chosen
 
 
-@dataclass(frozen=True)
-class Curve:
+@dataclass(frozen=True, repr=False)
+class Curve(Displayed):
     """Size n for each image so that its whole curve of radii is nearly the one at n_max.
 
     A pilot of n0 samples chooses the class and the number n of fresh samples; `method` judges these at alpha. n is the

@@ -25,7 +25,7 @@ class ClassCounts:
 
     __slots__ = ("_values",)
 
-    def __init__(self, values: npt.ArrayLike):
+    def __init__(self, values: npt.ArrayLike) -> None:
         self._values = check_counts("counts", values)
         self._values.flags.writeable = False
 
@@ -69,7 +69,7 @@ class ClassCounts:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self._values, dtype=dtype)
 
-    def tolist(self) -> list:
+    def tolist(self) -> list[Any]:
         return self._values.tolist()
 
     def __repr__(self) -> str:

@@ -18,7 +18,7 @@ _FIRST = 0.9
 
 
 @dataclass(frozen=True)
-class CertifiedAccuracy:
+class AccuracyBounds:
     """Certified accuracy at each radius, and lower bounds that hold with probability 1 - rho at one radius
     chosen beforehand (`all_radii`: at all radii at once). All but `claimed` and `m` are fractions, shape (R,).
 
@@ -45,7 +45,7 @@ class CertifiedAccuracy:
 
 def certified_accuracy(
     radius: npt.ArrayLike, correct: npt.ArrayLike, radii: npt.ArrayLike, alpha: float = 0.001, rho: float = 0.05
-) -> CertifiedAccuracy:
+) -> AccuracyBounds:
     """Return the certified accuracy of a data set at `radii`, with its lower bounds.
 
     Args:
@@ -80,13 +80,13 @@ def claims(radius: np.ndarray, correct: np.ndarray, radii: npt.ArrayLike) -> np.
     return len(sorted_radii) - np.searchsorted(sorted_radii, radii, side="left")
 
 
-def accuracy_of_counts(radii: np.ndarray, claimed: np.ndarray, m: int, alpha: float, rho: float) -> CertifiedAccuracy:
+def accuracy_of_counts(radii: np.ndarray, claimed: np.ndarray, m: int, alpha: float, rho: float) -> AccuracyBounds:
     """Return `certified_accuracy` from the counts C(r) of m images; `claimed` (..., R) may hold several runs at once.
 
     Every bound grows with `claimed`.
     """
     alpha, rho = check_probability("alpha", alpha), check_probability("rho", rho)
-    return CertifiedAccuracy(
+    return AccuracyBounds(
         radii=radii, claimed=claimed, m=m, accuracy=claimed / m,
         test_set=truly_robust(claimed, m, alpha, rho) / m,
         bernstein=bernstein_bound(claimed, m, alpha, rho),

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from smoothcert.checks import check_count, check_known, check_probability
+from smoothcert.display import Displayed
 from smoothcert.errors import InputError
 from smoothcert.stats.certify_plans import AtRadii, CertifyPlan, Curve, FixedN, refuse_without_noise
 from smoothcert.stats.histories import Answers, Draw, History, RadiusOf, check_stages, flat_looks
@@ -22,8 +23,8 @@ LAST_SHARE = 0.7
 """Share of alpha that sequential PREDICT keeps for its last look."""
 
 
-@dataclass(frozen=True)
-class FixedPredict:
+@dataclass(frozen=True, repr=False)
+class FixedPredict(Displayed):
     """PREDICT from a fixed number of samples: `predict_counts`.
 
     Attributes:
@@ -68,8 +69,8 @@ class FixedPredict:
         return (self.n,) if isinstance(self.n, int) else tuple(self.n)
 
 
-@dataclass(frozen=True)
-class Sequential:
+@dataclass(frozen=True, repr=False)
+class Sequential(Displayed):
     """PREDICT at looks that grow by half, from 16 samples to n_max; the first look that rejects a tie answers.
 
     The last look has .7 alpha, the others share the rest equally; at each, the top two counts are tested at its part

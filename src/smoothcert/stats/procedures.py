@@ -5,14 +5,17 @@ alpha the failure probability; a procedure is a function (N_A, rivals' counts, n
 To add one, write that function and give it a name in `METHODS`; every caller then has it.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
 from smoothcert.checks import check_known, check_probability
+from smoothcert.display import Displayed
 from smoothcert.errors import InputError
 from smoothcert.stats.binomial import SAFETY, lower_limit, tail, upper_limit
 from smoothcert.stats.histories import ClassCounts, check_counts
@@ -22,8 +25,8 @@ ABSTAIN = -1
 """Abstention in integer arrays and files; in objects it is None."""
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, repr=False)
+class Prediction(Displayed):
     """The smoothed classifier's answer for one image, or None where it abstains."""
 
     prediction: int | None
@@ -31,9 +34,12 @@ class Prediction:
     counts: ClassCounts
     alpha: float
 
+    def display_facts(self) -> dict[str, Any]:
+        return {"prediction": self.prediction, "p_value": self.p_value, "n": self.counts.n, "alpha": self.alpha}
 
-@dataclass(frozen=True)
-class Certificate:
+
+@dataclass(frozen=True, repr=False)
+class Certificate(Displayed):
     """No perturbation of l2 norm below `radius` changes `prediction`, except with probability `alpha`.
 
     `prediction` is None and `radius` 0.0 where the procedure abstains. `radius` is in the units of `sigma`, rounded
@@ -56,6 +62,11 @@ class Certificate:
     def estimation(self) -> ClassCounts:
         """All counts that bound the radius: those of the last look."""
         return self.looks[-1] if self.looks else ClassCounts(np.zeros(self.selection.num_classes, dtype=np.int64))
+
+    def display_facts(self) -> dict[str, Any]:
+        margin = {} if self.margin is None else {"margin": self.margin}
+        return {"prediction": self.prediction, "radius": math.floor(self.radius * 1e6) / 1e6, "sigma": self.sigma,
+                "alpha": self.alpha, "method": self.method, "n": self.estimation.n, **margin}
 
 
 @dataclass(frozen=True)

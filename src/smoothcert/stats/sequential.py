@@ -174,7 +174,7 @@ def _largest(seen: Seen, p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.n
 class LimitTable:
     """Lower limits for every count of a list of (n, level), computed when first asked for: bits as `lower_limit`'s."""
 
-    def __init__(self, rows: tuple[tuple[int, float], ...]):
+    def __init__(self, rows: tuple[tuple[int, float], ...]) -> None:
         self._n = np.array([n for n, _ in rows], dtype=np.int64)
         self._level = np.array([level for _, level in rows])
         kept = np.where(self._n <= _KEPT, self._n + 1, 0)

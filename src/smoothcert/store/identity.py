@@ -8,7 +8,7 @@ can.
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import (
@@ -25,7 +25,6 @@ from smoothcert.data import even_places
 from smoothcert.errors import StoreError
 from smoothcert.io.files import list_problems
 from smoothcert.limits import CLASSES
-from smoothcert.store.records import VALUES
 
 _Count = Annotated[int, Field(ge=0, lt=2**53)]
 _Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -38,7 +37,8 @@ _UNLISTED = "see the records"
 class IdentityPart(BaseModel):
     """A part of an identity: its fields with their types, and `raw`, the mapping that it was parsed from."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True, protected_namespaces=(), populate_by_name=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="allow", strict=True, frozen=True, protected_namespaces=(), populate_by_name=False)
     _raw: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="wrap")
@@ -80,7 +80,7 @@ class DataIdentity(IdentityPart):
 class NoData(IdentityPart):
     """The place of a data set in a store that was made from counts alone."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
 class ImageList(IdentityPart):
@@ -171,7 +171,7 @@ class Identity(IdentityPart):
         recertified_from, counted_from: `digest` of the certify store that this one was computed from.
     """
 
-    kind: Literal[tuple(VALUES)]  # type: ignore[valid-type]
+    kind: Literal["certify", "predict", "attack", "distributional"]
     num_classes: Annotated[int, Field(ge=1, le=CLASSES)]
     images: ImageList
     noise: NoiseIdentity

@@ -22,7 +22,7 @@ class Lines:
     """A file that grows by lines: on a disk each is written at once; an object storage, where nothing can be appended
     to, gets the whole again after `interval` seconds and at the end."""
 
-    def __init__(self, path: Place, begin: str | None, interval: float):
+    def __init__(self, path: Place, begin: str | None, interval: float) -> None:
         """`begin`: what the file is to hold first; None goes on with what it holds."""
         self._path, self._interval = path, interval
         try:

@@ -6,7 +6,7 @@ Images that are found by it are compared with the store's SHA-256 like any other
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -39,9 +39,11 @@ class Source(BaseModel):
     numeric_classes: bool = False
 
     @classmethod
-    def of(cls, spec: str, folder: Path | str | None, resize: int | None, crop: int | None, numeric_classes: bool
+    def of(cls, spec: Any, folder: Path | str | None, resize: int | None, crop: int | None, numeric_classes: bool
            ) -> Self | None:
         """Return where the data `spec` lies, `folder` being that of named sets; None where it lies in no file."""
+        if not isinstance(spec, str):
+            return None  # images that were given as an object
         kind, colon, location = spec.partition(":")
         if colon and kind not in ("parquet", "imagefolder"):
             return None  # a user's own code

@@ -15,16 +15,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from smoothcert.display import Displayed
 from smoothcert.errors import IdentityError, StoreError
 from smoothcert.io.files import claim_folder, lock_folder, sha256, write_whole
-from smoothcert.io.paths import Place
+from smoothcert.io.paths import Place, place
 from smoothcert.stats import History
 from smoothcert.store.comparison import is_vouched_for
+from smoothcert.store.frames import flat_table, to_pandas, to_polars
 from smoothcert.store.identity import Identity
 from smoothcert.store.journal import NAME as JOURNAL
 from smoothcert.store.journal import Lines, journal_line, journal_lines, read_journal
@@ -33,13 +35,17 @@ from smoothcert.store.manifest import Manifest, Provenance, ShardEntry, check_id
 from smoothcert.store.records import Record, Tally, dense_counts, histories
 from smoothcert.store.shards import SHARD, Shard, Shards, write_shard
 
+if TYPE_CHECKING:
+    import pandas
+    import polars
+
 _JOURNAL_SECONDS, _TIMES_SECONDS = 5.0, 60.0  # how much an object storage may be behind
 
 
 class StoreWriter:
     """An open store, to which records are added by their position in the run's list. `open_store` makes it."""
 
-    def __init__(self, folder: Place, manifest: Manifest):
+    def __init__(self, folder: Place, manifest: Manifest) -> None:
         self._folder, self._manifest = folder, manifest
         self._total, self._kind = manifest.identity.record_count, manifest.identity.kind
         finished = {entry.name for entry in manifest.shards}
@@ -143,8 +149,8 @@ def open_store(
             writer.release()
 
 
-@dataclass(frozen=True)
-class Store:
+@dataclass(frozen=True, repr=False)
+class Store(Displayed):
     """A store read from disk: what it is, where it came from, and its records in order.
 
     `at_hand` has the columns of `records.schema(kind)`, without the tallies where `waiting` has those still to be read;
@@ -205,13 +211,48 @@ class Store:
         """Return the looks of each record, or of `length` of them from `start`."""
         return histories(self.records.column("tallies").slice(start, length), self.num_classes)
 
+    def to_arrow(self) -> pa.Table:
+        """Return a row for each record, without nested columns; see `smoothcert.store.frames.flat_table`."""
+        return flat_table(self)
 
-def read_store(folder: Place) -> Store:
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return `to_arrow` as a pandas DataFrame. Raises MissingExtraError without pandas."""
+        return to_pandas(self)
+
+    def to_polars(self) -> "polars.DataFrame":
+        """Return `to_arrow` as a polars DataFrame. Raises MissingExtraError without polars."""
+        return to_polars(self)
+
+    def save(self, folder: str | Place) -> "Store":
+        """Write the records to a new folder, as the run would have written them there, and return that store.
+
+        Raises:
+            StoreError: the store is not finished, or the folder holds something else. IdentityError: another run.
+        """
+        if not self.complete:
+            raise StoreError(f"{self.folder} is not finished: finish its run first")
+        to = place(folder) if isinstance(folder, str) else folder
+        records = [Record.from_row(row) for row in self.records.to_pylist()]
+        write_store(to, self.identity, self.provenance.raw, records)
+        return read_store(to)
+
+    def display_facts(self) -> dict[str, Any]:
+        identity = self.identity
+        count = identity.record_count
+        done = f"{self.num_records:,}" if self.complete else f"{self.num_records:,} of {count:,}"
+        known = identity.data_or_none.raw
+        data = {"data": f"{known['name']} ({known['split']})"} if known else {}
+        return {"kind": self.kind, "records": done, **data, "model": self.provenance.model,
+                "sigma": identity.noise.sigma, "folder": str(self.folder)}
+
+
+def read_store(folder: str | Place) -> Store:
     """Read a store, checking every shard against the manifest.
 
     Raises:
         FileError: no such folder or manifest. StoreError: a missing, changed or corrupt shard, named.
     """
+    folder = place(folder) if isinstance(folder, str) else folder
     manifest = read_manifest(folder)
     rest = list(_read_open_records(folder, manifest).values())
     shards = Shards(manifest.identity.kind, [Shard.read(folder, entry) for entry in manifest.shards], rest)

@@ -277,7 +277,7 @@ def write_epoch(folder: Path, card: ModelCard, state: TrainState, figures: dict[
 def augmentation(config: TrainConfig) -> str:
     """Return the augmentation, with `auto` resolved for the data set."""
     if config.augment == "auto":
-        return "crop-flip" if config.data == "cifar10" else "none"
+        return "crop-flip" if isinstance(config.data, str) and config.data == "cifar10" else "none"
     return config.augment
 
 

@@ -11,6 +11,7 @@ from smoothcert.config.base import DataConfig, MachineConfig, Part
 from smoothcert.config.fields import (
     Channels,
     Count,
+    DataPart,
     DenoiserPart,
     Local,
     ObjectivePart,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:  # the objectives import torch, which --help does without
 class TrainConfig(DataConfig, MachineConfig):
     """Options of `smoothcert train`."""
 
-    data: str = Field("digits", description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH")
+    data: DataPart = Field("digits", description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH")
     model: str | None = Field(None, description="linear, mlp, cnn, lenet, cnn3, airbench, resnet18, resnet20, "
                                                 "resnet50, resnet110 or vgg16; or file.py:factory, "
                                                 "package.module:factory, hf:NAME, timm:NAME, torchvision:NAME "

@@ -251,7 +251,9 @@ def _new_card(
     return ModelCard(
         model=str(config.model), options={**config.model_option, **normalise},
         input_shape=data.shape, num_classes=data.num_classes, class_names=data.class_names, levels=data.levels,
-        sigma=config.sigma, data={"data": config.data, "resize": config.resize, "crop": config.crop}, kind=trains,
+        sigma=config.sigma, kind=trains,
+        data={"data": config.data if isinstance(config.data, str) else data.name, "resize": config.resize,
+              "crop": config.crop},
         identity={"kind": "train", "settings": settings, "processes": ranks.world,
                   "data": {"fit": data.fingerprint(fit), "held_out": data.fingerprint(held_out)}},
     )

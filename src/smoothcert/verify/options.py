@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from smoothcert.config.fields import ClassNames, Count, DenoiserPart, Local, Options, Stored
+from smoothcert.config.fields import ClassNames, Count, DataPart, DenoiserPart, Local, ModelPart, Options, Stored
 from smoothcert.config.model import ModelConfig
 
 
@@ -18,14 +18,14 @@ class VerifyConfig(ModelConfig):
     attack: Any = Field(None, description="attack of the run, likewise, for resample")
     resample: Count | None = Field(None, description="draw this many records again from their seeds, and compare; "
                                                      "needs the model and the images")
-    model: str | None = Field(None, description="model of the store, in the forms of certify, for resample")
+    model: ModelPart | None = Field(None, description="model of the store, in the forms of certify, for resample")
     denoiser: DenoiserPart = Field(None, description="directory of the denoiser that was named beside the model")
     walk_jump: Local | None = Field(None, description="directory of its walk's second denoiser")
     attractor: Local | None = Field(None, description="directory of its flow's second denoiser")
     front_option: Options = Field(default_factory=dict, description="option of walk-jump or attractor, KEY=VALUE "
                                                                     "(repeatable)")
-    data: str | None = Field(None, description="data set of the store, where its name says no place: parquet:PATH or "
-                                               "imagefolder:PATH")
+    data: DataPart = Field(None, description="data set of the store, where its name says no place: parquet:PATH or "
+                                             "imagefolder:PATH")
     data_dir: Local | None = Field(None, description="folder with the data sets' parquet files (or set the "
                                                          "environment variable SMOOTHCERT_DATA_DIR)")
     resize: Count | None = Field(None, description="resize of the run, if it was given one")

@@ -148,7 +148,8 @@ def _options(readable: Readable, asked: VerifyConfig) -> dict[str, Any]:
     if images is None:
         images = readable.store.column("index")[:: identity.records_per_image]
     return {**given, "model_id": identity.model.id, "output": identity.model.output,
-            "data": asked.data or (name if name in DATA else None), "split": identity.data.split,
+            "data": (name if name in DATA else None) if asked.data is None else asked.data,
+            "split": identity.data.split,
             "num_classes": identity.num_classes, "classes": asked.classes or readable.store.class_names,
             "indices": images.tolist(), "sigma": identity.noise.sigma,
             "noise": _part("noise", asked.noise, identity.noise.kind, NOISES),

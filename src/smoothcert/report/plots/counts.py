@@ -4,13 +4,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from smoothcert.report.plots.drawing import Request
-from smoothcert.report.plots.style import COLOURS, FAINT, NAMED, handle, in_style, legend, look, marker, new_figure
+from smoothcert.report.plots.style import (
+    COLOURS,
+    FAINT,
+    NAMED,
+    handle,
+    in_style,
+    legend,
+    look,
+    marker,
+    new_figure,
+    open_axes,
+)
 from smoothcert.results.base import check_same_data
 from smoothcert.results.certified import ASSUMED_ALPHA, Result
 from smoothcert.results.figures import down, percent
@@ -49,10 +61,9 @@ def share_images(opened: Sequence[Result]) -> list[Result]:
 
 
 @in_style
-def draw_abstention(data: Shares) -> Figure:
+def draw_abstention(data: Shares, ax: Axes | None = None) -> Figure:
     """Draw a bar for each run: certified and right, certified and wrong, abstained."""
-    figure = new_figure(6.4, 1.5 + 0.45 * len(data.names))
-    axes = figure.add_subplot(xlabel="images (%)", xlim=(0, 100))
+    figure, axes = open_axes(ax, 6.4, 1.5 + 0.45 * len(data.names), xlabel="images (%)", xlim=(0, 100))
     rows, left = np.arange(len(data.names)), np.zeros(len(data.names))
     parts = (("certified, right", data.right, COLOURS[0], ""), ("certified, wrong", data.wrong, COLOURS[1], "////"),
              ("abstained", data.abstained, "#cccccc", "...."))
@@ -63,7 +74,11 @@ def draw_abstention(data: Shares) -> Figure:
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     patches = [Patch(facecolor=colour, hatch=hatch, edgecolor="white") for _, _, colour, hatch in parts]
-    figure.legend(patches, [words for words, *_ in parts], loc="outside lower center", ncols=3)
+    names = [words for words, *_ in parts]
+    if ax is None:
+        figure.legend(patches, names, loc="outside lower center", ncols=3)
+    else:
+        axes.legend(patches, names)
     return figure
 
 
@@ -87,11 +102,11 @@ def draw_top_shares(data: TopShares) -> Figure:
 
 
 @in_style
-def draw_wall(data: Wall) -> Figure:
+def draw_wall(data: Wall, ax: Axes | None = None) -> Figure:
     """Draw radii in falling order under r_max, the most that the samples could prove."""
-    figure = new_figure(height=4.0 + 0.17 * min(len(data.names), NAMED + 1))
-    axes = figure.add_subplot(xlabel="images, largest radius first (% of the run)", xlim=(0, 100),
-                              ylabel="certified l2 radius (pixel units)")
+    figure, axes = open_axes(ax, height=4.0 + 0.17 * min(len(data.names), NAMED + 1), xlim=(0, 100),
+                             xlabel="images, largest radius first (% of the run)",
+                             ylabel="certified l2 radius (pixel units)")
     for number, (radii, share) in enumerate(zip(data.radii, data.share, strict=True)):
         style = look(number)
         axes.plot(100 * share, radii, **style)
@@ -103,16 +118,17 @@ def draw_wall(data: Wall) -> Figure:
     axes.set_ylim(0, 1.08 * top or 1.0)
     words = [f"r_max {down(top, 3)}: {percent(share)} % of images at it" if np.isfinite(top) else "r_max unknown"
              for top, share in zip(data.wall, data.at_wall, strict=True)]
-    legend(figure, [handle(k) for k in range(len(words))],
-           [f"{name} ({word})" for name, word in zip(data.names, words, strict=True)], loc="outside lower left")
+    legend(figure if ax is None else axes, [handle(k) for k in range(len(words))],
+           [f"{name} ({word})" for name, word in zip(data.names, words, strict=True)],
+           loc="outside lower left" if ax is None else "best")
     return figure
 
 
 @in_style
-def draw_scatter(data: Pairs) -> Figure:
+def draw_scatter(data: Pairs, ax: Axes | None = None) -> Figure:
     """Draw the radius of each image in two runs; above the diagonal the second run proves more."""
-    figure = new_figure(4.8, 4.6)
-    axes = figure.add_subplot(xlabel=f"radius in {data.names[0]}", ylabel=f"radius in {data.names[1]}", aspect="equal")
+    figure, axes = open_axes(ax, 4.8, 4.6, xlabel=f"radius in {data.names[0]}", ylabel=f"radius in {data.names[1]}",
+                             aspect="equal")
     top = float(max(data.first.max(), data.second.max())) * 1.03 or 1.0
     if len(data.first) > _DENSE:
         cells, _, _ = np.histogram2d(data.first, data.second, bins=80, range=[[0, top], [0, top]])

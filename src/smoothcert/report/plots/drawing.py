@@ -4,9 +4,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from smoothcert.errors import InputError, SmoothcertError
@@ -24,6 +26,7 @@ from smoothcert.results.studies import votes_of
 from smoothcert.store.store import Store
 
 Options = TypeVar("Options", bound=PlotConfig)
+Stores = Sequence[str | Path] | Sequence[tuple[str, Store]]
 
 
 @dataclass(frozen=True)
@@ -57,37 +60,47 @@ class Request(Generic[Options]):
         return self.images_of
 
 
-def picture(kind: Any, stores: Sequence[str | Path], *, images_of: ImagesOf | None = None,
+def picture(kind: Any, stores: Stores, *, ax: Axes | None = None, images_of: ImagesOf | None = None,
             answers_of: Callable[[Store], Answers] | None = None,
             estimates_of: Callable[[Store], Estimates] | None = None, **options: Any) -> Figure:
     """Draw a picture of the stores that can be opened, and warn of each that cannot.
 
     Args:
         kind: a name in `KINDS`, the place of your own code, or a function (runs) -> figure.
-        stores: stores, logs or count files, also METHOD=PATH. options: those of the kind.
+        stores: stores, logs or count files, also METHOD=PATH; or opened ones, with their names. options: those of the
+            kind.
+        ax: the axes to draw in, for kinds that draw in one; None makes a figure.
         images_of, answers_of, estimates_of: see `Request`.
     Raises:
         UnknownNameError: no such kind; the closest is named. ConfigError: options or a number of stores that the kind
         does not take. StoreError, FileError: too few stores that it can be made from.
     """
     chosen = find_kind(kind)
-    checked = chosen.options.parse({**options, "stores": tuple(map(str, stores))})
-    figure, problems = draw_picture(kind, checked, images_of=images_of, answers_of=answers_of,
+    opened = [one for one in stores if isinstance(one, tuple)]
+    texts = [one[0] if isinstance(one, tuple) else str(one) for one in stores]
+    checked = chosen.options.parse({**options, "stores": tuple(texts)})
+    figure, problems = draw_picture(kind, checked, opened, ax, images_of=images_of, answers_of=answers_of,
                                     estimates_of=estimates_of)
     for problem in problems:
         warnings.warn(str(problem), stacklevel=2)
     return figure
 
 
-def draw_picture(kind: Any, options: PlotConfig, **sources: Any) -> tuple[Figure, list[SmoothcertError]]:
+def draw_picture(
+    kind: Any, options: PlotConfig, opened: Sequence[tuple[str, Store]] = (), ax: Axes | None = None, **sources: Any
+) -> tuple[Figure, list[SmoothcertError]]:
     """Open the stores, gather and draw; return the figure, and what went wrong with single ones of many stores.
 
-    Warns, also above the picture, where what it shows side by side is of different data or images. `sources` are the
-    functions of a `Request`. Raises StoreError or FileError where too few stores can be opened.
+    Warns, also above a picture of its own, where what it shows side by side is of different data or images. `opened`
+    are stores in place of those that the options name; `sources` are the functions of a `Request`. Raises StoreError
+    or FileError where too few stores can be opened.
     """
     chosen = find_kind(kind)
-    request, problems = open_request(chosen, options, **sources)
-    figure = _function(chosen.draw)(_function(chosen.gather)(request))
+    draw = _function(chosen.draw)
+    if ax is not None and "ax" not in signature(draw).parameters:
+        raise InputError(f"ax: the picture {KINDS.label(kind)} is not drawn in one pair of axes: leave ax out")
+    request, problems = open_request(chosen, options, opened, **sources)
+    figure = draw(_function(chosen.gather)(request), **({} if ax is None else {"ax": ax}))
     if not isinstance(figure, Figure):
         raise InputError(f"the picture {KINDS.label(kind)} must be a matplotlib figure, got {type(figure).__name__}")
     runs = [run for run in (one[0] if isinstance(one, tuple) else one for one in request.opened)
@@ -96,11 +109,14 @@ def draw_picture(kind: Any, options: PlotConfig, **sources: Any) -> tuple[Figure
     if reason:
         why_not = "; ".join([reason, *lacking])
         warnings.warn(f"the runs are not to be compared: {why_not}", stacklevel=2)
-        warn_above(figure, f"Not to be compared: {why_not}")
+        if ax is None:
+            warn_above(figure, f"Not to be compared: {why_not}")
     return figure, problems
 
 
-def open_request(kind: Kind, options: PlotConfig, **sources: Any) -> tuple[Request[Any], list[SmoothcertError]]:
+def open_request(
+    kind: Kind, options: PlotConfig, given: Sequence[tuple[str, Store]] = (), **sources: Any
+) -> tuple[Request[Any], list[SmoothcertError]]:
     """Open the stores of a picture as its kind takes them; see `draw_picture`."""
     take = TAKES[kind.take]
 
@@ -108,7 +124,10 @@ def open_request(kind: Kind, options: PlotConfig, **sources: Any) -> tuple[Reque
         found = take(open_records(one.path, radius_column=getattr(options, "radius_column", None)), one.name)
         return replace(found, group=one.group) if isinstance(found, Result | AttackResult) else found
 
-    opened, problems = open_each(options.stores, open_one, strict=options.most is not None)
+    if given:
+        opened, problems = [take(store, name) for name, store in given], list[SmoothcertError]()
+    else:
+        opened, problems = open_each(options.stores, open_one, strict=options.most is not None)
     if problems and len(opened) < options.least:
         raise type(problems[0])("\n".join(map(str, problems)))
     share = kind.share

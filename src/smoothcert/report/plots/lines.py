@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
@@ -13,7 +14,18 @@ from matplotlib.ticker import EngFormatter
 from smoothcert.errors import InputError
 from smoothcert.report.plots.drawing import Request
 from smoothcert.report.plots.kinds import BoundsPlot, CurvesPlot, ProjectionPlot
-from smoothcert.report.plots.style import COLOURS, INK, handle, in_style, legend, look, marker, new_figure, save
+from smoothcert.report.plots.style import (
+    COLOURS,
+    INK,
+    handle,
+    in_style,
+    legend,
+    look,
+    marker,
+    new_figure,
+    open_axes,
+    save,
+)
 from smoothcert.results.attacks import AttackResult, axis_of, empirical_curve, norm_of
 from smoothcert.results.certified import Result
 from smoothcert.results.curves import (
@@ -183,11 +195,11 @@ def plot_curves(curves: Sequence[CertifiedCurve | Upper], files: Sequence[Path] 
 
 
 @in_style
-def draw_curves(curves: Sequence[CertifiedCurve | Upper]) -> Figure:
+def draw_curves(curves: Sequence[CertifiedCurve | Upper], ax: Axes | None = None) -> Figure:
     """Draw step curves with a band down to their lower bound, and empirical upper bounds as dashed lines."""
     certified = [one for one in curves if isinstance(one, CertifiedCurve)]
     uppers = [one for one in curves if isinstance(one, Upper)]
-    figure, axes = _axes("certified accuracy (%)" if not uppers else "accuracy (%)")
+    figure, axes = _axes("certified accuracy (%)" if not uppers else "accuracy (%)", ax)
     right = max([_furthest(certified), *(float(one.radius[-1]) * 1.03 for one in uppers)])
     for number, curve in enumerate(certified):
         _step(axes, curve, number, right)
@@ -199,10 +211,10 @@ def draw_curves(curves: Sequence[CertifiedCurve | Upper]) -> Figure:
 
 
 @in_style
-def draw_envelopes(data: Envelopes) -> Figure:
+def draw_envelopes(data: Envelopes, ax: Axes | None = None) -> Figure:
     """Draw the runs in thin lines, and over them the best of each method at each radius with the joint lower bound."""
     under_attack = bool(data.runs)
-    figure, axes = _axes("accuracy under attack (%)" if under_attack else "certified accuracy (%)")
+    figure, axes = _axes("accuracy under attack (%)" if under_attack else "certified accuracy (%)", ax)
     curves = [curve for one in data.certified for curve in one.curves]
     right = max([_furthest(curves), *(float(one.eps.max()) * 1.04 for one in data.runs)])
     for number, curve in enumerate(curves):
@@ -226,9 +238,9 @@ def draw_envelopes(data: Envelopes) -> Figure:
 
 
 @in_style
-def draw_empirical(data: Empirical) -> Figure:
+def draw_empirical(data: Empirical, ax: Axes | None = None) -> Figure:
     """Draw certified curves, and accuracy under attack at each eps with its interval."""
-    figure, axes = _axes("accuracy (%)")
+    figure, axes = _axes("accuracy (%)", ax)
     right = max(_furthest(data.curves), *(float(one.eps.max()) * 1.04 for one in data.observed))
     for number, curve in enumerate(data.curves):
         _step(axes, curve, number, right)
@@ -285,9 +297,8 @@ def draw_bounds_on_loss(panels: Sequence[BoundPanel]) -> Figure:
     return figure
 
 
-def _axes(ylabel: str) -> tuple[Figure, Any]:
-    figure = new_figure()
-    return figure, figure.add_subplot(xlabel=RADIUS, ylabel=ylabel, ylim=(0, 100))
+def _axes(ylabel: str, ax: Axes | None) -> tuple[Figure, Axes]:
+    return open_axes(ax, xlabel=RADIUS, ylabel=ylabel, ylim=(0, 100))
 
 
 def _furthest(curves: Sequence[CertifiedCurve]) -> float:

@@ -5,11 +5,13 @@ grey. Names that users chose are never read as mathematics.
 """
 
 import functools
+import io
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -57,11 +59,33 @@ def handle(number: int) -> Line2D:
     return Line2D([], [], marker=marker(number), **look(number))
 
 
+class Picture(Figure):
+    """A figure that a notebook shows, whether or not it has loaded pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        with mpl.rc_context(STYLE):
+            self.savefig(content, format="png", dpi=100)
+        return content.getvalue()
+
+
 def new_figure(width: float = 6.4, height: float = 4.0) -> Figure:
     """Return an empty figure of a size in inches; no window, no global state."""
-    figure = Figure(figsize=(width, height), dpi=160, layout="constrained")
+    figure = Picture(figsize=(width, height), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def open_axes(ax: Axes | None, width: float = 6.4, height: float = 4.0, **settings: Any) -> tuple[Figure, Axes]:
+    """Return a new figure of a size in inches with one pair of axes, or `ax` and its figure; and set the axes up."""
+    if ax is None:
+        figure = new_figure(width, height)
+        return figure, figure.add_subplot(**settings)
+    ax.set(**settings)
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        raise InputError("ax belongs to no figure: give axes such as those of matplotlib.pyplot.subplots()")
+    return figure, ax
 
 
 def legend(axes: Any, handles: list[Any], names: list[str], **options: Any) -> None:

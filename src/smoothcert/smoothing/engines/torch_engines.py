@@ -120,7 +120,7 @@ def _fold_parts(module: nn.Module) -> nn.Module:
 class _FoldingTracer(Tracer):
     """A tracer that enters only modules with something to fold, so that it meets little that cannot be traced."""
 
-    def __init__(self, closed: Collection[int]):
+    def __init__(self, closed: Collection[int]) -> None:
         super().__init__()
         self._closed = closed
 
