@@ -1,5 +1,6 @@
 """The progress of commands as people and pipes see it: phases, forecast, Ctrl-C, -q and -v."""
 
+import io
 import json
 import os
 import pty
@@ -8,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +20,7 @@ from typer.testing import CliRunner
 from smoothcert.cli.interrupts import answer_interrupts
 from smoothcert.cli.main import app
 from smoothcert.progress import Event
+from smoothcert.progress.bars import PlainLines
 from smoothcert.runs.certify import certify, predict
 from smoothcert.runs.options import CertifyConfig, PredictConfig
 from smoothcert.smoothing.engines import opening
@@ -303,3 +306,12 @@ def test_a_terminal_shows_movement_every_two_seconds_and_a_true_time(spec, tmp_p
     last = max(moment for moment, text in seen if "images" in text and "samples" in text)
     assert left == pytest.approx(last - first, rel=0.3, abs=1.0)
     assert any("3/3 images" in text for _, text in seen)
+
+
+def test_no_thread_outlives_a_command():
+    """A thread that is left when the interpreter ends is torn out of C++ code, which aborts the process."""
+    lines = PlainLines(io.StringIO())
+    with answer_interrupts(lambda: None):
+        lines(Event("sampling", seconds=0.0))
+    lines.close()
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("smoothcert")] == []

@@ -69,11 +69,14 @@ def answer_interrupts(kept: Callable[[], str | None]) -> Iterator[None]:
 
     before = signal.signal(signal.SIGTERM, interrupt)
     heard = signal.set_wakeup_fd(speaks, warn_on_full_buffer=False)
-    threading.Thread(target=watch, name="smoothcert-interrupts", daemon=True).start()
+    watcher = threading.Thread(target=watch, name="smoothcert-interrupts", daemon=True)
+    watcher.start()
     try:
         yield
     finally:
         stopped.set()
         signal.set_wakeup_fd(heard)
         signal.signal(signal.SIGTERM, before)
-        os.close(speaks)
+        os.close(speaks)  # the end of what it reads
+        watcher.join(GRACE)  # a thread that outlives the interpreter is torn out of C++ code, which aborts the process
+        os.close(hears)

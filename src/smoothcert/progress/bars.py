@@ -196,6 +196,8 @@ class PlainLines:
     def close(self) -> None:
         """Print nothing more."""
         self._closed.set()
+        if self._ticker is not None:
+            self._ticker.join()
 
     def _run(self) -> None:
         while not self._closed.wait(0.5):
