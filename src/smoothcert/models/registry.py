@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from smoothcert.checks import check_count, check_known, check_shape, construct
+from smoothcert.checks import check_count, check_shape, construct
 from smoothcert.models.airbench import airbench
 from smoothcert.models.convolutional import cnn, cnn3, lenet
 from smoothcert.models.dense import linear, mlp
@@ -61,7 +61,7 @@ def build_model(
     >>> build_model("mlp", (1, 8, 8), 10, hidden=(32,))[1]
     Linear(in_features=64, out_features=32, bias=True)
     """
-    builder = MODELS[check_known("model", name, MODELS)]
+    builder = MODELS.registered(name)
     shape = check_shape("input_shape", input_shape)
     check_count("num_classes", num_classes, least=2)
     known = model_options(name)
@@ -80,6 +80,6 @@ def model_options(name: str) -> dict[str, Any]:
     >>> model_options("cnn")
     {'width': 32, 'mean': None, 'std': None}
     """
-    parameters = inspect.signature(MODELS[check_known("model", name, MODELS)]).parameters.values()
+    parameters = inspect.signature(MODELS.registered(name)).parameters.values()
     own = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     return {**own, "mean": None, "std": None}

@@ -77,6 +77,13 @@ class Registry(Mapping[str, T], Generic[T]):
             return self._own[name]
         return self.accept(_load_code(name) if names_code(name) else self._load_entry(name), name)
 
+    def registered(self, name: Any) -> T:
+        """Return a part by a registered name, and never run code that the name is the place of.
+
+        Raises UnknownNameError: no such name; or what `__getitem__` raises for a part of a package.
+        """
+        return self[name] if name in self._own else self[check_known(self.kind, name, self)]
+
     def accept(self, part: Any, name: str) -> T:
         """Return a part that is not smoothcert's own. Raises InputError, with all that it lacks, if it lacks any."""
         if lacking := self._check(part):

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from smoothcert.checks import check_known
 from smoothcert.distributional.certificates import errors_of
 from smoothcert.errors import InputError, StoreError
 from smoothcert.io.paths import Place
@@ -130,7 +129,9 @@ def noise_of(store: Store, part: Any = None) -> Noise:
     if part is None and told.sources and told.kind not in NOISES:
         raise InputError(f"{store.folder} was made with noise of a user's own code, {told.kind}: give the place of "
                          f"that code as noise, FILE.py:NAME or package.module:NAME")
-    chosen = check_known("noise", told.kind, NOISES) if part is None else part
+    if part is None:
+        NOISES.registered(told.kind)
+    chosen = told.kind if part is None else part
     if NOISES.label(chosen) != told.kind or NOISES.identify(chosen).get("sources", {}) != told.sources:
         raise InputError(f"{store.folder} was made with noise {told.kind}, and {NOISES.label(chosen)} here is another "
                          f"one, or its code has changed since")
