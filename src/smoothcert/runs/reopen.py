@@ -59,7 +59,7 @@ def reopen_data(
         raise InputError(f"the images of {store.folder} came from code, {stored.name}: give its place as --data")
     kind, colon, _ = stored.name.partition(":")
     told = []
-    for place in _places(store, noted, data_dir):
+    for place in likely_places(store, noted, data_dir):
         if not os.path.exists(place):
             told.append(f"there is no {place}")
             continue
@@ -74,7 +74,7 @@ def reopen_data(
                      f"{tried}: give {advice}")
 
 
-def _places(store: Store, noted: Source | None, data_dir: Path | None) -> list[Path]:
+def likely_places(store: Store, noted: Source | None, data_dir: Path | None) -> list[Path]:
     """Return where the data of a store may lie: the folder of a named set, or data of the store's own name."""
     kind, colon, name = store.identity.data.name.partition(":")
     places = noted.places(store.folder) if noted is not None and noted.data == kind else []
