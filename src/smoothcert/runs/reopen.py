@@ -55,6 +55,9 @@ def reopen_data(
     if data is not None or (stored.name in DATA and not of_hub) or (data_dir and of_hub):
         chosen = stored.name if data is None else data
         return in_classes_of(store, open_data(chosen, stored.split, data_dir=data_dir, **prepared))
+    if noted is None and not stored.name.partition(":")[1] and not of_hub:
+        raise InputError(f"the images of {store.folder} were given as an object, {stored.name}: give them again as "
+                         f"data")
     if is_own_code(stored.name):
         raise InputError(f"the images of {store.folder} came from code, {stored.name}: give its place as --data")
     kind, colon, _ = stored.name.partition(":")
