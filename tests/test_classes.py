@@ -301,6 +301,8 @@ class TestData:
         assert (named.class_names, named.labels.tolist()) == (NAMES, [0, 2, 1])
         with pytest.raises(InputError, match=r"go up to 2: give --num-classes 4"):
             data.with_classes(None, 4)
+        with pytest.raises(InputError, match=r"go up to 2: these are the labels of other classes"):
+            data.with_classes(None, 2)
 
 
 class TestRuns:

@@ -144,3 +144,15 @@ def test_importing_smoothcert_imports_no_torch():
     code = "import sys, smoothcert; assert 'torch' not in sys.modules and 'certify' in smoothcert.__all__"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert all(getattr(smoothcert, name) is not None for name in smoothcert.__all__)
+
+
+def test_pictures_of_data_that_were_given_as_objects_ask_for_them():
+    store = certify(Net().eval(), DATA, **FAST)
+    with pytest.raises(InputError, match="were given as an object, tensors: give them again as data"):
+        plot(store, "gallery")
+    assert plot(store, "gallery", data=DATA).axes
+
+
+def test_axes_of_another_type_are_refused():
+    with pytest.raises(InputError, match="ax: must be matplotlib axes, got int"):
+        plot(certify(Net().eval(), DATA, **FAST), "curve", ax=3)

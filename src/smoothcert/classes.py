@@ -291,8 +291,9 @@ def check_class_count(count: int, data: Sequence[str], named: bool, whose: str) 
     if count == len(data):
         return
     if not named:
-        raise InputError(f"{whose}, but the labels of the data go up to {len(data) - 1}: give --num-classes {count} if "
-                         f"the data lack classes that the model has")
+        advice = (f"give --num-classes {count} if the data lack classes that the model has" if len(data) < count
+                  else "these are the labels of other classes")
+        raise InputError(f"{whose}, but the labels of the data go up to {len(data) - 1}: {advice}")
     numbers = in_order_of_numbers(data) is not None and set(data) <= set(index_names(count))
     raise InputError(f"{whose}, but the data name {len(data)} ({_list_names(data)}): {GIVE_NAMES}"
                      + ("; or --numeric-classes, if these numbers are the classes' indices" if numbers else ""))

@@ -345,6 +345,27 @@ def test_a_printed_configuration_is_the_one_that_was_given(tmp_path):
         CertifyConfig(model="m", out="s", denoiser=object()).to_yaml()
 
 
+@pytest.mark.parametrize(("words", "option", "part"), [
+    (["certify", "m", "-o", "s"], "noise", "smoothcert.noise:GridNoise"),
+    (["train", "--sigma", "0.25", "-o", "m"], "objective", "smoothcert.objectives:Gaussian"),
+    (["attack", "m", "--eps", "0.5", "-o", "a"], "attack", "smoothcert.attacks:PGD"),
+])
+def test_a_printed_configuration_keeps_the_place_of_a_part(tmp_path, words, option, part):
+    module, _, name = part.partition(":")
+    own = tmp_path / "elsewhere" / "own.py"
+    own.parent.mkdir()
+    own.write_text(f"from {module} import {name} as Own\n")
+    printed = run(*words, f"--{option}", f"{own}:Own", "--print-config").stdout
+    assert f"{option}: {own}:Own\n" in printed
+    (tmp_path / "c.yaml").write_text(printed)
+    assert run(words[0], "--config", tmp_path / "c.yaml", "--print-config").stdout == printed
+
+
+def test_a_printed_default_can_be_uncommented():
+    printed = run("certify", "m", "--sigma", "0.25", "-o", "s", "--print-config").stdout
+    assert "# model-option: {}\n" in printed
+
+
 def test_the_shell_completes(monkeypatch):
     assert run("-V").stdout == run("--version").stdout
     assert "_SMOOTHCERT_COMPLETE" in run("--show-completion", "bash").stdout

@@ -66,11 +66,26 @@ def test_from_a_published_checkpoint_to_a_report(folder, monkeypatch):
     assert store.column("radius").min() > 0.2
     assert run("table", "store", "--radii", "0.2").count("100.0") >= 1
     assert "nothing is wrong" in run("verify", "store", "--resample", "2", "--model", "checkpoint.pth.tar", "--network",
-                                     "resnet20", *FLAGS, "--data", "imagefolder:photos")
+                                     "resnet20", *FLAGS)  # the images are where the run found them
+    monkeypatch.chdir("/")
+    assert "nothing is wrong" in run("verify", folder / "store", "--resample", "1", "--model",
+                                     folder / "checkpoint.pth.tar", "--network", "resnet20", *FLAGS)
+    monkeypatch.chdir(folder)
     run("report", "store", "--data", "imagefolder:photos", "-o", "report.html")
     page = (folder / "report.html").read_text()
     assert "ship" in page
     assert "checkpoint.pth.tar" in page
+
+
+def test_verify_asks_for_images_that_are_nowhere(folder, tmp_path):
+    run("certify", folder / "checkpoint.pth.tar", "--model", "resnet20", *FLAGS, "--classes", folder / "classes.txt",
+        "--data", f"imagefolder:{folder / 'photos'}", "--sigma", "0.25", "--n", "20", "--max-images", "1", "--seed",
+        "0", "-q", "-o", tmp_path / "1/2/3/4/store")
+    (tmp_path / "1/2/3/4/store/.source.json").unlink()
+    result = CliRunner().invoke(app, ["verify", str(tmp_path / "1/2/3/4/store"), "--resample", "1", "--model",
+                                      str(folder / "checkpoint.pth.tar"), "--network", "resnet20", *FLAGS])
+    assert result.exit_code != 0
+    assert "imagefolder:photos, and nothing says where they are: give --data" in result.output
 
 
 @pytest.mark.parametrize("verb", [

@@ -49,4 +49,4 @@ def list_parts(as_json: bool) -> str:
             package = "" if part.package == "smoothcert" else f"[{part.package}] "
             told = f"cannot be used: {part.problem}" if part.problem else part.words
             lines.append(f"  {part.name:<{width}}  {package}{told}".rstrip())
-    return "\n".join([*lines, "", "Any of these can also be your own: file.py:NAME or package.module:NAME.", ""])
+    return "\n".join([*lines, "", "Any of these can also be your own: file.py:NAME or package.module:NAME."])

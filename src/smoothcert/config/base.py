@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import PydanticSerializationError
 
 from smoothcert.checks import suggestion
-from smoothcert.config.fields import ClassNames, Count, Local
+from smoothcert.config.fields import PLACES, ClassNames, Count, Local
 from smoothcert.config.numbers import from_yaml
 from smoothcert.errors import ConfigError, FileError, InputError
 from smoothcert.limits import YAML_BYTES, bounded_bytes
@@ -92,7 +92,7 @@ class Config(BaseModel):
         """
         fields = type(self).model_fields
         try:
-            given = self.model_dump(mode="json", include=self.model_fields_set)
+            given = self.model_dump(mode="json", include=self.model_fields_set, context=PLACES)
         except PydanticSerializationError as error:
             raise ConfigError([f"an option holds an object, which a file cannot: {error}"], "the options") from None
         lines = yaml.safe_dump({name.replace("_", "-"): given[name] for name in fields if name in given},
@@ -100,8 +100,10 @@ class Config(BaseModel):
         for name, field in fields.items():
             if name not in given:
                 default = field.get_default(call_default_factory=True)
+                plain = list(default) if isinstance(default, tuple) else default
                 shown = "" if field.is_required() or default is None else yaml.safe_dump(
-                    default if isinstance(default, bool | int | float | str) else str(default)).split("\n")[0]
+                    plain if isinstance(plain, bool | int | float | str | list | dict) else str(plain),
+                    default_flow_style=True, width=10**6).split("\n")[0]
                 lines.append(f"# {name.replace('_', '-')}: {shown}".rstrip())
                 lines += [f"#     {line}" for line in textwrap.wrap(field.description or "", 100)]
         return "\n".join(lines) + "\n"

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, PlainSerializer, SerializationInfo
 
 from smoothcert.checks import check_known, check_seed, real_number
 from smoothcert.config.numbers import from_yaml
 from smoothcert.errors import SmoothcertError
 from smoothcert.io.paths import RemotePath, local_path, place
 from smoothcert.parts import names_code
+
+PLACES = "places"
+"""The context of a dump into a file that is to be read again: parts keep the folders of their code."""
 
 _DECIMAL = r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*"
 _FRACTION = re.compile(f"{_DECIMAL}/{_DECIMAL}")
@@ -86,8 +89,15 @@ def _in_registry(home: str, registry: str) -> AfterValidator:
 
 
 def _labelled(home: str, registry: str) -> PlainSerializer:
-    """Return how a part is written into JSON: by its name there (see `Registry.label`)."""
-    return PlainSerializer(lambda part: getattr(importlib.import_module(home), registry).label(part), str, "json")
+    """Return how a part is written into JSON: by its name there (see `Registry.label`); and with the folders of its
+    place where the context is `PLACES`, as in a file that is to be read again."""
+
+    def write(part: Any, info: SerializationInfo) -> str:
+        if info.context == PLACES and isinstance(part, str):
+            return part
+        return getattr(importlib.import_module(home), registry).label(part)
+
+    return PlainSerializer(write, str, "json")
 
 
 def _name_in(kind: str, home: str, registry: str) -> AfterValidator:

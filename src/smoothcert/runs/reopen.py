@@ -55,11 +55,14 @@ def reopen_data(
     if data is not None or (stored.name in DATA and not of_hub) or (data_dir and of_hub):
         chosen = stored.name if data is None else data
         return in_classes_of(store, open_data(chosen, stored.split, data_dir=data_dir, **prepared))
+    if noted is None and not stored.name.partition(":")[1] and not of_hub:
+        raise InputError(f"the images of {store.folder} were given as an object, {stored.name}: give them again as "
+                         f"data")
     if is_own_code(stored.name):
         raise InputError(f"the images of {store.folder} came from code, {stored.name}: give its place as --data")
     kind, colon, _ = stored.name.partition(":")
     told = []
-    for place in _places(store, noted, data_dir):
+    for place in likely_places(store, noted, data_dir):
         if not os.path.exists(place):
             told.append(f"there is no {place}")
             continue
@@ -74,7 +77,7 @@ def reopen_data(
                      f"{tried}: give {advice}")
 
 
-def _places(store: Store, noted: Source | None, data_dir: Path | None) -> list[Path]:
+def likely_places(store: Store, noted: Source | None, data_dir: Path | None) -> list[Path]:
     """Return where the data of a store may lie: the folder of a named set, or data of the store's own name."""
     kind, colon, name = store.identity.data.name.partition(":")
     places = noted.places(store.folder) if noted is not None and noted.data == kind else []

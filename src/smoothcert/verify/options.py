@@ -24,8 +24,8 @@ class VerifyConfig(ModelConfig):
     attractor: Local | None = Field(None, description="directory of its flow's second denoiser")
     front_option: Options = Field(default_factory=dict, description="option of walk-jump or attractor, KEY=VALUE "
                                                                     "(repeatable)")
-    data: DataPart = Field(None, description="data set of the store, where its name says no place: parquet:PATH or "
-                                             "imagefolder:PATH")
+    data: DataPart = Field(None, description="data set of the store, in the forms of certify (default: where the run "
+                                             "found it)")
     data_dir: Local | None = Field(None, description="folder with the data sets' parquet files (or set the "
                                                          "environment variable SMOOTHCERT_DATA_DIR)")
     resize: Count | None = Field(None, description="resize of the run, if it was given one")

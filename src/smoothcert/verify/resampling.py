@@ -12,9 +12,10 @@ import numpy as np
 
 from smoothcert.attacks import ATTACKS
 from smoothcert.config.sampling import SamplingConfig
-from smoothcert.data.load import DATA
+from smoothcert.data.load import DATA, is_own_code
 from smoothcert.errors import IdentityError, InputError
 from smoothcert.io.files import make_folder
+from smoothcert.io.paths import local_path
 from smoothcert.noise import NOISES
 from smoothcert.parts import Registry
 from smoothcert.runs.attack import prepare_attack
@@ -22,6 +23,7 @@ from smoothcert.runs.certify import prepare_sampling
 from smoothcert.runs.distributional import prepare_distributional
 from smoothcert.runs.executors import executor_of
 from smoothcert.runs.options import SEARCH, AttackConfig, DistributionalConfig, PredictConfig
+from smoothcert.runs.reopen import likely_places
 from smoothcert.runs.run import Run
 from smoothcert.stats import is_same
 from smoothcert.store.comparison import differences, without_unrecorded
@@ -30,6 +32,7 @@ from smoothcert.store.manifest import Manifest, Provenance
 from smoothcert.store.provenance import provenance
 from smoothcert.store.recertify import rebuild_plan
 from smoothcert.store.records import Record
+from smoothcert.store.source import read_source
 from smoothcert.verify.files import Readable, StoreCheck
 from smoothcert.verify.options import VerifyConfig
 
@@ -142,18 +145,40 @@ def _options(readable: Readable, asked: VerifyConfig) -> dict[str, Any]:
     identity = readable.identity
     given = {name: getattr(asked, name) for name in (
         "model", "weights", "network", "model_option", "mean", "std", "trust", "denoiser", "walk_jump", "attractor",
-        "front_option", "data_dir", "resize", "crop", "numeric_classes", "threads", "workers")}
-    name = identity.data.name
+        "front_option", "threads", "workers")}
     images = identity.images.at(np.arange(identity.images.count))
     if images is None:
         images = readable.store.column("index")[:: identity.records_per_image]
     return {**given, "model_id": identity.model.id, "output": identity.model.output,
-            "data": (name if name in DATA else None) if asked.data is None else asked.data,
+            **_data(readable, asked),
             "split": identity.data.split,
             "num_classes": identity.num_classes, "classes": asked.classes or readable.store.class_names,
             "indices": images.tolist(), "sigma": identity.noise.sigma,
             "noise": _part("noise", asked.noise, identity.noise.kind, NOISES),
             "seed": identity.seed, "device": identity.device}
+
+
+def _data(readable: Readable, asked: VerifyConfig) -> dict[str, Any]:
+    """Return the options of the images: as asked, else as the store names them or where its run found them, else those
+    of a model folder's training. Raises InputError where nothing says where they are."""
+    given = {name: getattr(asked, name) for name in ("data", "data_dir", "resize", "crop", "numeric_classes")}
+    name = readable.identity.data.name
+    if asked.data is not None:
+        return given
+    if name in DATA:
+        return {**given, "data": name}
+    kind, colon, _ = name.partition(":")
+    noted = read_source(readable.folder)
+    if colon and not is_own_code(name):
+        places = [place for place in likely_places(readable.store, noted, asked.data_dir) if place.exists()]
+        if places:
+            prepared = {} if noted is None else {
+                "resize": asked.resize or noted.resize, "crop": asked.crop or noted.crop,
+                "numeric_classes": asked.numeric_classes or noted.numeric_classes}
+            return {**given, **prepared, "data": f"{kind}:{places[0]}"}
+    if isinstance(asked.model, str) and local_path(asked.model).is_dir():
+        return given
+    raise InputError(f"the images of {readable.folder} are {name}, and nothing says where they are: give --data")
 
 
 def _part(option: str, asked: Any, stored: str, registry: Registry[Any]) -> Any:

@@ -97,6 +97,8 @@ def draw_picture(
     """
     chosen = find_kind(kind)
     draw = _function(chosen.draw)
+    if not isinstance(ax, Axes | None):
+        raise InputError(f"ax: must be matplotlib axes, got {type(ax).__name__}")
     if ax is not None and "ax" not in signature(draw).parameters:
         raise InputError(f"ax: the picture {KINDS.label(kind)} is not drawn in one pair of axes: leave ax out")
     request, problems = open_request(chosen, options, opened, **sources)
