@@ -65,6 +65,10 @@ class IdentityError(StoreError):
     """A store or model directory belongs to a different run; the message names the fields that differ."""
 
 
+class HubError(SmoothcertError):
+    """The Hugging Face hub cannot be reached, refuses, or holds something else than was expected."""
+
+
 class LostProcessError(SmoothcertError):
     """Another process of a distributed training has ended, or no longer answers.
 

@@ -24,6 +24,10 @@ YAML_VALUES = 100_000
 """Values in a YAML text; values that an alias repeats count each time."""
 LOG_BYTES = 1 << 30
 """Size of a log (TSV)."""
+HUB_BYTES = 1 << 36
+"""Size of all files that are taken from a repository of the hub."""
+HUB_FILES = 20_000
+"""Number of these files."""
 CLASSES = 1_000_000
 """Number of classes in a store, a log, a count file or a model card."""
 VOTES = 10**12

@@ -50,7 +50,7 @@ def certify(
     n_max: int | None = None, radii: Sequence[float] | None = None, curve_loss: float | None = None,
     alpha: float | None = None, seed: int | None = None, noise: Any = None, denoiser: Any = None,
     max_images: int | None = None, batch_size: int | None = None, workers: int | None = None, out: Out = None,
-    progress: Progress | None = None, verbose: bool = False, **options: Any,
+    log_to: Any = None, progress: Progress | None = None, verbose: bool = False, **options: Any,
 ) -> Store:
     """Certify the images of a data set: a class and an l2 radius for each.
 
@@ -64,6 +64,7 @@ def certify(
         sigma: noise level, in pixel units of [0, 1]; None takes that of the model.
         n, n0, n_max, radii, curve_loss, alpha: the design; see `smoothcert.runs.options.CertifyConfig`.
         out: the folder of the store. The same call resumes an interrupted run. None keeps the store in memory.
+        log_to: loggers of the figures so far, such as "tensorboard:DIR", an object, or a list of them.
         progress: is called with the progress of the run. verbose: shows it.
         options: any other option of `CertifyConfig`, by its name.
     Returns:
@@ -81,7 +82,7 @@ def certify(
     """
     given = {"sigma": sigma, "n": n, "n0": n0, "n_max": n_max, "radii": radii, "curve_loss": curve_loss,
              "alpha": alpha, "seed": seed, "noise": noise, "denoiser": denoiser, "max_images": max_images,
-             "batch_size": batch_size, "workers": workers, **options}
+             "batch_size": batch_size, "workers": workers, "log_to": log_to, **options}
     return _run(sampling_runs.certify, CertifyConfig, model, data, out, given, progress, verbose)
 
 
@@ -89,20 +90,21 @@ def predict(
     model: Any, data: Any = None, *, sigma: float | None = None, n: int | Sequence[int] | None = None,
     n_max: int | None = None, alpha: float | None = None, seed: int | None = None, noise: Any = None,
     denoiser: Any = None, max_images: int | None = None, batch_size: int | None = None, workers: int | None = None,
-    out: Out = None, progress: Progress | None = None, verbose: bool = False, **options: Any,
+    out: Out = None, log_to: Any = None, progress: Progress | None = None, verbose: bool = False, **options: Any,
 ) -> Store:
     """Predict the images of a data set by the smoothed classifier: a class for each, or an abstention.
 
     Args:
         n, n_max, alpha: the design; see `smoothcert.runs.options.PredictConfig`, whose other options may be given too.
-        model, data, sigma, out, progress, verbose: as for `certify`.
+        model, data, sigma, out, log_to, progress, verbose: as for `certify`.
     Returns:
         The finished store.
     Raises:
         What `certify` raises.
     """
     given = {"sigma": sigma, "n": n, "n_max": n_max, "alpha": alpha, "seed": seed, "noise": noise,
-             "denoiser": denoiser, "max_images": max_images, "batch_size": batch_size, "workers": workers, **options}
+             "denoiser": denoiser, "max_images": max_images, "batch_size": batch_size, "workers": workers,
+             "log_to": log_to, **options}
     return _run(sampling_runs.predict, PredictConfig, model, data, out, given, progress, verbose)
 
 
@@ -136,7 +138,8 @@ def attack(
 def train(
     model: str | None = None, data: Any = None, *, out: str | PathLike[str], objective: Any = None,
     sigma: float | None = None, epochs: int | None = None, batch_size: int | None = None, lr: float | None = None,
-    seed: int | None = None, progress: Progress | None = None, verbose: bool = False, **options: Any,
+    seed: int | None = None, log_to: Any = None, progress: Progress | None = None, verbose: bool = False,
+    **options: Any,
 ) -> ModelCard:
     """Train a base classifier, or a denoiser, into a model folder; the same call resumes an interrupted run.
 
@@ -145,6 +148,7 @@ def train(
         data: as for `certify`; names take their split `train`. None takes the digits.
         objective: a name, such as "smoothadv", or an objective of your own, the class or the object.
         out: the folder, which `certify` takes as a model.
+        log_to: loggers of each epoch's figures, as for `certify`.
         options: any other option of `smoothcert.training.options.TrainConfig`, by its name.
     Returns:
         The model's card: its network, data, sigma and figures.
@@ -152,7 +156,7 @@ def train(
         What `certify` raises; and ConfigError where the network cannot be named by a text.
     """
     given = {"model": model, "data": data, "objective": objective, "sigma": sigma, "epochs": epochs,
-             "batch_size": batch_size, "lr": lr, "seed": seed, **options, "out": Path(out)}
+             "batch_size": batch_size, "lr": lr, "seed": seed, "log_to": log_to, **options, "out": Path(out)}
     config = TrainConfig.parse({name: value for name, value in given.items() if value is not None})
     return training.train(config, **_reports(progress, verbose))
 

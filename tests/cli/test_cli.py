@@ -20,6 +20,7 @@ from smoothcert.cli.certify import CertifyTableConfig
 from smoothcert.cli.demo import DemoConfig, find_program
 from smoothcert.cli.main import app, main
 from smoothcert.errors import ConfigError
+from smoothcert.hub.options import PullConfig, PushConfig
 from smoothcert.progress import Event
 from smoothcert.progress.bars import PlainLines
 from smoothcert.recipes.options import ReproduceConfig
@@ -128,6 +129,7 @@ VERBS = {
     "distributional": DistributionalConfig, "table": TableConfig, "compare": CompareConfig, "info": InfoConfig,
     "export": ExportConfig, "recertify": RecertifyTableConfig, "cost": CostConfig, "report": ReportConfig,
     "reproduce": ReproduceConfig, "verify": VerifyConfig, "selftest": SelftestConfig, "demo": DemoConfig,
+    "push": PushConfig, "pull": PullConfig,
 }
 
 

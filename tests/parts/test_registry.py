@@ -20,6 +20,7 @@ from smoothcert.data import load_data
 from smoothcert.data.load import DATA, is_own_code
 from smoothcert.denoise import DENOISERS, build_denoiser
 from smoothcert.errors import CodeError, ConfigError, InputError, ModelError, UnknownNameError
+from smoothcert.loggers import LOGGERS
 from smoothcert.models import MODELS, build_model
 from smoothcert.noise import NOISES, GaussianNoise, NormalNoise, build_noise
 from smoothcert.objectives import OBJECTIVES, Gaussian, WholeBatch, build_objective
@@ -31,7 +32,7 @@ from smoothcert.store.store import read_store
 from smoothcert.training.options import TrainConfig
 from smoothcert.training.train import train
 
-REGISTRIES = (OBJECTIVES, ATTACKS, NOISES, DENOISERS, MODELS, DATA, KINDS)
+REGISTRIES = (OBJECTIVES, ATTACKS, NOISES, DENOISERS, MODELS, DATA, KINDS, LOGGERS)
 PLUGIN = Path(__file__).parents[2] / "examples" / "plugin"
 
 OBJECTIVE = """

@@ -188,3 +188,26 @@ def test_recipes_sample_on_all_processors_up_to_four(monkeypatch, machine, found
     monkeypatch.setattr("smoothcert.recipes.run.processors", lambda: found)
     assert {verb: usual_workers("cpu", verb, machine) for verb in used} == used
     assert {usual_workers("smoke", verb, machine) for verb in used} == {None}
+
+
+class Kept:
+    def __init__(self):
+        self.told, self.unpicklable = [], lambda: None
+
+    def log(self, step, values):
+        self.told.append((step, values["train/loss"]))
+
+    def close(self):
+        pass
+
+
+def test_loggers_hear_of_each_epoch_once_and_are_no_part_of_the_identity(tmp_path):
+    kept = Kept()
+    train(config(tmp_path / "two", workers=2, epochs=1, log_to=kept))
+    assert [step for step, _ in kept.told] == [1]
+    with pytest.raises(Stopped):
+        train(config(tmp_path / "one", log_to=kept), stop_in(2))
+    card = train(config(tmp_path / "one"))
+    assert card.complete
+    assert "log_to" not in card.identity["settings"]
+    assert [step for step, _ in kept.told] == [1, 1]

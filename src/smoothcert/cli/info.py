@@ -32,12 +32,13 @@ def list_parts(as_json: bool) -> str:
     from smoothcert.attacks import ATTACKS
     from smoothcert.data.load import DATA
     from smoothcert.denoise import DENOISERS
+    from smoothcert.loggers import LOGGERS
     from smoothcert.models import MODELS
     from smoothcert.noise import NOISES
     from smoothcert.objectives import OBJECTIVES
     from smoothcert.report.plots.kinds import KINDS
 
-    registries = (OBJECTIVES, ATTACKS, NOISES, DENOISERS, MODELS, DATA, KINDS)
+    registries = (OBJECTIVES, ATTACKS, NOISES, DENOISERS, MODELS, DATA, KINDS, LOGGERS)
     found = [(registry.group, list(registry.origins())) for registry in registries]
     if as_json:
         return json.dumps([{"group": group, **asdict(part)} for group, parts in found for part in parts], indent=2)

@@ -17,6 +17,8 @@ from smoothcert.cli.interrupts import leave_if_interrupted
 from smoothcert.cli.output import say
 from smoothcert.cli.plot import plot
 from smoothcert.cli.predict import predict
+from smoothcert.cli.pull import pull
+from smoothcert.cli.push import push
 from smoothcert.cli.recertify import recertify
 from smoothcert.cli.report import report
 from smoothcert.cli.reproduce import reproduce
@@ -49,7 +51,7 @@ def _root(
 
 
 for verb in (train, certify, predict, attack, distributional, table, plot, report, compare, cost, export, recertify,
-             reproduce, verify, selftest, info, demo):
+             reproduce, verify, selftest, info, push, pull, demo):
     if isinstance(verb, typer.Typer):
         app.add_typer(verb)
     else:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import PydanticSerializationError
 
 from smoothcert.checks import suggestion
-from smoothcert.config.fields import PLACES, ClassNames, Count, Local
+from smoothcert.config.fields import PLACES, ClassNames, Count, Local, LoggerParts
 from smoothcert.config.numbers import from_yaml
 from smoothcert.errors import ConfigError, FileError, InputError
 from smoothcert.limits import YAML_BYTES, bounded_bytes
@@ -148,6 +148,14 @@ class MachineConfig(Config):
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where networks run: auto, cpu or cuda")
     threads: Count | None = Field(None, description="processor threads for torch (default: all)")
+
+
+class LogConfig(Config):
+    """Options of runs whose figures other programs can show; they are never part of its results."""
+
+    log_to: LoggerParts = Field((), description="also log figures to tensorboard:DIR, wandb:PROJECT, "
+                                                "mlflow:EXPERIMENT or file.py:CLASS; several with commas",
+                                json_schema_extra={"metavar": "LOGGER"})
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

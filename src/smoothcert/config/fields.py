@@ -140,6 +140,30 @@ def _name_of_object(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else type(value).__qualname__
 
 
+def _several(value: Any) -> Any:
+    """Return a single text or object as one of several; texts are split at commas."""
+    return tuple(value) if isinstance(value, list | tuple) else tuple(_split(value)) if isinstance(value, str) else (
+        value,)
+
+
+def _check_loggers(loggers: tuple[Any, ...]) -> tuple[Any, ...]:
+    home = importlib.import_module("smoothcert.loggers")
+    problems = []
+    for logger in loggers:
+        try:
+            home.check_logger(logger)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("; ".join(problems))
+    return loggers
+
+
+def _label_loggers(loggers: tuple[Any, ...]) -> list[str]:
+    registry = importlib.import_module("smoothcert.loggers").LOGGERS if loggers else None
+    return [one if isinstance(one, str) or registry is None else registry.label(one) for one in loggers]
+
+
 def _class_names(value: Any) -> Any:
     from smoothcert.classes import read_class_names  # brings NumPy, which --help does without
 
@@ -189,5 +213,8 @@ ModelPart = Annotated[Any, BeforeValidator(_text_or_object), AfterValidator(_che
 """The name or the place of a base classifier, or the object itself."""
 DataPart = Annotated[Any, BeforeValidator(_text_or_object), PlainSerializer(_name_of_object, str | None, "json")]
 """The name or the place of a data set, or the object itself."""
+LoggerParts = Annotated[tuple[Any, ...], BeforeValidator(_several), AfterValidator(_check_loggers),
+                        PlainSerializer(_label_loggers, list[str], "json")]
+"""Loggers, each NAME:TARGET, the place of code, or the object itself."""
 DenoiserPart = Annotated[Any, BeforeValidator(_denoiser)]
 """The folder of a trained denoiser, or the name, the place of code or the object of another one."""

@@ -14,9 +14,11 @@ import numpy as np
 from smoothcert.config.sampling import SamplingConfig
 from smoothcert.data import ImageData
 from smoothcert.denoise.walks import FrontEnd
+from smoothcert.loggers import open_loggers
 from smoothcert.noise import Noise, identify_noise
 from smoothcert.progress import Progress, phase, reporting
 from smoothcert.runs.executors import executor_of
+from smoothcert.runs.figures import watch_figures
 from smoothcert.runs.forecast import forecast_samples
 from smoothcert.runs.inputs import Keep, open_inputs
 from smoothcert.runs.options import CertifyConfig, PredictConfig
@@ -43,15 +45,19 @@ def certify(config: CertifyConfig, progress: Progress | None = None, *, verbose:
         progress: is called with every `smoothcert.progress.Event`.
         verbose: shows a bar, in a terminal or a notebook, and plain lines elsewhere.
     """
-    with reporting(progress, verbose):
-        return prepare_sampling(config, config.plan).fill(executor_of(config))
+    with reporting(progress, verbose), open_loggers(config.log_to, config.out) as log:
+        config = config.model_copy(update={"log_to": ()})  # loggers stay in this process
+        run = prepare_sampling(config, config.plan)
+        return run.fill(executor_of(config), watch_figures(run, log, config.radii or ()))
 
 
 @isolate()
 def predict(config: PredictConfig, progress: Progress | None = None, *, verbose: bool = False) -> Store:
     """Predict the images of a data set, or what is left of them, and return the finished store; see `certify`."""
-    with reporting(progress, verbose):
-        return prepare_sampling(config, config.plan).fill(executor_of(config))
+    with reporting(progress, verbose), open_loggers(config.log_to, config.out) as log:
+        config = config.model_copy(update={"log_to": ()})  # loggers stay in this process
+        run = prepare_sampling(config, config.plan)
+        return run.fill(executor_of(config), watch_figures(run, log))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

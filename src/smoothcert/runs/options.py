@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from smoothcert.checks import construct
-from smoothcert.config.base import MachineConfig, Part
+from smoothcert.config.base import LogConfig, MachineConfig, Part
 from smoothcert.config.fields import (
     AttackPart,
     Costs,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # each method imports what it needs: torch and SciPy would sl
     from smoothcert.stats import Plan
 
 
-class CertifyConfig(SamplingConfig):
+class CertifyConfig(SamplingConfig, LogConfig):
     """Options of `smoothcert certify`."""
 
     n0: Count | None = Field(None, description="samples that choose the class (default: 100, or 1000 for curve-loss, "
@@ -73,7 +73,7 @@ class CertifyConfig(SamplingConfig):
         yield {"n0", "n", "n_max", "curve_loss", "radii", "method", "margin", "alpha"}, self.plan
 
 
-class PredictConfig(SamplingConfig):
+class PredictConfig(SamplingConfig, LogConfig):
     """Options of `smoothcert predict`."""
 
     n: Looks | None = Field(

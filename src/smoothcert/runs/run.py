@@ -63,11 +63,12 @@ class Run(ABC):
         """
         return [(position,) for position in pending]
 
-    def fill(self, execute: "Executor") -> Store:
+    def fill(self, execute: "Executor", watch: "Watch | None" = None) -> Store:
         """Do what is left of the run, keep each record as it is done, and return the finished store.
 
         Args:
             execute: who does it: see `executors`.
+            watch: is called with every record that was kept.
         """
         total, unit = self.identity.record_count, self.unit
         with open_store(self.config.out, self.identity, provenance(**self.provenance)) as store:
@@ -81,6 +82,8 @@ class Run(ABC):
                 for position, record, seconds in execute(self, pending):
                     store.add(position, record, seconds)
                     meter.finish(self.passes(position), self.passes(position, record))
+                    if watch is not None:
+                        watch(record)
             store.finish()
         return read_store(self.config.out)
 
@@ -111,6 +114,9 @@ class Run(ABC):
             resumed = f"{done} of {self.identity.record_count} are done; " if done else ""
             yield f"{resumed}{len(pending)} {self.unit} to do"
 
+
+Watch = Callable[[Record], None]
+"""Is called with every record once it is kept."""
 
 Executor = Callable[[Run, Sequence[int]], Iterator[Done]]
 """Works on a run's pending positions, and yields every record in the order in which they are done."""

@@ -19,6 +19,7 @@ from smoothcert.data.augment import augment
 from smoothcert.draws import RowGenerator, generator, seed_torch
 from smoothcert.errors import ModelError
 from smoothcert.io.files import write_error, write_text
+from smoothcert.loggers import Figures
 from smoothcert.objectives import Objective, Step
 from smoothcert.progress import Phase
 from smoothcert.smoothing.soft import add_noise
@@ -114,6 +115,7 @@ class Loop:
     ranks: Ranks
     device: torch.device
     training: Phase
+    log: Figures = lambda step, values: None
 
     def run_epoch(self, epoch: int, card: ModelCard) -> ModelCard:
         """Train one epoch (from 0), validate, write the result, and return the run's new card."""
@@ -130,6 +132,7 @@ class Loop:
                        **({"best_epoch": epoch + 1, "best": chosen} if is_better else {}))
         if self.ranks.is_main:
             write_epoch(self.config.out, card, self.state, figures, is_better)
+            self.log(epoch + 1, {f"train/{name}": value for name, value in figures.items() if name != "epoch"})
         self.ranks.wait()
         return card
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from smoothcert.config.base import DataConfig, MachineConfig, Part
+from smoothcert.config.base import DataConfig, LogConfig, MachineConfig, Part
 from smoothcert.config.fields import (
     Channels,
     Count,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # the objectives import torch, which --help does without
     from smoothcert.objectives import Objective
 
 
-class TrainConfig(DataConfig, MachineConfig):
+class TrainConfig(DataConfig, MachineConfig, LogConfig):
     """Options of `smoothcert train`."""
 
     data: DataPart = Field("digits", description="data set: digits, mnist, cifar10, parquet:PATH or imagefolder:PATH")

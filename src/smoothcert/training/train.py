@@ -17,6 +17,7 @@ from smoothcert.data import ImageData, channel_statistics, load_data, select_ind
 from smoothcert.draws import derive_seed
 from smoothcert.errors import ConfigError, FileError, InputError
 from smoothcert.io.files import claim_folder, lock_folder
+from smoothcert.loggers import Figures, open_loggers
 from smoothcert.machine import has_bf16_units, pick_device
 from smoothcert.models import model_names, model_sources
 from smoothcert.models.layers import channel_constants
@@ -25,7 +26,7 @@ from smoothcert.progress import Progress, keep, phase, reporting
 from smoothcert.smoothing.precision import isolate
 from smoothcert.store.store import check_identity
 from smoothcert.training.batches import TrainingSet, batch_sizes
-from smoothcert.training.distributed import Ranks, join_processes, world_size
+from smoothcert.training.distributed import Ranks, is_main_process, join_processes, world_size
 from smoothcert.training.loop import Loop
 from smoothcert.training.options import TrainConfig
 from smoothcert.training.pretrained import (
@@ -38,7 +39,7 @@ from smoothcert.training.self_training import open_teacher, open_unlabelled
 from smoothcert.training.state import TrainState, build_state
 from smoothcert.training.workers import train_by_workers
 
-_MACHINE = {"device", "threads", "workers", "out", "data_dir"}
+_MACHINE = {"device", "threads", "workers", "out", "data_dir", "log_to"}
 _ORDER = {"classes", "numeric_classes"}
 """Options that the identity represents by the hash of the labels that they lead to."""
 _SOURCES = {"init", "new_head", "weights", "trust", "output", "unlabelled", "unlabelled_split", "max_unlabelled",
@@ -63,11 +64,11 @@ def train(config: TrainConfig, progress: Progress | None = None, *, verbose: boo
         LostProcessError: one of several processes has ended.
     """
     config = resolve_machine_options(config, pick_device(config.device))
-    with reporting(progress, verbose):
+    with reporting(progress, verbose), open_loggers(config.log_to if is_main_process() else (), config.out) as log:
         keep(lambda: _describe_kept(config))
         if config.workers and config.workers > 1:
-            return train_by_workers(config, config.workers)
-        return train_share(config)
+            return train_by_workers(config, config.workers, log)
+        return train_share(config, log)
 
 
 def _describe_kept(config: TrainConfig) -> str:
@@ -107,8 +108,11 @@ def resolve_machine_options(config: TrainConfig, device: torch.device) -> TrainC
 
 
 @isolate()
-def train_share(config: TrainConfig) -> ModelCard:
+def train_share(config: TrainConfig, log: Figures = lambda step, values: None) -> ModelCard:
     """Train as the only process, or as one of several that the environment describes, with all options decided.
+
+    Args:
+        log: is called in the main process with the figures of each finished epoch.
 
     Raises what `train` raises.
     """
@@ -158,7 +162,7 @@ def train_share(config: TrainConfig) -> ModelCard:
             card = _resume(config.out, card, state, ranks, device)
             steps = len(batch_sizes(len(fit), config.batch_size))
             with phase("training", config.epochs * steps, "steps", card.epochs_done * steps) as training:
-                loop = Loop(config, objective, sets, held_out, state, ranks, device, training)
+                loop = Loop(config, objective, sets, held_out, state, ranks, device, training, log)
                 for epoch in range(card.epochs_done, config.epochs):
                     card = loop.run_epoch(epoch, card)
         if ranks.is_main:

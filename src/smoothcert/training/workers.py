@@ -15,14 +15,18 @@ from typing import Any
 
 from smoothcert.classifiers.folder import ModelCard
 from smoothcert.errors import LostProcessError, SmoothcertError
+from smoothcert.loggers import Figures
 from smoothcert.machine import keep_freed_memory, processors
 from smoothcert.processes import describe_exit, exit_with_parent, start_without_interrupts
 from smoothcert.progress import Event, relay, reporting
 from smoothcert.training.options import TrainConfig
 
 
-def train_by_workers(config: TrainConfig, workers: int) -> ModelCard:
+def train_by_workers(config: TrainConfig, workers: int, log: Figures = lambda step, values: None) -> ModelCard:
     """Train in `workers` processes that share every batch, and return the card of the finished run.
+
+    Args:
+        log: is called in this process with the figures of each finished epoch.
 
     Raises LostProcessError where one of them is killed, and what `train_share` raises in one of them.
     """
@@ -39,6 +43,8 @@ def train_by_workers(config: TrainConfig, workers: int) -> ModelCard:
                         f"the last finished epoch") from None
                 if word == "progress":
                     relay(content)
+                elif word == "figures":
+                    log(*content)
                 elif word == "warning":
                     warnings.warn(*content, stacklevel=2)
                 elif word == "card":
@@ -54,7 +60,7 @@ def _start(config: TrainConfig, workers: int) -> Iterator[dict[Connection, BaseP
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     threads = config.threads or max(1, processors() // workers)
-    share = config.model_copy(update={"workers": None, "threads": threads})
+    share = config.model_copy(update={"workers": None, "threads": threads, "log_to": ()})
     crew: dict[Connection, BaseProcess] = {}
     try:
         for rank in range(workers):
@@ -93,7 +99,7 @@ def _serve(pipe: Connection, config: TrainConfig, group: dict[str, str]) -> None
         keep_freed_memory()
         with warnings.catch_warnings(), reporting(progress):
             warnings.showwarning = warning
-            card = train_share(config)
+            card = train_share(config, lambda step, values: pipe.send(("figures", (step, values))))
         if main:
             pipe.send(("card", card))
     except (BrokenPipeError, ConnectionResetError):
