@@ -4,6 +4,8 @@ import hashlib
 import json
 import runpy
 import shutil
+import subprocess
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,9 +194,21 @@ class TestRuns:
         store = read_store(folder / "b")
         assert recertify(store, noise="half.py:Half")[0].radius == pytest.approx(half.column("radius"))
 
+    def test_pictures_draw_with_a_noise_that_is_named(self, folder, model):
+        certified(model, folder / "s", noise=str(folder / "half.py:Half"))
+        for kind in ("projection", "gallery"):
+            done = subprocess.run([sys.executable, "-m", "smoothcert", "plot", kind, "s", "--noise", "half.py:Half",
+                                   "-o", f"{kind}.png"], cwd=folder, check=False, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+        done = subprocess.run([sys.executable, "-m", "smoothcert", "plot", "projection", "s", "-o", "no.png"],
+                              cwd=folder, check=False, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert "give the place of that code as noise" in done.stderr
+
     def test_code_that_a_store_names_is_never_run(self, folder, model):
         certified(model, folder / "s", noise="half.py:Half")
         (folder / "half.py").write_text("open('ran', 'w')\n" + NOISE)
+        NOISES._given.clear()  # as in a process in which nobody has named it
         for words in (["verify", "s"], ["recertify", "s"],
                       ["verify", "s", "--resample", 2, "--model", model, "--data", "digits"]):
             result = invoke(*words)

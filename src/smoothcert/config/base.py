@@ -123,7 +123,7 @@ class Config(BaseModel):
         if error["type"] == "missing":
             return [f"{name}: is required ({cls.model_fields[name].description})"]
         message = error["msg"].removeprefix("Value error, ")
-        got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
+        got = "" if error["type"] == "value_error" else f", got {textwrap.shorten(repr(error['input']), 100)}"
         return [f"{name}: {message[0].lower()}{message[1:]}{got}"]
 
 

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Origin:
-    """A registered name, the package that it comes from, and the first line of what the part says of itself.
+    """A registered name, the package that it comes from, and the first paragraph of what the part says of itself.
 
     `problem` says why the part cannot be used, where it cannot.
     """
@@ -50,6 +50,7 @@ class Registry(Mapping[str, T], Generic[T]):
     def __init__(self, kind: str, group: str, own: Mapping[str, T], check: Callable[[Any], list[str]]) -> None:
         self.kind, self.group = kind, group
         self._own, self._check = own, check
+        self._given: dict[str, Any] = {}
 
     @property
     def own_names(self) -> tuple[str, ...]:
@@ -92,7 +93,16 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def find(self, part: Any) -> T:
         """Return the part that is named, or given as an object. Raises what `__getitem__` raises."""
-        return self[part] if isinstance(part, str) else self.accept(part, self.label(part))
+        found = self[part] if isinstance(part, str) else self.accept(part, self.label(part))
+        self._given[self.label(part)] = part
+        return found
+
+    def given(self, label: str) -> Any:
+        """Return the part that was found in this process and has this label; None where there was none.
+
+        A store's label of a user's own code thus leads to code that the user named, and to no other.
+        """
+        return self._given.get(label)
 
     def check_name(self, part: Any) -> Any:
         """Return a name or an object unchanged, or raise what `find` raises. A known name imports nothing."""
@@ -138,11 +148,11 @@ class Registry(Mapping[str, T], Generic[T]):
     def origins(self) -> Iterator[Origin]:
         """Yield where each registered part comes from, smoothcert's own first."""
         for name, part in self._own.items():
-            yield Origin(self.kind, name, "smoothcert", _first_line(part))
+            yield Origin(self.kind, name, "smoothcert", _first_words(part))
         for entry in self._entries():
             package = _package(entry)
             try:
-                yield Origin(self.kind, entry.name, package, _first_line(self[entry.name]))
+                yield Origin(self.kind, entry.name, package, _first_words(self[entry.name]))
             except InputError as error:
                 yield Origin(self.kind, entry.name, package, problem=str(error))
 
@@ -189,9 +199,9 @@ def _package(entry: "EntryPoint") -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
 
 
-def _first_line(part: Any) -> str:
+def _first_words(part: Any) -> str:
     words = getattr(part, "words", None) or inspect.getdoc(getattr(part, "func", part)) or ""
-    return words.strip().partition("\n")[0]
+    return " ".join(words.strip().partition("\n\n")[0].split())
 
 
 def _sources_of(part: Any) -> dict[str, str]:

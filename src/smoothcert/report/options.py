@@ -14,6 +14,7 @@ from smoothcert.config.fields import (
     DenoiserPart,
     Local,
     Method,
+    NoiseKind,
     Options,
     Probability,
     Radii,
@@ -201,6 +202,8 @@ class ReportConfig(RadiiConfig, LogsConfig, StoredImages):
                            json_schema_extra={"argument": "STORE"})
     out: Local = Field(description="the page, one HTML file", json_schema_extra={"metavar": "FILE"})
     title: str = Field("", description="heading of the page (default: names the runs)")
+    noise: NoiseKind | None = Field(None, description="noise of the runs, where it is your own code: file.py:NAME or "
+                                                      "package.module:NAME")
     no_gallery: bool = Field(False, description="show no images")
     selftest: Local | None = Field(None, description="show this result of `smoothcert selftest -o`",
                                    json_schema_extra={"metavar": "FILE"})

@@ -120,12 +120,13 @@ def noise_of(store: Store, part: Any = None) -> Noise:
     """Return the noise that a store's counts were drawn with.
 
     Args:
-        part: the noise's class, or the place of its code, where it is the user's own: code that a store names is never
-            run.
+        part: the noise's class, or the place of its code, where it is the user's own; not needed where the user has
+            named it in this process already. Code that a store alone names is never run.
     Raises:
         InputError: it is needed and missing, or is another one than the store's.
     """
     told = store.identity.noise
+    part = NOISES.given(told.kind) if part is None and told.sources else part
     if part is None and told.sources and told.kind not in NOISES:
         raise InputError(f"{store.folder} was made with noise of a user's own code, {told.kind}: give the place of "
                          f"that code as noise, FILE.py:NAME or package.module:NAME")

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator
 
 from smoothcert.config.base import Config
-from smoothcert.config.fields import Count, Probabilities, Probability, SampleSizes, Sigma, Sigmas, Whole
+from smoothcert.config.fields import Count, NoiseKind, Probabilities, Probability, SampleSizes, Sigma, Sigmas, Whole
 from smoothcert.parts import Registry
 from smoothcert.report.options import (
     AnyStoredDenoiser,
@@ -32,6 +32,8 @@ class PlotConfig(Config):
     most: ClassVar[int | None] = None
 
     stores: Stores = Field(description="stores or count files", json_schema_extra={"argument": "STORE"})
+    noise: NoiseKind | None = Field(None, description="noise of the runs, where it is your own code: file.py:NAME or "
+                                                      "package.module:NAME")
 
     @field_validator("stores")
     @classmethod
