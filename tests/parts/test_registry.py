@@ -262,6 +262,8 @@ class TestData:
         ("data = 3", "must be ImageData"),
         ("data = [1, 2]", "pairs"),
         ("data = []", "no images"),
+        ("data = np.zeros((3, 1, 2, 2))", "without labels: give the pair"),
+        ("data = {'train': []}", "a mapping of train, which has no split 'test'"),
     ])
     def test_other_things(self, folder, text, words):
         with pytest.raises(InputError, match=words):

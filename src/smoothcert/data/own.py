@@ -64,6 +64,11 @@ def _read(value: Any, name: str, split: str, preprocess: Preprocess, num_classes
         images, labels = value
         data = from_tensors(images, labels, num_classes=num_classes, name=name, preprocess=preprocess)
         return replace(data, split=split)
+    if hasattr(value, "ndim") and hasattr(value, "dtype"):
+        raise InputError(f"data {name} are an array without labels: give the pair (images, labels)")
+    if isinstance(value, Mapping):
+        raise InputError(f"data {name} are a mapping of {', '.join(map(str, value)) or 'nothing'}, which has no split "
+                         f"{split!r}: give {_FORMS}")
     if hasattr(value, "with_format") and hasattr(value, "features"):
         if getattr(value, "format", {}).get("type") != "custom":  # a transform of its own makes the items
             return _from_hugging_face(value, name, split, preprocess, num_classes)
