@@ -1,6 +1,8 @@
 """One thread a test process: two of them run side by side, and results must not depend on it."""
 
 import os
+import signal
+from contextlib import suppress
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
@@ -11,6 +13,9 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+with suppress(ValueError):  # not the main thread
+    # A shell starts what it runs in the background with Ctrl-C ignored, and the children of the tests would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -202,7 +202,7 @@ class TestCtrlC:
         said, seconds = end(child)
         assert f"interrupted: 0 of 20 images are done and kept in {tmp_path / 's'}" in said
         assert child.returncode == 1
-        assert 0.5 < seconds < 3
+        assert 0.5 < seconds < 6
         assert read_store(tmp_path / "s").num_records == 0
 
     @pytest.mark.slow
@@ -213,7 +213,7 @@ class TestCtrlC:
         workers = children.read_text().split() if children.exists() else []
         said, seconds = end(child)
         assert f"interrupted: {read_store(tmp_path / 's').num_records} of 20 images" in said
-        assert seconds < 3
+        assert seconds < 6
         assert len(workers) >= 2
         time.sleep(0.5)
         assert not any(map(runs, workers))
