@@ -14,7 +14,7 @@ import torch
 
 torch.set_num_threads(1)
 with suppress(ValueError):  # not the main thread
-    # A shell starts what it runs in the background with Ctrl-C ignored, and the children of the tests would inherit that.
+    # A shell starts what it runs in the background with Ctrl-C ignored, and the tests' children would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
