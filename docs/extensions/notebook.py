@@ -22,14 +22,22 @@ class Notebook(SphinxDirective):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             source = "".join(cell["source"])
             if cell["cell_type"] == "markdown":
-                container = nodes.container()
-                self.state.nested_parse(StringList(source.splitlines(), str(path)), 0, container, match_titles=True)
-                found += container.children
+                found += self._text(source, str(path))
                 continue
             block = nodes.literal_block(source, source, language="python")
             found.append(block)
             found += [node for output in cell["outputs"] if (node := _output(output.get("data", {})))]
         return found
+
+    def _text(self, source: str, path: str) -> list[nodes.Node]:
+        """Return a cell of text; its headings are rubrics, since a page's sections cannot begin within a directive."""
+        lines, found = source.splitlines(), list[nodes.Node]()
+        while lines and lines[0].startswith("#"):
+            marks, _, title = lines.pop(0).partition(" ")
+            found.append(nodes.rubric(title, title, **{"heading-level": len(marks) + 1}))
+        container = nodes.container()
+        self.state.nested_parse(StringList(lines, path), 0, container)
+        return [*found, *container.children]
 
 
 def _output(data: dict[str, Any]) -> nodes.Node | None:
