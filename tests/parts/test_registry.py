@@ -27,8 +27,9 @@ from smoothcert.models import MODELS, build_model
 from smoothcert.noise import NOISES, GaussianNoise, NormalNoise, build_noise
 from smoothcert.objectives import OBJECTIVES, Gaussian, WholeBatch, build_objective
 from smoothcert.report.plots.kinds import KINDS, find_kind
+from smoothcert.runs.attack import attack
 from smoothcert.runs.certify import certify
-from smoothcert.runs.options import CertifyConfig
+from smoothcert.runs.options import AttackConfig, CertifyConfig
 from smoothcert.store.recertify import noise_of, recertify
 from smoothcert.store.store import read_store
 from smoothcert.training.options import TrainConfig
@@ -231,6 +232,16 @@ class TestRuns:
         certified(model, folder / "s", noise="half.py:Half")
         result = invoke("verify", "s", "--resample", 2, "--model", model, "--data", "digits", "--noise", "half.py:Half")
         assert result.exit_code == 0, result.output
+
+    def test_an_attack_runs_its_file_as_often_for_many_images_as_for_few(self, folder, model):
+        (folder / "mine.py").write_text("from smoothcert.attacks import PGD as Mine\nopen('runs', 'a').write('x')\n")
+        counts = []
+        for images in (2, 40):  # one unit of work at each setting, and three
+            (folder / "runs").write_text("")
+            attack(AttackConfig(model=str(model), attack="mine.py:Mine", eps=(0.5,), m=(1,), steps=(1,), n=(10,),
+                                max_images=images, seed=0, out=folder / f"a{images}"))
+            counts.append(len((folder / "runs").read_text()))
+        assert counts[0] == counts[1]
 
     def test_processes_open_the_same_parts(self, folder, model):
         one = certified(model, folder / "a", noise="half.py:Half")

@@ -106,7 +106,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def check_name(self, part: Any) -> Any:
         """Return a name or an object unchanged, or raise what `find` raises. A known name imports nothing."""
-        if not (isinstance(part, str) and part in self._own):
+        if not self.is_own(part):
             self.find(part)
         return part
 
@@ -117,7 +117,7 @@ class Registry(Mapping[str, T], Generic[T]):
     def label(self, part: Any) -> str:
         """Return what a store calls a part: its registered name, or the place of its code without the folders.
 
-        >>> Registry("objective", "smoothcert.objectives", {}, lambda part: []).label("~/work/losses.py:Mine")
+        >>> Registry("objective", "smoothcert.objectives", {}, lambda part: []).label("~/losses.py:Mine")
         'losses.py:Mine'
         """
         if not isinstance(part, str):

@@ -20,7 +20,7 @@ from smoothcert.data import ImageData
 from smoothcert.draws import generator
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.machine import pick_device
-from smoothcert.noise import build_noise, open_stream
+from smoothcert.noise import Noise, build_noise, open_stream
 from smoothcert.progress import Progress, reporting
 from smoothcert.runs.certify import SamplingRun, prepare_sampling
 from smoothcert.runs.executors import executor_of
@@ -79,9 +79,10 @@ def prepare_attack(config: AttackConfig) -> "AttackRun":
         _check_certificates(found, base, "eps-from")
     if config.certified is not None:
         _check_certificates(read_store(config.certified), base, "the comparison with certified accuracy")
+    method = ATTACKS.find(config.attack)
     attack: dict[str, Any] = {
         "name": ATTACKS.label(config.attack), **ATTACKS.identify(config.attack),
-        "options": {name: value for name, value in asdict(cast(Any, config.build_attack(1.0, 1))).items()
+        "options": {name: value for name, value in asdict(cast(Any, config.build_attack(1.0, 1, method))).items()
                     if name not in ("eps", "steps")},
         "eps" if certificates is None else "times": list(config.sizes), "m": list(config.m),
         "steps": list(config.steps), "target": config.target, "noise_format": NOISE_FORMAT,
@@ -94,7 +95,8 @@ def prepare_attack(config: AttackConfig) -> "AttackRun":
     identity = base.identity.replace(kind="attack", records_per_image=len(settings), attack=attack, **answer)
     return AttackRun(config=cast(AttackConfig, base.config), identity=identity, provenance=base.provenance,
                      source=base.source, most_samples=base.most_samples, exact=False, sample_cost=base.sample_cost,
-                     base=base, settings=settings, certificates=certificates, device=pick_device(config.device))
+                     base=base, settings=settings, certificates=certificates, device=pick_device(config.device),
+                     method=method, noise=build_noise(config.noise, identity.noise.sigma, base.data.levels))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -106,6 +108,8 @@ class AttackRun(Run):
     settings: tuple[AttackSetting, ...]
     certificates: CertifiedImages | None
     device: torch.device
+    method: type
+    noise: Noise
 
     def reopen(self) -> Callable[[], "AttackRun"]:
         return partial(prepare_attack, self.config)
@@ -134,7 +138,7 @@ class AttackRun(Run):
 
     def try_out(self) -> None:
         """Raise ModelError, before any work, where the attack cannot follow the model's gradients."""
-        if isinstance(self.config.build_attack(1.0, 1), Stein):
+        if issubclass(self.method, Stein):
             return
         images, classes = self._images([0])
         try:
@@ -184,10 +188,9 @@ class AttackRun(Run):
             yield from self.base.answer(zip(range(len(images)), images, keys, strict=True))
             return
         identity = self.base.identity
-        noise = build_noise(self.config.noise, identity.noise.sigma, self.base.data.levels)
         model = fix_normals(self.base.model, generator(self.device, identity.seed, "answer", keys[0]))
         with repeatable(), evaluation(self.base.model):
-            yield from predict_softly(model, images, keys, noise, identity.noise.format, self.most_samples,
+            yield from predict_softly(model, images, keys, self.noise, identity.noise.format, self.most_samples,
                                       self.base.data.num_classes, seed=identity.seed, device=self.device)
 
     def _unit(self, position: int) -> tuple[int, int]:
@@ -212,7 +215,7 @@ class AttackRun(Run):
         random = generator(self.device, self.base.identity.seed, "attack", members[0], *asdict(setting).values())
         noise = self._noise(setting.m, members).to(self.device) if setting.m else None
         with repeatable():
-            return attack_images(self.config.build_attack(float(eps.max()), setting.steps),
+            return attack_images(self.config.build_attack(float(eps.max()), setting.steps, self.method),
                                  fix_normals(self.base.model, random), images, classes, noise, generator=random,
                                  eps=eps, targeted=self.config.target is not None)
 

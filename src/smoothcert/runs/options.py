@@ -148,13 +148,16 @@ class AttackConfig(SamplingConfig):
         """The sizes that the attack takes in turn: eps, or multiples of the certified radius."""
         return self.eps if self.eps is not None else self.times or TIMES
 
-    def build_attack(self, eps: float, steps: int) -> "AttackMethod":
-        """Return the attack that the options name, at one size and number of steps."""
+    def build_attack(self, eps: float, steps: int, method: type | None = None) -> "AttackMethod":
+        """Return the attack that the options name, at one size and number of steps.
+
+        `method` is its class where that was found already: to find a user's own runs the file that it is in.
+        """
         from smoothcert.attacks import build_attack
 
         if given := [name for name in ("eps", "steps") if name in self.attack_option]:
             raise InputError(f"attack-option {' and '.join(given)}: give --{' and --'.join(given)}")
-        return build_attack(self.attack, eps=eps, steps=steps, **self.attack_option)
+        return build_attack(self.attack if method is None else method, eps=eps, steps=steps, **self.attack_option)
 
     def plan(self, noise: "Noise | None" = None) -> "Plan":
         """Return the plan by which attacked images are predicted; it is the same under every noise."""
