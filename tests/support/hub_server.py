@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response, abort, request
 from werkzeug.serving import make_server
 
 TOKEN = "hf_" + "x" * 34
@@ -56,12 +56,14 @@ def _error(code: str, status: int = 404) -> Response:
 def make_app(hub: StandIn) -> Flask:
     app = Flask("hub")
 
-    def find(kind: str, name: str, revision: str = "main") -> tuple[Repository, int] | Response:
+    def find(kind: str, name: str, revision: str = "main") -> tuple[Repository, int]:
         found = hub.repositories.get((kind.rstrip("s"), name))
         if found is None or (found.private and request.headers.get("authorization") != f"Bearer {TOKEN}"):
-            return _error("RepoNotFound", 404 if request.headers.get("authorization") else 401)
+            abort(_error("RepoNotFound", 404 if request.headers.get("authorization") else 401))
         number = found.find(revision)
-        return _error("RevisionNotFound") if number is None else (found, number)
+        if number is None:
+            abort(_error("RevisionNotFound"))
+        return found, number
 
     @app.before_request
     def note() -> Response | None:
@@ -89,10 +91,7 @@ def make_app(hub: StandIn) -> Flask:
     @app.get("/api/<kind>/<user>/<name>")
     @app.get("/api/<kind>/<user>/<name>/revision/<revision>")
     def info(kind: str, user: str, name: str, revision: str = "main") -> Any:
-        found = find(kind, f"{user}/{name}", revision)
-        if isinstance(found, Response):
-            return found
-        repository, number = found
+        repository, number = find(kind, f"{user}/{name}", revision)
         return {"id": f"{user}/{name}", "modelId": f"{user}/{name}", "sha": repository.sha(number), "tags": [],
                 "private": repository.private, "downloads": 0, "likes": 0, "disabled": False, "gated": False,
                 "siblings": [{"rfilename": path, "size": len(content), "blobId": hashlib.sha1(content).hexdigest()}
@@ -100,18 +99,13 @@ def make_app(hub: StandIn) -> Flask:
 
     @app.get("/api/<kind>/<user>/<name>/tree/<revision>")
     def tree(kind: str, user: str, name: str, revision: str) -> Any:
-        found = find(kind, f"{user}/{name}", revision)
-        if isinstance(found, Response):
-            return found
-        repository, number = found
+        repository, number = find(kind, f"{user}/{name}", revision)
         return [{"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
                 for path, content in repository.commits[number].items()]
 
     @app.post("/api/<kind>/<user>/<name>/preupload/<revision>")
     def preupload(kind: str, user: str, name: str, revision: str) -> Any:
-        found = find(kind, f"{user}/{name}", revision)
-        if isinstance(found, Response):
-            return found
+        find(kind, f"{user}/{name}", revision)
         large = (".safetensors", ".parquet")
         return {"files": [{"path": file["path"], "shouldIgnore": False, "oid": None,
                            "uploadMode": "lfs" if file["path"].endswith(large) else "regular"}
@@ -131,10 +125,7 @@ def make_app(hub: StandIn) -> Flask:
 
     @app.post("/api/<kind>/<user>/<name>/commit/<revision>")
     def commit(kind: str, user: str, name: str, revision: str) -> Any:
-        found = find(kind, f"{user}/{name}", revision)
-        if isinstance(found, Response):
-            return found
-        repository, _ = found
+        repository, _ = find(kind, f"{user}/{name}", revision)
         files = dict(repository.files)
         for line in request.get_data().splitlines():
             step = json.loads(line)
@@ -152,10 +143,7 @@ def make_app(hub: StandIn) -> Flask:
     @app.get("/<user>/<name>/resolve/<revision>/<path:path>")
     @app.get("/datasets/<user>/<name>/resolve/<revision>/<path:path>", defaults={"kind": "dataset"})
     def resolve(user: str, name: str, revision: str, path: str, kind: str = "model") -> Any:
-        found = find(kind, f"{user}/{name}", revision)
-        if isinstance(found, Response):
-            return found
-        repository, number = found
+        repository, number = find(kind, f"{user}/{name}", revision)
         content = repository.commits[number][path]
         return Response(content, 200, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"',
                                     "X-Repo-Commit": repository.sha(number)})

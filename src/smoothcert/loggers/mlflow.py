@@ -1,21 +1,17 @@
 """MLflow."""
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from smoothcert.io.paths import Place
-from smoothcert.loggers.protocol import missing_package, note_name, recall_name
+from smoothcert.loggers.protocol import import_library, note_name, recall_name
 
 
 class MLflow:
     """A run of an experiment of MLflow, at MLFLOW_TRACKING_URI; a resumed run goes on in the same one."""
 
     def __init__(self, experiment: str, run: Place) -> None:
-        try:
-            self._library = importlib.import_module("mlflow")
-        except ImportError as error:
-            raise missing_package("mlflow", "mlflow") from error
+        self._library = import_library("mlflow")
         self._experiment, self._folder = experiment, run
         self._client: Any = None
         self._run: str = ""

@@ -1,8 +1,9 @@
 """The protocol of loggers."""
 
+import importlib
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from smoothcert.errors import MissingExtraError, SmoothcertError
 from smoothcert.io.files import read_json, write_json
@@ -34,9 +35,12 @@ class Figures(Protocol):
     def __call__(self, step: int, values: Mapping[str, float], /) -> None: ...
 
 
-def missing_package(package: str, extra: str) -> MissingExtraError:
-    """Return the error for a logger without its package."""
-    return MissingExtraError(package, extra, f"the logger {extra}")
+def import_library(name: str) -> Any:
+    """Import the package of a logger, which its extra is named after. Raises MissingExtraError where it is absent."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingExtraError(name, name, f"the logger {name}") from error
 
 
 def recall_name(run: Place, logger: str) -> str | None:

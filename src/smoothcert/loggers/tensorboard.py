@@ -1,12 +1,11 @@
 """TensorBoard's event files."""
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from smoothcert.errors import FileError
-from smoothcert.loggers.protocol import missing_package
+from smoothcert.loggers.protocol import import_library
 
 
 class TensorBoard:
@@ -14,8 +13,7 @@ class TensorBoard:
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder).expanduser()
-        if importlib.util.find_spec("tensorboard") is None:
-            raise missing_package("tensorboard", "tensorboard")
+        import_library("tensorboard")
         if self._folder.exists() and not self._folder.is_dir():
             raise FileError(f"{self._folder} is a file: tensorboard:DIR needs a folder")
         self._writer: Any = None

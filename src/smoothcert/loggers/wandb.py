@@ -1,21 +1,17 @@
 """Weights & Biases."""
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from smoothcert.io.paths import Place
-from smoothcert.loggers.protocol import missing_package, note_name, recall_name
+from smoothcert.loggers.protocol import import_library, note_name, recall_name
 
 
 class WeightsAndBiases:
     """A run of a project of Weights & Biases; a resumed run goes on in the same one."""
 
     def __init__(self, project: str, run: Place) -> None:
-        try:
-            self._library = importlib.import_module("wandb")
-        except ImportError as error:
-            raise missing_package("wandb", "wandb") from error
+        self._library = import_library("wandb")
         self._project, self._folder = project, run
         self._run: Any = None
 
