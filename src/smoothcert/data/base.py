@@ -135,7 +135,8 @@ class ImageData(Displayed):
         """
         count = len(names) if names is not None else num_classes or self.num_classes
         if count < 2:
-            raise DataError(f"{self.name} has {count} class; certification needs at least two")
+            raise DataError(f"{self.name} has {count} class; certification needs at least two: where the model has "
+                            f"more, give their number, num_classes, or their names, classes")
         if names is None:
             check_class_count(count, self.class_names, self.named, f"{whose} gives {count} scores an image")
             warn_of_text_order(self.name, self.class_names)
