@@ -31,6 +31,9 @@ from smoothcert.stats.intervals import accuracy_of_counts, check_radii, claims
 from smoothcert.store.names import name_of
 from smoothcert.store.store import Store
 
+_LABELS_KNOWN = ("labels were known: no class but the label could be certified, so what counts as abstained is every "
+                 "image that is not certified as its label")
+
 
 @dataclass(frozen=True, repr=False)
 class Result(StoreResult):
@@ -97,15 +100,17 @@ class Result(StoreResult):
                              f"certify store; `smoothcert info` says what it holds")
         check_records(store)
         label, method = store.column("label"), procedure["method"]
-        decided = None
+        decided, notes = None, [one_line(note) for note in store.provenance.notes]
         if procedure.get("design") == "radii":
             decided = tuple(procedure["radii"]) if procedure.get("decided", True) else ()
+            notes += [_LABELS_KNOWN] if procedure.get("labels_known") else []
         return cls(one_line(name or name_of(store.folder)), store.column("index"), np.asarray(radius),
                    prediction == label, prediction < 0, store.identity.noise.sigma, procedure["alpha"],
                    method and one_line(method), procedure.get("n") or procedure["n_max"], procedure["margin"], decided,
                    setting_of(store.identity.replace(procedure=procedure)), store.complete, label,
                    norm=store.identity.norm or "l2", printed=store.identity.printed,
-                   notes=tuple(map(one_line, store.provenance.notes)), classes=store.class_names,
+                   notes=tuple(notes),
+                   classes=store.class_names,
                    path=str(store.folder) if path is None else path)
 
     @classmethod

@@ -85,7 +85,10 @@ class SamplingRun(Run):
     def answer(self, images: Iterable[tuple[Any, np.ndarray, int]]) -> Iterator[Finished]:
         """Take images (tag, float32 (C, H, W), noise key) through the plan, and yield each as it is done."""
         with evaluation(self.model):
-            yield from run_plan(self.plan, self.voter, images, self.data.num_classes)
+            yield from run_plan(self.plan, self.voter, images, self.data.num_classes, self._label)
+
+    def _label(self, position: int) -> int:
+        return int(self.data.labels[self.indices[position]])
 
     def forecast(self, pending: Sequence[int]) -> Iterator[str]:
         return forecast_samples(self, pending)
@@ -94,15 +97,14 @@ class SamplingRun(Run):
         """Return how many samples a second are drawn in this process, tried on at most so many; None for too few."""
         if self.voter.capacity is None or most < _LEAST_TRIED:
             return None
-        first, index = self.plan.next([[]])[0], int(self.indices[0])
-        if first is None:
-            return None
+        index = int(self.indices[0])
         subject, size, drawn = self.voter.subject(self.data.image(index), index), min(self.voter.capacity, most // 2), 0
+        tried = Segment(subject, "estimate", 0, size)
         with evaluation(self.model), phase("measuring the speed"):
-            self.voter.count([Segment(subject, first.stage, 0, size)])
+            self.voter.count([tried])
             started = elapsed = time.perf_counter()
             while not drawn or (elapsed < _TRIED_SECONDS and drawn + 2 * size <= most):
-                self.voter.count([Segment(subject, first.stage, 0, size)])
+                self.voter.count([tried])
                 drawn, elapsed = drawn + size, time.perf_counter() - started
         return drawn / elapsed
 

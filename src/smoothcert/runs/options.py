@@ -12,7 +12,6 @@ from smoothcert.config.base import LogConfig, MachineConfig, Part
 from smoothcert.config.fields import (
     AttackPart,
     Costs,
-    Count,
     Counts,
     Looks,
     Method,
@@ -42,8 +41,9 @@ if TYPE_CHECKING:  # each method imports what it needs: torch and SciPy would sl
 class CertifyConfig(SamplingConfig, LogConfig):
     """Options of `smoothcert certify`."""
 
-    n0: Count | None = Field(None, description="samples that choose the class (default: 100, or 1000 for curve-loss, "
-                                               "where they are the pilot)")
+    n0: Whole | None = Field(None, description="samples that choose the class (default: 100, or 1000 for curve-loss, "
+                                               "where they are the pilot, or 0, to follow the leading class, for "
+                                               "radii with method cohen where that is proved)")
     n: Samples | None = Field(None, description="samples that bound its probability, fixed (default: 100000 unless "
                                                 "n-max is given)")
     n_max: Samples | None = Field(None, description="sequential: at most this many samples; needs radii or curve-loss")
@@ -53,6 +53,8 @@ class CertifyConfig(SamplingConfig, LogConfig):
     radii: Radii | None = Field(None, description="radii to print, in pixel units, such as 0.5,1,1.5 or 64/255; with "
                                                    "n-max: decide just these, and stop when all are decided")
     method: Method = Field("two-sided", description="procedure: two-sided, cohen or t-certify")
+    labels_known: bool = Field(False, description="with radii and n-max: judge the label's own class and no other, "
+                                                  "which is all that certified accuracy asks for")
     margin: Annotated[Real, Field(ge=0, lt=0.5)] | None = Field(
         None, description="tau: give the radius within which the class keeps probability 1/2 + tau")
 
@@ -68,11 +70,13 @@ class CertifyConfig(SamplingConfig, LogConfig):
         radii = self.radii if self.n_max is not None else None  # else they only say what to print
         radius = {} if noise is None else {"radius_of": partial(noise.radius, margin=self.margin)}
         return certify_plan(**radius, n0=self.n0, n=self.n, radii=radii, curve_loss=self.curve_loss, n_max=self.n_max,
-                            alpha=self.alpha, method=self.method, margin=self.margin, version=version)
+                            alpha=self.alpha, method=self.method, margin=self.margin, version=version,
+                            labels_known=self.labels_known)
 
     def _parts(self) -> Iterator[Part]:
         yield from super()._parts()
-        yield {"n0", "n", "n_max", "curve_loss", "radii", "method", "margin", "alpha"}, self.plan
+        yield {"n0", "n", "n_max", "curve_loss", "radii", "method", "margin", "alpha",
+               "labels_known"}, self.plan
 
 
 class PredictConfig(SamplingConfig, LogConfig):

@@ -48,7 +48,8 @@ from smoothcert.stats import (
     certify_plan,
     predict_plan,
 )
-from smoothcert.stats.certify_plans import with_noise
+from smoothcert.stats.histories import LABEL
+from smoothcert.stats.plans import with_noise
 
 ImageList = Sequence[Tensor] | Sequence[np.ndarray]
 """Images (C, H, W) of one shape. Their type says that they are several; that of a tensor or array does not."""
@@ -235,8 +236,8 @@ class SmoothedClassifier(nn.Module):
         self, x: ImageList, plan: CertifyPlan | int | None = None, n: int | None = None,
         alpha: float | None = None, method: str | None = None, margin: float | None = None, *, n0: int | None = None,
         radii: Sequence[float] | None = None, curve_loss: float | None = None, n_max: int | None = None,
-        index: int | Sequence[int] | None = None, batch_size: int | None = None, progress: Progress | None = None,
-        verbose: bool = False,
+        labels: int | Sequence[int] | None = None, index: int | Sequence[int] | None = None,
+        batch_size: int | None = None, progress: Progress | None = None, verbose: bool = False,
     ) -> list[Certificate]: ...
 
     @overload
@@ -244,16 +245,16 @@ class SmoothedClassifier(nn.Module):
         self, x: Tensor | npt.ArrayLike, plan: CertifyPlan | int | None = None, n: int | None = None,
         alpha: float | None = None, method: str | None = None, margin: float | None = None, *, n0: int | None = None,
         radii: Sequence[float] | None = None, curve_loss: float | None = None, n_max: int | None = None,
-        index: int | Sequence[int] | None = None, batch_size: int | None = None, progress: Progress | None = None,
-        verbose: bool = False,
+        labels: int | Sequence[int] | None = None, index: int | Sequence[int] | None = None,
+        batch_size: int | None = None, progress: Progress | None = None, verbose: bool = False,
     ) -> Certificate | list[Certificate]: ...
 
     def certify(
         self, x: Tensor | npt.ArrayLike | ImageList, plan: CertifyPlan | int | None = None, n: int | None = None,
         alpha: float | None = None, method: str | None = None, margin: float | None = None, *, n0: int | None = None,
         radii: Sequence[float] | None = None, curve_loss: float | None = None, n_max: int | None = None,
-        index: int | Sequence[int] | None = None, batch_size: int | None = None, progress: Progress | None = None,
-        verbose: bool = False,
+        labels: int | Sequence[int] | None = None, index: int | Sequence[int] | None = None,
+        batch_size: int | None = None, progress: Progress | None = None, verbose: bool = False,
     ) -> Certificate | list[Certificate]:
         """CERTIFY: the class chosen from some samples, and the l2 radius proved from fresh ones.
 
@@ -264,6 +265,8 @@ class SmoothedClassifier(nn.Module):
                 each image by a pilot so that at most a share of the radius that n_max samples would give is lost.
                 Instead of it, its parts may be given: `n0` (here or by name), `n`, `alpha`, `method` and `margin` make
                 `FixedN`; with `n_max` in place of `n`, `radii` makes `AtRadii` and `curve_loss` makes `Curve`.
+            labels: the images' classes, for an `AtRadii` with labels known, which judges no other class; `labels` and
+                `radii` make one.
         Returns:
             A Certificate for one image, a list of them for several.
         Raises:
@@ -284,12 +287,15 @@ class SmoothedClassifier(nn.Module):
         else:
             n0 = _either("n0", plan, n0, "certify takes FixedN, AtRadii or Curve")
             chosen = certify_plan(partial(self.noise.radius, margin=margin), n0=n0, n=n, radii=radii,
-                                  curve_loss=curve_loss, n_max=n_max, alpha=alpha, method=method, margin=margin)
-        finished, single = self._run(chosen, x, index, batch_size, progress, verbose)
+                                  curve_loss=curve_loss, n_max=n_max, alpha=alpha, method=method, margin=margin,
+                                  labels_known=labels is not None)
+        finished, single = self._run(chosen, x, index, batch_size, progress, verbose, labels)
         results = []
         for done in finished:
-            selection, *looks = (ClassCounts(look.counts) for look in done.history)
-            results.append(Certificate(_class_or_none(done.prediction), done.values["radius"], selection, tuple(looks),
+            looks = tuple(ClassCounts(look.counts) for look in done.history if look.stage == "estimate")
+            before = [look.counts for look in done.history if look.stage not in ("estimate", LABEL)]
+            selection = ClassCounts(before[0] if before else np.zeros(self.num_classes, dtype=np.int64))
+            results.append(Certificate(_class_or_none(done.prediction), done.values["radius"], selection, looks,
                                        self.sigma, chosen.alpha, chosen.method, chosen.margin, done.off_grid))
         return results[0] if single else results
 
@@ -328,10 +334,11 @@ class SmoothedClassifier(nn.Module):
 
     def _run(
         self, plan: Plan, x: object, index: int | Sequence[int] | None, batch_size: int | None,
-        progress: Progress | None, verbose: bool,
+        progress: Progress | None, verbose: bool, labels: int | Sequence[int] | None = None,
     ) -> tuple[list[Finished], bool]:
         """Take the images through the plan; return them in their order, and whether x was a single one."""
         images, keys, single = self._images(x, index)
+        label_of = self._label_of(plan, labels, len(images))
         check_ready(self.model)
         in_eval = not any(part.training for part in _modules(self.model))
         most, done = plan.most(), list[Finished]()
@@ -344,10 +351,28 @@ class SmoothedClassifier(nn.Module):
             work = Workload(len(images), len(images), "images", most * len(images), "n_max" not in plan.identity())
             with metering("sampling", work) as meter:
                 for finished in run_plan(plan, opened.voter, zip(range(len(images)), images, keys, strict=True),
-                                         self.num_classes):
+                                         self.num_classes, label_of):
                     done.append(finished)
                     meter.finish(most, finished.samples)
             return sorted(done, key=lambda finished: finished.tag), single
+
+    def _label_of(
+        self, plan: Plan, labels: int | Sequence[int] | None, images: int
+    ) -> Callable[[int], int] | None:
+        """Return the labels of images by their places, where the plan asks for them and only there."""
+        asked = isinstance(plan, AtRadii) and plan.labels_known
+        if asked != (labels is not None):
+            raise InputError("a plan with labels known needs labels: give labels, the class of each image" if asked else
+                             "labels are for an AtRadii plan with labels_known=True: leave labels out, or give such a "
+                             "plan or its radii and n_max")
+        if labels is None:
+            return None
+        given = np.atleast_1d(np.asarray(labels))
+        if given.shape != (images,) or given.dtype.kind not in "iu" or not np.all(
+                (given >= 0) & (given < self.num_classes)):
+            raise InputError(f"labels must be one class in [0, {self.num_classes}) for each of the {images} image(s), "
+                             f"got {labels!r}")
+        return given.tolist().__getitem__
 
     def _adapt(self, shape: tuple[int, ...], single: np.ndarray | None = None) -> Any:
         """Return the model as one that gives logits (N, K) of any number of images of a shape; kept while it is the

@@ -19,7 +19,8 @@ from smoothcert.progress import count_passes
 from smoothcert.smoothing.protocols import Normals, check_finite, check_logits
 from smoothcert.smoothing.rows import Rows, Segment, Subject
 from smoothcert.smoothing.spaces import Space
-from smoothcert.stats import History, Look, Plan
+from smoothcert.stats import Draw, History, Look, Plan
+from smoothcert.stats.histories import LABEL, count_samples
 
 CLOSE_CALL = 1e-4
 """A vote whose two top logits differ by less than this share of the largest is judged again by the plain model.
@@ -281,7 +282,7 @@ class Finished:
     @property
     def samples(self) -> int:
         """The samples that were drawn: looks are cumulative within a stage."""
-        return sum({look.stage: int(look.counts.sum()) for look in self.history}.values())
+        return count_samples((look.stage, int(look.counts.sum())) for look in self.history)
 
 
 @dataclass(eq=False)
@@ -299,23 +300,23 @@ class _Job:
 
 
 def run_plan(
-    plan: Plan, voter: Voter, images: Iterable[tuple[Any, np.ndarray, int]], num_classes: int
+    plan: Plan, voter: Voter, images: Iterable[tuple[Any, np.ndarray, int]], num_classes: int,
+    label_of: Callable[[Any], int] | None = None,
 ) -> Iterator[Finished]:
     """Take images (tag, float32 (C, H, W), noise key) through a plan; each comes out when it is done.
 
     Images are taken from the iterable only when there is room for them, and answers do not depend on their company.
+    `label_of` gives the label of the image of a tag, for plans that ask for it.
     """
     waiting, active = iter(images), list[_Job]()
     none = np.zeros(num_classes, dtype=np.int64)
-    first = plan.next([[]])[0]
-    if first is None:
-        raise ValueError("a plan must draw something")
     while True:
         # Let images in until the round is full: one at a time where rounds have no size.
         room = voter.capacity - sum(job.left for job in active) if voter.capacity else 1 - len(active)
         while room > 0 and (entry := next(waiting, None)) is not None:
             tag, image, key = entry
-            active.append(_Job(tag, voter.subject(image, key), first.stage, first.n, none))
+            history, first = _begin(plan, none, tag, label_of)
+            active.append(_Job(tag, voter.subject(image, key), first.stage, first.n, none, history=history))
             room -= first.n
         if not active:
             return
@@ -351,3 +352,19 @@ def run_plan(
                 values = {name: float(column[row]) for name, column in answers.values.items()}
                 yield Finished(job.tag, job.subject.centre.off_grid, job.history, int(answers.prediction[row]), values,
                                job.seconds)
+
+
+def _begin(
+    plan: Plan, none: np.ndarray, tag: Any, label_of: Callable[[Any], int] | None
+) -> tuple[History, Draw]:
+    """Return the history of an image of which nothing was drawn yet, and the first draw."""
+    first = plan.next([[]])[0]
+    if first is None or (first.stage == LABEL and label_of is None):
+        raise ValueError("a plan must draw something, and needs labels if it asks for them")
+    if first.stage != LABEL or label_of is None:
+        return [], first
+    history = [Look(LABEL, np.eye(len(none), dtype=np.int64)[label_of(tag)])]
+    after = plan.next([history])[0]
+    if after is None:
+        raise ValueError("a plan must draw something after the label")
+    return history, after

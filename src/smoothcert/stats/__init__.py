@@ -1,7 +1,8 @@
 """Certification statistics: counts in, proofs out. Pure functions of integers; nothing here imports torch."""
 
+from smoothcert.stats.at_radii import AtRadii
 from smoothcert.stats.binomial import clopper_pearson
-from smoothcert.stats.certify_plans import AtRadii, CertifyPlan, Curve, FixedN, default_pilot
+from smoothcert.stats.certify_plans import Curve, FixedN, default_pilot
 from smoothcert.stats.histories import Answers, ClassCounts, Draw, History, Look, Plan
 from smoothcert.stats.intervals import (
     AccuracyBounds,
@@ -9,7 +10,16 @@ from smoothcert.stats.intervals import (
     certified_accuracy,
     paired_interval,
 )
-from smoothcert.stats.plans import FixedPredict, PredictPlan, Sequential, certify_plan, plan_from, predict_plan, reread
+from smoothcert.stats.plans import (
+    CertifyPlan,
+    FixedPredict,
+    PredictPlan,
+    Sequential,
+    certify_plan,
+    plan_from,
+    predict_plan,
+    reread,
+)
 from smoothcert.stats.procedures import (
     ABSTAIN,
     METHODS,

@@ -132,6 +132,13 @@ def _tail_over_mass(k: np.ndarray, n: np.ndarray, p: np.ndarray, q: np.ndarray) 
     return total
 
 
+def point_mass(k: int, n: int, p: float, q: float) -> float:
+    """Return P(Bin(n, p) = k) to a few ulp, with q = 1 - p to full precision."""
+    if k in (0, n):
+        return (p if k else q) ** n
+    return float(_mass(*(np.array([float(value)]) for value in (k, n, p, q)))[0])
+
+
 def _mass(k: np.ndarray, n: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Return P(Bin(n, p) = k), 0 < k < n, to a few ulp (Loader 2000): no large logarithms are subtracted."""
     excess = np.where(p <= q, k - n * p, n * q - (n - k))

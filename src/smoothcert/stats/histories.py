@@ -4,7 +4,7 @@ A caller keeps a history for each image, asks `Plan.next` for the next draw, app
 once `next` says None. Plans hold no state: a run may stop and resume anywhere, and stored histories be judged again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -101,9 +101,13 @@ RadiusOf = Callable[..., np.ndarray]
 """ProbabilityBounds (M,) -> certified radii (M,): `partial(noise.radius, margin=margin)`."""
 
 
+LABEL = "label"
+"""The stage of which an image's label is the one vote: it is given, and no sample is drawn for it."""
+
+
 @dataclass(frozen=True)
 class Draw:
-    """Draw `n` more samples of this stage for this image."""
+    """Draw `n` more samples of this stage for this image, or, of the stage `LABEL`, take its label."""
 
     stage: str
     n: int
@@ -119,6 +123,11 @@ class Look:
 
 History = list[Look]
 """The looks at one image, in order of drawing."""
+
+
+def count_samples(taken: Iterable[tuple[str, int]]) -> int:
+    """Return the samples behind (stage, n) of looks in order, which are cumulative within a stage; a label is none."""
+    return sum({stage: n for stage, n in taken if stage != LABEL}.values())
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ import numpy as np
 from smoothcert.checks import check_count, check_known, check_probability
 from smoothcert.display import Displayed
 from smoothcert.errors import InputError
-from smoothcert.stats.certify_plans import AtRadii, CertifyPlan, Curve, FixedN, refuse_without_noise
+from smoothcert.stats.at_radii import AtRadii
+from smoothcert.stats.certify_plans import Curve, FixedN, refuse_without_noise
+from smoothcert.stats.earlier import EarlierRadii
 from smoothcert.stats.histories import Answers, Draw, History, RadiusOf, check_stages, flat_looks
 from smoothcert.stats.procedures import ABSTAIN, predict_counts
 from smoothcert.stats.sequential import growing_looks, spending_shares
@@ -151,10 +153,13 @@ def draw_up_to(looks: Sequence[int]) -> tuple[Draw | None, ...]:
     return (*(Draw("predict", n - before) for before, n in pairwise((0, *looks))), None)
 
 
-AnyPlan = CertifyPlan | PredictPlan
+CertifyPlan = FixedN | AtRadii | Curve
+"""The designs that `SmoothedClassifier.certify` takes."""
+
+AnyPlan = CertifyPlan | EarlierRadii | PredictPlan
 
 PLANS: dict[str, dict[str, tuple[type[AnyPlan], ...]]] = {
-    "certify": {"fixed": (FixedN,), "radii": (AtRadii,), "curve": (Curve,)},
+    "certify": {"fixed": (FixedN,), "radii": (EarlierRadii, AtRadii), "curve": (Curve,)},
     "predict": {"fixed": (FixedPredict,), "sequential": (Sequential,)},
 }
 """Plans by the kind of their stores, and by design: all its versions, the first one first. New runs take the last."""
@@ -163,7 +168,8 @@ PLANS: dict[str, dict[str, tuple[type[AnyPlan], ...]]] = {
 def certify_plan(
     radius_of: RadiusOf = refuse_without_noise, *, n0: int | None = None, n: int | None = None,
     radii: Sequence[float] | None = None, curve_loss: float | None = None, n_max: int | None = None,
-    alpha: float | None = None, method: str | None = None, margin: float | None = None, version: int | None = None,
+    alpha: float | None = None, method: str | None = None, margin: float | None = None,
+    labels_known: bool | None = None, version: int | None = None,
 ) -> CertifyPlan:
     """Return the plan that these options ask for: `FixedN`, or with `n_max` either `AtRadii` or `Curve`.
 
@@ -173,16 +179,24 @@ def certify_plan(
         InputError: options that name no design, or several, or values that the design does not take.
     """
     _check_one_size(n, n_max)
+    if labels_known and (radii is None or n_max is None):
+        raise InputError("labels_known decides radii for the label's own class: give radii and n_max")
     common = _drop_none(n0=n0, alpha=alpha, method=method, margin=margin, radius_of=radius_of)
     if n_max is None:
         if radii is not None or curve_loss is not None:
             raise InputError("radii and curve_loss are sequential: give n_max, the most samples an image may take")
         return FixedN(**_drop_none(n=n), **common)
     if radii is not None and curve_loss is None:
-        return _version_of("certify", "radii", version)(n_max=n_max, radii=radii, **common)
+        known = {"labels_known": True} if labels_known else {}
+        return _version_of("certify", "radii", version)(n_max=n_max, radii=radii, **common, **known)
     if curve_loss is not None and radii is None:
         return _version_of("certify", "curve", version)(n_max=n_max, loss=curve_loss, **common)
     raise InputError("n_max needs either radii (decide these) or curve_loss (the full curve): give one of them")
+
+
+def with_noise(plan: CertifyPlan, radius: RadiusOf) -> CertifyPlan:
+    """Return a plan that turns bounds into radii by a noise's `radius(bounds, margin)`."""
+    return replace(plan, radius_of=partial(radius, margin=plan.margin))
 
 
 def predict_plan(

@@ -5,6 +5,7 @@ bounds of look k fail with probability <= alpha_k, so with probability >= 1 - al
 of those taken so far may be reported whenever one stops, for whatever reason, and at every radius at once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -38,6 +39,21 @@ def doubling_looks(n_max: int, first: int = 100) -> tuple[int, ...]:
     return (*looks, n_max)
 
 
+def close_looks(n_max: int) -> tuple[int, ...]:
+    """Return 100, and then a tenth more, in hundreds and at least 100 more, up to n_max.
+
+    >>> close_looks(1000)
+    (100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)
+    >>> len(close_looks(100_000))
+    64
+    """
+    looks, n = [], 100
+    while 1000 * n < 999 * n_max:
+        looks.append(n)
+        n = max(n + 100, n * 11 // 1000 * 100)
+    return (*looks, n_max)
+
+
 def growing_looks(n_max: int) -> tuple[int, ...]:
     """Return 16, and then half as many again, rounded down, up to n_max.
 
@@ -54,6 +70,15 @@ def growing_looks(n_max: int) -> tuple[int, ...]:
 def spending_shares(m: int, last: float) -> tuple[float, ...]:
     """Return the shares of m looks: `last` for the last one, equal parts of the rest for the others; 1 for one look."""
     return (*[(1 - last) / (m - 1)] * (m - 1), last) if m > 1 else (1.0,)
+
+
+def early_spending(looks: Sequence[int]) -> tuple[float, ...]:
+    """Return the share of alpha that may have been spent by each look, n of n_max samples: .3 (n / n_max)^.6, last 1.
+
+    >>> [round(share, 3) for share in early_spending((100, 400, 1000))]
+    [0.075, 0.173, 1.0]
+    """
+    return (*(0.3 * (n / looks[-1]) ** 0.6 for n in looks[:-1]), 1.0)
 
 
 def check_sequential(method: str) -> str:
@@ -85,6 +110,11 @@ class Seen:
         return np.flatnonzero(np.concatenate([[True], self.owner[1:] != self.owner[:-1]])[:len(self.owner)])
 
     @cached_property
+    def ends(self) -> np.ndarray:
+        """The last row of each image that has any."""
+        return np.append(self.starts[1:], len(self.owner)) - 1 if len(self.owner) else self.starts
+
+    @cached_property
     def looked_at(self) -> np.ndarray:
         """The images that have a row."""
         return self.owner[self.starts]
@@ -96,12 +126,10 @@ class RunningBounds:
 
     "cohen": p_a = max over the looks of CP_lo(N_A, n_k, alpha_k), p_b = 1 - p_a. "two-sided": p_a with .9 alpha_k, and
     p_b = min over the looks of CP_up(largest rival, n_k, .1 alpha_k), or 1 - p_a if that is less.
-    `betas` steer futility alone: they cost power, never soundness.
     """
 
     looks: tuple[int, ...]
     alphas: tuple[float, ...]
-    betas: tuple[float, ...]
     method: str
 
     def __post_init__(self) -> None:
@@ -109,60 +137,30 @@ class RunningBounds:
 
     def prove(self, seen: Seen) -> ProbabilityBounds:
         """Return the bounds from the looks taken, (M,); p_a = 0 and p_b = 1 where there are none."""
-        return self._lower(seen, *self._table.lower(*self._requests(seen)))
-
-    def prove_and_hope(self, seen: Seen) -> tuple[ProbabilityBounds, ProbabilityBounds]:
-        """Return the bounds, and the best that the probabilities can still be believed to be: limits the other way.
-
-        Hoped for: the least over the looks of CP_up(N_A) and, where two-sided, the largest of CP_lo(largest rival).
-        """
-        rows, counts = self._requests(seen)
-        t, cut, others = len(seen.owner), len(rows), self._n[seen.look] - seen.n_a
-        if self._two_sided:
-            hoped = 3 * seen.look + 2
-            more, more_counts = np.concatenate([hoped, hoped]), np.concatenate([others, seen.rival])
-        else:
-            more, more_counts = 2 * seen.look + 1, others
-        p, q = self._table.lower(np.concatenate([rows, more]), np.concatenate([counts, more_counts]))
-        proved, p, q = self._lower(seen, p[:cut], q[:cut]), p[cut:], q[cut:]
-        q_a, p_a = _largest(seen, p[:t], q[:t])
-        p_b, q_b = _largest(seen, p[t:], q[t:]) if self._two_sided else (q_a, p_a)
-        return proved, ProbabilityBounds(p_a, q_a, p_b, q_b)
-
-    @property
-    def _two_sided(self) -> bool:
-        return self.method == "two-sided"
-
-    @cached_property
-    def _table(self) -> "LimitTable":
-        parts = ((0.9, 0.1), (0.5,)) if self._two_sided else ((1.0,), (1.0,))
-        return limit_table(tuple(
-            (n, share * level)
-            for n, *levels in zip(self.looks, self.alphas, self.betas, strict=True)
-            for shares, level in zip(parts, levels, strict=True) for share in shares))
-
-    def _requests(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows and counts of the table: CP_lo(N_A), and if two-sided 1 - CP_up(rival) = CP_lo(n - rival)."""
-        if not self._two_sided:
-            return 2 * seen.look, seen.n_a
-        first = 3 * seen.look
-        return np.concatenate([first, first + 1]), np.concatenate([seen.n_a, self._n[seen.look] - seen.rival])
-
-    @cached_property
-    def _n(self) -> np.ndarray:
-        return np.array(self.looks, dtype=np.int64)
-
-    def _lower(self, seen: Seen, p: np.ndarray, q: np.ndarray) -> ProbabilityBounds:
+        p, q = self._table.lower(*self._requests(seen))
         t = len(seen.owner)
-        p_a, q_a = _largest(seen, p[:t], q[:t])
-        if not self._two_sided:
+        p_a, q_a = largest(seen, p[:t], q[:t])
+        if self.method == "cohen":
             return ProbabilityBounds(p_a, q_a, q_a, p_a)
-        q_b, p_b = _largest(seen, p[t:], q[t:])
+        q_b, p_b = largest(seen, p[t:], q[t:])
         rest = q_a < p_b
         return ProbabilityBounds(p_a, q_a, np.where(rest, q_a, p_b), np.where(rest, p_a, q_b))
 
+    def _requests(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and counts of the table: CP_lo(N_A), and if two-sided 1 - CP_up(rival) = CP_lo(n - rival)."""
+        if self.method == "cohen":
+            return seen.look, seen.n_a
+        others = np.array(self.looks, dtype=np.int64)[seen.look] - seen.rival
+        return np.concatenate([2 * seen.look, 2 * seen.look + 1]), np.concatenate([seen.n_a, others])
 
-def _largest(seen: Seen, p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    @cached_property
+    def _table(self) -> "LimitTable":
+        parts = (1.0,) if self.method == "cohen" else (0.9, 0.1)
+        return limit_table(tuple((n, share * alpha) for n, alpha in zip(self.looks, self.alphas, strict=True)
+                                 for share in parts))
+
+
+def largest(seen: Seen, p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (p, 1 - p) of the largest p among each image's rows, (T,) -> (M,); p = 0 without rows."""
     most, rest = np.zeros(seen.images), np.ones(seen.images)
     if len(seen.owner):

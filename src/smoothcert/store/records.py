@@ -12,6 +12,7 @@ import pyarrow as pa
 from smoothcert.errors import StoreError
 from smoothcert.limits import CLASSES, VOTES, within
 from smoothcert.stats import History, Look
+from smoothcert.stats.histories import count_samples
 
 VALUES: dict[str, dict[str, pa.DataType]] = {
     "certify": {"radius": pa.float64()},
@@ -65,7 +66,7 @@ class Record:
     @property
     def samples(self) -> int:
         """The samples that were drawn: tallies are cumulative within a stage."""
-        return sum({tally.stage: tally.n for tally in self.tallies}.values())
+        return count_samples((tally.stage, tally.n) for tally in self.tallies)
 
     def row(self) -> dict[str, Any]:
         """Return the record as a row of its shard."""

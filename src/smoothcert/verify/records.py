@@ -12,6 +12,7 @@ import pyarrow as pa
 from smoothcert.errors import InputError, StoreError
 from smoothcert.runs.settings import list_ascents, list_attacks
 from smoothcert.stats import ABSTAIN, Draw, History, Look, Plan, is_same, predict_plan
+from smoothcert.stats.histories import count_samples
 from smoothcert.store import store as stores
 from smoothcert.store.identity import Identity
 from smoothcert.store.recertify import noise_of, rebuild_plan
@@ -161,7 +162,7 @@ def _wrong_looks(terms: RecordTerms, found: dict[int, History]) -> Iterator[tupl
     else:
         most = terms.plan.most()
         for row, looks in found.items():
-            drawn = sum({look.stage: int(look.counts.sum()) for look in looks}.values())
+            drawn = count_samples((look.stage, int(look.counts.sum())) for look in looks)
             if drawn > most:
                 yield row, f"{drawn} samples were drawn, and the procedure takes at most {most}"
             elif any(_has_lost_votes(looks, step) for step in range(len(looks))):
