@@ -49,8 +49,8 @@ class CertifyConfig(SamplingConfig, LogConfig):
                                                 "n-max is given)")
     n_max: Samples | None = Field(None, description="sequential: at most this many samples; needs radii or curve-loss")
     curve_loss: Probability | None = Field(
-        None, description="sequential: size n for each image so that at most this share of the radius at n-max is "
-                          "lost, such as 0.01 (of sigma/4, where the radius is smaller)")
+        None, description="sequential: size n for each image so that at most this share of the mean radius at n-max "
+                          "is lost, such as 0.01")
     curve_to: Radius | None = Field(
         None, description="with curve-loss: ask for the curve up to this radius alone, in pixel units; beyond it, the "
                           "curve is a lower bound")

@@ -261,7 +261,7 @@ class SmoothedClassifier(nn.Module):
             x, index, batch_size, progress, verbose: as for `predict`.
             plan: a design of `smoothcert.stats`: `FixedN`, a fixed number of samples; `AtRadii`, which decides for each
                 radius of a list whether it is certified, and stops when all are decided; or `Curve`, which sizes n for
-                each image by a pilot so that at most a share of the radius that n_max samples would give is lost.
+                each image by a pilot so that at most a share of the radii that n_max samples would give is lost.
                 Instead of it, its parts may be given: `n0` (here or by name), `n`, `alpha`, `method` and `margin` make
                 `FixedN`; with `n_max` in place of `n`, `radii` makes `AtRadii`, and `curve_loss` makes `Curve`, up to
                 the radius `curve_to` if that is given.

@@ -192,7 +192,7 @@ class Curve(Displayed):
 
     Attributes:
         n0: samples of the pilot; None becomes `default_pilot(n_max)`, 1,000 where n_max is 10,000 or more.
-        loss: share of the radius at n_max that may be lost, of a quarter of sigma where the radius is smaller.
+        loss: share of the mean radius at n_max that may be lost; a single image may lose more.
         n_max: the most samples an image may take after the pilot.
         alpha, method, margin, radius_of: as for `FixedN`.
         to: the radius up to which the curve is asked for, in the units of sigma; no sample is spent on larger radii,

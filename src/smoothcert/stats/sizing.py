@@ -16,7 +16,7 @@ INTERVAL = 0.99
 """Confidence of a pilot's two-sided interval of each probability."""
 LOWEST = -2.5
 """Before the pilot, Phi^-1(p_A) is taken to be uniform from here to the top that `aim_of` returns."""
-LEAST = 0.25
+LEAST = 0.02
 """Radii below so many sigma lose the allowed share of this in place of their own."""
 
 _STEP, _FINEST = 0.05, 0.005  # of the grid over Phi^-1(p_A)
@@ -74,7 +74,7 @@ def aim_of(method: str, to: float | None) -> tuple[float, float]:
     largest rival has more votes than are expected of it, so that two-sided sizes come out too small.
     """
     if to is not None:
-        return 0.77, 4.6
+        return 0.8, 4.6
     return (0.97 if method == "cohen" else 0.77), 7.0
 
 
