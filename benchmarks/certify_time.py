@@ -27,7 +27,7 @@ class Case:
     """A network under a noise, images a round, samples of the plain reference a round.
 
     Where `whole`, the samples an image are those of the images timed. Else they are worked out for more images than
-    there is time for: at one radius a few images take nearly all samples, and full curves take 70,000 each.
+    there is time for: at one radius a few images take nearly all samples, and full curves take 50,000 each.
     """
 
     network: str

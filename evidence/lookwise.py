@@ -63,11 +63,17 @@ def jumps(sigma: float, radii, least: float = 0.0) -> np.ndarray:
     return np.concatenate([[0.5], special.ndtr(given[given > least] / sigma * (1 - HAIR))])
 
 
-def prediction_failure(plan, p: float) -> tuple[float, float]:
-    """`walk` for sequential PREDICT: failure is the second class, or at p = 1/2 any; p >= 1/2 of the first class."""
+def prediction_failure(plan, p: float, gives_up: bool = False) -> tuple[float, float]:
+    """`walk` for sequential PREDICT: failure is the second class, or at p = 1/2 any; p >= 1/2 of the first class.
+
+    With `gives_up` the plan's own rule stops hopeless images; without, they go on, which is the worst for failure.
+    """
+    counts = [np.column_stack([np.arange(n + 1), n - np.arange(n + 1)]) for n in plan.looks]
     answers = [plan.judge(single_looks(n, None, "predict")).prediction for n in plan.looks]
     fails = [(answer == 1) | ((answer == 0) & (p == 0.5)) for answer in answers]
-    return walk(plan.looks, fails, [answer >= 0 for answer in answers], p)
+    stops = [(answer >= 0) | (gives_up & plan.is_futile(np.full(len(answer), k), counts[k]))
+             for k, answer in enumerate(answers)]
+    return walk(plan.looks, fails, stops, p)
 
 
 def paths(looks) -> tuple[np.ndarray, np.ndarray]:

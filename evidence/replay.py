@@ -12,11 +12,9 @@ from pathlib import Path
 import numpy as np
 from scipy import special
 
-from smoothcert.stats import RadiiCertify, SequentialPredict, certify_counts, gaussian_radius
-from smoothcert.stats.certify_plans import curve_sizes
-from smoothcert.stats.plans import LAST_SHARE
+from smoothcert.stats import RadiiCertify, certify_counts, certify_plan, gaussian_radius, predict_plan
 from smoothcert.stats.procedures import predict_counts
-from smoothcert.stats.sequential import Seen, spending_shares
+from smoothcert.stats.sequential import Seen
 
 N, ALPHA, ABSTAINED = 100_000, 0.001, 0.45
 NETWORKS = {"cifar10": "resnet110", "imagenet": "resnet50"}
@@ -78,17 +76,20 @@ def radii_replay(p: np.ndarray, sigma: float, radii, times: int, rng) -> tuple[f
     return float(samples.mean()), claimed.mean(axis=0), ((radius >= targets) & (radius > 0)).mean(axis=0)
 
 
-def curve_replay(p: np.ndarray, loss: float, times: int, rng) -> tuple[float, float, float]:
+def curve_replay(
+    p: np.ndarray, loss: float, times: int, rng, to: float | None = None, version: int | None = None
+) -> tuple[float, float, float]:
     """(mean samples, pilot included; share of the mean radius lost; abstentions beyond those of CERTIFY, a share)."""
-    n0, radius_of = 1000, partial(gaussian_radius, sigma=1.0)
+    plan = certify_plan(partial(gaussian_radius, sigma=1.0), curve_loss=loss, curve_to=to, n_max=N, alpha=ALPHA,
+                        method="cohen", version=version)
     p = np.tile(p, times)
-    pilot = rng.binomial(n0, p)
-    n = curve_sizes(pilot, n0 - pilot, n0, N, loss, ALPHA, "cohen", radius_of)
+    pilot = rng.binomial(plan.n0, p)
+    n = plan.sizes(pilot, plan.n0 - pilot)
     part = rng.binomial(n, p)
     radius = np.where(n > 0, certified(part, np.maximum(n, 1)), 0.0)
     fixed = certified(part + rng.binomial(N - n, p), np.full(len(p), N))
-    lost = 1 - radius.mean() / fixed.mean()
-    return float((n0 + n).mean()), float(lost), float((fixed > 0).mean() - (radius > 0).mean())
+    lost = 1 - np.minimum(radius, to or np.inf).mean() / np.minimum(fixed, to or np.inf).mean()
+    return float((plan.n0 + n).mean()), float(lost), float((fixed > 0).mean() - (radius > 0).mean())
 
 
 def certified(votes: np.ndarray, trials: np.ndarray) -> np.ndarray:
@@ -97,14 +98,18 @@ def certified(votes: np.ndarray, trials: np.ndarray) -> np.ndarray:
                           "cohen").radius
 
 
-def predict_replay(p: np.ndarray, n_max: int, times: int, rng) -> tuple[float, float, float]:
+def predict_replay(
+    p: np.ndarray, n_max: int, times: int, rng, version: int | None = None
+) -> tuple[float, float, float]:
     """(mean samples, abstention, abstention of PREDICT with n_max samples), all rivals taken for one."""
-    plan = SequentialPredict(n_max, ALPHA)
-    p = np.tile(p, times)
-    votes = vote_paths(p, plan.looks, rng)
-    counts = np.stack([votes, np.array(plan.looks) - votes], axis=-1)
-    p_value = predict_counts(counts.reshape(-1, 2), ALPHA).p_value.reshape(votes.shape)
-    rejects = p_value <= ALPHA * np.array(spending_shares(len(plan.looks), LAST_SHARE))
-    stop = np.where(rejects.any(axis=1), rejects.argmax(axis=1), len(plan.looks) - 1)
-    return (float(np.array(plan.looks)[stop].mean()), float(1 - rejects.any(axis=1).mean()),
-            float((p_value[:, -1] > ALPHA).mean()))
+    plan = predict_plan(ALPHA, n_max=n_max, version=version)
+    looks, p = np.array(plan.looks), np.tile(p, times)
+    votes = vote_paths(p, looks, rng)
+    counts = np.stack([votes, looks - votes], axis=-1).reshape(-1, 2)
+    number = np.tile(np.arange(len(looks)), len(p))
+    rejects = (plan.p_values(number, counts) <= ALPHA).reshape(votes.shape)
+    ends = rejects | plan.is_futile(number, counts).reshape(votes.shape)
+    stop = np.where(ends.any(axis=1), ends.argmax(axis=1), len(looks) - 1)
+    answered = rejects[np.arange(len(p)), stop]
+    fixed = predict_counts(counts[number == len(looks) - 1], ALPHA).prediction
+    return float(looks[stop].mean()), float(1 - answered.mean()), float((fixed < 0).mean())

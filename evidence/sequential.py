@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+from curves import exact_predict, failures, replayed_curve, replayed_predict, simulated_curves, simulated_predict, up
 from enumeration import simplex
 from lookwise import (
     certificate_failure,
@@ -11,14 +12,13 @@ from lookwise import (
     path_points,
     path_radii,
     paths,
-    prediction_failure,
     radii_by_look,
     stops_by_look,
 )
-from replay import ABSTAINED, RADII, N, curve_replay, logs_dir, populations, predict_replay, radii_replay
-from scipy import special, stats
+from replay import ABSTAINED, RADII, N, curve_replay, logs_dir, populations, radii_replay
+from scipy import special
 
-from smoothcert.stats import CurveCertify, Look, RadiiCertify, SequentialPredict, gaussian_radius
+from smoothcert.stats import RadiiCertify, gaussian_radius
 from smoothcert.stats.certify_plans import FUTILITY, LAST_SHARE
 from smoothcert.stats.sequential import RunningBounds, doubling_looks, spending_shares
 
@@ -74,20 +74,6 @@ def exact_three_classes() -> list[str]:
     return [*lines, ""]
 
 
-def exact_predict() -> list[str]:
-    lines = ["## PREDICT, two classes, exact\n",
-             "Failure at a tie counts any answer; beside it, the answer that is not the top class.\n",
-             "| n_max | looks | alpha | at a tie | p = .5 + 1e-9 | p = .51 | mean samples at .51 |",
-             "|---|---|---|---|---|---|---|"]
-    for n_max in (24, 100, 1000, 4000):
-        for alpha in ALPHAS:
-            plan = SequentialPredict(n_max, alpha)
-            (tie, _), (beside, _), (off, samples) = (prediction_failure(plan, p) for p in (0.5, 0.5 + 1e-9, 0.51))
-            lines.append(f"| {n_max} | {len(plan.looks)} | {alpha} | {up(tie / alpha)} | {up(beside / alpha)} | "
-                         f"{up(off / alpha)} | {samples:.0f} |")
-    return [*lines, ""]
-
-
 def simulated() -> list[str]:
     """Coverage at the default sizes."""
     alpha, rng = 0.05, np.random.default_rng(11)
@@ -103,20 +89,7 @@ def simulated() -> list[str]:
             steps = rng.multinomial(np.diff(looks, prepend=0), p, size=(SIMULATED, len(looks)))
             radius = path_radii(running(looks, alpha, method), steps.cumsum(axis=1))
             lines.append(f"| fixed radii | {method} | {p_a:.4f} | {failures(radius > truth(p, method), alpha)} |")
-    for method in ("cohen", "two-sided", "t-certify"):
-        plan = CurveCertify(1000, 0.01, N, alpha, method, None, partial(gaussian_radius, sigma=1.0))
-        for p_a in (0.501, float(special.ndtr(1.0)), 0.99):
-            p = np.array([p_a, 0.9 * (1 - p_a), 0.1 * (1 - p_a)])
-            size = SIMULATED // (10 if method == "t-certify" else 1)
-            histories = [[Look("pilot", pilot)] for pilot in rng.multinomial(plan.n0, p, size=size)]
-            for history, draw in zip(histories, plan.next(histories), strict=True):
-                if draw is not None:
-                    history.append(Look(draw.stage, rng.multinomial(draw.n, p)))
-            answers = plan.judge(histories)
-            false = (answers.values["radius"] > truth(p, method)) | (answers.prediction > 0)
-            level = 2 * alpha if method == "t-certify" else alpha
-            lines.append(f"| full curve | {method} | {p_a:.4f} | {failures(false, alpha, level)} |")
-    return [*lines, ""]
+    return [*lines, *simulated_curves(rng), "", *simulated_predict(rng)]
 
 
 def replayed() -> list[str]:
@@ -154,38 +127,6 @@ def replayed_radii(found, rng) -> list[str]:
             "| expected | 22 | 3,205 | 31 | .05 | 25,800 | 3.9 |", ""]
 
 
-def replayed_curve(found, rng) -> list[str]:
-    lines = ["Full curve, pilot 1,000, loss .01:\n",
-             "| population | mean samples | fewer by | mean radius lost, % | more abstentions, points |",
-             "|---|---|---|---|---|"]
-    results = {name: curve_replay(p, 0.01, 10, rng) for name, p in found.items()}
-    for (data, sigma), (samples, lost, drop) in results.items():
-        lines.append(f"| {data}, sigma {sigma:g} | {samples:,.0f} | {N / samples:.2f} | {100 * lost:.2f} | "
-                     f"{100 * drop:.2f} |")
-    mean = float(np.mean([samples for samples, *_ in results.values()]))
-    worst = [max(result[i] for result in results.values()) for i in (1, 2)]
-    return [*lines, f"| all | {mean:,.0f} | {N / mean:.2f} | at most {100 * worst[0]:.2f} | at most "
-            f"{100 * worst[1]:.2f} |",
-            "| expected | | 1.8 | at most 1 | |", ""]
-
-
-def replayed_predict(found, rng) -> list[str]:
-    expected = {1000: "2 to 6", 10_000: "6 to 23", 100_000: "21 to 186"}
-    lines = ["PREDICT, all rivals taken for one class. All images, those without a logged p_A at .45; and those with "
-             "one alone. Abstention: how much above that with n_max samples, at most (expected .007):\n",
-             "| n_max | all: fewer samples by | expected | abstention | logged: fewer samples by | abstention |",
-             "|---|---|---|---|---|---|"]
-    for n_max, told in expected.items():
-        cells = []
-        for least in (0.0, ABSTAINED):
-            results = [predict_replay(p[p > least], n_max, 10, rng) for p in found.values()]
-            fewer = [n_max / samples for samples, *_ in results]
-            cells.append(f"{min(fewer):.1f} to {max(fewer):.1f}")
-            cells.append(f"{max(abstained - fixed for _, abstained, fixed in results):+.4f}")
-        lines.append(f"| {n_max:,} | {cells[0]} | {told} | {' | '.join(cells[1:])} |")
-    return lines
-
-
 def hardest(found, rng) -> list[str]:
     """What hangs on the guess for the images that were abstained from: they might lie at 1/2 and need every sample."""
     grid, curve = [], []
@@ -207,12 +148,3 @@ def running(looks, alpha: float, method: str) -> RunningBounds:
 def truth(p: np.ndarray, method: str) -> float:
     rival = 1 - p[0] if method == "cohen" else p[1]
     return float(special.ndtri(p[0]) - special.ndtri(rival)) / 2
-
-
-def failures(false: np.ndarray, alpha: float, level: float | None = None) -> str:
-    count, size = int(false.sum()), len(false)
-    return f"{count / size / alpha:.3f} | {stats.binom.sf(count - 1, size, level or alpha):.2f}"
-
-
-def up(ratio: float) -> str:
-    return f"{np.ceil(ratio * 1e4 - 1e-5) / 1e4:.4f}"

@@ -48,9 +48,9 @@ IN_MEMORY = "(in memory)"
 def certify(
     model: Any, data: Any = None, *, sigma: float | None = None, n: int | None = None, n0: int | None = None,
     n_max: int | None = None, radii: Sequence[float] | None = None, curve_loss: float | None = None,
-    alpha: float | None = None, seed: int | None = None, noise: Any = None, denoiser: Any = None,
-    max_images: int | None = None, batch_size: int | None = None, workers: int | None = None, out: Out = None,
-    log_to: Any = None, progress: Progress | None = None, verbose: bool = False, **options: Any,
+    curve_to: float | None = None, alpha: float | None = None, seed: int | None = None, noise: Any = None,
+    denoiser: Any = None, max_images: int | None = None, batch_size: int | None = None, workers: int | None = None,
+    out: Out = None, log_to: Any = None, progress: Progress | None = None, verbose: bool = False, **options: Any,
 ) -> Store:
     """Certify the images of a data set: a class and an l2 radius for each.
 
@@ -62,7 +62,7 @@ def certify(
             Dataset; or a name, such as "digits" or "imagefolder:PATH". None takes the data that the model was trained
             on, else the digits.
         sigma: noise level, in pixel units of [0, 1]; None takes that of the model.
-        n, n0, n_max, radii, curve_loss, alpha: the design; see `smoothcert.runs.options.CertifyConfig`.
+        n, n0, n_max, radii, curve_loss, curve_to, alpha: the design; see `smoothcert.runs.options.CertifyConfig`.
         out: the folder of the store. The same call resumes an interrupted run. None keeps the store in memory.
         log_to: loggers of the figures so far, such as "tensorboard:DIR", an object, or a list of them.
         progress: is called with the progress of the run. verbose: shows it.
@@ -81,8 +81,8 @@ def certify(
     [0, 0, 0]
     """
     given = {"sigma": sigma, "n": n, "n0": n0, "n_max": n_max, "radii": radii, "curve_loss": curve_loss,
-             "alpha": alpha, "seed": seed, "noise": noise, "denoiser": denoiser, "max_images": max_images,
-             "batch_size": batch_size, "workers": workers, "log_to": log_to, **options}
+             "curve_to": curve_to, "alpha": alpha, "seed": seed, "noise": noise, "denoiser": denoiser,
+             "max_images": max_images, "batch_size": batch_size, "workers": workers, "log_to": log_to, **options}
     return _run(sampling_runs.certify, CertifyConfig, model, data, out, given, progress, verbose)
 
 

@@ -11,8 +11,9 @@ import pytest
 from scipy import special, stats
 
 from smoothcert.errors import InputError
-from smoothcert.stats import METHODS, RadiiCertify, SequentialPredict, gaussian_radius
+from smoothcert.stats import METHODS, RadiiCertify, gaussian_radius
 from smoothcert.stats.binomial import lower_limit
+from smoothcert.stats.earlier import EarlierSequential
 from smoothcert.stats.sequential import (
     LimitTable,
     RunningBounds,
@@ -196,7 +197,7 @@ class TestExactCoverage:
     @pytest.mark.parametrize("alpha", [0.001, 0.05, 0.3])
     @pytest.mark.parametrize("n_max", [10, 16, 24, 100, 700])
     def test_sequential_predict_at_and_beside_a_tie(self, n_max, alpha):
-        plan = SequentialPredict(n_max, alpha)
+        plan = EarlierSequential(n_max, alpha)
         at_tie, samples = exact.prediction_failure(plan, 0.5)
         assert at_tie <= alpha * ROUNDING
         assert at_tie > 0.2 * alpha or 2.0 ** (1 - n_max) > alpha

@@ -180,6 +180,7 @@ Stored = Annotated[Path | InstanceOf[RemotePath],
 Real = Annotated[float, BeforeValidator(lambda value: real_number(value) if isinstance(value, str) else value)]
 """A number, which may be written as a fraction such as 64/255."""
 Sigma = Annotated[Real, Field(gt=0, allow_inf_nan=False)]
+Radius = Annotated[Real, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[Real, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[Real, Field(gt=0, lt=1)]
 Share = Annotated[Real, Field(ge=0, lt=1)]

@@ -191,9 +191,10 @@ def _omission(count: int) -> str:
     return f"{count} line{' is' if count == 1 else 's are'} left out"
 
 
-FACTS = ("sigma", "method", "alpha", "n", "n_max", "margin", "decided", "norm", "rounded")
+FACTS = ("sigma", "method", "alpha", "n", "n_max", "margin", "decided", "asked_to", "norm", "rounded")
 """Columns that hold one value in all rows, any of which a log may have: the noise level; the procedure; the radii that
-a sequential run decided (a/b, or none); the norm of the radii; "down" where no radius was rounded up."""
+a sequential run decided (a/b, or none), or the one up to which its curve was asked for (0: none); the norm of the
+radii; "down" where no radius was rounded up."""
 
 _SIGMA = re.compile(r"(?<![a-z])(?:sigma|noise)(?:_?(?:sd|std))?[_=-]?(\d*[.,p]?\d+(?:e-\d+)?)", re.IGNORECASE)
 _SAMPLES = re.compile(r"(?<![a-z])n[_=-]?([1-9]\d*(?:e\d)?)([km]?)(?![a-z\d])", re.IGNORECASE)
@@ -259,6 +260,8 @@ def procedure_of(facts: Mapping[str, str], n: int | None, alpha: float | None) -
     if most and "decided" in facts:
         radii = [float(part) for part in facts["decided"].split("/") if _LENGTH.fullmatch(part)]
         told |= {"n": None, "design": "radii", "radii": radii, "decided": bool(radii)}
+    elif most and (asked_to := _number(facts, "asked_to", lambda value: value >= 0)) is not None:
+        told |= {"n": None, "design": "curve", "to": asked_to or 1.0, "decided": asked_to > 0}
     return told
 
 
@@ -282,6 +285,8 @@ def facts_of_store(store: Store) -> dict[str, str]:
              "margin": procedure.margin}
     if procedure.design == "radii":
         facts["decided"] = "/".join(map(str, procedure.raw["radii"])) if procedure.decided else "none"
+    if procedure.to is not None:
+        facts["asked_to"] = procedure.to if procedure.decided else 0.0
     if "radius" in store.at_hand.column_names:
         facts["norm"] = store.identity.norm or "l2"
         facts["rounded"] = None if store.identity.printed else "down"

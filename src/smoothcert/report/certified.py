@@ -147,7 +147,9 @@ def _facts(result: Result) -> list[str]:
     lines = [f"{result.name}: {result.images} images, sigma {sigma_words(result.sigma)}, {_method(result)}, "
              f"alpha {alpha_words(result.alpha)}, n {samples}{unfinished}",
              f"ACR {_acr(result)}, abstained {percent(result.abstained.mean())}%"]
-    if result.is_lower_bound:
+    if result.asked_to is not None:
+        lines.append(f"asked for up to radius {result.asked_to:g}; the curve beyond it and the ACR are a lower bound")
+    elif result.is_lower_bound:
         where = f"decided at radius {', '.join(f'{r:g}' for r in result.decided)}" if result.decided else "undecided"
         lines.append(f"sequential, {where}; the curve elsewhere and the ACR are a lower bound")
     return lines

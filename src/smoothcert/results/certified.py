@@ -46,6 +46,7 @@ class Result(StoreResult):
             A log may not state them: then sigma is NaN and the others are None.
         decided: radii that a sequential run was asked to decide: its claims there are what n samples would give, and
             everything between is a lower bound. None where every radius counts as it is.
+        asked_to: the radius up to which its curve was asked for; beyond it, the curve is a lower bound. None: no end.
         setting: the store's identity without what tells its images apart; runs can be merged where it is equal.
         complete: whether the run has finished.
         label: (M,) true classes, where known.
@@ -75,6 +76,7 @@ class Result(StoreResult):
     n: int | None
     margin: float | None = None
     decided: tuple[float, ...] | None = None
+    asked_to: float | None = None
     setting: dict[str, Any] = field(default_factory=dict)
     complete: bool = True
     label: np.ndarray | None = None
@@ -104,10 +106,11 @@ class Result(StoreResult):
         if procedure.get("design") == "radii":
             decided = tuple(procedure["radii"]) if procedure.get("decided", True) else ()
             notes += [_LABELS_KNOWN] if procedure.get("labels_known") else []
+        asked_to = procedure.get("to") if procedure.get("decided", True) else 0.0
         return cls(one_line(name or name_of(store.folder)), store.column("index"), np.asarray(radius),
                    prediction == label, prediction < 0, store.identity.noise.sigma, procedure["alpha"],
                    method and one_line(method), procedure.get("n") or procedure["n_max"], procedure["margin"], decided,
-                   setting_of(store.identity.replace(procedure=procedure)), store.complete, label,
+                   asked_to, setting_of(store.identity.replace(procedure=procedure)), store.complete, label,
                    norm=store.identity.norm or "l2", printed=store.identity.printed,
                    notes=tuple(notes),
                    classes=store.class_names,
@@ -121,7 +124,7 @@ class Result(StoreResult):
     @property
     def is_lower_bound(self) -> bool:
         """Its curve and its ACR are lower bounds of what the same samples without early stopping would give."""
-        return self.decided is not None
+        return self.decided is not None or self.asked_to is not None
 
     @property
     def credit(self) -> np.ndarray:
@@ -142,6 +145,8 @@ class Result(StoreResult):
 
     def is_decided(self, radius: float) -> bool:
         """Return whether the claims at `radius` are settled, rather than a lower bound."""
+        if self.asked_to is not None:
+            return radius <= self.asked_to
         return self.decided is None or radius in self.decided
 
     @property
@@ -211,8 +216,9 @@ class Result(StoreResult):
             raise InputError(f"the images of {self.name} have {known} values ({shape}), and --dimension is {dimension}")
         d = known or dimension or 1
         decided = None if self.decided is None else tuple(float(linf_radius(r, d)) for r in self.decided)
-        return replace(self, radius=np.asarray(linf_radius(self.radius, d)), decided=decided, norm="linf",
-                       setting={**self.setting, "dimension": d})
+        asked_to = None if self.asked_to is None else float(linf_radius(self.asked_to, d))
+        return replace(self, radius=np.asarray(linf_radius(self.radius, d)), decided=decided, asked_to=asked_to,
+                       norm="linf", setting={**self.setting, "dimension": d})
 
     @property
     def ceiling(self) -> float | None:

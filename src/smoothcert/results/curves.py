@@ -97,7 +97,9 @@ def curve_of(result: Result, rho: float = 0.05, columns: int | None = COLUMNS) -
         columns: see `thin`; None keeps every corner.
     """
     at = result.at(corners(result, columns), rho)
-    name = f"{result.name} (lower bound)" if result.is_lower_bound else result.name
+    name = result.name
+    if result.is_lower_bound:
+        name += f" (lower bound{f' beyond {result.asked_to:g}' if result.asked_to else ''})"
     return CertifiedCurve(name, at.radii, at.accuracy, at.test_set)
 
 

@@ -138,8 +138,9 @@ def failures_of(
     check_same_data([one, two])
     for run in (one, two):
         if run.is_lower_bound:
-            raise InputError(f"{run.name} stopped sampling when its radii were decided, so its radii are lower bounds "
-                             f"and cannot be compared image by image: certify with a fixed n, or with curve-loss")
+            raise InputError(f"{run.name} stopped sampling when the radii that it was asked for were decided, so its "
+                             f"radii are lower bounds and cannot be compared image by image: certify with a fixed n, "
+                             f"or with curve-loss and without curve-to")
     index, at, also = np.intersect1d(one.index, two.index, assume_unique=True, return_indices=True)
     if not len(index):
         raise InputError(f"{one.name} and {two.name} have no image in common")

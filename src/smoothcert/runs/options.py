@@ -19,6 +19,7 @@ from smoothcert.config.fields import (
     Options,
     Probability,
     Radii,
+    Radius,
     Real,
     Samples,
     Sigma,
@@ -48,8 +49,11 @@ class CertifyConfig(SamplingConfig, LogConfig):
                                                 "n-max is given)")
     n_max: Samples | None = Field(None, description="sequential: at most this many samples; needs radii or curve-loss")
     curve_loss: Probability | None = Field(
-        None, description="sequential: size n for each image so that at most this share of the radius at n-max is "
-                          "lost, such as 0.01")
+        None, description="sequential: size n for each image so that at most this share of the mean radius at n-max "
+                          "is lost, such as 0.01")
+    curve_to: Radius | None = Field(
+        None, description="with curve-loss: ask for the curve up to this radius alone, in pixel units; beyond it, the "
+                          "curve is a lower bound")
     radii: Radii | None = Field(None, description="radii to print, in pixel units, such as 0.5,1,1.5 or 64/255; with "
                                                    "n-max: decide just these, and stop when all are decided")
     method: Method = Field("two-sided", description="procedure: two-sided, cohen or t-certify")
@@ -69,13 +73,13 @@ class CertifyConfig(SamplingConfig, LogConfig):
 
         radii = self.radii if self.n_max is not None else None  # else they only say what to print
         radius = {} if noise is None else {"radius_of": partial(noise.radius, margin=self.margin)}
-        return certify_plan(**radius, n0=self.n0, n=self.n, radii=radii, curve_loss=self.curve_loss, n_max=self.n_max,
-                            alpha=self.alpha, method=self.method, margin=self.margin, version=version,
-                            labels_known=self.labels_known)
+        return certify_plan(**radius, n0=self.n0, n=self.n, radii=radii, curve_loss=self.curve_loss,
+                            curve_to=self.curve_to, n_max=self.n_max, alpha=self.alpha, method=self.method,
+                            margin=self.margin, labels_known=self.labels_known, version=version)
 
     def _parts(self) -> Iterator[Part]:
         yield from super()._parts()
-        yield {"n0", "n", "n_max", "curve_loss", "radii", "method", "margin", "alpha",
+        yield {"n0", "n", "n_max", "curve_loss", "curve_to", "radii", "method", "margin", "alpha",
                "labels_known"}, self.plan
 
 

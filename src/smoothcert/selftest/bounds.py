@@ -15,7 +15,14 @@ import numpy as np
 
 from smoothcert.noise.lattice import normal_cdf, normal_density
 from smoothcert.selftest.finding import Finding, Planned
-from smoothcert.stats import ProbabilityBounds, RadiiCertify, certify_counts, clopper_pearson, predict_counts
+from smoothcert.stats import (
+    ProbabilityBounds,
+    RadiiCertify,
+    Sequential,
+    certify_counts,
+    clopper_pearson,
+    predict_counts,
+)
 from smoothcert.stats.histories import Look
 from smoothcert.stats.procedures import METHODS
 from smoothcert.stats.radius import gaussian_radius
@@ -230,7 +237,9 @@ def sequential() -> Finding:
 
 
 def predictions() -> Finding:
-    """Check that PREDICT's p-value is twice P(Bin(n, 1/2) >= top), rounded up, and that the answer follows it."""
+    """Check that PREDICT's p-value is twice P(Bin(n, 1/2) >= top), rounded up, and that the answer follows it; and that
+    the looks of the sequential one spend no more than alpha.
+    """
     claims = Claims()
     for first, second in ((1, 0), (8, 0), (6, 3), (60, 40), (75, 25), (560, 440), (1070, 930), (1500, 500)):
         p = min(2 * half_tail(first, first + second), Fraction(1))
@@ -238,4 +247,7 @@ def predictions() -> Finding:
         value = Fraction(float(found.p_value))
         claims.expect(p <= value <= p * (1 + Fraction(1, 10**9)) and (found.prediction == 1) == (value <= 0.001),
                     f"{first} against {second} votes: {float(value)!r}")
+    for n_max in (16, 100, 10_000, 1_000_000):
+        spent = sum(map(Fraction, Sequential(n_max).shares.tolist()))
+        claims.expect(spent <= 1, f"shares of looks up to {n_max} add up to {float(spent)!r}")
     return claims.to_finding("within 1e-9 of the exact ones, never below them")

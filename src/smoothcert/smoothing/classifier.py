@@ -235,26 +235,29 @@ class SmoothedClassifier(nn.Module):
     def certify(
         self, x: ImageList, plan: CertifyPlan | int | None = None, n: int | None = None,
         alpha: float | None = None, method: str | None = None, margin: float | None = None, *, n0: int | None = None,
-        radii: Sequence[float] | None = None, curve_loss: float | None = None, n_max: int | None = None,
-        labels: int | Sequence[int] | None = None, index: int | Sequence[int] | None = None,
-        batch_size: int | None = None, progress: Progress | None = None, verbose: bool = False,
+        radii: Sequence[float] | None = None, curve_loss: float | None = None, curve_to: float | None = None,
+        n_max: int | None = None, labels: int | Sequence[int] | None = None,
+        index: int | Sequence[int] | None = None, batch_size: int | None = None,
+        progress: Progress | None = None, verbose: bool = False,
     ) -> list[Certificate]: ...
 
     @overload
     def certify(
         self, x: Tensor | npt.ArrayLike, plan: CertifyPlan | int | None = None, n: int | None = None,
         alpha: float | None = None, method: str | None = None, margin: float | None = None, *, n0: int | None = None,
-        radii: Sequence[float] | None = None, curve_loss: float | None = None, n_max: int | None = None,
-        labels: int | Sequence[int] | None = None, index: int | Sequence[int] | None = None,
-        batch_size: int | None = None, progress: Progress | None = None, verbose: bool = False,
+        radii: Sequence[float] | None = None, curve_loss: float | None = None, curve_to: float | None = None,
+        n_max: int | None = None, labels: int | Sequence[int] | None = None,
+        index: int | Sequence[int] | None = None, batch_size: int | None = None,
+        progress: Progress | None = None, verbose: bool = False,
     ) -> Certificate | list[Certificate]: ...
 
     def certify(
         self, x: Tensor | npt.ArrayLike | ImageList, plan: CertifyPlan | int | None = None, n: int | None = None,
         alpha: float | None = None, method: str | None = None, margin: float | None = None, *, n0: int | None = None,
-        radii: Sequence[float] | None = None, curve_loss: float | None = None, n_max: int | None = None,
-        labels: int | Sequence[int] | None = None, index: int | Sequence[int] | None = None,
-        batch_size: int | None = None, progress: Progress | None = None, verbose: bool = False,
+        radii: Sequence[float] | None = None, curve_loss: float | None = None, curve_to: float | None = None,
+        n_max: int | None = None, labels: int | Sequence[int] | None = None,
+        index: int | Sequence[int] | None = None, batch_size: int | None = None,
+        progress: Progress | None = None, verbose: bool = False,
     ) -> Certificate | list[Certificate]:
         """CERTIFY: the class chosen from some samples, and the l2 radius proved from fresh ones.
 
@@ -262,9 +265,10 @@ class SmoothedClassifier(nn.Module):
             x, index, batch_size, progress, verbose: as for `predict`.
             plan: a design of `smoothcert.stats`: `FixedN`, a fixed number of samples; `AtRadii`, which decides for each
                 radius of a list whether it is certified, and stops when all are decided; or `Curve`, which sizes n for
-                each image by a pilot so that at most a share of the radius that n_max samples would give is lost.
+                each image by a pilot so that at most a share of the radii that n_max samples would give is lost.
                 Instead of it, its parts may be given: `n0` (here or by name), `n`, `alpha`, `method` and `margin` make
-                `FixedN`; with `n_max` in place of `n`, `radii` makes `AtRadii` and `curve_loss` makes `Curve`.
+                `FixedN`; with `n_max` in place of `n`, `radii` makes `AtRadii`, and `curve_loss` makes `Curve`, up to
+                the radius `curve_to` if that is given.
             labels: the images' classes, for an `AtRadii` with labels known, which judges no other class; `labels` and
                 `radii` make one.
         Returns:
@@ -280,15 +284,15 @@ class SmoothedClassifier(nn.Module):
         [0, 0]
         """
         parts = {"n0": n0, "n": n, "alpha": alpha, "method": method, "margin": margin, "radii": radii,
-                 "curve_loss": curve_loss, "n_max": n_max}
+                 "curve_loss": curve_loss, "curve_to": curve_to, "n_max": n_max}
         if isinstance(plan, FixedN | AtRadii | Curve):
             _check_alone(plan, parts)
             chosen = with_noise(plan, self.noise.radius)
         else:
             n0 = _either("n0", plan, n0, "certify takes FixedN, AtRadii or Curve")
             chosen = certify_plan(partial(self.noise.radius, margin=margin), n0=n0, n=n, radii=radii,
-                                  curve_loss=curve_loss, n_max=n_max, alpha=alpha, method=method, margin=margin,
-                                  labels_known=labels is not None)
+                                  curve_loss=curve_loss, curve_to=curve_to, n_max=n_max, alpha=alpha, method=method,
+                                  margin=margin, labels_known=labels is not None)
         finished, single = self._run(chosen, x, index, batch_size, progress, verbose, labels)
         results = []
         for done in finished:

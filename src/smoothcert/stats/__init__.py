@@ -10,16 +10,8 @@ from smoothcert.stats.intervals import (
     certified_accuracy,
     paired_interval,
 )
-from smoothcert.stats.plans import (
-    CertifyPlan,
-    FixedPredict,
-    PredictPlan,
-    Sequential,
-    certify_plan,
-    plan_from,
-    predict_plan,
-    reread,
-)
+from smoothcert.stats.plans import CertifyPlan, certify_plan, plan_from, predict_plan, reread
+from smoothcert.stats.predict_plans import FixedPredict, PredictPlan, Sequential
 from smoothcert.stats.procedures import (
     ABSTAIN,
     METHODS,

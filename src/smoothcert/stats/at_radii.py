@@ -19,11 +19,12 @@ from scipy import special
 from smoothcert.checks import check_count
 from smoothcert.display import Displayed
 from smoothcert.errors import InputError
-from smoothcert.stats.certify_plans import answer, check_level, choose, estimate_bounds, refuse_without_noise
+from smoothcert.stats.certify_plans import answer, check_level, choose, refuse_without_noise
 from smoothcert.stats.cutoffs import crossing_probability
 from smoothcert.stats.histories import LABEL, Answers, Draw, History, RadiusOf, check_stages, flat_looks
 from smoothcert.stats.ladders import Ladder, find_quantiles, test_at
 from smoothcert.stats.sequential import RunningBounds, Seen, check_sequential, close_looks, early_spending
+from smoothcert.stats.sizing import estimate_bounds
 
 FUTILITY = {"exact": 0.005, "union": 0.01}
 """gamma by rule: about the probability of giving up on a radius that n_max samples would have certified."""

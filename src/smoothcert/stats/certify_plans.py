@@ -1,21 +1,18 @@
 """Certification plans of one look: a fixed number of samples, or one sized by a pilot for the full curve."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
-from scipy import special
 
-from smoothcert.checks import check_count, check_known, check_probability
+from smoothcert.checks import check_count, check_known, check_positive, check_probability
 from smoothcert.display import Displayed
 from smoothcert.errors import InputError
 from smoothcert.stats.histories import Answers, Draw, History, RadiusOf, check_stages
 from smoothcert.stats.procedures import ABSTAIN, METHODS, certify_with
 from smoothcert.stats.radius import ProbabilityBounds, check_margin
-
-INTERVAL = 0.99
-"""Confidence of a pilot's two-sided interval of each probability."""
+from smoothcert.stats.sizing import INTERVAL, LEAST, LOWEST, aim_of, size_curves
 
 
 def refuse_without_noise(bounds: ProbabilityBounds) -> np.ndarray:
@@ -72,15 +69,17 @@ class Curve(Displayed):
     """Size n for each image so that its whole curve of radii is nearly the one at n_max.
 
     A pilot of n0 samples chooses the class and the number n of fresh samples; `method` judges these at alpha. n is the
-    least that brings the radius within a share `loss` of the one at n_max, whatever the pilot leaves possible
-    (`curve_sizes`). Class and n are fixed given the pilot, none of whose samples is used again, so the guarantee is
+    least that is expected to bring the radius within a share `loss` of the one at n_max, given the pilot
+    (`size_curves`). Class and n are fixed given the pilot, none of whose samples is used again, so the guarantee is
     the method's own. An image that the pilot finds hopeless is abstained from without further samples.
 
     Attributes:
         n0: samples of the pilot; None becomes `default_pilot(n_max)`, 1,000 where n_max is 10,000 or more.
-        loss: share of the radius at n_max that may be lost.
+        loss: share of the mean radius at n_max that may be lost; a single image may lose more.
         n_max: the most samples an image may take after the pilot.
         alpha, method, margin, radius_of: as for `FixedN`.
+        to: the radius up to which the curve is asked for, in the units of sigma; no sample is spent on larger radii,
+            which are reported as they come. None asks for all of it.
     Raises:
         InputError: values outside these.
     """
@@ -93,6 +92,7 @@ class Curve(Displayed):
     method: str = "two-sided"
     margin: float | None = None
     radius_of: RadiusOf = field(default=refuse_without_noise, compare=False, repr=False)
+    to: float | None = None
 
     def __post_init__(self) -> None:
         check_count("n_max", self.n_max)
@@ -100,11 +100,15 @@ class Curve(Displayed):
             object.__setattr__(self, "n0", default_pilot(self.n_max))
         check_count("n0", self.n0)
         check_probability("loss", self.loss)
+        if self.to is not None:
+            check_positive("to", self.to)
         check_level(self.alpha, self.method, self.margin)
 
     def identity(self) -> dict[str, Any]:
-        return {"design": "curve", "method": self.method, "alpha": self.alpha, "n0": self.n0, "n_max": self.n_max,
-                "loss": self.loss, "interval": INTERVAL, "margin": self.margin}
+        aim, top = aim_of(self.method, self.to)
+        return {"design": "curve", "version": 2, "method": self.method, "alpha": self.alpha, "n0": self.n0,
+                "n_max": self.n_max, "loss": self.loss, "to": self.to, "interval": INTERVAL, "prior": [LOWEST, top],
+                "aim": aim, "least": LEAST, "margin": self.margin}
 
     def most(self) -> int:
         return self.n0 + self.n_max
@@ -115,10 +119,15 @@ class Curve(Displayed):
         if piloted:
             counts = np.array([histories[i][0].counts for i in piloted])
             rival, n_a = np.partition(counts, -2, axis=1)[:, -2:].T
-            sizes = curve_sizes(n_a, rival, self.n0, self.n_max, self.loss, self.alpha, self.method, self.radius_of)
-            for i, n in zip(piloted, sizes.tolist(), strict=True):
+            for i, n in zip(piloted, self.sizes(n_a, rival).tolist(), strict=True):
                 draws[i] = Draw("estimate", n) if n else None
         return draws
+
+    def sizes(self, n_a: np.ndarray, rival: np.ndarray) -> np.ndarray:
+        """Return the fresh samples of each image, (M,), from the pilot's top two counts (M,); 0 where it is hopeless.
+        """
+        return size_curves(n_a, rival, self.n0, self.n_max, self.loss, self.alpha, self.method, self.radius_of,
+                           self.to)
 
     def judge(self, histories: Sequence[History]) -> Answers:
         check_stages(histories, "pilot", "estimate", most=1)
@@ -156,84 +165,3 @@ def answer(radius: np.ndarray, chosen: np.ndarray) -> Answers:
 def default_pilot(n_max: int) -> int:
     """Return 1,000 samples, but no more than a tenth of n_max, unless that is below 100."""
     return min(1000, max(n_max // 10, 100), n_max)
-
-
-def curve_sizes(
-    n_a: np.ndarray, rival: np.ndarray, pilot: int, n_max: int, loss: float, alpha: float, method: str,
-    radius_of: Callable[[ProbabilityBounds], np.ndarray],
-) -> np.ndarray:
-    """Return the number of fresh samples for each image, int64 (M,), from its pilot counts; 0 where it may abstain.
-
-    n = max over the pilot's intervals of min {n : R_n(p) >= (1 - loss) R_n_max(p)}, R_n(p) the radius at the counts
-    expected of p: floor(n p_A) and ceil(n p_B). 0 where even the best ends of the intervals have no radius; n_max
-    where the worst ends have none at n_max (somewhere between, the radius is then as close to 0 as one likes, and a
-    share of it takes every sample).
-
-    For "cohen", p is p_A alone: the need is U-shaped in it (near 1/2 the radius vanishes, near 1 it lives on n), so
-    largest at an end. For the others p is (p_A, p_B) with p_A + p_B <= 1: the need is largest at (low, high), the
-    smallest radius, (high, low), the largest, or (low, low), where p_A costs nothing yet and p_B's limit lives on n.
-    Inside, at the steps of the counts and where the two arms of p_b meet, up to 7 % more was found.
-    "t-certify" is sized as "two-sided", whose radius is close to its own, but has none unless p_a > 1/2.
-
-    Limits are to the precision of SciPy's: they choose n and prove nothing.
-    """
-    pairs, where = np.unique(n_a * (pilot + 1) + (0 if method == "cohen" else rival), return_inverse=True)
-    n_a, rival = np.divmod(pairs, pilot + 1)
-    low_a, high_a = _interval(n_a, pilot)
-    low_b, high_b = _interval(rival, pilot)
-
-    def radius(n: np.ndarray, p_a: np.ndarray, p_b: np.ndarray) -> np.ndarray:
-        k_a = np.floor(n * p_a * (1 + 1e-15))  # (k / n) n may fall an ulp short of k
-        return radius_of(estimate_bounds(k_a, np.minimum(np.ceil(n * p_b * (1 - 1e-15)), n - k_a), n, alpha, method))
-
-    if method == "cohen":
-        hoped = radius_of(ProbabilityBounds(high_a, 1 - high_a, 1 - high_a, high_a))
-        ends = [(low_a, 1 - low_a), (high_a, 1 - high_a)]
-    else:
-        hoped = radius_of(ProbabilityBounds(high_a, 1 - high_a, low_b, 1 - low_b))
-        hoped = np.where((method == "t-certify") & (high_a <= 0.5), 0.0, hoped)
-        ends = [(low_a, np.minimum(high_b, 1 - low_a)), (low_a, low_b), (np.minimum(high_a, 1 - low_b), low_b)]
-    p_a, p_b = (np.concatenate(p) for p in zip(*ends, strict=True))
-    needs, at_most = _least_n(lambda n: radius(n, p_a, p_b), np.full(len(p_a), n_max), loss)
-    needs, at_most = needs.reshape(len(ends), -1), at_most.reshape(len(ends), -1)
-    sizes = np.where(at_most[0] > 0, needs.max(axis=0), n_max)
-    return np.where(hoped > 0, sizes, 0)[where]
-
-
-def _least_n(
-    radius: Callable[[np.ndarray], np.ndarray], n_max: np.ndarray, loss: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return min {n : R_n >= (1 - loss) R_n_max} to 1/512 of itself, and R_n_max, by geometric bisection."""
-    at_most = radius(n_max)
-    enough, high = (1 - loss) * at_most, n_max
-    low = np.zeros_like(high)
-    while True:
-        open_ = high - low > np.maximum(high >> 9, 1)
-        if not open_.any():
-            return high, at_most
-        middle = np.clip(np.sqrt(np.maximum(low, 1) * high.astype(float)).astype(np.int64), low + 1, high - 1)
-        middle = np.where(open_, middle, high)
-        reached = radius(middle) >= enough
-        high, low = np.where(open_ & reached, middle, high), np.where(open_ & ~reached, middle, low)
-
-
-def estimate_bounds(
-    k_a: np.ndarray, k_b: np.ndarray, n: np.ndarray, alpha: float, method: str
-) -> ProbabilityBounds:
-    if method == "cohen":
-        p, q = _estimate_lower(k_a, n, alpha)
-        return ProbabilityBounds(p, q, q, p)
-    p, q = _estimate_lower(k_a, n, 0.9 * alpha)
-    q_b, p_b = _estimate_lower(n - k_b, n, 0.1 * alpha)
-    rest = (q < p_b) | ((method == "t-certify") & (p <= 0.5))
-    return ProbabilityBounds(p, q, np.where(rest, q, p_b), np.where(rest, p, q_b))
-
-
-def _interval(k: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    tail, trials = (1 - INTERVAL) / 2, np.full(len(k), n)
-    return _estimate_lower(k, trials, tail)[0], _estimate_lower(n - k, trials, tail)[1]
-
-
-def _estimate_lower(k: np.ndarray, n: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    q = np.where(k > 0, special.betainccinv(n - k + 1, np.maximum(k, 1), alpha), 1.0)
-    return 1 - q, q

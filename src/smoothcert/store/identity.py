@@ -131,6 +131,7 @@ class Procedure(IdentityPart):
     version: Annotated[int, Field(ge=1, lt=2**53)] = 1
     radii: _Numbers | None = None
     loss: _Number | None = None
+    to: _Above | None = None
     decided: bool = True
 
 

@@ -83,8 +83,9 @@ def recertify(
     answers = CertifiedCounts(np.concatenate([part.prediction for part in parts]),
                               np.concatenate([part.values["radius"] for part in parts]))
     procedure = plan.identity()
-    if procedure.get("design") == "radii" and procedure != _design(stored):
-        procedure["decided"] = False  # its looks stopped by other rules: what they claim is a lower bound everywhere
+    stops = procedure.get("design") == "radii" or procedure.get("to") is not None
+    if stops and procedure != _design(stored):
+        procedure["decided"] = False  # it stopped sampling by other rules: what it claims is a lower bound everywhere
     return answers, procedure
 
 

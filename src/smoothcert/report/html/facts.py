@@ -65,7 +65,10 @@ def warnings(run: PageRun) -> list[str]:
     result, found = run.result, []
     if not result.complete:
         found.append("The run is not finished: these are the images that it has done so far.")
-    if result.is_lower_bound:
+    if result.asked_to is not None:
+        found.append(f"The curve was asked for up to radius {result.asked_to:g}: beyond it, the curve and the ACR are "
+                     f"lower bounds of what all samples would have given.")
+    elif result.is_lower_bound:
         found.append("Sampling stopped early by rule: the curve and the ACR are lower bounds of what all samples would "
                      "have given" + (f"; it is settled at radius {', '.join(f'{r:g}' for r in result.decided)}."
                                      if result.decided else "."))

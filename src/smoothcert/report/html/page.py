@@ -84,9 +84,10 @@ def _warnings(runs: Sequence[PageRun], attacks: Sequence[AttackResult]) -> Marku
 
 
 def _curves(runs: Sequence[PageRun], attacks: Sequence[AttackResult], radius: float) -> Markup:
-    has_curve = [not run.result.is_lower_bound for run in runs]
+    has_curve = [run.result.decided is None for run in runs]
+    acr = [f"ACR {'>=' if run.result.is_lower_bound else ''}{down(run.result.acr, 3)}" for run in runs]
     boxes = [element("label", element("input", type="checkbox", checked=True, data_run=k), swatch(k, has_curve[k]),
-                     run.name, element("small", f"ACR {'' if has_curve[k] else '>='}{down(run.result.acr, 3)}"))
+                     run.name, element("small", acr[k]))
              for k, run in enumerate(runs)]
     stopped = ("A run that stopped sampling when its radii were decided is drawn as bars at those radii alone: "
                "elsewhere only lower bounds are known.")

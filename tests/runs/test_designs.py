@@ -1,0 +1,154 @@
+"""Designs of runs: stores go on in the version that they were begun with, and curves up to a radius."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from printed import store_text
+from smoothcert import SmoothedClassifier
+from smoothcert.errors import ConfigError, InputError
+from smoothcert.interop.opening import open_records, write_records
+from smoothcert.results.certified import Result
+from smoothcert.runs.certify import certify, predict
+from smoothcert.runs.options import CertifyConfig, PredictConfig
+from smoothcert.stats.plans import PLANS
+from smoothcert.store.recertify import recertify
+from smoothcert.verify.options import VerifyConfig
+from smoothcert.verify.verify import verify
+
+NETS = '''
+import torch
+
+
+class Means(torch.nn.Module):
+    """Votes for the brighter half of an image."""
+
+    def forward(self, x):
+        halves = torch.stack([x[..., :4, :].mean((1, 2, 3)), x[..., 4:, :].mean((1, 2, 3))], dim=1)
+        return torch.nn.functional.pad(halves, (0, 8), value=-9.0)
+
+
+def build():
+    return Means().eval()
+'''
+CURVE = {"n_max": 1500, "n0": 100, "curve_loss": 0.05}
+
+
+class Stopped(BaseException):
+    """Ends a run half-way."""
+
+
+def stop(event):
+    if event.done == 3 and event.phase == "sampling":
+        raise Stopped
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("net")
+    (folder / "nets.py").write_text(NETS)
+    return f"{folder}/nets.py:build"
+
+
+def options(net: str, out: Path, **more):
+    return {"model": net, "data": "digits", "sigma": 0.25, "seed": 0, "max_images": 6, "out": out, **more}
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.parquet"))}
+
+
+@pytest.mark.parametrize(("run", "kind", "design", "more"), [
+    (certify, CertifyConfig, "curve", CURVE), (certify, CertifyConfig, "curve", {**CURVE, "method": "cohen"}),
+    (predict, PredictConfig, "sequential", {"n_max": 1000}),
+])
+def test_old_stores_go_on_in_their_own_design(net, tmp_path, monkeypatch, run, kind, design, more):
+    """The same command goes on with a store of the first version, to the bytes that it would have written."""
+    whole, half, new = (kind.parse(options(net, tmp_path / name, **more)) for name in ("whole", "half", "new"))
+    with monkeypatch.context() as earlier:
+        group = PLANS["certify" if run is certify else "predict"]
+        earlier.setitem(group, design, group[design][:1])
+        before = run(whole)
+        with pytest.raises(Stopped):
+            run(half, stop)
+    assert "version" not in before.identity.raw["procedure"]
+    resumed = run(half)
+    assert resumed.complete
+    assert shards(half.out) == shards(whole.out)
+    assert resumed.identity.raw == before.identity.raw
+    assert run(new).identity.raw["procedure"]["version"] == 2
+    found = verify(VerifyConfig.parse({"store": half.out, "resample": 6, "model": net}))
+    assert [list(check.problems) for check in found.checks if check.problems] == []
+    if run is certify:
+        answers, procedure = recertify(resumed, alpha=0.001)
+        assert answers.radius.tolist() == resumed.column("radius").tolist()
+        assert "version" not in procedure
+
+
+class TestCurveTo:
+    def config(self, net, out, **more):
+        return CertifyConfig.parse(options(net, out, **{**CURVE, "n_max": 4000, "curve_to": 0.1, **more}))
+
+    def test_it_takes_fewer_samples_and_says_where_it_ends(self, net, tmp_path):
+        capped = certify(self.config(net, tmp_path / "s"))
+        whole = certify(self.config(net, tmp_path / "w", curve_to=None))
+        assert capped.counts("estimate").sum() < 0.7 * whole.counts("estimate").sum()
+        assert capped.identity.procedure.to == 0.1
+        result = Result.of(capped)
+        assert result.is_lower_bound
+        assert [result.is_decided(radius) for radius in (0.05, 0.1, 0.2)] == [True, True, False]
+        text = store_text(capped)
+        assert "asked for up to radius 0.1; the curve beyond it and the ACR are a lower bound" in text
+        assert not Result.of(whole).is_lower_bound
+        assert result.in_linf(64).asked_to == pytest.approx(0.1 / 8)
+
+    def test_it_verifies_and_certifies_again(self, net, tmp_path):
+        store = certify(self.config(net, tmp_path / "s"))
+        assert certify(self.config(net, tmp_path / "s")).identity.raw == store.identity.raw
+        found = verify(VerifyConfig.parse({"store": tmp_path / "s", "resample": 6, "model": net}))
+        assert [list(check.problems) for check in found.checks if check.problems] == []
+        _, procedure = recertify(store)
+        assert Result.build(store, None, procedure, store.column("prediction"), store.column("radius")).asked_to == 0.1
+        _, stricter = recertify(store, alpha=1e-4)  # n was sized at another alpha
+        assert Result.build(store, None, stricter, store.column("prediction"), store.column("radius")).asked_to == 0
+
+    def test_a_log_keeps_it(self, net, tmp_path):
+        store = certify(self.config(net, tmp_path / "s"))
+        write_records(store, tmp_path / "log.tsv")
+        assert Result.of(open_records(tmp_path / "log.tsv")).asked_to == 0.1
+
+    @pytest.mark.parametrize(("more", "words"), [
+        ({"curve_loss": None, "radii": "0.1"}, "give curve_loss too"),
+        ({"curve_loss": None, "n_max": None, "n": 100}, "give curve_loss too"),
+        ({"curve_to": 0}, "curve_to"), ({"curve_to": -1}, "curve_to"), ({"curve_to": "inf"}, "curve_to"),
+    ])
+    def test_what_is_refused(self, net, tmp_path, more, words):
+        with pytest.raises(ConfigError, match=words):
+            self.config(net, tmp_path / "s", **more)
+
+    def test_an_old_store_has_none(self, net, tmp_path, monkeypatch):
+        with monkeypatch.context() as earlier:
+            earlier.setitem(PLANS["certify"], "curve", PLANS["certify"]["curve"][:1])
+            certify(self.config(net, tmp_path / "s", curve_to=None))
+        with pytest.raises(InputError, match="curve_to is newer than these records"):
+            certify(self.config(net, tmp_path / "s"))
+
+    def test_one_image(self):
+        g = SmoothedClassifier(lambda x: torch.stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], dim=1), sigma=0.5,
+                               num_classes=2, seed=0)
+        image = torch.ones(1, 4, 4)
+        capped = g.certify(image, curve_loss=0.01, curve_to=0.5, n_max=4000)
+        whole = g.certify(image, curve_loss=0.01, n_max=4000)
+        assert 0.5 <= capped.radius < whole.radius
+        assert capped.estimation.n < whole.estimation.n / 10
+        with pytest.raises(InputError, match="give curve_loss too"):
+            g.certify(image, curve_to=0.5)
+        with pytest.raises(InputError, match="to must be"):
+            g.certify(image, curve_loss=0.01, curve_to=-0.5, n_max=4000)
+
+    def test_in_a_file_of_options(self, net, tmp_path):
+        (tmp_path / "c.json").write_text(json.dumps({"curve_to": 0.1, "curve_loss": 0.05, "n_max": 4000}))
+        told = {**json.loads((tmp_path / "c.json").read_text()), **options(net, tmp_path / "s")}
+        assert CertifyConfig.parse(told).plan().to == 0.1
