@@ -22,7 +22,7 @@ from smoothcert.selftest.normals import Normals
 from smoothcert.selftest.options import SelftestConfig
 from smoothcert.selftest.votes import Certificates, EngineVotes, Networks, Unusable, spaces
 from smoothcert.smoothing.engines import ENGINES
-from smoothcert.smoothing.engines.onnx_engines import PACKAGES
+from smoothcert.smoothing.engines.runtimes import PACKAGES
 from smoothcert.stats import FixedCertify
 from smoothcert.store.identity import Identity
 from smoothcert.store.provenance import machine_line, provenance
