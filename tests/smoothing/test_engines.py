@@ -451,7 +451,7 @@ def test_precisions_are_refused_where_they_do_not_exist():
         opened("auto", small(), precision="tf32")
     with pytest.raises(InputError, match="'bf16' needs a torch module"):
         reduce_precision(lambda rows: rows, "bf16")
-    with pytest.raises(InputError, match="'onnxruntime' runs float32 only, got precision 'bf16': use engine 'openvino'"):
+    with pytest.raises(InputError, match=r"'onnxruntime' runs float32 only, .*'bf16': use engine 'openvino'"):
         opened("onnxruntime", small(), precision="bf16")
 
 

@@ -1,5 +1,6 @@
 """Networks in files as models: how a batch of images goes through a runtime, and which runtime that is."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcert.errors import InputError, ModelError
+from smoothcert.errors import InputError, ModelError, ProcessorWarning
 from smoothcert.models.layers import Shape
 from smoothcert.models.loaded import exact_batches
 from smoothcert.smoothing.adapters import Fit, find_fit
@@ -109,6 +110,13 @@ class FileModel:
             rows = 1
             session = self._open(runtime, rows, shape, "float32", study=True)
         self.runtime = describe_runtime(runtime, self._source.wide or "", session.float_layers)
+        if self.runtime.instructions != "x86":
+            why = (f"products of its weights exceed 16 bits in pairs ({self._source.wide})" if self._source.wide
+                   else f"{runtime} runs {session.float_layers} in float32" if session.float_layers
+                   else "its answers on other kinds of processors have not been compared")
+            warnings.warn(f"{self._source.name} is certified for processors of the class "
+                          f"{self.runtime.instructions!r}, and its run goes on only there: {why}", ProcessorWarning,
+                          stacklevel=5)
         self._session, self.rows, self.fit = session, rows, replace(self.fit, batch=BatchSizes(rows, rows))
 
     def open(self, engine: str, shape: tuple[int, ...], rows: int, precision: str) -> Callable[[Tensor], Tensor]:

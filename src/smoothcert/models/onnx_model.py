@@ -16,7 +16,7 @@ from smoothcert.limits import path_inside
 from smoothcert.models.layers import Shape
 from smoothcert.models.loaded import LoadedModel, read_model_file
 from smoothcert.models.network_file import open_file
-from smoothcert.models.quantised import OnnxGraph, is_integer, keep_activations, wide_layers
+from smoothcert.models.quantised import OnnxGraph, close_gaps, is_integer, keep_activations, wide_layers
 from smoothcert.smoothing.engines.runtimes import RUNTIMES, OnnxSession, OpenvinoSession, import_runtime
 
 LABEL_ENTRIES = ("id2label", "names", "class_names", "classes", "labels")
@@ -47,12 +47,12 @@ class OnnxSource:
     """An ONNX file as runtimes are given it; see `smoothcert.models.network_file.FileSource`.
 
     Attributes:
-        path: the file. stored: its model without the weights beside it; `folded` stands in its place where it is given.
+        path: the file. stored: its model, without the weights beside it. changed: what runs in its place, if any.
     """
 
     path: Path
     stored: Any
-    folded: Any = None
+    changed: Any = None
     wide: str | None = None
     runtimes: tuple[str, ...] = RUNTIMES
 
@@ -63,7 +63,7 @@ class OnnxSource:
     def load(self) -> OnnxSession:
         """Open it in onnxruntime for any batch. Raises FileError."""
         try:
-            return OnnxSession(str(self.path) if self.folded is None else self.folded.SerializeToString())
+            return OnnxSession(str(self.path) if self.changed is None else self.changed.SerializeToString())
         except UnicodeDecodeError as error:
             raise FileError(f"{self.path} names its inputs, outputs or dimensions in bytes that are not text: {error}"
                             ) from None
@@ -74,7 +74,7 @@ class OnnxSource:
     def session(
         self, runtime: str, rows: int, shape: tuple[int, ...], precision: str = "float32", study: bool = False,
     ) -> OnnxSession | OpenvinoSession:
-        model = complete(self.path, self.stored) if self.folded is None else self.folded
+        model = complete(self.path, self.stored) if self.changed is None else self.changed
         if runtime == "openvino":
             return OpenvinoSession(model.SerializeToString(), None, rows, shape, precision, study)
         return OnnxSession(_fix_sizes(model, rows, shape).SerializeToString(), study)
@@ -138,22 +138,25 @@ def load_onnx(
     check_graph(path, stored, one_row=rows == 1)
     if any(node.op_type in _BITS or node.op_type.startswith("Q") for node, _, _ in _nodes(stored, path)):
         source = _judge_integers(source)
-        session = session if source.folded is None else source.load()
+        session = session if source.changed is None else source.load()
     model, shape = open_file(source, session, str(path), num_classes, input_shape, output, runtime)
     model.classes_ = find_labels(stored, model.outputs[0])
     return LoadedModel(model, spec, "onnx", b"".join(parts), shape, model.input_dtype,
-                       activations="float32" if source.folded is not None else None)
+                       activations="float32" if source.wide is None and source.changed is not None else None)
 
 
 _BITS = ("DequantizeLinear", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits")
 
 
 def _judge_integers(source: OnnxSource) -> OnnxSource:
-    """Return a file's model with what its integers ask for: weights alone are made float32."""
+    """Return a file's model with what its integers ask for: see `keep_activations` and `close_gaps`."""
     model = _without_functions(complete(source.path, source.stored))
     folded = keep_activations(OnnxGraph(model))
     graph = OnnxGraph(model if folded is None else folded)
-    return replace(source, folded=folded, wide=wide_layers(graph) if is_integer(graph) else None)
+    if not is_integer(graph):
+        return replace(source, changed=folded)
+    closed = close_gaps(graph)
+    return replace(source, changed=folded if closed is None else closed, wide=wide_layers(graph))
 
 
 def _places_beside(model: Any) -> Iterator[str]:

@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from smoothcert.smoothing.engines.runtimes import OnnxSession
+
 LARGEST_PAIR = 32_767
 """Two products of an unsigned byte and a weight add up to no more in the 16 bits of processors without VNNI."""
 
 _STANDARD = ("", "ai.onnx")
 _RUNTIME = "com.microsoft"
-_MOVES = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "MaxPool", "Relu", "Clip", "Slice",
-          "Pad", "Concat", "Split", "Gather")
+_MOVES = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "MaxPool", "Slice", "Split", "Gather")
 """Operators that hand on rounded values as rounded ones."""
 
 _REARRANGES = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten")
+_REWRITES = ("Constant", "QuantizeLinear", "DequantizeLinear", "Cast", *_REARRANGES)
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _INTEGER = {"QLinearConv": (3, 5), "ConvInteger": (1, 3), "QLinearMatMul": (3, 5), "MatMulInteger": (1, 3),
             "QGemm": (3, 5), "MatMulIntegerToFloat": (1, 5)}
@@ -45,36 +47,60 @@ class OnnxGraph:
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self._values: dict[str, np.ndarray | None] = {}
 
+    def is_constant(self, name: str) -> bool:
+        """Tell whether a value is stored, or follows from stored ones alone by operators that only rewrite it."""
+        if name in self._tensors:
+            return True
+        node = self.makers.get(name)
+        return node is not None and node.op_type in _REWRITES and all(map(self.is_constant, filter(None, node.input)))
+
     def constant(self, name: str) -> np.ndarray | None:
-        """Return a value that is stored, or follows from stored ones alone; None for others."""
+        """Return the array of a constant value; None for other values."""
         from onnx import numpy_helper
 
         if name not in self._values:
-            self._values[name] = None
             if name in self._tensors:
                 self._values[name] = numpy_helper.to_array(self._tensors[name])
-            elif name in self.makers:
-                self._values[name] = self._compute(self.makers[name])
+            elif self.is_constant(name):
+                session = OnnxSession(self._part(name).SerializeToString())
+                self._values[name] = session.compute(name)
+            else:
+                self._values[name] = None
         return self._values[name]
 
-    def _compute(self, node: Any) -> np.ndarray | None:
-        from onnx.reference import ReferenceEvaluator
+    def _part(self, name: str) -> Any:
+        """Return a model that computes one constant, and takes nothing."""
+        from onnx import helper
 
-        known = ("Constant", "QuantizeLinear", "DequantizeLinear", "Cast", *_REARRANGES)
-        given = {name: self.constant(name) for name in node.input if name}
-        if node.op_type not in known or node.domain not in (*_STANDARD, _RUNTIME) or any(
-                value is None for value in given.values()):
-            return None
-        return ReferenceEvaluator(_alone(node, self.model)).run(None, given)[0]  # type: ignore[return-value]
+        waiting, nodes, stored = [name], dict[int, Any](), dict[str, Any]()
+        while waiting:
+            wanted = waiting.pop()
+            if wanted in self._tensors:
+                stored[wanted] = self._tensors[wanted]
+            elif wanted:
+                node = self.makers[wanted]
+                nodes[id(node)] = node
+                waiting += node.input
+        ordered = [node for node in self.nodes if id(node) in nodes]
+        graph = helper.make_graph(ordered, "part", [], [helper.make_empty_tensor_value_info(name)],
+                                  list(stored.values()))
+        return helper.make_model(graph, opset_imports=list(self.model.opset_import), ir_version=self.model.ir_version)
 
     def is_rounded(self, name: str) -> bool:
         """Tell whether a value was dequantised, and no more was done to it than to move it: a runtime sees integers."""
         node = self.makers.get(name)
-        if node is None or self.constant(name) is not None:
+        if node is None or self.is_constant(name):
             return False
         if node.op_type == "DequantizeLinear":
             return True
         return node.op_type in _MOVES and self.is_rounded(node.input[0])
+
+    def source(self, name: str) -> Any:
+        """Return the node that dequantised a value which `is_rounded`, before it was moved."""
+        node = self.makers.get(name)
+        while node is not None and node.op_type in _MOVES:
+            node = self.makers.get(node.input[0])
+        return node
 
     def readers(self, name: str) -> Iterator[tuple[Any, str]]:
         """Yield the nodes that use a value, also rearranged, and the name under which they do."""
@@ -86,21 +112,9 @@ class OnnxGraph:
                     yield node, name
 
 
-def _alone(node: Any, model: Any) -> Any:
-    from onnx import helper
-
-    single = helper.make_node(node.op_type, list(node.input), list(node.output)[:1])  # in the standard domain
-    single.attribute.extend(node.attribute)
-    inputs = [helper.make_empty_tensor_value_info(name) for name in dict.fromkeys(node.input) if name]
-    outputs = [helper.make_empty_tensor_value_info(node.output[0])]
-    version = max([entry.version for entry in model.opset_import if entry.domain in _STANDARD], default=17)
-    return helper.make_model(helper.make_graph([single], "one", inputs, outputs),
-                             opset_imports=[helper.make_opsetid("", version)])
-
-
 def is_integer(graph: OnnxGraph) -> bool:
     """Tell whether an activation is rounded to integers anywhere."""
-    return any(node.op_type in _INTEGER or (node.op_type == "QuantizeLinear" and graph.constant(node.output[0]) is None)
+    return any(node.op_type in _INTEGER or (node.op_type == "QuantizeLinear" and not graph.is_constant(node.output[0]))
                or (node.domain == _RUNTIME and node.op_type in _NO_PRODUCTS) for node in graph.nodes)
 
 
@@ -112,7 +126,7 @@ def keep_activations(graph: OnnxGraph) -> Any:
     folded: dict[str, Any] = {}
     for node in graph.nodes:
         name = node.output[0] if node.output else ""
-        if node.op_type != "DequantizeLinear" or graph.constant(name) is None:
+        if node.op_type != "DequantizeLinear" or not graph.is_constant(name):
             continue
         if not any(graph.is_rounded(other) for reader, own in graph.readers(name)
                    for other in reader.input if other != own):
@@ -131,6 +145,37 @@ def keep_activations(graph: OnnxGraph) -> Any:
             kept = [attribute for attribute in node.attribute if attribute.name != "accuracy_level"]
             del node.attribute[:]
             node.attribute.extend([*kept, helper.make_attribute("accuracy_level", 1)])  # float32
+    return model
+
+
+def close_gaps(graph: OnnxGraph) -> Any:
+    """Return the model with activations rounded again, which changes none, right in front of each product that they
+    reach moved; None where there is no such gap.
+
+    ONNX Runtime computes in integers only where it finds the rounding there. In its place, it would take such a layer
+    for one whose weights alone are stored in few bits.
+    """
+    from onnx import ModelProto, helper
+
+    nodes: list[Any] = []
+    for node in graph.nodes:
+        given = node.input[0] if node.input else ""
+        source = graph.source(given)
+        if node.op_type in _PRODUCTS and graph.is_rounded(given) and source is not graph.makers[given]:
+            label = f"{node.output[0]}_rounded"
+            nodes += [helper.make_node("QuantizeLinear", [given, *source.input[1:]], [f"{label}_q"]),
+                      helper.make_node("DequantizeLinear", [f"{label}_q", *source.input[1:]], [label])]
+            changed = type(node)()
+            changed.CopyFrom(node)
+            changed.input[0] = label
+            node = changed
+        nodes.append(node)
+    if len(nodes) == len(graph.nodes):
+        return None
+    model = ModelProto()
+    model.CopyFrom(graph.model)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
     return model
 
 

@@ -68,8 +68,8 @@ def find_file(model: Any) -> NetworkFile | None:
 
 def runtime_of(model: Any) -> Runtime | None:
     """Return the runtime that is part of what a model is; None for other models."""
-    file = find_file(model)
-    return None if file is None else file.runtime
+    found = getattr(find_file(model) or model, "runtime", None)
+    return found if isinstance(found, Runtime) else None
 
 
 def put_in_place(model: Any, run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

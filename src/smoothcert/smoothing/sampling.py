@@ -151,10 +151,11 @@ def _network_voter(
     if conduct.alone or conduct.steps:  # other engines round otherwise
         only_plain = ("the model's rows are judged one by one" if conduct.alone else
                       "the model answers in steps, which other rounding would move")
-    short = how.engine == "auto" and (how.samples or 0) < SHORT
+    reduced = file is not None and how.precision == "bf16"  # which one engine alone has
+    short = how.engine == "auto" and (how.samples or 0) < SHORT and not reduced
     engine = open_engine("plain" if short else how.engine, network, shape=row, batch=batch, device=device,
                          precision=how.precision, samples=how.samples, only_plain=only_plain)
-    plain = reduce_precision(network, how.precision)
+    plain = engine.run if reduced else reduce_precision(network, how.precision)
     referee = how.precision == "float32" and dtype not in COARSE and not (conduct.alone or conduct.exact)
     random = is_random(denoiser) or is_random(model)
     run, judge = (behind(denoiser, noise.sigma, one) for one in (engine.run, plain))

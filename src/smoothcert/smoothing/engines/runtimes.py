@@ -6,6 +6,7 @@ bfloat16, are the runtime's own: its name, its version and the instruction sets 
 base classifier, as a `Runtime`.
 """
 
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -72,6 +73,8 @@ class OnnxSession:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4  # failures are raised, and need not be printed as well
+        # Left alone, it rounds the activations in front of dequantised weights, by a scale of its own.
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         self.float_layers = ""
         with tempfile.TemporaryDirectory() as folder:
             if study:
@@ -85,6 +88,10 @@ class OnnxSession:
         """Return the named outputs for one batch of a size that the model takes."""
         found = self._session.run(outputs, {self.inputs[0].name: images})
         return dict(zip(outputs, found, strict=True))
+
+    def compute(self, output: str) -> np.ndarray:
+        """Return an output of a model that takes nothing."""
+        return self._session.run([output], {})[0]
 
 
 def _float_nodes(path: Path) -> str:
@@ -244,7 +251,7 @@ def describe_bf16() -> Runtime:
 
 def version_of(runtime: str) -> str:
     """Return the version of an installed runtime, without the name of its build."""
-    return str(getattr(import_runtime(runtime), "__version__", "")).partition("-")[0]
+    return re.split(r"[-+]", str(getattr(import_runtime(runtime), "__version__", "")))[0]
 
 
 def import_runtime(name: str, purpose: str | None = None) -> ModuleType:
@@ -256,7 +263,7 @@ def import_runtime(name: str, purpose: str | None = None) -> ModuleType:
         with silence_telemetry():
             return import_module(name)
     except ImportError as error:
-        raise MissingExtraError(error.name or name, EXTRAS[name], purpose or f"the engine {name}") from error
+        raise MissingExtraError(error.name or name, EXTRAS.get(name, name), purpose or f"the engine {name}") from error
 
 
 @contextmanager
