@@ -14,8 +14,9 @@ from torch import nn
 from torch.nn import functional
 
 from smoothcert.errors import EngineWarning, InputError, MissingExtraError, UnknownNameError
+from smoothcert.machine import BF16_UNITS, instruction_sets
 from smoothcert.models import build_model
-from smoothcert.smoothing.engines import ENGINES, open_engine, opening, reduce_precision
+from smoothcert.smoothing.engines import ENGINES, open_engine, opening, reduce_precision, runtimes
 from smoothcert.smoothing.engines.opening import fault, time_rows, versions_of
 from smoothcert.smoothing.engines.runtimes import PACKAGES
 from smoothcert.smoothing.engines.torch_engines import fold
@@ -453,6 +454,23 @@ def test_precisions_are_refused_where_they_do_not_exist():
         reduce_precision(lambda rows: rows, "bf16")
     with pytest.raises(InputError, match=r"'onnxruntime' runs float32 only, .*'bf16': use engine 'openvino'"):
         opened("onnxruntime", small(), precision="bf16")
+
+
+@pytest.mark.slow
+def test_openvino_runs_modules_in_bf16_where_there_are_units(monkeypatch):
+    pytest.importorskip("openvino")
+    units = BF16_UNITS & instruction_sets(onednn=True)
+    model, rows = small(), rows_of(SMALL, 40)
+    if units:
+        found = opened("openvino", model, precision="bf16", batch=7)
+        assert (found.name, found.runtime.instructions.split()[1:]) == ("openvino", sorted(units))
+        one, other = (torch.cat([found.run(part) for part in rows.split(size)]) for size in (40, 3))
+        assert torch.equal(one, other)
+        assert not torch.equal(one, model(rows))
+        assert fault(model(rows).double(), one.double(), "bf16") is None
+    monkeypatch.setattr(runtimes, "instruction_sets", lambda onednn=False: frozenset({"avx2"}))
+    with pytest.warns(EngineWarning, match=r"no units for bfloat16 \(.*\); falling back to 'eager'"):
+        assert opened("openvino", model, precision="bf16").runtime is None
 
 
 def switches():
