@@ -17,7 +17,7 @@ from smoothcert.smoothing.adapters import Fit, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
 from smoothcert.smoothing.contract import COARSE, Conduct, try_rows
 from smoothcert.smoothing.engines import ENGINES, PRECISIONS, open_engine, reduce_precision
-from smoothcert.smoothing.files import Runtime, find_file
+from smoothcert.smoothing.files import Runtime, find_file, runtime_of
 from smoothcert.smoothing.protocols import (
     BaseClassifier,
     Denoiser,
@@ -162,7 +162,8 @@ def _network_voter(
     if conduct.alone:
         run = behind_fit(run, Fit(batch=ONE_ROW))
     voter = NetworkVoter(_rows(noise, space, row, seed, device, how), run, judge,
-                         num_classes, engine.batch or batch, device, referee, random, conduct.overwrites)
+                         num_classes, engine.batch or batch, device, referee, random, conduct.overwrites,
+                         exact=engine.runtime is not None or (runtime_of(network) is not None and not conduct.alone))
     _log.info("engine %s, batches of %d, noise drawn in %s as %s", engine.name, engine.batch or batch,
               "pixels" if space is None else space.name, voter.format)
     return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch, random,
