@@ -5,8 +5,8 @@ import os
 import sys
 import time
 
-PARTS = ("speed", "certify_time", "published", "processes", "memory", "cost", "noise_rate", "opening", "training",
-         "epochs", "denoisers", "records", "clients", "startup")
+PARTS = ("speed", "precisions", "certify_time", "published", "processes", "memory", "cost", "noise_rate", "opening",
+         "training", "epochs", "denoisers", "records", "clients", "startup")
 """Modules beside this one; each has main(figures of all sections so far) -> Section."""
 
 def main(names: list[str]) -> None:

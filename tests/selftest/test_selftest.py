@@ -26,13 +26,14 @@ from smoothcert.report.selftest import SelfTest, SelftestCheck, read_selftest, s
 from smoothcert.results.gather import gather_page
 from smoothcert.selftest import bounds, run
 from smoothcert.selftest.finding import FALSE_ALARM, QUICK, Finding, Planned, Setting, Sizes, binomial_p, by_chance
+from smoothcert.selftest.integers import IntegerNetwork, plan_integer_checks
 from smoothcert.selftest.normals import Normals
 from smoothcert.selftest.options import SelftestConfig
 from smoothcert.selftest.votes import Certificates, EngineVotes, Networks, spaces
 from smoothcert.smoothing import voters
-from smoothcert.smoothing.engines import ENGINES
-from smoothcert.smoothing.engines.onnx_engines import PACKAGES
+from smoothcert.smoothing.engines import ENGINES, runtimes
 from smoothcert.smoothing.engines.protocol import Refused
+from smoothcert.smoothing.engines.runtimes import PACKAGES
 from smoothcert.smoothing.rows import HostRows
 from smoothcert.smoothing.spaces import Space
 from smoothcert.smoothing.voters import NetworkVoter
@@ -82,6 +83,36 @@ def test_every_engine_is_green_on_a_cpu(engine):
 @pytest.mark.parametrize("noise", ["gaussian", "sound"])
 def test_the_other_noises_are_green(noise):
     assert reds(Normals(replace(SETTING, noise_kind=noise)).plan_checks()) == set()
+
+
+@pytest.mark.parametrize("runtime", PACKAGES)
+def test_integer_networks_are_green(runtime):
+    pytest.importorskip(runtime)
+    found = [check.run(LEVEL) for check in plan_integer_checks(runtime, named=True)]
+    assert found[0].passed
+    assert found[1].passed or "without VNNI" in found[1].measured
+
+
+def saturate(session, images, outputs):
+    """What a runtime without VNNI gives: products of bytes are added in pairs in 16 bits, of the 8-bit network."""
+    network = IntegerNetwork.of_largest(126)
+    levels = np.rint(np.asarray(images) * 256).astype(np.int64)
+    padded = np.pad(levels, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    products = np.einsum("nchwij,ocij->nohwijc", windows, network.convolution.astype(np.int64))
+    pairs = np.clip(products[..., ::2] + products[..., 1::2], -32768, 32767)
+    rounded = np.clip((pairs.sum(axis=(4, 5, 6)) + 1 + 8192) >> 14, -128, 127)
+    logits = rounded.reshape(len(levels), -1) @ network.product.astype(np.int64) / 64
+    return {outputs[0]: logits.astype(np.float32)}
+
+
+def test_a_kernel_that_saturates_is_red(monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(runtimes, "instruction_sets", lambda onednn=False: frozenset({"avx2", "avx512_vnni"}))
+    monkeypatch.setattr(runtimes.OnnxSession, "run", saturate)
+    found = plan_integer_checks("onnxruntime", named=True)[1].run(LEVEL)
+    assert found.passed is False
+    assert "rows unlike integer arithmetic's" in found.measured
 
 
 def test_reduced_precision_is_green_and_has_no_smaller_spaces():

@@ -14,10 +14,11 @@ from torch import nn
 from torch.nn import functional
 
 from smoothcert.errors import EngineWarning, InputError, MissingExtraError, UnknownNameError
+from smoothcert.machine import BF16_UNITS, instruction_sets
 from smoothcert.models import build_model
-from smoothcert.smoothing.engines import ENGINES, open_engine, opening, reduce_precision
-from smoothcert.smoothing.engines.onnx_engines import PACKAGES
+from smoothcert.smoothing.engines import ENGINES, open_engine, opening, reduce_precision, runtimes
 from smoothcert.smoothing.engines.opening import fault, time_rows, versions_of
+from smoothcert.smoothing.engines.runtimes import PACKAGES
 from smoothcert.smoothing.engines.torch_engines import fold
 from smoothcert.smoothing.precision import tf32
 from smoothcert.smoothing.voters import CLOSE_CALL
@@ -451,9 +452,25 @@ def test_precisions_are_refused_where_they_do_not_exist():
         opened("auto", small(), precision="tf32")
     with pytest.raises(InputError, match="'bf16' needs a torch module"):
         reduce_precision(lambda rows: rows, "bf16")
-    for engine in ("onnxruntime", "openvino"):
-        with pytest.raises(InputError, match=f"'{engine}' runs float32 only, got precision 'bf16'"):
-            opened(engine, small(), precision="bf16")
+    with pytest.raises(InputError, match=r"'onnxruntime' runs float32 only, .*'bf16': use engine 'openvino'"):
+        opened("onnxruntime", small(), precision="bf16")
+
+
+@pytest.mark.slow
+def test_openvino_runs_modules_in_bf16_where_there_are_units(monkeypatch):
+    pytest.importorskip("openvino")
+    units = BF16_UNITS & instruction_sets(onednn=True)
+    model, rows = small(), rows_of(SMALL, 40)
+    if units:
+        found = opened("openvino", model, precision="bf16", batch=7)
+        assert (found.name, found.runtime.instructions.split()[1:]) == ("openvino", sorted(units))
+        one, other = (torch.cat([found.run(part) for part in rows.split(size)]) for size in (40, 3))
+        assert torch.equal(one, other)
+        assert not torch.equal(one, model(rows))
+        assert fault(model(rows).double(), one.double(), "bf16") is None
+    monkeypatch.setattr(runtimes, "instruction_sets", lambda onednn=False: frozenset({"avx2"}))
+    with pytest.warns(EngineWarning, match=r"no units for bfloat16 \(.*\); falling back to 'eager'"):
+        assert opened("openvino", model, precision="bf16").runtime is None
 
 
 def switches():
@@ -637,8 +654,8 @@ def test_a_trial_measures_seconds_a_row_of_each_engine():
 
 def test_openvino_is_imported_without_its_reporter():
     pytest.importorskip("openvino")
-    code = ("import sys; from smoothcert.smoothing.engines import onnx_engines; "
-            "onnx_engines.import_packages('openvino'); "
+    code = ("import sys; from smoothcert.smoothing.engines import runtimes; "
+            "runtimes.import_packages('openvino'); "
             "from openvino.tools.ovc.telemetry_utils import tm; print(tm.__name__, "
             "'openvino_telemetry' in sys.modules)")
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

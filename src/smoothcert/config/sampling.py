@@ -39,9 +39,9 @@ class RunConfig(ModelConfig, DataConfig, MachineConfig):
                                              "file.py:NAME or package.module:NAME (default: the model's training "
                                              "data, else digits)")
     model: ModelPart = Field(description="model directory, zoo:NAME, package.module:factory, file.py:factory, "
-                                         "FILE.pt2, FILE.onnx, hf:NAME, timm:NAME or torchvision:NAME; or a file of "
-                                         "weights (.pt, .pth, .pth.tar, .ckpt, .bin, .safetensors), with --model for "
-                                         "its network",
+                                         "FILE.pt2, FILE.onnx, FILE.xml, hf:NAME, timm:NAME or torchvision:NAME; or a "
+                                         "file of weights (.pt, .pth, .pth.tar, .ckpt, .bin, .safetensors), with "
+                                         "--model for its network",
                        json_schema_extra={"argument": "MODEL"})
     model_id: str | None = Field(None, description="name for a model that is neither a network nor a file, so that "
                                                    "its run can be resumed")
@@ -122,7 +122,8 @@ class ComputeConfig(Config):
     batch_size: Count | None = Field(None, description="samples per forward pass; never changes results in float32 "
                                                        "(default: fits the cache)")
     engine: Engine = Field("auto", description="how networks run: eager (folded), compile, onnxruntime, openvino, "
-                                               "plain (as they are), or auto, the fastest of a trial on long runs")
+                                               "plain (as they are), or auto, the fastest of a trial on long runs; "
+                                               "for integer networks in files the runtime that is certified")
     space: Literal["auto", "pixels"] = Field("auto", description="where noise is drawn: auto takes a smaller space "
                                                                  "where the network has one (gaussian noise only), or "
                                                                  "pixels")

@@ -71,17 +71,18 @@ class NetworkVoter:
         referee: whether close calls are judged again; not where the classifier judges every row alone anyway, nor in
             reduced precision, where the batch is part of the classifier.
         overwrites: whether the classifier changes the rows that it is given, so that they must be drawn again.
+        exact: whether a runtime is known to give each row's answer to the bit, whatever the batch.
     """
 
     def __init__(
         self, rows: Rows, run: Callable[..., Any], plain: Callable[..., Any], num_classes: int, batch: int,
-        device: torch.device, referee: bool, random: bool = False, overwrites: bool = False,
+        device: torch.device, referee: bool, random: bool = False, overwrites: bool = False, exact: bool = False,
     ):
         self._rows, self._run, self._plain, self._num_classes = rows, run, plain, num_classes
         self._batch, self._device, self._referee, self._random = batch, device, referee, random
         # Without the referee the batch may shape the answers, and a random classifier draws its normals by the batch.
-        together = device.type != "cuda" and referee and not random
-        self._keeps = together and not overwrites
+        together = device.type != "cuda" and (referee or exact) and not random
+        self._keeps = together and referee and not overwrites
         room = min(_CHUNK_ROWS, _CHUNK_VALUES // rows.width) if together else 0
         self._chunk = batch * max(1, room // batch)
         self.capacity: int | None = batch * _ROUND_BATCHES if device.type == "cuda" else self._chunk
