@@ -330,3 +330,22 @@ def test_the_command_prints_what_it_made(file, tmp_path):
     again = CliRunner().invoke(app, ["quantise", file, "--data", "digits", "--sigma", "1/4", "-o", str(tmp_path / "o")])
     assert again.exit_code == 1
     assert "exists" in again.stderr
+
+
+@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+def test_files_that_others_quantised_are_certified(form, file, tmp_path):
+    """By onnxruntime outside the package, from symmetric weights of 7 bits; quantise refuses them."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Once(CalibrationDataReader):
+        rows = iter([{onnx.load(file).graph.input[0].name: load_data("digits", "train").batch(np.arange(64))}])
+
+        def get_next(self):
+            return next(self.rows, None)
+
+    other = str(tmp_path / "other.onnx")
+    quantize_static(file, other, Once(), quant_format=QuantFormat[form], per_channel=True, reduce_range=True,
+                    activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+    assert smoothcert.certify(other, "digits", sigma=SIGMA, n=200, max_images=3, seed=0).complete
+    with pytest.raises(ModelError, match="is quantised already"):
+        smoothcert.quantise(other, "digits", sigma=SIGMA, out=tmp_path / "o")
