@@ -101,6 +101,10 @@ class RandomWeightsWarning(UserWarning):
     """A factory gives a network whose weights were drawn at random: no weights were loaded into it."""
 
 
+class ProcessorWarning(UserWarning):
+    """A network gives the same answers only on processors like this one, and its run cannot go on elsewhere."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the type of an error and the first line of its message."""
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -40,13 +41,54 @@ def has_bf16_units(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    return not BF16_UNITS.isdisjoint(instruction_sets())
+
+
+BF16_UNITS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+VNNI_UNITS = frozenset({"avx512_vnni", "avx_vnni"})
+"""Instruction sets that add four products of bytes in 32 bits; without them pairs are added in 16 bits first."""
+
+_AVX512 = {"avx", "avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"}
+_LIMITS: dict[str, set[str]] = {
+    "SSE41": set(), "AVX": {"avx"}, "AVX2": {"avx", "avx2", "fma"}, "AVX2_VNNI": {"avx", "avx2", "fma", "avx_vnni"},
+    "AVX2_VNNI_2": {"avx", "avx2", "fma", "avx_vnni"}, "AVX512_CORE": _AVX512,
+    "AVX512_CORE_VNNI": {*_AVX512, "avx512_vnni"}, "AVX512_CORE_BF16": {*_AVX512, "avx512_vnni", "avx512_bf16"},
+    "AVX512_CORE_FP16": {*_AVX512, "avx512_vnni", "avx512_bf16", "avx512_fp16"},
+}
+_SHOWN = ("sse4_1", "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
+          "asimddp", "i8mm", "bf16")
+
+
+def instruction_sets(onednn: bool = False) -> frozenset[str]:
+    """Return the processor's instruction sets, as Linux calls them; none where they cannot be read.
+
+    Args:
+        onednn: only those that oneDNN, and OpenVINO with it, uses under ONEDNN_MAX_CPU_ISA.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return False
+        return frozenset()
     fields = (line.partition(":") for line in lines)
-    flags = next((words.split() for name, _, words in fields if name.strip() in ("flags", "Features")), [])
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+    found = next((frozenset(words.split()) for name, _, words in fields if name.strip() in ("flags", "Features")),
+                 frozenset[str]())
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    allowed = _LIMITS.get(limit.upper()) if onednn else None
+    return found if allowed is None else frozenset(name for name in found
+                                                   if name in allowed or not name.startswith(("avx", "amx", "fma")))
+
+
+def is_x86() -> bool:
+    """Return whether this is an Intel or AMD processor, or one like them."""
+    return platform.machine().lower() in ("x86_64", "amd64", "i386", "i486", "i586", "i686", "x86")
+
+
+def describe_processor(onednn: bool = False) -> str:
+    """Return the kind of processor and those of its instruction sets that matter to products, in words."""
+    found = instruction_sets(onednn)
+    names = ", ".join(name for name in _SHOWN if name in found) or "no instruction sets that could be read"
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") if onednn else None
+    return f"{platform.machine()} with {names}{f', limited by ONEDNN_MAX_CPU_ISA={limit}' if limit else ''}"
 
 
 def keep_freed_memory() -> None:

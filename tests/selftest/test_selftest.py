@@ -31,8 +31,8 @@ from smoothcert.selftest.options import SelftestConfig
 from smoothcert.selftest.votes import Certificates, EngineVotes, Networks, spaces
 from smoothcert.smoothing import voters
 from smoothcert.smoothing.engines import ENGINES
-from smoothcert.smoothing.engines.onnx_engines import PACKAGES
 from smoothcert.smoothing.engines.protocol import Refused
+from smoothcert.smoothing.engines.runtimes import PACKAGES
 from smoothcert.smoothing.rows import HostRows
 from smoothcert.smoothing.spaces import Space
 from smoothcert.smoothing.voters import NetworkVoter

@@ -30,6 +30,7 @@ from smoothcert.denoise import DenoisedClassifier, generator_normals
 from smoothcert.errors import FileError, InputError, ModelError, RandomWeightsWarning
 from smoothcert.io.paths import is_weights_file, local_path
 from smoothcert.models import MODEL_FORMS, MODELS, is_model_spec, label_model, load_model, model_names, model_sources
+from smoothcert.models.loaded import FILES
 from smoothcert.models.random_weights import has_random_weights
 from smoothcert.models.weights import check_network
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
@@ -38,6 +39,7 @@ from smoothcert.smoothing.batching import ONE_ROW
 from smoothcert.smoothing.classifier import refuse_smoothed
 from smoothcert.smoothing.content import attributes_hash, attributes_of, keep_equal
 from smoothcert.smoothing.contract import Conduct, try_rows
+from smoothcert.smoothing.files import runtime_of
 from smoothcert.smoothing.precision import reduce_precision
 from smoothcert.smoothing.protocols import check_logits, is_random, owner_of
 
@@ -119,9 +121,9 @@ def model_card(asked: ModelConfig) -> ModelCard | None:
 
 
 def open_classifier(
-    asked: ModelConfig | Any, input_shape: tuple[int, int, int], num_classes: int, *,
+    asked: ModelConfig | Any, input_shape: tuple[int, int, int], num_classes: int, *, sigma: float | None = None,
     classes: Sequence[str] | None = None, model_id: str | None = None, device: torch.device | None = None,
-    sigma: float | None = None, front: RunConfig | None = None, output: str | int | None = None,
+    front: RunConfig | None = None, output: str | int | None = None, runtime: str | None = None,
 ) -> Classifier:
     """Open the model that the options name or hold, put it behind a denoiser if `front` says so, and try it on images.
 
@@ -138,7 +140,8 @@ def open_classifier(
         classes: the names of the model's classes in the order of its outputs; None takes its own.
         sigma: noise level that a denoiser will see; None takes that of the denoiser in the model.
         front: options that may put a denoiser in front.
-        output: name or position of the output that holds the logits, where several could; part of the identity.
+        output: name or position of the output that holds the logits, where several could; and
+        runtime: that of an integer network in a file (see `load_model`); both part of the identity.
     Raises:
         FileError, ModelError: the model is missing, corrupt, or does not keep a base classifier's contract.
         InputError: another sigma than the denoiser's, two denoisers, or `classes` that the model contradicts.
@@ -147,7 +150,7 @@ def open_classifier(
     """
     asked, classes = _read_options(asked, classes, front)
     spec = asked.model
-    loaded = _load(asked, input_shape, num_classes if classes is None else len(classes), output)
+    loaded = _load(asked, input_shape, num_classes if classes is None else len(classes), output, runtime)
     names = choose_names(loaded.names, classes)
     raw = loaded.model.classifier if isinstance(loaded.model, DenoisedClassifier) else loaded.model
     before = attributes_of(raw) if loaded.code is not None and isinstance(raw, nn.Module) else {}
@@ -175,8 +178,7 @@ def open_classifier(
             identity["attributes"] = attributes_hash(keep_equal(before, attributes_of(raw)))
         if not is_random(classifier):
             identity["answers"] = _summarise(answers)
-    if output is not None:
-        identity["output"] = str(output)
+    identity |= {} if output is None else {"output": str(output)}
     return Classifier(ready, identity, conduct, count, names, loaded.note)
 
 
@@ -204,7 +206,8 @@ def _read_options(
 
 
 def _load(
-    asked: ModelConfig, input_shape: tuple[int, int, int], num_classes: int, output: str | int | None
+    asked: ModelConfig, input_shape: tuple[int, int, int], num_classes: int, output: str | int | None,
+    runtime: str | None,
 ) -> _Loaded:
     """Load the model of a folder, or of any other spec. Raises FileError or ModelError."""
     spec = asked.model
@@ -219,7 +222,7 @@ def _load(
     started = time.monotonic()
     loaded = load_model(spec, num_classes=num_classes if num_classes > 1 else None, input_shape=input_shape,
                         trust=asked.trust, output=output, network=asked.network, options=asked.model_option,
-                        weights=asked.entry, mean=asked.mean, std=asked.std)
+                        weights=asked.entry, mean=asked.mean, std=asked.std, runtime=runtime)
     if has_random_weights(loaded, time.monotonic() - started):
         warnings.warn(f"{spec} gives a network with random weights: each call of the factory gives others, because it "
                       f"loads none. Its certificates are of an untrained network, and no run of it can be resumed. "
@@ -230,7 +233,11 @@ def _load(
     labels = getattr(owner_of(loaded.model), "classes_", None)
     columns, names = (None, None) if labels is None else own_classes(labels, num_classes)
     beside: dict[str, Any] = {} if loaded.input_dtype == "float32" else {"input_dtype": loaded.input_dtype}
-    by_file = loaded.kind in ("onnx", "pt2")
+    if (found := runtime_of(loaded.model)) is not None:
+        beside["runtime"] = found.identity()
+    if loaded.activations is not None:
+        beside["activations"] = loaded.activations
+    by_file = loaded.kind in FILES
     if asked.mean is not None and (by_file or not isinstance(loaded.model, nn.Module)):  # else the hash has its buffers
         beside |= {"mean": list(asked.mean), "std": asked.std and list(asked.std)}
     source, code = (None, spec) if loaded.kind == "object" else (loaded.content, loaded.code)
@@ -244,7 +251,7 @@ def _move(model: Any, device: torch.device | None) -> Any:
 def _identify(spec: Any, model: Any, source: bytes | None, model_id: str | None, answers: np.ndarray) -> dict[str, Any]:
     """Return the part of the identity that says how the model was identified; see `open_classifier`."""
     composed = isinstance(model, DenoisedClassifier)
-    is_file = isinstance(spec, str) and Path(spec).suffix in (".onnx", ".pt2") and source is not None
+    is_file = isinstance(spec, str) and Path(spec).suffix[1:] in FILES and source is not None
     if isinstance(model.classifier if composed else model, nn.Module) and not is_file:
         text = source + source_of(model) if composed and source is not None else source
         return {"by": "module", "sha256": module_hash(model, text)}

@@ -13,6 +13,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from smoothcert.models.layers import Shape
 from smoothcert.models.loaded import LoadedModel, exact_batches
 from smoothcert.smoothing.adapters import Fit, find_fit
 from smoothcert.smoothing.batching import BatchSizes
+from smoothcert.smoothing.engines.runtimes import describe_runtime
+from smoothcert.smoothing.files import Runtime
 
 
 class ExportedProgram(nn.Module):
@@ -38,9 +41,13 @@ class ExportedProgram(nn.Module):
         program: the module of the program.
         call: packs images as the program takes them, into positional and keyword arguments.
         dtype: type of floating point that the program takes, to which images are cast.
+
+    Attributes:
+        runtime: torch, where the program rounds to integers, as those of PyTorch's quantisation (pt2e) do.
     """
 
     casts = True
+    runtime: Runtime | None = None
 
     def __init__(self, program: nn.Module, call: Callable[[Tensor], tuple[Any, Any]], dtype: torch.dtype) -> None:
         super().__init__()
@@ -80,6 +87,9 @@ def load_program(
             raise ModelError(f"reading {path} could run code that is hidden in it: {error}. If you trust its author, "
                              f"pass --trust (in Python, trust=True); else ask for an ONNX file, or for a factory and "
                              f"its weights as safetensors") from None
+    integers = b"torch.ops.quantized_decomposed." in _read_programs(parts)
+    if integers:
+        import_module("torch.ao.quantization.fx._decomposed")  # where torch registers these operators
     try:
         program = torch.export.load(io.BytesIO(parts))
     except Exception as error:  # torch passes on what zip, JSON, its schema and its loader raise
@@ -97,7 +107,16 @@ def load_program(
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
     model.fit = replace(fit, batch=exact_batches(fit.batch, dtype))
+    if integers:  # rounded again and again, which magnifies what a batch changes in a float32 sum
+        model.runtime = describe_runtime("torch", float_layers="its products")
+        model.fit = replace(model.fit, batch=replace(model.fit.batch, alone=True))
     return LoadedModel(model, spec, "pt2", content, shape, dtype)
+
+
+def _read_programs(archive: bytes) -> bytes:
+    """Return the JSON of all programs in the bytes of a .pt2 file."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        return b"".join(opened.read(name) for name in opened.namelist() if re.search(r"models/[^/]+\.json$", name))
 
 
 def _image_input(
@@ -162,7 +181,9 @@ def _trains_or_draws(node: torch.fx.Node) -> bool:
 
 
 _NAME = r"[A-Za-z0-9_.]*"
-_STEP = (r"torch\.ops\.aten\.(?!from_file\b)(?!__)\w+\.(?!__)\w+|torch\.ops\.higher_order\.wrap_with_set_grad_enabled"
+_QUANTISED = r"torch\.ops\.quantized_decomposed\.(de)?quantize_per_(tensor|channel)\.(default|tensor|tensor2)"
+_STEP = (_QUANTISED + "|"
+         r"torch\.ops\.aten\.(?!from_file\b)(?!__)\w+\.(?!__)\w+|torch\.ops\.higher_order\.wrap_with_set_grad_enabled"
          r"|_operator\.(add|sub|mul|floordiv|truediv|mod|neg|getitem|eq|ne|lt|le|gt|ge)|torch\.sym_(int|float|max|min)")
 _KNOWN = "|".join(("Symbol", "Integer", "Add", "Mul", "Max", "Min", "Mod", "FloorDiv", "CeilDiv", "positive", "integer",
                    "nonnegative", "True", "False"))

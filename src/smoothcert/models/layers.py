@@ -82,6 +82,7 @@ class NormalisedFunction:
     """
 
     classes_: Any
+    holds = "model"  # see `smoothcert.smoothing.files`
 
     def __init__(self, layer: nn.Module, model: Callable[[Tensor], Any]):
         self.layer, self.model = layer, model

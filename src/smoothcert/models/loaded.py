@@ -15,10 +15,14 @@ from smoothcert.smoothing.adapters import Fit, behind_fit
 from smoothcert.smoothing.batching import BatchSizes
 
 HUBS = ("hf", "timm", "torchvision")
+FILES = ("onnx", "xml", "pt2")
+"""Suffixes of files that hold a whole model, which are also their kinds."""
+
 MODEL_FORMS = (
     "package.module:factory (mymodels.vision:build)",
     "path/file.py:factory (models/net.py:build)",
     "path/file.onnx (exports/net.onnx)",
+    "path/file.xml, OpenVINO's IR, with its weights in path/file.bin (exports/net.xml)",
     "path/file.pt2, a torch.export program (exports/net.pt2)",
     f"path/file{', '.join(WEIGHTS_SUFFIXES)}: weights, of a network that is named beside them (runs/net.pth.tar)",
     "hf:NAME (hf:microsoft/resnet-50, or a local folder)",
@@ -35,15 +39,16 @@ class LoadedModel:
     Attributes:
         model: a torch module in eval mode, an object with `predict_proba`, or another callable (N, C, H, W) -> (N, K).
         spec: the text that it was loaded from, as the user wrote it.
-        kind: "factory", "object", "onnx", "pt2", "weights", "hf", "timm" or "torchvision".
-        content: bytes whose SHA-256 identifies the code or the file. They determine an "onnx" or "pt2" model; other
-            torch modules have weights as well, and any other callable from a factory may hold any state. None where
-            the code is smoothcert's own.
+        kind: "factory", "object", "onnx", "xml", "pt2", "weights", "hf", "timm" or "torchvision".
+        content: bytes whose SHA-256 identifies the code or the file. They determine the model of a file ("onnx", "xml",
+            "pt2"); other torch modules have weights as well, and any other callable from a factory may hold any state.
+            None where the code is smoothcert's own.
         input_shape: (C, H, W) if the file fixes it; None if the model takes others or does not say.
         input_dtype: the type to which a file's model casts images, "float32" for any other model.
         code: the factory or hub name whose code made the model; None where a file or smoothcert's own code did.
         note: how the weights of a file became the network's; "" for other models.
         again: calls a factory once more; None for whatever a factory did not make.
+        activations: the type in which a file whose weights alone have few bits is computed; None for other models.
     """
 
     model: Callable[..., Any] | Any
@@ -55,6 +60,7 @@ class LoadedModel:
     code: str | None = None
     note: str = ""
     again: Callable[[], Any] | None = field(default=None, repr=False)
+    activations: str | None = None
 
 
 def exact_batches(sizes: BatchSizes, dtype: str) -> BatchSizes:
@@ -80,6 +86,7 @@ def load_model(
     spec: Any, *, num_classes: int | None = None, input_shape: Any = None, trust: bool = False,
     output: str | int | None = None, network: str | None = None, options: Mapping[str, Any] | None = None,
     weights: str | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+    runtime: str | None = None,
 ) -> LoadedModel:
     """Load a user's model.
 
@@ -98,6 +105,8 @@ def load_model(
         weights: the entry of that file, where several fit: a key (`state_dict_ema`), or the beginning of names.
         mean, std: a normalisation to stand in front of the model: one number a channel, or one for all; mean alone is
             subtracted. None where it is inside the model already.
+        runtime: of an integer network in a file, the runtime that runs it and is part of what it is: "onnxruntime"
+            (for ONNX files, by default) or "openvino". Other models are not concerned.
     Returns:
         A LoadedModel. A torch module is put in eval mode. A file takes any number of images, whatever batches it was
         made for (split and padded), and casts them to its own type; a hub's model has its mean and std inside and
@@ -125,10 +134,10 @@ def load_model(
 
         loaded = load_weights(spec, network, num_classes, shape, options, weights, mean, std)
     else:
-        loaded = _load_kind(spec, kind, num_classes, shape, trust, output)
+        loaded = _load_kind(spec, kind, num_classes, shape, trust, output, runtime)
         channels = shape[0] if shape else len(mean or ())
         loaded = replace(loaded, model=normalise_input(loaded.model, mean, std, channels, spec))
-    if output is None or kind in ("onnx", "pt2"):
+    if output is None or kind in FILES:
         return loaded
     if not callable(loaded.model):
         raise InputError(f"output: {spec} has predict_proba, which returns one array: leave output out")
@@ -136,11 +145,12 @@ def load_model(
 
 
 def _load_kind(
-    spec: Any, kind: str, num_classes: int | None, shape: Shape | None, trust: bool, output: str | int | None
+    spec: Any, kind: str, num_classes: int | None, shape: Shape | None, trust: bool, output: str | int | None,
+    runtime: str | None,
 ) -> LoadedModel:
     """Return the model that a spec names by itself."""
-    if kind in ("onnx", "pt2"):
-        return _load_file(spec, kind, Path(spec).expanduser(), num_classes, shape, trust, output)
+    if kind in FILES:
+        return _load_file(spec, kind, Path(spec).expanduser(), num_classes, shape, trust, output, runtime)
     if kind == "object":
         from smoothcert.models.given import load_given
 
@@ -157,18 +167,22 @@ def _load_kind(
 
 def _load_file(
     spec: str, kind: str, path: Path, num_classes: int | None, input_shape: Shape | None, trust: bool,
-    output: str | int | None,
+    output: str | int | None, runtime: str | None,
 ) -> LoadedModel:
-    """Return the model in a file of kind "pt2" or "onnx". Raises ModelError if it takes images of another shape."""
+    """Return the model in a file of one of FILES. Raises ModelError if it takes images of another shape."""
     content = read_model_file(path)
     if kind == "pt2":
         from smoothcert.models.exported import load_program
 
         loaded = load_program(spec, path, content, num_classes, input_shape, trust, output)
+    elif kind == "xml":
+        from smoothcert.models.openvino_ir import load_ir
+
+        loaded = load_ir(spec, path, content, num_classes, input_shape, output, runtime)
     else:
         from smoothcert.models.onnx_model import load_onnx
 
-        loaded = load_onnx(spec, path, content, num_classes, input_shape, output)
+        loaded = load_onnx(spec, path, content, num_classes, input_shape, output, runtime)
     takes = loaded.input_shape
     if takes and input_shape and takes != input_shape:
         last = takes == (*input_shape[1:], input_shape[0])
@@ -225,14 +239,14 @@ def _is_object(spec: Any) -> bool:
 
 
 def _kind(spec: Any) -> str | None:
-    """Return the form of a spec: "factory", "onnx", "pt2", "weights" or one of HUBS; None if it has none of these."""
+    """Return the form of a spec: "factory", "weights", or one of FILES or HUBS; None if it has none of these."""
     if not isinstance(spec, str):
         return None
     prefix, _, name = spec.partition(":")
     if prefix in HUBS:
         return prefix if name else None
     suffix = Path(spec).suffix.lower()
-    if suffix in (".onnx", ".pt2"):
+    if suffix[1:] in FILES:
         return suffix[1:]
     if is_weights_file(spec):
         return "weights"

@@ -3,25 +3,21 @@
 Nodes are judged as they are in the file: onnxruntime removes or replaces nodes as it loads it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from smoothcert.classes import Label, names_in_text
-from smoothcert.errors import FileError, MissingExtraError, ModelError
+from smoothcert.errors import FileError, ModelError, first_line
 from smoothcert.limits import path_inside
 from smoothcert.models.layers import Shape
-from smoothcert.models.loaded import LoadedModel, exact_batches, read_model_file
-from smoothcert.smoothing.adapters import Fit, find_fit
-from smoothcert.smoothing.batching import ANY_BATCH, BatchSizes
-
-_INPUTS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
-_SCORES = ("float", "double", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
+from smoothcert.models.loaded import LoadedModel, read_model_file
+from smoothcert.models.network_file import open_file
+from smoothcert.models.quantised import OnnxGraph, close_gaps, is_integer, keep_activations, wide_layers
+from smoothcert.smoothing.engines.runtimes import RUNTIMES, OnnxSession, OpenvinoSession, import_runtime
 
 LABEL_ENTRIES = ("id2label", "names", "class_names", "classes", "labels")
 """Entries of a file's metadata that may list its classes."""
@@ -46,126 +42,121 @@ _ADVICE = {
 }
 
 
-class OnnxModel:
-    """An onnxruntime session as a model: float32 (N, C, H, W) -> (N, K), for any N, on the device of the images.
+@dataclass(frozen=True, eq=False)
+class OnnxSource:
+    """An ONNX file as runtimes are given it; see `smoothcert.models.network_file.FileSource`.
 
-    It gives no gradients, and raises ModelError for images that require them. `classes_` are the classes of its
-    outputs, if the file names them.
+    Attributes:
+        path: the file. stored: its model, without the weights beside it. changed: what runs in its place, if any.
     """
 
-    classes_: tuple[int | str, ...] | None = None
+    path: Path
+    stored: Any
+    changed: Any = None
+    wide: str | None = None
+    runtimes: tuple[str, ...] = RUNTIMES
 
-    def __init__(self, session: Any, images: str, outputs: Sequence[str], flat: bool, input_dtype: str) -> None:
-        self.fit = Fit()
-        self.input_dtype = input_dtype
-        self._session = session
-        self._images, self.outputs = images, list(outputs)
-        self._flat = flat
+    @property
+    def name(self) -> str:
+        return self.path.name
 
-    def __call__(self, images: Tensor) -> Tensor:
-        if images.requires_grad and torch.is_grad_enabled():
-            raise ModelError("an ONNX model gives no gradients, which attacks and training need: take the attack "
-                             "stein, which asks only for answers, or attack the torch model with --save-adversaries "
-                             "and let this one predict them, with --adversaries")
-        return self.fit.logits(self.run, images)
+    def load(self) -> OnnxSession:
+        """Open it in onnxruntime for any batch. Raises FileError."""
+        try:
+            return OnnxSession(str(self.path) if self.changed is None else self.changed.SerializeToString())
+        except UnicodeDecodeError as error:
+            raise FileError(f"{self.path} names its inputs, outputs or dimensions in bytes that are not text: {error}"
+                            ) from None
+        except Exception as error:  # onnxruntime has one class of error a status, with no base of their own
+            raise FileError(f"{self.path} cannot be loaded as an ONNX model: {type(error).__name__}: {error}"
+                            ) from error
 
-    def run(self, batch: Tensor) -> dict[str, np.ndarray]:
-        """Return the wanted outputs, by name, for one batch of a size that the file takes."""
-        array = np.ascontiguousarray(batch.detach().float().cpu().numpy()).astype(self.input_dtype, copy=False)
-        array = array.reshape(len(array), -1) if self._flat else array
-        return dict(zip(self.outputs, self._session.run(self.outputs, {self._images: array}), strict=True))
+    def session(
+        self, runtime: str, rows: int, shape: tuple[int, ...], precision: str = "float32", study: bool = False,
+    ) -> OnnxSession | OpenvinoSession:
+        model = complete(self.path, self.stored) if self.changed is None else self.changed
+        if runtime == "openvino":
+            return OpenvinoSession(model.SerializeToString(), None, rows, shape, precision, study)
+        return OnnxSession(_fix_sizes(model, rows, shape).SerializeToString(), study)
 
-    def use_fit(self, fit: Fit) -> None:
-        """Run as `fit` describes from now on, and compute no other output than the one that it names."""
-        self.fit, self.outputs = fit, [fit.output] if fit.output else self.outputs
+
+def _fix_sizes(model: Any, rows: int, shape: tuple[int, ...]) -> Any:
+    """Return an ONNX model for one size of batch and of images alone."""
+    fixed = type(model)()
+    fixed.CopyFrom(model)
+    held = {tensor.name for tensor in fixed.graph.initializer}
+    images = next(value for value in fixed.graph.input if value.name not in held)
+    for size, wanted in zip(images.type.tensor_type.shape.dim, (rows, *shape), strict=True):
+        size.dim_value = wanted
+    del fixed.graph.value_info[:]
+    for value in fixed.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return fixed
+
+
+def complete(path: Path, stored: Any) -> Any:
+    """Return an ONNX model with the weights in it that lie beside its file. Raises FileError."""
+    from onnx import external_data_helper
+
+    model = type(stored)()
+    model.CopyFrom(stored)
+    try:
+        external_data_helper.load_external_data_for_model(model, str(path.parent))
+    except Exception as error:  # onnx raises many kinds for weights that are missing or damaged
+        raise FileError(f"{path} cannot be read with its weights: {first_line(error)}") from error
+    return model
 
 
 def load_onnx(
-    spec: str, path: Path, content: bytes, num_classes: int | None, input_shape: Shape | None, output: str | int | None
+    spec: str, path: Path, content: bytes, num_classes: int | None, input_shape: Shape | None,
+    output: str | int | None, runtime: str | None = None,
 ) -> LoadedModel:
     """Return the model in an ONNX file; its content is the bytes of the file and of the weights stored beside it.
 
     The input is (N, C, H, W), or (N, D) for images that are flattened first, of floats of any precision; images are
     cast to it. The logits are the one output that can hold them (see `smoothing.adapters`).
 
-    Raises FileError for a corrupt file, MissingExtraError without onnxruntime, ModelError for a model that does not
-    take images of floats (of input_shape, if known) or does not return logits.
+    Args:
+        runtime: the one that runs an integer network, and is part of it; None is onnxruntime.
+    Raises:
+        FileError: a corrupt file. MissingExtraError: onnxruntime is not installed. ModelError: a model that is no
+            function of one image, or as `open_file` says. InputError: as `open_file` says.
     """
+    onnx = import_runtime("onnx", f"loading {path}")
+    import_runtime("onnxruntime", f"loading {path}")
     try:
-        import onnx
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError(error.name or "onnxruntime", "onnx", f"loading {path}") from error
-    try:
-        stored_model = onnx.load_model_from_string(content)
+        stored = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's own errors, which differ between its versions
         raise FileError(f"{path} cannot be read as an ONNX model: {type(error).__name__}: {error}") from error
-    beside = sorted(set(_places_beside(stored_model)))
+    beside = sorted(set(_places_beside(stored)))
     if in_memory := [place for place in beside if "_MEM_ADDR_" in place]:  # onnxruntime's word for an address
         raise FileError(f"{path} takes its weights from {in_memory[0]}, which is not a file: export it again")
-    stored = [content, *(read_model_file(path_inside(path.parent, place)) for place in beside)]
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4  # failures are raised, and need not be printed as well
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has one class of error a status, with no base of their own
-        raise FileError(f"{path} cannot be loaded as an ONNX model: {type(error).__name__}: {error}") from error
-    try:
-        images = _image_input(path, session.get_inputs())
-        outputs = session.get_outputs()
-        listed = ", ".join(f"{value.name}: {value.type} {value.shape}" for value in outputs)
-    except UnicodeDecodeError as error:
-        raise FileError(f"{path} names its inputs, outputs or dimensions in bytes that are not text: {error}") from None
-    batch, *sizes = images.shape
-    check_graph(path, stored_model, one_row=batch == 1)
-    fixed = all(isinstance(size, int) for size in sizes)
-    numeric = [value.name for value in outputs if value.type in {f"tensor({kind})" for kind in _SCORES}]
-    if not numeric:
-        raise ModelError(f"{path} has no output of numbers (N, K), only {listed}{_hint(listed)}")
-    model = OnnxModel(session, images.name, numeric, len(sizes) == 1, _INPUTS[images.type])
-    shape = None if len(sizes) == 1 or not fixed else (sizes[0], sizes[1], sizes[2])
-    tried = (1, 1, sizes[0]) if len(sizes) == 1 and fixed else shape or input_shape
-    declared = BatchSizes(batch, batch) if isinstance(batch, int) and batch > 0 else ANY_BATCH
-    model.use_fit(_fit(path, model, tried, outputs, listed, num_classes, output, declared))
-    model.classes_ = find_labels(stored_model, model.outputs[0])
-    return LoadedModel(model, spec, "onnx", b"".join(stored), shape, model.input_dtype)
+    parts = [content, *(read_model_file(path_inside(path.parent, place)) for place in beside)]
+    source = OnnxSource(path, stored)
+    session = source.load()
+    rows = session.inputs[0].shape[0] if session.inputs and session.inputs[0].shape else None
+    check_graph(path, stored, one_row=rows == 1)
+    if any(node.op_type in _BITS or node.op_type.startswith("Q") for node, _, _ in _nodes(stored, path)):
+        source = _judge_integers(source)
+        session = session if source.changed is None else source.load()
+    model, shape = open_file(source, session, str(path), num_classes, input_shape, output, runtime)
+    model.classes_ = find_labels(stored, model.outputs[0])
+    return LoadedModel(model, spec, "onnx", b"".join(parts), shape, model.input_dtype,
+                       activations="float32" if source.wide is None and source.changed is not None else None)
 
 
-def _fit(
-    path: Path, model: OnnxModel, shape: Shape | None, outputs: Sequence[Any], listed: str, num_classes: int | None,
-    output: str | int | None, batch: BatchSizes,
-) -> Fit:
-    """Return how the logits come out of the file, found by a trial, or as declared if it takes images of any size."""
-    if shape is not None:
-        try:
-            fit = find_fit(model.run, shape, num_classes, output, batch)
-        except ModelError as error:
-            raise ModelError(f"{path} returns {listed}: {error}{_hint(listed)}") from error
-    else:
-        names = [value.name for value in outputs if value.name in model.outputs]
-        flat = [value.name for value in outputs if value.name in names and len(value.shape) == 2]
-        found = [name for name in names if name == output] if output is not None else flat or names
-        if len(found) != 1:
-            raise ModelError(f"{path} takes images of any size and returns {listed}: name the one with the logits "
-                             f"by --output NAME (in Python, output=NAME), or give input_shape")
-        fit = Fit(found[0], batch)
-    return replace(fit, batch=exact_batches(fit.batch, model.input_dtype))
+_BITS = ("DequantizeLinear", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits")
 
 
-def _image_input(path: Path, inputs: Sequence[Any]) -> Any:
-    if len(inputs) != 1:
-        names = ", ".join(value.name for value in inputs)
-        raise ModelError(f"{path} takes {len(inputs)} inputs ({names}); a model takes one, the images")
-    if inputs[0].type not in _INPUTS or len(inputs[0].shape) not in (2, 4):
-        raise ModelError(f"{path} takes a {inputs[0].type} of shape {inputs[0].shape}; a model takes floats (N, C, H, "
-                         f"W) in [0, 1] plus noise, or (N, D) flattened: export it with such an input, and put "
-                         f"conversions to other inputs inside")
-    return inputs[0]
-
-
-def _hint(listed: str) -> str:
-    return "; with skl2onnx, convert with the option zipmap=False" if "seq(" in listed or "map(" in listed else ""
+def _judge_integers(source: OnnxSource) -> OnnxSource:
+    """Return a file's model with what its integers ask for: see `keep_activations` and `close_gaps`."""
+    model = _without_functions(complete(source.path, source.stored))
+    folded = keep_activations(OnnxGraph(model))
+    graph = OnnxGraph(model if folded is None else folded)
+    if not is_integer(graph):
+        return replace(source, changed=folded)
+    closed = close_gaps(graph)
+    return replace(source, changed=folded if closed is None else closed, wide=wide_layers(graph))
 
 
 def _places_beside(model: Any) -> Iterator[str]:

@@ -76,7 +76,11 @@ def float_graph(asked: RunConfig, model: Any, shape: Shape, num_classes: int) ->
                              f"(torch.autograd.grad), which ONNX has no operator for; a direct denoiser has none")
         if "quantized" in type(part).__module__:
             raise ModelError(f"{name} is quantised already (its layer {type(part).__name__}): give the float32 network")
-    if not (isinstance(asked.model, str) and Path(asked.model).suffix.lower() == ".onnx"):
+    kind = Path(asked.model).suffix.lower() if isinstance(asked.model, str) else ""
+    if kind == ".xml":
+        raise ModelError(f"{name} is a network of OpenVINO, which cannot be exported to ONNX: give the torch network or "
+                         f"the ONNX file that it was converted from")
+    if kind != ".onnx":
         return export_network(model if isinstance(model, nn.Module) else _Called(model), shape, name)
     graph = _read_file(asked, shape, num_classes)
     front = [_DenoiserLayer(model.denoiser, model.sigma)] if isinstance(model, DenoisedClassifier) else []

@@ -24,6 +24,7 @@ from smoothcert.models import label_model
 from smoothcert.noise import Noise, build_noise, fresh_seed
 from smoothcert.progress import phase
 from smoothcert.runs.options import PredictConfig
+from smoothcert.smoothing.engines.runtimes import RUNTIMES
 from smoothcert.store.adversaries import read_adversaries
 from smoothcert.store.identity import Identity, are_first, describe_images
 from smoothcert.store.manifest import is_store, read_manifest
@@ -226,10 +227,16 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
                          f"with one here")
     noise = build_noise(config.noise, sigma, data.levels)
     device = pick_device(config.device)
+    stored = read_manifest(config.out).identity if is_store(config.out) else None
+    engine = getattr(config, "engine", "auto")
+    certified = stored.model_or_none.runtime if stored is not None and stored.model_or_none is not None else None
+    if engine == "auto" and certified is not None:
+        engine = certified.name
     with phase("loading the model"):
         classifier = open_classifier(config, data.shape, config.num_classes or data.num_classes,
                                      classes=config.classes, model_id=config.model_id, device=device,
-                                     sigma=noise.sigma, front=config, output=config.output)
+                                     sigma=noise.sigma, front=config, output=config.output,
+                                     runtime=engine if engine in RUNTIMES else None)
     count, names = classifier.num_classes, classifier.class_names
     if config.num_classes not in (None, count):
         raise InputError(f"num_classes is {config.num_classes}, but {label_model(config.model)} has {count} classes: "
@@ -245,7 +252,6 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
         if not len(indices):
             raise InputError(f"none of the images selected was attacked in {config.adversaries}")
     indices = indices if keep is None else keep(data, indices)
-    stored = read_manifest(config.out).identity if is_store(config.out) else None
     seed = config.seed if config.seed is not None else stored.seed_or_none if stored else None
     chosen = indices[: config.max_images]  # as an older smoothcert chose, whose stores the same command goes on with
     if stored is None or not are_first(chosen, stored.images):

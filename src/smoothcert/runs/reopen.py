@@ -18,6 +18,7 @@ from smoothcert.denoise import DenoisedClassifier, generator_normals
 from smoothcert.errors import InputError, SmoothcertError
 from smoothcert.runs.inputs import in_classes_of
 from smoothcert.smoothing import evaluation
+from smoothcert.smoothing.engines.runtimes import RUNTIMES
 from smoothcert.store.comparison import differences, without_unrecorded
 from smoothcert.store.source import Source, read_source
 from smoothcert.store.store import Store
@@ -100,7 +101,9 @@ def reopen_answers(store: Store, asked: ModelConfig | str) -> Callable[[np.ndarr
     """
     shape: Any = tuple(store.identity.data.shape)
     stored = store.identity.model
-    opened = open_classifier(asked, shape, store.num_classes, classes=store.class_names, output=stored.output)
+    runtime = stored.runtime.name if stored.runtime is not None and stored.runtime.name in RUNTIMES else None
+    opened = open_classifier(asked, shape, store.num_classes, classes=store.class_names, output=stored.output,
+                             runtime=runtime)
     found = differences({"model": stored.raw}, {"model": opened.identity})
     if stored.by != "id" and without_unrecorded(found, store.identity.raw):
         name = asked if isinstance(asked, str) else asked.model

@@ -10,7 +10,13 @@ from typing import Any, Self
 
 from smoothcert.classes import ClassWarning
 from smoothcert.config.sampling import RunConfig
-from smoothcert.errors import AdaptedWarning, EngineWarning, RandomWeightsWarning, SmoothcertError
+from smoothcert.errors import (
+    AdaptedWarning,
+    EngineWarning,
+    ProcessorWarning,
+    RandomWeightsWarning,
+    SmoothcertError,
+)
 from smoothcert.progress import Meter, Workload, announce, keep, metering
 from smoothcert.store.comparison import differences
 from smoothcert.store.identity import Identity
@@ -125,7 +131,7 @@ Executor = Callable[[Run, Sequence[int]], Iterator[Done]]
 def open_again(reopen: Callable[[], Run], identity: Identity) -> Run:
     """Prepare a run again in another process. Raises SmoothcertError where it is not the driver's."""
     with warnings.catch_warnings():
-        for given in (AdaptedWarning, ClassWarning, EngineWarning, RandomWeightsWarning):  # by the driver already
+        for given in (AdaptedWarning, ClassWarning, EngineWarning, ProcessorWarning, RandomWeightsWarning):
             warnings.simplefilter("ignore", given)
         run = reopen()
     if fields := differences(identity.raw, run.identity.raw):

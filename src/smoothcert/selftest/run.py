@@ -17,12 +17,13 @@ from smoothcert.progress import Progress, phase, reporting
 from smoothcert.report.selftest import SelfTest, SelftestCheck, Verdict
 from smoothcert.selftest import bounds
 from smoothcert.selftest.finding import FALSE_ALARM, FULL, QUICK, Finding, Planned, Setting
+from smoothcert.selftest.integers import plan_integer_checks
 from smoothcert.selftest.known import SHAPE, halfspace
 from smoothcert.selftest.normals import Normals
 from smoothcert.selftest.options import SelftestConfig
 from smoothcert.selftest.votes import Certificates, EngineVotes, Networks, Unusable, spaces
 from smoothcert.smoothing.engines import ENGINES
-from smoothcert.smoothing.engines.onnx_engines import PACKAGES
+from smoothcert.smoothing.engines.runtimes import PACKAGES, RUNTIMES
 from smoothcert.stats import FixedCertify
 from smoothcert.store.identity import Identity
 from smoothcert.store.provenance import machine_line, provenance
@@ -70,6 +71,8 @@ def _plan_checks(setting: Setting, engine: str) -> Iterator[Planned]:
         votes = EngineVotes(name, engine != "all", networks)
         yield from votes.plan_checks()
         yield from Certificates(votes).plan_checks()
+        if name in RUNTIMES and setting.precision == "float32" and setting.device.type == "cpu":
+            yield from plan_integer_checks(name, engine != "all")
     yield from spaces(setting)
     yield from plan_store_checks()
 

@@ -17,6 +17,7 @@ from smoothcert.smoothing.adapters import Fit, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
 from smoothcert.smoothing.contract import COARSE, Conduct, try_rows
 from smoothcert.smoothing.engines import ENGINES, PRECISIONS, open_engine, reduce_precision
+from smoothcert.smoothing.files import Runtime, find_file
 from smoothcert.smoothing.protocols import (
     BaseClassifier,
     Denoiser,
@@ -74,15 +75,17 @@ class OpenVoter:
     batch: int | None
     random: bool = False
     dtype: torch.dtype = torch.float32
+    runtime: Runtime | None = None
 
     def identity(self, precision: str, device: torch.device) -> dict[str, Any]:
         """Return what sampling adds to a store's identity: space, engine, precision and kind of device.
 
-        With the network's own type where it is not float32, the batch in reduced precision, where it shapes the
-        answers, and the format of its normals where the base classifier is random.
+        With the network's own type where it is not float32; in reduced precision the runtime where it decides the
+        answers, else the batch, which shapes them; and the format of its normals where the base classifier is random.
         """
         own = {} if self.dtype == torch.float32 else {"input_dtype": str(self.dtype).removeprefix("torch.")}
         batch = {"batch_size": self.batch} if precision != "float32" or self.dtype in COARSE else {}
+        batch = batch if self.runtime is None else {"runtime": self.runtime.identity()}
         walk = {"walk_format": PhiloxStream.format} if self.random else {}
         return {"space": self.space, "engine": self.engine, "precision": precision, "device": device.type, **own,
                 **batch, **walk}
@@ -141,14 +144,18 @@ def _network_voter(
     dense = _dense_weights(network) + _dense_weights(denoiser)
     size = default_batch(row, device, dense) if how.batch_size is None else how.batch_size
     batch = check_count("batch_size", size)
+    file = find_file(network)
+    if file is not None and file.rows is not None:
+        batch = file.rows  # it computes so many, whatever it is given
     only_plain = f"the network computes in {dtype}" if dtype in COARSE else None
     if conduct.alone or conduct.steps:  # other engines round otherwise
         only_plain = ("the model's rows are judged one by one" if conduct.alone else
                       "the model answers in steps, which other rounding would move")
-    short = how.engine == "auto" and (how.samples or 0) < SHORT
+    reduced = file is not None and how.precision == "bf16"  # which one engine alone has
+    short = how.engine == "auto" and (how.samples or 0) < SHORT and not reduced
     engine = open_engine("plain" if short else how.engine, network, shape=row, batch=batch, device=device,
                          precision=how.precision, samples=how.samples, only_plain=only_plain)
-    plain = reduce_precision(network, how.precision)
+    plain = engine.run if reduced else reduce_precision(network, how.precision)
     referee = how.precision == "float32" and dtype not in COARSE and not (conduct.alone or conduct.exact)
     random = is_random(denoiser) or is_random(model)
     run, judge = (behind(denoiser, noise.sigma, one) for one in (engine.run, plain))
@@ -159,7 +166,7 @@ def _network_voter(
     _log.info("engine %s, batches of %d, noise drawn in %s as %s", engine.name, engine.batch or batch,
               "pixels" if space is None else space.name, voter.format)
     return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch, random,
-                     dtype)
+                     dtype, engine.runtime)
 
 
 def _rows(

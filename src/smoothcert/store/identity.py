@@ -55,6 +55,14 @@ class IdentityPart(BaseModel):
         return self._raw
 
 
+class RuntimeIdentity(IdentityPart):
+    """The runtime that decides a network's answers, its version, and the processors that give the same ones."""
+
+    name: str
+    version: str
+    instructions: str
+
+
 class ModelIdentity(IdentityPart):
     """The base classifier, known `by` its module, its file, a given id, or its answers to fixed inputs."""
 
@@ -65,6 +73,7 @@ class ModelIdentity(IdentityPart):
     input_dtype: str | None = None
     sources: dict[str, str] = {}
     attributes: str | None = None
+    runtime: RuntimeIdentity | None = None
     answers: _Numbers = []
 
 
@@ -185,6 +194,7 @@ class Identity(IdentityPart):
     precision: str = ""
     device: str = ""
     batch_size: Annotated[int, Field(ge=1, lt=2**53)] | None = None
+    runtime: RuntimeIdentity | None = None
     norm: str | None = None
     attack_or_none: AttackIdentity | None = Field(None, alias="attack")
     distributional_or_none: DistributionalIdentity | None = Field(None, alias="distributional")

@@ -119,6 +119,12 @@ def check_identity(folder: Place, stored: dict[str, Any], wanted: dict[str, Any]
     elif any(name.startswith("model.") for name in found):
         advice += (" One store holds one model, and this one has changed: `sources` are the files of its code, "
                    "`attributes` its settings outside the weights, `answers` those to fixed inputs.")
+    if parts := [name for name in found if name.startswith(("model.runtime", "runtime"))]:
+        runtime = (stored.get("model") or {}).get("runtime") if parts[0].startswith("model") else stored.get("runtime")
+        kept = f" Go on with {runtime['name']} {runtime['version']} on a processor of the class " \
+               f"{runtime['instructions']!r}." if runtime else ""
+        advice += (f"\nThe runtime decides the answers of an integer network and of one in bfloat16, so it is part of "
+                   f"what is certified.{kept}")
     if any(name.startswith("images.") for name in found):
         advice += ("\nA store keeps the images that it was begun with. --max-images chooses evenly spaced ones, so "
                    "that another number is another choice, and not more of the same: it needs another -o.")

@@ -1,13 +1,11 @@
-"""Other runtimes, fed by an ONNX export of the folded network for one fixed number of rows."""
+"""Other runtimes, fed by an ONNX export of the folded network for one fixed number of rows, or by a file."""
 
 import logging
-import sys
 import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,18 +15,30 @@ from torch import Tensor, nn
 from smoothcert.errors import InputError, MissingExtraError
 from smoothcert.smoothing.content import fingerprint
 from smoothcert.smoothing.engines.protocol import Refused, Run, refuse_on_error
+from smoothcert.smoothing.engines.runtimes import (
+    EXTRAS,
+    OpenvinoSession,
+    check_rows,
+    depends_on_place,
+    describe_bf16,
+    fixed_batch,
+    import_runtime,
+)
 from smoothcert.smoothing.engines.torch_engines import fold
+from smoothcert.smoothing.files import find_file, put_in_place
 
-PACKAGES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
-"""The packages that each engine imports."""
-
-_EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
 _exports: weakref.WeakKeyDictionary[nn.Module, tuple[str, bytes]] = weakref.WeakKeyDictionary()
 
 
-def onnxruntime(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
-    """Run ONNX Runtime on a CPU, or on a GPU through its CUDA provider, TF32 off."""
-    runtime = _import_runtime("onnxruntime", precision)
+def onnxruntime(model: Any, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
+    """Run ONNX Runtime on a CPU, or on a GPU through its CUDA provider, TF32 off; a file of a network on a CPU."""
+    if precision != "float32":
+        raise InputError(f"engine 'onnxruntime' runs float32 only, got precision {precision!r}: use engine 'openvino' "
+                         f"(bf16 on a CPU), 'eager', 'compile' or 'plain'")
+    runtime = import_runtime("onnxruntime")
+    if (file := find_file(model)) is not None:
+        return put_in_place(model, file.open("onnxruntime", shape, batch, precision))
+    _need_exporter("onnxruntime")
     provider: Any = "CPUExecutionProvider"
     if device.type == "cuda":
         provider = ("CUDAExecutionProvider", {"device_id": str(device.index or 0), "use_tf32": "0"})
@@ -47,30 +57,42 @@ def onnxruntime(model: nn.Module, shape: tuple[int, ...], batch: int, device: to
         return fill_up(_session_run(session, device), shape, batch, device)
 
 
-def openvino(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
-    """Run OpenVINO on a CPU, in full float32.
+def openvino(model: Any, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
+    """Run OpenVINO on a CPU: in full float32, or in bfloat16 where the processor has units for it.
 
     Reads the ONNX export: openvino's converter of torch modules would report its use to its makers, as its import does
-    where that is not prevented.
+    where that is not prevented. In bfloat16 the size of its batches is fixed, whatever `batch` is.
     """
-    runtime = _import_runtime("openvino", precision)
+    if precision not in ("float32", "bf16"):
+        raise InputError(f"engine 'openvino' runs float32 and bf16, got precision {precision!r}: use engine 'eager', "
+                         f"'compile' or 'plain'")
+    import_runtime("openvino")
+    if precision == "bf16":
+        describe_bf16()
+    if (file := find_file(model)) is not None:
+        return put_in_place(model, file.open("openvino", shape, batch, precision))
+    _need_exporter("openvino")
     if device.type != "cpu":
         raise Refused(f"it runs on CPUs, the model is on {device}")
-    content = export(model, shape, batch)
-    options = {
-        "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
-        "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": "NO",  # pinned processes would share one core
-    }
+    rows = fixed_batch(shape) if precision == "bf16" else batch
+    content = export(model, shape, rows)
     with refuse_on_error("openvino cannot load the network"):
-        core = runtime.Core()
-        request = core.compile_model(core.read_model(content), "CPU", options).create_infer_request()
+        session = OpenvinoSession(content, precision=precision)
+    name = session.outputs[0].name
 
-    def run(rows: Tensor) -> Tensor:
-        request.set_input_tensor(0, runtime.Tensor(rows.numpy(), shared_memory=True))
-        request.infer()
-        return torch.from_numpy(request.get_output_tensor(0).data.copy())
+    def run(images: Tensor) -> Tensor:
+        found = session.run(images.numpy(), [name])
+        check_rows(found, rows, "openvino")
+        return torch.from_numpy(found[name])
 
-    return fill_up(run, shape, batch, device)
+    filled = fill_up(run, shape, rows, device)
+    if precision == "float32":
+        return filled
+    with refuse_on_error("openvino fails on noisy inputs"):
+        moves = depends_on_place(filled, shape, rows)
+    if moves:
+        raise Refused("a row's answer in bfloat16 depends on its place in the batch")
+    return lambda images: torch.cat([filled(part) for part in images.split(rows)])
 
 
 def export(model: nn.Module, shape: tuple[int, ...], batch: int) -> bytes:
@@ -120,32 +142,13 @@ def _session_run(session: Any, device: torch.device) -> Run:
     return run
 
 
-def _import_runtime(engine: str, precision: str) -> Any:
-    """Return the runtime's module.
-
-    Raises InputError for reduced precision, MissingExtraError where a package is absent.
-    """
-    if precision != "float32":
-        raise InputError(f"engine {engine!r} runs float32 only, got precision {precision!r}: use engine 'eager', "
-                         f"'compile' or 'plain'")
-    try:
-        return import_packages(engine)[-1]
-    except ImportError as error:
-        raise MissingExtraError(error.name or engine, _EXTRAS[engine], f"the engine {engine}") from error
-
-
-def import_packages(engine: str) -> list[ModuleType]:
-    """Import the packages of an engine and return them, none for those that need only torch.
-
-    openvino tells its makers that it was imported; not where the package that sends this cannot be imported.
-    """
-    sender = "openvino_telemetry"
-    silenced = sys.modules.setdefault(sender, None) is None  # type: ignore[arg-type]
-    try:
-        return [import_module(package) for package in PACKAGES.get(engine, ())]
-    finally:
-        if silenced:
-            del sys.modules[sender]
+def _need_exporter(engine: str) -> None:
+    """Raise MissingExtraError unless torch can export modules for an engine."""
+    for package in ("onnx", "onnxscript"):
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise MissingExtraError(error.name or package, EXTRAS[engine], f"the engine {engine}") from error
 
 
 @contextmanager

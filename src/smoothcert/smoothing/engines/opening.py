@@ -31,14 +31,16 @@ import torch
 from torch import Tensor, nn
 
 from smoothcert.checks import check_count, check_known
-from smoothcert.errors import EngineWarning, MissingExtraError
+from smoothcert.errors import EngineWarning, InputError, MissingExtraError
 from smoothcert.progress import Phase, phase
 from smoothcert.smoothing.content import fingerprint
 from smoothcert.smoothing.contract import ROUNDING, largest_difference, row_scale
-from smoothcert.smoothing.engines.onnx_engines import PACKAGES, import_packages, onnxruntime, openvino
+from smoothcert.smoothing.engines.onnx_engines import onnxruntime, openvino
 from smoothcert.smoothing.engines.protocol import Builder, Engine, Refused, Run, refuse_on_error
+from smoothcert.smoothing.engines.runtimes import PACKAGES, RUNTIMES, describe_bf16, import_packages
 from smoothcert.smoothing.engines.torch_engines import eager, plain, torch_compile
-from smoothcert.smoothing.precision import PRECISIONS
+from smoothcert.smoothing.files import NetworkFile, find_file, put_in_place
+from smoothcert.smoothing.precision import PRECISIONS, reduce_precision
 from smoothcert.smoothing.protocols import as_logits, is_random
 from smoothcert.smoothing.voters import CLOSE_CALL
 
@@ -62,6 +64,7 @@ MARGINS = {"float32": CLOSE_CALL, "tf32": 2.0**-8, "bf16": 2.0**-5}
 
 _LEAST_CHECKED = 100
 _ANY_BATCH = ("plain", "eager")
+_PRECISIONS_OF = {"onnxruntime": ("float32",), "openvino": ("float32", "bf16")}
 _SLOW_START = (15.0, 0.1, 1e-7)
 _STARTS = {"eager": (0.03, 5e-4, 1e-8), "onnxruntime": (3.0, 0.03, 5e-8), "openvino": (4.0, 0.03, 5e-8),
            "compile": _SLOW_START}
@@ -80,7 +83,8 @@ def open_engine(
 
     An engine that cannot run the model, or does not give its votes on 500 noisy inputs (see above), is refused with
     an EngineWarning; the eager one takes its place, and last the plain model. A callable that is no torch module, or
-    that is random, only ever runs plain.
+    that is random, only ever runs plain; a network in a file also in ONNX Runtime and OpenVINO. For an integer one in a
+    file they are no engines but what it is, so none is checked against another, nor are two in bfloat16.
 
     Args:
         name: from `ENGINES`, or "auto": the fastest in a timed trial of those that can be started in `TRIAL_SHARE` of
@@ -100,20 +104,58 @@ def open_engine(
     check_known("engine", name, ("auto", *ENGINES))
     check_known("precision", precision, PRECISIONS)
     setting = _Setting(model, shape, check_count("batch", batch), device, precision)
+    file = find_file(model)
+    if file is not None and file.runtime is not None:
+        return _integer_engine(name, setting, file)
+    if file is not None and precision == "bf16":
+        return _reduced_file(name, setting)
     fallback = Engine("plain", setting.build("plain"), None)
     if name == "plain":
         return fallback
-    reason = only_plain or _only_plain(setting, fallback.run)
+    reason = only_plain or _only_plain(name, setting, fallback.run)
     if reason:
         if name != "auto":
             _warn(name, reason, "plain")
         return fallback
     with phase("choosing an engine", unit="engines") as choosing:
-        ranking = _Ranking(list(dict.fromkeys((name, "eager"))), {}, CHECKED)
+        ranking = _Ranking([name] if file else list(dict.fromkeys((name, "eager"))), {}, CHECKED)
         if name == "auto":
             ranking = _rank(setting, samples or 0, fallback.run, choosing)
         choosing.say("checking its votes")
         return _first_sound(setting, ranking, fallback) if ranking.names else fallback
+
+
+def _integer_engine(name: str, setting: "_Setting", file: NetworkFile) -> Engine:
+    """Return the runtime of an integer network, or the one that is named in its place."""
+    assert file.runtime is not None
+    if setting.precision != "float32":
+        raise InputError(f"precision {setting.precision!r}: an integer network has its own arithmetic: leave precision "
+                         f"at float32")
+    own = file.runtime.name
+    if name in RUNTIMES and name != own:
+        try:
+            return Engine(name, put_in_place(setting.model, file.open(name, setting.shape, 1, "float32")), None)
+        except Refused as reason:
+            raise InputError(f"engine {name!r} cannot run this integer network: {reason}: use {own!r}") from None
+    if name not in ("auto", "plain", own):
+        _warn(name, "an integer network is run by its runtime, which is part of what it is", own)
+    return Engine(own, reduce_precision(setting.model, "float32"), None)
+
+
+def _reduced_file(name: str, setting: "_Setting") -> Engine:
+    """Return OpenVINO for the network of a file in bfloat16, which no other engine has."""
+    problem = f"precision 'bf16' of a network in a file is computed by OpenVINO alone, got engine {name!r}"
+    if name in ("auto", "openvino"):
+        try:
+            run = setting.build("openvino")
+            expected = setting.logits(reduce_precision(setting.model, "float32"), CHECKED)
+            found = fault(expected, setting.try_out(run, CHECKED), "bf16")
+            if found is None:
+                return Engine("openvino", run, None, describe_bf16())
+            problem = f"precision 'bf16': {found}"
+        except Refused as reason:
+            problem = f"precision 'bf16' of a network in a file is computed by OpenVINO, which cannot here: {reason}"
+    raise InputError(f"{problem}: use precision 'float32'")
 
 
 @dataclass(frozen=True)
@@ -163,17 +205,20 @@ def _first_sound(setting: _Setting, ranking: _Ranking, fallback: Engine) -> Engi
             expected = setting.logits(fallback.run, ranking.checked) if expected is None else expected
             reason = fault(expected, setting.try_out(run, ranking.checked), setting.precision)
             if reason is None:
-                return Engine(name, run, None if name in _ANY_BATCH else setting.batch)
+                runtime = describe_bf16() if (name, setting.precision) == ("openvino", "bf16") else None
+                return Engine(name, run, None if name in _ANY_BATCH else setting.batch, runtime)
         except Refused as refusal:
             reason = str(refusal)
         _warn(name, reason, following)
     return fallback
 
 
-def _only_plain(setting: _Setting, run: Run) -> str | None:
+def _only_plain(name: str, setting: _Setting, run: Run) -> str | None:
     """Return the reason why a model can only run plain; None where other engines may be tried."""
     if is_random(setting.model):
         return "the model is random: it takes the normals of its walk beside the images"
+    if find_file(setting.model) is not None:
+        return None if name in RUNTIMES else "the model is a file, which onnxruntime, openvino or plain runs"
     if not isinstance(setting.model, nn.Module):
         return f"the model is no torch module but a {type(setting.model).__name__}"
     try:
@@ -204,7 +249,7 @@ def _rank(setting: _Setting, samples: int, plain_run: Run, choosing: Phase) -> _
     trial.time(built)
     # What is faster than eager shortens the run, of which the trial is then a larger share.
     wanted = [name for name in ENGINES if name not in _ANY_BATCH and guess_start(name, setting.model) <= trial.left / 2
-              and (name not in PACKAGES or setting.precision == "float32")]
+              and (name not in PACKAGES or setting.precision in _PRECISIONS_OF[name])]
     versions = {name: version for name in wanted if (version := versions_of(name)) is not None}
     if not versions:
         return _Ranking(["eager"], built, trial.checked)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from smoothcert.errors import first_line
+from smoothcert.smoothing.files import Runtime
 
 Run = Callable[[Tensor], Tensor]
 """A forward pass: float32 rows (N, ...) -> logits (N, K)."""
@@ -29,11 +30,13 @@ class Engine:
         run: float32 rows (N, ...) on the device -> float32 logits (N, K) there. Its threads are torch's, as many as
             when it was opened. Not for several threads at once.
         batch: the most rows `run` takes, and computes whatever it is given; None: any number.
+        runtime: the runtime that decides its answers in reduced precision; None where the model says all.
     """
 
     name: str
     run: Run
     batch: int | None
+    runtime: Runtime | None = None
 
 
 class Refused(Exception):
