@@ -258,6 +258,22 @@ def test_what_cannot_be_quantised_is_refused_and_leaves_nothing(
     assert not any(tmp_path.iterdir())
 
 
+def test_networks_of_openvino_are_refused(file, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    openvino.save_model(openvino.Core().read_model(file), tmp_path / "net.xml")
+    with pytest.raises(ModelError, match="cannot be exported to ONNX: give the torch network or the ONNX file"):
+        smoothcert.quantise(str(tmp_path / "net.xml"), "digits", sigma=SIGMA, out=tmp_path / "o")
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_either_runtime_certifies_a_folder(engine, folder):
+    pytest.importorskip(engine)
+    design = {"sigma": SIGMA, "n": 500, "n0": 50, "max_images": 3, "seed": 0, "engine": engine}
+    one, two = (smoothcert.certify(str(folder), batch_size=size, **design) for size in (16, 64))
+    assert np.array_equal(one.counts("estimate"), two.counts("estimate"))
+    assert one.identity.raw["model"] == two.identity.raw["model"]
+
+
 def test_a_folder_that_exists_is_left_alone(network, folder, tmp_path):
     before = sorted((path.name, path.read_bytes()) for path in folder.iterdir())
     with pytest.raises(FileError, match="exists: choose a new directory"):

@@ -78,8 +78,8 @@ def float_graph(asked: RunConfig, model: Any, shape: Shape, num_classes: int) ->
             raise ModelError(f"{name} is quantised already (its layer {type(part).__name__}): give the float32 network")
     kind = Path(asked.model).suffix.lower() if isinstance(asked.model, str) else ""
     if kind == ".xml":
-        raise ModelError(f"{name} is a network of OpenVINO, which cannot be exported to ONNX: give the torch network or "
-                         f"the ONNX file that it was converted from")
+        raise ModelError(f"{name} is a network of OpenVINO, which cannot be exported to ONNX: give the torch network "
+                         f"or the ONNX file that it was converted from")
     if kind != ".onnx":
         return export_network(model if isinstance(model, nn.Module) else _Called(model), shape, name)
     graph = _read_file(asked, shape, num_classes)
