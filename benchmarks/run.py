@@ -23,7 +23,7 @@ def main(names: list[str]) -> None:
         started = time.perf_counter()
         figures = {key: value for found in sections.values() for key, value in found.figures.items()}
         sections[name] = importlib.import_module(name).main(figures)
-        sections = {key: sections[key] for key in (*PARTS, "gpu") if key in sections}
+        sections = {key: sections[key] for key in (*PARTS, "gpu", "quantisers") if key in sections}
         text = write_results(sections)
         print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
     print(text)

@@ -161,6 +161,36 @@ def train(
     return training.train(config, **_reports(progress, verbose))
 
 
+def quantise(
+    model: Any, data: Any = None, *, out: str | PathLike[str], sigma: float | None = None, noise: Any = None,
+    images: int | None = None, split: str | None = None, denoiser: Any = None, seed: int | None = None,
+    progress: Progress | None = None, verbose: bool = False, **options: Any,
+) -> ModelCard:
+    """Make an int8 network of a float32 model, calibrated on noisy images, in a new model folder.
+
+    Args:
+        model: as for `certify`: a torch module, a folder, an ONNX file, or another that can be exported to ONNX.
+        data: the images of the calibration, as for `certify`; None takes those that the model was trained on.
+        out: the folder, which `certify` and the other verbs take as a model.
+        sigma, noise: of the certification to come; None takes the model's sigma and grid noise.
+        images: how many, evenly spaced. split: of named data; None takes `train`.
+        denoiser: to be quantised together with the model behind it.
+        options: any other option of `smoothcert.quantisation.options.QuantiseConfig`, by its name.
+    Returns:
+        The card of the new model: `card.quantised` says how it was made, `card.best` how often it agrees with the
+        original on noisy images.
+    Raises:
+        What `smoothcert.quantisation.quantise.quantise` raises; and ConfigError with all mistakes in the options.
+    """
+    from smoothcert.quantisation.options import QuantiseConfig
+    from smoothcert.quantisation.quantise import quantise as run
+
+    given = {"model": model, "data": data, "sigma": sigma, "noise": noise, "images": images, "split": split,
+             "denoiser": denoiser, "seed": seed, **options, "out": Path(out)}
+    return run(QuantiseConfig.parse({name: value for name, value in given.items() if value is not None}),
+               **_reports(progress, verbose))
+
+
 def table(stores: Stores, *, radii: Sequence[float] | None = None, **options: Any) -> "Page":
     """Return the figures of stores as the command `table` prints them.
 
@@ -255,4 +285,4 @@ def _reports(progress: Progress | None, verbose: bool) -> dict[str, Any]:
     return {**({} if progress is None else {"progress": progress}), **({"verbose": True} if verbose else {})}
 
 
-__all__ = ["attack", "certify", "plot", "predict", "read_store", "table", "train"]
+__all__ = ["attack", "certify", "plot", "predict", "quantise", "read_store", "table", "train"]

@@ -23,6 +23,7 @@ from smoothcert.errors import ConfigError
 from smoothcert.hub.options import PullConfig, PushConfig
 from smoothcert.progress import Event
 from smoothcert.progress.bars import PlainLines
+from smoothcert.quantisation.options import QuantiseConfig
 from smoothcert.recipes.options import ReproduceConfig
 from smoothcert.recipes.recipe import Expected
 from smoothcert.report.options import (
@@ -129,7 +130,7 @@ VERBS = {
     "distributional": DistributionalConfig, "table": TableConfig, "compare": CompareConfig, "info": InfoConfig,
     "export": ExportConfig, "recertify": RecertifyTableConfig, "cost": CostConfig, "report": ReportConfig,
     "reproduce": ReproduceConfig, "verify": VerifyConfig, "selftest": SelftestConfig, "demo": DemoConfig,
-    "push": PushConfig, "pull": PullConfig,
+    "push": PushConfig, "pull": PullConfig, "quantise": QuantiseConfig,
 }
 
 

@@ -53,6 +53,22 @@ def test_an_earlier_commit(pushed, trained, tmp_path):
         got(tmp_path / "never", revision="v9")
 
 
+def test_an_integer_network_comes_back_as_it_was(hub, trained, tmp_path):
+    smoothcert.quantise(str(trained / "m"), images=16, out=tmp_path / "int8")
+    push(PushConfig.parse({"folder": tmp_path / "int8", "repo": "me/int8"}))
+    readme = hub.model("me/int8").files["README.md"].decode()
+    assert "`m` in int8, 650 parameters" in readme
+    assert "calibrated at sigma 0.25" in readme
+    done = got(tmp_path / "back", "me/int8")
+    assert set(done.files) == {"README.md", "model.json", "model.onnx"}
+    assert (done.folder / "model.onnx").read_bytes() == (tmp_path / "int8" / "model.onnx").read_bytes()
+    assert smoothcert.predict(str(done.folder), n=100, max_images=2).complete
+    hub.model("me/int8").files["model.onnx"] += b"x"
+    with pytest.raises(FileError, match="their SHA-256 differ"):
+        got(tmp_path / "damaged", "me/int8")
+    assert not (tmp_path / "damaged").exists()
+
+
 def test_other_files_stay_there(pushed, tmp_path):
     pushed.model("me/net").files["evil.py"] = b"print(1)"
     pushed.model("me/net").files["checkpoints/0002/state.pt"] = b"pickle"

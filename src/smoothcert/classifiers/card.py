@@ -14,6 +14,9 @@ from smoothcert.limits import CARD_LAYERS, CARD_OPTION, CLASSES, PIXELS, path_in
 
 VERSION = 1
 
+INTEGER = "model.onnx"
+"""The file of a model directory that holds an integer network; it is also the name of its model in the card."""
+
 DENOISER_FIGURES = ("validation_error", "validation_error_without")
 """The validation figures of a denoiser: its squared error an image, and that of the noisy images themselves."""
 
@@ -38,6 +41,36 @@ def _check_image_size(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     return shape
 
 
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """The making of an integer network.
+
+    Attributes:
+        sha256: of its file.
+        original: the float32 network: its name, and its identity as a store of its certificates has it.
+        calibration: the images whose noisy copies set the ranges: data set, split, number and SHA-256.
+        noise: its kind, level and seed.
+        weights: bits of a weight; symmetric, with a scale for each output channel.
+        in_float: the operators that compute in floating point, and how many there are of each.
+        versions: of the tools.
+        denoiser: true where a denoiser stands in front, within the file.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    sha256: _Sha256
+    original: dict[str, Any]
+    calibration: dict[str, Any]
+    noise: dict[str, Any]
+    weights: int
+    in_float: dict[str, int]
+    versions: dict[str, str]
+    denoiser: bool = False
+
+
 @dataclass(frozen=True, repr=False)
 class ModelCard(Displayed):
     """The content of model.json.
@@ -58,6 +91,7 @@ class ModelCard(Displayed):
         denoiser: the `summary` of the denoiser that a classifier was trained behind, or None.
         epochs_done, best_epoch, best: progress, and the validation figures of the best epoch.
         complete: true once training has ended.
+        quantised: how the integer network in the directory was made; None for trained networks.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -80,6 +114,7 @@ class ModelCard(Displayed):
     parameters: int | None = None
     denoiser: dict[str, Any] | None = None
     held_out: Annotated[int, Field(ge=0)] | None = None
+    quantised: Quantisation | None = None
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -112,7 +147,10 @@ def check_model_dir(folder: Path) -> None:
 
 def write_card(folder: Path, card: ModelCard) -> None:
     """Write model.json. Raises FileError."""
-    write_json(folder / "model.json", {"version": VERSION, **asdict(card)})
+    content = {"version": VERSION, **asdict(card)}
+    if card.quantised is None:
+        del content["quantised"]  # so that older releases read the cards of trained networks
+    write_json(folder / "model.json", content)
 
 
 def read_card(folder: Path) -> ModelCard:

@@ -18,6 +18,7 @@ from smoothcert.classifiers.denoisers import identify_denoiser, put_behind_denoi
 from smoothcert.classifiers.folder import (
     ModelCard,
     check_model_dir,
+    integer_file,
     module_hash,
     read_card,
     read_network,
@@ -147,7 +148,7 @@ def open_classifier(
     Warns:
         RandomWeightsWarning: a factory loads no weights.
     """
-    asked = asked if isinstance(asked, ModelConfig) else ModelConfig.parse({"model": asked})
+    asked, classes = _read_options(asked, classes, front)
     spec = asked.model
     loaded = _load(asked, input_shape, num_classes if classes is None else len(classes), output, runtime)
     names = choose_names(loaded.names, classes)
@@ -179,6 +180,29 @@ def open_classifier(
             identity["answers"] = _summarise(answers)
     identity |= {} if output is None else {"output": str(output)}
     return Classifier(ready, identity, conduct, count, names, loaded.note)
+
+
+def _read_options(
+    asked: ModelConfig | Any, classes: Sequence[str] | None, front: RunConfig | None
+) -> tuple[ModelConfig, Sequence[str] | None]:
+    """Return the options that name the model, and the names of its classes where they are given.
+
+    The folder of an integer network stands for the file in it, and gives the classes in its card.
+
+    Raises InputError for `classes` that its card contradicts, weights that it does not have, or a second denoiser.
+    """
+    asked = asked if isinstance(asked, ModelConfig) else ModelConfig.parse({"model": asked})
+    card = model_card(asked) if isinstance(asked.model, str) and local_path(asked.model).is_dir() else None
+    if card is None or card.quantised is None:
+        return asked, classes
+    if asked.weights != "best":
+        raise InputError(f"weights: {asked.model} holds one integer network, and no {asked.weights} weights: leave "
+                         f"weights out")
+    if card.quantised.denoiser and front is not None and front.denoiser:
+        raise InputError(f"denoiser: {asked.model} was quantised behind a denoiser and includes it: leave --denoiser "
+                         f"out")
+    file = integer_file(local_path(asked.model), card)
+    return asked.model_copy(update={"model": str(file)}), choose_names(card.class_names, classes)
 
 
 def _load(

@@ -5,6 +5,7 @@
     denoiser/                the denoiser it was trained behind, if any: model.json and best.safetensors
     metrics.jsonl            one line an epoch
     checkpoints/0004/        the latest epoch: weights.safetensors and state.pt (optimiser, loaded weights-only)
+    model.onnx               an integer network, in place of weights and checkpoints (see `smoothcert.quantisation`)
 
 `write_compact_model` stores weights in few bytes: int8 with a scale for each output channel, or bfloat16. A network
 that loads them has float32 weights close to the trained ones, so it is another network. An int8 number times a float32
@@ -27,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from smoothcert.checks import check_known
-from smoothcert.classifiers.card import ModelCard, check_model_dir, is_model_dir, read_card, write_card
+from smoothcert.classifiers.card import INTEGER, ModelCard, check_model_dir, is_model_dir, read_card, write_card
 from smoothcert.denoise import DENOISERS, Attractor, DenoisedClassifier, WalkJump, build_denoiser
 from smoothcert.errors import FileError, InputError, ModelError, SmoothcertError
 from smoothcert.io.files import claim_folder, make_folder, sha256, write_error, write_whole
@@ -72,7 +73,18 @@ def builders_of(card: ModelCard) -> Registry[Callable[..., nn.Module]]:
 
 def runs_code(card: ModelCard) -> bool:
     """Return True where rebuilding the network runs code that the card names."""
-    return card.model not in builders_of(card)
+    return card.quantised is None and card.model not in builders_of(card)
+
+
+def integer_file(folder: Path, card: ModelCard) -> Path:
+    """Return the file of the integer network in a model folder. Raises FileError where it is missing or another one."""
+    path = path_inside(folder, INTEGER)
+    if not path.is_file():
+        raise FileError(f"{folder} has no {INTEGER}, the integer network that its model.json describes")
+    if card.quantised is None or sha256(path) != card.quantised.sha256:
+        raise FileError(f"{path} is not the integer network that {folder / 'model.json'} describes: their SHA-256 "
+                        f"differ; quantise the float32 network again")
+    return path
 
 
 def read_network(folder: Path | str, weights: str = "best", trust: bool = False) -> tuple[nn.Module, ModelCard]:
@@ -82,11 +94,12 @@ def read_network(folder: Path | str, weights: str = "best", trust: bool = False)
     Args:
         folder: a path, or `zoo:NAME`.
     Raises:
-        FileError: missing or corrupt files. ModelError: weights of another network, or code that is not trusted.
-        UnknownNameError: no such entry of the zoo.
+        FileError: missing or corrupt files. ModelError: weights of another network, code that is not trusted, or an
+        integer network. UnknownNameError: no such entry of the zoo.
     """
     folder = local_path(folder)
     card = read_card(folder)
+    refuse_integer(folder, card)
     if runs_code(card) and not trust:
         raise ModelError(f"{folder} was trained from {card.model}, and rebuilding it runs that code: read it, then "
                          f"pass --trust")
@@ -103,6 +116,14 @@ def read_network(folder: Path | str, weights: str = "best", trust: bool = False)
     if card.kind == "classifier" and card.denoiser is not None and card.sigma is not None:
         network = DenoisedClassifier(read_denoiser(path_inside(folder, DENOISER), trust)[0], network, card.sigma)
     return network.eval(), card
+
+
+def refuse_integer(folder: Path, card: ModelCard) -> None:
+    """Raise ModelError for the folder of an integer network."""
+    if card.quantised is not None:
+        raise ModelError(f"{folder} holds an integer network (model.onnx), which has no weights to train or compress "
+                         f"and no gradient: give the float32 network that it was made from, "
+                         f"{card.quantised.original.get('model', 'which its model.json names')}")
 
 
 def _check_shapes(folder: Path, card: ModelCard, path: Path, state: dict[str, Tensor]) -> None:
@@ -187,7 +208,9 @@ def write_compact_model(source: Path, out: Path, dtype: str = "int8") -> ModelCa
         unknown. ModelError: weights that are not finite. StoreError: `out` holds other things.
     """
     check_model_dir(source)
-    card, path = read_card(source), weights_file(source, "best")
+    card = read_card(source)
+    refuse_integer(source, card)
+    path = weights_file(source, "best")
     if "compact" in card.identity:
         raise InputError(f"{source} is compact already: give the model folder that it was made from")
     state = compact(read_weights(path), dtype)
@@ -333,7 +356,7 @@ def _text_of(kind: type) -> bytes:
 
 __all__ = [
     "DENOISER", "DTYPES", "ModelCard", "build_network", "check_model_dir", "checkpoints", "compact", "denoiser_card",
-    "expand", "is_model_dir", "last_checkpoint", "module_hash", "read_card", "read_denoiser", "read_network",
-    "read_state", "read_weights", "runs_code", "source_of", "weights_file", "write_card", "write_checkpoint",
-    "write_compact_model", "write_denoiser", "write_weights",
+    "expand", "integer_file", "is_model_dir", "last_checkpoint", "module_hash", "read_card", "read_denoiser",
+    "read_network", "read_state", "read_weights", "refuse_integer", "runs_code", "source_of", "weights_file",
+    "write_card", "write_checkpoint", "write_compact_model", "write_denoiser", "write_weights",
 ]

@@ -19,6 +19,7 @@ from smoothcert.cli.plot import plot
 from smoothcert.cli.predict import predict
 from smoothcert.cli.pull import pull
 from smoothcert.cli.push import push
+from smoothcert.cli.quantise import quantise
 from smoothcert.cli.recertify import recertify
 from smoothcert.cli.report import report
 from smoothcert.cli.reproduce import reproduce
@@ -50,8 +51,8 @@ def _root(
     pass
 
 
-for verb in (train, certify, predict, attack, distributional, table, plot, report, compare, cost, export, recertify,
-             reproduce, verify, selftest, info, push, pull, demo):
+for verb in (train, quantise, certify, predict, attack, distributional, table, plot, report, compare, cost, export,
+             recertify, reproduce, verify, selftest, info, push, pull, demo):
     if isinstance(verb, typer.Typer):
         app.add_typer(verb)
     else:

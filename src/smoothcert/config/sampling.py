@@ -1,9 +1,10 @@
 """Options that the runs over a model's images share."""
 
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
 from inspect import signature
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -30,6 +31,17 @@ from smoothcert.errors import InputError
 
 BLOCK = 16
 """Records that a cluster hands out together, or more where one task has more."""
+
+
+def check_sigma(noise: Any, sigma: float | None) -> None:
+    """Raise InputError for a sigma that the kind of noise cannot have, whatever the images."""
+    if sigma is None:
+        return
+    try:
+        import_module("smoothcert.noise").build_noise(noise, sigma, levels=1)
+    except InputError:
+        raise InputError(f"sigma: {sigma:g} is too large for {noise} noise on any images: give sigma in pixel units "
+                         f"of [0, 1], or noise gaussian") from None
 
 
 class RunConfig(ModelConfig, DataConfig, MachineConfig):
@@ -95,18 +107,8 @@ class RunConfig(ModelConfig, DataConfig, MachineConfig):
             yield "front-option goes to walk-jump or attractor: give one of them"
 
     def _parts(self) -> Iterator[Part]:
-        yield {"noise", "sigma"}, self._try_noise
+        yield {"noise", "sigma"}, partial(check_sigma, self.noise, self.sigma)
         yield {"walk_jump", "attractor", "front_option"}, self._check_front_option
-
-    def _try_noise(self) -> None:
-        """Raise InputError for a sigma that the kind of noise cannot have, whatever the images."""
-        if self.sigma is None:
-            return
-        try:
-            import_module("smoothcert.noise").build_noise(self.noise, self.sigma, levels=1)
-        except InputError:
-            raise InputError(f"sigma: {self.sigma:g} is too large for {self.noise} noise on any images: give sigma in "
-                             f"pixel units of [0, 1], or noise gaussian") from None
 
     def _check_front_option(self) -> None:
         """Raise ConfigError for options that the walk or the flow does not have."""

@@ -84,7 +84,10 @@ def _sentences(kind: Kind, repo: str, model: ModelCard | None, store: Store | No
         command = f"smoothcert pull datasets/{repo} -o store\nsmoothcert verify store"
         return [f"Records of a run of smoothcert, kind {store.kind if store else 'unknown'}.", _console(command)]
     trained = f"trained at sigma {model.sigma:g}" if model.sigma else "trained without noise"
-    told = [f"A {model.kind} for smoothcert: `{model.model}`, {model.parameters or 0:,} parameters, images of shape "
+    if model.quantised is not None:
+        trained = f"calibrated at sigma {model.sigma:g}"
+    network = f"`{model.model}`" if model.quantised is None else f"`{model.quantised.original['model']}` in int8"
+    told = [f"A {model.kind} for smoothcert: {network}, {model.parameters or 0:,} parameters, images of shape "
             f"{' x '.join(map(str, model.input_shape))}, {model.num_classes} classes, {trained}."]
     use = "--denoiser model" if model.kind == "denoiser" else "model"
     lines = [f"smoothcert pull {repo} -o model", f"smoothcert certify {use} -o store"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from smoothcert.classifiers.card import is_model_dir, read_card
+from smoothcert.classifiers.card import INTEGER, is_model_dir, read_card
 from smoothcert.classifiers.folder import last_checkpoint
 from smoothcert.errors import FileError, HubError, StoreError
 from smoothcert.io.paths import CERTIFICATES
@@ -20,10 +20,11 @@ Kind = Literal["model", "dataset"]
 README = "README.md"
 
 _WEIGHTS = r"model\.json|best\.safetensors"
+_INTEGER = re.escape(INTEGER)
 _RECORDS = r"manifest\.json|shard-\d{5,}\.parquet|times\.jsonl|adversaries\.json|adversaries/\d{3}-\d{5}\.safetensors"
 _LAST = r"checkpoints/\d{4,}/weights\.safetensors"
 _EXPECTED: dict[Kind, re.Pattern[str]] = {
-    "model": re.compile(rf"README\.md|{_WEIGHTS}|metrics\.jsonl|denoiser/(?:{_WEIGHTS})|{_LAST}"
+    "model": re.compile(rf"README\.md|{_WEIGHTS}|{_INTEGER}|metrics\.jsonl|denoiser/(?:{_WEIGHTS})|{_LAST}"
                         rf"|{CERTIFICATES}/(?:{_RECORDS})"),
     "dataset": re.compile(rf"README\.md|{_RECORDS}"),
 }
@@ -59,13 +60,14 @@ def gather_contents(folder: Path, certificates: Path | None = None, checkpoints:
     if not is_model_dir(folder):
         raise FileError(f"{folder} is neither a model directory (model.json) nor a store ({MANIFEST})")
     card = read_card(folder)
-    found = [name for name in ("model.json", "best.safetensors", "metrics.jsonl") if (folder / name).is_file()]
+    weights = "best.safetensors" if card.quantised is None else INTEGER
+    found = [name for name in ("model.json", weights, "metrics.jsonl") if (folder / name).is_file()]
     if card.kind == "classifier" and card.denoiser is not None:
         found += ["denoiser/model.json", "denoiser/best.safetensors"]
     if checkpoints:
         found.append(str(last_checkpoint(folder).relative_to(folder) / "weights.safetensors"))
     files = {name: path_inside(folder, name) for name in found}
-    if missing := [name for name in (*found, "best.safetensors") if not (folder / name).is_file()]:
+    if missing := [name for name in (*found, weights) if not (folder / name).is_file()]:
         raise FileError(f"{folder} has no {missing[0]}: was the model trained to the end of an epoch?")
     store = folder / CERTIFICATES if certificates is None else certificates
     if certificates is not None or is_store(store):

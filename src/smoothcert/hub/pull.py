@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from smoothcert.classifiers.card import read_card
-from smoothcert.classifiers.folder import read_network, read_weights, runs_code
+from smoothcert.classifiers.folder import integer_file, read_network, read_weights, runs_code
 from smoothcert.errors import InputError, StoreError
 from smoothcert.hub.client import PATIENCE, explain_errors, find_repository, missing_repository, open_hub, quiet_client
 from smoothcert.hub.contents import Kind, check_sizes, is_expected, kind_of_files
@@ -97,7 +97,9 @@ def _check_folder(folder: Path, kind: Kind, wanted: dict[str, int | None]) -> No
         _check_store(folder)
         return
     card = read_card(folder)
-    if runs_code(card):  # its network is not built here: that would run the code
+    if card.quantised is not None:
+        integer_file(folder, card)
+    elif runs_code(card):  # its network is not built here: that would run the code
         read_weights(folder / "best.safetensors")
     else:
         read_network(folder)

@@ -80,8 +80,9 @@ class FileModel:
 
     def __call__(self, images: Tensor) -> Tensor:
         if images.requires_grad and torch.is_grad_enabled():
-            raise ModelError("a network in a file gives no gradients, which attacks and training need: use the torch "
-                             "model")
+            raise ModelError("a network in a file gives no gradients, which attacks and training need: take the attack "
+                             "stein, which asks only for answers, or attack the torch model with --save-adversaries "
+                             "and let this one predict them, with --adversaries")
         return self.fit.logits(self.run, images)
 
     def run(self, batch: Tensor) -> dict[str, np.ndarray]:

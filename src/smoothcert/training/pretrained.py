@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from smoothcert.classes import are_alike, places_of
 from smoothcert.classifiers.card import ModelCard, is_model_dir, read_card
 from smoothcert.classifiers.denoisers import denoiser_sigma, read_denoiser_for
-from smoothcert.classifiers.folder import DENOISER, module_hash, read_weights, runs_code, weights_file
+from smoothcert.classifiers.folder import (
+    DENOISER,
+    module_hash,
+    read_weights,
+    refuse_integer,
+    runs_code,
+    weights_file,
+)
 from smoothcert.data import ImageData
 from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.io.files import sha256
@@ -132,9 +139,11 @@ def read_initial_weights(config: TrainConfig, data: ImageData) -> InitialWeights
     if not is_model_dir(config.init):
         raise FileError(f"{config.init} is not a model directory to start from (it has no model.json), nor a file of "
                         f"weights")
+    card = read_card(config.init)
+    refuse_integer(config.init, card)
     path = weights_file(config.init, config.weights)
     state = read_weights(path)
-    return InitialWeights(config.init, config.weights, config.new_head, read_card(config.init), state, sha256(path))
+    return InitialWeights(config.init, config.weights, config.new_head, card, state, sha256(path))
 
 
 def _read_file(config: TrainConfig, path: Path, data: ImageData) -> InitialWeights:

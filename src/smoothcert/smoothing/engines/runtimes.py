@@ -46,12 +46,12 @@ _FLOAT_EXACT = {
 """Layers of OpenVINO that may be float32 in such a network: they move values, or round each value once."""
 _EXACT = {
     "QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "MaxPool", "Reshape", "Flatten", "Transpose", "Identity",
-    "Constant", "Concat", "Slice", "Split", "Squeeze", "Unsqueeze", "Pad", "Shape", "Gather", "Cast", "Expand", "Add",
-    "Sub", "Mul", "Div", "Max", "Min", "Neg", "Abs", "LeakyRelu", "PRelu", "ReduceMean", "GlobalAveragePool",
-    "AveragePool", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "QLinearConv", "QLinearMatMul", "QGemm",
-    "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearLeakyRelu",
-    "QLinearReduceMean", "QLinearSigmoid", "QLinearSoftmax", "QLinearWhere", "NhwcMaxPool", "ReorderInput",
-    "ReorderOutput",
+    "Constant", "Concat", "Slice", "Split", "Squeeze", "Unsqueeze", "Pad", "Shape", "Gather", "Cast", "Expand",
+    "Add", "Sub", "Mul", "Div", "Max", "Min", "Neg", "Abs", "LeakyRelu", "PRelu", "ReduceMax", "ReduceMean",
+    "GlobalAveragePool", "AveragePool", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "QLinearConv",
+    "QLinearMatMul", "QGemm", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearAveragePool",
+    "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearReduceMean", "QLinearSigmoid", "QLinearSoftmax",
+    "QLinearWhere", "NhwcMaxPool", "ReorderInput", "ReorderOutput",
 }
 """Operators of ONNX Runtime that give the same bits with any of x86's instruction sets: its integer kernels, and those
 in float32 that it compiles for all of them alike or that round each value once."""
