@@ -12,7 +12,7 @@ from smoothcert.checks import check_count, check_known, check_probability
 from smoothcert.display import Displayed
 from smoothcert.errors import InputError
 from smoothcert.stats.histories import Answers, Draw, History, RadiusOf, check_stages, flat_looks
-from smoothcert.stats.procedures import ABSTAIN, METHODS, certify_with
+from smoothcert.stats.procedures import ABSTAIN, METHODS, bounds_of, certify_with
 from smoothcert.stats.radius import ProbabilityBounds, check_margin
 from smoothcert.stats.sequential import RunningBounds, Seen, check_sequential, doubling_looks, spending_shares
 
@@ -56,7 +56,7 @@ class FixedN(Displayed):
     def __post_init__(self) -> None:
         check_count("n0", self.n0)
         check_count("n", self.n)
-        _check_level(self.alpha, self.method, self.margin)
+        check_level(self.alpha, self.method, self.margin)
 
     def identity(self) -> dict[str, Any]:
         return {"method": self.method, "alpha": self.alpha, "n0": self.n0, "n": self.n, "margin": self.margin}
@@ -71,6 +71,11 @@ class FixedN(Displayed):
     def judge(self, histories: Sequence[History]) -> Answers:
         check_stages(histories, "select", "estimate", most=1)
         return _judge_once(histories, self.alpha, self.method, self.radius_of)
+
+    def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
+        """Return the chosen classes and the bounds that the counts prove, (M,); p_a = 0 where there are none."""
+        check_stages(histories, "select", "estimate", most=1)
+        return _prove_once(histories, self.alpha, self.method)
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,7 +112,7 @@ class AtRadii(Displayed):
     def __post_init__(self) -> None:
         check_count("n0", self.n0)
         check_count("n_max", self.n_max)
-        _check_level(self.alpha, self.method, self.margin)
+        check_level(self.alpha, self.method, self.margin)
         check_sequential(self.method)
         try:
             values = np.atleast_1d(np.asarray(self.radii, dtype=np.float64))
@@ -146,9 +151,14 @@ class AtRadii(Displayed):
         return claimed, self._reaches(self.radius_of(hoped)) & self._reachable & ~claimed
 
     def judge(self, histories: Sequence[History]) -> Answers:
+        chosen, bounds = self.prove(histories)
+        return answer(self.radius_of(bounds), chosen)
+
+    def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
+        """Return the chosen classes and the bounds that the looks prove, (M,); p_a = 0 where there are none."""
         check_stages(histories, "select", "estimate")
         seen, chosen = self._collect(histories)
-        return _answer(self.radius_of(self.bounds.prove(seen)), chosen)
+        return chosen, self.bounds.prove(seen)
 
     @cached_property
     def bounds(self) -> RunningBounds:
@@ -216,7 +226,7 @@ class Curve(Displayed):
             object.__setattr__(self, "n0", default_pilot(self.n_max))
         check_count("n0", self.n0)
         check_probability("loss", self.loss)
-        _check_level(self.alpha, self.method, self.margin)
+        check_level(self.alpha, self.method, self.margin)
 
     def identity(self) -> dict[str, Any]:
         return {"design": "curve", "method": self.method, "alpha": self.alpha, "n0": self.n0, "n_max": self.n_max,
@@ -240,6 +250,11 @@ class Curve(Displayed):
         check_stages(histories, "pilot", "estimate", most=1)
         return _judge_once(histories, self.alpha, self.method, self.radius_of)
 
+    def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
+        """Return the chosen classes and the bounds that the counts prove, (M,); p_a = 0 where there are none."""
+        check_stages(histories, "pilot", "estimate", most=1)
+        return _prove_once(histories, self.alpha, self.method)
+
 
 CertifyPlan = FixedN | AtRadii | Curve
 """The designs that `SmoothedClassifier.certify` takes."""
@@ -250,7 +265,8 @@ def with_noise(plan: CertifyPlan, radius: RadiusOf) -> CertifyPlan:
     return replace(plan, radius_of=partial(radius, margin=plan.margin))
 
 
-def _check_level(alpha: float, method: str, margin: float | None) -> None:
+def check_level(alpha: float, method: str, margin: float | None) -> None:
+    """Raise InputError for values that no procedure takes."""
     check_probability("alpha", alpha)
     check_known("method", method, METHODS)
     if margin is not None:
@@ -271,10 +287,26 @@ def _judge_once(histories: Sequence[History], alpha: float, method: str, radius_
     if sampled:
         selection, estimation = (np.array([histories[i][j].counts for i in sampled]) for j in (0, 1))
         radius[sampled] = certify_with(radius_of, selection, estimation, alpha, method).radius
-    return _answer(radius, chosen)
+    return answer(radius, chosen)
 
 
-def _answer(radius: np.ndarray, chosen: np.ndarray) -> Answers:
+def _prove_once(
+    histories: Sequence[History], alpha: float, method: str
+) -> tuple[np.ndarray, ProbabilityBounds]:
+    """Return the bounds of the fixed-n procedure from the second look of each history, for the class of the first."""
+    chosen, m = _choose(histories), len(histories)
+    bounds = ProbabilityBounds(np.zeros(m), np.ones(m), np.ones(m), np.zeros(m))
+    sampled = [i for i, history in enumerate(histories) if len(history) == 2]
+    if sampled:
+        selection, estimation = (np.array([histories[i][j].counts for i in sampled]) for j in (0, 1))
+        found = bounds_of(selection.argmax(axis=1), estimation, alpha, method)
+        for name in ("p_a", "q_a", "p_b", "q_b"):
+            getattr(bounds, name)[sampled] = getattr(found, name)
+    return chosen, bounds
+
+
+def answer(radius: np.ndarray, chosen: np.ndarray) -> Answers:
+    """Return the chosen classes with their radii, and an abstention where there is no radius."""
     return Answers(np.where(radius > 0, chosen, ABSTAIN), {"radius": radius})
 
 

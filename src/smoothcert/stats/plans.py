@@ -18,6 +18,7 @@ from smoothcert.stats.certify_plans import AtRadii, CertifyPlan, Curve, FixedN, 
 from smoothcert.stats.histories import Answers, Draw, History, RadiusOf, check_stages, flat_looks
 from smoothcert.stats.procedures import ABSTAIN, predict_counts
 from smoothcert.stats.sequential import growing_looks, spending_shares
+from smoothcert.stats.transfer import Transfer
 
 LAST_SHARE = 0.7
 """Share of alpha that sequential PREDICT keeps for its last look."""
@@ -151,10 +152,10 @@ def draw_up_to(looks: Sequence[int]) -> tuple[Draw | None, ...]:
     return (*(Draw("predict", n - before) for before, n in pairwise((0, *looks))), None)
 
 
-AnyPlan = CertifyPlan | PredictPlan
+AnyPlan = CertifyPlan | PredictPlan | Transfer
 
 PLANS: dict[str, dict[str, type[AnyPlan]]] = {
-    "certify": {"fixed": FixedN, "radii": AtRadii, "curve": Curve},
+    "certify": {"fixed": FixedN, "radii": AtRadii, "curve": Curve, "transfer": Transfer},
     "predict": {"fixed": FixedPredict, "sequential": Sequential},
 }
 """Plans by the kind of their stores, and by design."""
@@ -230,12 +231,21 @@ def plan_from(kind: str, procedure: dict[str, Any], radius_of: RadiusOf | None =
         if radius_of is None:
             raise InputError("a certify plan needs radius_of, the radius of its noise")
         values["radius_of"] = radius_of
+        if "source" in values:
+            values["source"] = _source_plan(values["source"], radius_of)
     plan = cls(**values)
     expected, got = ({"design": "fixed", **parts} for parts in (plan.identity(), procedure))
     if other := [key for key in sorted({*expected, *got} - {*names}) if expected.get(key) != got.get(key)]:
         listed = ", ".join(f"{key} {got.get(key)!r} (here {expected.get(key)!r})" for key in other)
         raise InputError(f"these records follow another version of the design {design}: {listed}")
     return plan
+
+
+def _source_plan(procedure: Any, radius_of: RadiusOf) -> AnyPlan:
+    """Return the plan of the run that certificates were transferred from. Raises InputError for no such procedure."""
+    if not isinstance(procedure, dict) or procedure.get("design") == "transfer":
+        raise InputError(f"certificates are transferred from a run that sampled, got {procedure}")
+    return plan_from("certify", procedure, partial(radius_of, margin=procedure.get("margin")))
 
 
 def reread(
