@@ -34,7 +34,8 @@ from smoothcert.store.store import Store
 
 _LEAST_TRIED, _TRIED_SECONDS = 16, 0.3  # samples, and seconds, on which the speed is measured
 
-PlanFor = Callable[[Noise], Plan]
+PlanFor = Callable[[Noise, int | None], Plan]
+"""Makes the plan, given the noise and the version of its design, or None for the last one."""
 
 
 @isolate()
@@ -117,13 +118,15 @@ def prepare_sampling(
     """Load and check everything that the options name.
 
     Args:
-        plan_for: makes the plan, once the noise is known.
+        plan_for: makes the plan, once the noise is known. A store goes on in the version of its design that it has.
         keep: as for `open_inputs`.
         answers: how often each image is judged.
     """
     inputs = open_inputs(config, keep)
     data, indices, noise, model = inputs.data, inputs.indices, inputs.noise, inputs.classifier.model
-    plan = plan_for(noise)
+    plan = plan_for(noise, None)
+    if (stored := inputs.stored and inputs.stored.procedure) and stored.design == plan.identity().get("design"):
+        plan = plan_for(noise, stored.version)
     engine = inputs.stored.engine if config.engine == "auto" and inputs.stored else config.engine
     # What an engine costs to start is weighed against the samples to come: sequential plans rarely take a tenth of
     # their most.

@@ -57,8 +57,10 @@ class CertifyConfig(SamplingConfig, LogConfig):
     margin: Annotated[Real, Field(ge=0, lt=0.5)] | None = Field(
         None, description="tau: give the radius within which the class keeps probability 1/2 + tau")
 
-    def plan(self, noise: "Noise | None" = None) -> "Plan":
+    def plan(self, noise: "Noise | None" = None, version: int | None = None) -> "Plan":
         """Return the plan that the options ask for; without a noise, to be looked at and not to be run.
+
+        `version` is that of its design, the last one for None.
 
         Raises InputError for options that name no design, or several, or values that the design does not take.
         """
@@ -67,7 +69,7 @@ class CertifyConfig(SamplingConfig, LogConfig):
         radii = self.radii if self.n_max is not None else None  # else they only say what to print
         radius = {} if noise is None else {"radius_of": partial(noise.radius, margin=self.margin)}
         return certify_plan(**radius, n0=self.n0, n=self.n, radii=radii, curve_loss=self.curve_loss, n_max=self.n_max,
-                            alpha=self.alpha, method=self.method, margin=self.margin)
+                            alpha=self.alpha, method=self.method, margin=self.margin, version=version)
 
     def _parts(self) -> Iterator[Part]:
         yield from super()._parts()
@@ -87,14 +89,16 @@ class PredictConfig(SamplingConfig, LogConfig):
     setting: Options = Field(default_factory=dict, description="with adversaries: which of its attacks, KEY=VALUE "
                                                                "(repeatable): eps or times, m, steps")
 
-    def plan(self, noise: "Noise | None" = None) -> "Plan":
+    def plan(self, noise: "Noise | None" = None, version: int | None = None) -> "Plan":
         """Return the plan that the options ask for; it is the same under every noise.
+
+        `version` is that of its design, the last one for None.
 
         Raises InputError for options that name no design, or several, or values that the design does not take.
         """
         from smoothcert.stats import predict_plan
 
-        return predict_plan(self.alpha, self.n, self.n_max)
+        return predict_plan(self.alpha, self.n, self.n_max, version)
 
     def _parts(self) -> Iterator[Part]:
         yield from super()._parts()
@@ -201,11 +205,11 @@ class AttackConfig(SamplingConfig):
             raise InputError(f"attack-option {' and '.join(given)}: give --{' and --'.join(given)}")
         return build_attack(self.attack if method is None else method, eps=eps, steps=steps, **self.attack_option)
 
-    def plan(self, noise: "Noise | None" = None) -> "Plan":
+    def plan(self, noise: "Noise | None" = None, version: int | None = None) -> "Plan":
         """Return the plan by which attacked images are predicted; it is the same under every noise."""
         from smoothcert.stats import predict_plan
 
-        return predict_plan(self.alpha, self.n)
+        return predict_plan(self.alpha, self.n, version=version)
 
     def _parts(self) -> Iterator[Part]:
         yield from super()._parts()

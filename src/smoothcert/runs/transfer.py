@@ -172,7 +172,7 @@ def prepare_transfer(config: TransferConfig, original: Original | None = None) -
         exact=False, provenance={**inputs.provenance(config), "original": name},
         source=inputs.source, data=inputs.data, indices=inputs.indices, plan=plan,
         voter=PairVoter(pair[0].voter, pair[1].voter),  # type: ignore[arg-type]
-        model=inputs.classifier.model, plan_for=lambda _: plan, original=original, original_model=classifier.model)
+        model=inputs.classifier.model, plan_for=lambda *_: plan, original=original, original_model=classifier.model)
 
 
 def _method_of(procedure: dict[str, Any]) -> str:
@@ -254,14 +254,14 @@ class TransferRun(SamplingRun):
         history = self.original.looks(index)
         subject = self.voter.subject(self.data.image(index), index)
         if self.plan.could_certify([history])[0]:
-            chosen, counts = int(history[0].counts.argmax()), np.int64(0)
+            chosen, counts = int(self.plan.choose([history])[0]), np.int64(0)
             size = self.voter.capacity or self.plan.n
             for start in range(0, self.plan.n, size):
                 n = min(size, self.plan.n - start)
                 first, second = self.voter.judge(subject, STAGE, start, n)
                 counts = counts + tally_pairs(first, second, chosen, self.data.num_classes)
                 count_passes(2 * n)
-            history = [*history, *paired_looks(np.asarray(counts))]
+            history = [*history, *paired_looks(chosen, np.asarray(counts))]
         answers = self.plan.judge([history])
         return Record(index, int(self.data.labels[index]), int(answers.prediction[0]),
                       {name: float(values[0]) for name, values in answers.values.items()},

@@ -154,21 +154,21 @@ def draw_up_to(looks: Sequence[int]) -> tuple[Draw | None, ...]:
 
 AnyPlan = CertifyPlan | PredictPlan | Transfer
 
-PLANS: dict[str, dict[str, type[AnyPlan]]] = {
-    "certify": {"fixed": FixedN, "radii": AtRadii, "curve": Curve, "transfer": Transfer},
-    "predict": {"fixed": FixedPredict, "sequential": Sequential},
+PLANS: dict[str, dict[str, tuple[type[AnyPlan], ...]]] = {
+    "certify": {"fixed": (FixedN,), "radii": (AtRadii,), "curve": (Curve,), "transfer": (Transfer,)},
+    "predict": {"fixed": (FixedPredict,), "sequential": (Sequential,)},
 }
-"""Plans by the kind of their stores, and by design."""
+"""Plans by the kind of their stores, and by design: all its versions, the first one first. New runs take the last."""
 
 
 def certify_plan(
     radius_of: RadiusOf = refuse_without_noise, *, n0: int | None = None, n: int | None = None,
     radii: Sequence[float] | None = None, curve_loss: float | None = None, n_max: int | None = None,
-    alpha: float | None = None, method: str | None = None, margin: float | None = None,
+    alpha: float | None = None, method: str | None = None, margin: float | None = None, version: int | None = None,
 ) -> CertifyPlan:
     """Return the plan that these options ask for: `FixedN`, or with `n_max` either `AtRadii` or `Curve`.
 
-    None stands for the default of the design.
+    None stands for the default of the design, and for its last version.
 
     Raises:
         InputError: options that name no design, or several, or values that the design does not take.
@@ -180,18 +180,19 @@ def certify_plan(
             raise InputError("radii and curve_loss are sequential: give n_max, the most samples an image may take")
         return FixedN(**_drop_none(n=n), **common)
     if radii is not None and curve_loss is None:
-        return AtRadii(n_max=n_max, radii=radii, **common)
+        return _version_of("certify", "radii", version)(n_max=n_max, radii=radii, **common)
     if curve_loss is not None and radii is None:
-        return Curve(n_max=n_max, loss=curve_loss, **common)
+        return _version_of("certify", "curve", version)(n_max=n_max, loss=curve_loss, **common)
     raise InputError("n_max needs either radii (decide these) or curve_loss (the full curve): give one of them")
 
 
 def predict_plan(
-    alpha: float | None = None, n: int | Sequence[int] | None = None, n_max: int | None = None
+    alpha: float | None = None, n: int | Sequence[int] | None = None, n_max: int | None = None,
+    version: int | None = None,
 ) -> PredictPlan:
     """Return the plan that these options ask for: `FixedPredict`, or with `n_max` `Sequential`.
 
-    None stands for the default of the design.
+    None stands for the default of the design, and for its last version.
 
     Raises:
         InputError: both n and n_max, or values that the design does not take.
@@ -199,7 +200,7 @@ def predict_plan(
     _check_one_size(n, n_max)
     if n_max is None:
         return FixedPredict(**_drop_none(n=n, alpha=alpha))
-    return Sequential(n_max, **_drop_none(alpha=alpha))
+    return _version_of("predict", "sequential", version)(n_max=n_max, **_drop_none(alpha=alpha))
 
 
 def _check_one_size(n: int | Sequence[int] | None, n_max: int | None) -> None:
@@ -212,6 +213,22 @@ def _drop_none(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def version_in(procedure: dict[str, Any]) -> int:
+    """Return the version of its design that a procedure's identity names; the first versions name none."""
+    return procedure.get("version", 1)
+
+
+def _version_of(kind: str, design: str, version: int | None) -> Any:
+    """Return a design's plan of this version, the last one for None. Raises InputError for an unknown version."""
+    versions = PLANS[kind][design]
+    if version is None:
+        return versions[-1]
+    if type(version) is not int or not 1 <= version <= len(versions):
+        raise InputError(f"these records follow version {version!r} of the design {design}, and this release knows "
+                         f"{' and '.join(map(str, range(1, len(versions) + 1)))}: use the release that made them")
+    return versions[version - 1]
+
+
 def plan_from(kind: str, procedure: dict[str, Any], radius_of: RadiusOf | None = None) -> AnyPlan:
     """Return the plan with this identity; `radius_of` is needed for the kind "certify".
 
@@ -221,7 +238,7 @@ def plan_from(kind: str, procedure: dict[str, Any], radius_of: RadiusOf | None =
     """
     check_known("kind of store", kind, PLANS)
     design = check_known("design", procedure.get("design", "fixed"), PLANS[kind])
-    cls = PLANS[kind][design]
+    cls = _version_of(kind, design, version_in(procedure))
     takes = [item.name for item in fields(cls)]
     names = [name for name in takes if name != "radius_of"]
     if missing := [name for name in names if name not in procedure]:

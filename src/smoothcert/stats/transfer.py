@@ -22,7 +22,7 @@ other.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -30,21 +30,34 @@ from smoothcert.checks import check_count
 from smoothcert.display import Displayed
 from smoothcert.errors import InputError
 from smoothcert.stats.binomial import SAFETY, upper_limit
-from smoothcert.stats.certify_plans import AtRadii, Curve, FixedN, answer, check_level, refuse_without_noise
+from smoothcert.stats.certify_plans import answer, check_level, refuse_without_noise
 from smoothcert.stats.histories import Answers, Draw, History, Look, RadiusOf
 from smoothcert.stats.procedures import bounds_of
 from smoothcert.stats.radius import ProbabilityBounds
 from smoothcert.stats.sequential import SEQUENTIAL_METHODS
 
-PAIRED = ("original", "other", "gained", "harmed")
-"""The looks at the paired copies, after those of the run of f: see `tally_pairs`."""
+PAIRED = ("chosen", "original", "other", "gained", "harmed")
+"""The looks after those of the run of f: one vote for c_A, then the looks at the copies that `tally_pairs` counts."""
 
-TRANSFERABLE = (FixedN, AtRadii, Curve)
-"""The designs whose looks bound the class probabilities at a level of one's choice, by their method `prove`."""
+
+class Proving(Protocol):
+    """A plan whose looks bound the class probabilities, at any level that is chosen without looking at them."""
+
+    def next(self, histories: Sequence[History]) -> list[Draw | None]: ...
+    def judge(self, histories: Sequence[History]) -> Answers: ...
+    def most(self) -> int: ...
+    def identity(self) -> dict[str, Any]: ...
+
+    def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
+        """Return the classes and their bounds, (M,); p_a = 0 where the looks prove nothing.
+
+        The bounds hold for a class and for any one other class, except with probability alpha.
+        """
+        ...
 
 
 def tally_pairs(first: np.ndarray, second: np.ndarray, chosen: int, num_classes: int) -> np.ndarray:
-    """Return the counts (4, K) int64 of the looks `PAIRED`, each of which adds up to m.
+    """Return the counts (4, K) int64 of the looks at the copies, each of which adds up to their number.
 
     They are the votes of f; the votes of h; by class other than c_A the copies that h alone gives it (f says another),
     with all other copies at c_A; and by class other than c_A the copies that f gives c_A and h gives it, with all other
@@ -64,12 +77,13 @@ def tally_pairs(first: np.ndarray, second: np.ndarray, chosen: int, num_classes:
 @dataclass(frozen=True)
 class Flips:
     """The paired copies of M images, int64 (M,): how many there are (0 where none were drawn), how many flips between
-    the two networks hurt the chosen class and helped it, and the most that a rival gained."""
+    the two networks hurt the chosen class and helped it, the most that a rival gained, and the chosen class."""
 
     copies: np.ndarray
     harmful: np.ndarray
     helpful: np.ndarray
     rival: np.ndarray
+    chosen: np.ndarray
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,7 +97,7 @@ class Transfer(Displayed):
     An image that no flip could keep from being abstained from has no copies.
 
     Attributes:
-        source: the plan that the looks of the other one were taken by: `FixedN`, `AtRadii` or `Curve`.
+        source: the plan that the looks of the other one were taken by.
         n: copies that both networks judge.
         share: part of alpha that the flips spend.
         alpha: failure probability of each certificate.
@@ -94,7 +108,7 @@ class Transfer(Displayed):
     """
 
     kind = "certify"
-    source: FixedN | AtRadii | Curve
+    source: Proving
     n: int = 10_000
     share: float = 0.5
     alpha: float = 0.001
@@ -110,17 +124,17 @@ class Transfer(Displayed):
         if self.method not in SEQUENTIAL_METHODS:
             raise InputError(f"a transfer bounds both networks' parts by {' or '.join(SEQUENTIAL_METHODS)}, and has no "
                              f"form of {self.method}: give one of these methods")
-        if not isinstance(self.source, TRANSFERABLE):
+        if not hasattr(self.source, "prove"):
             raise InputError(f"the looks of a run of the design {type(self.source).__name__} bound no class "
-                             f"probability that could be transferred")
+                             f"probability that could be transferred: take the store of another design")
 
     def identity(self) -> dict[str, Any]:
         return {"design": "transfer", "method": self.method, "alpha": self.alpha, "n": self.n, "share": self.share,
                 "margin": self.margin, "source": self.source.identity()}
 
     def most(self) -> int:
-        """Return the samples of a whole record: those of the source, and four looks at each copy."""
-        return self.source.most() + len(PAIRED) * self.n
+        """Return the votes of a whole record: those of the source, for the class, and of four looks at each copy."""
+        return self.source.most() + 1 + (len(PAIRED) - 1) * self.n
 
     def next(self, histories: Sequence[History]) -> list[Draw | None]:
         """Return the next draw: first those of `source`, then the copies, all looks of which are of the same ones."""
@@ -129,23 +143,36 @@ class Transfer(Displayed):
             looks, paired = split(history)
             draw = None if paired else self.source.next([looks])[0]
             if draw is None and len(paired) < len(PAIRED) and (paired or self.could_certify([looks])[0]):
-                draw = Draw(PAIRED[len(paired)], self.n)
+                draw = Draw(PAIRED[len(paired)], self.n if paired else 1)
             draws.append(draw)
         return draws
 
     def could_certify(self, histories: Sequence[History]) -> np.ndarray:
         """Return (M,) bool: whether copies without any flip would certify the image; the looks are those of `source`.
         """
-        copies, none = np.full(len(histories), self.n), np.zeros(len(histories), dtype=np.int64)
-        return self.radius_of(self._subtract(histories, Flips(copies, none, none, none))[1]) > 0
+        chosen, first = self._judging.prove(histories)
+        none = np.zeros(len(histories), dtype=np.int64)
+        return self.radius_of(self._subtract(first, Flips(none + self.n, none, none, none, chosen))) > 0
+
+    def choose(self, histories: Sequence[History]) -> np.ndarray:
+        """Return the classes (M,) whose flips are to be counted, from the looks of `source`."""
+        return self._judging.prove(histories)[0]
 
     def judge(self, histories: Sequence[History]) -> Answers:
         chosen, bounds = self.prove(histories)
         return answer(self.radius_of(bounds), chosen)
 
     def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
-        """Return the chosen classes and the bounds of h, both (M,); p_a = 0 where there are no copies."""
-        return self._subtract([split(history)[0] for history in histories], self.flips(histories))
+        """Return the classes and the bounds of h, both (M,); p_a = 0 where there are no copies.
+
+        At another alpha a design may find another class than that whose flips were counted: p_a is 0 there too.
+        """
+        chosen, first = self._judging.prove([split(history)[0] for history in histories])
+        flips = self.flips(histories)
+        usable = (flips.copies > 0) & (flips.chosen == chosen)
+        found = self._subtract(first, flips)
+        return chosen, ProbabilityBounds(*(np.where(usable, value, none) for value, none in (
+            (found.p_a, 0.0), (found.q_a, 1.0), (found.p_b, 1.0), (found.q_b, 0.0))))
 
     def judge_source(self, histories: Sequence[History]) -> Answers:
         """Return the answers of the run of f, as it gave them."""
@@ -157,11 +184,10 @@ class Transfer(Displayed):
         With `times` above 1 they are what so many times as many copies would give if the shares of the votes stayed the
         same: estimates, no certificates.
         """
-        chosen, _ = self.prove(histories)
-        radius = np.zeros(len(histories))
+        chosen, radius = self.flips(histories).chosen, np.zeros(len(histories))
         paired = [i for i, history in enumerate(histories) if split(history)[1]]
         if paired:
-            votes = times * np.array([split(histories[i])[1][1].counts for i in paired])
+            votes = times * np.array([split(histories[i])[1][2].counts for i in paired])
             radius[paired] = self.radius_of(bounds_of(chosen[paired], votes, self.alpha, self.method))
         return answer(radius, chosen)
 
@@ -171,48 +197,42 @@ class Transfer(Displayed):
         for history in histories:
             looks, paired = split(history)
             if not paired:
-                rows.append((0, 0, 0, 0))
+                rows.append((0, 0, 0, 0, 0))
                 continue
             if [look.stage for look in paired] != list(PAIRED) or not looks:
                 raise InputError(f"a transferred image needs looks of its source, then {', '.join(PAIRED)}, got "
                                  f"{[look.stage for look in history]}")
-            first, second, gained, harmed = (look.counts for look in paired)
-            chosen = int(looks[0].counts.argmax())
+            one, first, second, gained, harmed = (look.counts for look in paired)
+            chosen = int(one.argmax())
             others = np.arange(len(first)) != chosen
             harmful = int(harmed[others].sum())
             helpful = int(second[chosen] - first[chosen]) + harmful
             sound = (np.all(harmed[others] <= gained[others]) and np.all(gained[others] <= second[others])
                      and 0 <= harmful <= first[chosen] and 0 <= helpful <= int(first[others].sum())
-                     and {int(look.counts.sum()) for look in paired} == {self.n})
+                     and [int(look.counts.sum()) for look in paired] == [1, *[self.n] * (len(PAIRED) - 1)])
             if not sound:
                 raise InputError("the looks at the paired copies contradict one another")
-            rows.append((self.n, harmful, helpful, int(gained[others].max())))
-        return Flips(*np.array(rows, dtype=np.int64).reshape(-1, 4).T)
+            rows.append((self.n, harmful, helpful, int(gained[others].max()), chosen))
+        return Flips(*np.array(rows, dtype=np.int64).reshape(-1, 5).T)
 
     @cached_property
-    def _judging(self) -> FixedN | AtRadii | Curve:
+    def _judging(self) -> Proving:
         """The plan of the source at its part of alpha."""
-        return replace(self.source, alpha=(1 - self.share) * self.alpha, method=self.method)
+        return replace(cast(Any, self.source), alpha=(1 - self.share) * self.alpha, method=self.method)
 
-    def _subtract(self, looks: Sequence[History], flips: Flips) -> tuple[np.ndarray, ProbabilityBounds]:
-        """Return the chosen classes and the bounds of h from the source's looks and from flips, to the safe side."""
-        chosen, first = self._judging.prove(looks)
-        spent = self.share * self.alpha
-        copies = np.maximum(flips.copies, 1)
+    def _subtract(self, first: ProbabilityBounds, flips: Flips) -> ProbabilityBounds:
+        """Return the bounds of h from those of f and from flips, rounded to the safe side."""
+        spent, copies = self.share * self.alpha, np.maximum(flips.copies, 1)
         harm, _ = upper_limit(flips.harmful, copies, 0.9 * spent if self.method == "two-sided" else spent)
         p_a = np.maximum(first.p_a * (1 - SAFETY) - harm * (1 + SAFETY), 0.0)
         q_a = np.minimum((first.q_a + harm) * (1 + SAFETY), 1.0)
-        p_b, q_b = q_a, p_a
-        if self.method == "two-sided":
-            gain, _ = upper_limit(flips.rival, copies, 0.1 * spent)
-            p_b = (first.p_b + gain) * (1 + SAFETY)
-            q_b = np.maximum(first.q_b * (1 - SAFETY) - gain * (1 + SAFETY), 0.0)
-            rest = q_a < p_b
-            p_b, q_b = np.where(rest, q_a, p_b), np.where(rest, p_a, q_b)
-        drawn = flips.copies > 0
-        zero, one = np.zeros(len(chosen)), np.ones(len(chosen))
-        return chosen, ProbabilityBounds(*(np.where(drawn, value, none) for value, none in (
-            (p_a, zero), (q_a, one), (p_b, one), (q_b, zero))))
+        if self.method != "two-sided":
+            return ProbabilityBounds(p_a, q_a, q_a, p_a)
+        gain, _ = upper_limit(flips.rival, copies, 0.1 * spent)
+        p_b = (first.p_b + gain) * (1 + SAFETY)
+        q_b = np.maximum(first.q_b * (1 - SAFETY) - gain * (1 + SAFETY), 0.0)
+        rest = q_a < p_b
+        return ProbabilityBounds(p_a, q_a, np.where(rest, q_a, p_b), np.where(rest, p_a, q_b))
 
 
 def split(history: History) -> tuple[History, History]:
@@ -221,6 +241,8 @@ def split(history: History) -> tuple[History, History]:
     return history[:cut], history[cut:]
 
 
-def paired_looks(counts: np.ndarray) -> list[Look]:
-    """Return the looks that `tally_pairs` counted."""
-    return [Look(stage, votes) for stage, votes in zip(PAIRED, counts, strict=True)]
+def paired_looks(chosen: int, counts: np.ndarray) -> list[Look]:
+    """Return the looks `PAIRED` for the class whose copies `tally_pairs` counted, (4, K)."""
+    one = np.zeros(counts.shape[1], dtype=np.int64)
+    one[chosen] = 1
+    return [Look(stage, votes) for stage, votes in zip(PAIRED, (one, *counts), strict=True)]

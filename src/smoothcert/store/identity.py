@@ -129,6 +129,7 @@ class Procedure(IdentityPart):
     n_max: _Count | None = None
     margin: _Number | None = None
     design: str = "fixed"
+    version: Annotated[int, Field(ge=1, lt=2**53)] = 1
     radii: _Numbers | None = None
     loss: _Number | None = None
     decided: bool = True

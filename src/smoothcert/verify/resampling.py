@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -108,7 +107,7 @@ def _rebuild_sampling(identity: Identity, options: dict[str, Any], asked: Verify
         setting = {name: value for name, value in identity.adversaries.items() if name != "attack"}
         given = {**given, "adversaries": asked.adversaries, "setting": setting}
     config = (SamplingConfig if identity.adversaries is None else PredictConfig).parse(given)
-    return prepare_sampling(config, partial(rebuild_plan, identity.procedure))
+    return prepare_sampling(config, lambda noise, version: rebuild_plan(identity.procedure, noise))
 
 
 def _rebuild_transfer(store: Store, options: dict[str, Any], asked: VerifyConfig) -> Run:
