@@ -9,8 +9,9 @@ import numpy as np
 from smoothcert.report.tables import Cell, Column, Page, Row, Table, write
 from smoothcert.results.best import BestRuns, CertifiedRuns, best_method
 from smoothcert.results.certified import Result
-from smoothcert.results.compare import Comparison, Difference
+from smoothcert.results.compare import Comparison
 from smoothcert.results.figures import alpha_words, down, percent, radius_words, sigma_words
+from smoothcert.results.paired import Difference
 from smoothcert.stats import AccuracyBounds
 from smoothcert.store.names import few
 
@@ -165,6 +166,8 @@ def _comparison_page(comparison: Comparison) -> Page:
     (one, two), (left_one, left_two) = comparison.names, comparison.left_out
     left_out = f" ({left_one} of the first and {left_two} of the second are left out)" if left_one or left_two else ""
     above = [f"{one} (first) against {two} (second): {comparison.images} images that both have{left_out}"]
+    above += [f"{which}: {network}" for which, network in zip(("first", "second"), comparison.networks, strict=True)
+              if network]
     certified = ""
     if comparison.acr is not None:
         certified = " and certified at the radius"
@@ -189,7 +192,11 @@ def _comparison_row(one: Difference, norm: str) -> list[str]:
     shares = ("-" if out else mark + percent(value)
               for value, out in zip((one.first, one.second), one.out_of_reach, strict=True))
     return [radius, *shares, str(one.only_first), str(one.only_second), f"{100 * one.value:+.1f}",
-            f"[{_outward(one.low, math.floor)}, {_outward(one.high, math.ceil)}]"]
+            _interval(one.low, one.high)]
+
+
+def _interval(low: float, high: float) -> str:
+    return f"[{_outward(low, math.floor)}, {_outward(high, math.ceil)}]"
 
 
 def _outward(value: float, step: Callable[[float], int]) -> str:
