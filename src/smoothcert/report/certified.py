@@ -69,6 +69,9 @@ def certificates_page(runs: CertifiedRuns, style: str) -> Page:
     legend = (f"{norm}{best}Percent, rounded down; certified accuracy = right class and radius >= r. Lower bounds hold "
               f"with probability {1 - runs.rho:g} at one radius chosen beforehand; ACR = average certified radius."
               f"{_MORE[runs.intervals]}")
+    if runs.paired:
+        legend += (f" Differences are of the shared images; each interval holds that on new images with probability "
+                   f"{1 - runs.rho:g}.")
     if style == "text":
         tables = _text_tables(runs, heads)
     elif style == "markdown":
@@ -89,6 +92,7 @@ def _text_tables(runs: CertifiedRuns, heads: list[str]) -> list[Table]:
         rows: list[Row] = [
             [*(fact.cell(result) for fact in facts), *_accuracy_cells(result, at, stars)]
             for result, at, stars in zip(runs.results, runs.at, runs.stars, strict=True)]
+        rows += [[words, *empty, *cells] for words, cells in _paired_rows(runs)]
         rows += [[f"best sigma of {one.group}" if one.group else "best sigma", *empty, *one.sigma]
                  for one in runs.envelopes]
         if len(runs.envelopes) > 1:
@@ -109,6 +113,8 @@ def _table_of_all(runs: CertifiedRuns, heads: list[str], style: str, head: Colum
     rows: list[Row] = []
     for result, at, stars in zip(runs.results, runs.at, runs.stars, strict=True):
         rows += _under_facts([fact.cell(result) for fact in facts], _bound_rows(fields, result, at, stars))
+    for words, cells in _paired_rows(runs):
+        rows += _under_facts([words, *[""] * (len(facts) - 1)], [["difference [interval]", *cells]])
     for one in runs.shown_envelopes:
         rows += _under_facts([one.name, *[""] * (len(facts) - 1)], _envelope_rows(fields, one))
     return [Table.of([*(fact.column for fact in facts), head, *heads], rows)]
@@ -134,6 +140,14 @@ def _accuracy_cells(result: Result, at: AccuracyBounds, stars: np.ndarray | None
     return [Cell("-" if result.is_out_of_reach(radius) else mark + percent(value),
                  best=stars is not None and bool(stars[k]))
             for k, (radius, value, mark) in enumerate(zip(at.radii, at.accuracy, marks, strict=True))]
+
+
+def _paired_rows(runs: CertifiedRuns) -> list[tuple[str, list[str]]]:
+    """Return the name and the cells of each run's difference from the first one, where these were asked for."""
+    names = [result.name for result in runs.results]
+    return [(f"{names[0]} - {name}", ["-" if all(one.out_of_reach) else
+                                      f"{100 * one.value:+.1f} {_interval(one.low, one.high)}" for one in differences])
+            for name, differences in zip(names[1:], runs.paired, strict=False)]
 
 
 def _envelope_rows(fields: Sequence[str], one: BestRuns) -> list[list[str]]:

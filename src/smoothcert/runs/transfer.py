@@ -82,7 +82,8 @@ class Original:
         if identity.recertified_from is not None and identity.procedure.design != "fixed":
             raise StoreError(f"{store.folder} was certified again from the counts of another store: its looks were "
                              f"taken by that one's procedure, so give that store (and alpha or method here)")
-        names = ("model", "seed", "space", "engine", "precision", "device", "batch_size", "input_dtype", "walk_format")
+        names = ("model", "seed", "space", "engine", "precision", "device", "batch_size", "input_dtype", "walk_format",
+                 "runtime")
         told = {"digest": identity.digest, **{name: identity.raw[name] for name in names if name in identity.raw}}
         return cls(store, TransferSource.model_validate(told), identity.procedure.raw)
 
@@ -113,8 +114,6 @@ class Original:
             if getattr(config, name) not in (None, value):
                 raise InputError(f"{name} is {getattr(config, name):g}, but {self.store.folder} has {value:g}, and "
                                  f"certificates hold for its own: leave {name.replace('_', '-')} out")
-        if config.space != "auto":
-            raise InputError("both networks judge the same noisy copies, which are drawn in pixels: leave space out")
         if config.device not in ("auto", identity.device):
             raise InputError(f"{self.store.folder} was made on {identity.device}, where its network has to run again: "
                              f"leave device out")
@@ -194,7 +193,7 @@ def _open_original(config: TransferConfig, original: Original, inputs: Inputs) -
         found = without_unrecorded(found, {"model": told.model.raw})
     if found:
         here = classifier.identity
-        advice = "give it as original" if config.original is None else "give the store's own network as original"
+        advice = "name the store's network by original" if config.original is None else "give the store's own network"
         raise InputError(
             f"{label_model(asked.model)} is not the network of {original.store.folder}, which has to judge the same "
             f"noisy copies: that one is known by {told.model.by} {(told.model.sha256 or told.model.id or '')[:12]}, "
@@ -207,14 +206,14 @@ def _check_networks(config: TransferConfig, original: Original, inputs: Inputs, 
     told = original.told
     precision = told.precision or "float32"
     first, second = pair[0].identity(precision, inputs.device), pair[1].identity(config.precision, inputs.device)
-    decided = ("engine", "batch_size") if precision != "float32" else ("batch_size",)
+    decided = ("engine", "batch_size", "runtime") if precision != "float32" else ("batch_size",)
     if other := [name for name in decided if told.raw.get(name) != first.get(name)]:
         raise InputError(f"the network of {original.store.folder} was computed in {precision} with "
                          + ", ".join(f"{name} {told.raw.get(name)}" for name in other) + ", which cannot be had here")
-    parts = [{name: one.get(name) for name in ("precision", "batch_size", "input_dtype")} for one in (first, second)]
-    engines = [one["engine"] if one["precision"] != "float32" else None for one in (first, second)]
-    if not differences({"model": told.model.raw}, {"model": inputs.classifier.identity}) and parts[0] == parts[1] \
-            and engines[0] == engines[1]:
+    same = [name for name in ("precision", "batch_size", "input_dtype", "runtime", "engine")
+            if name != "engine" or precision != "float32"]
+    if not differences({"model": told.model.raw}, {"model": inputs.classifier.identity}) and all(
+            first.get(name) == second.get(name) for name in same):
         raise InputError(f"{label_model(config.model)} is the network of {original.store.folder} itself, in the same "
                          f"precision: its certificates are there already; give another model, or another precision")
 

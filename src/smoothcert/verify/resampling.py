@@ -113,9 +113,8 @@ def _rebuild_sampling(identity: Identity, options: dict[str, Any], asked: Verify
 def _rebuild_transfer(store: Store, options: dict[str, Any], asked: VerifyConfig) -> Run:
     """Return a transfer that is to be drawn again: the looks of the original are the store's own."""
     identity, procedure = store.identity, store.identity.procedure
-    sampling = {**_sampling_options(identity, asked), "space": "auto"}
     config = TransferConfig.parse({
-        **options, **sampling, "store": store, "original": asked.original, "original_option": asked.original_option,
+        **options, **_sampling_options(identity, asked), "store": store, "original": asked.original, "original_option": asked.original_option,
         **{name: procedure.raw[name] for name in ("n", "share", "method", "alpha")}})
     told: Any = identity.transferred_from
     return prepare_transfer(config, Original(store, told, procedure.source or {}))
