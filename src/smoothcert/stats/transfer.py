@@ -193,27 +193,26 @@ class Transfer(Displayed):
 
     def flips(self, histories: Sequence[History]) -> Flips:
         """Count the flips of each image. Raises InputError where its paired looks are none or contradict themselves."""
-        rows = []
-        for history in histories:
-            looks, paired = split(history)
-            if not paired:
-                rows.append((0, 0, 0, 0, 0))
-                continue
-            if [look.stage for look in paired] != list(PAIRED) or not looks:
-                raise InputError(f"a transferred image needs looks of its source, then {', '.join(PAIRED)}, got "
-                                 f"{[look.stage for look in history]}")
-            one, first, second, gained, harmed = (look.counts for look in paired)
-            chosen = int(one.argmax())
-            others = np.arange(len(first)) != chosen
-            harmful = int(harmed[others].sum())
-            helpful = int(second[chosen] - first[chosen]) + harmful
-            sound = (np.all(harmed[others] <= gained[others]) and np.all(gained[others] <= second[others])
-                     and 0 <= harmful <= first[chosen] and 0 <= helpful <= int(first[others].sum())
-                     and [int(look.counts.sum()) for look in paired] == [1, *[self.n] * (len(PAIRED) - 1)])
+        parts = [split(history) for history in histories]
+        drawn = np.array([bool(paired) for _, paired in parts], dtype=bool)
+        if any(paired and ([look.stage for look in paired] != list(PAIRED) or not looks) for looks, paired in parts):
+            raise InputError(f"a transferred image needs looks of its source, then one each of {', '.join(PAIRED)}")
+        found = np.zeros((5, len(parts)), dtype=np.int64)
+        if drawn.any():
+            counts = np.array([[look.counts for look in paired] for _, paired in parts if paired])
+            chosen, first, second, gained, harmed = counts.swapaxes(0, 1)
+            c_a = chosen.argmax(axis=1)
+            rows, is_rival = np.arange(len(c_a)), np.arange(counts.shape[2]) != c_a[:, None]
+            harmful = np.where(is_rival, harmed, 0).sum(axis=1)
+            helpful = second[rows, c_a] - first[rows, c_a] + harmful
+            sound = (np.all((harmed <= gained) & (gained <= second) | ~is_rival) and np.all(harmful <= first[rows, c_a])
+                     and np.all((helpful >= 0) & (helpful <= np.where(is_rival, first, 0).sum(axis=1)))
+                     and np.all(counts.sum(axis=2) == [1, *[self.n] * (len(PAIRED) - 1)]))
             if not sound:
                 raise InputError("the looks at the paired copies contradict one another")
-            rows.append((self.n, harmful, helpful, int(gained[others].max()), chosen))
-        return Flips(*np.array(rows, dtype=np.int64).reshape(-1, 5).T)
+            found[:, drawn] = (np.full(len(c_a), self.n), harmful, helpful, np.where(is_rival, gained, 0).max(axis=1),
+                               c_a)
+        return Flips(*found)
 
     @cached_property
     def _judging(self) -> Proving:

@@ -114,7 +114,8 @@ def _rebuild_transfer(store: Store, options: dict[str, Any], asked: VerifyConfig
     """Return a transfer that is to be drawn again: the looks of the original are the store's own."""
     identity, procedure = store.identity, store.identity.procedure
     config = TransferConfig.parse({
-        **options, **_sampling_options(identity, asked), "store": store, "original": asked.original, "original_option": asked.original_option,
+        **options, **_sampling_options(identity, asked), "store": store, "original": asked.original,
+        "original_option": asked.original_option,
         **{name: procedure.raw[name] for name in ("n", "share", "method", "alpha")}})
     told: Any = identity.transferred_from
     return prepare_transfer(config, Original(store, told, procedure.source or {}))
