@@ -16,7 +16,7 @@ from smoothcert.store.store import SHARD, Store
 
 
 @dataclass(frozen=True)
-class Line:
+class Way:
     """The figures of one way to certify: the average certified radius, and certified accuracy at each radius.
 
     `certifies` names the network, "original" or "other"; `passes` are forward passes an image that were spent beside
@@ -50,7 +50,7 @@ class Transferred:
     n: int
     harmful: float
     helpful: float
-    lines: tuple[Line, ...]
+    lines: tuple[Way, ...]
 
     @classmethod
     def of(cls, store: Store, radii: Sequence[float] = (), noise: Any = None) -> Self:
@@ -80,7 +80,7 @@ class Transferred:
         label = store.column("label")
         return cls(radii, result.images, paired, plan.n, _share(flips, "harmful", copies),
                    _share(flips, "helpful", copies),
-                   tuple(Line(name, network, passes, *_figures(judge, parts, label, radii), is_estimate)
+                   tuple(Way(name, network, passes, *_figures(judge, parts, label, radii), is_estimate)
                          for name, network, passes, judge, is_estimate in ways))
 
     @property
