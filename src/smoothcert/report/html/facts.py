@@ -99,9 +99,9 @@ def warnings(run: PageRun) -> list[str]:
 def _store_warnings(store: Store) -> list[str]:
     identity, found = store.identity, []
     if (precision := identity.precision or "float32") != "float32":
-        found.append(f"Reduced precision ({precision}): what is certified is the classifier computed in {precision}, "
-                     f"with its batches of {identity.batch_size or 'that size'}. Another precision is another "
-                     f"classifier.")
+        batches = f", with its batches of {identity.batch_size}" if identity.batch_size else ""
+        found.append(f"Reduced precision ({precision}): what is certified is the classifier computed in "
+                     f"{describe_arithmetic(store)}{batches}. Another precision is another classifier.")
     if "runtime" in identity.model.raw:
         found.append(f"The network is {describe_arithmetic(store)}: that is what is certified. The network that it "
                      f"was made from is another classifier, of which this says nothing.")
