@@ -14,14 +14,17 @@ from smoothcert.config.fields import (
     Costs,
     Count,
     Counts,
+    DataPart,
     Looks,
     Method,
     ModelPart,
+    NoiseKind,
     Options,
     Probability,
     Radii,
     Real,
     Samples,
+    Seed,
     Sigma,
     Sizes,
     Stored,
@@ -130,8 +133,19 @@ class TransferConfig(SamplingConfig):
     n: Samples = Field(10_000, description="noisy copies an image that both networks judge")
     share: Probability = Field(0.5, description="part of alpha that the flips between them may spend; the store's "
                                                 "looks have the rest")
+    alpha: Probability | None = Field(  # type: ignore[assignment]
+        None, description="failure probability of each certificate (default: the store's)")
     method: Method | None = Field(None, description="two-sided or cohen (default: the store's, or two-sided)")
     radii: Radii | None = Field(None, description="radii to print, in pixel units, such as 0.5,1,1.5 or 64/255")
+    data: DataPart = Field(None, description="data set of the store, in the forms of certify (default: where the run "
+                                             "found it)")
+    split: str | None = Field(  # type: ignore[assignment]
+        None, description="split of the data set (default: the store's)")
+    sigma: Sigma | None = Field(None, description="noise level, which must be the store's (default: that)")
+    noise: NoiseKind | None = Field(None, description="noise of the store, where it is your own code: file.py:CLASS, "
+                                                      "package.module:CLASS")
+    seed: Seed | None = Field(None, description="run seed in [0, 2^128) of the copies (default: the store's, whose own "
+                                                "samples are others)")
 
     def original_model(self) -> RunConfig:
         """Return the options that name the original network. Raises ConfigError where they are wrong."""
@@ -143,6 +157,10 @@ class TransferConfig(SamplingConfig):
         yield from super()._parts()
         if not set(self.original_option) - set(ORIGINAL_OPTIONS):
             yield {"original", "original_option", "model", "out"}, self.original_model
+
+    def _try_noise(self) -> None:
+        if self.noise is not None:
+            super()._try_noise()
 
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()

@@ -17,7 +17,7 @@ from smoothcert.noise import NOISES, identify_noise
 from smoothcert.progress import Progress, count_passes, phase, reporting
 from smoothcert.runs.certify import SamplingRun
 from smoothcert.runs.executors import executor_of
-from smoothcert.runs.inputs import Inputs, in_classes_of, open_inputs
+from smoothcert.runs.inputs import Inputs, in_classes_of, model_title, open_inputs
 from smoothcert.runs.options import TransferConfig
 from smoothcert.runs.reopen import data_options, find_part
 from smoothcert.runs.run import Done, Task
@@ -109,7 +109,7 @@ class Original:
     def complete(self, config: TransferConfig) -> TransferConfig:
         """Return the options with what they leave out as the store has it. Raises InputError where they contradict it.
         """
-        identity, given = self.store.identity, config.model_fields_set
+        identity = self.store.identity
         for name, value in (("sigma", identity.noise.sigma), ("num_classes", identity.num_classes)):
             if getattr(config, name) not in (None, value):
                 raise InputError(f"{name} is {getattr(config, name):g}, but {self.store.folder} has {value:g}, and "
@@ -120,9 +120,9 @@ class Original:
         changes = {
             "sigma": identity.noise.sigma, "num_classes": identity.num_classes, "space": "pixels",
             "device": identity.device, "seed": self.told.seed if config.seed is None else config.seed,
-            "noise": find_part("noise", config.noise if "noise" in given else None, identity.noise.kind, NOISES),
+            "noise": find_part("noise", config.noise, identity.noise.kind, NOISES),
             "classes": config.classes or self.store.class_names, **data_options(self.store, config),
-            "split": config.split if "split" in given else identity.data.split}
+            "split": config.split or identity.data.split}
         return config.model_copy(update=changes)
 
 
@@ -157,7 +157,7 @@ def prepare_transfer(config: TransferConfig, original: Original | None = None) -
     plan = Transfer(
         source=plan_from("certify", procedure, partial(noise.radius, margin=margin)),  # type: ignore[arg-type]
         n=config.n, share=config.share, method=config.method or _method_of(procedure), margin=margin,
-        alpha=config.alpha if "alpha" in config.model_fields_set else procedure["alpha"],
+        alpha=procedure["alpha"] if config.alpha is None else config.alpha,
         radius_of=partial(noise.radius, margin=margin))
     ready = pair[1]
     identity = Identity.parse({
@@ -165,7 +165,7 @@ def prepare_transfer(config: TransferConfig, original: Original | None = None) -
         "noise": {**identify_noise(noise, config.noise), "format": ready.voter.format},
         **ready.identity(config.precision, inputs.device), **({} if noise.norm == "l2" else {"norm": noise.norm}),
         "transferred_from": told.raw})
-    name = label_model(config.model if config.original is None else config.original)
+    name = model_title(config.model if config.original is None else config.original)
     return TransferRun(
         config=inputs.resolve(config, engine=ready.engine), identity=identity, most_samples=2 * plan.n,
         exact=False, provenance={**inputs.provenance(config), "original": name},

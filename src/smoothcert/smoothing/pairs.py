@@ -1,5 +1,6 @@
-"""Noisy copies that two base classifiers judge, for what both say of the same copy."""
+"""Noisy copies that two base classifiers judge, to count what both say of the same copy."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -26,7 +27,9 @@ class PairVoter:
 
     def __init__(self, first: NetworkVoter, second: NetworkVoter):
         self._first, self._second = first, second
-        self.capacity: int | None = max(first.capacity or 1, second.capacity or 1)
+        # Both cut their batches at the same samples, however many are judged at once: in reduced precision the batch
+        # is part of a classifier.
+        self.capacity: int | None = math.lcm(first.capacity or 1, second.capacity or 1)
         self.format = second.format
 
     def subject(self, image: np.ndarray, key: int) -> PairedSubject:
