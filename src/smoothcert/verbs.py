@@ -23,8 +23,10 @@ from smoothcert.noise import NOISES
 from smoothcert.progress import Progress
 from smoothcert.runs import attack as attack_run
 from smoothcert.runs import certify as sampling_runs
-from smoothcert.runs.options import AttackConfig, CertifyConfig, PredictConfig
+from smoothcert.runs import transfer as transfer_run
+from smoothcert.runs.options import AttackConfig, CertifyConfig, PredictConfig, TransferConfig
 from smoothcert.smoothing import SmoothedClassifier
+from smoothcert.store.manifest import is_store
 from smoothcert.store.store import Store, read_store
 from smoothcert.training import train as training
 from smoothcert.training.options import TrainConfig
@@ -133,6 +135,36 @@ def attack(
     if out is None and options.get("save_adversaries"):
         raise InputError("save_adversaries keeps images in the store's folder: give out")
     return _run(attack_run.attack, AttackConfig, model, data, out, given, progress, verbose)
+
+
+def transfer(
+    store: Any, model: Any, data: Any = None, *, original: Any = None, n: int | None = None,
+    share: float | None = None, alpha: float | None = None, method: str | None = None, max_images: int | None = None,
+    batch_size: int | None = None, workers: int | None = None, out: Out = None, progress: Progress | None = None,
+    verbose: bool = False, **options: Any,
+) -> Store:
+    """Certify a network by the certificates of another one, such as its float32 original, and noisy copies that both
+    judge: see `smoothcert.stats.transfer`.
+
+    Args:
+        store: the finished store of `certify` of the original network, or its folder.
+        model: the network to certify. original: the store's network; None takes `model` itself in the store's
+            precision, for another `precision` of one network.
+        data: the store's data, in the forms of `certify`; None looks where the store's run found them.
+        n: noisy copies an image that both networks judge. share: part of alpha that the flips between them may spend.
+        alpha, method: None takes those of the store. All of these are to be chosen before any copy is judged.
+        options: any other option of `smoothcert.runs.options.TransferConfig`, by its name.
+        max_images, batch_size, workers, out, progress, verbose: as for `certify`.
+    Returns:
+        The finished store. `smoothcert.results.transfers.Transferred` says what the transfer gained or lost.
+    Raises:
+        What `certify` raises; and StoreError where the certificates of `store` cannot be transferred.
+    """
+    in_memory = isinstance(store, Store) and not is_store(store.folder)
+    given = {"store": store.folder if isinstance(store, Store) and not in_memory else store, "n": n, "share": share,
+             "original": original.model if isinstance(original, SmoothedClassifier) else original, "alpha": alpha,
+             "method": method, "max_images": max_images, "batch_size": batch_size, "workers": workers, **options}
+    return _run(transfer_run.transfer, TransferConfig, model, data, out, given, progress, verbose)
 
 
 def train(
@@ -285,4 +317,4 @@ def _reports(progress: Progress | None, verbose: bool) -> dict[str, Any]:
     return {**({} if progress is None else {"progress": progress}), **({"verbose": True} if verbose else {})}
 
 
-__all__ = ["attack", "certify", "plot", "predict", "quantise", "read_store", "table", "train"]
+__all__ = ["attack", "certify", "plot", "predict", "quantise", "read_store", "table", "train", "transfer"]

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from smoothcert.cli.certify import CertifyTableConfig
 from smoothcert.cli.demo import DemoConfig, find_program
 from smoothcert.cli.main import app, main
+from smoothcert.cli.transfer import TransferTableConfig
 from smoothcert.errors import ConfigError
 from smoothcert.hub.options import PullConfig, PushConfig
 from smoothcert.progress import Event
@@ -130,7 +131,7 @@ VERBS = {
     "distributional": DistributionalConfig, "table": TableConfig, "compare": CompareConfig, "info": InfoConfig,
     "export": ExportConfig, "recertify": RecertifyTableConfig, "cost": CostConfig, "report": ReportConfig,
     "reproduce": ReproduceConfig, "verify": VerifyConfig, "selftest": SelftestConfig, "demo": DemoConfig,
-    "push": PushConfig, "pull": PullConfig, "quantise": QuantiseConfig,
+    "push": PushConfig, "pull": PullConfig, "quantise": QuantiseConfig, "transfer": TransferTableConfig,
 }
 
 

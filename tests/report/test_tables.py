@@ -16,8 +16,10 @@ from smoothcert.errors import ConfigError, InputError, StoreError, UnknownNameEr
 from smoothcert.interop import open_records
 from smoothcert.report.certified import render_comparison
 from smoothcert.report.describe import Description
+from smoothcert.report.html.facts import settings, warnings
 from smoothcert.report.html.page import report_page
 from smoothcert.report.plots import plot_curves
+from smoothcert.report.shown import render
 from smoothcert.results.attacks import outcomes
 from smoothcert.results.base import Points, check_same_data, unseen_classes
 from smoothcert.results.best import CertifiedRuns, best_method
@@ -213,6 +215,54 @@ def test_an_interval_is_printed_outwards():
     assert found.low - low < 0.0011
     assert high >= found.high
     assert high - found.high < 0.0011
+
+
+INTEGERS = {"by": "file", "sha256": "cd" * 32,
+            "runtime": {"name": "onnxruntime", "version": "1.32", "instructions": "avx512_vnni"}}
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({}, "m (module abababababab), float32"),
+    ({"precision": "bf16", "batch_size": 9}, "m (module abababababab), bf16, by engine eager"),
+    ({"precision": "bf16", "runtime": {"name": "openvino", "version": "2026.4", "instructions": "avx512_bf16"}},
+     "m (module abababababab), bf16, by openvino 2026.4 on avx512_bf16"),
+    ({"model": INTEGERS}, "m (file cdcdcdcdcdcd), quantised to integers, by onnxruntime 1.32 on avx512_vnni"),
+    ({"input_dtype": "float16"}, "m (module abababababab), float32 (weights of float16)"),
+])
+def test_a_comparison_says_which_networks_it_is_of(tmp_path, changes, words):
+    first, second = made(tmp_path / "a", right=2), made(tmp_path / "b", right=1, seed=1, **changes)
+    runs = [Result.of(read_store(folder)) for folder in (first, second)]
+    found = compare(*runs, [0.25], 0.05)
+    assert found.networks[1] == words
+    assert f"second: {words}" in render_comparison(found, "text")
+    assert found.to_json()["networks"][1] == words
+    (page,) = gather_page([str(second)], None).runs
+    assert dict(settings(page))["certified in"] == words.partition("), ")[2]
+    shown = [line for line in warnings(page) if "was made from is another classifier" in line]
+    assert bool(shown) == ("integers" in words)
+
+
+def test_a_table_of_pairs_has_the_intervals_of_the_comparison(tmp_path):
+    folders = [made(tmp_path / name, right=right, seed=3) for name, right in (("float32", 2), ("int8", 1.5), ("c", 1))]
+    runs = [Result.of(read_store(folder)) for folder in folders]
+    points = Points((0.1, 0.25), paired=True)
+    found = CertifiedRuns.of(runs, points)
+    assert [one[1] for one in found.paired] == [compare(runs[0], run, [0.25], 0.05).differences[0] for run in runs[1:]]
+    text, one = render([found], "text"), found.paired[0][0]
+    assert "float32 - int8" in text
+    assert f"{100 * one.value:+.1f} [" in text
+    assert "note: int8 is m (module abababababab), float32" in text
+    assert "difference [interval]" in render([found], "markdown")
+    assert "difference [interval]" in render([found], "latex")
+    rows = list(csv.DictReader(io.StringIO(render([found], "csv"))))
+    assert [row["first_minus_this"] == "" for row in rows] == [True] * 2 + [False] * 4
+    assert float(rows[2]["paired_low"]) == one.low
+    assert found.to_json()[1]["paired"][0] == one.to_dict()
+    assert "paired" not in found.to_json()[0]
+    with pytest.raises(InputError, match="--paired is the difference of other runs"):
+        gather([str(folders[0])]).at(points)
+    with pytest.raises(InputError, match="different data sets"):
+        CertifiedRuns.of([runs[0], replace(runs[1], label=(runs[1].label + 1) % 10)], points)
 
 
 def test_runs_over_different_data_are_not_compared():

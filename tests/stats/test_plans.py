@@ -33,8 +33,8 @@ from smoothcert.stats import (
     predict_plan,
     reread,
 )
-from smoothcert.stats.certify_plans import with_noise
 from smoothcert.stats.earlier import EarlierCurve, EarlierSequential
+from smoothcert.stats.plans import with_noise
 from smoothcert.stats.sizing import size_curves
 
 SIGMA = 0.5

@@ -13,7 +13,7 @@ from scipy import special, stats
 from smoothcert.errors import InputError
 from smoothcert.stats import METHODS, RadiiCertify, gaussian_radius
 from smoothcert.stats.binomial import lower_limit
-from smoothcert.stats.earlier import EarlierSequential
+from smoothcert.stats.earlier import EarlierRadii, EarlierSequential
 from smoothcert.stats.sequential import (
     LimitTable,
     RunningBounds,
@@ -40,7 +40,7 @@ def plan_at(n_max, alpha, method, radii=(0.25,)):
 
 def bounds_at(looks, alpha, method, last=0.8):
     alphas = tuple(alpha * share for share in spending_shares(len(looks), last))
-    return RunningBounds(looks, alphas, (0.01 / len(looks),) * len(looks), method)
+    return RunningBounds(looks, alphas, method)
 
 
 def one_each(look, n_a, rival):
@@ -112,14 +112,13 @@ class TestBounds:
         assert before.max() > 0
 
     def test_hoped_for_bounds_are_limits_the_other_way(self):
-        looks, beta = (100, 200), 0.01
-        bounds = bounds_at(looks, 0.001, "cohen")
+        beta = 0.01
         seen = Seen(1, np.zeros(2, int), np.arange(2), np.array([60, 110]), np.array([40, 90]))
-        hoped = bounds.prove_and_hope(seen)[1]
+        hoped = EarlierRadii(10, 200, (0.25,), 0.001, "cohen", None, RADIUS_OF).hope(seen)
         expected = min(stats.beta.isf(beta / 2, k + 1, n - k) for k, n in ((60, 100), (110, 200)))
         assert hoped.p_a[0] == pytest.approx(expected, rel=1e-9)
         assert hoped.p_b[0] == hoped.q_a[0] == pytest.approx(1 - expected, rel=1e-9)
-        hoped = bounds_at(looks, 0.001, "two-sided").prove_and_hope(seen)[1]
+        hoped = EarlierRadii(10, 200, (0.25,), 0.001, "two-sided", None, RADIUS_OF).hope(seen)
         rival = max(stats.beta.ppf(beta / 4, k, n - k + 1) for k, n in ((40, 100), (90, 200)))
         assert hoped.p_b[0] == pytest.approx(rival, rel=1e-9)
 
@@ -172,12 +171,12 @@ class TestExactCoverage:
     def test_the_grid_finds_the_worst_case_and_a_false_claim(self):
         """At one look Cohen's bound is met with equality; the whole alpha at each of four looks fails with more."""
         alpha = 0.05
-        single = plan_at(100, alpha, "cohen")
+        single = EarlierRadii(10, 100, (0.25,), alpha, "cohen", None, RADIUS_OF)
         radii = exact.radii_by_look(single)
         worst = max(exact.certificate_failure(single, SIGMA, p, radii)[0] for p in exact.jumps(SIGMA, radii))
         assert worst == pytest.approx(alpha, rel=1e-6)
         looks = doubling_looks(800)
-        greedy = RunningBounds(looks, (alpha,) * 4, (0.01,) * 4, "cohen")
+        greedy = RunningBounds(looks, (alpha,) * 4, "cohen")
         failing = [RADIUS_OF(greedy.prove(one_each(i, np.arange(n + 1), 0))) > SIGMA * special.ndtri(0.7)
                    for i, n in enumerate(looks)]
         assert exact.walk(looks, failing, [np.zeros_like(f) for f in failing], 0.7)[0] > 1.5 * alpha

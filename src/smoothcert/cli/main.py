@@ -26,6 +26,7 @@ from smoothcert.cli.reproduce import reproduce
 from smoothcert.cli.selftest import selftest
 from smoothcert.cli.table import table
 from smoothcert.cli.train import train
+from smoothcert.cli.transfer import transfer
 from smoothcert.cli.verify import verify
 from smoothcert.version import __version__
 
@@ -51,8 +52,8 @@ def _root(
     pass
 
 
-for verb in (train, quantise, certify, predict, attack, distributional, table, plot, report, compare, cost, export,
-             recertify, reproduce, verify, selftest, info, push, pull, demo):
+for verb in (train, quantise, certify, predict, attack, distributional, transfer, table, plot, report, compare, cost,
+             export, recertify, reproduce, verify, selftest, info, push, pull, demo):
     if isinstance(verb, typer.Typer):
         app.add_typer(verb)
     else:

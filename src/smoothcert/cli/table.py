@@ -25,6 +25,7 @@ def table(config: TableConfig, as_json: bool) -> None:
     form = format_of(config, as_json)
     found = gather(config.stores, alpha=config.alpha, norm=config.norm, dimension=config.dimension,
                    radius_column=config.radius_column, merge=config.merge)
-    runs = found.at(Points(tuple(config.radii or ()), config.rho, config.envelope, config.intervals))
+    runs = found.at(Points(tuple(config.radii or ()), config.rho, config.envelope, config.intervals,
+                           config.paired))
     emit(json.dumps([entry for one in runs for entry in one.to_json()]) if as_json else render(runs, form), config.out)
     fail_for(found.problems)

@@ -115,6 +115,14 @@ def _local(value: Any) -> Any:
     return local_path(value) if isinstance(value, str | Path) else value
 
 
+def _store(value: Any) -> Any:
+    if isinstance(value, str | Path | RemotePath):
+        return place(value) if isinstance(value, str) else value
+    if hasattr(value, "identity") and hasattr(value, "records"):
+        return value
+    raise ValueError(f"must be a store or its folder, got {type(value).__name__}")
+
+
 def _denoiser(value: Any) -> Any:
     """Return the place of code or the registered name of a denoiser, or the object, as it is; else a folder's path."""
     if isinstance(value, Path):
@@ -177,6 +185,8 @@ ClassNames = Annotated[tuple[str, ...], BeforeValidator(_class_names)]
 Local = Annotated[Path, BeforeValidator(_local)]
 Stored = Annotated[Path | InstanceOf[RemotePath],
                    BeforeValidator(lambda value: place(value) if isinstance(value, str) else value)]
+StorePart = Annotated[Any, BeforeValidator(_store), PlainSerializer(str, str, "json")]
+"""The folder of a store, or the store itself."""
 Real = Annotated[float, BeforeValidator(lambda value: real_number(value) if isinstance(value, str) else value)]
 """A number, which may be written as a fraction such as 64/255."""
 Sigma = Annotated[Real, Field(gt=0, allow_inf_nan=False)]

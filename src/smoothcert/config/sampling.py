@@ -35,7 +35,7 @@ BLOCK = 16
 
 def check_sigma(noise: Any, sigma: float | None) -> None:
     """Raise InputError for a sigma that the kind of noise cannot have, whatever the images."""
-    if sigma is None:
+    if sigma is None or noise is None:
         return
     try:
         import_module("smoothcert.noise").build_noise(noise, sigma, levels=1)

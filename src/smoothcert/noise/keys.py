@@ -12,7 +12,8 @@ import numpy as np
 from smoothcert.checks import check_known, check_seed
 from smoothcert.errors import InputError
 
-STAGES: Final = {"select": 0, "estimate": 1, "pilot": 2, "predict": 3, "attack": 4, "walk": 5, "calibrate": 6}
+STAGES: Final = {"select": 0, "estimate": 1, "pilot": 2, "predict": 3, "attack": 4, "walk": 5, "calibrate": 6,
+                 "transfer": 7}
 """The purposes that noise is drawn for; the streams of two stages are disjoint."""
 
 _STEP_BITS, _SAMPLE_BITS = 20, 40

@@ -9,8 +9,9 @@ import numpy as np
 from smoothcert.report.tables import Cell, Column, Page, Row, Table, write
 from smoothcert.results.best import BestRuns, CertifiedRuns, best_method
 from smoothcert.results.certified import Result
-from smoothcert.results.compare import Comparison, Difference
+from smoothcert.results.compare import Comparison
 from smoothcert.results.figures import alpha_words, down, percent, radius_words, sigma_words
+from smoothcert.results.paired import Difference
 from smoothcert.stats import AccuracyBounds
 from smoothcert.store.names import few
 
@@ -68,6 +69,9 @@ def certificates_page(runs: CertifiedRuns, style: str) -> Page:
     legend = (f"{norm}{best}Percent, rounded down; certified accuracy = right class and radius >= r. Lower bounds hold "
               f"with probability {1 - runs.rho:g} at one radius chosen beforehand; ACR = average certified radius."
               f"{_MORE[runs.intervals]}")
+    if runs.paired:
+        legend += (f" Differences are of the shared images; each interval holds that on new images with probability "
+                   f"{1 - runs.rho:g}.")
     if style == "text":
         tables = _text_tables(runs, heads)
     elif style == "markdown":
@@ -88,6 +92,7 @@ def _text_tables(runs: CertifiedRuns, heads: list[str]) -> list[Table]:
         rows: list[Row] = [
             [*(fact.cell(result) for fact in facts), *_accuracy_cells(result, at, stars)]
             for result, at, stars in zip(runs.results, runs.at, runs.stars, strict=True)]
+        rows += [[words, *empty, *cells] for words, cells in _paired_rows(runs)]
         rows += [[f"best sigma of {one.group}" if one.group else "best sigma", *empty, *one.sigma]
                  for one in runs.envelopes]
         if len(runs.envelopes) > 1:
@@ -108,6 +113,8 @@ def _table_of_all(runs: CertifiedRuns, heads: list[str], style: str, head: Colum
     rows: list[Row] = []
     for result, at, stars in zip(runs.results, runs.at, runs.stars, strict=True):
         rows += _under_facts([fact.cell(result) for fact in facts], _bound_rows(fields, result, at, stars))
+    for words, cells in _paired_rows(runs):
+        rows += _under_facts([words, *[""] * (len(facts) - 1)], [["difference [interval]", *cells]])
     for one in runs.shown_envelopes:
         rows += _under_facts([one.name, *[""] * (len(facts) - 1)], _envelope_rows(fields, one))
     return [Table.of([*(fact.column for fact in facts), head, *heads], rows)]
@@ -133,6 +140,14 @@ def _accuracy_cells(result: Result, at: AccuracyBounds, stars: np.ndarray | None
     return [Cell("-" if result.is_out_of_reach(radius) else mark + percent(value),
                  best=stars is not None and bool(stars[k]))
             for k, (radius, value, mark) in enumerate(zip(at.radii, at.accuracy, marks, strict=True))]
+
+
+def _paired_rows(runs: CertifiedRuns) -> list[tuple[str, list[str]]]:
+    """Return the name and the cells of each run's difference from the first one, where these were asked for."""
+    names = [result.name for result in runs.results]
+    return [(f"{names[0]} - {name}", ["-" if all(one.out_of_reach) else
+                                      f"{100 * one.value:+.1f} {_interval(one.low, one.high)}" for one in differences])
+            for name, differences in zip(names[1:], runs.paired, strict=False)]
 
 
 def _envelope_rows(fields: Sequence[str], one: BestRuns) -> list[list[str]]:
@@ -167,6 +182,8 @@ def _comparison_page(comparison: Comparison) -> Page:
     (one, two), (left_one, left_two) = comparison.names, comparison.left_out
     left_out = f" ({left_one} of the first and {left_two} of the second are left out)" if left_one or left_two else ""
     above = [f"{one} (first) against {two} (second): {comparison.images} images that both have{left_out}"]
+    above += [f"{which}: {network}" for which, network in zip(("first", "second"), comparison.networks, strict=True)
+              if network]
     certified = ""
     if comparison.acr is not None:
         certified = " and certified at the radius"
@@ -191,7 +208,11 @@ def _comparison_row(one: Difference, norm: str) -> list[str]:
     shares = ("-" if out else mark + percent(value)
               for value, out in zip((one.first, one.second), one.out_of_reach, strict=True))
     return [radius, *shares, str(one.only_first), str(one.only_second), f"{100 * one.value:+.1f}",
-            f"[{_outward(one.low, math.floor)}, {_outward(one.high, math.ceil)}]"]
+            _interval(one.low, one.high)]
+
+
+def _interval(low: float, high: float) -> str:
+    return f"[{_outward(low, math.floor)}, {_outward(high, math.ceil)}]"
 
 
 def _outward(value: float, step: Callable[[float], int]) -> str:

@@ -82,6 +82,8 @@ class TableConfig(NormConfig, IntervalsConfig):
         description="stores, logs (TSV) or count files (NPZ); METHOD=STORE says which runs are one method",
         json_schema_extra={"argument": "STORE"})
     merge: bool = Field(False, description="take the stores as parts of one run over different images")
+    paired: bool = Field(False, description="add what each run lacks from the first one, such as its float32 original, "
+                                            "image by image, with paired intervals")
     envelope: bool = Field(False, description="add the best of all runs (of each METHOD), with intervals at rho / runs")
 
 

@@ -12,9 +12,10 @@ from smoothcert.report.tables import Page, Table, write
 from smoothcert.results.attacks import AttackResult, AttackRuns, Outcome
 from smoothcert.results.base import Points, Runs, StoreResult
 from smoothcert.results.compare import Beside, UnderAttack, Violations
-from smoothcert.results.figures import alpha_words, percent, sigma_words
+from smoothcert.results.figures import alpha_words, down, percent, sigma_words
 from smoothcert.results.gather import put_side_by_side
 from smoothcert.results.predictions import PredictedRuns
+from smoothcert.results.transfers import Transferred
 
 _PREDICTED = ("run", "images", "sigma", "alpha", "n", "accuracy", "abstained", "this test set, at least",
               "new images, at least")
@@ -94,6 +95,28 @@ def violations_text(found: Violations) -> str:
 
 def _places(rows: Sequence[Beside]) -> str:
     return "; ".join(dict.fromkeys(f"eps {row.size:g} (n {row.n})" for row in rows))
+
+
+def transfer_page(found: Transferred) -> Page:
+    """Return the transferred certificates beside direct sampling, and a sentence on the gain."""
+    heads = ["certificates", "passes an image", "ACR", *(f"r = {radius:g}" for radius in found.radii)]
+    rows = [[line.name + (" (estimate)" if line.is_estimate else ""), f"{line.passes:,.0f}" if line.passes else "-",
+             down(line.acr, 3), *map(percent, line.accuracy)] for line in found.lines]
+    above = [f"Beside direct sampling: {found.paired:,} of {found.images:,} images had {found.n:,} copies, which both "
+             f"networks judged",
+             f"{100 * found.harmful:.3g}% of the copies flipped away from the chosen class, {100 * found.helpful:.3g}% "
+             f"towards it (which counts for nothing)"]
+    transferred, same, twice = found.lines[1:]
+    below = []
+    if found.gain is not None:
+        below.append(f"ACR by the transfer is {found.gain:.3f} times that of direct sampling of as many copies, and "
+                     f"{transferred.acr / twice.acr:.3f} times the estimate at as many passes.")
+    if transferred.acr < same.acr:
+        below.append("Here the transfer lost: `smoothcert certify` of this network would have proved more. To take the "
+                     "better of the two now would be a choice after seeing the counts, which alpha does not cover.")
+    below.append("Certified accuracy in percent, rounded down. Passes are beside the original's run; its estimate "
+                 "keeps the shares of the votes, and proves nothing.")
+    return Page([Table.of(heads, rows, above, below)])
 
 
 PAGES: dict[str, Callable[[Any, str], Page]] = {

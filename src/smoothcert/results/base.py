@@ -29,12 +29,14 @@ class Points:
         rho: failure probability of each data-set interval.
         envelopes: whether the best of all runs of a method is wanted too.
         intervals: "one" lower bound beside certified accuracy, or "all" of them, where people read it.
+        paired: whether each run's difference from the first one is wanted, with its paired interval.
     """
 
     radii: tuple[float, ...] = ()
     rho: float = 0.05
     envelopes: bool = False
     intervals: str = "one"
+    paired: bool = False
 
 
 @dataclass(frozen=True)

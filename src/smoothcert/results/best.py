@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from smoothcert.results.base import Noted, Points, run_notes, why_not_side_by_side
+from smoothcert.results.base import Noted, Points, check_same_data, run_notes, why_not_side_by_side
 from smoothcert.results.certified import Result, accuracies, default_radii
 from smoothcert.results.figures import sigma_words
+from smoothcert.results.paired import Difference, find_differences
 from smoothcert.stats import AccuracyBounds
 from smoothcert.stats.intervals import accuracy_of_counts
 from smoothcert.store.names import few, group_by_words
@@ -52,6 +53,7 @@ class CertifiedRuns:
         warning: why the runs are not comparable, which a reader has to know first; "" where they are.
         has_envelopes: whether they were asked for as rows of their own.
         intervals: the lower bounds that a table for people shows, "one" or "all"; rows and JSON always have all.
+        paired: of each run but the first, if asked for: what the first one has more at each radius, on shared images.
     """
 
     kind: ClassVar[str] = "certify"
@@ -66,6 +68,7 @@ class CertifiedRuns:
     warning: str = ""
     has_envelopes: bool = False
     intervals: str = "one"
+    paired: tuple[tuple[Difference, ...], ...] = ()
 
     @classmethod
     def of(cls, results: Sequence[Result], points: Points) -> Self:
@@ -74,15 +77,21 @@ class CertifiedRuns:
         why_not, lacking = why_not_side_by_side(results)
         at = accuracies(results, radii, rho)
         notes = (*run_notes(results), *lacking, *reach_notes(results, radii))
+        if points.paired:
+            check_same_data(results)
+            paired = tuple(find_differences(results[0], one, radii, rho) for one in results[1:])
+            notes = (*(f"{one.name} is {one.network}" for one in results if one.network), *notes)
+        else:
+            paired = ()
         if len(results) < 2 or why_not:
             none = tuple(np.zeros(len(radii), bool) for _ in results)
             warning = f"not compared, and nothing is starred: {why_not}" if why_not else ""
-            return cls(results, radii, rho, at, none, (), notes, warning, points.envelopes, points.intervals)
+            return cls(results, radii, rho, at, none, (), notes, warning, points.envelopes, points.intervals, paired)
         accuracy, groups = np.stack([one.accuracy for one in at]), [result.group for result in results]
         most = {group: accuracy[[one == group for one in groups]].max(axis=0) for group in groups}
         stars = tuple((row > 0) & (row >= most[group] - 1e-12) for row, group in zip(accuracy, groups, strict=True))
         return cls(results, radii, rho, at, stars, _envelopes(results, at, rho), notes, "", points.envelopes,
-                   points.intervals)
+                   points.intervals, paired)
 
     @property
     def shown_envelopes(self) -> tuple[BestRuns, ...]:
@@ -92,19 +101,28 @@ class CertifiedRuns:
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each run and radius, then one for each envelope and radius."""
         found = []
-        for result, at, stars in zip(self.results, self.at, self.stars, strict=True):
+        for number, (result, at, stars) in enumerate(zip(self.results, self.at, self.stars, strict=True)):
             facts = {"run": result.name, "images": result.images, "sigma": sigma_words(result.sigma).strip("?"),
                      "method": result.method, "alpha": result.alpha, "n": result.n, "margin": result.margin,
                      "acr": result.acr, "lower_bound": result.is_lower_bound, "abstained": int(result.abstained.sum()),
                      "rho": self.rho}
             found += [{**facts, "radius": radius, "decided": result.is_decided(radius), "claimed": at.claimed[i],
                        **{name: getattr(at, name)[i] for name in FIELDS}, "group": result.group, "norm": result.norm,
-                       "rounded_up": result.printed, "best": bool(stars[i])} for i, radius in enumerate(at.radii)]
+                       "rounded_up": result.printed, "best": bool(stars[i]), **self._paired_cells(number, i)}
+                      for i, radius in enumerate(at.radii)]
         empty = dict.fromkeys(found[0], "") if found else {}
         found += [{**empty, "run": one.name, "sigma": one.sigma[i], "rho": self.rho, "radius": radius,
                    **{name: one.values[name][i] for name in FIELDS}, "group": one.group, "norm": self.results[0].norm}
                   for one in self.shown_envelopes for i, radius in enumerate(one.radii)]
         return found
+
+    def _paired_cells(self, number: int, place: int) -> dict[str, Any]:
+        """Return what the first run has more than run `number` at a radius, with its interval; none for the first."""
+        if not self.paired:
+            return {}
+        one = self.paired[number - 1][place] if number else None
+        return dict(zip(("first_minus_this", "paired_low", "paired_high"),
+                        ("", "", "") if one is None else (one.value, one.low, one.high), strict=True))
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return an object for each run, then one for each envelope that was asked for."""
@@ -116,8 +134,9 @@ class CertifiedRuns:
             "lower_bound": result.is_lower_bound, "decided": result.decided, "r_max": result.ceiling,
             "acr": result.acr, "abstained": int(result.abstained.sum()), "radii": at.radii.tolist(),
             "claimed": at.claimed.tolist(), **{name: getattr(at, name).tolist() for name in FIELDS},
-            "group": result.group, "best": stars.tolist(),
-        } for result, at, stars in zip(self.results, self.at, self.stars, strict=True)]
+            "group": result.group, "best": stars.tolist(), "network": result.network,
+            **({"paired": [one.to_dict() for one in self.paired[number - 1]]} if self.paired and number else {}),
+        } for number, (result, at, stars) in enumerate(zip(self.results, self.at, self.stars, strict=True))]
         return [*runs, *(
             {"name": one.name, "group": one.group, "runs": list(one.runs), "rho": self.rho, "radii": one.radii.tolist(),
              "best_sigma": list(one.sigma), "best_run": list(one.run),

@@ -19,6 +19,7 @@ from smoothcert.results.base import (
     unseen_classes,
 )
 from smoothcert.results.figures import alpha_words, down, sigma_words
+from smoothcert.results.networks import describe_network, transfer_notes
 from smoothcert.stats import (
     AccuracyBounds,
     average_certified_radius,
@@ -56,6 +57,7 @@ class Result(StoreResult):
         notes: what a log or a store says that a reader of its figures has to know besides; `remarks` has all of it.
         classes: the names of the classes, where known.
         path: the store that holds them; "" where none does.
+        network: which network they are of, in words; "" where it is not told.
     """
 
     kind: ClassVar[str] = "certify"
@@ -86,6 +88,7 @@ class Result(StoreResult):
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None
     path: str = ""
+    network: str = ""
 
     @classmethod
     def of(cls, store: Store, name: str | None = None) -> Self:
@@ -106,15 +109,16 @@ class Result(StoreResult):
         if procedure.get("design") == "radii":
             decided = tuple(procedure["radii"]) if procedure.get("decided", True) else ()
             notes += [_LABELS_KNOWN] if procedure.get("labels_known") else []
+        elif store.identity.procedure.source is not None and store.identity.procedure.source.get("design") == "radii":
+            decided = ()  # the original's looks had stopped
         asked_to = procedure.get("to") if procedure.get("decided", True) else 0.0
         return cls(one_line(name or name_of(store.folder)), store.column("index"), np.asarray(radius),
                    prediction == label, prediction < 0, store.identity.noise.sigma, procedure["alpha"],
                    method and one_line(method), procedure.get("n") or procedure["n_max"], procedure["margin"], decided,
                    asked_to, setting_of(store.identity.replace(procedure=procedure)), store.complete, label,
                    norm=store.identity.norm or "l2", printed=store.identity.printed,
-                   notes=tuple(notes),
-                   classes=store.class_names,
-                   path=str(store.folder) if path is None else path)
+                   notes=(*notes, *transfer_notes(store)), classes=store.class_names,
+                   path=str(store.folder) if path is None else path, network=describe_network(store))
 
     @classmethod
     def default_radii(cls, results: Sequence[Any]) -> list[float]:

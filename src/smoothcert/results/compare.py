@@ -13,40 +13,12 @@ from smoothcert.results.attacks import View, alpha_of, axis_of, norm_of, pick
 from smoothcert.results.base import check_same_data, run_notes
 from smoothcert.results.best import reach_notes
 from smoothcert.results.certified import Result
+from smoothcert.results.paired import Difference, find_differences, shared_images
 from smoothcert.results.predictions import Predicted
-from smoothcert.stats import paired_interval, proved_level
+from smoothcert.stats import proved_level
 from smoothcert.stats.binomial import tail
 from smoothcert.store.recertify import check_certificates
 from smoothcert.store.store import Store
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Shares of images that a run gets right and certifies at `radius` (None: answers of PREDICT).
-
-    `first` and `second` are the runs' certified accuracies on the shared images; `only_first` and `only_second` count
-    the images that just one of them has; `low` and `high` hold first - second on new images of the same kind, with
-    probability 1 - rho at one radius chosen beforehand. `out_of_reach` says of each run whether its samples could not
-    have proved the radius; where neither's could, the figures say nothing.
-    """
-
-    radius: float | None
-    first: float
-    second: float
-    only_first: int
-    only_second: int
-    low: float
-    high: float
-    lower_bound: bool = False
-    out_of_reach: tuple[bool, bool] = (False, False)
-
-    @property
-    def value(self) -> float:
-        return self.first - self.second
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return its fields and the difference itself."""
-        return {**asdict(self), "difference": self.value}
 
 
 @dataclass(frozen=True)
@@ -54,7 +26,7 @@ class Comparison:
     """`differences` of two runs over the `images` that they share; `left_out` are images of one of them only.
 
     `acr` are the average certified radii on the shared images, and `acr_error` the standard error of their difference,
-    an estimate; None for predictions.
+    an estimate; None for predictions. `networks` say which network each run is of; "" where a run does not tell.
     """
 
     names: tuple[str, str]
@@ -66,6 +38,7 @@ class Comparison:
     acr: tuple[float, float] | None = None
     acr_error: float | None = None
     notes: tuple[str, ...] = ()
+    networks: tuple[str, str] = ("", "")
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each difference, as for CSV."""
@@ -87,29 +60,19 @@ def compare(first: Result | Predicted, second: Result | Predicted, radii: Sequen
         raise InputError(f"{first.name} and {second.name} are of different kinds: radii cannot be compared with the "
                          f"answers of PREDICT")
     check_same_data([first, second])
-    _, one, two = np.intersect1d(first.index, second.index, assume_unique=True, return_indices=True)
-    if not len(one):
-        raise InputError(f"{first.name} and {second.name} have no image in common")
+    one, two = shared_images(first, second)
     places = ((first, one), (second, two))
     shared = [run if run.label is None else replace(run, label=run.label[where]) for run, where in places]
-    differences: list[Difference] = []
-    points: list[Any] = [*first.comparison_points(radii)]
-    for radius in points:
-        right_one, right_two = (run.is_right(radius)[where] for run, where in places)
-        only_one, only_two = int((right_one & ~right_two).sum()), int((right_two & ~right_one).sum())
-        differences.append(Difference(
-            radius, float(right_one.mean()), float(right_two.mean()), only_one, only_two,
-            *paired_interval(only_one, only_two, len(one), rho),
-            lower_bound=not (first.is_decided(radius) and second.is_decided(radius)),
-            out_of_reach=(first.is_out_of_reach(radius), second.is_out_of_reach(radius))))
+    differences = find_differences(first, second, first.comparison_points(radii), rho)
     acr, error = None, None
     credit = [run.credit[where] for run, where in places if run.credit is not None]
     if credit:
         acr = float(credit[0].mean()), float(credit[1].mean())
         error = float(np.std(credit[0] - credit[1], ddof=1) / math.sqrt(len(one))) if len(one) > 1 else None
     return Comparison(
-        (first.name, second.name), len(one), (first.images - len(one), second.images - len(one)), tuple(differences),
-        rho, first.norm, acr, error, (*run_notes(shared), *reach_notes([first, second], radii)))
+        (first.name, second.name), len(one), (first.images - len(one), second.images - len(one)), differences,
+        rho, first.norm, acr, error, (*run_notes(shared), *reach_notes([first, second], radii)),
+        (first.network, second.network))
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,9 @@ class Pilot:
         """
         check_kind(store, "certify", "predict", why=": the records of a pilot tell all samples that were drawn")
         check_records(store)
+        if store.identity.transferred_from is not None:
+            raise StoreError(f"{store.folder} was transferred, and most of its votes are another run's: give the store "
+                             f"of a certify or predict run as a pilot")
         return cls(store.folder.name, samples_of(store), np.array(seconds_of(store)))
 
     def work(self, samples: float | None = None, rate: float | None = None) -> Work:

@@ -101,6 +101,9 @@ class Gathered:
         if points.envelopes and certified < 2:
             raise InputError(f"--envelope is the best of several runs of certification at each radius, and here "
                              f"{'is one' if certified else 'are none'}: leave it out, or name more")
+        if points.paired and certified < 2:
+            raise InputError(f"--paired is the difference of other runs of certification from the first one, and here "
+                             f"{'is one' if certified else 'are none'}: leave it out, or name more")
         if points.radii and not any(one.takes_radii for one in self.results):
             raise InputError("--radii are for runs of certification and of distributional bounds, and here are none: "
                              "leave them out")

@@ -21,6 +21,7 @@ from smoothcert.results.base import (
     unseen_classes,
     why_not_side_by_side,
 )
+from smoothcert.results.networks import describe_network
 from smoothcert.stats import AccuracyBounds, certified_accuracy
 from smoothcert.store.names import name_of
 from smoothcert.store.store import Store
@@ -42,6 +43,7 @@ class Predicted(StoreResult):
         earlier: the answers of the same sample at smaller n, where the run looked at it several times; each look is
             judged at alpha by itself.
         path: the store that holds them.
+        network: which network they are of, in words; "" where it is not told.
     """
 
     kind: ClassVar[str] = "predict"
@@ -64,6 +66,7 @@ class Predicted(StoreResult):
     classes: tuple[str, ...] | None = None
     earlier: tuple["Predicted", ...] = ()
     path: str = ""
+    network: str = ""
 
     @classmethod
     def of(cls, store: Store, name: str | None = None) -> Self:
@@ -78,7 +81,7 @@ class Predicted(StoreResult):
         at_looks = [cls(one_line(name or name_of(store.folder)), store.column("index"), given == label, given < 0,
                         label, store.identity.noise.sigma, procedure.alpha, look, setting_of(store.identity),
                         store.complete, tuple(map(one_line, store.provenance.notes)), store.class_names,
-                        path=str(store.folder))
+                        path=str(store.folder), network=describe_network(store))
                     for look, given in zip(looks, answers.T, strict=True)]
         return replace(at_looks[-1], earlier=tuple(at_looks[:-1]))
 

@@ -142,6 +142,9 @@ def votes_of(store: Store) -> Votes:
     check_kind(store, "certify", why=": its counts are needed")
     check_records(store)
     design = store.identity.procedure.design
+    if store.identity.transferred_from is not None:
+        raise StoreError(f"{store.folder} was transferred: most of its votes are of the original network, so take a "
+                         f"store of that one, or one of `smoothcert certify` of this network")
     if design == "radii":
         raise StoreError(f"{store.folder} stopped sampling when its radii were decided, so its counts say nothing at "
                          f"another bound or n: take a run with a fixed n, or with --curve-loss")

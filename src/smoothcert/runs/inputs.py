@@ -34,6 +34,12 @@ from smoothcert.store.store import Store, read_store
 AnyRun = TypeVar("AnyRun", bound=RunConfig)
 
 
+def model_title(model: Any) -> str:
+    """Return a model as a store shows it: without the folders that lead to it."""
+    name = label_model(model)
+    return Path(name).name if Path(name).exists() else name
+
+
 @dataclass(frozen=True, eq=False)
 class Attacked:
     """Attacked images under the indices of the clean ones.
@@ -188,8 +194,7 @@ class Inputs:
 
     def provenance(self, config: RunConfig) -> dict[str, Any]:
         """Return model and data as a store shows them: without the folders that lead to them."""
-        name = label_model(config.model)
-        return {"model": Path(name).name if Path(name).exists() else name, "data": self.data.name,
+        return {"model": model_title(config.model), "data": self.data.name,
                 "classes": list(self.data.class_names),
                 **({"weights": self.classifier.note} if self.classifier.note else {})}
 

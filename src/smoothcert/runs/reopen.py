@@ -16,6 +16,8 @@ from smoothcert.data import ImageData
 from smoothcert.data.load import DATA, DATA_DIR_VARIABLE, HUB_SETS, data_folder, is_own_code, open_data
 from smoothcert.denoise import DenoisedClassifier, generator_normals
 from smoothcert.errors import InputError, SmoothcertError
+from smoothcert.io.paths import local_path
+from smoothcert.parts import Registry
 from smoothcert.runs.inputs import in_classes_of
 from smoothcert.smoothing import evaluation
 from smoothcert.smoothing.engines.runtimes import RUNTIMES
@@ -89,6 +91,46 @@ def likely_places(store: Store, noted: Source | None, data_dir: Path | None) -> 
     places = [*([data_dir / name] if data_dir else []), *places, *(folder / name for folder in near)]
     return [place for place in dict.fromkeys(places)
             if name in (place.name, os.path.basename(os.path.realpath(place)))]  # as the run called them
+
+
+def data_options(store: Store, asked: Any) -> dict[str, Any]:
+    """Return the options of the images of a store for another run of them.
+
+    They are as asked, else as the store names them or where its run found them, else those of a model folder's
+    training, which the run takes by itself.
+
+    Args:
+        asked: options that have `model`, `data`, `data_dir`, `resize`, `crop` and `numeric_classes`.
+    Raises:
+        InputError: nothing says where the images are.
+    """
+    given = {name: getattr(asked, name) for name in ("data", "data_dir", "resize", "crop", "numeric_classes")}
+    name = store.identity.data.name
+    if asked.data is not None:
+        return given
+    if name in DATA:
+        return {**given, "data": name}
+    kind, colon, _ = name.partition(":")
+    noted = read_source(store.folder)
+    if colon and not is_own_code(name):
+        places = [place for place in likely_places(store, noted, asked.data_dir) if place.exists()]
+        if places:
+            prepared = {} if noted is None else {
+                "resize": asked.resize or noted.resize, "crop": asked.crop or noted.crop,
+                "numeric_classes": asked.numeric_classes or noted.numeric_classes}
+            return {**given, **prepared, "data": f"{kind}:{places[0]}"}
+    if isinstance(asked.model, str) and local_path(asked.model).is_dir():
+        return given
+    raise InputError(f"the images of {store.folder} are {name}, and nothing says where they are: give --data")
+
+
+def find_part(option: str, asked: Any, stored: str, registry: Registry[Any]) -> Any:
+    """Return the part that was asked for, else the one that a store names, if it is registered: code that a store
+    names is never run. Raises InputError."""
+    if asked is None and stored not in registry:
+        raise InputError(f"{option}: the run's was {stored}, a user's own code: give its place, FILE.py:NAME or "
+                         f"package.module:NAME")
+    return stored if asked is None else asked
 
 
 def reopen_answers(store: Store, asked: ModelConfig | str) -> Callable[[np.ndarray], np.ndarray]:

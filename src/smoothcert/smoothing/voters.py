@@ -92,6 +92,13 @@ class NetworkVoter:
         return Subject(key, self._rows.noise.centre(image))
 
     def count(self, segments: Sequence[Segment]) -> np.ndarray:
+        votes = self.votes(segments)
+        owner = np.repeat(np.arange(len(segments)), [segment.n for segment in segments])
+        slots = owner * self._num_classes + votes
+        return np.bincount(slots, minlength=len(segments) * self._num_classes).reshape(len(segments), -1)
+
+    def votes(self, segments: Sequence[Segment]) -> np.ndarray:
+        """Return the class of each sample of all segments in order, int64 (N,)."""
         votes: list[Tensor] = []
         ordered: list[Tensor] = []
         kept: list[Tensor] = []  # the rows of close calls
@@ -109,19 +116,13 @@ class NetworkVoter:
             packed = torch.cat([*votes, *(flag.to(torch.int64) for flag in ordered)]).cpu().numpy()
             found = packed[: -len(ordered)]
             check_finite(bool(packed[-len(ordered) :].all()))
-            owner = np.repeat(np.arange(len(segments)), [segment.n for segment in segments])
-            slots = (owner * self._num_classes + found)[found >= 0]
-            table = np.bincount(slots, minlength=len(segments) * self._num_classes).reshape(len(segments), -1)
-            if len(slots) < len(found):
-                self._judge_again(segments, np.flatnonzero(found < 0), kept, table)
-        return table
+            if len(close := np.flatnonzero(found < 0)):
+                found[close] = self._judge_again(segments, close, kept)
+        return found
 
-    def _judge_again(
-        self, segments: Sequence[Segment], close: np.ndarray, kept: list[Tensor], table: np.ndarray
-    ) -> None:
-        """Add to the table the votes of samples `close`, counted through all segments, of which the rows are `kept` or
-        drawn again. The plain model judges them alone on a CPU, and on a GPU in batches that the first of them fills
-        up."""
+    def _judge_again(self, segments: Sequence[Segment], close: np.ndarray, kept: list[Tensor]) -> list[int]:
+        """Return the votes of samples `close`, counted through all segments, of which the rows are `kept` or drawn
+        again. The plain model judges them alone on a CPU, and on a GPU in batches that the first of them fills up."""
         lengths = np.array([segment.n for segment in segments])
         ends = np.cumsum(lengths)
         owners = np.searchsorted(ends, close, side="right")
@@ -129,15 +130,15 @@ class NetworkVoter:
         singles = [segments[k].single(offset) for k, offset in zip(owners, offsets, strict=True)]
         found = torch.cat(kept) if kept else None
         size = _REFEREE_ROWS if self._device.type == "cuda" else 1
+        votes: list[int] = []
         for first in range(0, len(singles), size):
             part = singles[first : first + size]
             filled = part + part[:1] * (size - len(part))
             rows = self._rows.draw(filled) if found is None else found[first : first + 1]
             logits = self._logits(self._plain, rows, filled)
             check_finite(not bool(logits.isnan().any()))
-            judged = logits[: len(part)].argmax(dim=1).tolist()
-            for k, vote in zip(owners[first : first + size], judged, strict=True):
-                table[k, vote] += 1
+            votes += logits[: len(part)].argmax(dim=1).tolist()
+        return votes
 
     def _logits(self, run: Callable[..., Any], rows: Tensor, segments: Sequence[Segment]) -> Tensor:
         """Return the logits (N, K) of the rows of all segments, computed in batches."""

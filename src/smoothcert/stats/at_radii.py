@@ -22,7 +22,8 @@ from smoothcert.errors import InputError
 from smoothcert.stats.certify_plans import answer, check_level, choose, refuse_without_noise
 from smoothcert.stats.cutoffs import crossing_probability
 from smoothcert.stats.histories import LABEL, Answers, Draw, History, RadiusOf, check_stages, flat_looks
-from smoothcert.stats.ladders import Ladder, find_quantiles, test_at
+from smoothcert.stats.ladders import Ladder, bounds_at, find_quantiles, test_at
+from smoothcert.stats.radius import ProbabilityBounds
 from smoothcert.stats.sequential import RunningBounds, Seen, check_sequential, close_looks, early_spending
 from smoothcert.stats.sizing import estimate_bounds
 
@@ -80,6 +81,14 @@ class RadiiDesign(Displayed):
         """The draw after each number of looks, and None after the last one."""
         estimates = (Draw("estimate", n) for n in np.diff(self.looks, prepend=0).tolist())
         return (*([] if self.first is None else [self.first]), *estimates, None)
+
+    def judge(self, histories: Sequence[History]) -> Answers:
+        chosen, bounds = self.prove(histories)
+        return answer(self.radius_of(bounds), chosen)
+
+    @abstractmethod
+    def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
+        """Return the classes and the bounds that the looks prove, (M,); p_a = 0 where there are none."""
 
     @property
     def first(self) -> Draw | None:
@@ -205,15 +214,10 @@ class AtRadii(RadiiDesign):
         found[owner[proved]] = leader[proved]  # and here the first one
         return found
 
-    def judge(self, histories: Sequence[History]) -> Answers:
-        if self.first is None:
-            check_stages(histories, "estimate", "estimate")
-        else:
-            check_stages(histories, self.first.stage, "estimate")
+    def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
+        check_stages(histories, "estimate" if self.first is None else self.first.stage, "estimate")
         seen, chosen = self.collect(histories)
-        if self.rule == "union":
-            return answer(self.radius_of(self.bounds.prove(seen)), chosen)
-        return answer(self._ladder.climb(seen), chosen)
+        return chosen, self.bounds.prove(seen) if self.rule == "union" else bounds_at(self._ladder.climb(seen))
 
     def decide(self, histories: Sequence[History]) -> tuple[np.ndarray, np.ndarray]:
         seen, _ = self.collect(histories)

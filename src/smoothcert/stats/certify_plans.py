@@ -10,7 +10,7 @@ from smoothcert.checks import check_count, check_known, check_positive, check_pr
 from smoothcert.display import Displayed
 from smoothcert.errors import InputError
 from smoothcert.stats.histories import Answers, Draw, History, RadiusOf, check_stages
-from smoothcert.stats.procedures import ABSTAIN, METHODS, certify_with
+from smoothcert.stats.procedures import ABSTAIN, METHODS, bounds_of, certify_with
 from smoothcert.stats.radius import ProbabilityBounds, check_margin
 from smoothcert.stats.sizing import INTERVAL, LEAST, LOWEST, aim_of, size_curves
 
@@ -62,6 +62,11 @@ class FixedN(Displayed):
     def judge(self, histories: Sequence[History]) -> Answers:
         check_stages(histories, "select", "estimate", most=1)
         return _judge_once(histories, self.alpha, self.method, self.radius_of)
+
+    def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
+        """Return the chosen classes and the bounds that the counts prove, (M,); p_a = 0 where there are none."""
+        check_stages(histories, "select", "estimate", most=1)
+        return _prove_once(histories, self.alpha, self.method)
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,8 +138,14 @@ class Curve(Displayed):
         check_stages(histories, "pilot", "estimate", most=1)
         return _judge_once(histories, self.alpha, self.method, self.radius_of)
 
+    def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
+        """Return the chosen classes and the bounds that the counts prove, (M,); p_a = 0 where there are none."""
+        check_stages(histories, "pilot", "estimate", most=1)
+        return _prove_once(histories, self.alpha, self.method)
+
 
 def check_level(alpha: float, method: str, margin: float | None) -> None:
+    """Raise InputError for values that no procedure takes."""
     check_probability("alpha", alpha)
     check_known("method", method, METHODS)
     if margin is not None:
@@ -158,7 +169,23 @@ def _judge_once(histories: Sequence[History], alpha: float, method: str, radius_
     return answer(radius, chosen)
 
 
+def _prove_once(
+    histories: Sequence[History], alpha: float, method: str
+) -> tuple[np.ndarray, ProbabilityBounds]:
+    """Return the bounds of the fixed-n procedure from the second look of each history, for the class of the first."""
+    chosen, m = choose(histories), len(histories)
+    bounds = ProbabilityBounds(np.zeros(m), np.ones(m), np.ones(m), np.zeros(m))
+    sampled = [i for i, history in enumerate(histories) if len(history) == 2]
+    if sampled:
+        selection, estimation = (np.array([histories[i][j].counts for i in sampled]) for j in (0, 1))
+        found = bounds_of(selection.argmax(axis=1), estimation, alpha, method)
+        for name in ("p_a", "q_a", "p_b", "q_b"):
+            getattr(bounds, name)[sampled] = getattr(found, name)
+    return chosen, bounds
+
+
 def answer(radius: np.ndarray, chosen: np.ndarray) -> Answers:
+    """Return the chosen classes with their radii, and an abstention where there is no radius."""
     return Answers(np.where(radius > 0, chosen, ABSTAIN), {"radius": radius})
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from smoothcert.checks import check_count
 from smoothcert.stats.at_radii import RadiiDesign
-from smoothcert.stats.certify_plans import Curve, answer
-from smoothcert.stats.histories import Answers, History, check_stages
+from smoothcert.stats.certify_plans import Curve
+from smoothcert.stats.histories import History, check_stages
 from smoothcert.stats.predict_plans import Sequential
 from smoothcert.stats.radius import ProbabilityBounds
 from smoothcert.stats.sequential import (
@@ -48,15 +48,15 @@ class EarlierRadii(RadiiDesign):
                 "radii": list(self.radii), "looks": "100*2^k", "spending": "0.2/0.8",
                 "futility": _FUTILITY, "margin": self.margin}
 
-    def judge(self, histories: Sequence[History]) -> Answers:
+    def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
         check_stages(histories, "select", "estimate")
         seen, chosen = self.collect(histories)
-        return answer(self.radius_of(self.bounds.prove(seen)), chosen)
+        return chosen, self.bounds.prove(seen)
 
     def decide(self, histories: Sequence[History]) -> tuple[np.ndarray, np.ndarray]:
         seen, _ = self.collect(histories)
         claimed = self.reaches(self.radius_of(self.bounds.prove(seen)))
-        return claimed, self.reaches(self.radius_of(self._hope(seen))) & self.reachable & ~claimed
+        return claimed, self.reaches(self.radius_of(self.hope(seen))) & self.reachable & ~claimed
 
     @cached_property
     def looks(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -74,7 +74,7 @@ class EarlierRadii(RadiiDesign):
         unanimous = Seen(1, one, one + len(self.looks) - 1, one + self.n_max, one)
         return self.reaches(self.radius_of(self.bounds.prove(unanimous)))[0]
 
-    def _hope(self, seen: Seen) -> ProbabilityBounds:
+    def hope(self, seen: Seen) -> ProbabilityBounds:
         """Return the best that the probabilities can still be believed to be: limits the other way.
 
         The least over the looks of CP_up(N_A) and, where two-sided, the largest of CP_lo(largest rival).

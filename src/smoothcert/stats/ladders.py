@@ -34,8 +34,13 @@ def find_quantiles(radii: np.ndarray, radius_of: RadiusOf) -> np.ndarray:
 
 def radii_at(z: np.ndarray, radius_of: RadiusOf) -> np.ndarray:
     """Return the radii of p_A = Phi(z), one-sided."""
+    return radius_of(bounds_at(z))
+
+
+def bounds_at(z: np.ndarray) -> ProbabilityBounds:
+    """Return the one-sided bounds p_A >= Phi(z)."""
     p, q = special.ndtr(z), special.ndtr(-z)
-    return radius_of(ProbabilityBounds(p, q, q, p))
+    return ProbabilityBounds(p, q, q, p)
 
 
 def test_at(looks: tuple[int, ...], spending: tuple[float, ...], z: float) -> CutOffs:
@@ -54,17 +59,17 @@ class Ladder:
 
     def __init__(self, looks: tuple[int, ...], spending: tuple[float, ...], z: np.ndarray, radius_of: RadiusOf):
         quantiles = np.unique(z)
-        radii = radii_at(quantiles, radius_of)
-        self._radii = np.append(0.0, np.maximum.accumulate(radii[radii > 0]))
-        self._tests = [test_at(looks, spending, one) for one in quantiles[radii > 0].tolist()]
+        quantiles = quantiles[radii_at(quantiles, radius_of) > 0]
+        self._z = np.append(-np.inf, quantiles)
+        self._tests = [test_at(looks, spending, z) for z in quantiles.tolist()]
         self._cuts = np.full((len(self._tests), len(looks)), _NEVER)
 
     def climb(self, seen: Seen) -> np.ndarray:
-        """Return the radius of the highest step that each image's looks claim, (M,); 0 where they claim none."""
-        radius, ends = np.zeros(seen.images), seen.ends + 1
+        """Return the quantile of the highest step that each image's looks claim, (M,); -inf where they claim none."""
+        z, ends = np.full(seen.images, -np.inf), seen.ends + 1
         for image, start, end in zip(seen.looked_at, seen.starts, ends, strict=True):
-            radius[image] = self._radii[self._count_claimed(seen.look[start:end], seen.n_a[start:end])]
-        return radius
+            z[image] = self._z[self._count_claimed(seen.look[start:end], seen.n_a[start:end])]
+        return z
 
     def _count_claimed(self, look: np.ndarray, votes: np.ndarray) -> int:
         """Return how many steps are claimed by the votes at some looks, from the lowest one on."""

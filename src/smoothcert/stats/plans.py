@@ -15,14 +15,16 @@ from smoothcert.stats.certify_plans import Curve, FixedN, refuse_without_noise
 from smoothcert.stats.earlier import EarlierCurve, EarlierRadii, EarlierSequential
 from smoothcert.stats.histories import RadiusOf
 from smoothcert.stats.predict_plans import FixedPredict, PredictPlan, Sequential
+from smoothcert.stats.transfer import Transfer
 
 CertifyPlan = FixedN | AtRadii | Curve
 """The designs that `SmoothedClassifier.certify` takes."""
 
-AnyPlan = CertifyPlan | EarlierRadii | PredictPlan
+AnyPlan = CertifyPlan | EarlierRadii | PredictPlan | Transfer
 
 PLANS: dict[str, dict[str, tuple[type[AnyPlan], ...]]] = {
-    "certify": {"fixed": (FixedN,), "radii": (EarlierRadii, AtRadii), "curve": (EarlierCurve, Curve)},
+    "certify": {"fixed": (FixedN,), "radii": (EarlierRadii, AtRadii), "curve": (EarlierCurve, Curve),
+                "transfer": (Transfer,)},
     "predict": {"fixed": (FixedPredict,), "sequential": (EarlierSequential, Sequential)},
 }
 """Plans by the kind of their stores, and by design: all its versions, the first one first. New runs take the last."""
@@ -133,12 +135,21 @@ def plan_from(kind: str, procedure: dict[str, Any], radius_of: RadiusOf | None =
         if radius_of is None:
             raise InputError("a certify plan needs radius_of, the radius of its noise")
         values["radius_of"] = radius_of
+        if "source" in values:
+            values["source"] = _source_plan(values["source"], radius_of)
     plan = cls(**values)
     expected, got = ({"design": "fixed", **parts} for parts in (plan.identity(), procedure))
     if other := [key for key in sorted({*expected, *got} - {*names}) if expected.get(key) != got.get(key)]:
         listed = ", ".join(f"{key} {got.get(key)!r} (here {expected.get(key)!r})" for key in other)
         raise InputError(f"these records follow another version of the design {design}: {listed}")
     return plan
+
+
+def _source_plan(procedure: Any, radius_of: RadiusOf) -> AnyPlan:
+    """Return the plan of the run that certificates were transferred from. Raises InputError for no such procedure."""
+    if not isinstance(procedure, dict) or procedure.get("design") == "transfer":
+        raise InputError(f"certificates are transferred from a run that sampled, got {procedure}")
+    return plan_from("certify", procedure, partial(radius_of, margin=procedure.get("margin")))
 
 
 def reread(

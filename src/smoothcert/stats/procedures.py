@@ -148,12 +148,16 @@ def certify_with(
     shape = selection.shape[:-1]
     estimation = estimation.reshape(-1, estimation.shape[-1])
     chosen = np.atleast_1d(selection.argmax(axis=-1))
-    n_a = estimation[np.arange(len(chosen)), chosen]
-    is_rival = np.arange(estimation.shape[1]) != chosen[:, None]
-    rivals = estimation[is_rival].reshape(len(chosen), estimation.shape[1] - 1)
-    radius = radius_of(METHODS[method](n_a, rivals, estimation.sum(axis=1), alpha))
+    radius = radius_of(bounds_of(chosen, estimation, alpha, method))
     prediction = np.where(radius > 0, chosen, ABSTAIN)
     return CertifiedCounts(prediction.reshape(shape)[()], radius.reshape(shape)[()])
+
+
+def bounds_of(chosen: np.ndarray, counts: np.ndarray, alpha: float, method: str) -> ProbabilityBounds:
+    """Return the bounds (M,) of the chosen classes (M,) from counts (M, K) of fresh samples; no checks."""
+    is_rival = np.arange(counts.shape[1]) != chosen[:, None]
+    rivals = counts[is_rival].reshape(len(chosen), counts.shape[1] - 1)
+    return METHODS[method](counts[np.arange(len(chosen)), chosen], rivals, counts.sum(axis=1), alpha)
 
 
 def cohen_bounds(n_a: np.ndarray, rivals: np.ndarray, n: np.ndarray, alpha: float) -> ProbabilityBounds:

@@ -127,7 +127,8 @@ class NoiseIdentity(IdentityPart):
 class Procedure(IdentityPart):
     """The procedure: the samples that are drawn for an image, and what its votes mean (`smoothcert.stats.plan_from`).
 
-    `decided` is False where certificates were computed again from looks that had stopped by the rules of others.
+    `decided` is False where certificates were computed again from looks that had stopped by the rules of others. Of a
+    transfer, `share` is the part of alpha that the flips spend, and `source` the procedure of the run that it is from.
     """
 
     method: str | None
@@ -142,6 +143,8 @@ class Procedure(IdentityPart):
     loss: _Number | None = None
     to: _Above | None = None
     decided: bool = True
+    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    source: dict[str, Any] | None = None
 
 
 class AttackIdentity(IdentityPart):
@@ -170,6 +173,18 @@ class DistributionalIdentity(IdentityPart):
     eps_equivalent: bool = False
 
 
+class TransferSource(IdentityPart):
+    """The run that certificates were transferred from: the digest of its store, its base classifier, its seed, and how
+    its votes were computed."""
+
+    digest: str
+    model: ModelIdentity
+    seed: Annotated[int, Field(ge=0, lt=2**128)]
+    engine: str = ""
+    precision: str = ""
+    batch_size: Annotated[int, Field(ge=1, lt=2**53)] | None = None
+
+
 class Identity(IdentityPart):
     """Everything that determines the records of a store.
 
@@ -180,6 +195,7 @@ class Identity(IdentityPart):
         printed: the radii were printed in few digits, and may have been rounded up.
         adversaries: the attack whose images a predict store is of.
         recertified_from, counted_from: `digest` of the certify store that this one was computed from.
+        transferred_from: the run of another base classifier that these certificates rest on.
     """
 
     kind: Literal["certify", "predict", "attack", "distributional"]
@@ -204,6 +220,7 @@ class Identity(IdentityPart):
     printed: bool = False
     recertified_from: str | None = None
     counted_from: str | None = None
+    transferred_from: TransferSource | None = None
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any], where: str = "this identity") -> Self:
@@ -230,6 +247,8 @@ class Identity(IdentityPart):
             raise ValueError("its procedure lacks alpha, or both n and n_max")
         if self.kind == "certify" and "margin" not in self.procedure.model_fields_set:
             raise ValueError("its procedure lacks the margin")
+        if (self.procedure.design == "transfer") != (self.transferred_from is not None):
+            raise ValueError("it is a transfer and does not say from which run, or the other way round")
 
     @property
     def seed(self) -> int:

@@ -155,6 +155,9 @@ def errors_in(store: Store) -> tuple[np.ndarray, np.ndarray]:
                          f"counts of a certify store")
     if not len(store.column("index")):
         raise StoreError(f"{store.folder} has no records yet: let its run finish some images")
+    if store.identity.transferred_from is not None:
+        raise StoreError(f"{store.folder} was transferred: its votes are of the original network, and no sample of its "
+                         f"own: certify the network itself")
     if store.identity.procedure.design == "radii":
         raise StoreError(f"{store.folder} stopped sampling when its radii were decided, and this certificate needs an "
                          f"n that was fixed beforehand: take a run with --n or with --curve-loss")

@@ -36,6 +36,11 @@ class VerifyConfig(ModelConfig):
     numeric_classes: bool = Field(False, description="numeric-classes of the run, if it was given it")
     eps_from: Stored | None = Field(None, description="certify store that an attack store took its radii from")
     adversaries: Stored | None = Field(None, description="attack store whose images a predict store is of")
+    original: ModelPart | None = Field(None, description="original network of a transferred store, in the forms of "
+                                                         "certify (default: the model itself), for resample")
+    original_option: Options = Field(default_factory=dict, description="option of the original, as for transfer")
+    original_store: Stored | None = Field(None, description="store that a transferred one was made from: its looks "
+                                                            "are compared")
     batch_size: Count | None = Field(None, description="samples per forward pass; never changes results in float32 "
                                                        "(default: fits the cache)")
     threads: Count | None = Field(None, description="processor threads for torch (default: all)")
@@ -43,7 +48,7 @@ class VerifyConfig(ModelConfig):
 
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()
-        given = sorted(self.model_fields_set - {"store", "resample", "noise"})
+        given = sorted(self.model_fields_set - {"store", "resample", "noise", "original_store"})
         if self.resample is None and given:
             yield (f"{', '.join(name.replace('_', '-') for name in given)}: only of use with resample, the number of "
                    f"records to draw again")

@@ -13,10 +13,12 @@ from smoothcert.errors import InputError, StoreError
 from smoothcert.runs.settings import list_ascents, list_attacks
 from smoothcert.stats import ABSTAIN, Draw, History, Look, Plan, is_same, predict_plan
 from smoothcert.stats.histories import count_samples
+from smoothcert.stats.transfer import split
 from smoothcert.store import store as stores
 from smoothcert.store.identity import Identity
 from smoothcert.store.recertify import noise_of, rebuild_plan
 from smoothcert.store.records import histories
+from smoothcert.store.store import Store
 from smoothcert.verify.files import Readable, StoreCheck
 
 
@@ -223,6 +225,31 @@ def _answers(plan: Plan, looks: Sequence[History]) -> list[dict[str, Any] | str]
         return [str(error)] if len(looks) == 1 else [_answers(plan, [one])[0] for one in looks]
     columns = {"prediction": found.prediction.tolist(), **{name: v.tolist() for name, v in found.values.items()}}
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def check_original(readable: Readable, original: Store) -> StoreCheck:
+    """Check that a transferred store rests on the looks of the store that it says it was made from.
+
+    Raises:
+        InputError: a store that was not transferred.
+    """
+    told = readable.identity.transferred_from
+    if told is None:
+        raise InputError(f"original-store: {readable.folder} was not transferred from another store: leave it out")
+    if told.digest != original.identity.digest:
+        return StoreCheck("original", "another store", (f"{readable.folder} was made from another store than "
+                                                        f"{original.folder}: their identities differ",))
+    rows = {index: row for row, index in enumerate(original.column("index").tolist())}
+    problems = []
+    for part in parts(readable):
+        for row, history in enumerate(_histories(part.table.column("tallies"), readable.identity.num_classes)):
+            place = rows.get(part.index[row])
+            theirs = [] if place is None else original.histories(place, 1)[0]
+            ours = [] if isinstance(history, str) else split(history)[0]
+            if [(look.stage, look.counts.tolist()) for look in ours] != [
+                    (look.stage, look.counts.tolist()) for look in theirs]:
+                problems.append(f"{part.name(row)}: its looks before the copies are not those of {original.folder}")
+    return StoreCheck("original", f"the looks of {original.folder}", tuple(problems))
 
 
 def check_settings(readable: Readable, terms: RecordTerms) -> StoreCheck | None:

@@ -11,19 +11,17 @@ import numpy as np
 
 from smoothcert.attacks import ATTACKS
 from smoothcert.config.sampling import SamplingConfig
-from smoothcert.data.load import DATA, is_own_code
 from smoothcert.errors import IdentityError, InputError
 from smoothcert.io.files import make_folder
-from smoothcert.io.paths import local_path
 from smoothcert.noise import NOISES
-from smoothcert.parts import Registry
 from smoothcert.runs.attack import prepare_attack
 from smoothcert.runs.certify import prepare_sampling
 from smoothcert.runs.distributional import prepare_distributional
 from smoothcert.runs.executors import executor_of
-from smoothcert.runs.options import SEARCH, AttackConfig, DistributionalConfig, PredictConfig
-from smoothcert.runs.reopen import likely_places
+from smoothcert.runs.options import SEARCH, AttackConfig, DistributionalConfig, PredictConfig, TransferConfig
+from smoothcert.runs.reopen import data_options, find_part
 from smoothcert.runs.run import Run
+from smoothcert.runs.transfer import Original, prepare_transfer
 from smoothcert.stats import is_same
 from smoothcert.store.comparison import differences, without_unrecorded
 from smoothcert.store.identity import Identity
@@ -31,7 +29,7 @@ from smoothcert.store.manifest import Manifest, Provenance
 from smoothcert.store.provenance import provenance
 from smoothcert.store.recertify import rebuild_plan
 from smoothcert.store.records import Record
-from smoothcert.store.source import read_source
+from smoothcert.store.store import Store
 from smoothcert.verify.files import Readable, StoreCheck
 from smoothcert.verify.options import VerifyConfig
 
@@ -95,7 +93,10 @@ def _rebuild(readable: Readable, config: VerifyConfig, out: Path) -> Run:
     known = {"model": identity.model_or_none, "data": identity.data_or_none.raw or None, "seed": identity.seed_or_none}
     if missing := [name for name, part in known.items() if part is None]:
         raise InputError(f"{readable.folder} does not say its {' and '.join(missing)}: it cannot be drawn again")
-    return _REBUILD[identity.kind](identity, {**_options(readable, config), "out": out}, config)
+    options = {**_options(readable, config), "out": out}
+    if identity.transferred_from is not None:
+        return _rebuild_transfer(readable.store, options, config)
+    return _REBUILD[identity.kind](identity, options, config)
 
 
 def _rebuild_sampling(identity: Identity, options: dict[str, Any], asked: VerifyConfig) -> Run:
@@ -109,6 +110,17 @@ def _rebuild_sampling(identity: Identity, options: dict[str, Any], asked: Verify
     return prepare_sampling(config, lambda noise, version: rebuild_plan(identity.procedure, noise))
 
 
+def _rebuild_transfer(store: Store, options: dict[str, Any], asked: VerifyConfig) -> Run:
+    """Return a transfer that is to be drawn again: the looks of the original are the store's own."""
+    identity, procedure = store.identity, store.identity.procedure
+    config = TransferConfig.parse({
+        **options, **_sampling_options(identity, asked), "store": store, "original": asked.original,
+        "original_option": asked.original_option,
+        **{name: procedure.raw[name] for name in ("n", "share", "method", "alpha")}})
+    told: Any = identity.transferred_from
+    return prepare_transfer(config, Original(store, told, procedure.source or {}))
+
+
 def _rebuild_attack(identity: Identity, options: dict[str, Any], asked: VerifyConfig) -> Run:
     attack, procedure = identity.attack, identity.procedure
     bounds = {"times": attack.times, "eps_from": asked.eps_from} if attack.eps is None else {"eps": attack.eps}
@@ -119,7 +131,7 @@ def _rebuild_attack(identity: Identity, options: dict[str, Any], asked: VerifyCo
     return prepare_attack(AttackConfig.parse({
         **options, **_sampling_options(identity, asked), **bounds, **answer, "m": attack.m, "steps": attack.steps,
         "n": procedure.n if isinstance(procedure.n, list) else [procedure.n],
-        "attack": _part("attack", asked.attack, attack.name, ATTACKS),
+        "attack": find_part("attack", asked.attack, attack.name, ATTACKS),
         "attack_option": attack.options, "target": attack.target, "only_right": attack.only_right,
         "save_adversaries": attack.adversaries}))
 
@@ -149,44 +161,12 @@ def _options(readable: Readable, asked: VerifyConfig) -> dict[str, Any]:
     if images is None:
         images = readable.store.column("index")[:: identity.records_per_image]
     return {**given, "model_id": identity.model.id, "output": identity.model.output,
-            **_data(readable, asked),
+            **data_options(readable.store, asked),
             "split": identity.data.split,
             "num_classes": identity.num_classes, "classes": asked.classes or readable.store.class_names,
             "indices": images.tolist(), "sigma": identity.noise.sigma,
-            "noise": _part("noise", asked.noise, identity.noise.kind, NOISES),
+            "noise": find_part("noise", asked.noise, identity.noise.kind, NOISES),
             "seed": identity.seed, "device": identity.device}
-
-
-def _data(readable: Readable, asked: VerifyConfig) -> dict[str, Any]:
-    """Return the options of the images: as asked, else as the store names them or where its run found them, else those
-    of a model folder's training. Raises InputError where nothing says where they are."""
-    given = {name: getattr(asked, name) for name in ("data", "data_dir", "resize", "crop", "numeric_classes")}
-    name = readable.identity.data.name
-    if asked.data is not None:
-        return given
-    if name in DATA:
-        return {**given, "data": name}
-    kind, colon, _ = name.partition(":")
-    noted = read_source(readable.folder)
-    if colon and not is_own_code(name):
-        places = [place for place in likely_places(readable.store, noted, asked.data_dir) if place.exists()]
-        if places:
-            prepared = {} if noted is None else {
-                "resize": asked.resize or noted.resize, "crop": asked.crop or noted.crop,
-                "numeric_classes": asked.numeric_classes or noted.numeric_classes}
-            return {**given, **prepared, "data": f"{kind}:{places[0]}"}
-    if isinstance(asked.model, str) and local_path(asked.model).is_dir():
-        return given
-    raise InputError(f"the images of {readable.folder} are {name}, and nothing says where they are: give --data")
-
-
-def _part(option: str, asked: Any, stored: str, registry: Registry[Any]) -> Any:
-    """Return the part that was asked for, else the one that the store names, if it is registered: code that a store
-    names is never run. Raises InputError."""
-    if asked is None and stored not in registry:
-        raise InputError(f"{option}: the run's was {stored}, a user's own code: give its place, FILE.py:NAME or "
-                         f"package.module:NAME")
-    return stored if asked is None else asked
 
 
 def _sampling_options(identity: Identity, asked: VerifyConfig) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from smoothcert.io.paths import Place
 from smoothcert.progress import Progress, phase, reporting
 from smoothcert.smoothing.precision import isolate
 from smoothcert.store.manifest import check_is_store
+from smoothcert.store.store import read_store
 from smoothcert.verify.files import Readable, StoreCheck, check_adversaries, read_all
 from smoothcert.verify.options import VerifyConfig
-from smoothcert.verify.records import RecordTerms, check_images, check_settings, check_votes, terms_of
+from smoothcert.verify.records import RecordTerms, check_images, check_original, check_settings, check_votes, terms_of
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ def verify(config: VerifyConfig, progress: Progress | None = None, *, verbose: b
             return Verified(folder, "unknown", (StoreCheck("manifest", "cannot be believed", (str(error),)),))
         with phase("checking the records"):
             checks += _of_records(readable, terms) if len(readable.positions) else []
+            if config.original_store is not None and len(readable.positions):
+                checks.append(check_original(readable, read_store(config.original_store)))
         if config.resample is not None:
             from smoothcert.verify.resampling import check_resampling
 

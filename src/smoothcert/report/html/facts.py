@@ -7,6 +7,7 @@ from smoothcert.report.selftest import SelfTest
 from smoothcert.results.base import ASSUMED_ALPHA, is_foreign
 from smoothcert.results.figures import alpha_words, sigma_words
 from smoothcert.results.gather import PageRun
+from smoothcert.results.networks import describe_arithmetic
 from smoothcert.store.store import Store
 
 SAYS = (
@@ -48,6 +49,7 @@ def settings(run: PageRun) -> list[tuple[str, str]]:
     data, model = identity.data, identity.model
     lines += [
         ("model", f"{origin.get('model', '')} (by {model.by}: {model.sha256 or model.id})"),
+        ("certified in", describe_arithmetic(run.store)),
         ("data", f"{data.name}, {data.split}, images {tuple(data.shape)}"),
         ("SHA-256 of the data", data.sha256), ("which images", _flat(identity.images.raw)),
         ("noise", _flat(identity.noise.raw)), ("seed", str(identity.seed)),
@@ -55,6 +57,9 @@ def settings(run: PageRun) -> list[tuple[str, str]]:
         ("computed in", ", ".join(f"{name} {identity.raw[name]}" for name in
                                   ("space", "engine", "precision", "device") if name in identity.raw)),
     ]
+    if (told := identity.transferred_from) is not None:
+        lines.append(("transferred from", f"{origin.get('original', '')} (by {told.model.by}: "
+                                          f"{told.model.sha256 or told.model.id}), store {told.digest}"))
     lines += [(name, _flat(origin[name]) if isinstance(origin[name], dict) else str(origin[name]))
               for name in ("versions", "machine") if name in origin]
     return lines
@@ -97,9 +102,12 @@ def warnings(run: PageRun) -> list[str]:
 def _store_warnings(store: Store) -> list[str]:
     identity, found = store.identity, []
     if (precision := identity.precision or "float32") != "float32":
-        found.append(f"Reduced precision ({precision}): what is certified is the classifier computed in {precision}, "
-                     f"with its batches of {identity.batch_size or 'that size'}. Another precision is another "
-                     f"classifier.")
+        batches = f", with its batches of {identity.batch_size}" if identity.batch_size else ""
+        found.append(f"Reduced precision ({precision}): what is certified is the classifier computed in "
+                     f"{describe_arithmetic(store)}{batches}. Another precision is another classifier.")
+    if "runtime" in identity.model.raw:
+        found.append(f"The network is {describe_arithmetic(store)}: that is what is certified. The network that it "
+                     f"was made from is another classifier, of which this says nothing.")
     if identity.noise.kind == "gaussian":
         found.append("Noise of floating-point numbers, not on a grid: rounding could in principle let a noisy copy "
                      "tell its centre, which the theorem does not consider.")

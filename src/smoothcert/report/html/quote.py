@@ -7,6 +7,7 @@ from smoothcert.results.base import ASSUMED_ALPHA, is_foreign
 from smoothcert.results.certified import Result, default_radii
 from smoothcert.results.figures import down, percent, sigma_words
 from smoothcert.results.gather import PageRun
+from smoothcert.results.networks import describe_arithmetic
 
 _RUNS = 6
 """Runs that have a sentence each; a reader of more looks at the tables."""
@@ -76,8 +77,10 @@ def _images(run: PageRun) -> str:
 
 def _classifier(run: PageRun) -> str:
     facts = [f"sigma {sigma_words(run.result.sigma)}"] if run.result.sigma == run.result.sigma else []
-    if not is_foreign(run.store) and run.store.provenance.model:
-        facts.insert(0, run.store.provenance.model)
+    if not is_foreign(run.store):
+        arithmetic = describe_arithmetic(run.store)
+        facts = [run.store.provenance.model, "" if arithmetic == "float32" else arithmetic, *facts]
+    facts = [fact for fact in facts if fact]
     return f" ({', '.join(facts)})" if facts else ""
 
 
