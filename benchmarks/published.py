@@ -30,7 +30,7 @@ def main(figures: dict[str, float]) -> Section:
     samples: dict[str, list[float]] = {"radius": [], "curve": []}
     for sigma in SIGMAS:
         p = populated["cifar10", sigma]
-        samples["radius"].append(N0 + radii_replay(p, sigma, (RADIUS,), TIMES, rng)[0])
+        samples["radius"].append(radii_replay(p, sigma, (RADIUS,), TIMES, rng)[0])
         samples["curve"].append(curve_replay(p, LOSS, TIMES, rng)[0])
     rows, found = [], dict[str, float]()
     for design, drawn in samples.items():

@@ -39,12 +39,12 @@ def walk(looks, fails, stops, p: float) -> tuple[float, float]:
 
 def radii_by_look(plan) -> list[np.ndarray]:
     """The certified radius of every count at every look, by the plan's own judgement."""
-    return [plan.judge(single_looks(n)).values["radius"] for n in plan.bounds.looks]
+    return [plan.judge(single_looks(n)).values["radius"] for n in plan.looks]
 
 
 def stops_by_look(plan) -> list[np.ndarray]:
     """Whether a plan at one fixed radius stops, for every count at every look."""
-    return [~plan.decide(single_looks(n))[1].any(axis=1) for n in plan.bounds.looks]
+    return [~plan.decide(single_looks(n))[1].any(axis=1) for n in plan.looks]
 
 
 def certificate_failure(plan, sigma: float, p: float, radii, stops=None) -> tuple[float, float]:
@@ -54,7 +54,7 @@ def certificate_failure(plan, sigma: float, p: float, radii, stops=None) -> tupl
     """
     truth = max(sigma * float(special.ndtri(p)), 0.0)
     fails = [radius > truth for radius in radii]
-    return walk(plan.bounds.looks, fails, stops or [np.zeros_like(fail) for fail in fails], p)
+    return walk(plan.looks, fails, stops or [np.zeros_like(fail) for fail in fails], p)
 
 
 def jumps(sigma: float, radii, least: float = 0.0) -> np.ndarray:

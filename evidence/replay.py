@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy import special
 
-from smoothcert.stats import RadiiCertify, certify_counts, certify_plan, gaussian_radius, predict_plan
+from smoothcert.stats import certify_counts, certify_plan, gaussian_radius, predict_plan
 from smoothcert.stats.procedures import predict_counts
 from smoothcert.stats.sequential import Seen
 
@@ -55,11 +55,18 @@ def vote_paths(p: np.ndarray, looks, rng: np.random.Generator) -> np.ndarray:
     return rng.binomial(np.diff(looks, prepend=0), p[:, None]).cumsum(axis=1)
 
 
-def radii_replay(p: np.ndarray, sigma: float, radii, times: int, rng) -> tuple[float, np.ndarray, np.ndarray]:
-    """(mean samples, claimed share of images at each radius, the same for CERTIFY on the same votes)."""
-    radius_of = partial(gaussian_radius, sigma=sigma)
-    plan = RadiiCertify(100, N, tuple(radii), ALPHA, "cohen", None, radius_of)
-    looks, targets = np.array(plan.bounds.looks), np.array(plan.radii)
+def radii_replay(
+    p: np.ndarray, sigma: float, radii, times: int, rng, version: int | None = None, method: str = "cohen",
+    labels_known: bool = False,
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """(mean samples with the selection, claimed share of images at each radius, the same for CERTIFY on the votes).
+
+    All rivals are taken for one class. The one-sided designs that follow the leading class are given c_A's votes, which
+    differ from the leader's only where p_A is near 1/2 or below.
+    """
+    plan = certify_plan(partial(gaussian_radius, sigma=sigma), radii=tuple(radii), n_max=N, alpha=ALPHA, method=method,
+                        labels_known=labels_known, version=version)
+    looks, targets = np.array(plan.looks), np.array(plan.radii)
     p = np.tile(p, times)
     votes = vote_paths(p, looks, rng)
     samples, claimed = np.zeros(len(p)), np.zeros((len(p), len(targets)), dtype=bool)
@@ -68,12 +75,11 @@ def radii_replay(p: np.ndarray, sigma: float, radii, times: int, rng) -> tuple[f
         m, taken = len(alive), votes[alive, :k + 1]
         seen = Seen(m, np.repeat(np.arange(m), k + 1), np.tile(np.arange(k + 1), m), taken.ravel(),
                     (looks[:k + 1] - taken).ravel())
-        proved, hoped = (radius_of(bounds) for bounds in plan.bounds.prove_and_hope(seen))
-        claimed[alive] = (proved[:, None] >= targets) & (proved > 0)[:, None]
+        claimed[alive], still_open = plan.weigh(seen)
         samples[alive] = looks[k]
-        alive = alive[((hoped[:, None] >= targets) & (hoped > 0)[:, None] & ~claimed[alive]).any(axis=1)]
-    radius = sigma * certified(votes[:, -1], np.full(len(p), N))[:, None]
-    return float(samples.mean()), claimed.mean(axis=0), ((radius >= targets) & (radius > 0)).mean(axis=0)
+        alive = alive[still_open.any(axis=1)]
+    radius = sigma * certified(votes[:, -1], np.full(len(p), N), method)[:, None]
+    return float(samples.mean()) + plan.n0, claimed.mean(axis=0), ((radius >= targets) & (radius > 0)).mean(axis=0)
 
 
 def curve_replay(
@@ -92,10 +98,10 @@ def curve_replay(
     return float((plan.n0 + n).mean()), float(lost), float((fixed > 0).mean() - (radius > 0).mean())
 
 
-def certified(votes: np.ndarray, trials: np.ndarray) -> np.ndarray:
+def certified(votes: np.ndarray, trials: np.ndarray, method: str = "cohen") -> np.ndarray:
     """Radii of CERTIFY, sigma = 1."""
     return certify_counts(np.tile([1, 0], (len(votes), 1)), np.column_stack([votes, trials - votes]), 1.0, ALPHA,
-                          "cohen").radius
+                          method).radius
 
 
 def predict_replay(

@@ -33,7 +33,7 @@ from smoothcert.stats import (
     predict_plan,
     reread,
 )
-from smoothcert.stats.earlier import EarlierCurve, EarlierSequential
+from smoothcert.stats.earlier import EarlierCurve, EarlierRadii, EarlierSequential
 from smoothcert.stats.plans import with_noise
 from smoothcert.stats.sizing import size_curves
 
@@ -47,6 +47,10 @@ def radius_of(margin=None):
 
 def radii_plan(radii=(0.5,), n_max=10_000, alpha=0.001, method="cohen", margin=None, n0=100):
     return RadiiCertify(n0, n_max, radii, alpha, method, margin, radius_of(margin))
+
+
+def earlier_radii(radii, n_max, alpha=0.001):
+    return EarlierRadii(100, n_max, radii, alpha, "cohen", None, radius_of())
 
 
 def curve_plan(n_max=100_000, loss=0.01, method="cohen", alpha=0.001, margin=None, n0=1000):
@@ -177,7 +181,7 @@ class TestFixed:
 
 class TestRadii:
     def test_draws_follow_the_looks(self):
-        plan = radii_plan((0.5,), 1000)
+        plan = earlier_radii((0.5,), 1000)
         undecided = [Look("select", np.array([60, 40]))]
         assert plan.next([[]]) == [Draw("select", 100)]
         drawn = []
@@ -221,7 +225,7 @@ class TestRadii:
 
     def test_the_levels_of_the_looks(self):
         """From the definition: 5 looks at n_max = 1000, so .05 alpha each and .8 alpha for the last."""
-        plan, start = radii_plan((0.7,), 1000, alpha=0.01), looks("select", [90, 10])
+        plan, start = earlier_radii((0.7,), 1000, alpha=0.01), looks("select", [90, 10])
         radius = plan.judge([[*start, *looks("estimate", [195, 5])], [*start, *looks("estimate", [990, 10])]])
         p = [clopper_pearson(195, 200, 0.01 * 0.05), clopper_pearson(990, 1000, 0.01 * 0.8)]
         assert radius.values["radius"] == pytest.approx(SIGMA * special.ndtri(p), rel=1e-11)
@@ -230,10 +234,10 @@ class TestRadii:
         """Unanimous votes at the last look certify radii up to sigma Phi^-1((.8 alpha)^(1/n_max)), and no more."""
         reach = SIGMA * float(special.ndtri((0.8 * 0.001) ** (1 / 1000)))
         easy = np.array([[0.97, 0.03]])
-        both, one = radii_plan((0.3, reach + 1e-9), 1000), radii_plan((0.3,), 1000)
+        both, one = earlier_radii((0.3, reach + 1e-9), 1000), earlier_radii((0.3,), 1000)
         assert [samples(h) for h in drive(both, easy)] == [samples(h) for h in drive(one, easy)] == [200]
         unanimous = looks("select", [100, 0]) + looks("estimate", [1000, 0])
-        within = radii_plan((reach - 1e-9,), 1000)
+        within = earlier_radii((reach - 1e-9,), 1000)
         assert within.decide([unanimous])[0].tolist() == [[True]]
         assert samples(drive(within, np.array([[1.0, 0.0]]))[0]) == 1100
 
@@ -287,7 +291,7 @@ class TestRadii:
             radii_plan((0.25, 0.5), 1000, 0.01, other.method).judge(histories).values["radius"], abs=0)
 
     def test_a_margin_is_the_noise_s_own(self):
-        plan = radii_plan((0.2,), 1000, margin=0.1)
+        plan = EarlierRadii(100, 1000, (0.2,), 0.001, "cohen", 0.1, radius_of(0.1))
         history = looks("select", [9, 1]) + looks("estimate", [95, 5])
         p = clopper_pearson(95, 100, 0.001 * 0.2 / 4)
         assert plan.judge([history]).values["radius"] == pytest.approx(
@@ -430,7 +434,7 @@ class TestFromOptions:
     def test_designs(self):
         assert certify_plan(radius_of()) == FixedCertify(100, 100_000, 0.001, "two-sided", None, radius_of())
         assert certify_plan(radius_of(), radii=[0.5, 0.25], n_max=1000, method="cohen") == radii_plan(
-            (0.25, 0.5), 1000)
+            (0.25, 0.5), 1000, n0=0)
         assert certify_plan(radius_of(), curve_loss=0.01, n_max=100_000, method="cohen") == curve_plan()
         assert predict_plan() == FixedPredict(1000, 0.001)
         assert predict_plan(n_max=5000, alpha=0.01) == SequentialPredict(5000, 0.01)

@@ -52,6 +52,8 @@ class RadiiDesign(Displayed):
     radius_of: RadiusOf = field(default=refuse_without_noise, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.n0 not in (None, 0) or isinstance(self.n0, bool):
+            check_count("n0", self.n0)
         check_count("n_max", self.n_max)
         check_level(self.alpha, self.method, self.margin)
         check_sequential(self.method)
@@ -105,9 +107,13 @@ class RadiiDesign(Displayed):
         """(R,) bool: the radii that n_max unanimous votes certify."""
         raise NotImplementedError
 
-    @abstractmethod
     def decide(self, histories: Sequence[History]) -> tuple[np.ndarray, np.ndarray]:
         """Return (claimed, open), both (M, R) bool: which radii are certified, and which may still be."""
+        return self.weigh(self.collect(histories)[0])
+
+    @abstractmethod
+    def weigh(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
+        """Return (claimed, open) as `decide`, given the votes for each image's class."""
 
     def reaches(self, radius: np.ndarray) -> np.ndarray:
         """Return (M, R) bool: which of the design's radii do not exceed these certified ones (M,)."""
@@ -178,19 +184,16 @@ class AtRadii(RadiiDesign):
         if not isinstance(self.labels_known, bool):
             raise InputError(f"labels_known must be True or False, got {self.labels_known!r}")
         if self.labels_known:
-            if self.n0 not in (None, 0):
+            if self.n0:
                 raise InputError(f"n0 = {self.n0} samples would choose the class, and with labels known it is the "
                                  f"label: leave n0 out")
             object.__setattr__(self, "n0", 0)
-        elif self.n0 is None and self.radius_of is not refuse_without_noise:
-            follows = self.rule == "exact" and self._is_separate
-            object.__setattr__(self, "n0", 0 if follows else _N0)
         elif self.n0 == 0 and self.rule == "union":
             raise InputError(f"n0 = 0 follows the leading class, which is proved for the method cohen and n_max up to "
                              f"{EXACT_MOST:,} alone (here {self.method}, {self.n_max:,}): give the samples that choose "
                              f"the class, such as {_N0}")
-        elif self.n0 is not None and self.n0 != 0:
-            check_count("n0", self.n0)
+        elif self.n0 is None and (self.rule == "union" or self.radius_of is not refuse_without_noise):
+            object.__setattr__(self, "n0", 0 if self.rule == "exact" and self._is_separate else _N0)
 
     def identity(self) -> dict[str, Any]:
         return {"design": "radii", "version": 2, "rule": self.rule, "method": self.method, "alpha": self.alpha,
@@ -219,8 +222,7 @@ class AtRadii(RadiiDesign):
         seen, chosen = self.collect(histories)
         return chosen, self.bounds.prove(seen) if self.rule == "union" else bounds_at(self._ladder.climb(seen))
 
-    def decide(self, histories: Sequence[History]) -> tuple[np.ndarray, np.ndarray]:
-        seen, _ = self.collect(histories)
+    def weigh(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
         if self.rule == "union":
             claimed = self.reaches(self.radius_of(self.bounds.prove(seen)))
             return claimed, self.reaches(self._project(seen)) & self.reachable & ~claimed

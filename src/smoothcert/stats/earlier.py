@@ -53,8 +53,7 @@ class EarlierRadii(RadiiDesign):
         seen, chosen = self.collect(histories)
         return chosen, self.bounds.prove(seen)
 
-    def decide(self, histories: Sequence[History]) -> tuple[np.ndarray, np.ndarray]:
-        seen, _ = self.collect(histories)
+    def weigh(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
         claimed = self.reaches(self.radius_of(self.bounds.prove(seen)))
         return claimed, self.reaches(self.radius_of(self.hope(seen))) & self.reachable & ~claimed
 
