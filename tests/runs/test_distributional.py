@@ -236,7 +236,7 @@ class TestFromCounts:
 
     def test_images_that_a_pilot_settled_count_as_wrong(self, home, tmp_path):
         given = {**common(home, tmp_path / "c", n0=100, n_max=400, curve_loss=0.05, method="cohen", engine="plain"),
-                 "sigma": 2.0, "indices": range(30)}
+                 "sigma": 1.0, "indices": range(30)}
         run = certify(CertifyConfig.parse(given))
         errors, n = errors_of(run.counts("estimate"), run.column("label"))
         assert (n == 0).any()

@@ -37,7 +37,7 @@ from smoothcert.smoothing.engines.runtimes import PACKAGES
 from smoothcert.smoothing.rows import HostRows
 from smoothcert.smoothing.spaces import Space
 from smoothcert.smoothing.voters import NetworkVoter
-from smoothcert.stats import binomial, certify_plans, procedures, radius
+from smoothcert.stats import at_radii, binomial, procedures, radius
 from smoothcert.store.shards import Shard
 from smoothcert.store.store import write_store
 from stores import made
@@ -287,7 +287,7 @@ def test_radii_of_a_run_that_are_above_their_votes_are_red(monkeypatch):
 
 def test_other_statistics_gone_wrong_are_red(monkeypatch, few):
     with monkeypatch.context() as patch:
-        patch.setattr(certify_plans, "spending_shares", lambda m, last: (1.0,) * m)
+        patch.setattr(at_radii, "early_spending", lambda looks: (*range(1, len(looks)), len(looks)))
         assert reds(bounds.plan_checks()) == {"sequential radii"}
     honest = procedures.tail
     monkeypatch.setattr(procedures, "tail", lambda k, n, p: honest(k, n, p) / 2)

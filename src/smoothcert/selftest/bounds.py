@@ -16,8 +16,8 @@ import numpy as np
 from smoothcert.noise.lattice import normal_cdf, normal_density
 from smoothcert.selftest.finding import Finding, Planned
 from smoothcert.stats import (
+    AtRadii,
     ProbabilityBounds,
-    RadiiCertify,
     Sequential,
     certify_counts,
     clopper_pearson,
@@ -218,11 +218,13 @@ def _uses(k: int, n: int, p: Decimal, level: Decimal) -> bool:
 
 
 def sequential() -> Finding:
-    """Check looks at 100, 200, ... votes: their shares add up to alpha, and one of them proves the radius."""
+    """Check certification at fixed radii. Two-sided, the looks' shares add up to alpha, and one of them proves the
+    radius. One-sided, the counts that certify a radius come with probability alpha at most where it is false.
+    """
     claims = Claims()
     for alpha in _ALPHAS:
-        plan = RadiiCertify(100, 6400, (0.05, 0.9), alpha, "cohen", None, lambda b: gaussian_radius(b, _SIGMA))
-        looks, shares = plan.bounds.looks, plan.bounds.alphas
+        plan = AtRadii(100, 1000, (0.05, 0.9), alpha, "two-sided", None, lambda b: gaussian_radius(b, _SIGMA))
+        looks, shares = plan.looks, plan.bounds.alphas
         claims.expect(sum(map(Fraction, shares)) <= Fraction(alpha) * (1 + Fraction(1, 10**12)), f"shares {shares}")
         for votes in ([int(rate * n) for n in looks[:taken]] for rate in (0.8, 0.99)
                       for taken in range(1, len(looks) + 1)):  # at the first look, the first two, ...
@@ -230,10 +232,32 @@ def sequential() -> Finding:
                                                             for k, n in zip(votes, looks, strict=False))]
             radius = float(plan.judge([history]).values["radius"][0])
             claimed = share_within(radius, _SIGMA)
-            proved = [at_least(k, n, claimed) <= Decimal(share) * (1 + Decimal("1e-12"))
+            proved = [at_least(k, n, claimed) <= Decimal(0.9 * share) * (1 + Decimal("1e-12"))
                       for k, n, share in zip(votes, looks, shares, strict=False)]
             claims.expect(radius > 0 and any(proved), f"votes {votes}, alpha = {alpha}: radius {radius!r}")
-    return claims.to_finding("shares within alpha, each radius proved by a look")
+        exact = AtRadii(100, 300, (0.1,), alpha, "cohen", None, lambda b: gaussian_radius(b, _SIGMA))
+        failure = _crossing(exact, share_within(0.1, _SIGMA))
+        claims.expect(failure <= Decimal(alpha), f"alpha = {alpha}: radius 0.1 is claimed with probability {failure}")
+    return claims.to_finding("shares within alpha, each radius proved by a look; exact cut-offs within alpha")
+
+
+def _crossing(plan: AtRadii, p: Decimal) -> Decimal:
+    """Return the probability that some look at Bin(n, p) certifies the plan's radius, vote by vote."""
+    c, alive, crossed = _CONTEXT, {0: Decimal(1)}, Decimal(0)
+    q = c.subtract(Decimal(1), p)
+    for n in range(1, plan.n_max + 1):
+        following: dict[int, Decimal] = {}
+        for votes, mass in alive.items():
+            for more, chance in ((0, q), (1, p)):
+                following[votes + more] = c.fma(mass, chance, following.get(votes + more, Decimal(0)))
+        if n in plan.looks:
+            start = Look("select", np.array([1, 0]))
+            histories = [[start, Look("estimate", np.array([votes, n - votes]))] for votes in following]
+            claims = dict(zip(following, plan.decide(histories)[0][:, 0].tolist(), strict=True))
+            crossed = c.add(crossed, sum((m for votes, m in following.items() if claims[votes]), Decimal(0)))
+            following = {votes: m for votes, m in following.items() if not claims[votes]}
+        alive = following
+    return crossed
 
 
 def predictions() -> Finding:

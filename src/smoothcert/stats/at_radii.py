@@ -40,7 +40,7 @@ _LEAK = 1e-6
 
 @dataclass(frozen=True, repr=False)
 class RadiiDesign(Displayed):
-    """What every version of the design "radii" has: its options, and the order of its draws."""
+    """The base of all versions of the design "radii": its options, and the order of its draws."""
 
     kind = "certify"
     n0: int = cast(int, None)
@@ -306,14 +306,14 @@ class AtRadii(RadiiDesign):
 
     @cached_property
     def _spending(self) -> tuple[float, ...]:
-        """What may have been spent by each look."""
+        """The part of alpha that may have been spent by each look."""
         if self.n0 != 0 or self.labels_known:
             return self._spend(1.0)
         return self._spend(1 - _LEAK if self._is_separate else 1 / 3)
 
     @cached_property
     def _is_separate(self) -> bool:
-        """Whether no class of probability 1/2 is claimed but with probability 1e-6 alpha."""
+        """True where a class of probability 1/2 is ever claimed with probability 1e-6 alpha at most."""
         spending = self._spend(1 - _LEAK)
         cuts = test_at(self.looks, spending, self._asked[0]).complete()
         return crossing_probability(self.looks, cuts.tolist(), 0.5, 0.5) <= _LEAK * self.alpha
