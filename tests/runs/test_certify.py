@@ -416,7 +416,7 @@ class TestSequentialStores:
         assert told["decided"] == (0.1, 0.2)
         answers, procedure = recertify(decided, alpha=1e-5)
         other = Result.build(decided, None, procedure, answers.prediction, answers.radius)
-        assert other.decided == ()
+        assert (other.decided, other.asked_to) == ((), None)
         assert not other.is_decided(0.1)
 
     def test_decided_accuracy_is_that_of_all_samples(self, model, decided, tmp_path):

@@ -33,6 +33,7 @@ class Means(torch.nn.Module):
 def build():
     return Means().eval()
 '''
+RADII = {"n_max": 2000, "radii": "0.05,0.1"}
 CURVE = {"n_max": 1500, "n0": 100, "curve_loss": 0.05}
 
 
@@ -62,6 +63,7 @@ def shards(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("run", "kind", "design", "more"), [
     (certify, CertifyConfig, "curve", CURVE), (certify, CertifyConfig, "curve", {**CURVE, "method": "cohen"}),
+    (certify, CertifyConfig, "radii", RADII), (certify, CertifyConfig, "radii", {**RADII, "method": "cohen"}),
     (predict, PredictConfig, "sequential", {"n_max": 1000}),
 ])
 def test_old_stores_go_on_in_their_own_design(net, tmp_path, monkeypatch, run, kind, design, more):
@@ -85,6 +87,50 @@ def test_old_stores_go_on_in_their_own_design(net, tmp_path, monkeypatch, run, k
         answers, procedure = recertify(resumed, alpha=0.001)
         assert answers.radius.tolist() == resumed.column("radius").tolist()
         assert "version" not in procedure
+
+
+class TestClasses:
+    """Ways to the class that is judged at fixed radii: the leading one, which takes no samples, or the label."""
+
+    def test_the_leading_class_is_followed(self, net, tmp_path):
+        given = options(net, tmp_path / "s", **{**RADII, "radii": "0.1", "method": "cohen"})
+        store = certify(CertifyConfig.parse(given))
+        chosen = certify(CertifyConfig.parse({**given, "out": tmp_path / "c", "n0": 100}))
+        assert (store.identity.procedure.n0, chosen.identity.procedure.n0) == (0, 100)
+        assert {look.stage for history in store.histories() for look in history} == {"estimate"}
+        assert store.column("prediction").tolist() == chosen.column("prediction").tolist()
+        found = verify(VerifyConfig.parse({"store": tmp_path / "s", "resample": 6, "model": net}))
+        assert [list(check.problems) for check in found.checks if check.problems] == []
+        with pytest.raises(InputError, match="follows the leading class"):
+            recertify(store, method="two-sided")
+
+    @pytest.mark.parametrize("method", ["cohen", "two-sided"])
+    def test_known_labels_are_all_that_is_judged(self, net, tmp_path, method):
+        given = options(net, tmp_path / "s", **{**RADII, "method": method, "labels_known": True, "max_images": 40})
+        store = certify(CertifyConfig.parse(given))
+        label, prediction = store.column("label"), store.column("prediction")
+        assert set(prediction[prediction != label]) == {-1}
+        assert (prediction == label).any()
+        plain = certify(CertifyConfig.parse({**given, "labels_known": False, "out": tmp_path / "p"}))
+        right = plain.column("prediction") == label
+        assert right.mean() == pytest.approx((prediction == label).mean(), abs=0.1)
+        assert "labels were known" in store_text(store)
+        found = verify(VerifyConfig.parse({"store": tmp_path / "s", "resample": 6, "model": net}))
+        assert [list(check.problems) for check in found.checks if check.problems] == []
+
+    def test_labels_in_python(self):
+        def brighter(x):
+            return torch.stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], dim=1)
+
+        g, images = SmoothedClassifier(brighter, sigma=0.5, num_classes=2, seed=0), torch.ones(2, 1, 4, 4)
+        found = g.certify(images, radii=[0.1], n_max=1000, labels=[0, 1])
+        assert [one.prediction for one in found] == [0, None]
+        assert found[0].selection.n == 0
+        for wrong in ([0], [0, 2], [0.5, 0]):
+            with pytest.raises(InputError, match="labels must be one class"):
+                g.certify(images, radii=[0.1], n_max=1000, labels=wrong)
+        with pytest.raises(InputError, match="give radii and n_max"):
+            g.certify(images, n=100, labels=[0, 1])
 
 
 class TestCurveTo:

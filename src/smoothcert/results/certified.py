@@ -111,7 +111,9 @@ class Result(StoreResult):
             notes += [_LABELS_KNOWN] if procedure.get("labels_known") else []
         elif store.identity.procedure.source is not None and store.identity.procedure.source.get("design") == "radii":
             decided = ()  # the original's looks had stopped
-        asked_to = procedure.get("to") if procedure.get("decided", True) else 0.0
+        asked_to = procedure.get("to")
+        if asked_to is not None and not procedure.get("decided", True):
+            asked_to = 0.0  # it was sized by other rules
         return cls(one_line(name or name_of(store.folder)), store.column("index"), np.asarray(radius),
                    prediction == label, prediction < 0, store.identity.noise.sigma, procedure["alpha"],
                    method and one_line(method), procedure.get("n") or procedure["n_max"], procedure["margin"], decided,
