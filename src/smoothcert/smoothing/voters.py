@@ -19,7 +19,7 @@ from smoothcert.progress import count_passes
 from smoothcert.smoothing.protocols import Normals, check_finite, check_logits
 from smoothcert.smoothing.rows import Rows, Segment, Subject
 from smoothcert.smoothing.spaces import Space
-from smoothcert.stats import Draw, History, Look, Plan
+from smoothcert.stats import History, Look, Plan
 from smoothcert.stats.histories import LABEL, count_samples
 
 CLOSE_CALL = 1e-4
@@ -312,12 +312,20 @@ def run_plan(
     """
     waiting, active = iter(images), list[_Job]()
     none = np.zeros(num_classes, dtype=np.int64)
+    opening = plan.next([[]])[0]
+    if opening is None or (opening.stage == LABEL and label_of is None):
+        raise ValueError("a plan must draw something, and needs labels if it asks for them")
     while True:
         # Let images in until the round is full: one at a time where rounds have no size.
         room = voter.capacity - sum(job.left for job in active) if voter.capacity else 1 - len(active)
         while room > 0 and (entry := next(waiting, None)) is not None:
             tag, image, key = entry
-            history, first = _begin(plan, none, tag, label_of)
+            history, first = list[Look](), opening
+            if opening.stage == LABEL and label_of is not None:
+                history.append(Look(LABEL, np.eye(num_classes, dtype=np.int64)[label_of(tag)]))
+                first = plan.next([history])[0]
+                if first is None:
+                    raise ValueError("a plan must draw something after the label")
             active.append(_Job(tag, voter.subject(image, key), first.stage, first.n, none, history=history))
             room -= first.n
         if not active:
@@ -354,19 +362,3 @@ def run_plan(
                 values = {name: float(column[row]) for name, column in answers.values.items()}
                 yield Finished(job.tag, job.subject.centre.off_grid, job.history, int(answers.prediction[row]), values,
                                job.seconds)
-
-
-def _begin(
-    plan: Plan, none: np.ndarray, tag: Any, label_of: Callable[[Any], int] | None
-) -> tuple[History, Draw]:
-    """Return the history of an image of which nothing was drawn yet, and the first draw."""
-    first = plan.next([[]])[0]
-    if first is None or (first.stage == LABEL and label_of is None):
-        raise ValueError("a plan must draw something, and needs labels if it asks for them")
-    if first.stage != LABEL or label_of is None:
-        return [], first
-    history = [Look(LABEL, np.eye(len(none), dtype=np.int64)[label_of(tag)])]
-    after = plan.next([history])[0]
-    if after is None:
-        raise ValueError("a plan must draw something after the label")
-    return history, after
