@@ -19,7 +19,7 @@ from smoothcert.progress import count_passes
 from smoothcert.smoothing.protocols import Normals, check_finite, check_logits
 from smoothcert.smoothing.rows import Rows, Segment, Subject
 from smoothcert.smoothing.spaces import Space
-from smoothcert.stats import History, Look, Plan
+from smoothcert.stats import Draw, History, Look, Plan
 from smoothcert.stats.histories import LABEL, count_samples
 
 CLOSE_CALL = 1e-4
@@ -322,10 +322,7 @@ def run_plan(
             tag, image, key = entry
             history, first = list[Look](), opening
             if opening.stage == LABEL and label_of is not None:
-                history.append(Look(LABEL, np.eye(num_classes, dtype=np.int64)[label_of(tag)]))
-                first = plan.next([history])[0]
-                if first is None:
-                    raise ValueError("a plan must draw something after the label")
+                history, first = _take_label(plan, label_of(tag), num_classes)
             active.append(_Job(tag, voter.subject(image, key), first.stage, first.n, none, history=history))
             room -= first.n
         if not active:
@@ -362,3 +359,12 @@ def run_plan(
                 values = {name: float(column[row]) for name, column in answers.values.items()}
                 yield Finished(job.tag, job.subject.centre.off_grid, job.history, int(answers.prediction[row]), values,
                                job.seconds)
+
+
+def _take_label(plan: Plan, label: int, num_classes: int) -> tuple[History, Draw]:
+    """Return the history of an image whose label is given, and the first draw of its samples."""
+    history = [Look(LABEL, np.eye(num_classes, dtype=np.int64)[label])]
+    first = plan.next([history])[0]
+    if first is None:
+        raise ValueError("a plan must draw something after the label")
+    return history, first

@@ -17,11 +17,10 @@ import numpy as np
 from scipy import special
 
 from smoothcert.checks import check_count
-from smoothcert.display import Displayed
 from smoothcert.errors import InputError
-from smoothcert.stats.certify_plans import answer, check_level, choose, refuse_without_noise
+from smoothcert.stats.certify_plans import ProvingPlan, check_level, choose, refuse_without_noise
 from smoothcert.stats.cutoffs import crossing_probability
-from smoothcert.stats.histories import LABEL, Answers, Draw, History, RadiusOf, check_stages, flat_looks
+from smoothcert.stats.histories import LABEL, Draw, History, RadiusOf, check_stages, flat_looks
 from smoothcert.stats.ladders import Ladder, bounds_at, find_quantiles, test_at
 from smoothcert.stats.radius import ProbabilityBounds
 from smoothcert.stats.sequential import RunningBounds, Seen, check_sequential, close_looks, early_spending
@@ -39,7 +38,7 @@ _LEAK = 1e-6
 
 
 @dataclass(frozen=True, repr=False)
-class RadiiDesign(Displayed):
+class RadiiDesign(ProvingPlan):
     """The base of all versions of the design "radii": its options, and the order of its draws."""
 
     kind = "certify"
@@ -84,14 +83,6 @@ class RadiiDesign(Displayed):
         estimates = (Draw("estimate", n) for n in np.diff(self.looks, prepend=0).tolist())
         return (*([] if self.first is None else [self.first]), *estimates, None)
 
-    def judge(self, histories: Sequence[History]) -> Answers:
-        chosen, bounds = self.prove(histories)
-        return answer(self.radius_of(bounds), chosen)
-
-    @abstractmethod
-    def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
-        """Return the classes and the bounds that the looks prove, (M,); p_a = 0 where there are none."""
-
     @property
     def first(self) -> Draw | None:
         """The draw that settles the class, before those that bound its probability; None where there is none."""
@@ -102,10 +93,17 @@ class RadiiDesign(Displayed):
     def looks(self) -> tuple[int, ...]:
         """The samples at each look."""
 
+    @property
+    @abstractmethod
+    def bounds(self) -> RunningBounds:
+        """The bounds on the class probabilities that the looks prove by a union bound."""
+
     @cached_property
     def reachable(self) -> np.ndarray:
         """(R,) bool: the radii that n_max unanimous votes certify."""
-        raise NotImplementedError
+        one = np.zeros(1, dtype=np.int64)
+        unanimous = Seen(1, one, one + len(self.looks) - 1, one + self.n_max, one)
+        return self.reaches(self.radius_of(self.bounds.prove(unanimous)))[0]
 
     def decide(self, histories: Sequence[History]) -> tuple[np.ndarray, np.ndarray]:
         """Return (claimed, open), both (M, R) bool: which radii are certified, and which may still be."""
@@ -247,18 +245,13 @@ class AtRadii(RadiiDesign):
         return close_looks(self.n_max)
 
     @cached_property
-    def bounds(self) -> RunningBounds:
-        """The bounds on the class probabilities that the looks prove by the rule "union"."""
+    def bounds(self) -> RunningBounds:  # type: ignore[override]
         spent = np.array(early_spending(self.looks)) * self.alpha
         return RunningBounds(self.looks, tuple(np.diff(spent, prepend=0.0).tolist()), self.method)
 
     @cached_property
     def reachable(self) -> np.ndarray:
-        if self.rule == "exact":
-            return self._cuts[-1] <= self.n_max
-        one = np.zeros(1, dtype=np.int64)
-        unanimous = Seen(1, one, one + len(self.looks) - 1, one + self.n_max, one)
-        return self.reaches(self.radius_of(self.bounds.prove(unanimous)))[0]
+        return self._cuts[-1] <= self.n_max if self.rule == "exact" else super().reachable
 
     def _project(self, seen: Seen) -> np.ndarray:
         """Return the radii (M,) that the votes of the last look, carried forward to n_max, would prove; inf without."""

@@ -1,5 +1,6 @@
 """Certification plans of one look: a fixed number of samples, or one sized by a pilot for the full curve."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -9,8 +10,8 @@ import numpy as np
 from smoothcert.checks import check_count, check_known, check_positive, check_probability
 from smoothcert.display import Displayed
 from smoothcert.errors import InputError
-from smoothcert.stats.histories import Answers, Draw, History, RadiusOf, check_stages
-from smoothcert.stats.procedures import ABSTAIN, METHODS, bounds_of, certify_with
+from smoothcert.stats.histories import Answers, Draw, History, RadiusOf, check_counts, check_stages
+from smoothcert.stats.procedures import ABSTAIN, METHODS, bounds_of
 from smoothcert.stats.radius import ProbabilityBounds, check_margin
 from smoothcert.stats.sizing import INTERVAL, LEAST, LOWEST, aim_of, size_curves
 
@@ -21,8 +22,22 @@ def refuse_without_noise(bounds: ProbabilityBounds) -> np.ndarray:
                      "radius_of=partial(noise.radius, margin=margin)")
 
 
+class ProvingPlan(Displayed):
+    """The base of the plans that certify: what their looks prove, and the answers that follow from it."""
+
+    radius_of: RadiusOf
+
+    @abstractmethod
+    def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
+        """Return the classes and the bounds that the looks prove, (M,); p_a = 0 where there are none."""
+
+    def judge(self, histories: Sequence[History]) -> Answers:
+        chosen, bounds = self.prove(histories)
+        return answer(self.radius_of(bounds), chosen)
+
+
 @dataclass(frozen=True, repr=False)
-class FixedN(Displayed):
+class FixedN(ProvingPlan):
     """CERTIFY from a fixed number of samples: n0 choose the class, n fresh ones bound its probability.
 
     Attributes:
@@ -59,18 +74,13 @@ class FixedN(Displayed):
         draws = (Draw("select", self.n0), Draw("estimate", self.n), None)
         return [draws[min(len(history), 2)] for history in histories]
 
-    def judge(self, histories: Sequence[History]) -> Answers:
-        check_stages(histories, "select", "estimate", most=1)
-        return _judge_once(histories, self.alpha, self.method, self.radius_of)
-
     def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
-        """Return the chosen classes and the bounds that the counts prove, (M,); p_a = 0 where there are none."""
         check_stages(histories, "select", "estimate", most=1)
         return _prove_once(histories, self.alpha, self.method)
 
 
 @dataclass(frozen=True, repr=False)
-class Curve(Displayed):
+class Curve(ProvingPlan):
     """Size n for each image so that its whole curve of radii is nearly the one at n_max.
 
     A pilot of n0 samples chooses the class and the number n of fresh samples; `method` judges these at alpha. n is the
@@ -134,12 +144,7 @@ class Curve(Displayed):
         return size_curves(n_a, rival, self.n0, self.n_max, self.loss, self.alpha, self.method, self.radius_of,
                            self.to)
 
-    def judge(self, histories: Sequence[History]) -> Answers:
-        check_stages(histories, "pilot", "estimate", most=1)
-        return _judge_once(histories, self.alpha, self.method, self.radius_of)
-
     def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
-        """Return the chosen classes and the bounds that the counts prove, (M,); p_a = 0 where there are none."""
         check_stages(histories, "pilot", "estimate", most=1)
         return _prove_once(histories, self.alpha, self.method)
 
@@ -159,16 +164,6 @@ def choose(histories: Sequence[History]) -> np.ndarray:
     return np.array([history[0].counts for history in histories]).argmax(axis=1)
 
 
-def _judge_once(histories: Sequence[History], alpha: float, method: str, radius_of: RadiusOf) -> Answers:
-    """Judge the second look of each history by the fixed-n procedure; an image without one is abstained from."""
-    chosen, radius = choose(histories), np.zeros(len(histories))
-    sampled = [i for i, history in enumerate(histories) if len(history) == 2]
-    if sampled:
-        selection, estimation = (np.array([histories[i][j].counts for i in sampled]) for j in (0, 1))
-        radius[sampled] = certify_with(radius_of, selection, estimation, alpha, method).radius
-    return answer(radius, chosen)
-
-
 def _prove_once(
     histories: Sequence[History], alpha: float, method: str
 ) -> tuple[np.ndarray, ProbabilityBounds]:
@@ -177,7 +172,9 @@ def _prove_once(
     bounds = ProbabilityBounds(np.zeros(m), np.ones(m), np.ones(m), np.zeros(m))
     sampled = [i for i, history in enumerate(histories) if len(history) == 2]
     if sampled:
-        selection, estimation = (np.array([histories[i][j].counts for i in sampled]) for j in (0, 1))
+        selection, estimation = (
+            check_counts(name, np.array([histories[i][j].counts for i in sampled]), least_total=1)
+            for j, name in enumerate(("selection", "estimation")))
         found = bounds_of(selection.argmax(axis=1), estimation, alpha, method)
         for name in ("p_a", "q_a", "p_b", "q_b"):
             getattr(bounds, name)[sampled] = getattr(found, name)

@@ -62,16 +62,9 @@ class EarlierRadii(RadiiDesign):
         return doubling_looks(self.n_max)
 
     @cached_property
-    def bounds(self) -> RunningBounds:
-        """The bounds on the class probabilities that the looks prove."""
+    def bounds(self) -> RunningBounds:  # type: ignore[override]
         shares = spending_shares(len(self.looks), _RADII_LAST_SHARE)
         return RunningBounds(self.looks, tuple(share * self.alpha for share in shares), self.method)
-
-    @cached_property
-    def reachable(self) -> np.ndarray:
-        one = np.zeros(1, dtype=np.int64)
-        unanimous = Seen(1, one, one + len(self.looks) - 1, one + self.n_max, one)
-        return self.reaches(self.radius_of(self.bounds.prove(unanimous)))[0]
 
     def hope(self, seen: Seen) -> ProbabilityBounds:
         """Return the best that the probabilities can still be believed to be: limits the other way.

@@ -19,7 +19,7 @@ from smoothcert.display import Displayed
 from smoothcert.errors import InputError
 from smoothcert.stats.binomial import SAFETY, lower_limit, tail, upper_limit
 from smoothcert.stats.histories import ClassCounts, check_counts
-from smoothcert.stats.radius import ProbabilityBounds, gaussian_radius, z_lower, z_upper
+from smoothcert.stats.radius import ProbabilityBounds, cap_rival, gaussian_radius, z_lower, z_upper
 
 ABSTAIN = -1
 """Abstention in integer arrays and files; in objects it is None."""
@@ -176,8 +176,7 @@ def two_sided_bounds(n_a: np.ndarray, rivals: np.ndarray, n: np.ndarray, alpha: 
     """
     p, q = lower_limit(n_a, n, 0.9 * alpha)
     p_b, q_b = upper_limit(rivals.max(axis=1), n, 0.1 * alpha)
-    rest = q < p_b
-    return ProbabilityBounds(p, q, np.where(rest, q, p_b), np.where(rest, p, q_b))
+    return cap_rival(p, q, p_b, q_b)
 
 
 def t_certify_bounds(n_a: np.ndarray, rivals: np.ndarray, n: np.ndarray, alpha: float) -> ProbabilityBounds:

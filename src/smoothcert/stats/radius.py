@@ -34,6 +34,14 @@ class ProbabilityBounds:
     q_b: np.ndarray
 
 
+def cap_rival(
+    p_a: np.ndarray, q_a: np.ndarray, p_b: np.ndarray, q_b: np.ndarray, one_sided: np.ndarray | bool = False
+) -> ProbabilityBounds:
+    """Return the bounds with p_b lowered to 1 - p_a where that is less, and where `one_sided` says so."""
+    rest = (q_a < p_b) | one_sided
+    return ProbabilityBounds(p_a, q_a, np.where(rest, q_a, p_b), np.where(rest, p_a, q_b))
+
+
 def z_lower(p: npt.ArrayLike, q: npt.ArrayLike) -> np.ndarray:
     """Return a lower bound of Phi^-1(p), with q = 1 - p to full precision: never above the true value."""
     p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)

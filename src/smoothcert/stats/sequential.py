@@ -14,7 +14,7 @@ import numpy as np
 from smoothcert.checks import check_known
 from smoothcert.errors import InputError
 from smoothcert.stats.binomial import lower_limit
-from smoothcert.stats.radius import ProbabilityBounds
+from smoothcert.stats.radius import ProbabilityBounds, cap_rival
 
 SEQUENTIAL_METHODS = ("two-sided", "cohen")
 """The methods that have a sequential form: their two events, or their one, are spent look by look."""
@@ -143,8 +143,7 @@ class RunningBounds:
         if self.method == "cohen":
             return ProbabilityBounds(p_a, q_a, q_a, p_a)
         q_b, p_b = largest(seen, p[t:], q[t:])
-        rest = q_a < p_b
-        return ProbabilityBounds(p_a, q_a, np.where(rest, q_a, p_b), np.where(rest, p_a, q_b))
+        return cap_rival(p_a, q_a, p_b, q_b)
 
     def _requests(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
         """Return rows and counts of the table: CP_lo(N_A), and if two-sided 1 - CP_up(rival) = CP_lo(n - rival)."""

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import special
 
-from smoothcert.stats.radius import ProbabilityBounds
+from smoothcert.stats.radius import ProbabilityBounds, cap_rival
 
 INTERVAL = 0.99
 """Confidence of a pilot's two-sided interval of each probability."""
@@ -103,8 +103,7 @@ def estimate_bounds(
         return ProbabilityBounds(p, q, q, p)
     p, q = estimate_lower(k_a, n, 0.9 * alpha)
     q_b, p_b = estimate_lower(n - k_b, n, 0.1 * alpha)
-    rest = (q < p_b) | ((method == "t-certify") & (p <= 0.5))
-    return ProbabilityBounds(p, q, np.where(rest, q, p_b), np.where(rest, p, q_b))
+    return cap_rival(p, q, p_b, q_b, (method == "t-certify") & (p <= 0.5))
 
 
 def estimate_lower(k: np.ndarray, n: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
@@ -141,8 +140,7 @@ class _Limits:
         left, part = place.astype(np.int64), place % 1
         z = ((1 - part) * upper[of[:, None], left] + part * upper[of[:, None], left + 1]).ravel()
         p_b, q_b = special.ndtr(z), special.ndtr(-z)
-        rest = (q_a < p_b) | ((self._method == "t-certify") & (p_a <= 0.5))
-        return ProbabilityBounds(p_a, q_a, np.where(rest, q_a, p_b), np.where(rest, p_a, q_b))
+        return cap_rival(p_a, q_a, p_b, q_b, (self._method == "t-certify") & (p_a <= 0.5))
 
     def _row(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return 1 - p_a over the grid, and Phi^-1(p_b) over the rival's."""

@@ -27,13 +27,12 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from smoothcert.checks import check_count
-from smoothcert.display import Displayed
 from smoothcert.errors import InputError
 from smoothcert.stats.binomial import SAFETY, upper_limit
-from smoothcert.stats.certify_plans import answer, check_level, refuse_without_noise
+from smoothcert.stats.certify_plans import ProvingPlan, answer, check_level, refuse_without_noise
 from smoothcert.stats.histories import Answers, Draw, History, Look, RadiusOf
 from smoothcert.stats.procedures import bounds_of
-from smoothcert.stats.radius import ProbabilityBounds
+from smoothcert.stats.radius import ProbabilityBounds, cap_rival
 from smoothcert.stats.sequential import SEQUENTIAL_METHODS
 
 PAIRED = ("chosen", "original", "other", "gained", "harmed")
@@ -87,7 +86,7 @@ class Flips:
 
 
 @dataclass(frozen=True, repr=False)
-class Transfer(Displayed):
+class Transfer(ProvingPlan):
     """Certify a base classifier from the looks of another one's run, and from n copies that both judge.
 
     With p_a and p_b the bounds of `source` at (1 - share) alpha, and U the Clopper-Pearson upper limit at share alpha,
@@ -158,10 +157,6 @@ class Transfer(Displayed):
         """Return the classes (M,) whose flips are to be counted, from the looks of `source`."""
         return self._judging.prove(histories)[0]
 
-    def judge(self, histories: Sequence[History]) -> Answers:
-        chosen, bounds = self.prove(histories)
-        return answer(self.radius_of(bounds), chosen)
-
     def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
         """Return the classes and the bounds of h, both (M,); p_a = 0 where there are no copies.
 
@@ -230,8 +225,7 @@ class Transfer(Displayed):
         gain, _ = upper_limit(flips.rival, copies, 0.1 * spent)
         p_b = (first.p_b + gain) * (1 + SAFETY)
         q_b = np.maximum(first.q_b * (1 - SAFETY) - gain * (1 + SAFETY), 0.0)
-        rest = q_a < p_b
-        return ProbabilityBounds(p_a, q_a, np.where(rest, q_a, p_b), np.where(rest, p_a, q_b))
+        return cap_rival(p_a, q_a, p_b, q_b)
 
 
 def split(history: History) -> tuple[History, History]:
