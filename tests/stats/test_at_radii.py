@@ -12,6 +12,7 @@ from smoothcert.errors import InputError
 from smoothcert.stats import AtRadii, Draw, Look, gaussian_radius
 from smoothcert.stats.cutoffs import CutOffs, crossing_probability
 from smoothcert.stats.sequential import close_looks, early_spending
+from votes import drive
 
 RADIUS_OF = partial(gaussian_radius, sigma=1.0)
 
@@ -34,20 +35,6 @@ def crossing_by_votes(looks, cuts, p):
             following = {votes: mass for votes, mass in following.items() if votes < cut}
         alive = following
     return crossed
-
-
-def simulate(plan, p, size, seed):
-    """The histories of `size` images with class probabilities p, each taken to its end."""
-    rng, histories = np.random.default_rng(seed), [[] for _ in range(size)]
-    active = list(range(size))
-    while active:
-        draws = plan.next([histories[i] for i in active])
-        active = [i for i, draw in zip(active, draws, strict=True) if draw is not None]
-        for i, draw in zip(active, [draw for draw in draws if draw is not None], strict=True):
-            history = histories[i]
-            before = history[-1].counts if history and history[-1].stage == draw.stage else 0
-            history.append(Look(draw.stage, before + rng.multinomial(draw.n, p)))
-    return histories
 
 
 class TestCutOffs:
@@ -160,17 +147,7 @@ class TestLevel:
     def test_false_certificates_are_rare_enough(self, p, radii, how):
         """Simulated at alpha .05 through the plan's own draws; a failure beyond alpha would show at four deviations."""
         plan, size, alpha = plan_at(radii, 2000, 0.05, **how), 1500, 0.05
-        histories = ([[Look("label", np.eye(len(p), dtype=int)[0])] for _ in range(size)]
-                     if how.get("labels_known") else [[] for _ in range(size)])
-        rng, active = np.random.default_rng(3), list(range(size))
-        while active:
-            draws = plan.next([histories[i] for i in active])
-            going = [(i, draw) for i, draw in zip(active, draws, strict=True) if draw is not None]
-            for i, draw in going:
-                history = histories[i]
-                before = history[-1].counts if history and history[-1].stage == draw.stage else 0
-                history.append(Look(draw.stage, before + rng.multinomial(draw.n, p)))
-            active = [i for i, _ in going]
+        histories = drive(plan, np.tile(p, (size, 1)), 3, label=0)
         answers = plan.judge(histories)
         rival = max(p[1:]) if how.get("method") == "two-sided" else 1 - p[0]
         truth = max(0.0, float(special.ndtri(p[0]) - special.ndtri(rival)) / 2)
@@ -180,7 +157,7 @@ class TestLevel:
 
     def test_another_alpha_reads_the_same_looks(self):
         plan = plan_at((0.25, 0.5), 2000, 0.001, n0=0)
-        histories = simulate(plan, [0.75, 0.25], 50, 1)
+        histories = drive(plan, np.tile([0.75, 0.25], (50, 1)), 1)
         strict, loose = (plan_at((0.25, 0.5), 2000, alpha, n0=0).judge(histories).values["radius"]
                          for alpha in (1e-6, 0.05))
         assert (strict <= loose).all()

@@ -14,7 +14,6 @@ from smoothcert.stats import (
     Curve,
     Draw,
     FixedPredict,
-    Look,
     Sequential,
     certify_counts,
     certify_plan,
@@ -26,14 +25,11 @@ from smoothcert.stats import (
     reread,
 )
 from smoothcert.stats.earlier import EarlierCurve, EarlierSequential, curve_sizes
+from votes import looks
 
 SIGMA = 0.5
 NOISE = build_noise("gaussian", SIGMA)
 RADIUS_OF = partial(NOISE.radius, margin=None)
-
-
-def looks(stage, *counts):
-    return [Look(stage, np.array(c)) for c in counts]
 
 
 class TestVersions:

@@ -36,6 +36,7 @@ from smoothcert.stats import (
 from smoothcert.stats.earlier import EarlierCurve, EarlierRadii, EarlierSequential
 from smoothcert.stats.plans import with_noise
 from smoothcert.stats.sizing import size_curves
+from votes import drive, looks
 
 SIGMA = 0.5
 NOISE = build_noise("gaussian", SIGMA)
@@ -57,22 +58,6 @@ def curve_plan(n_max=100_000, loss=0.01, method="cohen", alpha=0.001, margin=Non
     return CurveCertify(n0, loss, n_max, alpha, method, margin, radius_of(margin))
 
 
-def drive(plan, p, seed=0):
-    """Take images of class probabilities p (M, K) through a plan; their histories."""
-    rng = np.random.default_rng(seed)
-    histories = [[] for _ in p]
-    active = list(range(len(p)))
-    while active:
-        draws = plan.next([histories[i] for i in active])
-        for i, draw in zip(active, draws, strict=True):
-            if draw is not None:
-                same = [look.counts for look in histories[i] if look.stage == draw.stage]
-                counts = rng.multinomial(draw.n, p[i])
-                histories[i].append(Look(draw.stage, counts + same[-1] if same else counts))
-        active = [i for i, draw in zip(active, draws, strict=True) if draw is not None]
-    return histories
-
-
 def samples(history):
     return sum({look.stage: int(look.counts.sum()) for look in history}.values())
 
@@ -81,10 +66,6 @@ def population(m, classes=4, seed=5):
     rng = np.random.default_rng(seed)
     p_a = rng.uniform(0.35, 1, m)
     return np.column_stack([p_a, (1 - p_a)[:, None] * rng.dirichlet(np.ones(classes - 1), m)])
-
-
-def looks(stage, *counts):
-    return [Look(stage, np.array(c)) for c in counts]
 
 
 ALL = [

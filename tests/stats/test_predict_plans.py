@@ -13,36 +13,18 @@ from smoothcert.stats import (
     ABSTAIN,
     Draw,
     FixedPredict,
-    Look,
     Sequential,
     plan_from,
     predict_counts,
     predict_plan,
     reread,
 )
+from votes import drive, looks
 
 EVIDENCE = str(Path(__file__).parents[2] / "evidence")
 sys.path.insert(0, EVIDENCE)
 exact = importlib.import_module("lookwise")
 sys.path.remove(EVIDENCE)
-
-
-def looks(*counts):
-    return [Look("predict", np.array(c)) for c in counts]
-
-
-def drive(plan, p, seed=0):
-    """Take images of class probabilities p (M, K) through a plan; their histories."""
-    rng = np.random.default_rng(seed)
-    histories, active = [[] for _ in p], list(range(len(p)))
-    while active:
-        draws = plan.next([histories[i] for i in active])
-        for i, draw in zip(active, draws, strict=True):
-            if draw is not None:
-                counts = rng.multinomial(draw.n, p[i])
-                histories[i].append(Look("predict", counts + (histories[i][-1].counts if histories[i] else 0)))
-        active = [i for i, draw in zip(active, draws, strict=True) if draw is not None]
-    return histories
 
 
 def samples(history):
@@ -60,8 +42,8 @@ def failure_by_single_votes(plan) -> Fraction:
         sequences = grown
         if n in plan.looks:
             at = sorted(sequences)
-            padding = looks(*([0, m] for m in plan.looks[:looked]))  # `next` reads the last look alone
-            histories = [[*padding, *looks([count, n - count])] for count in at]
+            padding = looks("predict", *([0, m] for m in plan.looks[:looked]))  # `next` reads the last look alone
+            histories = [[*padding, *looks("predict", [count, n - count])] for count in at]
             answers = plan.judge([history[-1:] for history in histories]).prediction
             draws = plan.next(histories)
             for count, answer, draw in zip(at, answers, draws, strict=True):
@@ -99,8 +81,8 @@ class TestAnswers:
         plan = Sequential(100, 0.01)
         share = 0.4 * 0.16**0.4
         assert plan.next([[]]) == [Draw("predict", 16)]
-        assert plan.next([looks([16, 0]), looks([11, 5])]) == [None, Draw("predict", 16)]
-        answers = plan.judge([looks([0, 16]), looks([11, 5])])
+        assert plan.next([looks("predict", [16, 0]), looks("predict", [11, 5])]) == [None, Draw("predict", 16)]
+        answers = plan.judge([looks("predict", [0, 16]), looks("predict", [11, 5])])
         assert answers.prediction.tolist() == [1, ABSTAIN]
         assert answers.values["p_value"][0] == pytest.approx(2.0**-15 / share, rel=1e-9)
 
@@ -111,9 +93,9 @@ class TestAnswers:
         tied, ahead = ([[n - n // 2, n // 2] for n in plan.looks[:half + 1]] for _ in range(2))
         lead = plan.looks[half] * 55 // 100
         ahead[-1] = [lead, plan.looks[half] - lead]  # 1,000 votes reject with 55.2 %
-        assert plan.next([looks(*tied), looks(*ahead)])[0] is None
-        assert plan.next([looks(*tied), looks(*ahead)])[1] is not None
-        assert plan.judge([looks(*tied)]).prediction.tolist() == [ABSTAIN]
+        assert plan.next([looks("predict", *tied), looks("predict", *ahead)])[0] is None
+        assert plan.next([looks("predict", *tied), looks("predict", *ahead)])[1] is not None
+        assert plan.judge([looks("predict", *tied)]).prediction.tolist() == [ABSTAIN]
 
     def test_giving_up_costs_few_answers(self):
         """Where the fixed test nearly always answers, so does this; at a tie half of the samples are saved."""
@@ -144,9 +126,9 @@ class TestAnswers:
 
     def test_one_look_is_the_fixed_test(self):
         counts = [np.array([12, 3]), np.array([14, 1])]
-        answers = Sequential(15, 0.01).judge([looks(c) for c in counts])
+        answers = Sequential(15, 0.01).judge([looks("predict", c) for c in counts])
         assert answers.values["p_value"].tolist() == FixedPredict(15, 0.01).judge(
-            [looks(c) for c in counts]).values["p_value"].tolist()
+            [looks("predict", c) for c in counts]).values["p_value"].tolist()
 
 
 class TestLevel:

@@ -13,6 +13,7 @@ from smoothcert.errors import InputError
 from smoothcert.noise import GaussianNoise
 from smoothcert.stats import AtRadii, Curve, FixedN, Look, plan_from, reread
 from smoothcert.stats.transfer import PAIRED, Transfer, paired_looks, split, tally_pairs
+from votes import drive
 
 RADIUS = GaussianNoise(1.0).radius
 LAWS = {
@@ -131,16 +132,7 @@ def test_looks_that_stopped_early_are_sound_too(source):
     random = np.random.default_rng(5)
     law = np.array([[0.70, 0.05, 0.02], [0.01, 0.12, 0.01], [0.01, 0.01, 0.07]])
     plan = Transfer(source, n=150, alpha=0.05, method=source.method, radius_of=RADIUS)
-    histories: list = [[] for _ in range(1000)]
-    going = list(range(len(histories)))
-    while going:
-        draws = source.next([histories[i] for i in going])
-        for i, draw in zip(going, draws, strict=True):
-            if draw is not None:
-                last = [look.counts for look in histories[i] if look.stage == draw.stage]
-                votes = random.multinomial(draw.n, law.sum(axis=1)) + (last[-1] if last else 0)
-                histories[i].append(Look(draw.stage, votes))
-        going = [i for i, draw in zip(going, draws, strict=True) if draw is not None]
+    histories = drive(source, np.tile(law.sum(axis=1), (1000, 1)), random)
     for history, chosen in zip(histories, plan.choose(histories), strict=True):
         if chosen == 0:
             history += paired_looks(0, pairs(random.multinomial(150, law.ravel()).reshape(3, 3)))
