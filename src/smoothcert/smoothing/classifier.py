@@ -15,7 +15,7 @@ from smoothcert.errors import InputError, ModelError
 from smoothcert.noise import NoiseCentre, build_noise, fresh_seed, image_key
 from smoothcert.progress import Progress, Workload, metering, reporting
 from smoothcert.smoothing.adapters import adapted
-from smoothcert.smoothing.images import check_bounds, check_images, read_otherwise
+from smoothcert.smoothing.images import check_bounds, check_images, check_labels, read_otherwise
 from smoothcert.smoothing.kept import KeptVoters
 from smoothcert.smoothing.precision import isolate
 from smoothcert.smoothing.protocols import (
@@ -342,7 +342,7 @@ class SmoothedClassifier(nn.Module):
     ) -> tuple[list[Finished], bool]:
         """Take the images through the plan; return them in their order, and whether x was a single one."""
         images, keys, single = self._images(x, index)
-        label_of = self._label_of(plan, labels, len(images))
+        known = check_labels(labels, isinstance(plan, AtRadii) and plan.labels_known, len(images), self.num_classes)
         check_ready(self.model)
         in_eval = not any(part.training for part in _modules(self.model))
         most, done = plan.most(), list[Finished]()
@@ -355,28 +355,10 @@ class SmoothedClassifier(nn.Module):
             work = Workload(len(images), len(images), "images", most * len(images), "n_max" not in plan.identity())
             with metering("sampling", work) as meter:
                 for finished in run_plan(plan, opened.voter, zip(range(len(images)), images, keys, strict=True),
-                                         self.num_classes, label_of):
+                                         self.num_classes, None if known is None else known.__getitem__):
                     done.append(finished)
                     meter.finish(most, finished.samples)
             return sorted(done, key=lambda finished: finished.tag), single
-
-    def _label_of(
-        self, plan: Plan, labels: int | Sequence[int] | None, images: int
-    ) -> Callable[[int], int] | None:
-        """Return the labels of images by their places, where the plan asks for them and only there."""
-        asked = isinstance(plan, AtRadii) and plan.labels_known
-        if asked != (labels is not None):
-            raise InputError("a plan with labels known needs labels: give labels, the class of each image" if asked else
-                             "labels are for an AtRadii plan with labels_known=True: leave labels out, or give such a "
-                             "plan or its radii and n_max")
-        if labels is None:
-            return None
-        given = np.atleast_1d(np.asarray(labels))
-        if given.shape != (images,) or given.dtype.kind not in "iu" or not np.all(
-                (given >= 0) & (given < self.num_classes)):
-            raise InputError(f"labels must be one class in [0, {self.num_classes}) for each of the {images} image(s), "
-                             f"got {labels!r}")
-        return given.tolist().__getitem__
 
     def _adapt(self, shape: tuple[int, ...], single: np.ndarray | None = None) -> Any:
         """Return the model as one that gives logits (N, K) of any number of images of a shape; kept while it is the

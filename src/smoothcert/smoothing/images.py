@@ -45,6 +45,25 @@ def check_images(x: Any, bounds: tuple[float, float] | None) -> np.ndarray:
     return array
 
 
+def check_labels(labels: Any, needed: bool, images: int, num_classes: int) -> list[int] | None:
+    """Return the class of each image, None where none are needed, or raise InputError for anything else.
+
+    Args:
+        needed: whether the plan judges the label's own class.
+    """
+    if needed != (labels is not None):
+        raise InputError("a plan with labels known needs labels: give labels, the class of each image" if needed else
+                         "labels are for an AtRadii plan with labels_known=True: leave labels out, or give such a plan "
+                         "or its radii and n_max")
+    if labels is None:
+        return None
+    given = np.atleast_1d(np.asarray(labels))
+    if given.shape != (images,) or given.dtype.kind not in "iu" or not np.all((given >= 0) & (given < num_classes)):
+        raise InputError(f"labels must be one class in [0, {num_classes}) for each of the {images} image(s), got "
+                         f"{labels!r}")
+    return given.tolist()
+
+
 def check_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
     """Return the bounds that pixels must keep as floats, or raise InputError unless they are (low, high) or None."""
     if bounds is None:
