@@ -41,7 +41,7 @@ from smoothcert.noise import Noise, identify_noise
 from smoothcert.progress import Progress, phase, reporting
 from smoothcert.quantisation.export import batches_of, float_graph, run_rows
 from smoothcert.quantisation.options import LEAST_IMAGES, QuantiseConfig
-from smoothcert.runs.inputs import Inputs, open_inputs
+from smoothcert.runs.inputs import Inputs, model_title, open_inputs
 from smoothcert.smoothing.precision import isolate
 from smoothcert.smoothing.protocols import check_logits, evaluation
 from smoothcert.version import __version__
@@ -254,11 +254,11 @@ def _describe(
     config: QuantiseConfig, inputs: Inputs, graph: Any, file: Path, in_float: dict[str, int], agreement: float
 ) -> ModelCard:
     """Return the card of the integer network."""
-    name, data = label_model(config.model), inputs.data
+    data = inputs.data
     original = model_card(config)
     made = Quantisation(
         sha256=sha256(file),
-        original={"model": Path(name).name if Path(name).exists() else name, **inputs.classifier.identity},
+        original={"model": model_title(config.model), **inputs.classifier.identity},
         calibration={"data": data.name, "split": data.split, "images": len(inputs.indices),
                      "sha256": data.fingerprint(inputs.indices)},
         noise={**identify_noise(inputs.noise, config.noise), "seed": inputs.seed},
