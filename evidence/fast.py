@@ -110,8 +110,10 @@ def decided() -> str:
              "| method | design | " + " | ".join(f"r = {r:g}" for r in RADII) + " | samples | seconds |",
              "|---|---|" + "---|" * (len(RADII) + 2)]
     for method in ("two-sided", "cohen"):
-        for design, options in {"fixed n": ["--n", "100000"], "radii": ["--radii", ",".join(map(str, RADII)), "--n-max",
-                                "100000"], "curve-loss .01": ["--curve-loss", "0.01", "--n-max", "100000"]}.items():
+        radii = ["--radii", ",".join(map(str, RADII)), "--n-max", "100000"]
+        for design, options in {"fixed n": ["--n", "100000"], "radii": radii, "radii, labels known": [*radii,
+                                "--labels-known"], "curve-loss .01": ["--curve-loss", "0.01", "--n-max", "100000"],
+                                }.items():
             out = work / f"{method}-{design.replace(' ', '-')}"
             started = time.perf_counter()
             _run("certify", str(work / "m"), *data, "--noise", "gaussian", "--seed", "0", "--method", method, *options,
@@ -119,7 +121,7 @@ def decided() -> str:
             seconds = time.perf_counter() - started
             store = read_store(out)
             claims = [100 * (store.correct & (store.column("radius") >= r)).mean() for r in RADII]
-            drawn = sum(store.counts(stage).sum() for stage in ("select", "pilot", "estimate")) / len(store.records)
+            drawn = sum(record.samples for record in store.records) / len(store.records)
             lines.append(f"| {method} | {design} | {' | '.join(f'{c:.2f}' for c in claims)} | {drawn:,.0f} | "
                          f"{seconds:.0f} |")
     return "\n".join(lines)
