@@ -12,8 +12,9 @@ from pages import Section, section, table
 from reference import ALPHA, N0, N, plain_counts, plain_radius
 from timing import interleaved, seconds, spread
 from torch import nn
-from trained import data_options, test_images, trained
+from trained import data_options, quantised, test_images, trained
 
+from smoothcert.machine import VNNI_UNITS, instruction_sets
 from smoothcert.smoothing import SmoothedClassifier
 from smoothcert.stats import Certificate, History, Look, Plan, certify_plan, default_pilot
 
@@ -24,7 +25,7 @@ DESIGNS: dict[str, dict[str, Any]] = {"radius": {"radii": [RADIUS]}, "curve": {"
 
 @dataclass(frozen=True)
 class Case:
-    """A network under a noise, images a round, samples of the plain reference a round.
+    """A network in a precision under a noise, images a round, samples of the plain reference a round.
 
     Where `whole`, the samples an image are those of the images timed. Else they are worked out for more images than
     there is time for: at one radius a few images take nearly all samples, and full curves take 50,000 each.
@@ -35,12 +36,19 @@ class Case:
     images: int
     plain: int
     whole: bool
+    precision: str = "float32"
+
+    @property
+    def title(self) -> str:
+        return f"{self.network} {self.precision}".removesuffix(" float32")
 
 
 CASES = (
     Case("linear", "gaussian", 1000, 20_000, whole=True),
     Case("lenet", "grid", 16, 2000, whole=False),
     Case("cnn", "grid", 16, 2000, whole=False),
+    *(Case(name, "grid", 64, 2000, whole=False, precision="int8") for name in ("lenet", "cnn")
+      if VNNI_UNITS & instruction_sets()),
 )
 REPLAYED, SHARED, TIMES = 500, 200, 10
 """Images whose vote shares are measured, samples for each, and how often a plan is replayed on them."""
@@ -48,7 +56,7 @@ REPLAYED, SHARED, TIMES = 500, 200, 10
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained network smoothed, test images with their labels, and the seconds that its first call took to start.
+    """A trained network, and itself or its int8 form smoothed; test images, and the first call's seconds to start.
 
     `counts` are the votes of SHARED samples of REPLAYED other images; None where they are not needed.
     """
@@ -75,11 +83,11 @@ def main(figures: dict[str, float]) -> Section:
             mean = run.mean_samples()
             times = [mean / rate for rate in rates.rounds[f"{design} {method}"]]
             ratio = spread([a / b for a, b in zip(published, times, strict=True)])
-            rows.append([f"{case.network}, {case.noise}", design, method, f"{mean:,.0f}", run.certified(),
+            rows.append([f"{case.title}, {case.noise}", design, method, f"{mean:,.0f}", run.certified(),
                          f"{rates.median(f'{design} {method}'):,.0f}", f"{spread(times).median:.3g}",
                          f"{spread(published).median:.3g}", f"{ratio:,.3g}", f"{subject.start:.1f}"])
             if method == METHODS[0]:
-                found[f"{case.network} {design}"] = ratio.median
+                found[f"{case.title} {design}"] = ratio.median
     header = ["network, noise", "design", "method", "samples an image", f"certified at {RADIUS}", "samples/s",
               "s an image", "plain s an image", "ratio", "start, s"]
     return section("Time to certified accuracy", [*table(header, rows), *notes()], found)
@@ -89,7 +97,8 @@ def started(case: Case) -> Subject:
     """The network trained, and smoothed; engines are chosen at the first call, by the work that it announces."""
     model = trained(case.network)
     images, labels = test_images(ROUNDS * case.images)
-    smoothed = SmoothedClassifier(model, SIGMA, CLASSES, seed=0, noise=case.noise)
+    base = quantised(case.network) if case.precision == "int8" else model
+    smoothed = SmoothedClassifier(base, SIGMA, CLASSES, seed=0, noise=case.noise)
     begun = time.perf_counter()
     smoothed.predict(images, n_max=10 * N)
     start = time.perf_counter() - begun
@@ -165,7 +174,8 @@ def notes() -> list[str]:
         f"`radius`: certified or not at {RADIUS}, decided by `certify(images, radii=[{RADIUS}], n_max={N:,})`; "
         f"`curve`: `curve_loss={LOSS}`; alpha {ALPHA}, sigma {SIGMA}. `cohen` is the published one-sided method, "
         f"`two-sided` the default. Networks trained under noise on {which}, for under a minute, kept in the temporary "
-        "folder.", "",
+        "folder. int8: the same networks by `smoothcert quantise`, run by OpenVINO, beside the plain reference of the "
+        "float32 network.", "",
         f"Plain: {N0 + N:,} samples at the reference's measured time a sample, and its limit. Ours: the mean number "
         "of samples an image, at each round's rate, measured end to end through the public API on other test images "
         "each round. For `linear` the mean is that of the images timed. For the others times are products. At one "

@@ -9,6 +9,12 @@ ROWS = {
     "time to certified accuracy at one radius, same alpha": ("radius", (1500, 150, 80, 70)),
     "full curve, at most 1% radius loss": ("curve", (100, 9, 5.5, 4.5)),
 }
+PRECISIONS = {
+    "int8 over the plain reference": ("{} int8 openvino over reference", (8.5, 14, 10.5, 8)),
+    "int8 over float32": ("{} int8 openvino over float32", (2.5, 2.8, 2.9, 3)),
+    "bf16 over float32": ("{} bf16 openvino over float32", (1.8, 1.8, 1.8, 1.9)),
+    "time to certified accuracy at one radius, int8": ("{} int8 radius", (900, 2600, 650, 500)),
+}
 GPU = {"ResNet-110, float32": ("resnet110 float32", 6), "ResNet-110, bf16": ("resnet110 bf16", 12),
        "MNIST CNN, float32": ("cnn float32", 10)}
 RECORDS = {"table in seconds": ("table s", 3), "report in seconds": ("report s", 15),
@@ -39,6 +45,10 @@ def goal_lines(sections: dict[str, Section]) -> list[str]:
     lines = ["## Goals: how many times faster than the plain reference at batch 1,000, measured (goal)", ""]
     lines += table(["", *COLUMNS], rows)
     lines += [_which_cnn(figures), "", _memory(figures), "", _records(figures), ""]
+    rows = [[title, *(_cell({"": figures.get(key.format(name))}, goal)
+                      for name, goal in zip(("lenet", "cnn", "resnet20", "resnet110"), goals, strict=True))]
+            for title, (key, goals) in PRECISIONS.items()]
+    lines += table(["on a CPU with VNNI and bf16 units", "LeNet", "MNIST CNN", "ResNet-20", "ResNet-110"], rows)
     if any(key in figures for key, _ in GPU.values()):
         lines += ["GPU: " + "; ".join(f"{title} {_cell({'': figures.get(key)}, goal)}"
                                       for title, (key, goal) in GPU.items()) + ".", ""]

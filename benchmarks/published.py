@@ -17,6 +17,8 @@ from replay import curve_replay, logs_dir, populations, radii_replay
 RADIUS, LOSS, TIMES = 0.5, 0.01, 20
 SIGMAS = (0.25, 0.5)
 NETWORKS = ("resnet20", "resnet110")
+INT8 = "int8 openvino over reference"
+"""The name of an integer network's figure (part `precisions`)."""
 
 
 def main(figures: dict[str, float]) -> Section:
@@ -39,9 +41,15 @@ def main(figures: dict[str, float]) -> Section:
             rows.append([design, told, f"{n:,.0f}", f"{(N0 + N) / n:.3g}",
                          *(_times(figures, name, n) for name in NETWORKS)])
         found |= {f"{name} {design}": (N0 + N) / mean * figures[f"{name} ratio"] for name in NETWORKS}
+        found |= {f"{name} int8 {design}": (N0 + N) / mean * figures[f"{name} {INT8}"] for name in NETWORKS
+                  if f"{name} {INT8}" in figures}
     told = "s plain, s ours, ratio"
     header = ["design", "logs", "samples an image", "fewer by", *(f"{name}: {told}" for name in NETWORKS)]
-    return section(title, [*table(header, rows), *notes()], found)
+    integers = [f"{name} {design} {found[f'{name} int8 {design}']:,.3g}" for design in samples for name in NETWORKS
+                if f"{name} int8 {design}" in found]
+    if integers:
+        integers = [f"In int8 (OpenVINO, part `precisions`), the ratios are {', '.join(integers)}.", ""]
+    return section(title, [*table(header, rows), *integers, *notes()], found)
 
 
 def _times(figures: dict[str, float], name: str, samples: float) -> str:

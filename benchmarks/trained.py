@@ -3,16 +3,20 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from networks import SIGMA
+from networks import CLASSES, SIGMA
 from ours import CACHE
 from torch import nn
 
 from smoothcert.classifiers.folder import read_network
 from smoothcert.data import DATA_DIR_VARIABLE, ImageData, load_data
+from smoothcert.models import load_model
+from smoothcert.quantisation.options import QuantiseConfig
+from smoothcert.quantisation.quantise import INTEGER, quantise
 from smoothcert.training.options import TrainConfig
 from smoothcert.training.train import train
 
@@ -45,6 +49,15 @@ def trained_folder(name: str) -> Path:
 def trained(name: str) -> nn.Module:
     """A trained network, in eval mode."""
     return read_network(trained_folder(name))[0].eval()
+
+
+def quantised(name: str) -> Callable[..., Any]:
+    """A trained network in int8 by the project's own `quantise`, calibrated under noise and run by OpenVINO."""
+    source = trained_folder(name)
+    folder = source.with_name(f"{source.name}-int8")
+    if not folder.is_dir():
+        quantise(QuantiseConfig.parse({"model": str(source), "sigma": SIGMA, "out": folder}))
+    return load_model(str(folder / INTEGER), num_classes=CLASSES, runtime="openvino").model
 
 
 def test_images(n: int) -> tuple[np.ndarray, np.ndarray]:
