@@ -4,7 +4,7 @@ Opening costs 26 rows of trial and, for long runs, the choice of an engine. A ke
 that has changed, and no quick look at a network shows every change: one through `tensor.data`, through a fused
 optimiser or through memory that NumPy shares moves no version counter. So there are two kinds of voters:
 
-- One that runs the model itself (engine plain, in pixels) follows every change by itself. Calls of fewer than 10,000
+- One that runs the model itself (engine plain, in pixels) follows every change by itself. Calls of fewer than 20,000
   samples take such a voter if the engine is left to `auto`. Only what its trial found, that batches change no answer,
   could become wrong. So the model is tried again when a layer, weight or buffer has visibly changed. Two rows are
   judged again when an attribute has, and every 10,000 samples; other answers than before lead to another trial, too.
