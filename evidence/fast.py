@@ -121,7 +121,7 @@ def decided() -> str:
             seconds = time.perf_counter() - started
             store = read_store(out)
             claims = [100 * (store.correct & (store.column("radius") >= r)).mean() for r in RADII]
-            drawn = sum(record.samples for record in store.records) / len(store.records)
+            drawn = sum(store.counts(stage).sum() for stage in ("select", "pilot", "estimate")) / len(store.records)
             lines.append(f"| {method} | {design} | {' | '.join(f'{c:.2f}' for c in claims)} | {drawn:,.0f} | "
                          f"{seconds:.0f} |")
     return "\n".join(lines)
