@@ -3,6 +3,7 @@
 from smoothcert.stats.at_radii import AtRadii
 from smoothcert.stats.binomial import clopper_pearson
 from smoothcert.stats.certify_plans import Curve, FixedN, default_pilot
+from smoothcert.stats.claims import Claim, Costs, Groups, TopK, certify_claim, top_k_radius
 from smoothcert.stats.histories import Answers, ClassCounts, Draw, History, Look, Plan
 from smoothcert.stats.intervals import (
     AccuracyBounds,
@@ -49,13 +50,16 @@ __all__ = [
     "Certificate",
     "CertifiedCounts",
     "CertifyPlan",
+    "Claim",
     "ClassCounts",
+    "Costs",
     "Curve",
     "CurveCertify",
     "Draw",
     "FixedCertify",
     "FixedN",
     "FixedPredict",
+    "Groups",
     "History",
     "Look",
     "Plan",
@@ -66,8 +70,10 @@ __all__ = [
     "RadiiCertify",
     "Sequential",
     "SequentialPredict",
+    "TopK",
     "average_certified_radius",
     "certified_accuracy",
+    "certify_claim",
     "certify_counts",
     "certify_plan",
     "certify_with",
@@ -86,4 +92,5 @@ __all__ = [
     "predict_plan",
     "proved_level",
     "reread",
+    "top_k_radius",
 ]
