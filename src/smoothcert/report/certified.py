@@ -32,7 +32,8 @@ _MORE = {"one": " `table --intervals all` adds the bounds on these images alone.
 
 def _method(result: Result) -> str:
     method = result.method or "method ?"
-    return method if result.margin is None else f"{method} with margin {result.margin:g}"
+    margin = "" if result.margin is None else f" with margin {result.margin:g}"
+    return f"{method}{margin}" + (f", {result.claim.words}" if result.claim else "")
 
 
 def _acr(result: Result) -> str:

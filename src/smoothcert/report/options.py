@@ -130,11 +130,20 @@ class RecertifyTableConfig(PrintedConfig, IntervalsConfig):
     margin: Annotated[Real, Field(ge=0, lt=0.5)] | None = Field(
         None, description="tau: the radius within which the class keeps probability 1/2 + tau (default: as stored)")
     no_margin: bool = Field(False, description="drop the stored margin: plain radii")
+    top_k: Count | None = Field(None, description="radii within which the class stays among the k most probable ones")
+    groups: Local | None = Field(None, description="radii within which the answer stays in one group of classes: YAML "
+                                                   "or JSON, NAME: [CLASS, ...]", json_schema_extra={"metavar": "FILE"})
+    costs: Local | None = Field(None, description="radii within which no harmful target of the class is answered: YAML "
+                                                  "or JSON, CLASS: [CLASS, ...]", json_schema_extra={"metavar": "FILE"})
+    labels_known: bool = Field(False, description="with top-k, groups or costs: judge the label's class in place of the "
+                                                  "chosen one, as top-k accuracy does")
     noise: Any = Field(None, description="noise of the run, where it is your own code: file.py:NAME or "
                                               "package.module:NAME")
     out: Stored | None = Field(None, description="keep the result as a store of its own")
 
     def _contradictions(self) -> Iterator[str]:
+        if sum(one is not None for one in (self.top_k, self.groups, self.costs)) > 1:
+            yield "top-k, groups and costs are different claims: give one of them"
         if self.no_margin and self.margin is not None:
             yield "margin and no-margin exclude each other: give one of them"
 

@@ -75,6 +75,8 @@ class CertifiedRuns:
         """Read `results` at the radii asked for, or at `default_radii`; several over the same images are compared."""
         radii, rho = points.radii or tuple(default_radii(results)), points.rho
         why_not, lacking = why_not_side_by_side(results)
+        if any(one.claim != results[0].claim for one in results):
+            why_not = why_not or "their radii claim different things"
         at = accuracies(results, radii, rho)
         notes = (*run_notes(results), *lacking, *reach_notes(results, radii))
         if points.paired:
@@ -104,7 +106,7 @@ class CertifiedRuns:
         for number, (result, at, stars) in enumerate(zip(self.results, self.at, self.stars, strict=True)):
             facts = {"run": result.name, "images": result.images, "sigma": sigma_words(result.sigma).strip("?"),
                      "method": result.method, "alpha": result.alpha, "n": result.n, "margin": result.margin,
-                     "acr": result.acr, "lower_bound": result.is_lower_bound, "abstained": int(result.abstained.sum()),
+                     "claim": result.claim and result.claim.words, "acr": result.acr, "lower_bound": result.is_lower_bound, "abstained": int(result.abstained.sum()),
                      "rho": self.rho}
             found += [{**facts, "radius": radius, "decided": result.is_decided(radius), "claimed": at.claimed[i],
                        **{name: getattr(at, name)[i] for name in FIELDS}, "group": result.group, "norm": result.norm,
@@ -129,7 +131,8 @@ class CertifiedRuns:
         runs = [{
             "store": result.path or None, "kind": self.kind, "name": result.name, "images": result.images,
             "complete": result.complete, "sigma": None if math.isnan(result.sigma) else result.sigma,
-            "method": result.method, "alpha": result.alpha, "n": result.n, "margin": result.margin, "rho": self.rho,
+            "method": result.method, "alpha": result.alpha, "n": result.n, "margin": result.margin,
+            "claim": result.claim and result.claim.words, "rho": self.rho,
             "norm": result.norm, "rounded_up": result.printed, "notes": list(result.remarks),
             "lower_bound": result.is_lower_bound, "decided": result.decided, "r_max": result.ceiling,
             "acr": result.acr, "abstained": int(result.abstained.sum()), "radii": at.radii.tolist(),

@@ -22,13 +22,16 @@ from smoothcert.results.figures import alpha_words, down, sigma_words
 from smoothcert.results.networks import describe_network, transfer_notes
 from smoothcert.stats import (
     AccuracyBounds,
+    Claim,
     average_certified_radius,
     certified_accuracy,
     linf_radius,
     max_radius,
     proved_level,
 )
+from smoothcert.stats.claims import is_right
 from smoothcert.stats.intervals import accuracy_of_counts, check_radii, claims
+from smoothcert.store.identity import claim_of
 from smoothcert.store.names import name_of
 from smoothcert.store.store import Store
 
@@ -58,6 +61,7 @@ class Result(StoreResult):
         classes: the names of the classes, where known.
         path: the store that holds them; "" where none does.
         network: which network they are of, in words; "" where it is not told.
+        claim: what the radii claim; None for plain ones.
     """
 
     kind: ClassVar[str] = "certify"
@@ -89,6 +93,7 @@ class Result(StoreResult):
     classes: tuple[str, ...] | None = None
     path: str = ""
     network: str = ""
+    claim: Claim | None = None
 
     @classmethod
     def of(cls, store: Store, name: str | None = None) -> Self:
@@ -111,16 +116,22 @@ class Result(StoreResult):
             notes += [_LABELS_KNOWN] if procedure.get("labels_known") else []
         elif store.identity.procedure.source is not None and store.identity.procedure.source.get("design") == "radii":
             decided = ()  # the original's looks had stopped
+        if (claim := claim_of(procedure)) is not None:
+            told = procedure["claim"]
+            limits = "one limit holds" if told["limits"] == 1 else f"{told['limits']} limits hold together"
+            notes.append(f"{claim.words}: {claim.meaning}; {limits} at alpha {told['level']:g}")
+            notes += [_LABELS_KNOWN] if told["labels_known"] else []
         asked_to = procedure.get("to")
         if asked_to is not None and not procedure.get("decided", True):
             asked_to = 0.0  # it was sized by other rules
         return cls(one_line(name or name_of(store.folder)), store.column("index"), np.asarray(radius),
-                   prediction == label, prediction < 0, store.identity.noise.sigma, procedure["alpha"],
+                   is_right(claim, prediction, label), prediction < 0, store.identity.noise.sigma, procedure["alpha"],
                    method and one_line(method), procedure.get("n") or procedure["n_max"], procedure["margin"], decided,
                    asked_to, setting_of(store.identity.replace(procedure=procedure)), store.complete, label,
                    norm=store.identity.norm or "l2", printed=store.identity.printed,
                    notes=(*notes, *transfer_notes(store)), classes=store.class_names,
-                   path=str(store.folder) if path is None else path, network=describe_network(store))
+                   path=str(store.folder) if path is None else path, network=describe_network(store),
+                   claim=claim)
 
     @classmethod
     def default_radii(cls, results: Sequence[Any]) -> list[float]:
@@ -233,7 +244,8 @@ class Result(StoreResult):
             return None
         if self.norm != "l2" and "dimension" not in self.setting:
             return None
-        ceiling = float(max_radius(self.n, self.alpha, self.sigma))
+        most = max_radius if self.claim is None else self.claim.widest
+        ceiling = float(most(self.n, self.alpha, self.sigma))
         return ceiling if self.norm == "l2" else float(linf_radius(ceiling, self.setting["dimension"]))
 
     def is_out_of_reach(self, radius: float) -> bool:

@@ -31,8 +31,8 @@ from smoothcert.stats.procedures import (
     proved_level,
     solve_decreasing,
 )
-from smoothcert.stats.radius import ProbabilityBounds, cap_rival, gaussian_radius, z_lower, z_upper
-from smoothcert.stats.rivals import LargestRivals, Rivals, SomeRivals
+from smoothcert.stats.radius import ProbabilityBounds, cap_rival, gaussian_radius, max_radius, z_lower, z_upper
+from smoothcert.stats.rivals import LargestRivals, Rivals, SomeRivals, spread
 from smoothcert.stats.sequential import SEQUENTIAL_METHODS
 from smoothcert.stats.transfer import Transfer
 
@@ -52,7 +52,12 @@ class Claim(Protocol):
 
     @property
     def meaning(self) -> str:
-        """A sentence on what holds within the radius, for notes."""
+        """A clause on what holds within the radius, for notes."""
+        ...
+
+    @property
+    def promise(self) -> str:
+        """What is said of images, in the plural, that are right and certified; it stays so within the radius."""
         ...
 
     def check(self, num_classes: int) -> None:
@@ -84,8 +89,20 @@ class Claim(Protocol):
         """Return whether each answer (M,) is the right one for a label (M,); an abstention is not."""
         ...
 
+    def widest(self, n: int, alpha: float, sigma: float) -> float:
+        """Return a radius that no n votes exceed."""
+        ...
 
-class _AgainstRivals:
+
+class _AnyClaim:
+    """What most claims share."""
+
+    def widest(self, n: int, alpha: float, sigma: float) -> float:
+        """See `Claim.widest`."""
+        return float(max_radius(n, alpha, sigma))
+
+
+class _AgainstRivals(_AnyClaim):
     """The base of claims that hold the chosen class against some rivals."""
 
     rivals: Rivals
@@ -151,7 +168,16 @@ class TopK(_AgainstRivals):
 
     @property
     def meaning(self) -> str:
-        return f"within its radius the class stays among the {self.k} most probable, not always the first"
+        return f"within its radius the class stays among the {self.k} most probable ones, not always the first"
+
+    @property
+    def promise(self) -> str:
+        return f"have their class among the {self.k} most probable answers of the smoothed classifier"
+
+    def widest(self, n: int, alpha: float, sigma: float) -> float:
+        log_p = np.log([alpha]) / n
+        bounds = spread(np.exp(log_p), -np.expm1(log_p), self.k)
+        return float(self.radius(bounds, partial(gaussian_radius, sigma=sigma))[0])
 
     @property
     def rivals(self) -> Rivals:  # type: ignore[override]
@@ -199,6 +225,10 @@ class Costs(_AgainstRivals):
                 f"{'es have' if count != 1 else ' has'} some); it may be another class")
 
     @property
+    def promise(self) -> str:
+        return "are answered by no harmful target of their class by the smoothed classifier"
+
+    @property
     def rivals(self) -> Rivals:  # type: ignore[override]
         return SomeRivals(cast(dict[int, tuple[int, ...]], self.targets))
 
@@ -221,7 +251,7 @@ class Costs(_AgainstRivals):
 
 
 @dataclass(frozen=True)
-class Groups:
+class Groups(_AnyClaim):
     """The answer by groups of classes does not change: votes for classes of one group count together.
 
     This is the smoothed classifier of the base classifier that answers by group, so every plan judges its votes as it
@@ -248,6 +278,10 @@ class Groups:
         names = list(self.groups)
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         return f"answers are groups of classes ({shown}), right where the label's group is answered"
+
+    @property
+    def promise(self) -> str:
+        return "are given the group of their class by the smoothed classifier of groups"
 
     def check(self, num_classes: int) -> None:
         places: dict[int, list[str]] = {one: [] for one in range(num_classes)}
