@@ -6,8 +6,10 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from scipy import special, stats
 
+from smoothcert import SmoothedClassifier
 from smoothcert.errors import InputError
 from smoothcert.stats import (
     AtRadii,
@@ -23,11 +25,11 @@ from smoothcert.stats import (
     reread,
     top_k_radius,
 )
-from smoothcert.stats.claims import Claimed
+from smoothcert.stats.claimed import Claimed
 from smoothcert.stats.earlier import EarlierCurve, EarlierRadii
 from smoothcert.stats.rivals import LargestRivals
 from smoothcert.stats.sequential import RunningBounds, Seen
-from smoothcert.stats.transfer import Transfer
+from smoothcert.stats.transfer import Transfer, paired_looks, tally_pairs
 from votes import drive, looks
 
 RADIUS = partial(gaussian_radius, sigma=1.0)
@@ -89,7 +91,7 @@ def test_claims_fail_with_at_most_alpha(method, classes, n, claim, alpha):
         if isinstance(claim, TopK):
             truth = true_radius(p, claim.k)
         else:
-            own, rest = p[0], p[[j for j in claim.targets.get(0, ())]].max() if isinstance(claim, Costs) else 0.0
+            own, rest = p[0], p[list(claim.targets.get(0, ()))].max() if isinstance(claim, Costs) else 0.0
             if isinstance(claim, Groups):
                 own, rest = p[list(claim.groups["a"])].sum(), max(
                     p[list(these)].sum() for name, these in claim.groups.items() if name != "a")
@@ -281,8 +283,6 @@ def test_a_transfer_bounds_several_rivals_and_refuses_groups():
     rng = np.random.default_rng(7)
     first, second = rng.choice(4, 400, p=[0.6, 0.3, 0.06, 0.04]), rng.choice(4, 400, p=[0.6, 0.3, 0.06, 0.04])
     second = np.where(rng.random(400) < 0.9, first, second)
-    from smoothcert.stats.transfer import paired_looks, tally_pairs
-
     history = [*looks("select", [60, 30, 6, 4]), *looks("estimate", [240, 120, 24, 16]),
                *paired_looks(0, tally_pairs(first, second, 0, 4))]
     _, plain = plan.prove([history])
@@ -311,12 +311,13 @@ def test_an_identity_gives_the_claim_back(claim):
     assert reread(again, alpha=0.05, method="cohen").identity()["claim"]["limits"] == 1
     with pytest.raises(InputError, match="another version of the claim"):
         plan_from("certify", {**told, "claim": {**told["claim"], "limits": 9}}, RADIUS)
-    with pytest.raises(InputError, match="is no claim|unknown claim"):
+    with pytest.raises(InputError, match="is no claim"):
         plan_from("certify", {**told, "claim": {"kind": "top-k"}}, RADIUS)
 
 
 @pytest.mark.parametrize(("claim", "words"), [
-    (TopK(4), "below the number of classes, 4"), (Costs({0: [9], 7: [1]}), "class 7 is unknown.*\n.*class 9 is unknown"),
+    (TopK(4), "below the number of classes, 4"),
+    (Costs({0: [9], 7: [1]}), "class 7 is unknown.*\n.*class 9 is unknown"),
     (Costs({}), "no class has"), (Costs({1: [1, 2]}), "harmful target of itself"),
     (Groups({"a": [0, 1], "b": [1, 5]}), "class 5 is unknown.*\n.*class 1 is in a and in b\n.*classes 2, 3 are in no"),
     (Groups({"a": [0, 1, 2, 3]}), "at least two"), (Groups({"a": [0, 1, 2, 3], "b": []}), "group b is empty"),
@@ -337,10 +338,6 @@ def test_plans_that_prove_no_such_claim_are_refused():
 def test_linear_models_keep_the_class_as_far_as_their_margin(classes):
     """Class 0 has the half-space u < t, the others share the rest evenly by sectors across it. Moved along u, class 0
     keeps Phi((t - r) / sigma) and leaves the top K - 1 exactly where that is 1 / K. Drawn by the real sampler."""
-    import torch
-
-    from smoothcert import SmoothedClassifier
-
     sigma, t, tiny = 0.5, 0.4, 1e-6
     angles = 2 * math.pi * np.arange(classes - 1) / (classes - 1)
     weights = np.zeros((classes, 3), dtype=np.float32)

@@ -135,8 +135,8 @@ class RecertifyTableConfig(PrintedConfig, IntervalsConfig):
                                                    "or JSON, NAME: [CLASS, ...]", json_schema_extra={"metavar": "FILE"})
     costs: Local | None = Field(None, description="radii within which no harmful target of the class is answered: YAML "
                                                   "or JSON, CLASS: [CLASS, ...]", json_schema_extra={"metavar": "FILE"})
-    labels_known: bool = Field(False, description="with top-k, groups or costs: judge the label's class in place of the "
-                                                  "chosen one, as top-k accuracy does")
+    labels_known: bool = Field(False, description="with top-k, groups or costs: judge the label's class in place of "
+                                                  "the chosen one, as top-k accuracy does")
     noise: Any = Field(None, description="noise of the run, where it is your own code: file.py:NAME or "
                                               "package.module:NAME")
     out: Stored | None = Field(None, description="keep the result as a store of its own")

@@ -106,7 +106,8 @@ class CertifiedRuns:
         for number, (result, at, stars) in enumerate(zip(self.results, self.at, self.stars, strict=True)):
             facts = {"run": result.name, "images": result.images, "sigma": sigma_words(result.sigma).strip("?"),
                      "method": result.method, "alpha": result.alpha, "n": result.n, "margin": result.margin,
-                     "claim": result.claim and result.claim.words, "acr": result.acr, "lower_bound": result.is_lower_bound, "abstained": int(result.abstained.sum()),
+                     "claim": result.claim and result.claim.words,
+                     "acr": result.acr, "lower_bound": result.is_lower_bound, "abstained": int(result.abstained.sum()),
                      "rho": self.rho}
             found += [{**facts, "radius": radius, "decided": result.is_decided(radius), "claimed": at.claimed[i],
                        **{name: getattr(at, name)[i] for name in FIELDS}, "group": result.group, "norm": result.norm,

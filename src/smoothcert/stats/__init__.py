@@ -3,7 +3,7 @@
 from smoothcert.stats.at_radii import AtRadii
 from smoothcert.stats.binomial import clopper_pearson
 from smoothcert.stats.certify_plans import Curve, FixedN, default_pilot
-from smoothcert.stats.claims import Claim, Costs, Groups, TopK, certify_claim, top_k_radius
+from smoothcert.stats.claims import Claim, Costs, Groups, TopK, certify_claim
 from smoothcert.stats.histories import Answers, ClassCounts, Draw, History, Look, Plan
 from smoothcert.stats.intervals import (
     AccuracyBounds,
@@ -35,6 +35,7 @@ from smoothcert.stats.radius import (
     linf_radius,
     max_radius,
 )
+from smoothcert.stats.top_k import top_k_radius
 
 FixedCertify = FixedN  # the plans by the names that they had before
 RadiiCertify = AtRadii

@@ -1,49 +1,44 @@
 """More claims from the same votes: top-k radii, radii of groups of classes, radii against harmful classes.
 
-Symbols: L <= p_A; u_1 >= u_2 >= ... bound the probabilities of the largest rivals; rho = radius / sigma. At distance rho,
-c_A keeps Phi(Phi^-1(L) - rho), and any set of classes with probability s together has Phi(Phi^-1(s) + rho) at most
+Symbols: L <= p_A; u_1 >= u_2 >= ... bound the probabilities of the largest rivals; rho = radius / sigma. At distance
+rho, c_A keeps Phi(Phi^-1(L) - rho), and any set of classes with probability s together has Phi(Phi^-1(s) + rho) at most
 (Neyman-Pearson, as for the plain radius). The limits behind one claim hold together at the level of the run, whatever
 the number of classes is (see `smoothcert.stats.rivals`). Each claim has to be fixed without looking at the votes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Protocol, Self, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
-from smoothcert.checks import check_count, check_flag, check_known, check_positive, check_probability
+from smoothcert.checks import check_count, check_known, check_positive, check_probability
 from smoothcert.errors import ConfigError, InputError
-from smoothcert.stats.at_radii import AtRadii
-from smoothcert.stats.binomial import SAFETY
 from smoothcert.stats.certify_plans import ProvingPlan, answer
-from smoothcert.stats.histories import LABEL, Answers, Draw, History, Look, RadiusOf, check_counts
-from smoothcert.stats.ladders import radii_at
+from smoothcert.stats.histories import Answers, History, Look, RadiusOf, check_counts
 from smoothcert.stats.procedures import (
     ABSTAIN,
     METHODS,
     CertifiedCounts,
     bounds_of,
     certify_with,
-    proved_level,
-    solve_decreasing,
 )
-from smoothcert.stats.radius import ProbabilityBounds, cap_rival, gaussian_radius, max_radius, z_lower, z_upper
+from smoothcert.stats.radius import ProbabilityBounds, gaussian_radius, max_radius
 from smoothcert.stats.rivals import LargestRivals, Rivals, SomeRivals, spread
 from smoothcert.stats.sequential import SEQUENTIAL_METHODS
+from smoothcert.stats.top_k import top_k_of
 from smoothcert.stats.transfer import Transfer
-
-_STEP = 2.0**-36
-"""How far a root is moved to the safe side, beyond the tolerance of the solver and the error of `log_ndtr`."""
 
 
 class Claim(Protocol):
-    """What is claimed of an image within its radius. To add one: a class with these, and a row in `CLAIMS`."""
+    """A claim on an image within its radius. To add one: a class with these, and a row in `CLAIMS`."""
 
-    kind: ClassVar[str]
+    @property
+    def kind(self) -> str:
+        """The name by which a store's identity knows it."""
+        ...
 
     @property
     def words(self) -> str:
@@ -57,7 +52,7 @@ class Claim(Protocol):
 
     @property
     def promise(self) -> str:
-        """What is said of images, in the plural, that are right and certified; it stays so within the radius."""
+        """The verb of a sentence on images that are right and certified: what stays so within the radius."""
         ...
 
     def check(self, num_classes: int) -> None:
@@ -95,7 +90,7 @@ class Claim(Protocol):
 
 
 class _AnyClaim:
-    """What most claims share."""
+    """The base of all claims."""
 
     def widest(self, n: int, alpha: float, sigma: float) -> float:
         """See `Claim.widest`."""
@@ -367,70 +362,6 @@ def claim_from(told: Mapping[str, Any]) -> Claim:
         raise InputError(f"{dict(told)!r:.200} is no claim: {error}") from None
 
 
-@dataclass(frozen=True, repr=False)
-class Claimed(ProvingPlan):
-    """A plan whose looks are judged for a claim; what is drawn, and when, is the plan's own.
-
-    With `labels_known` the label's class is judged in place of the one that the first votes chose, and the label is the
-    first look. It is fixed before any vote, so every bound holds for it as well.
-
-    Raises:
-        InputError: a plan whose looks do not prove the claim.
-    """
-
-    kind = "certify"
-    plan: Any
-    claim: Claim
-    labels_known: bool = False
-
-    def __post_init__(self) -> None:
-        check_flag("labels_known", self.labels_known)
-        self.claim.check_plan(self.plan)
-        if self.labels_known and isinstance(self.plan, Transfer):
-            raise InputError("these certificates were transferred, and flips were counted for the chosen class alone: "
-                             "leave labels_known out, or certify the network itself")
-
-    @property
-    def method(self) -> str:
-        return self.plan.method
-
-    @property
-    def margin(self) -> float | None:
-        return self.plan.margin
-
-    def with_plan(self, plan: Any) -> Self:
-        """Return the same claim of another plan."""
-        return replace(self, plan=plan)
-
-    def identity(self) -> dict[str, Any]:
-        plan = self.plan
-        return {**plan.identity(), "claim": {
-            **self.claim.identity(), "limits": self.claim.count_limits(plan.method),
-            "level": proved_level(plan.method, plan.alpha), "labels_known": self.labels_known}}
-
-    def most(self) -> int:
-        return self.plan.most()
-
-    def next(self, histories: Sequence[History]) -> list[Draw | None]:
-        if not self.labels_known:
-            return self.plan.next(histories)
-        draws = self.plan.next([history[1:] for history in histories])
-        return [draw if history else Draw(LABEL, 1) for history, draw in zip(histories, draws, strict=True)]
-
-    def judge(self, histories: Sequence[History]) -> Answers:
-        if not self.labels_known:
-            return self.claim.judge(self.plan, histories)
-        if any([look.stage for look in history[:1]] != [LABEL] for history in histories):
-            raise InputError("the label is the first look where labels are known")
-        if isinstance(self.plan, AtRadii):
-            plan = replace(self.plan, n0=0, labels_known=True)
-            skip = 1 if self.plan.first is None else 2
-            return self.claim.judge(plan, [[history[0], *history[skip:]] for history in histories])
-        # The label has the one vote of the stage that chooses.
-        return self.claim.judge(self.plan, [
-            [Look(history[1].stage, history[0].counts), *history[2:]] for history in histories])
-
-
 def is_right(claim: Claim | None, prediction: np.ndarray, label: np.ndarray) -> np.ndarray:
     """Return whether each answer (M,) is the right one for a label (M,); None is the claim of plain radii."""
     return prediction == label if claim is None else claim.is_right(prediction, label)
@@ -450,12 +381,11 @@ def certify_claim(
     Raises:
         InputError: values outside these, or a claim that so many classes do not allow.
 
-    >>> import numpy as np
     >>> select, estimate = [40, 35, 20, 5], [4100, 3700, 1700, 500]
     >>> [round(float(certify_claim(TopK(k), select, estimate, sigma=0.5).radius), 3) for k in (1, 2, 3)]
     [0.004, 0.157, 0.323]
     >>> round(float(certify_claim(Groups({"low": [0, 1], "high": [2, 3]}), select, estimate, 0.5).radius), 3)
-    0.365
+    0.364
     >>> round(float(certify_claim(Costs({0: [3]}), select, estimate, sigma=0.5).radius), 3)
     0.328
     """
@@ -470,49 +400,3 @@ def certify_claim(
     found = claim.certify(selection.reshape(-1, classes), estimation.reshape(-1, classes),
                           partial(gaussian_radius, sigma=sigma), alpha, method)
     return CertifiedCounts(found.prediction.reshape(shape)[()], found.radius.reshape(shape)[()])
-
-
-def top_k_radius(p_a: npt.ArrayLike, p_b: npt.ArrayLike, sigma: float = 1.0) -> np.ndarray | np.float64:
-    """Return the radius of `TopK` from p_a <= p_A, (...), and upper bounds p_b of the k largest rivals, (..., k).
-
-    >>> round(float(top_k_radius(0.4, [0.35, 0.2])), 3)
-    0.294
-    """
-    p_a, p_b = np.asarray(p_a, dtype=np.float64), np.asarray(p_b, dtype=np.float64)
-    if p_b.shape[:-1] != p_a.shape or p_b.ndim == 0 or not p_b.shape[-1]:
-        raise InputError(f"p_b must have the shape of p_a and an axis of k rivals, got {p_a.shape} and {p_b.shape}")
-    if not (np.all((p_a >= 0) & (p_a <= 1)) and np.all((p_b >= 0) & (p_b <= 1))):
-        raise InputError(f"p_a and p_b must be probabilities in [0, 1], got {p_a} and {p_b}")
-    flat, rows = p_a.ravel(), np.sort(p_b.reshape(-1, p_b.shape[-1]), axis=1)[:, ::-1]
-    bounds = cap_rival(flat, 1 - flat, rows, 1 - rows)
-    return top_k_of(bounds, partial(gaussian_radius, sigma=check_positive("sigma", sigma))).reshape(p_a.shape)[()]
-
-
-def top_k_of(bounds: ProbabilityBounds, radius_of: RadiusOf) -> np.ndarray:
-    """Return the radii (M,) of `TopK` from bounds whose p_b, (M, k), descend; each distinct row is solved once."""
-    rows = np.column_stack([bounds.p_a, bounds.q_a, bounds.p_b, bounds.q_b])
-    distinct, where = np.unique(rows, axis=0, return_inverse=True)
-    p_a, q_a, (p_b, q_b) = distinct[:, 0], distinct[:, 1], np.split(distinct[:, 2:], 2, axis=1)
-    radius = radius_of(ProbabilityBounds(p_a, q_a, p_b[:, -1], q_b[:, -1]))  # t = 1: the least of the k largest
-    sums = np.minimum(np.cumsum(p_b[:, ::-1], axis=1) * (1 + SAFETY), q_a[:, None])
-    for t in range(2, sums.shape[1] + 1):
-        radius = np.maximum(radius, radii_at(_reach(p_a, q_a, sums[:, t - 1], t), radius_of))
-    return radius[where.ravel()]
-
-
-def _reach(p_a: np.ndarray, q_a: np.ndarray, total: np.ndarray, t: int) -> np.ndarray:
-    """Return rho >= 0, rounded down, with Phi(Phi^-1(p_a) - rho) = Phi(Phi^-1(total) + rho) / t, for t >= 2; else 0.
-
-    The logarithms of both sides cross at a slope of .79 or more, because the left side is at most 1/2 there.
-    """
-    rho = np.zeros(len(p_a))
-    some = np.flatnonzero((total > 0) & (t * p_a > total))
-    z_a, z_b = z_lower(p_a[some], q_a[some]), z_upper(total[some], 1 - total[some])
-
-    def excess(rho: np.ndarray) -> np.ndarray:
-        return np.log(t) + special.log_ndtr(z_a - rho) - special.log_ndtr(z_b + rho)
-
-    most = np.maximum(z_a - special.ndtri(special.ndtr(z_b) / t), 0.0)
-    found = np.maximum(solve_decreasing(excess, np.zeros(len(some)), most) - _STEP, 0.0)
-    rho[some] = np.where(excess(found) > _STEP / 16, found, 0.0)
-    return rho

@@ -12,7 +12,8 @@ from smoothcert.checks import check_known
 from smoothcert.errors import InputError
 from smoothcert.stats.at_radii import AtRadii
 from smoothcert.stats.certify_plans import Curve, FixedN, refuse_without_noise
-from smoothcert.stats.claims import Claimed, claim_from
+from smoothcert.stats.claimed import Claimed
+from smoothcert.stats.claims import claim_from
 from smoothcert.stats.earlier import EarlierCurve, EarlierRadii, EarlierSequential
 from smoothcert.stats.histories import RadiusOf
 from smoothcert.stats.predict_plans import FixedPredict, PredictPlan, Sequential

@@ -152,7 +152,7 @@ class Procedure(IdentityPart):
 
     @property
     def claim(self) -> Claim | None:
-        """What the radii claim; None for plain ones. Raises StoreError for what is no claim."""
+        """The claim of the radii; None for plain ones. Raises StoreError for what is no claim."""
         return claim_of(self.raw)
 
 

@@ -12,7 +12,7 @@ from smoothcert.errors import InputError, StoreError
 from smoothcert.io.paths import Place
 from smoothcert.noise import NOISES, Noise, build_noise
 from smoothcert.stats import CertifiedCounts, Claim, Look, TopK, plan_from, reread
-from smoothcert.stats.claims import Claimed
+from smoothcert.stats.claimed import Claimed
 from smoothcert.stats.histories import LABEL
 from smoothcert.stats.plans import AnyPlan
 from smoothcert.store.comparison import differences, without_unrecorded
@@ -120,9 +120,8 @@ def _make_claim(store: Store, plan: AnyPlan, claim: Claim, labels_known: bool) -
     plain = plan if before is None else before.plan
     claim.check(store.num_classes)
     if isinstance(claim, TopK) and claim.k > 1 and store.identity.noise.sources:
-        raise InputError(f"top-k radii rest on the theorem of Gaussian noise, and {store.folder} was made with noise of "
-                         f"a user's own code, {store.identity.noise.kind}: only k = 1, the plain radius, is known for "
-                         f"it")
+        raise InputError(f"top-k radii rest on the theorem of Gaussian noise, and {store.folder} was made with noise "
+                         f"of a user's own code, {store.identity.noise.kind}: only k = 1, the plain radius, is known")
     known = labels_known or (before is not None and before.labels_known)
     return Claimed(plain, claim, known and not getattr(plain, "labels_known", False))
 
