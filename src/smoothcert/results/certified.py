@@ -31,8 +31,10 @@ from smoothcert.stats import (
 )
 from smoothcert.stats.claims import is_right
 from smoothcert.stats.intervals import accuracy_of_counts, check_radii, claims
+from smoothcert.stats.one_pass import LabelLimits, OnePass, bound_one_pass
 from smoothcert.store.identity import claim_of
 from smoothcert.store.names import name_of
+from smoothcert.store.recertify import limit_labels_of
 from smoothcert.store.store import Store
 
 _LABELS_KNOWN = ("labels were known: no class but the label could be certified, so what counts as abstained is every "
@@ -62,6 +64,7 @@ class Result(StoreResult):
         path: the store that holds them; "" where none does.
         network: which network they are of, in words; "" where it is not told.
         claim: what the radii claim; None for plain ones.
+        label_limits: of the probability of each image's label under noise, where they were asked for.
     """
 
     kind: ClassVar[str] = "certify"
@@ -94,6 +97,7 @@ class Result(StoreResult):
     path: str = ""
     network: str = ""
     claim: Claim | None = None
+    label_limits: LabelLimits | None = None
 
     @classmethod
     def of(cls, store: Store, name: str | None = None) -> Self:
@@ -196,6 +200,20 @@ class Result(StoreResult):
     def at(self, radii: Any, rho: float) -> AccuracyBounds:
         """Return certified accuracy at `radii` with its intervals, which rest on the certificates' proved level."""
         return certified_accuracy(self.radius, self.correct, radii, self.level, rho)
+
+    def with_label_limits(self, store: Store) -> Self:
+        """Return the same certificates with the limits for one noisy copy. Raises what `limit_labels_of` raises."""
+        return replace(self, label_limits=limit_labels_of(store))
+
+    def one_pass(self, radii: Sequence[float], rho: float) -> OnePass:
+        """Return the accuracy with one noisy copy at `radii`. Raises InputError without the limits of the labels."""
+        if self.label_limits is None:
+            raise InputError(f"{self.name} was read without the votes for its labels: the accuracy with one noisy copy "
+                             f"is computed from these")
+        if self.norm != "l2":
+            raise InputError(f"the accuracy with one noisy copy is known for l2 radii, not for {self.norm}: leave "
+                             f"--norm or --one-pass out")
+        return bound_one_pass(self.label_limits, radii, self.sigma, rho)
 
     def in_group(self, group: str) -> Self:
         """Return the same certificates as those of a run of the method `group`."""
@@ -310,7 +328,10 @@ def merge_runs(results: Sequence[Result]) -> Result:
         raise InputError("these stores cannot be merged: they hold some of the same images")
     order = np.argsort(index)
     named = ["index", "radius", "correct", "abstained"] + ["label"] * all(r.label is not None for r in results)
-    fields = {name: np.concatenate([getattr(r, name) for r in results])[order] for name in named}
+    fields: dict[str, Any] = {name: np.concatenate([getattr(r, name) for r in results])[order] for name in named}
+    if limits := [r.label_limits for r in results if r.label_limits is not None]:
+        p, q = (np.concatenate([getattr(one, part) for one in limits])[order] for part in ("p", "q"))
+        fields["label_limits"] = replace(limits[0], p=p, q=q)
     return replace(first, name="+".join(r.name for r in results), path="", complete=all(r.complete for r in results),
                    notes=tuple(dict.fromkeys(note for r in results for note in r.notes)), **fields)
 

@@ -7,10 +7,12 @@ from smoothcert.stats.claims import Claim, Costs, Groups, TopK, certify_claim
 from smoothcert.stats.histories import Answers, ClassCounts, Draw, History, Look, Plan
 from smoothcert.stats.intervals import (
     AccuracyBounds,
+    acr_limit,
     average_certified_radius,
     certified_accuracy,
     paired_interval,
 )
+from smoothcert.stats.one_pass import OnePass, one_pass_accuracy
 from smoothcert.stats.plans import CertifyPlan, certify_plan, plan_from, predict_plan, reread
 from smoothcert.stats.predict_plans import FixedPredict, PredictPlan, Sequential
 from smoothcert.stats.procedures import (
@@ -63,6 +65,7 @@ __all__ = [
     "Groups",
     "History",
     "Look",
+    "OnePass",
     "Plan",
     "PredictPlan",
     "PredictedCounts",
@@ -72,6 +75,7 @@ __all__ = [
     "Sequential",
     "SequentialPredict",
     "TopK",
+    "acr_limit",
     "average_certified_radius",
     "certified_accuracy",
     "certify_claim",
@@ -87,6 +91,7 @@ __all__ = [
     "li_radius",
     "linf_radius",
     "max_radius",
+    "one_pass_accuracy",
     "paired_interval",
     "plan_from",
     "predict_counts",

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+import numpy as np
+
 from smoothcert.checks import check_flag
 from smoothcert.errors import InputError
 from smoothcert.stats.at_radii import AtRadii
@@ -69,10 +71,20 @@ class Claimed(ProvingPlan):
             return self.claim.judge(self.plan, histories)
         if any([look.stage for look in history[:1]] != [LABEL] for history in histories):
             raise InputError("the label is the first look where labels are known")
-        if isinstance(self.plan, AtRadii):
-            plan = replace(self.plan, n0=0, labels_known=True)
-            skip = 1 if self.plan.first is None else 2
-            return self.claim.judge(plan, [[history[0], *history[skip:]] for history in histories])
-        # The label has the one vote of the stage that chooses.
-        return self.claim.judge(self.plan, [
-            [Look(history[1].stage, history[0].counts), *history[2:]] for history in histories])
+        return self.claim.judge(*judge_labels(self.plan, histories))
+
+
+def add_labels(histories: Sequence[History], labels: np.ndarray, num_classes: int) -> list[History]:
+    """Return the looks with the labels (M,) as the first one."""
+    votes = (np.arange(num_classes) == labels[:, None]).astype(np.int64)
+    return [[Look(LABEL, vote), *history] for vote, history in zip(votes, histories, strict=True)]
+
+
+def judge_labels(plan: Any, histories: Sequence[History]) -> tuple[Any, list[History]]:
+    """Return a plan and looks that prove bounds of the labels' classes, from a plan and its looks after the label."""
+    if isinstance(plan, AtRadii):
+        skip = 1 if plan.first is None else 2
+        known = replace(plan, n0=0, labels_known=True)
+        return known, [[history[0], *history[skip:]] for history in histories]
+    # The label has the one vote of the stage that chooses.
+    return plan, [[Look(history[1].stage, history[0].counts), *history[2:]] for history in histories]

@@ -387,7 +387,7 @@ def certify_claim(
     >>> round(float(certify_claim(Groups({"low": [0, 1], "high": [2, 3]}), select, estimate, 0.5).radius), 3)
     0.364
     >>> round(float(certify_claim(Costs({0: [3]}), select, estimate, sigma=0.5).radius), 3)
-    0.328
+    0.325
     """
     alpha, sigma = check_probability("alpha", alpha), check_positive("sigma", sigma)
     check_known("method", method, METHODS)

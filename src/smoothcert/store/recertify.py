@@ -1,6 +1,7 @@
 """Certificates of stores: computed again from their counts at another alpha, method or margin, with no model and no
 torch, and checked to be those that another run needs."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -11,9 +12,10 @@ from smoothcert.distributional.certificates import errors_of
 from smoothcert.errors import InputError, StoreError
 from smoothcert.io.paths import Place
 from smoothcert.noise import NOISES, Noise, build_noise
-from smoothcert.stats import CertifiedCounts, Claim, Look, TopK, plan_from, reread
-from smoothcert.stats.claimed import Claimed
-from smoothcert.stats.histories import LABEL
+from smoothcert.stats import CertifiedCounts, Claim, TopK, plan_from, reread
+from smoothcert.stats.claimed import Claimed, add_labels
+from smoothcert.stats.histories import LABEL, History
+from smoothcert.stats.one_pass import LabelLimits, limit_labels
 from smoothcert.stats.plans import AnyPlan
 from smoothcert.store.comparison import differences, without_unrecorded
 from smoothcert.store.identity import Identity, Procedure
@@ -97,14 +99,8 @@ def recertify(
         raise InputError("labels_known judges the label's class for a claim: give one too (top_k = 1 is the plain "
                          "radius)")
     adds_labels = isinstance(plan, Claimed) and plan.labels_known and not had_labels
-    labels, step = store.column("label"), _records_at_once(store)
-    parts = []
-    for start in range(0, store.num_records, step):
-        found = store.histories(start, step)
-        if adds_labels:
-            votes = np.arange(store.num_classes) == labels[start : start + step, None]
-            found = [[Look(LABEL, vote), *looks] for vote, looks in zip(votes.astype(np.int64), found, strict=True)]
-        parts.append(plan.judge(found))
+    parts = [plan.judge(add_labels(looks, labels, store.num_classes) if adds_labels else looks)
+             for looks, labels in _some_histories(store)]
     answers = CertifiedCounts(np.concatenate([part.prediction for part in parts]),
                               np.concatenate([part.values["radius"] for part in parts]))
     procedure = plan.identity()
@@ -119,18 +115,45 @@ def _make_claim(store: Store, plan: AnyPlan, claim: Claim, labels_known: bool) -
     before = plan if isinstance(plan, Claimed) else None
     plain = plan if before is None else before.plan
     claim.check(store.num_classes)
-    if isinstance(claim, TopK) and claim.k > 1 and store.identity.noise.sources:
-        raise InputError(f"top-k radii rest on the theorem of Gaussian noise, and {store.folder} was made with noise "
-                         f"of a user's own code, {store.identity.noise.kind}: only k = 1, the plain radius, is known")
+    if isinstance(claim, TopK) and claim.k > 1:
+        _check_gaussian(store, "top-k radii beyond k = 1 rest")
     known = labels_known or (before is not None and before.labels_known)
     return Claimed(plain, claim, known and not getattr(plain, "labels_known", False))
 
 
-def _records_at_once(store: Store) -> int:
-    """Return how many records to judge together: equal votes are judged once, and memory is bounded."""
-    tallies = store.records.column("tallies")
+def limit_labels_of(store: Store, noise: Any = None) -> LabelLimits:
+    """Return the lower limits of the labels' probabilities under noise, at the level of a certify store.
+
+    Raises:
+        StoreError: another kind of store, or one without votes. InputError: a noise of the user's own code.
+    """
+    if store.kind != "certify" or store.provenance.log is not None:
+        raise StoreError(f"{store.folder} holds no votes of a certify run: the accuracy with one noisy copy is "
+                         f"computed from the votes for the labels")
+    _check_gaussian(store, "the accuracy with one noisy copy rests")
+    plan = rebuild_plan(store.identity.procedure, noise_of(store, noise))
+    skip = 1 if isinstance(plan, Claimed) and plan.labels_known else 0
+    plain = plan.plan if isinstance(plan, Claimed) else plan
+    parts = [limit_labels(plain, [history[skip:] for history in looks], labels, store.num_classes)
+             for looks, labels in _some_histories(store)]
+    return LabelLimits(np.concatenate([part.p for part in parts]), np.concatenate([part.q for part in parts]),
+                       plain.alpha)
+
+
+def _check_gaussian(store: Store, wanted: str) -> None:
+    """Raise InputError for a noise of a user's own code, of which only the plain radius is known."""
+    if store.identity.noise.sources:
+        raise InputError(f"{wanted} on the theorem of Gaussian noise, and {store.folder} was made with noise of a "
+                         f"user's own code, {store.identity.noise.kind}, of which the plain radius alone is known")
+
+
+def _some_histories(store: Store) -> Iterator[tuple[list[History], np.ndarray]]:
+    """Yield the looks and the labels of many records at a time: equal votes are judged once, and memory is bounded."""
+    tallies, labels = store.records.column("tallies"), store.column("label")
     looks = sum(len(chunk.flatten()) for chunk in tallies.chunks) / max(len(tallies), 1)
-    return max(int(_VOTES_AT_ONCE / (max(looks, 1) * store.num_classes)), 1)
+    step = max(int(_VOTES_AT_ONCE / (max(looks, 1) * store.num_classes)), 1)
+    for start in range(0, store.num_records, step):
+        yield store.histories(start, step), labels[start : start + step]
 
 
 def rebuild_plan(procedure: Procedure, noise: Noise) -> AnyPlan:
