@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from smoothcert.report.tables import Page
+    from smoothcert.results.requirements import Checked
 
 Out = str | PathLike[str] | None
 Stores = Any
@@ -246,6 +247,29 @@ def table(stores: Stores, *, radii: Sequence[float] | None = None, **options: An
     return PAGES[runs.kind](runs, "text")
 
 
+def check(
+    store: Any, require: str | Sequence[str], *, bound: str = "population", rho: float = 0.05
+) -> "Checked":
+    """Hold requirements, such as "accuracy@0.5 >= 0.40", against a run, as the command `check` does.
+
+    Args:
+        store: a store, its folder, a log or a count file.
+        require: one or several; `smoothcert.results.requirements.GRAMMAR` says how they are written.
+        bound: the figures to compare: "population" (lower limits for new images), "test_set", "bernstein", "all_radii"
+            or "observed".
+        rho: failure probability of each limit.
+    Returns:
+        The outcomes: `holds` is True where all hold, and `decisions` says by how much each does.
+    Raises:
+        ConfigError: requirements that do not parse. StoreError, FileError: a store that cannot be read, holds no
+            figures of this kind, or is not finished.
+    """
+    from smoothcert.results.requirements import check_store
+
+    [(name, opened)] = _named([store])
+    return check_store(opened, [require] if isinstance(require, str) else require, bound, rho, name)
+
+
 def plot(
     stores: Stores, kind: Any = "curve", *, ax: "Axes | None" = None, data: Any = None, **options: Any
 ) -> "Figure":
@@ -317,4 +341,4 @@ def _reports(progress: Progress | None, verbose: bool) -> dict[str, Any]:
     return {**({} if progress is None else {"progress": progress}), **({"verbose": True} if verbose else {})}
 
 
-__all__ = ["attack", "certify", "plot", "predict", "quantise", "read_store", "table", "train", "transfer"]
+__all__ = ["attack", "certify", "check", "plot", "predict", "quantise", "read_store", "table", "train", "transfer"]

@@ -28,6 +28,7 @@ from smoothcert.quantisation.options import QuantiseConfig
 from smoothcert.recipes.options import ReproduceConfig
 from smoothcert.recipes.recipe import Expected
 from smoothcert.report.options import (
+    CheckConfig,
     CompareConfig,
     CostConfig,
     ExportConfig,
@@ -67,7 +68,8 @@ RAW = "a\x1b[31mred\x1b]0;title\x07\x9b2J\u202e\x7f\r\nACR 9.999"
 
 @pytest.mark.parametrize("verb", [
     ["info"], ["table"], *(["table", "--format", style] for style in ("markdown", "csv", "latex")), ["verify"],
-    ["recertify", "--alpha", "0.01"], ["compare", "OTHER"], ["info", "--json"], ["table", "--json"],
+    ["recertify", "--alpha", "0.01"], ["compare", "OTHER"], ["check", "--require", "acr >= 0"],
+    ["info", "--json"], ["table", "--json"],
     ["verify", "--json"], ["cost"], ["recertify", "--method", "x\x1b[0m"],
     ["plot", "-k", "x\x1b[0m", "-o", "no.png"],
 ])
@@ -128,7 +130,8 @@ def _seconds(command) -> float:
 
 VERBS = {
     "train": TrainConfig, "certify": CertifyTableConfig, "predict": PredictConfig, "attack": AttackConfig,
-    "distributional": DistributionalConfig, "table": TableConfig, "compare": CompareConfig, "info": InfoConfig,
+    "distributional": DistributionalConfig, "table": TableConfig, "compare": CompareConfig, "check": CheckConfig,
+    "info": InfoConfig,
     "export": ExportConfig, "recertify": RecertifyTableConfig, "cost": CostConfig, "report": ReportConfig,
     "reproduce": ReproduceConfig, "verify": VerifyConfig, "selftest": SelftestConfig, "demo": DemoConfig,
     "push": PushConfig, "pull": PullConfig, "quantise": QuantiseConfig, "transfer": TransferTableConfig,

@@ -29,10 +29,10 @@ from smoothcert.distributional import (
     zero_one,
 )
 from smoothcert.distributional.concavity import gradient_error, inside_standing, outside_standing
-from smoothcert.distributional.limits import bernstein_limit, hoeffding_limit, upper_mean
 from smoothcert.errors import InputError
 from smoothcert.noise import GaussianNoise, GridNoise
 from smoothcert.stats import ClassCounts
+from smoothcert.stats.means import bernstein_limit, hoeffding_limit, upper_mean
 
 
 class TestSmoothness:

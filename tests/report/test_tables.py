@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from dataclasses import replace
 from math import comb, nan
 from pathlib import Path
@@ -30,7 +31,7 @@ from smoothcert.results.figures import down, radius_words
 from smoothcert.results.gather import gather, gather_page
 from smoothcert.results.predictions import Predicted
 from smoothcert.runs.options import DistributionalConfig
-from smoothcert.stats import paired_interval
+from smoothcert.stats import one_pass_accuracy, paired_interval
 from smoothcert.store.records import Record, Tally
 from smoothcert.store.store import open_store, read_store, write_store
 from stores import attacked, identity_of, made
@@ -513,3 +514,41 @@ def test_there_is_no_note_on_classes_all_shown_or_unknown(kinds):
     assert unseen_classes(np.array([1, 0, 1]), ["a", "b"]) == ()
     assert unseen_classes(np.array([1, 1]), None) == unseen_classes(None, ["a", "b"]) == ()
     assert "classes" not in gathered_table(gather([kinds["log"]]))
+
+
+def run_table(*arguments) -> str:
+    return CliRunner().invoke(app, ["table", *map(str, arguments)]).stdout
+
+
+def test_one_noisy_copy_is_a_row_of_its_own(tmp_path):
+    """From the votes for the labels, one-sided at all of alpha; of merged parts as of the whole; and labelled."""
+    whole = made(tmp_path / "whole", method="two-sided", right=0.5)
+    store = read_store(whole)
+    votes = store.counts("estimate")[np.arange(60), store.column("label")]
+    wanted = one_pass_accuracy(votes, 1000, [0.0, 0.1], 0.25)
+    text, told = (run_table(whole, *more, "--one-pass", "--radii", "0,0.1") for more in ([], ["--json"]))
+    assert "one noisy copy, at least" in text
+    assert "a marginal claim over images and noise: no single answer is certified" in text
+    assert "one noisy copy, this test set" in run_table(whole, "--one-pass", "--intervals", "all")
+    assert json.loads(told)[0]["one_pass"] == {
+        part: getattr(wanted, part).tolist() for part in ("mean", "test_set", "population")}
+    csv_row = next(csv.DictReader(io.StringIO(run_table(whole, "--one-pass", "--radii", "0.1", "--format", "csv"))))
+    assert float(csv_row["one_pass_population"]) == wanted.population[1]
+    assert "one_pass" not in run_table(whole, "--json")
+    first = gather([str(whole)], one_pass=True).results[0]
+    parts = [replace(first, index=first.index[rows], radius=first.radius[rows], correct=first.correct[rows],
+                     abstained=first.abstained[rows], label=first.label[rows], label_limits=replace(
+                         first.label_limits, p=first.label_limits.p[rows], q=first.label_limits.q[rows]))
+             for rows in (slice(30, 60), slice(0, 30))]
+    merged = merge_runs(parts).one_pass([0.0, 0.1], 0.05)
+    assert np.array_equal(merged.population, wanted.population)
+
+
+def test_one_noisy_copy_needs_votes_and_l2(tmp_path, kinds):
+    whole = made(tmp_path / "whole")
+    for asked, words in (([kinds["log"]], "holds no votes"), ([attacked(tmp_path / "a")], "runs of certification")):
+        with pytest.raises((StoreError, InputError), match=words):
+            gather([str(one) for one in asked], one_pass=True)
+    linf = gather([str(whole)], one_pass=True, norm="linf").at
+    with pytest.raises(InputError, match="l2 radii"):
+        linf(Points((0.1,), one_pass=True))

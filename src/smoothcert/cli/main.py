@@ -7,6 +7,7 @@ import typer
 
 from smoothcert.cli.attack import attack
 from smoothcert.cli.certify import certify
+from smoothcert.cli.check import check
 from smoothcert.cli.compare import compare
 from smoothcert.cli.cost import cost
 from smoothcert.cli.demo import demo
@@ -52,8 +53,8 @@ def _root(
     pass
 
 
-for verb in (train, quantise, certify, predict, attack, distributional, transfer, table, plot, report, compare, cost,
-             export, recertify, reproduce, verify, selftest, info, push, pull, demo):
+for verb in (train, quantise, certify, predict, attack, distributional, transfer, table, plot, report, compare, check,
+             cost, export, recertify, reproduce, verify, selftest, info, push, pull, demo):
     if isinstance(verb, typer.Typer):
         app.add_typer(verb)
     else:

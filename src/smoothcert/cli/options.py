@@ -2,7 +2,7 @@
 
 A field whose `json_schema_extra` has an "argument" is given by its place on the command line; the value is the name
 that `--help` shows, such as "STORE". A "metavar" there is what `--help` shows instead of the type's name, and "also" is
-a second name of the option, where no other field's option has it.
+a second name of the option, where no other field's option has it. A "repeatable" option may be given several times.
 """
 
 import inspect
@@ -90,7 +90,9 @@ def _parameter(name: str, config: type[Config]) -> inspect.Parameter:
         return _optional(name, list[str] | None, typer.Option(*flags, metavar="KEY=VALUE", help=words), None)
     if field.is_required():
         words += " (required)"
-    elif field.default not in (None, ""):
+    if hints.get("repeatable"):
+        return _optional(name, list[str] | None, typer.Option(*flags, metavar=hints["metavar"], help=words), None)
+    if not field.is_required() and field.default not in (None, ""):
         words += f" (default: {field.default})"
     types_shown = {int: "INT", float: "FLOAT", Path: "PATH", tuple: "LIST"}
     metavar = hints.get("metavar") or types_shown.get(kind, "TEXT")

@@ -24,8 +24,8 @@ def table(config: TableConfig, as_json: bool) -> None:
 
     form = format_of(config, as_json)
     found = gather(config.stores, alpha=config.alpha, norm=config.norm, dimension=config.dimension,
-                   radius_column=config.radius_column, merge=config.merge)
+                   radius_column=config.radius_column, merge=config.merge, one_pass=config.one_pass)
     runs = found.at(Points(tuple(config.radii or ()), config.rho, config.envelope, config.intervals,
-                           config.paired))
+                           config.paired, config.one_pass))
     emit(json.dumps([entry for one in runs for entry in one.to_json()]) if as_json else render(runs, form), config.out)
     fail_for(found.problems)

@@ -24,10 +24,11 @@ from scipy import special
 
 from smoothcert.checks import check_positive, check_probability
 from smoothcert.distributional.concavity import concavity_threshold
-from smoothcert.distributional.limits import CLIP_IT, check_gammas, check_rho, round_up, upper_mean
+from smoothcert.distributional.limits import CLIP_IT, check_gammas, check_rho, round_up
 from smoothcert.errors import InputError
 from smoothcert.stats.binomial import check_trials, clopper_pearson
 from smoothcert.stats.histories import check_counts
+from smoothcert.stats.means import upper_mean
 from smoothcert.stats.radius import z_upper
 
 _HALVINGS = 24

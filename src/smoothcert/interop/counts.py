@@ -33,6 +33,8 @@ from smoothcert.store.store import Store
 ALPHA = 0.001
 """Taken where a count file does not say it."""
 
+_CHUNK = 1 << 15
+
 _STAGES = {"certify": ("select", "estimate"), "predict": ("predict",)}
 
 
@@ -110,7 +112,7 @@ def _store(path: Path, kind: str, index: np.ndarray, label: np.ndarray, stages: 
         procedure = {"method": method, "n0": n["select"], "n": n["estimate"], "margin": None}
     table = pa.Table.from_arrays(
         [pa.array(index), pa.array(label), pa.array(prediction), pa.array(value), pa.array(np.zeros(len(index), bool)),
-         _tallies(stages).cast(schema(kind).field("tallies").type)], schema=schema(kind))
+         _tallies(kind, stages)], schema=schema(kind))
     identity = Identity.parse({
         "kind": kind, "num_classes": next(iter(stages.values())).shape[1], "images": {"count": len(index)}, "data": {},
         "noise": {"kind": "gaussian", "sigma": sigma}, "procedure": {**procedure, "alpha": alpha},
@@ -118,8 +120,17 @@ def _store(path: Path, kind: str, index: np.ndarray, label: np.ndarray, stages: 
     return Store(path, identity, Provenance.model_validate({"counts": str(path)}), True, table)
 
 
-def _tallies(stages: dict[str, np.ndarray]) -> pa.Array:
-    """Return the `tallies` of records (see `records.schema`): each image's stages in order, without empty classes."""
+def _tallies(kind: str, stages: dict[str, np.ndarray]) -> pa.ChunkedArray:
+    """Return the `tallies` of records (see `records.schema`), some images at a time."""
+    wanted = schema(kind).field("tallies").type
+    images = len(next(iter(stages.values())))
+    parts = [_some_tallies({name: votes[start : start + _CHUNK] for name, votes in stages.items()}).cast(wanted)
+             for start in range(0, images, _CHUNK)]
+    return pa.chunked_array(parts, type=wanted)
+
+
+def _some_tallies(stages: dict[str, np.ndarray]) -> pa.Array:
+    """Return the tallies of some images: each one's stages in order, without empty classes."""
     counts = np.stack(list(stages.values()), axis=1)  # (M, S, K)
     images, looks, k = counts.shape
     flat = counts.reshape(images * looks, k)

@@ -110,6 +110,9 @@ def write_log(store: Store, path: Path) -> None:
         raise StoreError(f"{store.folder} is a store of kind {store.kind}: logs hold certificates or predictions")
     if not store.num_records:
         raise StoreError(f"{store.folder} has no records yet: there is nothing to write")
+    if (claim := store.identity.procedure.claim) is not None:
+        raise StoreError(f"{store.folder} holds radii of another claim ({claim.words}), which a log cannot say: write "
+                         f"a table (-o FILE.parquet)")
     has_radii = "radius" in store.at_hand.column_names
     radius = [round_down(r) for r in store.column("radius").tolist()] if has_radii else []
     columns = [store.column(name).tolist() for name in ("index", "label", "prediction")]

@@ -27,12 +27,15 @@ BOUNDS = (
 INTERVALS = {"one": ("accuracy", "population"), "all": tuple(field for field, _ in BOUNDS)}
 """The fields of `BOUNDS` that a table shows, by what was asked for: on few images the bound for new ones says most."""
 
+_ONE_PASS = (("population", "one noisy copy, at least"), ("test_set", "one noisy copy, this test set"))
+
 _MORE = {"one": " `table --intervals all` adds the bounds on these images alone.", "all": ""}
 
 
 def _method(result: Result) -> str:
     method = result.method or "method ?"
-    return method if result.margin is None else f"{method} with margin {result.margin:g}"
+    margin = "" if result.margin is None else f" with margin {result.margin:g}"
+    return f"{method}{margin}" + (f", {result.claim.words}" if result.claim else "")
 
 
 def _acr(result: Result) -> str:
@@ -69,6 +72,10 @@ def certificates_page(runs: CertifiedRuns, style: str) -> Page:
     legend = (f"{norm}{best}Percent, rounded down; certified accuracy = right class and radius >= r. Lower bounds hold "
               f"with probability {1 - runs.rho:g} at one radius chosen beforehand; ACR = average certified radius."
               f"{_MORE[runs.intervals]}")
+    if runs.one_pass:
+        legend += (f" One noisy copy: the accuracy left to a classifier that answers with a single noisy copy, against "
+                   f"changes of l2 norm r whose author does not see the noise, on new images, with probability "
+                   f"{1 - runs.rho:g}. It is a marginal claim over images and noise: no single answer is certified.")
     if runs.paired:
         legend += (f" Differences are of the shared images; each interval holds that on new images with probability "
                    f"{1 - runs.rho:g}.")
@@ -84,8 +91,9 @@ def certificates_page(runs: CertifiedRuns, style: str) -> Page:
 def _text_tables(runs: CertifiedRuns, heads: list[str]) -> list[Table]:
     """Return a table for each run, an overview of several, and one for each envelope."""
     fields = INTERVALS[runs.intervals]
-    tables = [Table.of(["radius", *heads], _bound_rows(fields, result, at), above=_facts(result))
-              for result, at in zip(runs.results, runs.at, strict=True)]
+    tables = [Table.of(["radius", *heads], [*_bound_rows(fields, result, at), *_one_pass_rows(runs, number)],
+                       above=_facts(result))
+              for number, (result, at) in enumerate(zip(runs.results, runs.at, strict=True))]
     if len(runs.results) > 1:
         facts = [fact for fact in RUN_COLUMNS if "text" in fact.formats]
         empty = [""] * (len(facts) - 1)
@@ -111,8 +119,9 @@ def _table_of_all(runs: CertifiedRuns, heads: list[str], style: str, head: Colum
     fields = INTERVALS[runs.intervals]
     facts = [fact for fact in RUN_COLUMNS if style in fact.formats]
     rows: list[Row] = []
-    for result, at, stars in zip(runs.results, runs.at, runs.stars, strict=True):
-        rows += _under_facts([fact.cell(result) for fact in facts], _bound_rows(fields, result, at, stars))
+    for number, (result, at, stars) in enumerate(zip(runs.results, runs.at, runs.stars, strict=True)):
+        rows += _under_facts([fact.cell(result) for fact in facts],
+                             [*_bound_rows(fields, result, at, stars), *_one_pass_rows(runs, number)])
     for words, cells in _paired_rows(runs):
         rows += _under_facts([words, *[""] * (len(facts) - 1)], [["difference [interval]", *cells]])
     for one in runs.shown_envelopes:
@@ -132,6 +141,14 @@ def _bound_rows(fields: Sequence[str], result: Result, at: AccuracyBounds,
                       ("-" if result.is_out_of_reach(radius) else percent(value)
                        for radius, value in zip(at.radii, getattr(at, name), strict=True)))]
             for name, words in BOUNDS if name in fields]
+
+
+def _one_pass_rows(runs: CertifiedRuns, number: int) -> list[Row]:
+    """Return the rows of the accuracy with one noisy copy of a run, in percent, where they were asked for."""
+    if not runs.one_pass:
+        return []
+    shown = _ONE_PASS if runs.intervals == "all" else _ONE_PASS[:1]
+    return [[words, *map(percent, getattr(runs.one_pass[number], part))] for part, words in shown]
 
 
 def _accuracy_cells(result: Result, at: AccuracyBounds, stars: np.ndarray | None) -> list[Cell]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from smoothcert.config.base import Config
+from smoothcert.config.base import Config, Part
 from smoothcert.config.fields import (
     Count,
     DenoiserPart,
@@ -84,6 +84,8 @@ class TableConfig(NormConfig, IntervalsConfig):
     merge: bool = Field(False, description="take the stores as parts of one run over different images")
     paired: bool = Field(False, description="add what each run lacks from the first one, such as its float32 original, "
                                             "image by image, with paired intervals")
+    one_pass: bool = Field(False, description="add the accuracy left to a classifier that answers with one noisy copy, "
+                                              "against an adversary who does not see the noise: a marginal claim")
     envelope: bool = Field(False, description="add the best of all runs (of each METHOD), with intervals at rho / runs")
 
 
@@ -93,6 +95,26 @@ class CompareConfig(NormConfig):
     store: str = Field(description="a store, a log (TSV) or a count file (NPZ)",
                        json_schema_extra={"argument": "STORE"})
     other: str = Field(description="another one over the same images", json_schema_extra={"argument": "OTHER"})
+
+
+class CheckConfig(LogsConfig):
+    """Options of `smoothcert check`."""
+
+    store: Stored = Field(description="a finished store, a log (TSV) or a count file (NPZ)",
+                          json_schema_extra={"argument": "STORE"})
+    require: Stores = Field(description="what has to hold, such as 'accuracy@0.5 >= 0.40'; may be given several times",
+                            json_schema_extra={"metavar": "REQUIREMENT", "repeatable": True})
+    bound: Literal["population", "test_set", "bernstein", "all_radii", "observed"] = Field(
+        "population", description="figures to compare: lower limits for new images (population), for these images "
+                                  "(test_set, bernstein; all_radii: at every radius at once), or observed")
+    rho: Probability = Field(0.05, description="failure probability of each limit")
+    junit: Local | None = Field(None, description="also write the outcomes as JUnit XML",
+                                json_schema_extra={"metavar": "FILE"})
+
+    def _parts(self) -> Iterator[Part]:
+        from smoothcert.results.requirements import parse_requirements  # brings NumPy, which --help does without
+
+        yield {"require"}, lambda: parse_requirements(self.require)
 
 
 class InfoConfig(RecordsConfig, IntervalsConfig):
@@ -130,11 +152,20 @@ class RecertifyTableConfig(PrintedConfig, IntervalsConfig):
     margin: Annotated[Real, Field(ge=0, lt=0.5)] | None = Field(
         None, description="tau: the radius within which the class keeps probability 1/2 + tau (default: as stored)")
     no_margin: bool = Field(False, description="drop the stored margin: plain radii")
+    top_k: Count | None = Field(None, description="radii within which the class stays among the k most probable ones")
+    groups: Local | None = Field(None, description="radii within which the answer stays in one group of classes: YAML "
+                                                   "or JSON, NAME: [CLASS, ...]", json_schema_extra={"metavar": "FILE"})
+    costs: Local | None = Field(None, description="radii within which no harmful target of the class is answered: YAML "
+                                                  "or JSON, CLASS: [CLASS, ...]", json_schema_extra={"metavar": "FILE"})
+    labels_known: bool = Field(False, description="with top-k, groups or costs: judge the label's class in place of "
+                                                  "the chosen one, as top-k accuracy does")
     noise: Any = Field(None, description="noise of the run, where it is your own code: file.py:NAME or "
                                               "package.module:NAME")
     out: Stored | None = Field(None, description="keep the result as a store of its own")
 
     def _contradictions(self) -> Iterator[str]:
+        if sum(one is not None for one in (self.top_k, self.groups, self.costs)) > 1:
+            yield "top-k, groups and costs are different claims: give one of them"
         if self.no_margin and self.margin is not None:
             yield "margin and no-margin exclude each other: give one of them"
 

@@ -30,6 +30,7 @@ class Points:
         envelopes: whether the best of all runs of a method is wanted too.
         intervals: "one" lower bound beside certified accuracy, or "all" of them, where people read it.
         paired: whether each run's difference from the first one is wanted, with its paired interval.
+        one_pass: whether the accuracy with one noisy copy is wanted, of runs that were opened for it.
     """
 
     radii: tuple[float, ...] = ()
@@ -37,6 +38,7 @@ class Points:
     envelopes: bool = False
     intervals: str = "one"
     paired: bool = False
+    one_pass: bool = False
 
 
 @dataclass(frozen=True)

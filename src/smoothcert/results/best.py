@@ -11,10 +11,11 @@ from smoothcert.results.base import Noted, Points, check_same_data, run_notes, w
 from smoothcert.results.certified import Result, accuracies, default_radii
 from smoothcert.results.figures import sigma_words
 from smoothcert.results.paired import Difference, find_differences
-from smoothcert.stats import AccuracyBounds
+from smoothcert.stats import AccuracyBounds, OnePass
 from smoothcert.stats.intervals import accuracy_of_counts
 from smoothcert.store.names import few, group_by_words
 
+ONE_PASS = ("mean", "test_set", "population")
 FIELDS = ("accuracy", "test_set", "bernstein", "population", "all_radii")
 
 
@@ -54,6 +55,7 @@ class CertifiedRuns:
         has_envelopes: whether they were asked for as rows of their own.
         intervals: the lower bounds that a table for people shows, "one" or "all"; rows and JSON always have all.
         paired: of each run but the first, if asked for: what the first one has more at each radius, on shared images.
+        one_pass: of each run, if asked for: its accuracy with one noisy copy.
     """
 
     kind: ClassVar[str] = "certify"
@@ -69,13 +71,17 @@ class CertifiedRuns:
     has_envelopes: bool = False
     intervals: str = "one"
     paired: tuple[tuple[Difference, ...], ...] = ()
+    one_pass: tuple[OnePass, ...] = ()
 
     @classmethod
     def of(cls, results: Sequence[Result], points: Points) -> Self:
         """Read `results` at the radii asked for, or at `default_radii`; several over the same images are compared."""
         radii, rho = points.radii or tuple(default_radii(results)), points.rho
         why_not, lacking = why_not_side_by_side(results)
+        if any(one.claim != results[0].claim for one in results):
+            why_not = why_not or "their radii claim different things"
         at = accuracies(results, radii, rho)
+        one_pass = tuple(one.one_pass(radii, rho) for one in results) if points.one_pass else ()
         notes = (*run_notes(results), *lacking, *reach_notes(results, radii))
         if points.paired:
             check_same_data(results)
@@ -86,12 +92,13 @@ class CertifiedRuns:
         if len(results) < 2 or why_not:
             none = tuple(np.zeros(len(radii), bool) for _ in results)
             warning = f"not compared, and nothing is starred: {why_not}" if why_not else ""
-            return cls(results, radii, rho, at, none, (), notes, warning, points.envelopes, points.intervals, paired)
+            return cls(results, radii, rho, at, none, (), notes, warning, points.envelopes, points.intervals, paired,
+                       one_pass)
         accuracy, groups = np.stack([one.accuracy for one in at]), [result.group for result in results]
         most = {group: accuracy[[one == group for one in groups]].max(axis=0) for group in groups}
         stars = tuple((row > 0) & (row >= most[group] - 1e-12) for row, group in zip(accuracy, groups, strict=True))
         return cls(results, radii, rho, at, stars, _envelopes(results, at, rho), notes, "", points.envelopes,
-                   points.intervals, paired)
+                   points.intervals, paired, one_pass)
 
     @property
     def shown_envelopes(self) -> tuple[BestRuns, ...]:
@@ -104,11 +111,14 @@ class CertifiedRuns:
         for number, (result, at, stars) in enumerate(zip(self.results, self.at, self.stars, strict=True)):
             facts = {"run": result.name, "images": result.images, "sigma": sigma_words(result.sigma).strip("?"),
                      "method": result.method, "alpha": result.alpha, "n": result.n, "margin": result.margin,
+                     "claim": result.claim and result.claim.words,
                      "acr": result.acr, "lower_bound": result.is_lower_bound, "abstained": int(result.abstained.sum()),
                      "rho": self.rho}
             found += [{**facts, "radius": radius, "decided": result.is_decided(radius), "claimed": at.claimed[i],
                        **{name: getattr(at, name)[i] for name in FIELDS}, "group": result.group, "norm": result.norm,
-                       "rounded_up": result.printed, "best": bool(stars[i]), **self._paired_cells(number, i)}
+                       "rounded_up": result.printed, "best": bool(stars[i]), **self._paired_cells(number, i),
+                       **({f"one_pass_{part}": getattr(self.one_pass[number], part)[i] for part in ONE_PASS}
+                          if self.one_pass else {})}
                       for i, radius in enumerate(at.radii)]
         empty = dict.fromkeys(found[0], "") if found else {}
         found += [{**empty, "run": one.name, "sigma": one.sigma[i], "rho": self.rho, "radius": radius,
@@ -129,12 +139,15 @@ class CertifiedRuns:
         runs = [{
             "store": result.path or None, "kind": self.kind, "name": result.name, "images": result.images,
             "complete": result.complete, "sigma": None if math.isnan(result.sigma) else result.sigma,
-            "method": result.method, "alpha": result.alpha, "n": result.n, "margin": result.margin, "rho": self.rho,
+            "method": result.method, "alpha": result.alpha, "n": result.n, "margin": result.margin,
+            "claim": result.claim and result.claim.words, "rho": self.rho,
             "norm": result.norm, "rounded_up": result.printed, "notes": list(result.remarks),
             "lower_bound": result.is_lower_bound, "decided": result.decided, "r_max": result.ceiling,
             "acr": result.acr, "abstained": int(result.abstained.sum()), "radii": at.radii.tolist(),
             "claimed": at.claimed.tolist(), **{name: getattr(at, name).tolist() for name in FIELDS},
             "group": result.group, "best": stars.tolist(), "network": result.network,
+            **({"one_pass": {part: getattr(self.one_pass[number], part).tolist() for part in ONE_PASS}}
+               if self.one_pass else {}),
             **({"paired": [one.to_dict() for one in self.paired[number - 1]]} if self.paired and number else {}),
         } for number, (result, at, stars) in enumerate(zip(self.results, self.at, self.stars, strict=True))]
         return [*runs, *(

@@ -22,14 +22,19 @@ from smoothcert.results.figures import alpha_words, down, sigma_words
 from smoothcert.results.networks import describe_network, transfer_notes
 from smoothcert.stats import (
     AccuracyBounds,
+    Claim,
     average_certified_radius,
     certified_accuracy,
     linf_radius,
     max_radius,
     proved_level,
 )
+from smoothcert.stats.claims import is_right
 from smoothcert.stats.intervals import accuracy_of_counts, check_radii, claims
+from smoothcert.stats.one_pass import LabelLimits, OnePass, bound_one_pass
+from smoothcert.store.identity import claim_of
 from smoothcert.store.names import name_of
+from smoothcert.store.recertify import limit_labels_of
 from smoothcert.store.store import Store
 
 _LABELS_KNOWN = ("labels were known: no class but the label could be certified, so what counts as abstained is every "
@@ -58,6 +63,8 @@ class Result(StoreResult):
         classes: the names of the classes, where known.
         path: the store that holds them; "" where none does.
         network: which network they are of, in words; "" where it is not told.
+        claim: what the radii claim; None for plain ones.
+        label_limits: of the probability of each image's label under noise, where they were asked for.
     """
 
     kind: ClassVar[str] = "certify"
@@ -89,6 +96,8 @@ class Result(StoreResult):
     classes: tuple[str, ...] | None = None
     path: str = ""
     network: str = ""
+    claim: Claim | None = None
+    label_limits: LabelLimits | None = None
 
     @classmethod
     def of(cls, store: Store, name: str | None = None) -> Self:
@@ -111,16 +120,22 @@ class Result(StoreResult):
             notes += [_LABELS_KNOWN] if procedure.get("labels_known") else []
         elif store.identity.procedure.source is not None and store.identity.procedure.source.get("design") == "radii":
             decided = ()  # the original's looks had stopped
+        if (claim := claim_of(procedure)) is not None:
+            told = procedure["claim"]
+            limits = "one limit holds" if told["limits"] == 1 else f"{told['limits']} limits hold together"
+            notes.append(f"{claim.words}: {claim.meaning}; {limits} at alpha {told['level']:g}")
+            notes += [_LABELS_KNOWN] if told["labels_known"] else []
         asked_to = procedure.get("to")
         if asked_to is not None and not procedure.get("decided", True):
             asked_to = 0.0  # it was sized by other rules
         return cls(one_line(name or name_of(store.folder)), store.column("index"), np.asarray(radius),
-                   prediction == label, prediction < 0, store.identity.noise.sigma, procedure["alpha"],
+                   is_right(claim, prediction, label), prediction < 0, store.identity.noise.sigma, procedure["alpha"],
                    method and one_line(method), procedure.get("n") or procedure["n_max"], procedure["margin"], decided,
                    asked_to, setting_of(store.identity.replace(procedure=procedure)), store.complete, label,
                    norm=store.identity.norm or "l2", printed=store.identity.printed,
                    notes=(*notes, *transfer_notes(store)), classes=store.class_names,
-                   path=str(store.folder) if path is None else path, network=describe_network(store))
+                   path=str(store.folder) if path is None else path, network=describe_network(store),
+                   claim=claim)
 
     @classmethod
     def default_radii(cls, results: Sequence[Any]) -> list[float]:
@@ -186,6 +201,20 @@ class Result(StoreResult):
         """Return certified accuracy at `radii` with its intervals, which rest on the certificates' proved level."""
         return certified_accuracy(self.radius, self.correct, radii, self.level, rho)
 
+    def with_label_limits(self, store: Store) -> Self:
+        """Return the same certificates with the limits for one noisy copy. Raises what `limit_labels_of` raises."""
+        return replace(self, label_limits=limit_labels_of(store))
+
+    def one_pass(self, radii: Sequence[float], rho: float) -> OnePass:
+        """Return the accuracy with one noisy copy at `radii`. Raises InputError without the limits of the labels."""
+        if self.label_limits is None:
+            raise InputError(f"{self.name} was read without the votes for its labels: the accuracy with one noisy copy "
+                             f"is computed from these")
+        if self.norm != "l2":
+            raise InputError(f"the accuracy with one noisy copy is known for l2 radii, not for {self.norm}: leave "
+                             f"--norm or --one-pass out")
+        return bound_one_pass(self.label_limits, radii, self.sigma, rho)
+
     def in_group(self, group: str) -> Self:
         """Return the same certificates as those of a run of the method `group`."""
         return replace(self, group=group)
@@ -233,7 +262,8 @@ class Result(StoreResult):
             return None
         if self.norm != "l2" and "dimension" not in self.setting:
             return None
-        ceiling = float(max_radius(self.n, self.alpha, self.sigma))
+        most = max_radius if self.claim is None else self.claim.widest
+        ceiling = float(most(self.n, self.alpha, self.sigma))
         return ceiling if self.norm == "l2" else float(linf_radius(ceiling, self.setting["dimension"]))
 
     def is_out_of_reach(self, radius: float) -> bool:
@@ -298,7 +328,10 @@ def merge_runs(results: Sequence[Result]) -> Result:
         raise InputError("these stores cannot be merged: they hold some of the same images")
     order = np.argsort(index)
     named = ["index", "radius", "correct", "abstained"] + ["label"] * all(r.label is not None for r in results)
-    fields = {name: np.concatenate([getattr(r, name) for r in results])[order] for name in named}
+    fields: dict[str, Any] = {name: np.concatenate([getattr(r, name) for r in results])[order] for name in named}
+    if limits := [r.label_limits for r in results if r.label_limits is not None]:
+        p, q = (np.concatenate([getattr(one, part) for one in limits])[order] for part in ("p", "q"))
+        fields["label_limits"] = replace(limits[0], p=p, q=q)
     return replace(first, name="+".join(r.name for r in results), path="", complete=all(r.complete for r in results),
                    notes=tuple(dict.fromkeys(note for r in results for note in r.notes)), **fields)
 

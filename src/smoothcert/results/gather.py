@@ -112,7 +112,7 @@ class Gathered:
 
 def gather(
     texts: Sequence[str], *, alpha: float | None = None, norm: str = "l2", dimension: int | None = None,
-    radius_column: str | None = None, merge: bool = False, strict: bool = False,
+    radius_column: str | None = None, merge: bool = False, strict: bool = False, one_pass: bool = False,
 ) -> Gathered:
     """Open every `PATH` or `METHOD=PATH` for a table.
 
@@ -123,6 +123,7 @@ def gather(
         radius_column: the column of logs that holds the radii; see `read_log`.
         merge: take them all as parts of one run over different images.
         strict: raise the first error instead of collecting them, as `merge` does too.
+        one_pass: read the votes for the labels too, from which the accuracy with one noisy copy is computed.
     """
     check_known("norm", norm, NORMS)
     if dimension is not None:
@@ -132,7 +133,11 @@ def gather(
 
     def read(one: Named) -> Any:
         store = open_records(one.path, alpha, radius_column)
-        return read_result(store, one.name).in_group(one.group).in_norm(norm, dimension)
+        result = read_result(store, one.name)
+        if one_pass and not isinstance(result, Result):
+            raise InputError(f"--one-pass is for runs of certification, and {one.name} holds {result.holds}")
+        result = result.with_label_limits(store) if one_pass and isinstance(result, Result) else result
+        return result.in_group(one.group).in_norm(norm, dimension)
 
     results, problems = open_each(texts, read, strict or merge)
     if merge:

@@ -145,6 +145,9 @@ def votes_of(store: Store) -> Votes:
     if store.identity.transferred_from is not None:
         raise StoreError(f"{store.folder} was transferred: most of its votes are of the original network, so take a "
                          f"store of that one, or one of `smoothcert certify` of this network")
+    if (claim := store.identity.procedure.claim) is not None:
+        raise StoreError(f"{store.folder} holds radii of another claim ({claim.words}), and this is about plain ones: "
+                         f"take the store that it was made from")
     if design == "radii":
         raise StoreError(f"{store.folder} stopped sampling when its radii were decided, so its counts say nothing at "
                          f"another bound or n: take a run with a fixed n, or with --curve-loss")

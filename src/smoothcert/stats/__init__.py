@@ -3,13 +3,16 @@
 from smoothcert.stats.at_radii import AtRadii
 from smoothcert.stats.binomial import clopper_pearson
 from smoothcert.stats.certify_plans import Curve, FixedN, default_pilot
+from smoothcert.stats.claims import Claim, Costs, Groups, TopK, certify_claim
 from smoothcert.stats.histories import Answers, ClassCounts, Draw, History, Look, Plan
 from smoothcert.stats.intervals import (
     AccuracyBounds,
+    acr_limit,
     average_certified_radius,
     certified_accuracy,
     paired_interval,
 )
+from smoothcert.stats.one_pass import OnePass, one_pass_accuracy
 from smoothcert.stats.plans import CertifyPlan, certify_plan, plan_from, predict_plan, reread
 from smoothcert.stats.predict_plans import FixedPredict, PredictPlan, Sequential
 from smoothcert.stats.procedures import (
@@ -34,6 +37,7 @@ from smoothcert.stats.radius import (
     linf_radius,
     max_radius,
 )
+from smoothcert.stats.top_k import top_k_radius
 
 FixedCertify = FixedN  # the plans by the names that they had before
 RadiiCertify = AtRadii
@@ -49,15 +53,19 @@ __all__ = [
     "Certificate",
     "CertifiedCounts",
     "CertifyPlan",
+    "Claim",
     "ClassCounts",
+    "Costs",
     "Curve",
     "CurveCertify",
     "Draw",
     "FixedCertify",
     "FixedN",
     "FixedPredict",
+    "Groups",
     "History",
     "Look",
+    "OnePass",
     "Plan",
     "PredictPlan",
     "PredictedCounts",
@@ -66,8 +74,11 @@ __all__ = [
     "RadiiCertify",
     "Sequential",
     "SequentialPredict",
+    "TopK",
+    "acr_limit",
     "average_certified_radius",
     "certified_accuracy",
+    "certify_claim",
     "certify_counts",
     "certify_plan",
     "certify_with",
@@ -80,10 +91,12 @@ __all__ = [
     "li_radius",
     "linf_radius",
     "max_radius",
+    "one_pass_accuracy",
     "paired_interval",
     "plan_from",
     "predict_counts",
     "predict_plan",
     "proved_level",
     "reread",
+    "top_k_radius",
 ]

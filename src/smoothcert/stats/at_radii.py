@@ -23,6 +23,7 @@ from smoothcert.stats.cutoffs import crossing_probability
 from smoothcert.stats.histories import LABEL, Draw, History, RadiusOf, check_stages, flat_looks
 from smoothcert.stats.ladders import Ladder, bounds_at, find_quantiles, test_at
 from smoothcert.stats.radius import ProbabilityBounds
+from smoothcert.stats.rivals import Rivals, spread
 from smoothcert.stats.sequential import RunningBounds, Seen, check_sequential, close_looks, early_spending
 from smoothcert.stats.sizing import estimate_bounds
 
@@ -117,14 +118,20 @@ class RadiiDesign(ProvingPlan):
         """Return (M, R) bool: which of the design's radii do not exceed these certified ones (M,)."""
         return (radius[:, None] >= np.array(self.radii)) & (radius > 0)[:, None]
 
-    def collect(self, histories: Sequence[History]) -> tuple[Seen, np.ndarray]:
-        """Return the looks at the votes that bound the probability, and the class of each image, (M,)."""
+    def collect(self, histories: Sequence[History], rivals: Rivals | None = None) -> tuple[Seen, np.ndarray]:
+        """Return the looks at the votes that bound the probability, and the class of each image, (M,).
+
+        `rivals` are those that the looks are to tell of; None is the largest one.
+        """
         owner, look, counts = flat_looks(histories, 0 if self.first is None else 1, self.looks)
         chosen = self.classes(histories, owner, look, counts)
         if not len(owner):
-            return Seen(len(histories), owner, look, owner, owner), chosen
+            none = owner if rivals is None else np.zeros((0, rivals.count), dtype=np.int64)
+            return Seen(len(histories), owner, look, owner, none), chosen
         rows = np.arange(len(owner)), chosen[owner]
         n_a = counts[rows]
+        if rivals is not None:
+            return Seen(len(histories), owner, look, n_a, rivals.pick(chosen[owner], counts)), chosen
         counts[rows] = -1
         return Seen(len(histories), owner, look, n_a, counts.max(axis=1)), chosen
 
@@ -215,10 +222,15 @@ class AtRadii(RadiiDesign):
         found[owner[proved]] = leader[proved]  # and here the first one
         return found
 
-    def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
+    def prove(
+        self, histories: Sequence[History], rivals: Rivals | None = None
+    ) -> tuple[np.ndarray, ProbabilityBounds]:
         check_stages(histories, "estimate" if self.first is None else self.first.stage, "estimate")
-        seen, chosen = self.collect(histories)
-        return chosen, self.bounds.prove(seen) if self.rule == "union" else bounds_at(self._ladder.climb(seen))
+        seen, chosen = self.collect(histories, rivals)
+        if self.rule == "union":
+            return chosen, self.bounds.prove(seen)
+        found = bounds_at(self._ladder.climb(seen))
+        return chosen, found if rivals is None else spread(found.p_a, found.q_a, rivals.count)
 
     def weigh(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
         if self.rule == "union":

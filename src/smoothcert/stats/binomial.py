@@ -62,7 +62,12 @@ def lower_limit(k: npt.ArrayLike, n: npt.ArrayLike, alpha: npt.ArrayLike) -> tup
     Computed once per distinct (k, n, alpha): real runs repeat few of them. No checks; see `clopper_pearson`.
     """
     every = np.broadcast_arrays(*(np.asarray(a, dtype=np.float64) for a in (k, n, alpha)))
-    (ks, ns, alphas), where = np.unique(np.stack([a.ravel() for a in every]), axis=1, return_inverse=True)
+    flat = [a.ravel() for a in every]
+    if all(a.size and a.min() == a.max() for a in flat[1:]):  # one n and one level: single numbers sort far faster
+        ks, where = np.unique(flat[0], return_inverse=True)
+        ns, alphas = (np.full(len(ks), a[0]) for a in flat[1:])
+    else:
+        (ks, ns, alphas), where = np.unique(np.stack(flat), axis=1, return_inverse=True)
     inside = (ks > 0) & (ks < ns)
     kk, nn = np.where(inside, ks, 1.0), np.where(inside, ns, 2.0)
     p_in, q_in = tail_quantile(kk, nn, alphas)

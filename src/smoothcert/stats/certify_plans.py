@@ -13,6 +13,7 @@ from smoothcert.errors import InputError
 from smoothcert.stats.histories import Answers, Draw, History, RadiusOf, check_counts, check_stages
 from smoothcert.stats.procedures import ABSTAIN, METHODS, bounds_of
 from smoothcert.stats.radius import ProbabilityBounds, check_margin
+from smoothcert.stats.rivals import Rivals
 from smoothcert.stats.sizing import INTERVAL, LEAST, LOWEST, aim_of, size_curves
 
 
@@ -28,8 +29,13 @@ class ProvingPlan(Displayed):
     radius_of: RadiusOf
 
     @abstractmethod
-    def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
-        """Return the classes and the bounds that the looks prove, (M,); p_a = 0 where there are none."""
+    def prove(
+        self, histories: Sequence[History], rivals: Rivals | None = None
+    ) -> tuple[np.ndarray, ProbabilityBounds]:
+        """Return the classes and the bounds that the looks prove, (M,); p_a = 0 where there are none.
+
+        With `rivals`, p_b bounds each of these, (M, k).
+        """
 
     def judge(self, histories: Sequence[History]) -> Answers:
         chosen, bounds = self.prove(histories)
@@ -74,9 +80,11 @@ class FixedN(ProvingPlan):
         draws = (Draw("select", self.n0), Draw("estimate", self.n), None)
         return [draws[min(len(history), 2)] for history in histories]
 
-    def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
+    def prove(
+        self, histories: Sequence[History], rivals: Rivals | None = None
+    ) -> tuple[np.ndarray, ProbabilityBounds]:
         check_stages(histories, "select", "estimate", most=1)
-        return _prove_once(histories, self.alpha, self.method)
+        return _prove_once(histories, self.alpha, self.method, rivals)
 
 
 @dataclass(frozen=True, repr=False)
@@ -144,9 +152,11 @@ class Curve(ProvingPlan):
         return size_curves(n_a, rival, self.n0, self.n_max, self.loss, self.alpha, self.method, self.radius_of,
                            self.to)
 
-    def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
+    def prove(
+        self, histories: Sequence[History], rivals: Rivals | None = None
+    ) -> tuple[np.ndarray, ProbabilityBounds]:
         check_stages(histories, "pilot", "estimate", most=1)
-        return _prove_once(histories, self.alpha, self.method)
+        return _prove_once(histories, self.alpha, self.method, rivals)
 
 
 def check_level(alpha: float, method: str, margin: float | None) -> None:
@@ -165,17 +175,18 @@ def choose(histories: Sequence[History]) -> np.ndarray:
 
 
 def _prove_once(
-    histories: Sequence[History], alpha: float, method: str
+    histories: Sequence[History], alpha: float, method: str, rivals: Rivals | None
 ) -> tuple[np.ndarray, ProbabilityBounds]:
     """Return the bounds of the fixed-n procedure from the second look of each history, for the class of the first."""
     chosen, m = choose(histories), len(histories)
-    bounds = ProbabilityBounds(np.zeros(m), np.ones(m), np.ones(m), np.zeros(m))
+    shape = (m,) if rivals is None else (m, rivals.count)
+    bounds = ProbabilityBounds(np.zeros(m), np.ones(m), np.ones(shape), np.zeros(shape))
     sampled = [i for i, history in enumerate(histories) if len(history) == 2]
     if sampled:
         selection, estimation = (
             check_counts(name, np.array([histories[i][j].counts for i in sampled]), least_total=1)
             for j, name in enumerate(("selection", "estimation")))
-        found = bounds_of(selection.argmax(axis=1), estimation, alpha, method)
+        found = bounds_of(selection.argmax(axis=1), estimation, alpha, method, rivals)
         for name in ("p_a", "q_a", "p_b", "q_b"):
             getattr(bounds, name)[sampled] = getattr(found, name)
     return chosen, bounds

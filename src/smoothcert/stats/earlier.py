@@ -13,6 +13,7 @@ from smoothcert.stats.certify_plans import Curve
 from smoothcert.stats.histories import History, check_stages
 from smoothcert.stats.predict_plans import Sequential
 from smoothcert.stats.radius import ProbabilityBounds
+from smoothcert.stats.rivals import Rivals
 from smoothcert.stats.sequential import (
     RunningBounds,
     Seen,
@@ -48,9 +49,11 @@ class EarlierRadii(RadiiDesign):
                 "radii": list(self.radii), "looks": "100*2^k", "spending": "0.2/0.8",
                 "futility": _FUTILITY, "margin": self.margin}
 
-    def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
+    def prove(
+        self, histories: Sequence[History], rivals: Rivals | None = None
+    ) -> tuple[np.ndarray, ProbabilityBounds]:
         check_stages(histories, "select", "estimate")
-        seen, chosen = self.collect(histories)
+        seen, chosen = self.collect(histories, rivals)
         return chosen, self.bounds.prove(seen)
 
     def weigh(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from smoothcert.checks import check_probability
+from smoothcert.checks import check_positive, check_probability
 from smoothcert.errors import InputError
 from smoothcert.stats import binomial
+from smoothcert.stats.means import lower_mean
 
 _FIRST = 0.9
 """Share of rho that the interval of which run wins a disputed image gets; the rest bounds how many are disputed."""
@@ -143,6 +144,34 @@ def average_certified_radius(radius: npt.ArrayLike, correct: npt.ArrayLike) -> f
     """
     radius, correct = _check_results(radius, correct)
     return float(np.mean(np.where(correct, radius, 0.0)))
+
+
+def acr_limit(
+    radius: npt.ArrayLike, correct: npt.ArrayLike, alpha: float = 0.001, rho: float = 0.05, widest: float | None = None
+) -> float:
+    """Return a lower limit of the mean true radius, 0 for images that are wrong, with confidence 1 - rho.
+
+    Args:
+        radius, correct, alpha, rho: as for `certified_accuracy`.
+        widest: for new images: a radius that none can exceed, fixed beforehand, such as `max_radius(n, alpha, sigma)`.
+            None: for these images.
+
+    A certified radius exceeds the true one with probability alpha at most. *New images*: so its mean is at most the
+    true one plus alpha times `widest`, and `lower_mean` bounds it. *These images*: no more than q certificates are
+    false (`false_claims`), and the q largest radii are the most that these can add.
+
+    >>> radius, correct = np.linspace(0, 2, 1000), np.ones(1000, bool)
+    >>> round(acr_limit(radius, correct), 3), round(acr_limit(radius, correct, widest=3.8), 3)
+    (0.994, 0.903)
+    """
+    radius, correct = _check_results(radius, correct)
+    alpha, rho = check_probability("alpha", alpha), check_probability("rho", rho)
+    credit = np.where(correct, radius, 0.0)
+    if widest is None:
+        kept = np.sort(credit)[:len(credit) - false_claims(len(credit), alpha, rho)]
+        return float(kept.sum() / len(credit) * (1 - binomial.SAFETY))
+    shares = np.minimum(credit / check_positive("widest", widest), 1.0)
+    return max(float((lower_mean(shares, rho) - alpha) * widest) * (1 - binomial.SAFETY), 0.0)
 
 
 def _check_results(radius: npt.ArrayLike, correct: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,8 @@ from smoothcert.checks import check_known
 from smoothcert.errors import InputError
 from smoothcert.stats.at_radii import AtRadii
 from smoothcert.stats.certify_plans import Curve, FixedN, refuse_without_noise
+from smoothcert.stats.claimed import Claimed
+from smoothcert.stats.claims import claim_from
 from smoothcert.stats.earlier import EarlierCurve, EarlierRadii, EarlierSequential
 from smoothcert.stats.histories import RadiusOf
 from smoothcert.stats.predict_plans import FixedPredict, PredictPlan, Sequential
@@ -20,9 +22,9 @@ from smoothcert.stats.transfer import Transfer
 CertifyPlan = FixedN | AtRadii | Curve
 """The designs that `SmoothedClassifier.certify` takes."""
 
-AnyPlan = CertifyPlan | EarlierRadii | PredictPlan | Transfer
+AnyPlan = CertifyPlan | EarlierRadii | PredictPlan | Transfer | Claimed
 
-PLANS: dict[str, dict[str, tuple[type[AnyPlan], ...]]] = {
+PLANS: dict[str, dict[str, tuple[type[Any], ...]]] = {
     "certify": {"fixed": (FixedN,), "radii": (EarlierRadii, AtRadii), "curve": (EarlierCurve, Curve),
                 "transfer": (Transfer,)},
     "predict": {"fixed": (FixedPredict,), "sequential": (EarlierSequential, Sequential)},
@@ -124,6 +126,11 @@ def plan_from(kind: str, procedure: dict[str, Any], radius_of: RadiusOf | None =
             version's: the records would be judged by another design than they were drawn with.
     """
     check_known("kind of store", kind, PLANS)
+    if (told := procedure.get("claim")) is not None:
+        plain = plan_from(kind, {name: value for name, value in procedure.items() if name != "claim"}, radius_of)
+        claimed = Claimed(plain, claim_from(told), told.get("labels_known", False))
+        _check_constants("claim", claimed.identity()["claim"], told)
+        return claimed
     design = check_known("design", procedure.get("design", "fixed"), PLANS[kind])
     cls = _version_of(kind, design, version_in(procedure))
     takes = [item.name for item in fields(cls) if item.init]
@@ -138,11 +145,17 @@ def plan_from(kind: str, procedure: dict[str, Any], radius_of: RadiusOf | None =
         if "source" in values:
             values["source"] = _source_plan(values["source"], radius_of)
     plan = cls(**values)
-    expected, got = ({"design": "fixed", **parts} for parts in (plan.identity(), procedure))
-    if other := [key for key in sorted({*expected, *got} - {*names}) if expected.get(key) != got.get(key)]:
-        listed = ", ".join(f"{key} {got.get(key)!r} (here {expected.get(key)!r})" for key in other)
-        raise InputError(f"these records follow another version of the design {design}: {listed}")
+    expected, got = ({"design": "fixed", **{key: value for key, value in parts.items() if key not in names}}
+                     for parts in (plan.identity(), procedure))
+    _check_constants(f"design {design}", expected, got)
     return plan
+
+
+def _check_constants(of: str, expected: dict[str, Any], got: dict[str, Any]) -> None:
+    """Raise InputError unless a stored procedure has the constants that this release gives it."""
+    if other := [key for key in sorted({*expected, *got}) if expected.get(key) != got.get(key)]:
+        listed = ", ".join(f"{key} {got.get(key)!r} (here {expected.get(key)!r})" for key in other)
+        raise InputError(f"these records follow another version of the {of}: {listed}")
 
 
 def _source_plan(procedure: Any, radius_of: RadiusOf) -> AnyPlan:
@@ -164,6 +177,8 @@ def reread(
     Raises:
         InputError: values that the design does not take.
     """
+    if isinstance(plan, Claimed):
+        return plan.with_plan(reread(plan.plan, alpha, method, margin))
     changes = _drop_none(alpha=alpha, method=method)
     if isinstance(plan, FixedPredict | Sequential):
         if method is not None or margin != "stored":

@@ -20,6 +20,7 @@ from smoothcert.errors import InputError
 from smoothcert.stats.binomial import SAFETY, lower_limit, tail, upper_limit
 from smoothcert.stats.histories import ClassCounts, check_counts
 from smoothcert.stats.radius import ProbabilityBounds, cap_rival, gaussian_radius, z_lower, z_upper
+from smoothcert.stats.rivals import Rivals, bound_rivals
 
 ABSTAIN = -1
 """Abstention in integer arrays and files; in objects it is None."""
@@ -153,11 +154,19 @@ def certify_with(
     return CertifiedCounts(prediction.reshape(shape)[()], radius.reshape(shape)[()])
 
 
-def bounds_of(chosen: np.ndarray, counts: np.ndarray, alpha: float, method: str) -> ProbabilityBounds:
-    """Return the bounds (M,) of the chosen classes (M,) from counts (M, K) of fresh samples; no checks."""
+def bounds_of(
+    chosen: np.ndarray, counts: np.ndarray, alpha: float, method: str, rivals: Rivals | None = None
+) -> ProbabilityBounds:
+    """Return the bounds (M,) of the chosen classes (M,) from counts (M, K) of fresh samples; no checks.
+
+    With `rivals`, p_b bounds each of these, (M, k); see `bound_rivals`.
+    """
+    if rivals is not None:
+        n_a = counts[np.arange(len(chosen)), chosen]
+        return bound_rivals(n_a, rivals.pick(chosen, counts), counts.sum(axis=1), alpha, method)
     is_rival = np.arange(counts.shape[1]) != chosen[:, None]
-    rivals = counts[is_rival].reshape(len(chosen), counts.shape[1] - 1)
-    return METHODS[method](counts[np.arange(len(chosen)), chosen], rivals, counts.sum(axis=1), alpha)
+    others = counts[is_rival].reshape(len(chosen), counts.shape[1] - 1)
+    return METHODS[method](counts[np.arange(len(chosen)), chosen], others, counts.sum(axis=1), alpha)
 
 
 def cohen_bounds(n_a: np.ndarray, rivals: np.ndarray, n: np.ndarray, alpha: float) -> ProbabilityBounds:
@@ -250,14 +259,14 @@ def _joint_upper_limit(rivals: np.ndarray, n: np.ndarray, delta: float) -> tuple
         return np.log(np.bincount(rows, weights=times * at_most, minlength=len(sizes))) - np.log(delta)
 
     low, high = upper_limit(largest[active], n[active], delta)[0] * (1 - 1e-12), p[active] * (1 + 1e-12)
-    root = _illinois(log_excess, low, np.minimum(high, 1.0))
+    root = solve_decreasing(log_excess, low, np.minimum(high, 1.0))
     guard = 1e-11 + 1e-16 * n[active]  # beyond the secant's tolerance and the error of `betaincc` with few votes
     p[active] = np.minimum(root * (1 + guard), p[active])
     q[active] = np.maximum(1 - p[active], q[active])
     return p, q
 
 
-def _illinois(function: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def solve_decreasing(function: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Solve f = 0 for a decreasing f, elementwise, to 1e-12 in its value, by the secant with a kept bracket."""
     f_low, f_high = function(low), function(high)
     root, kept = high, np.zeros(len(low))  # which end the last step kept: -1 low, +1 high

@@ -37,9 +37,13 @@ class ProbabilityBounds:
 def cap_rival(
     p_a: np.ndarray, q_a: np.ndarray, p_b: np.ndarray, q_b: np.ndarray, one_sided: np.ndarray | bool = False
 ) -> ProbabilityBounds:
-    """Return the bounds with p_b lowered to 1 - p_a where that is less, and where `one_sided` says so."""
-    rest = (q_a < p_b) | one_sided
-    return ProbabilityBounds(p_a, q_a, np.where(rest, q_a, p_b), np.where(rest, p_a, q_b))
+    """Return the bounds with p_b lowered to 1 - p_a where that is less, and where `one_sided` says so.
+
+    p_b may bound several rivals of each image, (M, k).
+    """
+    p, q = (p_a, q_a) if p_b.ndim == p_a.ndim else (p_a[:, None], q_a[:, None])
+    rest = (q < p_b) | one_sided
+    return ProbabilityBounds(p_a, q_a, np.where(rest, q, p_b), np.where(rest, p, q_b))
 
 
 def z_lower(p: npt.ArrayLike, q: npt.ArrayLike) -> np.ndarray:

@@ -15,6 +15,7 @@ from smoothcert.checks import check_known
 from smoothcert.errors import InputError
 from smoothcert.stats.binomial import lower_limit
 from smoothcert.stats.radius import ProbabilityBounds, cap_rival
+from smoothcert.stats.rivals import spread
 
 SEQUENTIAL_METHODS = ("two-sided", "cohen")
 """The methods that have a sequential form: their two events, or their one, are spent look by look."""
@@ -94,8 +95,8 @@ def check_sequential(method: str) -> str:
 class Seen:
     """The looks taken at M images, one row each: of image `owner` at look number `look`, int64 (T,).
 
-    `n_a` votes fell on the selected class and `rival` on the largest other one. Rows of an image follow one another;
-    an image may have none.
+    `n_a` votes fell on the selected class and `rival` on the largest other one, or, (T, k), on each of k others. Rows
+    of an image follow one another; an image may have none.
     """
 
     images: int
@@ -125,7 +126,8 @@ class RunningBounds:
     """Bounds on the class probabilities that hold at all looks at once with probability 1 - sum of `alphas`.
 
     "cohen": p_a = max over the looks of CP_lo(N_A, n_k, alpha_k), p_b = 1 - p_a. "two-sided": p_a with .9 alpha_k, and
-    p_b = min over the looks of CP_up(largest rival, n_k, .1 alpha_k), or 1 - p_a if that is less.
+    p_b = min over the looks of CP_up(largest rival, n_k, .1 alpha_k), or 1 - p_a if that is less. The limits of k
+    rivals, (M, k), have .1 alpha_k / k each.
     """
 
     looks: tuple[int, ...]
@@ -137,31 +139,40 @@ class RunningBounds:
 
     def prove(self, seen: Seen) -> ProbabilityBounds:
         """Return the bounds from the looks taken, (M,); p_a = 0 and p_b = 1 where there are none."""
-        p, q = self._table.lower(*self._requests(seen))
+        rivals = 1 if seen.rival.ndim == 1 else seen.rival.shape[1]
+        p, q = self._table(rivals).lower(*self._requests(seen, rivals))
         t = len(seen.owner)
         p_a, q_a = largest(seen, p[:t], q[:t])
         if self.method == "cohen":
-            return ProbabilityBounds(p_a, q_a, q_a, p_a)
-        q_b, p_b = largest(seen, p[t:], q[t:])
+            return ProbabilityBounds(p_a, q_a, q_a, p_a) if seen.rival.ndim == 1 else spread(p_a, q_a, rivals)
+        q_b, p_b = largest(seen, p[t:].reshape(seen.rival.shape), q[t:].reshape(seen.rival.shape))
         return cap_rival(p_a, q_a, p_b, q_b)
 
-    def _requests(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
+    def _requests(self, seen: Seen, rivals: int) -> tuple[np.ndarray, np.ndarray]:
         """Return rows and counts of the table: CP_lo(N_A), and if two-sided 1 - CP_up(rival) = CP_lo(n - rival)."""
         if self.method == "cohen":
             return seen.look, seen.n_a
-        others = np.array(self.looks, dtype=np.int64)[seen.look] - seen.rival
-        return np.concatenate([2 * seen.look, 2 * seen.look + 1]), np.concatenate([seen.n_a, others])
+        look = np.repeat(seen.look, rivals)
+        others = np.array(self.looks, dtype=np.int64)[look] - seen.rival.ravel()
+        return np.concatenate([2 * seen.look, 2 * look + 1]), np.concatenate([seen.n_a, others])
+
+    def _table(self, rivals: int) -> "LimitTable":
+        if rivals not in self._tables:
+            parts = (1.0,) if self.method == "cohen" else (0.9, 0.1 / rivals)
+            self._tables[rivals] = limit_table(tuple(
+                (n, share * alpha) for n, alpha in zip(self.looks, self.alphas, strict=True) for share in parts))
+        return self._tables[rivals]
 
     @cached_property
-    def _table(self) -> "LimitTable":
-        parts = (1.0,) if self.method == "cohen" else (0.9, 0.1)
-        return limit_table(tuple((n, share * alpha) for n, alpha in zip(self.looks, self.alphas, strict=True)
-                                 for share in parts))
+    def _tables(self) -> dict[int, "LimitTable"]:
+        """The tables in use, by the number of rivals that are bounded."""
+        return {}
 
 
 def largest(seen: Seen, p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (p, 1 - p) of the largest p among each image's rows, (T,) -> (M,); p = 0 without rows."""
-    most, rest = np.zeros(seen.images), np.ones(seen.images)
+    """Return (p, 1 - p) of the largest p among each image's rows, (T, ...) -> (M, ...); p = 0 without rows."""
+    shape = (seen.images, *p.shape[1:])
+    most, rest = np.zeros(shape), np.ones(shape)
     if len(seen.owner):
         most[seen.looked_at] = np.maximum.reduceat(p, seen.starts)
         rest[seen.looked_at] = np.minimum.reduceat(q, seen.starts)

@@ -33,6 +33,7 @@ from smoothcert.stats.certify_plans import ProvingPlan, answer, check_level, ref
 from smoothcert.stats.histories import Answers, Draw, History, Look, RadiusOf
 from smoothcert.stats.procedures import bounds_of
 from smoothcert.stats.radius import ProbabilityBounds, cap_rival
+from smoothcert.stats.rivals import Rivals, spread
 from smoothcert.stats.sequential import SEQUENTIAL_METHODS
 
 PAIRED = ("chosen", "original", "other", "gained", "harmed")
@@ -47,10 +48,13 @@ class Proving(Protocol):
     def most(self) -> int: ...
     def identity(self) -> dict[str, Any]: ...
 
-    def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
+    def prove(
+        self, histories: Sequence[History], rivals: Rivals | None = None
+    ) -> tuple[np.ndarray, ProbabilityBounds]:
         """Return the classes and their bounds, (M,); p_a = 0 where the looks prove nothing.
 
-        The bounds hold for a class and for any one other class, except with probability alpha.
+        The bounds hold for a class and for any one other class, except with probability alpha. With `rivals`, p_b
+        bounds each of these, (M, k).
         """
         ...
 
@@ -157,17 +161,23 @@ class Transfer(ProvingPlan):
         """Return the classes (M,) whose flips are to be counted, from the looks of `source`."""
         return self._judging.prove(histories)[0]
 
-    def prove(self, histories: Sequence[History]) -> tuple[np.ndarray, ProbabilityBounds]:
+    def prove(
+        self, histories: Sequence[History], rivals: Rivals | None = None
+    ) -> tuple[np.ndarray, ProbabilityBounds]:
         """Return the classes and the bounds of h, both (M,); p_a = 0 where there are no copies.
 
         At another alpha a design may find another class than that whose flips were counted: p_a is 0 there too.
+
+        Of several `rivals` the i-th largest probability under h is at most the i-th largest under f and the largest
+        gain of any: k limits of gains hold together at a k-th of their level each.
         """
-        chosen, first = self._judging.prove([split(history)[0] for history in histories])
+        chosen, first = self._judging.prove([split(history)[0] for history in histories], rivals)
         flips = self.flips(histories)
         usable = (flips.copies > 0) & (flips.chosen == chosen)
         found = self._subtract(first, flips)
-        return chosen, ProbabilityBounds(*(np.where(usable, value, none) for value, none in (
-            (found.p_a, 0.0), (found.q_a, 1.0), (found.p_b, 1.0), (found.q_b, 0.0))))
+        return chosen, ProbabilityBounds(*(
+            np.where(usable.reshape(-1, *[1] * (value.ndim - 1)), value, none) for value, none in (
+                (found.p_a, 0.0), (found.q_a, 1.0), (found.p_b, 1.0), (found.q_b, 0.0))))
 
     def judge_source(self, histories: Sequence[History]) -> Answers:
         """Return the answers of the run of f, as it gave them."""
@@ -220,9 +230,11 @@ class Transfer(ProvingPlan):
         harm, _ = upper_limit(flips.harmful, copies, 0.9 * spent if self.method == "two-sided" else spent)
         p_a = np.maximum(first.p_a * (1 - SAFETY) - harm * (1 + SAFETY), 0.0)
         q_a = np.minimum((first.q_a + harm) * (1 + SAFETY), 1.0)
+        several = first.p_b.shape[1] if first.p_b.ndim == 2 else 0
         if self.method != "two-sided":
-            return ProbabilityBounds(p_a, q_a, q_a, p_a)
-        gain, _ = upper_limit(flips.rival, copies, 0.1 * spent)
+            return spread(p_a, q_a, several) if several else ProbabilityBounds(p_a, q_a, q_a, p_a)
+        gain, _ = upper_limit(flips.rival, copies, 0.1 * spent / max(several, 1))
+        gain = gain[:, None] if several else gain
         p_b = (first.p_b + gain) * (1 + SAFETY)
         q_b = np.maximum(first.q_b * (1 - SAFETY) - gain * (1 + SAFETY), 0.0)
         return cap_rival(p_a, q_a, p_b, q_b)

@@ -22,9 +22,11 @@ from pydantic import (
 )
 
 from smoothcert.data import even_places
-from smoothcert.errors import StoreError
+from smoothcert.errors import InputError, StoreError
 from smoothcert.io.files import list_problems
 from smoothcert.limits import CLASSES
+from smoothcert.stats import Claim
+from smoothcert.stats.claims import claim_from
 
 _Count = Annotated[int, Field(ge=0, lt=2**53)]
 _Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -129,6 +131,7 @@ class Procedure(IdentityPart):
 
     `decided` is False where certificates were computed again from looks that had stopped by the rules of others. Of a
     transfer, `share` is the part of alpha that the flips spend, and `source` the procedure of the run that it is from.
+    `claim` is what the radii claim, where they are no plain ones (`smoothcert.stats.claims`).
     """
 
     method: str | None
@@ -145,6 +148,20 @@ class Procedure(IdentityPart):
     decided: bool = True
     share: Annotated[float, Field(gt=0, lt=1)] | None = None
     source: dict[str, Any] | None = None
+    claim_or_none: dict[str, Any] | None = Field(None, alias="claim")
+
+    @property
+    def claim(self) -> Claim | None:
+        """The claim of the radii; None for plain ones. Raises StoreError for what is no claim."""
+        return claim_of(self.raw)
+
+
+def claim_of(procedure: Mapping[str, Any]) -> Claim | None:
+    """Return the claim of a procedure; None for plain radii. Raises StoreError for what is no claim."""
+    try:
+        return claim_from(procedure["claim"]) if procedure.get("claim") is not None else None
+    except InputError as error:
+        raise StoreError(str(error)) from None
 
 
 class AttackIdentity(IdentityPart):

@@ -1,6 +1,7 @@
 """Certificates of stores: computed again from their counts at another alpha, method or margin, with no model and no
 torch, and checked to be those that another run needs."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -11,21 +12,29 @@ from smoothcert.distributional.certificates import errors_of
 from smoothcert.errors import InputError, StoreError
 from smoothcert.io.paths import Place
 from smoothcert.noise import NOISES, Noise, build_noise
-from smoothcert.stats import CertifiedCounts, plan_from, reread
+from smoothcert.stats import CertifiedCounts, Claim, TopK, plan_from, reread
+from smoothcert.stats.claimed import Claimed, add_labels
+from smoothcert.stats.histories import LABEL, History
+from smoothcert.stats.one_pass import LabelLimits, limit_labels
 from smoothcert.stats.plans import AnyPlan
 from smoothcert.store.comparison import differences, without_unrecorded
 from smoothcert.store.identity import Identity, Procedure
 from smoothcert.store.provenance import provenance
-from smoothcert.store.records import Record
+from smoothcert.store.records import Record, Tally
 from smoothcert.store.source import read_source, write_source
-from smoothcert.store.store import SHARD, Store, write_store
+from smoothcert.store.store import Store, write_store
+
+_VOTES_AT_ONCE = 1 << 21
 
 
 def check_certified(store: Store, wanted: str) -> None:
-    """Raise StoreError unless `store` is a certify store, which `wanted` needs."""
+    """Raise StoreError unless `store` is a certify store of plain radii, which `wanted` needs."""
     if store.kind != "certify":
         raise StoreError(f"{store.folder} is a store of kind {store.kind}: {wanted} needs the store of a "
                          f"`smoothcert certify` run")
+    if (claim := store.identity.procedure.claim) is not None:
+        raise StoreError(f"{store.folder} holds radii of another claim ({claim.words}): {wanted} needs plain ones, so "
+                         f"give the store that they were made from")
 
 
 def check_certificates(store: Store, identity: Identity, indices: np.ndarray, wanted: str) -> None:
@@ -58,7 +67,8 @@ def _classifier_and_data(identity: Identity) -> dict[str, Any]:
 
 def recertify(
     store: Store, alpha: float | None = None, method: str | None = None,
-    margin: float | Literal["stored"] | None = "stored", noise: Any = None,
+    margin: float | Literal["stored"] | None = "stored", noise: Any = None, claim: Claim | None = None,
+    labels_known: bool = False,
 ) -> tuple[CertifiedCounts, dict[str, Any]]:
     """Certify the images of a `certify` store again from their counts.
 
@@ -68,6 +78,9 @@ def recertify(
 
     A noise of the user's own code has to be given (see `noise_of`).
 
+    Args:
+        claim: what the new radii are to claim, such as `TopK(3)`; None keeps what the stored ones claim.
+        labels_known: judge the label's class, or its group, in place of the chosen one; for a claim alone.
     Returns:
         The answers, and the procedure as a store's identity has it.
     Raises:
@@ -78,8 +91,16 @@ def recertify(
     if not store.num_records:
         raise StoreError(f"{store.folder} has no records yet")
     stored = store.identity.procedure
-    plan = reread(rebuild_plan(store.identity.procedure, noise_of(store, noise)), alpha, method, margin)
-    parts = [plan.judge(store.histories(start, SHARD)) for start in range(0, store.num_records, SHARD)]
+    plan = reread(rebuild_plan(stored, noise_of(store, noise)), alpha, method, margin)
+    had_labels = isinstance(plan, Claimed) and plan.labels_known
+    if claim is not None:
+        plan = _make_claim(store, plan, claim, labels_known)
+    elif labels_known and not had_labels:
+        raise InputError("labels_known judges the label's class for a claim: give one too (top_k = 1 is the plain "
+                         "radius)")
+    adds_labels = isinstance(plan, Claimed) and plan.labels_known and not had_labels
+    parts = [plan.judge(add_labels(looks, labels, store.num_classes) if adds_labels else looks)
+             for looks, labels in _some_histories(store)]
     answers = CertifiedCounts(np.concatenate([part.prediction for part in parts]),
                               np.concatenate([part.values["radius"] for part in parts]))
     procedure = plan.identity()
@@ -87,6 +108,52 @@ def recertify(
     if stops and procedure != _design(stored):
         procedure["decided"] = False  # it stopped sampling by other rules: what it claims is a lower bound everywhere
     return answers, procedure
+
+
+def _make_claim(store: Store, plan: AnyPlan, claim: Claim, labels_known: bool) -> Claimed:
+    """Return the plan with this claim in place of any other; labels stay known where they were."""
+    before = plan if isinstance(plan, Claimed) else None
+    plain = plan if before is None else before.plan
+    claim.check(store.num_classes)
+    if isinstance(claim, TopK) and claim.k > 1:
+        _check_gaussian(store, "top-k radii beyond k = 1 rest")
+    known = labels_known or (before is not None and before.labels_known)
+    return Claimed(plain, claim, known and not getattr(plain, "labels_known", False))
+
+
+def limit_labels_of(store: Store, noise: Any = None) -> LabelLimits:
+    """Return the lower limits of the labels' probabilities under noise, at the level of a certify store.
+
+    Raises:
+        StoreError: another kind of store, or one without votes. InputError: a noise of the user's own code.
+    """
+    if store.kind != "certify" or store.provenance.log is not None:
+        raise StoreError(f"{store.folder} holds no votes of a certify run: the accuracy with one noisy copy is "
+                         f"computed from the votes for the labels")
+    _check_gaussian(store, "the accuracy with one noisy copy rests")
+    plan = rebuild_plan(store.identity.procedure, noise_of(store, noise))
+    skip = 1 if isinstance(plan, Claimed) and plan.labels_known else 0
+    plain = plan.plan if isinstance(plan, Claimed) else plan
+    parts = [limit_labels(plain, [history[skip:] for history in looks], labels, store.num_classes)
+             for looks, labels in _some_histories(store)]
+    return LabelLimits(np.concatenate([part.p for part in parts]), np.concatenate([part.q for part in parts]),
+                       plain.alpha)
+
+
+def _check_gaussian(store: Store, wanted: str) -> None:
+    """Raise InputError for a noise of a user's own code, of which only the plain radius is known."""
+    if store.identity.noise.sources:
+        raise InputError(f"{wanted} on the theorem of Gaussian noise, and {store.folder} was made with noise of a "
+                         f"user's own code, {store.identity.noise.kind}, of which the plain radius alone is known")
+
+
+def _some_histories(store: Store) -> Iterator[tuple[list[History], np.ndarray]]:
+    """Yield the looks and the labels of many records at a time: equal votes are judged once, and memory is bounded."""
+    tallies, labels = store.records.column("tallies"), store.column("label")
+    looks = sum(len(chunk.flatten()) for chunk in tallies.chunks) / max(len(tallies), 1)
+    step = max(int(_VOTES_AT_ONCE / (max(looks, 1) * store.num_classes)), 1)
+    for start in range(0, store.num_records, step):
+        yield store.histories(start, step), labels[start : start + step]
 
 
 def rebuild_plan(procedure: Procedure, noise: Noise) -> AnyPlan:
@@ -107,10 +174,15 @@ def write_recertified(folder: Place, store: Store, answers: CertifiedCounts, pro
     if not store.complete:
         raise StoreError(f"{store.folder} is not complete: finish its run first, or leave out -o to look at what is "
                          f"there")
-    records = [
-        replace(Record.from_row(row), prediction=int(prediction), values={"radius": float(radius)})
-        for row, prediction, radius in zip(store.records.to_pylist(), answers.prediction, answers.radius, strict=True)
-    ]
+    labels = (procedure.get("claim") or {}).get("labels_known", False)
+    records = []
+    for row, prediction, radius in zip(store.records.to_pylist(), answers.prediction, answers.radius, strict=True):
+        record = Record.from_row(row)
+        first = record.tallies[:1]
+        if labels and [tally.stage for tally in first] != [LABEL]:
+            first = [Tally(LABEL, 1, [record.label], [1]), *first]
+        records.append(replace(record, prediction=int(prediction), values={"radius": float(radius)},
+                               tallies=[*first, *record.tallies[1:]]))
     write_store(folder, store.identity.replace(procedure=procedure, recertified_from=store.identity.digest),
                 {**store.provenance.raw, "recertified_with": provenance()["versions"]}, records)
     if source := read_source(store.folder):

@@ -25,6 +25,7 @@ from smoothcert.errors import IdentityError, StoreError
 from smoothcert.io.files import claim_folder, lock_folder, sha256, write_whole
 from smoothcert.io.paths import Place, place
 from smoothcert.stats import History
+from smoothcert.stats.claims import is_right
 from smoothcert.store.comparison import is_vouched_for
 from smoothcert.store.frames import flat_table, to_pandas, to_polars
 from smoothcert.store.identity import Identity
@@ -189,8 +190,8 @@ class Store(Displayed):
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """(M,) bool: True where the answer is the label; False where it abstained."""
-        return self.column("prediction") == self.column("label")
+        """(M,) bool: True where the answer is the label, or of its group; False where it abstained."""
+        return is_right(self.identity.procedure.claim, self.column("prediction"), self.column("label"))
 
     def column(self, name: str) -> np.ndarray:
         """Return (M,) values of one column of the records, any but the tallies."""

@@ -37,8 +37,9 @@ def quote(run: PageRun, radii: Sequence[float], rho: float) -> tuple[str, str]:
     sure = down(100 * (1 - rho), 4).rstrip("0").rstrip(".")
     unchanged = (f", and stay so under every change of their pixels with an l2 norm below {radius:g}, where pixels lie "
                  f"in [0, 1]" if radius else "")
-    first = (f"With {sure}% confidence, at least {percent(at.test_set[0])}% of {_images(run)} are classified correctly "
-             f"by the smoothed classifier{_classifier(run)}{unchanged}{_provided(result)}.")
+    promise = "are classified correctly by the smoothed classifier" if result.claim is None else result.claim.promise
+    first = (f"With {sure}% confidence, at least {percent(at.test_set[0])}% of {_images(run)} {promise}"
+             f"{_classifier(run)}{unchanged}{_provided(result)}.")
     second = (f"The same is true of at least {percent(at.population[0])}% of new images that are drawn at random like "
               f"these, also with {sure}% confidence.")
     return first, second
