@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from smoothcert.smoothing import SmoothedClassifier
     from smoothcert.stats import Certificate, ClassCounts, Prediction
     from smoothcert.store.store import Store, read_store
-    from smoothcert.verbs import attack, certify, plot, predict, quantise, table, train, transfer
+    from smoothcert.verbs import attack, certify, plan, plot, predict, quantise, table, train, transfer
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # as a library has it: who wants the log asks for it
 
@@ -35,12 +35,13 @@ _HOMES = {
     "Store": "store.store",
     "read_store": "store.store",
     "CertifiedAccuracy": "metrics",
-    **dict.fromkeys(("attack", "certify", "plot", "predict", "quantise", "table", "train", "transfer"), "verbs"),
+    **dict.fromkeys(("attack", "certify", "plan", "plot", "predict", "quantise", "table", "train", "transfer"),
+                    "verbs"),
 }
 
 __all__ = [
     "Certificate", "CertifiedAccuracy", "ClassCounts", "Prediction", "SmoothcertError", "SmoothedClassifier", "Store",
-    "__version__", "attack", "build_model", "certify", "load_data", "load_model", "plot", "predict", "quantise",
+    "__version__", "attack", "build_model", "certify", "load_data", "load_model", "plan", "plot", "predict", "quantise",
     "read_store", "table", "train", "transfer",
 ]
 

@@ -15,6 +15,7 @@ from smoothcert.cli.export import export
 from smoothcert.cli.info import info
 from smoothcert.cli.interrupts import leave_if_interrupted
 from smoothcert.cli.output import say
+from smoothcert.cli.plan import plan
 from smoothcert.cli.plot import plot
 from smoothcert.cli.predict import predict
 from smoothcert.cli.pull import pull
@@ -53,7 +54,7 @@ def _root(
 
 
 for verb in (train, quantise, certify, predict, attack, distributional, transfer, table, plot, report, compare, cost,
-             export, recertify, reproduce, verify, selftest, info, push, pull, demo):
+             plan, export, recertify, reproduce, verify, selftest, info, push, pull, demo):
     if isinstance(verb, typer.Typer):
         app.add_typer(verb)
     else:

@@ -117,7 +117,7 @@ def bernstein_bound(claimed: npt.ArrayLike, m: int, alpha: float, rho: float) ->
     return np.maximum(bound * (1 - binomial.SAFETY), 0.0)
 
 
-def population_bound(claimed: npt.ArrayLike, m: int, alpha: float, rho: float) -> np.ndarray:
+def population_bound(claimed: npt.ArrayLike, m: npt.ArrayLike, alpha: float, rho: float) -> np.ndarray:
     """Return (CP_lo(C, m, rho) - alpha) / (1 - alpha), clipped at 0: with probability 1 - rho, at most the share pi of
     new images that are right and robust at r. There is no upper limit.
 
