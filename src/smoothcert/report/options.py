@@ -25,6 +25,7 @@ from smoothcert.config.fields import (
     Whole,
 )
 from smoothcert.config.model import ModelConfig
+from smoothcert.io.paths import Place, place
 
 if TYPE_CHECKING:  # NumPy and SciPy would slow --help down
     from smoothcert.results.planning import ClaimRequest
@@ -88,7 +89,8 @@ class TableConfig(NormConfig, IntervalsConfig):
     merge: bool = Field(False, description="take the stores as parts of one run over different images")
     paired: bool = Field(False, description="add what each run lacks from the first one, such as its float32 original, "
                                             "image by image, with paired intervals")
-    envelope: bool = Field(False, description="add the best of all runs (of each METHOD), with intervals at rho / runs")
+    envelope: bool = Field(False, description="add the best of all runs (of each METHOD) at each radius, with "
+                                               "intervals at rho / runs; an oracle, which no one classifier is")
 
 
 class CompareConfig(NormConfig):
@@ -180,7 +182,8 @@ class PlanConfig(StoredImages):
     """Options of `smoothcert plan`."""
 
     pilot: Stored | None = Field(None, description="a pilot: a store of certify or predict over some 50 images, a "
-                                                   "count file, or a published log", json_schema_extra={"argument": "PILOT"})
+                                                   "count file, or a published log",
+                                 json_schema_extra={"argument": "PILOT"})
     radius: Weight | None = Field(None, description="the radius of the claim, in pixel units")
     accuracy: Probability | None = Field(None, description="wanted: at least this share of new images is certified at "
                                                            "the radius; or give a budget, which buys the highest share")
@@ -218,6 +221,36 @@ class PlanConfig(StoredImages):
             return
         if self.pilot is None or self.radius is None:
             yield "give PILOT and radius; or check, a store whose claim is to be read"
+
+
+class RouteConfig(PrintedConfig, IntervalsConfig):
+    """Options of `smoothcert route`: composed certificates, and the table of them."""
+
+    router: Stored = Field(description="store of certify, of the router over the same images",
+                           json_schema_extra={"argument": "ROUTER"})
+    stores: Stores = Field(description="stores of certify, of the classifiers that it chooses among: L=STORE, L being "
+                                       "the router's class, 0, 1, ...", json_schema_extra={"argument": "L=STORE"})
+    out: Stored = Field(description="store of the composed classifier")
+
+    @property
+    def classifiers(self) -> tuple[Place, ...]:
+        """The stores in the order of the router's classes."""
+        named = dict(one.split("=", 1) for one in self.stores if "=" in one)
+        return tuple(place(named[str(k)]) for k in range(len(self.stores)) if str(k) in named)
+
+    def _contradictions(self) -> Iterator[str]:
+        if len(self.classifiers) != len(self.stores):
+            yield (f"give each class of the router its store, 0=STORE 1=STORE and so on, each class once; got "
+                   f"{' '.join(self.stores)}")
+
+
+class LabelBestConfig(Config):
+    """Options of `smoothcert label-best`."""
+
+    stores: Stores = Field(description="stores of certify over the same training images, in the order of the router's "
+                                       "classes", json_schema_extra={"argument": "STORE"})
+    out: Local = Field(description="file of labels, which train takes as --data labels:FILE",
+                       json_schema_extra={"metavar": "FILE"})
 
 
 class StoredModel(ModelConfig):

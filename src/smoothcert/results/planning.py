@@ -34,7 +34,7 @@ from smoothcert.stats.planning import (
     likely_probabilities,
 )
 from smoothcert.store.recertify import noise_of
-from smoothcert.store.source import read_source
+from smoothcert.store.source import describe_source
 from smoothcert.store.store import SHARD, Store
 
 ASSUMED_N = 100_000
@@ -183,9 +183,10 @@ def plan_claim(
     accuracy = chosen.bound if asked.accuracy is None else asked.accuracy
     claim = {"radius": asked.radius, "accuracy": accuracy, "rho": asked.rho, "pilot": _digest_of(store)}
     indices = np.sort(np.random.default_rng(asked.seed).permutation(free)[: chosen.images]).tolist()
-    options = {**_data_of(store), **(where or {}), "sigma": noise.sigma,
-               **({} if noise.kind == "grid" else {"noise": noise.kind}), "radii": [asked.radius], "n_max": chosen.n_max, "alpha": chosen.alpha, "method": "cohen",
-               "labels_known": True, "claim": claim, "indices": indices}
+    options = {**describe_source(store), **(where or {}), "sigma": noise.sigma,
+               **({} if noise.kind == "grid" else {"noise": noise.kind}), "radii": [asked.radius],
+               "n_max": chosen.n_max, "alpha": chosen.alpha, "method": "cohen", "labels_known": True, "claim": claim,
+               "indices": indices}
     return ClaimPlan(asked, chosen, store.folder.name, len(pilot), store.provenance.model, rate, options, tuple(notes))
 
 
@@ -300,17 +301,3 @@ def _budget(asked: ClaimRequest, rate: float | None) -> float:
 def _digest_of(store: Store) -> str:
     """Return what a claim calls its pilot by: the digest of a store's identity, or the SHA-256 of a file."""
     return sha256(store.folder) if store.folder.is_file() else store.identity.digest
-
-
-def _data_of(store: Store) -> dict[str, Any]:
-    """Return the options of the images of a store, as far as it says where they are; {} for a log."""
-    if not store.identity.data_or_none.raw:
-        return {}
-    data, noted = store.identity.data, read_source(store.folder)
-    if noted is None or ":" not in data.name:
-        found: dict[str, Any] = {"data": data.name}
-    else:
-        found = {"data": f"{noted.data}:{noted.place}"}
-    if noted is not None:
-        found |= {name: value for name in ("resize", "crop", "numeric_classes") if (value := getattr(noted, name))}
-    return {**found, "split": data.split}

@@ -111,7 +111,7 @@ class Foreseen:
             found = np.where(enough, claims, found)
         return found
 
-    def planned(self, images: int, claims: int) -> PlannedClaim:
+    def claim(self, images: int, claims: int) -> PlannedClaim:
         """Return the claim of so many images that `claims` of them would prove."""
         bound, expected = (float(population_bound(c, images, self.alpha, self.rho))
                            for c in (claims, int(self.share * images)))
@@ -128,7 +128,7 @@ class Foreseen:
         images = np.arange(int(grid[max(at - 1, 0)]), int(grid[at]) + 1)
         claims = self.claims_for(bound, images)
         first = int(np.flatnonzero(self.chance(claims, images) >= chance)[0])
-        return self.planned(int(images[first]), int(claims[first]))
+        return self.claim(int(images[first]), int(claims[first]))
 
     def prove_most(self, images: int, chance: float) -> PlannedClaim:
         """Return the highest claim that so many images prove with this chance."""
@@ -137,7 +137,7 @@ class Foreseen:
             middle = (low + high) // 2
             enough = self.chance(np.array(middle), np.array(images)) >= chance
             low, high = (middle, high) if enough else (low, middle)
-        return self.planned(images, low)
+        return self.claim(images, low)
 
 
 def foresee(

@@ -197,6 +197,13 @@ class ClaimIdentity(IdentityPart):
     pilot: str
 
 
+class RoutedIdentity(IdentityPart):
+    """The digests of the stores that composed certificates are from, the classifiers in the order of their numbers."""
+
+    router: str
+    classifiers: list[str]
+
+
 class Identity(IdentityPart):
     """Everything that determines the records of a store.
 
@@ -209,6 +216,7 @@ class Identity(IdentityPart):
         recertified_from, counted_from: `digest` of the certify store that this one was computed from.
         transferred_from: the run of another base classifier that these certificates rest on.
         claim: about new images, which the run was planned for.
+        routed_from: the stores whose certificates these are composed of.
     """
 
     kind: Literal["certify", "predict", "attack", "distributional"]
@@ -235,6 +243,7 @@ class Identity(IdentityPart):
     counted_from: str | None = None
     transferred_from: TransferSource | None = None
     claim: ClaimIdentity | None = None
+    routed_from: RoutedIdentity | None = None
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any], where: str = "this identity") -> Self:

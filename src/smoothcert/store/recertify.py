@@ -77,6 +77,9 @@ def recertify(
         raise StoreError(f"{store.folder} is a store of kind {store.kind}: only certify stores can be certified again")
     if not store.num_records:
         raise StoreError(f"{store.folder} has no records yet")
+    if store.identity.routed_from is not None:
+        raise StoreError(f"{store.folder} is composed of other stores and has no votes: recertify those, and route "
+                         f"again")
     stored = store.identity.procedure
     plan = reread(rebuild_plan(store.identity.procedure, noise_of(store, noise)), alpha, method, margin)
     parts = [plan.judge(store.histories(start, SHARD)) for start in range(0, store.num_records, SHARD)]
