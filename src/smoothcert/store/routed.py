@@ -60,7 +60,7 @@ def route(router: Store, classifiers: Sequence[Store], folder: Place) -> Store:
     records = [records[order[int(i)]] for i in classifiers[0].column("index")]
     shares = ", ".join(f"{int((route_of == k).sum())} to {name_network(one)}" for k, one in enumerate(classifiers))
     notes.append(f"routed by {name_network(router)}: {shares}, {int((~known).sum())} to none; sigma is the largest")
-    provenance = {"model": f"router of {len(classifiers)}", "notes": notes,
+    provenance = {"model": f"router of {', '.join(map(name_network, classifiers))}", "notes": notes,
                   **({"classes": list(names)} if (names := classifiers[0].class_names) else {})}
     write_store(folder, identity, provenance, records)
     if source := read_source(classifiers[0].folder):
