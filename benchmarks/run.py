@@ -6,7 +6,7 @@ import sys
 import time
 
 PARTS = ("speed", "precisions", "certify_time", "published", "processes", "memory", "cost", "noise_rate", "opening",
-         "training", "epochs", "denoisers", "records", "clients", "startup")
+         "training", "epochs", "denoisers", "records", "clients", "startup", "claims")
 """Modules beside this one; each has main(figures of all sections so far) -> Section."""
 
 def main(names: list[str]) -> None:

@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from smoothcert.metrics import CertifiedAccuracy
     from smoothcert.models import build_model, load_model
     from smoothcert.smoothing import SmoothedClassifier
+    from smoothcert.smoothing.router import SmoothedRouter
     from smoothcert.stats import Certificate, ClassCounts, Prediction
     from smoothcert.store.store import Store, read_store
-    from smoothcert.verbs import attack, certify, check, plot, predict, quantise, table, train, transfer
+    from smoothcert.verbs import attack, certify, check, plan, plot, predict, quantise, table, train, transfer
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # as a library has it: who wants the log asks for it
 
 _HOMES = {
     "SmoothedClassifier": "smoothing",
+    "SmoothedRouter": "smoothing.router",
     "Certificate": "stats",
     "ClassCounts": "stats",
     "Prediction": "stats",
@@ -36,13 +38,13 @@ _HOMES = {
     "read_store": "store.store",
     "CertifiedAccuracy": "metrics",
     **dict.fromkeys(
-        ("attack", "certify", "check", "plot", "predict", "quantise", "table", "train", "transfer"), "verbs"),
+        ("attack", "certify", "check", "plan", "plot", "predict", "quantise", "table", "train", "transfer"), "verbs"),
 }
 
 __all__ = [
-    "Certificate", "CertifiedAccuracy", "ClassCounts", "Prediction", "SmoothcertError", "SmoothedClassifier", "Store",
-    "__version__", "attack", "build_model", "certify", "check", "load_data", "load_model", "plot", "predict",
-    "quantise", "read_store", "table", "train", "transfer",
+    "Certificate", "CertifiedAccuracy", "ClassCounts", "Prediction", "SmoothcertError", "SmoothedClassifier",
+    "SmoothedRouter", "Store", "__version__", "attack", "build_model", "certify", "check", "load_data", "load_model",
+    "plan", "plot", "predict", "quantise", "read_store", "table", "train", "transfer",
 ]
 
 

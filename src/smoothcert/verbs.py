@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from smoothcert.report.tables import Page
+    from smoothcert.results.planning import ClaimPlan
     from smoothcert.results.requirements import Checked
 
 Out = str | PathLike[str] | None
@@ -166,6 +167,30 @@ def transfer(
              "original": original.model if isinstance(original, SmoothedClassifier) else original, "alpha": alpha,
              "method": method, "max_images": max_images, "batch_size": batch_size, "workers": workers, **options}
     return _run(transfer_run.transfer, TransferConfig, model, data, out, given, progress, verbose)
+
+
+def plan(
+    pilot: Any, *, radius: float, accuracy: float | None = None, samples: float | None = None, data: Any = None,
+    **options: Any,
+) -> "ClaimPlan":
+    """Plan a run that proves which share of new images is certified at a radius, by a pilot.
+
+    Args:
+        pilot: the store of `certify` or `predict` over some 50 images, its folder, a log or a count file.
+        radius: of the claim. accuracy: the share that is wanted. samples: or what the run may take, on average.
+        data: the pilot's images, as for `certify`, where its store does not say where they are.
+        options: any other field of `smoothcert.results.planning.ClaimRequest`, by its name.
+    Returns:
+        The plan: `certify(model, data, **plan.options)` runs it, and
+        `smoothcert.results.planning.ClaimOutcome.of(store)` says what became of the claim.
+    Raises:
+        InputError: no run can prove that; the message has the best that can be had. StoreError: see `plan_claim`.
+    """
+    from smoothcert.results.planning import ClaimRequest, plan_claim
+    from smoothcert.runs.reopen import reopen_data
+
+    ((_, store),) = _named(pilot)
+    return plan_claim(store, ClaimRequest(radius, accuracy, samples, **options), partial(reopen_data, data=data))
 
 
 def train(
@@ -341,4 +366,5 @@ def _reports(progress: Progress | None, verbose: bool) -> dict[str, Any]:
     return {**({} if progress is None else {"progress": progress}), **({"verbose": True} if verbose else {})}
 
 
-__all__ = ["attack", "certify", "check", "plot", "predict", "quantise", "read_store", "table", "train", "transfer"]
+__all__ = ["attack", "certify", "check", "plan", "plot", "predict", "quantise", "read_store", "table", "train",
+           "transfer"]

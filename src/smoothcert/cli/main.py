@@ -15,7 +15,9 @@ from smoothcert.cli.distributional import distributional
 from smoothcert.cli.export import export
 from smoothcert.cli.info import info
 from smoothcert.cli.interrupts import leave_if_interrupted
+from smoothcert.cli.label_best import label_best
 from smoothcert.cli.output import say
+from smoothcert.cli.plan import plan
 from smoothcert.cli.plot import plot
 from smoothcert.cli.predict import predict
 from smoothcert.cli.pull import pull
@@ -24,6 +26,7 @@ from smoothcert.cli.quantise import quantise
 from smoothcert.cli.recertify import recertify
 from smoothcert.cli.report import report
 from smoothcert.cli.reproduce import reproduce
+from smoothcert.cli.route import route
 from smoothcert.cli.selftest import selftest
 from smoothcert.cli.table import table
 from smoothcert.cli.train import train
@@ -53,8 +56,8 @@ def _root(
     pass
 
 
-for verb in (train, quantise, certify, predict, attack, distributional, transfer, table, plot, report, compare, check,
-             cost, export, recertify, reproduce, verify, selftest, info, push, pull, demo):
+for verb in (train, quantise, certify, predict, attack, distributional, transfer, label_best, route, recertify, table,
+             plot, report, compare, check, cost, plan, export, reproduce, verify, selftest, info, push, pull, demo):
     if isinstance(verb, typer.Typer):
         app.add_typer(verb)
     else:

@@ -22,8 +22,8 @@ from smoothcert.parts import Registry, names_code
 if TYPE_CHECKING:
     from smoothcert.data.parquet import StoredRows
 
-PATH_KINDS = ("parquet", "imagefolder")
-KNOWN_SPECS = ("digits", "mnist", "cifar10", "parquet:PATH", "imagefolder:PATH")
+PATH_KINDS = ("parquet", "imagefolder", "labels")
+KNOWN_SPECS = ("digits", "mnist", "cifar10", "parquet:PATH", "imagefolder:PATH", "labels:FILE")
 SPLITS = ("train", "test")
 DATA_DIR_VARIABLE = "SMOOTHCERT_DATA_DIR"
 _DIGIT_NAMES = tuple("0123456789")
@@ -108,6 +108,10 @@ def _open(spec: Any, split: str, data_dir: str | PathLike[str] | None, preproces
     if colon and kind in PATH_KINDS:
         if not location:
             raise InputError(f"{spec!r} names no path; write {kind}:PATH")
+        if kind == "labels":
+            from smoothcert.data.relabelled import load_relabelled
+
+            return load_relabelled(Path(location).expanduser(), split, preprocess, data_dir)
         if kind == "parquet":
             from smoothcert.data.parquet import load_parquet as load
         else:

@@ -4,7 +4,7 @@ The classes of images, models and denoisers say again what a store was made from
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -22,8 +22,13 @@ from smoothcert.config.fields import (
     Sigma,
     Stored,
     Weight,
+    Whole,
 )
 from smoothcert.config.model import ModelConfig
+from smoothcert.io.paths import Place, place
+
+if TYPE_CHECKING:  # NumPy and SciPy would slow --help down
+    from smoothcert.results.planning import ClaimRequest
 
 Stores = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 """Stores to open; a configuration file may give a single one as a text."""
@@ -86,7 +91,8 @@ class TableConfig(NormConfig, IntervalsConfig):
                                             "image by image, with paired intervals")
     one_pass: bool = Field(False, description="add the accuracy left to a classifier that answers with one noisy copy, "
                                               "against an adversary who does not see the noise: a marginal claim")
-    envelope: bool = Field(False, description="add the best of all runs (of each METHOD), with intervals at rho / runs")
+    envelope: bool = Field(False, description="add the best of all runs (of each METHOD) at each radius, with "
+                                               "intervals at rho / runs; an oracle, which no one classifier is")
 
 
 class CompareConfig(NormConfig):
@@ -201,6 +207,81 @@ class StoredImages(Config):
     resize: Count | None = Field(None, description="resize of the run, if it was given one")
     crop: Count | None = Field(None, description="crop of the run, if it was given one")
     numeric_classes: bool = Field(False, description="numeric-classes of the run, if it was given it")
+
+
+class PlanConfig(StoredImages):
+    """Options of `smoothcert plan`."""
+
+    pilot: Stored | None = Field(None, description="a pilot: a store of certify or predict over some 50 images, a "
+                                                   "count file, or a published log",
+                                 json_schema_extra={"argument": "PILOT"})
+    radius: Weight | None = Field(None, description="the radius of the claim, in pixel units")
+    accuracy: Probability | None = Field(None, description="wanted: at least this share of new images is certified at "
+                                                           "the radius; or give a budget, which buys the highest share")
+    samples: Sigma | None = Field(None, description="budget: samples of the whole run, on average")
+    minutes: Sigma | None = Field(None, description="budget: minutes, at the rate")
+    money: Sigma | None = Field(None, description="budget: money, at the rate and the price")
+    price: Sigma | None = Field(None, description="price of a machine-hour, in any currency")
+    rate: Sigma | None = Field(None, description="samples/s of the whole run (default: the pilot's)")
+    rho: Probability = Field(0.05, description="failure probability of the claim")
+    chance: Probability = Field(0.8, description="with which the run is to prove the claim, as the pilot foresees")
+    alpha: Probability | None = Field(None, description="failure probability of each certificate (default: chosen)")
+    images: Count | None = Field(None, description="number of images of the data set (default: looked up; logs do not "
+                                                   "say where)")
+    seed: Whole = Field(0, description="of the random choice of images")
+    check: Stored | None = Field(None, description="say what became of the claim of this finished store; with PILOT "
+                                                   "also check that it has none of the pilot's images",
+                                 json_schema_extra={"metavar": "STORE"})
+    out: Local | None = Field(None, description="keep the plan there: a file for certify --config",
+                              json_schema_extra={"metavar": "FILE"})
+
+    def request(self) -> "ClaimRequest":
+        """Return what is asked for. Raises InputError unless it is one claim or one budget."""
+        from smoothcert.results.planning import ClaimRequest
+
+        return ClaimRequest(**{name: getattr(self, name) for name in ClaimRequest.__dataclass_fields__})
+
+    def _parts(self) -> Iterator[Part]:
+        if self.check is None and self.radius is not None:
+            yield {*type(self).model_fields} - {"pilot", "check", "out"}, self.request
+
+    def _contradictions(self) -> Iterator[str]:
+        if self.check is not None:
+            if other := sorted(self.model_fields_set - {"check", "pilot"}):
+                yield f"check reads a store, which has the claim: leave {', '.join(other)} out"
+            return
+        if self.pilot is None or self.radius is None:
+            yield "give PILOT and radius; or check, a store whose claim is to be read"
+
+
+class RouteConfig(PrintedConfig, IntervalsConfig):
+    """Options of `smoothcert route`: composed certificates, and the table of them."""
+
+    router: Stored = Field(description="store of certify, of the router over the same images",
+                           json_schema_extra={"argument": "ROUTER"})
+    stores: Stores = Field(description="stores of certify, of the classifiers that it chooses among: L=STORE, L being "
+                                       "the router's class, 0, 1, ...", json_schema_extra={"argument": "L=STORE"})
+    out: Stored = Field(description="store of the composed classifier")
+
+    @property
+    def classifiers(self) -> tuple[Place, ...]:
+        """The stores in the order of the router's classes."""
+        named = dict(one.split("=", 1) for one in self.stores if "=" in one)
+        return tuple(place(named[str(k)]) for k in range(len(self.stores)) if str(k) in named)
+
+    def _contradictions(self) -> Iterator[str]:
+        if len(self.classifiers) != len(self.stores):
+            yield (f"give each class of the router its store, 0=STORE 1=STORE and so on, each class once; got "
+                   f"{' '.join(self.stores)}")
+
+
+class LabelBestConfig(Config):
+    """Options of `smoothcert label-best`."""
+
+    stores: Stores = Field(description="stores of certify over the same training images, in the order of the router's "
+                                       "classes", json_schema_extra={"argument": "STORE"})
+    out: Local = Field(description="file of labels, which train takes as --data labels:FILE",
+                       json_schema_extra={"metavar": "FILE"})
 
 
 class StoredModel(ModelConfig):

@@ -178,8 +178,8 @@ def _envelopes(results: Sequence[Result], at: Sequence[AccuracyBounds], rho: flo
         chosen = [runs[k][0] if value > 0 else None
                   for k, value in zip(accuracy.argmax(axis=0), values["accuracy"], strict=True)]
         found.append(BestRuns(
-            f"envelope of {group}" if group else "envelope", group, tuple(run.name for run, _ in runs), at[0].radii,
-            values, tuple("" if run is None else sigma_words(run.sigma) for run in chosen),
+            f"oracle envelope of {group}" if group else "oracle envelope", group, tuple(run.name for run, _ in runs),
+            at[0].radii, values, tuple("" if run is None else sigma_words(run.sigma) for run in chosen),
             tuple("" if run is None else run.name for run in chosen)))
     return tuple(found)
 

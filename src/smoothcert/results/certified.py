@@ -115,7 +115,7 @@ class Result(StoreResult):
         check_records(store)
         label, method = store.column("label"), procedure["method"]
         decided, notes = None, [one_line(note) for note in store.provenance.notes]
-        if procedure.get("design") == "radii":
+        if procedure.get("radii") is not None:
             decided = tuple(procedure["radii"]) if procedure.get("decided", True) else ()
             notes += [_LABELS_KNOWN] if procedure.get("labels_known") else []
         elif store.identity.procedure.source is not None and store.identity.procedure.source.get("design") == "radii":

@@ -21,8 +21,11 @@ def describe_network(store: Store) -> str:
 
 
 def describe_arithmetic(store: Store) -> str:
-    """Return the arithmetic that a store's network was certified in, and the runtime where it is part of that."""
+    """Return the arithmetic that a store's network was certified in, and the runtime where it is part of that; "" of
+    certificates composed of several networks'."""
     identity = store.identity
+    if identity.routed_from is not None:
+        return ""
     if (runtime := _runtime(identity.model.raw)) is not None:
         return one_line(f"quantised to integers, by {runtime}")
     precision = identity.precision or "float32"

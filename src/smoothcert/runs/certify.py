@@ -142,6 +142,7 @@ def prepare_sampling(
         "kind": plan.kind, **inputs.identity, "procedure": plan.identity(),
         "noise": {**identify_noise(noise, config.noise), "format": ready.voter.format},
         **ready.identity(config.precision, inputs.device), **({} if noise.norm == "l2" else {"norm": noise.norm}),
+        **({"claim": config.claim} if isinstance(config, CertifyConfig) and config.claim else {}),
     })
     front = getattr(model, "denoiser", None)
     cost = front.cost if isinstance(front, FrontEnd) else None

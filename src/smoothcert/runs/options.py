@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from smoothcert.checks import construct
+from smoothcert.checks import check_probability, check_weight, construct
 from smoothcert.config.base import LogConfig, MachineConfig, Part
 from smoothcert.config.fields import (
     AttackPart,
@@ -66,6 +66,11 @@ class CertifyConfig(SamplingConfig, LogConfig):
     margin: Annotated[Real, Field(ge=0, lt=0.5)] | None = Field(
         None, description="tau: give the radius within which the class keeps probability 1/2 + tau")
 
+    claim: Options = Field(default_factory=dict, description="the claim about new images that the run was planned for, "
+                                                             "KEY=VALUE: radius, accuracy, rho, pilot, as `smoothcert "
+                                                             "plan` writes them; it becomes part of the store's "
+                                                             "identity")
+
     def plan(self, noise: "Noise | None" = None, version: int | None = None) -> "Plan":
         """Return the plan that the options ask for; without a noise, to be looked at and not to be run.
 
@@ -85,6 +90,18 @@ class CertifyConfig(SamplingConfig, LogConfig):
         yield from super()._parts()
         yield {"n0", "n", "n_max", "curve_loss", "curve_to", "radii", "method", "margin", "alpha",
                "labels_known"}, self.plan
+        if self.claim:
+            yield {"claim", "radii"}, self._check_claim
+
+    def _check_claim(self) -> None:
+        """Raise InputError unless the claim is one that a plan could have written for this run."""
+        if set(self.claim) != {"radius", "accuracy", "rho", "pilot"}:
+            raise InputError(f"claim has radius, accuracy, rho and pilot, as `smoothcert plan` writes them; got "
+                             f"{', '.join(self.claim)}")
+        check_probability("claim: accuracy", self.claim["accuracy"])
+        check_probability("claim: rho", self.claim["rho"])
+        if check_weight("claim: radius", self.claim["radius"]) not in (self.radii or ()):
+            raise InputError(f"claim: radius {self.claim['radius']:g} is none of radii: the run would not decide it")
 
 
 class PredictConfig(SamplingConfig, LogConfig):

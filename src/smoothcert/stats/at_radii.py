@@ -19,7 +19,7 @@ from scipy import special
 from smoothcert.checks import check_count
 from smoothcert.errors import InputError
 from smoothcert.stats.certify_plans import ProvingPlan, check_level, choose, refuse_without_noise
-from smoothcert.stats.cutoffs import crossing_probability
+from smoothcert.stats.cutoffs import crossing_probability, expect_walk
 from smoothcert.stats.histories import LABEL, Draw, History, RadiusOf, check_stages, flat_looks
 from smoothcert.stats.ladders import Ladder, bounds_at, find_quantiles, test_at
 from smoothcert.stats.radius import ProbabilityBounds
@@ -243,6 +243,13 @@ class AtRadii(RadiiDesign):
         claimed = np.logical_and.accumulate(crossed, axis=1)
         return claimed, np.logical_and.accumulate(crossed | (hopeful & self.reachable), axis=1) & ~claimed
 
+    def expect(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return, for images whose label has probability p, (P,), how probably the one asked radius is claimed, and the
+        mean samples, both (P,); see `expect_walk`. By the rule "exact", with labels known, and for one radius alone.
+        """
+        test = float(special.ndtr(self.quantiles[0]))
+        return expect_walk(self.looks, self._cuts[:, 0].tolist(), self._give_up[:, 0].tolist(), test, p)
+
     @property
     def rule(self) -> str:
         """How a radius is proved: "exact" or "union"."""
@@ -282,18 +289,18 @@ class AtRadii(RadiiDesign):
         """The asked radii and the lattice; where the leading class is followed, from the least asked one on."""
         highest = special.ndtri(np.exp(np.log(self._spending[-1]) / self.n_max))
         lattice = np.arange(1, math.ceil(LATTICE * highest) + 1) / LATTICE
-        steps = np.append(self._asked, lattice[lattice > self._asked[0]] if self.first is None else lattice)
+        steps = np.append(self.quantiles, lattice[lattice > self.quantiles[0]] if self.first is None else lattice)
         return Ladder(self.looks, self._spending, steps, self.radius_of)
 
     @cached_property
-    def _asked(self) -> list[float]:
-        """The quantiles that the asked radii stand for."""
+    def quantiles(self) -> list[float]:
+        """The quantiles Phi^-1(p_r) that the asked radii stand for."""
         return find_quantiles(np.array(self.radii), self.radius_of).tolist()
 
     @cached_property
     def _cuts(self) -> np.ndarray:
         """(m, R) int64: the cut-offs of the asked radii."""
-        return np.stack([test_at(self.looks, self._spending, z).complete() for z in self._asked], axis=1)
+        return np.stack([test_at(self.looks, self._spending, z).complete() for z in self.quantiles], axis=1)
 
     @cached_property
     def _give_up(self) -> np.ndarray:
@@ -320,7 +327,7 @@ class AtRadii(RadiiDesign):
     def _is_separate(self) -> bool:
         """True where a class of probability 1/2 is ever claimed with probability 1e-6 alpha at most."""
         spending = self._spend(1 - _LEAK)
-        cuts = test_at(self.looks, spending, self._asked[0]).complete()
+        cuts = test_at(self.looks, spending, self.quantiles[0]).complete()
         return crossing_probability(self.looks, cuts.tolist(), 0.5, 0.5) <= _LEAK * self.alpha
 
     def _spend(self, share: float) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ The law of N_k on the paths that have not crossed is carried from look to look, 
 rounding errors are below a share of 1e-10; `_SLACK` is kept for them. What is cut from its ends counts as crossed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +18,7 @@ from smoothcert.stats.binomial import point_mass
 
 _SLACK = 1e-9
 _CUT = 1e-13  # of alpha, from the lower end at each look
+_LEAST, _ENOUGH = 1e-12, 1e-6  # of expectations: the least p and 1 - p, and the probability that may be missing
 
 
 class CutOffs:
@@ -70,14 +71,60 @@ def cut_offs(looks: tuple[int, ...], spending: tuple[float, ...], p: float, q: f
 
 def crossing_probability(looks: Sequence[int], cuts: Sequence[int], p: float, q: float) -> float:
     """Return an upper bound of P_p(N_k >= cuts[k] for some k)."""
-    law, first, before, crossed = np.ones(1), 0, 0, 0.0
-    for n, cut in zip(looks, cuts, strict=True):
+    crossed = 0.0
+    for _, lost, (_, law), _ in walk_looks(looks, cuts, [-1] * len(looks), p, q):
+        crossed += lost + law.sum()
+    return float(crossed) * (1 + _SLACK)
+
+
+def expect_walk(
+    looks: Sequence[int], cuts: Sequence[int], futile: Sequence[int], start: float, p: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (P_p(crossed), E_p votes drawn), both (P,), for walks that end once N_k >= cuts[k] or N_k <= futile[k].
+
+    To rounding: for plans, not for proofs. The law under `start` is carried once, and that under p follows from it,
+    because an end at k of n votes has (p / p_0)^k (q / q_0)^(n - k) times the probability. Where p is so far off that
+    the ends kept do not add up to 1, it is carried again from there.
+    """
+    p = np.clip(p, _LEAST, 1 - _LEAST)
+    crossed, drawn, left, at = np.zeros(len(p)), np.zeros(len(p)), np.arange(len(p)), start
+    while len(left):
+        total, claimed, votes = np.zeros((3, len(left)))
+        up, down = np.log(p[left] / at)[:, None], np.log((1 - p[left]) / (1 - at))[:, None]
+        for n, _, *ends in walk_looks(looks, cuts, futile, at, 1 - at):
+            for is_claim, (first, law) in zip((True, False), ends, strict=True):
+                k = first + np.flatnonzero(law)
+                mass = np.exp(k * up + (n - k) * down + np.log(law[k - first])).sum(axis=1)
+                total, claimed, votes = total + mass, claimed + is_claim * mass, votes + n * mass
+        found = total > 1 - _ENOUGH
+        found[len(left) // 2] |= at == p[left[len(left) // 2]]
+        crossed[left[found]], drawn[left[found]] = claimed[found] / total[found], votes[found] / total[found]
+        left = left[~found]
+        at = float(p[left[len(left) // 2]]) if len(left) else at
+    return crossed, drawn
+
+
+End = tuple[int, np.ndarray]
+"""(first, law): the walks that end at first, first + 1, ... votes, with their probabilities."""
+
+
+def walk_looks(
+    looks: Sequence[int], cuts: Sequence[int], futile: Sequence[int], p: float, q: float
+) -> Iterator[tuple[int, float, End, End]]:
+    """Yield for each look (n, a bound of the probability left out of it, the walks that cross there, and that give up).
+
+    A walk crosses with N_k >= cuts[k], gives up with N_k <= futile[k] < cuts[k], and goes on with any other count.
+    """
+    law, first, before = np.ones(1), 0, 0
+    for n, cut, low in zip(looks, cuts, futile, strict=True):
+        if not len(law):
+            return
         start, steps, lost = _binomial(n - before, p, q)
         law, first, before = np.convolve(law, steps), first + start, n
         kept = max(0, min(cut - first, len(law)))
-        crossed += lost + law[kept:].sum()
-        law = law[:kept]
-    return float(crossed) * (1 + _SLACK)
+        dropped = max(0, min(low + 1 - first, kept))
+        yield n, lost, (first + kept, law[kept:]), (first, law[:dropped])
+        law, first = law[dropped:kept], first + dropped
 
 
 def _binomial(n: int, p: float, q: float) -> tuple[int, np.ndarray, float]:

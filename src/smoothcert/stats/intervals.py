@@ -118,8 +118,17 @@ def bernstein_bound(claimed: npt.ArrayLike, m: int, alpha: float, rho: float) ->
     return np.maximum(bound * (1 - binomial.SAFETY), 0.0)
 
 
-def population_bound(claimed: npt.ArrayLike, m: int, alpha: float, rho: float) -> np.ndarray:
-    """Return (CP_lo(C, m, rho) - alpha) / (1 - alpha), clipped at 0; there is no upper limit."""
+def population_bound(claimed: npt.ArrayLike, m: npt.ArrayLike, alpha: float, rho: float) -> np.ndarray:
+    """Return (CP_lo(C, m, rho) - alpha) / (1 - alpha), clipped at 0: with probability 1 - rho, at most the share pi of
+    new images that are right and robust at r. There is no upper limit.
+
+    Proof. Let the m images be independent draws of one law, chosen before any of their votes were seen, each with noise
+    of its own. An image is claimed with probability t <= 1 if it is right and robust, and with a <= alpha if it is not.
+    C is therefore Bin(m, theta) with theta = pi t + (1 - pi) a <= pi + (1 - pi) alpha, that is, pi >= (theta - alpha) /
+    (1 - alpha), and CP_lo(C, m, rho) <= theta with probability 1 - rho. Nothing is asked of t or of how an image's
+    certificate is found, but that m, r, alpha and the whole design are fixed beforehand; they may depend on other
+    images, such as a pilot's. At t = 1 and a = alpha the bound fails as often as CP_lo does.
+    """
     lower = np.asarray(binomial.clopper_pearson(claimed, m, rho))
     return np.maximum((lower - alpha) / (1 - alpha) * (1 - binomial.SAFETY), 0.0)
 

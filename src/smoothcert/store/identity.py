@@ -202,6 +202,25 @@ class TransferSource(IdentityPart):
     batch_size: Annotated[int, Field(ge=1, lt=2**53)] | None = None
 
 
+class ClaimIdentity(IdentityPart):
+    """The claim that a run was planned for: the share of new images to be certified at a radius, and rho.
+
+    `pilot` is the digest of the store, or the SHA-256 of the file, that it was planned by.
+    """
+
+    radius: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    accuracy: Annotated[float, Field(gt=0, lt=1)]
+    rho: Annotated[float, Field(gt=0, lt=1)]
+    pilot: str
+
+
+class RoutedIdentity(IdentityPart):
+    """The digests of the stores that composed certificates are from, the classifiers in the order of their numbers."""
+
+    router: str
+    classifiers: list[str]
+
+
 class Identity(IdentityPart):
     """Everything that determines the records of a store.
 
@@ -213,6 +232,8 @@ class Identity(IdentityPart):
         adversaries: the attack whose images a predict store is of.
         recertified_from, counted_from: `digest` of the certify store that this one was computed from.
         transferred_from: the run of another base classifier that these certificates rest on.
+        claim: about new images, which the run was planned for.
+        routed_from: the stores whose certificates these are composed of.
     """
 
     kind: Literal["certify", "predict", "attack", "distributional"]
@@ -238,6 +259,8 @@ class Identity(IdentityPart):
     recertified_from: str | None = None
     counted_from: str | None = None
     transferred_from: TransferSource | None = None
+    claim: ClaimIdentity | None = None
+    routed_from: RoutedIdentity | None = None
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any], where: str = "this identity") -> Self:

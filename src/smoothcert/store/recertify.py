@@ -90,6 +90,9 @@ def recertify(
         raise StoreError(f"{store.folder} is a store of kind {store.kind}: only certify stores can be certified again")
     if not store.num_records:
         raise StoreError(f"{store.folder} has no records yet")
+    if store.identity.routed_from is not None:
+        raise StoreError(f"{store.folder} is composed of other stores and has no votes: recertify those, and route "
+                         f"again")
     stored = store.identity.procedure
     plan = reread(rebuild_plan(stored, noise_of(store, noise)), alpha, method, margin)
     had_labels = isinstance(plan, Claimed) and plan.labels_known

@@ -6,13 +6,16 @@ Images that are found by it are compared with the store's SHA-256 like any other
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from smoothcert.errors import SmoothcertError
 from smoothcert.io.files import read_json, write_json
 from smoothcert.io.paths import Place
+
+if TYPE_CHECKING:
+    from smoothcert.store.store import Store
 
 NAME = ".source.json"
 
@@ -74,3 +77,17 @@ def read_source(store: Place) -> Source | None:
         if (store / NAME).is_file():
             return Source.model_validate(read_json(store / NAME))
     return None
+
+
+def describe_source(store: "Store") -> dict[str, Any]:
+    """Return the options, as of `certify`, of the images of a store, as far as it says where they are; {} for a log."""
+    if not store.identity.data_or_none.raw:
+        return {}
+    data, noted = store.identity.data, read_source(store.folder)
+    if noted is None or ":" not in data.name:
+        found: dict[str, Any] = {"data": data.name}
+    else:
+        found = {"data": f"{noted.data}:{noted.place}"}
+    if noted is not None:
+        found |= {name: value for name in ("resize", "crop", "numeric_classes") if (value := getattr(noted, name))}
+    return {**found, "split": data.split}

@@ -124,6 +124,8 @@ def _plan(readable: Readable, noise: Any) -> tuple[Plan | None, bool, bool]:
     identity = readable.identity
     if identity.kind == "distributional" and identity.counted_from is None:
         return None, False, False
+    if identity.routed_from is not None:
+        return None, False, False
     if identity.procedure.method == "softmax":
         return predict_plan(n=identity.procedure.n), True, False
     computed_again = (identity.recertified_from or identity.counted_from) and identity.procedure.design != "fixed"

@@ -46,6 +46,9 @@ def settings(run: PageRun) -> list[tuple[str, str]]:
         lines.append(("margin tau", f"{result.margin:g}"))
     if is_foreign(run.store):
         return [*lines, ("read from", ", ".join(str(origin[name]) for name in ("log", "counts") if name in origin))]
+    if (routed := identity.routed_from) is not None:
+        return [*lines, ("data", f"{identity.data.name}, {identity.data.split}"), ("router", f"store {routed.router}"),
+                *((f"classifier {k}", f"store {digest}") for k, digest in enumerate(routed.classifiers))]
     data, model = identity.data, identity.model
     lines += [
         ("model", f"{origin.get('model', '')} (by {model.by}: {model.sha256 or model.id})"),
@@ -105,7 +108,8 @@ def _store_warnings(store: Store) -> list[str]:
         batches = f", with its batches of {identity.batch_size}" if identity.batch_size else ""
         found.append(f"Reduced precision ({precision}): what is certified is the classifier computed in "
                      f"{describe_arithmetic(store)}{batches}. Another precision is another classifier.")
-    if "runtime" in identity.model.raw:
+    model = identity.model_or_none
+    if model is not None and "runtime" in model.raw:
         found.append(f"The network is {describe_arithmetic(store)}: that is what is certified. The network that it "
                      f"was made from is another classifier, of which this says nothing.")
     if identity.noise.kind == "gaussian":
@@ -114,10 +118,10 @@ def _store_warnings(store: Store) -> list[str]:
     elif off := int(store.column("off_grid").sum()):
         found.append(f"{off:,} of {store.num_records:,} images are off the noise's grid (their pixels are no "
                      f"multiples of 1/{identity.noise.levels}): certified as given, and flagged.")
-    if identity.model.by in ("id", "probe"):
+    if model is not None and model.by in ("id", "probe"):
         found.append({"id": "The model is known by the name it was given alone; its weights were not hashed.",
                       "probe": "The model is known by its answers to fixed inputs alone; its weights were not hashed."}
-                     [identity.model.by])
+                     [model.by])
     if identity.recertified_from is not None:
         found.append("These certificates were recomputed from stored counts. They hold if alpha, method and margin "
                      "were chosen without looking at those counts.")

@@ -184,7 +184,8 @@ def find_kind(part: Any) -> Kind:
 KINDS: Registry[Kind] = Registry("kind of picture", "smoothcert.plots", {
     "curve": Kind("certified accuracy against radius, with lower bounds, and the upper bounds that attacks prove",
                   "lines.gather_curves", "lines.draw_curves", CurvesPlot, "certified or attack"),
-    "envelope": Kind("the best of several runs of each method at each radius, or of attack stores at each eps",
+    "envelope": Kind("the best of several runs of each method at each radius, an oracle, or of attack stores at each "
+                     "eps",
                      "lines.gather_envelopes", "lines.draw_envelopes", SeveralCurvesPlot, "certified or attack"),
     "empirical": Kind("certified accuracy, and accuracy under the attacks of attack stores",
                       "lines.gather_empirical", "lines.draw_empirical", SeveralCurvesPlot, "certified or attack",

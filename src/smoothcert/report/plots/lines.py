@@ -229,7 +229,7 @@ def draw_envelopes(data: Envelopes, ax: Axes | None = None) -> Figure:
         line = (axes.step(radius, 100 * accuracy, where="pre", color=colour, linewidth=3.2, alpha=0.35) if step else
                 axes.plot(radius, 100 * accuracy, color=colour, linewidth=3.2, alpha=0.35))[0]
         _band(axes, radius, lower, accuracy, colour, "pre" if step else None)
-        extra.append((line, f"best of {name or 'all'}, with joint lower bound"))
+        extra.append((line, f"{'oracle: ' if step else ''}best of {name or 'all'}, with joint lower bound"))
     names = [curve.name for curve in curves] or [one.name for one in data.runs]
     _finish(axes, right, names, extra=extra)
     if under_attack:
