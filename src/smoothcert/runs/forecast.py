@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _TRIED = 200  # of a run's samples, one in so many measures its speed at most
 _LONG = 10.0  # seconds of a run, below which there is no need to make it shorter
 _ADVISED = 10_000
-"""Samples an image from which the sequential designs take a tenth at most, as far as was measured: of the populations
-in docs/results/sequential.md, 5 % for one radius, and 12 % for a prediction of up to 10,000 samples."""
+"""Samples an image from which the sequential designs take a tenth, as was measured on published logs
+(docs/results/sequential.md): 2 % for one radius, and 12 % at most for a prediction of up to 10,000 samples."""
 
 
 def forecast_samples(run: "SamplingRun", pending: Sequence[int]) -> Iterator[str]:
