@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from smoothcert.cli.main import app
 from smoothcert.data import load_data
-from smoothcert.errors import ConfigError, FileError, StoreError
+from smoothcert.errors import ConfigError, FileError, SmoothcertError, StoreError
 from smoothcert.interop import open_votes
 from smoothcert.results.certified import Result
 from smoothcert.results.studies import votes_of
@@ -19,7 +19,7 @@ from smoothcert.store.claims import read_costs, read_groups
 from smoothcert.store.recertify import check_certified, recertify, write_recertified
 from smoothcert.store.records import Record, Tally
 from smoothcert.store.store import read_store, write_store
-from stores import identity_of, made
+from stores import change_manifest, identity_of, made
 from votes import drive
 
 NAMES = ("cat", "dog", "car", "2", "owl")
@@ -170,6 +170,18 @@ def test_what_cannot_be_claimed_writes_nothing(store, files, monkeypatch, option
     monkeypatch.chdir(files)
     assert words in run("recertify", store, *options, "-o", "kept", code=2).stderr
     assert not (files / "kept").exists()
+
+
+@pytest.mark.parametrize("claim", [
+    {"kind": "top-k", "k": 10}, {"kind": "top-k", "k": "3"}, {"kind": "groups", "groups": {"a": [99]}},
+    {"kind": "groups", "groups": [1]}, {"kind": "costs", "targets": {"x": [1]}}, {"kind": "costs"}, {"k": 3}, {},
+])
+def test_a_manifest_that_holds_no_claim_is_refused(store, tmp_path, claim):
+    run("recertify", store, "--top-k", "2", "-o", tmp_path / "kept")
+    change_manifest(tmp_path / "kept", lambda content: content["identity"]["procedure"].update(claim=claim))
+    with pytest.raises(SmoothcertError):
+        read_store(tmp_path / "kept")
+    assert run("table", tmp_path / "kept", code=1).stderr.startswith("error: ")
 
 
 def test_a_log_cannot_say_what_was_claimed(store, tmp_path):

@@ -66,7 +66,8 @@ def _describe_results(result: Result, store: Store, radii: tuple[float, ...] | N
     """Return certified accuracies as the hub's model-index has them: shares, rounded down."""
     data = store.identity.data
     shown = [r for r in radii or default_radii([result]) if not result.is_out_of_reach(r)]
-    under = f"({result.norm}, sigma {sigma_words(result.sigma)})"
+    claim = f", {result.claim.words}" if result.claim else ""
+    under = f"({result.norm}, sigma {sigma_words(result.sigma)}{claim})"
     figures = [("certified_accuracy", f"certified accuracy at {radius_words(r, result.norm)} {under}",
                 float(result.is_right(r).mean())) for r in shown]
     figures.append(("average_certified_radius", f"average certified radius {under}", result.acr))

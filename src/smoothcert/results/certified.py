@@ -121,10 +121,10 @@ class Result(StoreResult):
         elif store.identity.procedure.source is not None and store.identity.procedure.source.get("design") == "radii":
             decided = ()  # the original's looks had stopped
         if (claim := claim_of(procedure)) is not None:
-            told = procedure["claim"]
-            limits = "one limit holds" if told["limits"] == 1 else f"{told['limits']} limits hold together"
-            notes.append(f"{claim.words}: {claim.meaning}; {limits} at alpha {told['level']:g}")
-            notes += [_LABELS_KNOWN] if told["labels_known"] else []
+            count = claim.count_limits(method)
+            limits = "one limit holds" if count == 1 else f"{count} limits hold together"
+            notes.append(f"{claim.words}: {claim.meaning}; {limits} at alpha {procedure['alpha']:g}")
+            notes += [_LABELS_KNOWN] if procedure["claim"].get("labels_known") else []
         asked_to = procedure.get("to")
         if asked_to is not None and not procedure.get("decided", True):
             asked_to = 0.0  # it was sized by other rules

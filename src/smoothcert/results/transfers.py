@@ -11,7 +11,7 @@ from smoothcert.errors import StoreError
 from smoothcert.results.certified import Result
 from smoothcert.stats.histories import Answers, History
 from smoothcert.stats.transfer import Flips, Transfer
-from smoothcert.store.recertify import noise_of, rebuild_plan
+from smoothcert.store.recertify import check_certified, noise_of, rebuild_plan
 from smoothcert.store.store import SHARD, Store
 
 
@@ -63,6 +63,7 @@ class Transferred:
             raise StoreError(f"{store.folder} was not transferred: its network was sampled directly")
         made = noise_of(store, noise)
         plan = rebuild_plan(store.identity.procedure, made)
+        check_certified(store, "what the transfer gained")
         assert isinstance(plan, Transfer)  # `Identity.check_stored`: a transfer has its design
         parts = [store.histories(start, SHARD) for start in range(0, store.num_records, SHARD)]
         result = Result.of(store)

@@ -3,7 +3,8 @@
 from smoothcert.stats.at_radii import AtRadii
 from smoothcert.stats.binomial import clopper_pearson
 from smoothcert.stats.certify_plans import Curve, FixedN, default_pilot
-from smoothcert.stats.claims import Claim, Costs, Groups, TopK, certify_claim
+from smoothcert.stats.claimed import certify_claim
+from smoothcert.stats.claims import Claim, Costs, Groups, TopK
 from smoothcert.stats.histories import Answers, ClassCounts, Draw, History, Look, Plan
 from smoothcert.stats.intervals import (
     AccuracyBounds,

@@ -1,18 +1,21 @@
-"""Plans whose looks are judged for another claim than the plain radius."""
+"""Counts, and the looks of plans, judged for another claim than the plain radius."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
-from smoothcert.checks import check_flag
+from smoothcert.checks import check_flag, check_known, check_positive, check_probability
 from smoothcert.errors import InputError
 from smoothcert.stats.at_radii import AtRadii
 from smoothcert.stats.certify_plans import ProvingPlan
 from smoothcert.stats.claims import Claim
-from smoothcert.stats.histories import LABEL, Answers, Draw, History, Look
-from smoothcert.stats.procedures import proved_level
+from smoothcert.stats.histories import LABEL, Answers, Draw, History, Look, check_counts
+from smoothcert.stats.procedures import METHODS, CertifiedCounts, proved_level
+from smoothcert.stats.radius import gaussian_radius
 from smoothcert.stats.transfer import Transfer
 
 
@@ -88,3 +91,39 @@ def judge_labels(plan: Any, histories: Sequence[History]) -> tuple[Any, list[His
         return known, [[history[0], *history[skip:]] for history in histories]
     # The label has the one vote of the stage that chooses.
     return plan, [[Look(history[1].stage, history[0].counts), *history[2:]] for history in histories]
+
+
+def certify_claim(
+    claim: Claim, selection: npt.ArrayLike, estimation: npt.ArrayLike, sigma: float, alpha: float = 0.001,
+    method: str = "two-sided",
+) -> CertifiedCounts:
+    """Return the classes and radii of a claim, from counts as `certify_counts` takes them.
+
+    Args:
+        claim: `TopK`, `Groups` or `Costs`.
+        selection: counts that choose the class (or group), (K,) or (M, K); one vote for the label judges the label.
+        estimation: counts of fresh samples, of the same shape.
+        sigma, alpha, method: as for `certify_counts`; "t-certify" for groups alone.
+    Raises:
+        InputError: values outside these, or a claim that so many classes do not allow.
+
+    >>> from smoothcert.stats import Costs, Groups, TopK
+    >>> select, estimate = [40, 35, 20, 5], [4100, 3700, 1700, 500]
+    >>> [round(float(certify_claim(TopK(k), select, estimate, sigma=0.5).radius), 3) for k in (1, 2, 3)]
+    [0.004, 0.157, 0.323]
+    >>> round(float(certify_claim(Groups({"low": [0, 1], "high": [2, 3]}), select, estimate, 0.5).radius), 3)
+    0.364
+    >>> round(float(certify_claim(Costs({0: [3]}), select, estimate, sigma=0.5).radius), 3)
+    0.325
+    """
+    alpha, sigma = check_probability("alpha", alpha), check_positive("sigma", sigma)
+    check_known("method", method, METHODS)
+    selection = check_counts("selection", selection, least_total=1)
+    estimation = check_counts("estimation", estimation, least_total=1)
+    if selection.shape != estimation.shape:
+        raise InputError(f"selection has shape {selection.shape} and estimation {estimation.shape}: give equal shapes")
+    shape, classes = selection.shape[:-1], selection.shape[-1]
+    claim.check(classes)
+    found = claim.certify(selection.reshape(-1, classes), estimation.reshape(-1, classes),
+                          partial(gaussian_radius, sigma=sigma), alpha, method)
+    return CertifiedCounts(found.prediction.reshape(shape)[()], found.radius.reshape(shape)[()])

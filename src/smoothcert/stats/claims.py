@@ -12,15 +12,13 @@ from functools import partial
 from typing import Any, Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from smoothcert.checks import check_count, check_known, check_positive, check_probability
+from smoothcert.checks import check_count, check_known
 from smoothcert.errors import ConfigError, InputError
 from smoothcert.stats.certify_plans import ProvingPlan, answer
-from smoothcert.stats.histories import Answers, History, Look, RadiusOf, check_counts
+from smoothcert.stats.histories import Answers, History, Look, RadiusOf
 from smoothcert.stats.procedures import (
     ABSTAIN,
-    METHODS,
     CertifiedCounts,
     bounds_of,
     certify_with,
@@ -365,38 +363,3 @@ def claim_from(told: Mapping[str, Any]) -> Claim:
 def is_right(claim: Claim | None, prediction: np.ndarray, label: np.ndarray) -> np.ndarray:
     """Return whether each answer (M,) is the right one for a label (M,); None is the claim of plain radii."""
     return prediction == label if claim is None else claim.is_right(prediction, label)
-
-
-def certify_claim(
-    claim: Claim, selection: npt.ArrayLike, estimation: npt.ArrayLike, sigma: float, alpha: float = 0.001,
-    method: str = "two-sided",
-) -> CertifiedCounts:
-    """Return the classes and radii of a claim, from counts as `certify_counts` takes them.
-
-    Args:
-        claim: `TopK`, `Groups` or `Costs`.
-        selection: counts that choose the class (or group), (K,) or (M, K); one vote for the label judges the label.
-        estimation: counts of fresh samples, of the same shape.
-        sigma, alpha, method: as for `certify_counts`; "t-certify" for groups alone.
-    Raises:
-        InputError: values outside these, or a claim that so many classes do not allow.
-
-    >>> select, estimate = [40, 35, 20, 5], [4100, 3700, 1700, 500]
-    >>> [round(float(certify_claim(TopK(k), select, estimate, sigma=0.5).radius), 3) for k in (1, 2, 3)]
-    [0.004, 0.157, 0.323]
-    >>> round(float(certify_claim(Groups({"low": [0, 1], "high": [2, 3]}), select, estimate, 0.5).radius), 3)
-    0.364
-    >>> round(float(certify_claim(Costs({0: [3]}), select, estimate, sigma=0.5).radius), 3)
-    0.325
-    """
-    alpha, sigma = check_probability("alpha", alpha), check_positive("sigma", sigma)
-    check_known("method", method, METHODS)
-    selection = check_counts("selection", selection, least_total=1)
-    estimation = check_counts("estimation", estimation, least_total=1)
-    if selection.shape != estimation.shape:
-        raise InputError(f"selection has shape {selection.shape} and estimation {estimation.shape}: give equal shapes")
-    shape, classes = selection.shape[:-1], selection.shape[-1]
-    claim.check(classes)
-    found = claim.certify(selection.reshape(-1, classes), estimation.reshape(-1, classes),
-                          partial(gaussian_radius, sigma=sigma), alpha, method)
-    return CertifiedCounts(found.prediction.reshape(shape)[()], found.radius.reshape(shape)[()])

@@ -287,6 +287,8 @@ class Identity(IdentityPart):
             raise ValueError("its procedure lacks alpha, or both n and n_max")
         if self.kind == "certify" and "margin" not in self.procedure.model_fields_set:
             raise ValueError("its procedure lacks the margin")
+        if self.procedure.raw.get("claim") is not None:
+            claim_from(self.procedure.raw["claim"]).check(self.num_classes)
         if (self.procedure.design == "transfer") != (self.transferred_from is not None):
             raise ValueError("it is a transfer and does not say from which run, or the other way round")
 

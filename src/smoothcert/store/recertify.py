@@ -2,11 +2,11 @@
 torch, and checked to be those that another run needs."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from smoothcert.distributional.certificates import errors_of
 from smoothcert.errors import InputError, StoreError
@@ -14,15 +14,15 @@ from smoothcert.io.paths import Place
 from smoothcert.noise import NOISES, Noise, build_noise
 from smoothcert.stats import CertifiedCounts, Claim, TopK, plan_from, reread
 from smoothcert.stats.claimed import Claimed, add_labels
-from smoothcert.stats.histories import LABEL, History
+from smoothcert.stats.histories import History
 from smoothcert.stats.one_pass import LabelLimits, limit_labels
 from smoothcert.stats.plans import AnyPlan
 from smoothcert.store.comparison import differences, without_unrecorded
 from smoothcert.store.identity import Identity, Procedure
 from smoothcert.store.provenance import provenance
-from smoothcert.store.records import Record, Tally
+from smoothcert.store.records import add_label_looks
 from smoothcert.store.source import read_source, write_source
-from smoothcert.store.store import Store, write_store
+from smoothcert.store.store import Store, write_table
 
 _VOTES_AT_ONCE = 1 << 21
 
@@ -177,19 +177,21 @@ def write_recertified(folder: Place, store: Store, answers: CertifiedCounts, pro
     if not store.complete:
         raise StoreError(f"{store.folder} is not complete: finish its run first, or leave out -o to look at what is "
                          f"there")
-    labels = (procedure.get("claim") or {}).get("labels_known", False)
-    records = []
-    for row, prediction, radius in zip(store.records.to_pylist(), answers.prediction, answers.radius, strict=True):
-        record = Record.from_row(row)
-        first = record.tallies[:1]
-        if labels and [tally.stage for tally in first] != [LABEL]:
-            first = [Tally(LABEL, 1, [record.label], [1]), *first]
-        records.append(replace(record, prediction=int(prediction), values={"radius": float(radius)},
-                               tallies=[*first, *record.tallies[1:]]))
-    write_store(folder, store.identity.replace(procedure=procedure, recertified_from=store.identity.digest),
+    records = store.records
+    columns = {"prediction": pa.array(answers.prediction), "radius": pa.array(answers.radius)}
+    if _knows_labels(procedure) and not _knows_labels(store.identity.procedure.raw):
+        columns["tallies"] = add_label_looks(records.column("tallies"), store.column("label"))
+    for name, values in columns.items():
+        records = records.set_column(records.schema.get_field_index(name), records.schema.field(name), values)
+    write_table(folder, store.identity.replace(procedure=procedure, recertified_from=store.identity.digest),
                 {**store.provenance.raw, "recertified_with": provenance()["versions"]}, records)
     if source := read_source(store.folder):
         write_source(folder, source)
+
+
+def _knows_labels(procedure: dict[str, Any]) -> bool:
+    """Return whether the label is the first look of a claim's records."""
+    return bool((procedure.get("claim") or {}).get("labels_known"))
 
 
 def noise_of(store: Store, part: Any = None) -> Noise:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from smoothcert.errors import StoreError
 from smoothcert.limits import CLASSES, VOTES, within
 from smoothcert.stats import History, Look
-from smoothcert.stats.histories import count_samples
+from smoothcert.stats.histories import LABEL, count_samples
 
 VALUES: dict[str, dict[str, pa.DataType]] = {
     "certify": {"radius": pa.float64()},
@@ -125,6 +125,27 @@ def histories(tallies: pa.ChunkedArray, num_classes: int) -> list[History]:
     for record, stage, votes in zip(owner, looks.field("stage").to_pylist(), _votes(looks, num_classes), strict=True):
         found[record].append(Look(stage, votes))
     return found
+
+
+def add_label_looks(tallies: pa.ChunkedArray, labels: np.ndarray) -> pa.ChunkedArray:
+    """Return a `tallies` column in which the label of each record, (M,), is its first look."""
+    parts, start = [], 0
+    for chunk in tallies.chunks:
+        m, looks = len(chunk), chunk.flatten()
+        offsets = chunk.offsets.to_numpy().astype(np.int64) - chunk.offsets[0].as_py()
+        ones = pa.array(np.arange(m + 1), pa.int32())
+        first = pa.StructArray.from_arrays([
+            pa.array([LABEL] * m, pa.string()), pa.array(np.ones(m, np.int64)),
+            pa.ListArray.from_arrays(ones, pa.array(labels[start : start + m], pa.int32())),
+            pa.ListArray.from_arrays(ones, pa.array(np.ones(m, np.int64)))], fields=list(_TALLY))
+        ends = offsets + np.arange(m + 1)
+        order = np.full(ends[-1], -1)
+        order[ends[:-1]] = np.arange(m)
+        order[order < 0] = m + np.arange(len(looks))
+        every = pa.concat_arrays([first, looks]).take(pa.array(order))
+        parts.append(pa.ListArray.from_arrays(pa.array(ends, pa.int32()), every, type=tallies.type))
+        start += m
+    return pa.chunked_array(parts, type=tallies.type)
 
 
 def _looks(tallies: pa.ChunkedArray) -> tuple[np.ndarray, pa.StructArray]:

@@ -85,18 +85,18 @@ class Shards:
     def _columns(self, wanted: pa.Schema) -> pa.Table:
         parts = [shard.columns(wanted) for shard in self.shards]
         if self.rest or not parts:
-            parts.append(_as_table(self.kind, self.rest).select(wanted.names))
+            parts.append(as_table(self.kind, self.rest).select(wanted.names))
         return pa.concat_tables(parts)
 
 
-def write_shard(path: Path, kind: str, records: list[Record]) -> None:
+def write_shard(path: Path, records: pa.Table) -> None:
     """Write one parquet file; the same records give the same bytes."""
     content = io.BytesIO()
-    pq.write_table(_as_table(kind, records), content, compression="zstd", write_page_checksum=True)
+    pq.write_table(records, content, compression="zstd", write_page_checksum=True)
     path.write_bytes(content.getvalue())
 
 
-def _as_table(kind: str, records: Sequence[Record]) -> pa.Table:
+def as_table(kind: str, records: Sequence[Record]) -> pa.Table:
     try:
         return pa.Table.from_pylist([record.row() for record in records], schema=schema(kind))
     except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:

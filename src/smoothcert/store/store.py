@@ -34,7 +34,7 @@ from smoothcert.store.journal import Lines, journal_line, journal_lines, read_jo
 from smoothcert.store.manifest import NAME as MANIFEST
 from smoothcert.store.manifest import Manifest, Provenance, ShardEntry, check_identity, is_store, read_manifest
 from smoothcert.store.records import Record, Tally, dense_counts, histories
-from smoothcert.store.shards import SHARD, Shard, Shards, write_shard
+from smoothcert.store.shards import SHARD, Shard, Shards, as_table, write_shard
 
 if TYPE_CHECKING:
     import pandas
@@ -98,18 +98,32 @@ class StoreWriter:
         positions = range(k * SHARD, min((k + 1) * SHARD, self._total))
         if k in self._finished or not all(p in self._open for p in positions):
             return
-        path = self._folder / shard_name(k)
-        write_whole(path, lambda temporary: write_shard(temporary, self._kind, [self._open[p] for p in positions]))
-        self._manifest.shards.append(ShardEntry.model_validate(
-            {"name": path.name, "records": len(positions), "sha256": sha256(path)}))
-        self._manifest.shards.sort(key=lambda entry: (len(entry.name), entry.name))
+        self._write_shard(k, as_table(self._kind, [self._open[p] for p in positions]))
         self._manifest.write(self._folder)
-        self._finished.add(k)
         for p in positions:
             del self._open[p]
         if self._journal is not None:
             self._journal.close()
             self._journal = None
+
+    def _write_shard(self, k: int, records: pa.Table) -> None:
+        """Write a shard, which is believed once the manifest that names it is written."""
+        path = self._folder / shard_name(k)
+        write_whole(path, lambda temporary: write_shard(temporary, records))
+        self._manifest.shards.append(ShardEntry.model_validate(
+            {"name": path.name, "records": records.num_rows, "sha256": sha256(path)}))
+        self._manifest.shards.sort(key=lambda entry: (len(entry.name), entry.name))
+        self._finished.add(k)
+
+    def add_all(self, records: pa.Table) -> None:
+        """Keep all records at once, those of positions 0, 1, 2, ..., shard by shard and without the journal."""
+        if records.num_rows != self._total:
+            raise StoreError(f"{self._folder} is to hold {self._total} records, and {records.num_rows} were given")
+        for k in sorted(set(range(self._shards)) - self._finished):
+            self._write_shard(k, records.slice(k * SHARD, SHARD).combine_chunks())
+        self._open.clear()
+        self._manifest.write(self._folder)
+
 
 @contextmanager
 def open_store(
@@ -233,8 +247,7 @@ class Store(Displayed):
         if not self.complete:
             raise StoreError(f"{self.folder} is not finished: finish its run first")
         to = place(folder) if isinstance(folder, str) else folder
-        records = [Record.from_row(row) for row in self.records.to_pylist()]
-        write_store(to, self.identity, self.provenance.raw, records)
+        write_table(to, self.identity, self.provenance.raw, self.records)
         return read_store(to)
 
     def display_facts(self) -> dict[str, Any]:
@@ -270,6 +283,15 @@ def write_store(
         store.finish()
 
 
+def write_table(
+    folder: Place, identity: Identity | Mapping[str, Any], provenance: Mapping[str, Any], records: pa.Table
+) -> None:
+    """Write a whole store at once, as `write_store` does, from a table of its records."""
+    with open_store(folder, identity, provenance) as store:
+        store.add_all(records)
+        store.finish()
+
+
 def _read_open_records(folder: Place, manifest: Manifest) -> dict[int, Record]:
     """Return the journal's records by position, in order, that are in no finished shard."""
     finished, total = {entry.name for entry in manifest.shards}, manifest.identity.record_count
@@ -283,4 +305,5 @@ def shard_name(k: int) -> str:
 
 __all__ = [
     "SHARD", "Record", "Store", "StoreWriter", "Tally", "is_store", "open_store", "read_store", "write_store",
+    "write_table",
 ]
