@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from scipy import special
 
 from smoothcert.stats import certify_counts, certify_plan, gaussian_radius, predict_plan
+from smoothcert.stats.planning import find_votes
 from smoothcert.stats.procedures import predict_counts
 from smoothcert.stats.sequential import Seen
 
@@ -42,12 +42,7 @@ def populations(folder: Path) -> dict[tuple[str, float], np.ndarray]:
 
 def votes_share(z: np.ndarray) -> np.ndarray:
     """N_A / N of the count (as a real number) whose lower limit is Phi(z)."""
-    low, high = np.zeros_like(z), np.full_like(z, N)
-    for _ in range(60):
-        k = (low + high) / 2
-        below = special.betainc(k, N - k + 1, special.ndtr(z)) > ALPHA
-        low, high = np.where(below, k, low), np.where(below, high, k)
-    return low / N
+    return find_votes(z, N, ALPHA) / N
 
 
 def vote_paths(p: np.ndarray, looks, rng: np.random.Generator) -> np.ndarray:

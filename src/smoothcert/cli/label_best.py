@@ -19,4 +19,4 @@ def label_best(config: LabelBestConfig, as_json: bool) -> None:
     told = {one.name: count for one, count in zip(named, counts, strict=True)}
     say(json.dumps(told) if as_json else "\n".join(
         [f"class {k}, {name}: furthest on {count:,} images" for k, (name, count) in enumerate(told.items())]
-        + [f"$ smoothcert train --data labels:{config.out} --objective gaussian --sigma SIGMA -o router"]))
+        + [f"then    smoothcert train --data labels:{config.out} --objective gaussian --sigma SIGMA -o router"]))

@@ -26,7 +26,7 @@ def render_plan(plan: ClaimPlan, file: Path | None) -> str:
     if file is None:
         lines.append("Give -o FILE to keep the plan; certify --config FILE runs it.")
     else:
-        lines += [f"$ {plan.command(file)}", "$ smoothcert plan --check run"]
+        lines += [f"then    {plan.command(file)}", "        smoothcert plan --check run"]
     lines.append("The chance and the cost are estimates from the pilot. The bound that the run gives in the end holds "
                  "with its confidence whatever the pilot was.")
     return "\n".join(lines)
