@@ -135,9 +135,9 @@ def test_a_compiler_that_fails_is_refused_with_a_warning(monkeypatch):
         assert opened("compile", small()).name == "eager"
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("engine", PACKAGES)
 def test_rows_do_not_depend_on_how_many_are_run_at_once(engine, networks):
-    pytest.importorskip(engine)
+    pytest.importorskip(PACKAGES[engine][-1])
     run = opened(engine, networks["lenet"], SHAPES["lenet"], 64).run
     rows = rows_of(SHAPES["lenet"], 64)
     whole = run(rows)
@@ -290,7 +290,7 @@ def test_the_users_network_is_left_as_it_was(networks):
     model[2].train()
     before = copy.deepcopy(model)
     tensors = {name: (tensor, tensor.data_ptr(), tensor.stride()) for name, tensor in model.state_dict().items()}
-    for engine in ("plain", "eager", "onnxruntime", "openvino"):
+    for engine in ("plain", "eager", *PACKAGES):
         if versions_of(engine) is not None:
             assert opened(engine, model, SHAPES["cnn"], 64).name == engine
     for name, tensor in model.state_dict().items():
@@ -419,7 +419,8 @@ def test_names_are_checked_and_missing_packages_named(monkeypatch):
         opened("eager", small(), precision="fp8")
     with pytest.raises(InputError, match="batch must be at least 1"):
         opened("eager", small(), batch=0)
-    for engine, package, extra in (("openvino", "openvino", "openvino"), ("onnxruntime", "onnxscript", "onnx")):
+    for engine, package, extra in (("openvino", "openvino", "openvino"), ("onnxruntime", "onnxscript", "onnx"),
+                                   ("mnn", "MNN", "mnn")):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, package, None)
             with pytest.raises(MissingExtraError, match=rf"needs the package {package}, .*smoothcert\[{extra}\]"):

@@ -17,6 +17,7 @@ from smoothcert.smoothing.adapters import Fit, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
 from smoothcert.smoothing.contract import COARSE, Conduct, try_rows
 from smoothcert.smoothing.engines import ENGINES, PRECISIONS, open_engine, reduce_precision
+from smoothcert.smoothing.engines.onnx_engines import CACHED_WEIGHTS, dense_weights
 from smoothcert.smoothing.files import Runtime, find_file, runtime_of
 from smoothcert.smoothing.protocols import (
     BaseClassifier,
@@ -32,7 +33,6 @@ from smoothcert.smoothing.voters import BinaryVoter, LogitVoter, NetworkVoter, V
 
 _log = logging.getLogger("smoothcert")
 
-_CACHED_WEIGHTS = 2**20  # float32 weights, about what a core's own cache holds
 SHORT = 20_000
 """Samples of a run, below which the check of an engine takes more of them than it saves."""
 
@@ -141,7 +141,7 @@ def _network_voter(
     device, dtype = how.device or device_of(model), input_dtype(model)
     row = shape if space is None else space.shape
     network = model if space is None else space.head
-    dense = _dense_weights(network) + _dense_weights(denoiser)
+    dense = dense_weights(network) + dense_weights(denoiser)
     size = default_batch(row, device, dense) if how.batch_size is None else how.batch_size
     batch = check_count("batch_size", size)
     file = find_file(network)
@@ -211,10 +211,5 @@ def default_batch(shape: tuple[int, ...], device: torch.device, dense: int = 0) 
     values = int(np.prod(shape))
     if device.type == "cuda":
         return int(np.clip(2**24 // values, 64, 4096))
-    room = 1_000_000 if dense > _CACHED_WEIGHTS else 100_000
+    room = 1_000_000 if dense > CACHED_WEIGHTS else 100_000
     return int(np.clip(room // values, 16, 1000))
-
-
-def _dense_weights(network: Any) -> int:
-    modules = network.modules() if isinstance(network, torch.nn.Module) else ()
-    return sum(module.weight.numel() for module in modules if isinstance(module, torch.nn.Linear))

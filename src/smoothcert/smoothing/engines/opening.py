@@ -35,6 +35,7 @@ from smoothcert.errors import EngineWarning, InputError, MissingExtraError
 from smoothcert.progress import Phase, phase
 from smoothcert.smoothing.content import fingerprint
 from smoothcert.smoothing.contract import ROUNDING, largest_difference, row_scale
+from smoothcert.smoothing.engines.mnn_engine import mnn
 from smoothcert.smoothing.engines.onnx_engines import onnxruntime, openvino
 from smoothcert.smoothing.engines.protocol import Builder, Engine, Refused, Run, refuse_on_error
 from smoothcert.smoothing.engines.runtimes import PACKAGES, RUNTIMES, describe_bf16, import_packages
@@ -50,6 +51,7 @@ ENGINES: dict[str, Builder] = {
     "compile": torch_compile,
     "onnxruntime": onnxruntime,
     "openvino": openvino,
+    "mnn": mnn,
 }
 """Builders by name. A new one takes 1 ... batch rows, and is tried by "auto" in long runs."""
 
@@ -64,9 +66,10 @@ MARGINS = {"float32": CLOSE_CALL, "tf32": 2.0**-8, "bf16": 2.0**-5}
 
 _LEAST_CHECKED = 100
 _ANY_BATCH = ("plain", "eager")
-_PRECISIONS_OF = {"onnxruntime": ("float32",), "openvino": ("float32", "bf16")}
+_PRECISIONS_OF = {"onnxruntime": ("float32",), "openvino": ("float32", "bf16"), "mnn": ("float32",)}
 _SLOW_START = (15.0, 0.1, 1e-7)
 _STARTS = {"eager": (0.03, 5e-4, 1e-8), "onnxruntime": (3.0, 0.03, 5e-8), "openvino": (4.0, 0.03, 5e-8),
+           "mnn": (3.0, 0.03, 5e-8),
            "compile": _SLOW_START}
 """Seconds until an engine runs: at least, for each layer, and for each weight. Two to three times what was measured."""
 
