@@ -16,7 +16,7 @@ from smoothcert.noise import SMALL_SPACE_FORMAT, Noise, PhiloxStream
 from smoothcert.smoothing.adapters import Fit, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
 from smoothcert.smoothing.contract import COARSE, Conduct, try_rows
-from smoothcert.smoothing.engines import ENGINES, PRECISIONS, open_engine, reduce_precision
+from smoothcert.smoothing.engines import ENGINES, PRECISIONS, Choice, open_engine, reduce_precision
 from smoothcert.smoothing.engines.onnx_engines import CACHED_WEIGHTS, dense_weights
 from smoothcert.smoothing.files import Runtime, find_file, runtime_of
 from smoothcert.smoothing.protocols import (
@@ -67,7 +67,10 @@ class Sampling:
 
 @dataclass(frozen=True)
 class OpenVoter:
-    """A voter with what was resolved for it: the part of a store's identity that sampling owns."""
+    """A voter with what was resolved for it: the part of a store's identity that sampling owns.
+
+    `choice` says why the engine was taken, where there was one.
+    """
 
     voter: Voter
     space: str
@@ -76,6 +79,7 @@ class OpenVoter:
     random: bool = False
     dtype: torch.dtype = torch.float32
     runtime: Runtime | None = None
+    choice: Choice | None = None
 
     def identity(self, precision: str, device: torch.device) -> dict[str, Any]:
         """Return what sampling adds to a store's identity: space, engine, precision and kind of device.
@@ -155,6 +159,8 @@ def _network_voter(
     short = how.engine == "auto" and (how.samples or 0) < SHORT and not reduced
     engine = open_engine("plain" if short else how.engine, network, shape=row, batch=batch, device=device,
                          precision=how.precision, samples=how.samples, only_plain=only_plain)
+    if short and engine.name == "plain":
+        _log.info("engine plain: the check of another takes more than it saves below %s samples", f"{SHORT:,}")
     plain = engine.run if reduced else reduce_precision(network, how.precision)
     referee = how.precision == "float32" and dtype not in COARSE and not (conduct.alone or conduct.exact)
     random = is_random(denoiser) or is_random(model)
@@ -167,7 +173,7 @@ def _network_voter(
     _log.info("engine %s, batches of %d, noise drawn in %s as %s", engine.name, engine.batch or batch,
               "pixels" if space is None else space.name, voter.format)
     return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch, random,
-                     dtype, engine.runtime)
+                     dtype, engine.runtime, engine.choice)
 
 
 def _rows(
