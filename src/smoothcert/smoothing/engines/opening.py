@@ -13,7 +13,7 @@ from smoothcert.checks import check_count, check_known
 from smoothcert.errors import EngineWarning, InputError
 from smoothcert.progress import phase
 from smoothcert.smoothing.engines.protocol import Choice, Engine, Refused, Run
-from smoothcert.smoothing.engines.registry import ANY_BATCH, ENGINES, Setting, fault
+from smoothcert.smoothing.engines.registry import ANY_BATCH, ENGINES, EngineSetting, fault
 from smoothcert.smoothing.engines.runtimes import RUNTIMES, describe_bf16
 from smoothcert.smoothing.engines.trial import CHECKED, Trial, compare_runtimes, try_engines
 from smoothcert.smoothing.files import NetworkFile, find_file, put_in_place
@@ -51,14 +51,14 @@ def open_engine(
     """
     check_known("engine", name, ("auto", *ENGINES))
     check_known("precision", precision, PRECISIONS)
-    setting = Setting(model, shape, check_count("batch", batch), device, precision)
+    setting = EngineSetting(model, shape, check_count("batch", batch), device, precision)
     engine = _open(name, setting, samples or 0, only_plain)
     for line in engine.choice.lines() if engine.choice else ():
         _log.info(line)
     return engine
 
 
-def _open(name: str, setting: Setting, samples: int, only_plain: str | None) -> Engine:
+def _open(name: str, setting: EngineSetting, samples: int, only_plain: str | None) -> Engine:
     file = find_file(setting.model)
     if file is not None and file.runtime is not None:
         return _integer_engine(name, setting, file, samples)
@@ -80,7 +80,7 @@ def _open(name: str, setting: Setting, samples: int, only_plain: str | None) -> 
         return _first_sound(setting, trial, fallback)
 
 
-def _integer_engine(name: str, setting: Setting, file: NetworkFile, samples: int) -> Engine:
+def _integer_engine(name: str, setting: EngineSetting, file: NetworkFile, samples: int) -> Engine:
     """Return the runtime of an integer network, or the one that is named in its place."""
     assert file.runtime is not None
     if setting.precision != "float32":
@@ -99,7 +99,7 @@ def _integer_engine(name: str, setting: Setting, file: NetworkFile, samples: int
     return Engine(own, run, None, choice=choice)
 
 
-def _reduced_file(name: str, setting: Setting) -> Engine:
+def _reduced_file(name: str, setting: EngineSetting) -> Engine:
     """Return OpenVINO for the network of a file in bfloat16, which no other engine has."""
     problem = f"precision 'bf16' of a network in a file is computed by OpenVINO alone, got engine {name!r}"
     if name in ("auto", "openvino"):
@@ -116,7 +116,7 @@ def _reduced_file(name: str, setting: Setting) -> Engine:
     raise InputError(f"{problem}: use precision 'float32'")
 
 
-def _first_sound(setting: Setting, trial: Trial, fallback: Engine) -> Engine:
+def _first_sound(setting: EngineSetting, trial: Trial, fallback: Engine) -> Engine:
     """Return the first engine that gives the plain model's votes, and warn of each one before it."""
     expected: Tensor | None = None
     for name, following in pairwise([*trial.names, fallback.name]):
@@ -135,7 +135,7 @@ def _first_sound(setting: Setting, trial: Trial, fallback: Engine) -> Engine:
     return replace(fallback, choice=trial.choose(fallback.name))
 
 
-def _only_plain(name: str, setting: Setting, run: Run) -> str | None:
+def _only_plain(name: str, setting: EngineSetting, run: Run) -> str | None:
     """Return the reason why a model can only run plain; None where other engines may be tried."""
     if is_random(setting.model):
         return "the model is random: it takes the normals of its walk beside the images"

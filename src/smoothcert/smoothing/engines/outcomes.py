@@ -12,21 +12,21 @@ from typing import Any
 import torch
 
 from smoothcert.smoothing.content import fingerprint
-from smoothcert.smoothing.engines.registry import Setting
+from smoothcert.smoothing.engines.registry import EngineSetting
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """The seconds a sample of each engine that was timed, and what the others lacked, in words."""
 
     seconds: dict[str, float]
     lacked: dict[str, str]
 
 
-_outcomes: dict[str, Outcome] = {}
+_outcomes: dict[str, TrialOutcome] = {}
 
 
-def recall(key: str, engines: Collection[str]) -> Outcome | None:
+def recall(key: str, engines: Collection[str]) -> TrialOutcome | None:
     """Return the outcome remembered under a key, in this process or in the user's cache folder.
 
     None where there is none, and where it is of other engines.
@@ -35,7 +35,7 @@ def recall(key: str, engines: Collection[str]) -> Outcome | None:
     return found if found is not None and found.seconds.keys() <= set(engines) else None
 
 
-def remember(key: str, outcome: Outcome) -> None:
+def remember(key: str, outcome: TrialOutcome) -> None:
     """Keep an outcome for this process and, where the user's cache folder can be written, for later ones."""
     _outcomes[key] = outcome
     try:
@@ -48,7 +48,7 @@ def remember(key: str, outcome: Outcome) -> None:
         pass
 
 
-def trial_key(setting: Setting, versions: Mapping[str, str]) -> str:
+def trial_key(setting: EngineSetting, versions: Mapping[str, str]) -> str:
     """Return a hash of what a trial's outcome depends on: the network, the machine, the candidates, the batch."""
     device = setting.device
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
@@ -69,7 +69,7 @@ def cache_file() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "smoothcert" / "engines.json"
 
 
-def _parse(entry: Any) -> Outcome | None:
+def _parse(entry: Any) -> TrialOutcome | None:
     """Return an entry of the file as an outcome; None for one of another shape."""
     if not isinstance(entry, dict) or set(entry) != {"seconds", "lacked"}:
         return None
@@ -78,7 +78,7 @@ def _parse(entry: Any) -> Outcome | None:
         return None
     right = (all(isinstance(value, float) and value > 0 for value in seconds.values())
              and all(isinstance(words, str) for words in lacked.values()))
-    return Outcome(seconds, lacked) if right else None
+    return TrialOutcome(seconds, lacked) if right else None
 
 
 def _read() -> dict[str, Any]:

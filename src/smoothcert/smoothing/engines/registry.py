@@ -46,7 +46,7 @@ MARGINS = {"float32": CLOSE_CALL, "tf32": 2.0**-8, "bf16": 2.0**-5}
 
 
 @dataclass(frozen=True)
-class Setting:
+class EngineSetting:
     """The model that an engine is opened for, ready for use, and how it is run."""
 
     model: Any

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from smoothcert.errors import MissingExtraError
 from smoothcert.progress import Phase
-from smoothcert.smoothing.engines.outcomes import Outcome, recall, remember, trial_key
+from smoothcert.smoothing.engines.outcomes import TrialOutcome, recall, remember, trial_key
 from smoothcert.smoothing.engines.protocol import Choice, Refused, Run
-from smoothcert.smoothing.engines.registry import ANY_BATCH, ENGINES, Setting
+from smoothcert.smoothing.engines.registry import ANY_BATCH, ENGINES, EngineSetting
 from smoothcert.smoothing.engines.runtimes import EXTRAS, PACKAGES, RUNTIMES, import_packages
 from smoothcert.smoothing.files import NetworkFile, find_file, put_in_place
 
@@ -32,7 +32,7 @@ _STARTS = {"eager": (0.03, 5e-4, 1e-8), "onnxruntime": (3.0, 0.03, 5e-8), "openv
 
 @dataclass
 class Trial:
-    """What is known of the engines that might run a model.
+    """The engines that might run a model, and what is known of them.
 
     Attributes:
         names: those to be tried, best first. built: those of them that run already.
@@ -55,7 +55,7 @@ class Trial:
         return Choice(taken, {name: 1 / value for name, value in self.seconds.items()}, refused, self.reason)
 
 
-def try_engines(setting: Setting, samples: int, plain_run: Run, choosing: Phase) -> Trial:
+def try_engines(setting: EngineSetting, samples: int, plain_run: Run, choosing: Phase) -> Trial:
     """Return what a timed trial finds, with the engines that auto would run, best first.
 
     Everything that this takes, with the check, stays within `TRIAL_SHARE` of the time that the samples take. An engine
@@ -87,12 +87,12 @@ def try_engines(setting: Setting, samples: int, plain_run: Run, choosing: Phase)
         choosing.say("timing them")
         trial.seconds = left.compare(trial.built) if trial.built else {}
         if key is not None:
-            remember(key, Outcome(trial.seconds, trial.lacked))
+            remember(key, TrialOutcome(trial.seconds, trial.lacked))
     trial.names = sorted(trial.seconds, key=trial.seconds.__getitem__)
     return trial
 
 
-def compare_runtimes(setting: Setting, file: NetworkFile, run: Run, samples: int) -> Choice:
+def compare_runtimes(setting: EngineSetting, file: NetworkFile, run: Run, samples: int) -> Choice:
     """Return why the runtime of an integer network is taken, with the speed of the other where there is time for it.
 
     Args:
@@ -118,7 +118,7 @@ def compare_runtimes(setting: Setting, file: NetworkFile, run: Run, samples: int
     return trial.choose(own)
 
 
-def _list_candidates(setting: Setting, left: "TrialTime", trial: Trial, in_file: bool) -> dict[str, str]:
+def _list_candidates(setting: EngineSetting, left: "TrialTime", trial: Trial, in_file: bool) -> dict[str, str]:
     """Return the versions of the packages of each engine that may be tried, and say of the others what they lack."""
     wanted = RUNTIMES if in_file else [name for name in ENGINES if name not in ANY_BATCH]
     obstacles = {name: _obstacle(name, setting, left) for name in wanted}
@@ -126,7 +126,7 @@ def _list_candidates(setting: Setting, left: "TrialTime", trial: Trial, in_file:
     return {name: versions_of(name) or "" for name, words in obstacles.items() if words is None}
 
 
-def _obstacle(name: str, setting: Setting, left: "TrialTime") -> str | None:
+def _obstacle(name: str, setting: EngineSetting, left: "TrialTime") -> str | None:
     """Return why an engine cannot be tried, in words; None where it can."""
     if setting.precision not in _PRECISIONS_OF.get(name, (setting.precision,)):
         return f"it does not compute in {setting.precision}"
@@ -138,7 +138,7 @@ def _obstacle(name: str, setting: Setting, left: "TrialTime") -> str | None:
     return None
 
 
-def _start(setting: Setting, left: "TrialTime", trial: Trial, names: list[str], choosing: Phase) -> None:
+def _start(setting: EngineSetting, left: "TrialTime", trial: Trial, names: list[str], choosing: Phase) -> None:
     """Start those engines that there is time for."""
     choosing.total = len(names) + len(trial.built)
     for name in sorted(names, key=lambda name: (guess_start(name, setting.model), name)):
@@ -160,7 +160,7 @@ class TrialTime:
         checked: the noisy inputs on which an engine is compared with the plain model.
     """
 
-    def __init__(self, setting: Setting, samples: int, plain_run: Run):
+    def __init__(self, setting: EngineSetting, samples: int, plain_run: Run):
         self._setting, self._samples, self._started = setting, samples, time.perf_counter()
         self.checked = min(max(samples // 200, _LEAST_CHECKED), CHECKED)
         self._few = next(setting.inputs(max(min(setting.batch, samples // 1000), 1)))
