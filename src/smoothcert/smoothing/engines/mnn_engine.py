@@ -34,7 +34,7 @@ def mnn(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.devi
     need_exporter("mnn")
     if device.type != "cpu":
         raise Refused(f"it runs on CPUs, the model is on {device}")
-    rows = rows_of_pass(model, batch)
+    rows = rows_of_pass(model, batch, device)
     content = export(model, shape, rows)
     tried = torch.from_numpy(0.5 + 0.5 * np.random.default_rng(0).standard_normal((rows, *shape), dtype=np.float32))
     with refuse_on_error("mnn cannot run the network"), torch.no_grad():
@@ -56,8 +56,7 @@ def _compile(content: bytes, shape: tuple[int, ...], rows: int, tiles: int) -> R
         manager = runtime.nn.create_runtime_manager(
             ({"backend": "CPU", "numThread": torch.get_num_threads(), "precision": "normal"},))
         manager.set_hint(_TILES_HINT, tiles)
-        (input_name,), (output_name,) = _names(content)
-        network = runtime.nn.load_module_from_file(converted, [input_name], [output_name], runtime_manager=manager)
+        network = runtime.nn.load_module_from_file(converted, *_names(content), runtime_manager=manager)
     expr: Any = runtime.expr
     images = expr.placeholder([rows, *shape], expr.NCHW)
 
@@ -69,6 +68,7 @@ def _compile(content: bytes, shape: tuple[int, ...], rows: int, tiles: int) -> R
 
 
 def _names(content: bytes) -> tuple[list[str], list[str]]:
+    """Return the names of an ONNX model's inputs and outputs."""
     import onnx
 
     graph = onnx.load_model_from_string(content).graph

@@ -55,7 +55,7 @@ def onnxruntime(model: Any, shape: tuple[int, ...], batch: int, device: torch.de
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
-    rows = rows_of_pass(model, batch)
+    rows = rows_of_pass(model, batch, device)
     content = export(model, shape, rows)
     with refuse_on_error("onnxruntime cannot load the network"):
         session = runtime.InferenceSession(content, options, providers=[provider])
@@ -79,7 +79,7 @@ def openvino(model: Any, shape: tuple[int, ...], batch: int, device: torch.devic
     need_exporter("openvino")
     if device.type != "cpu":
         raise Refused(f"it runs on CPUs, the model is on {device}")
-    rows = fixed_batch(shape) if precision == "bf16" else rows_of_pass(model, batch)
+    rows = fixed_batch(shape) if precision == "bf16" else rows_of_pass(model, batch, device)
     content = export(model, shape, rows)
     with refuse_on_error("openvino cannot load the network"):
         session = OpenvinoSession(content, precision=precision)
@@ -114,14 +114,15 @@ def export(model: nn.Module, shape: tuple[int, ...], batch: int) -> bytes:
     return _exports[model][1]
 
 
-def rows_of_pass(model: nn.Module, batch: int) -> int:
+def rows_of_pass(model: nn.Module, batch: int, device: torch.device) -> int:
     """Return how many rows an engine computes at once where it is given up to `batch`.
 
-    Convolutions are fastest on few, whose values stay in a core's cache. Dense layers that a cache does not hold are
-    read from memory once a pass, so that as many rows as there are should share a reading.
+    On a CPU, convolutions are fastest on few, whose values stay in a core's cache. Dense layers that a cache does not
+    hold are read from memory once a pass, so that as many rows as there are should share a reading.
     """
     convolves = any(isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) for layer in model.modules())
-    return min(batch, _FEW_ROWS) if convolves and dense_weights(model) <= CACHED_WEIGHTS else batch
+    few = device.type == "cpu" and convolves and dense_weights(model) <= CACHED_WEIGHTS
+    return min(batch, _FEW_ROWS) if few else batch
 
 
 def dense_weights(network: Any) -> int:

@@ -41,7 +41,7 @@ def open_engine(
         model: base classifier on `device`, ready for use; never changed. All engines but plain keep the weights that
             it has now.
         shape: of one row, (C, H, W) or that of a latent space.
-        batch: rows a call; engines other than plain and eager take no more, and compute as many for fewer.
+        batch: the most rows a call; engines may compute fewer at once.
         precision: see `reduce_precision`; the engine runs that classifier.
         samples: rows the run is expected to need; None counts as few.
         only_plain: why no other engine may run the model; None where one may.

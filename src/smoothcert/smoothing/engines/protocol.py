@@ -38,11 +38,10 @@ class Choice:
     reason: str = ""
 
     def provenance(self) -> dict[str, Any]:
-        """Return what a store's provenance says of it: {} where that is no more than its identity does."""
-        told = {"samples_per_second": {name: float(f"{rate:.3g}") for name, rate in self.rates.items()},
-                "refused": self.refused, "reason": self.reason}
-        told = {name: value for name, value in told.items() if value}
-        return {"engine": {"taken": self.taken, **told}} if told else {}
+        """Return what a store's provenance says of it."""
+        rates = {name: float(f"{rate:.3g}") for name, rate in self.rates.items()}
+        told = {"samples_per_second": rates, "refused": self.refused, "reason": self.reason}
+        return {"engine": {"taken": self.taken, **{name: value for name, value in told.items() if value}}}
 
     def lines(self) -> Iterator[str]:
         """Yield it in sentences: the engine, and each of the others with its measured speed."""
@@ -64,7 +63,7 @@ class Engine:
             when it was opened. Not for several threads at once.
         batch: the most rows `run` takes, and computes whatever it is given; None: any number.
         runtime: the runtime that decides its answers in reduced precision; None where the model says all.
-        choice: why it was taken.
+        choice: why it was taken, where there is more to say than that it was named.
     """
 
     name: str

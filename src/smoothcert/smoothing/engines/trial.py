@@ -48,11 +48,12 @@ class Trial:
     lacked: dict[str, str] = field(default_factory=dict)
     reason: str = ""
 
-    def choose(self, taken: str) -> Choice:
-        """Return the choice of an engine."""
+    def choose(self, taken: str) -> Choice | None:
+        """Return the choice of an engine; None where there is no more to say than its name."""
         refused = {name: words for name, words in self.lacked.items() if name != taken}
         refused |= {name: "slower" for name in self.seconds if name not in (taken, *refused)}
-        return Choice(taken, {name: 1 / value for name, value in self.seconds.items()}, refused, self.reason)
+        rates = {name: 1 / value for name, value in self.seconds.items()}
+        return Choice(taken, rates, refused, self.reason) if rates or refused or self.reason else None
 
 
 def try_engines(setting: EngineSetting, samples: int, plain_run: Run, choosing: Phase) -> Trial:
@@ -92,7 +93,7 @@ def try_engines(setting: EngineSetting, samples: int, plain_run: Run, choosing: 
     return trial
 
 
-def compare_runtimes(setting: EngineSetting, file: NetworkFile, run: Run, samples: int) -> Choice:
+def compare_runtimes(setting: EngineSetting, file: NetworkFile, run: Run, samples: int) -> Choice | None:
     """Return why the runtime of an integer network is taken, with the speed of the other where there is time for it.
 
     Args:
