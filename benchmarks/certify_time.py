@@ -118,7 +118,8 @@ class Sequential:
         self._case, self._subject, self._design = case, subject, design
         self._options = {**DESIGNS[design], "method": method}
         short = design == "curve" and not case.whole
-        self._size, self._n_max = (1, N // 5) if short else (len(subject.images) // ROUNDS, N)
+        # Two images' samples are enough for the engine of a long run; one's would be left to the plain model.
+        self._size, self._n_max = (2, N // 10) if short else (len(subject.images) // ROUNDS, N)
         self._done: list[Certificate] = []
 
     def __call__(self) -> int:
@@ -181,6 +182,6 @@ def notes() -> list[str]:
         "each round. For `linear` the mean is that of the images timed. For the others times are products. At one "
         f"radius, a few images take nearly all samples: the mean is that of the plan replayed {TIMES} times on votes "
         f"drawn with the shares that {REPLAYED} test images have in {SHARED} samples. For curves it is what the pilots "
-        "of the images timed at one radius ask for, and the rate that of one image a round at n_max = "
-        f"{N // 5:,}. `start`: the first call, which finds the space or chooses, builds and checks an engine.",
+        "of the images timed at one radius ask for, and the rate that of two images a round at n_max = "
+        f"{N // 10:,}. `start`: the first call, which finds the space or chooses, builds and checks an engine.",
     ]

@@ -20,7 +20,7 @@ from smoothcert.smoothing.voters import CLOSE_CALL
 from smoothcert.store.store import read_store
 
 CLI = str(Path(sys.executable).parent / "smoothcert")
-ENGINES = ("eager", "compile", "onnxruntime", "openvino")
+ENGINES = ("eager", "compile", "onnxruntime", "openvino", "mnn")
 RADII = (0.25, 0.5, 0.75, 1.0)
 INPUTS = 4000
 

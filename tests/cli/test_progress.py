@@ -23,7 +23,7 @@ from smoothcert.progress import Event
 from smoothcert.progress.bars import PlainLines
 from smoothcert.runs.certify import certify, predict
 from smoothcert.runs.options import CertifyConfig, PredictConfig
-from smoothcert.smoothing.engines import opening
+from smoothcert.smoothing.engines import ENGINES, trial
 from smoothcert.store.store import read_store
 
 CLI = Path(sys.executable).parent / "smoothcert"
@@ -114,9 +114,9 @@ class TestPhases:
                 raise KeyboardInterrupt
 
         for name in ("onnxruntime", "openvino"):
-            monkeypatch.setitem(opening._STARTS, name, (0.0, 0.0, 0.0))
-            monkeypatch.setitem(opening.ENGINES, name, opening.ENGINES["eager"])
-        monkeypatch.setattr(opening, "versions_of", lambda name: "" if name in ("onnxruntime", "openvino") else None)
+            monkeypatch.setitem(trial._STARTS, name, (0.0, 0.0, 0.0))
+            monkeypatch.setitem(ENGINES, name, ENGINES["eager"])
+        monkeypatch.setattr(trial, "versions_of", lambda name: "" if name in ("onnxruntime", "openvino") else None)
         with pytest.raises(KeyboardInterrupt):
             certify(CertifyConfig.parse(given), listen)
         assert [(event.done, event.total, event.words) for event in told

@@ -33,7 +33,7 @@ from smoothcert.selftest.votes import Certificates, EngineVotes, Networks, space
 from smoothcert.smoothing import voters
 from smoothcert.smoothing.engines import ENGINES, runtimes
 from smoothcert.smoothing.engines.protocol import Refused
-from smoothcert.smoothing.engines.runtimes import PACKAGES
+from smoothcert.smoothing.engines.runtimes import PACKAGES, RUNTIMES
 from smoothcert.smoothing.rows import HostRows
 from smoothcert.smoothing.spaces import Space
 from smoothcert.smoothing.voters import NetworkVoter
@@ -85,7 +85,7 @@ def test_the_other_noises_are_green(noise):
     assert reds(Normals(replace(SETTING, noise_kind=noise)).plan_checks()) == set()
 
 
-@pytest.mark.parametrize("runtime", PACKAGES)
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_integer_networks_are_green(runtime):
     pytest.importorskip(runtime)
     found = [check.run(LEVEL) for check in plan_integer_checks(runtime, named=True)]

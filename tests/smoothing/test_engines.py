@@ -16,10 +16,20 @@ from torch.nn import functional
 from smoothcert.errors import EngineWarning, InputError, MissingExtraError, UnknownNameError
 from smoothcert.machine import BF16_UNITS, instruction_sets
 from smoothcert.models import build_model
-from smoothcert.smoothing.engines import ENGINES, open_engine, opening, reduce_precision, runtimes
-from smoothcert.smoothing.engines.opening import fault, time_rows, versions_of
+from smoothcert.smoothing.engines import (
+    ENGINES,
+    onnx_engines,
+    open_engine,
+    opening,
+    outcomes,
+    reduce_precision,
+    runtimes,
+    trial,
+)
+from smoothcert.smoothing.engines.registry import fault
 from smoothcert.smoothing.engines.runtimes import PACKAGES
 from smoothcert.smoothing.engines.torch_engines import fold
+from smoothcert.smoothing.engines.trial import time_rows, versions_of
 from smoothcert.smoothing.precision import tf32
 from smoothcert.smoothing.voters import CLOSE_CALL
 
@@ -31,7 +41,7 @@ pytestmark = pytest.mark.filterwarnings("error::smoothcert.errors.EngineWarning"
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(opening, "_rankings", {})
+    monkeypatch.setattr(outcomes, "_outcomes", {})
     return tmp_path / "cache" / "smoothcert" / "engines.json"
 
 
@@ -135,9 +145,9 @@ def test_a_compiler_that_fails_is_refused_with_a_warning(monkeypatch):
         assert opened("compile", small()).name == "eager"
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("engine", PACKAGES)
 def test_rows_do_not_depend_on_how_many_are_run_at_once(engine, networks):
-    pytest.importorskip(engine)
+    pytest.importorskip(PACKAGES[engine][-1])
     run = opened(engine, networks["lenet"], SHAPES["lenet"], 64).run
     rows = rows_of(SHAPES["lenet"], 64)
     whole = run(rows)
@@ -290,7 +300,7 @@ def test_the_users_network_is_left_as_it_was(networks):
     model[2].train()
     before = copy.deepcopy(model)
     tensors = {name: (tensor, tensor.data_ptr(), tensor.stride()) for name, tensor in model.state_dict().items()}
-    for engine in ("plain", "eager", "onnxruntime", "openvino"):
+    for engine in ("plain", "eager", *PACKAGES):
         if versions_of(engine) is not None:
             assert opened(engine, model, SHAPES["cnn"], 64).name == engine
     for name, tensor in model.state_dict().items():
@@ -419,7 +429,8 @@ def test_names_are_checked_and_missing_packages_named(monkeypatch):
         opened("eager", small(), precision="fp8")
     with pytest.raises(InputError, match="batch must be at least 1"):
         opened("eager", small(), batch=0)
-    for engine, package, extra in (("openvino", "openvino", "openvino"), ("onnxruntime", "onnxscript", "onnx")):
+    for engine, package, extra in (("openvino", "openvino", "openvino"), ("onnxruntime", "onnxscript", "onnx"),
+                                   ("mnn", "MNN", "mnn")):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, package, None)
             with pytest.raises(MissingExtraError, match=rf"needs the package {package}, .*smoothcert\[{extra}\]"):
@@ -531,17 +542,17 @@ def three(monkeypatch):
             monkeypatch.delitem(ENGINES, name)
     for name in ("fast", "middling", "compile"):
         monkeypatch.setitem(ENGINES, name, ENGINES["eager"])
-    monkeypatch.setattr(opening, "time_rows", seconds)
-    monkeypatch.setitem(opening._STARTS, "compile", (10.0**4, 0.0, 0.0))
+    monkeypatch.setattr(trial, "time_rows", seconds)
+    monkeypatch.setitem(trial._STARTS, "compile", (10.0**4, 0.0, 0.0))
     return times, timed
 
 
 def test_auto_tries_what_starts_in_two_percent_of_the_run(three, monkeypatch):
     """A row takes a second: of 15,000 s there are 300, of which the check takes 200, and a start half of the rest."""
     _, timed = three
-    monkeypatch.setitem(opening._STARTS, "middling", (40.0, 0.0, 0.0))
-    monkeypatch.setitem(opening._STARTS, "fast", (60.0, 0.0, 0.0))
-    monkeypatch.setitem(opening._STARTS, "compile", (2000.0, 0.0, 0.0))
+    monkeypatch.setitem(trial._STARTS, "middling", (40.0, 0.0, 0.0))
+    monkeypatch.setitem(trial._STARTS, "fast", (60.0, 0.0, 0.0))
+    monkeypatch.setitem(trial._STARTS, "compile", (2000.0, 0.0, 0.0))
     for samples, name, candidates in ((None, "plain", None), (5000, "plain", None), (10_100, "eager", []),
                                       (15_000, "middling", ["eager", "middling"]),
                                       (18_000, "fast", ["eager", "fast", "middling"]),
@@ -563,10 +574,10 @@ def test_auto_stops_where_a_start_took_what_there_was(three, monkeypatch):
         now[0] += 10.0**6
         return build(*given)
 
-    monkeypatch.setattr(opening, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(trial, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setitem(ENGINES, "middling", slow)
-    monkeypatch.setitem(opening._STARTS, "middling", (1.0, 0.0, 0.0))
-    monkeypatch.setitem(opening._STARTS, "fast", (2.0, 0.0, 0.0))
+    monkeypatch.setitem(trial._STARTS, "middling", (1.0, 0.0, 0.0))
+    monkeypatch.setitem(trial._STARTS, "fast", (2.0, 0.0, 0.0))
     assert opened("auto", small(), samples=100_000).name == "middling"
     assert timed[-1] == ["eager", "middling"]
 
@@ -589,35 +600,39 @@ def test_a_trial_is_remembered_for_equal_circumstances_only(three, cache, monkey
 
     assert trials() == 1
     assert trials() == 0
-    monkeypatch.setattr(opening, "_rankings", {})
+    monkeypatch.setattr(outcomes, "_outcomes", {})
     assert trials() == 0, "the file must be read by another process"
-    assert list(json.loads(cache.read_text()).values()) == [["fast", "middling", "eager"]]
+    (entry,) = json.loads(cache.read_text()).values()
+    assert entry["seconds"] == {"fast": 0.25, "middling": 0.5, "eager": 1.0}
     other = small()
     other[0].weight.data[0, 0, 0, 0] += 1
     assert trials(other) == 1
     assert trials(batch=17) == 1
     assert trials(precision="bf16") == 1
-    monkeypatch.setattr(opening, "_rankings", {})
+    monkeypatch.setattr(outcomes, "_outcomes", {})
     cache.write_text("{broken")
     assert trials() == 1
     assert trials() == 0
     assert len(json.loads(cache.read_text())) == 1
     times["fast"] = 2.0
-    monkeypatch.setattr(opening, "_rankings", {})
+    monkeypatch.setattr(outcomes, "_outcomes", {})
     cache.unlink()
     assert opened("auto", small(), samples=10**5).name == "middling"
 
 
-@pytest.mark.parametrize("entry", [[["fast"]], [{"fast": 1}], [None, 3, "fast", "fast"], {"fast": 1}, "fast", 3, None])
-def test_an_entry_of_another_shape_is_used_as_far_as_it_goes(three, cache, monkeypatch, entry):
+@pytest.mark.parametrize("entry", [
+    ["fast"], {"fast": 1}, "fast", 3, None, {"seconds": {}, "lacked": {}}, {"seconds": {"fast": "1"}, "lacked": {}},
+    {"seconds": {"fast": -1.0}, "lacked": {}}, {"seconds": {"fast": 0.1}, "lacked": {"eager": 3}},
+    {"seconds": {"elsewhere": 0.1}, "lacked": {}}])
+def test_an_entry_of_another_shape_leads_to_another_trial(three, cache, monkeypatch, entry):
     _, timed = three
     opened("auto", small(), samples=10**5)
     key, = json.loads(cache.read_text())
     cache.write_text(json.dumps({key: entry}))
-    monkeypatch.setattr(opening, "_rankings", {})
+    monkeypatch.setattr(outcomes, "_outcomes", {})
     timed.clear()
     assert opened("auto", small(), samples=10**5).name == "fast"
-    assert len(timed) == (2 if entry == [None, 3, "fast", "fast"] else 3)
+    assert len(timed) == 3
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(three, tmp_path, monkeypatch):
@@ -637,6 +652,61 @@ def test_auto_takes_the_next_where_the_fastest_votes_otherwise(three, monkeypatc
 def test_auto_does_without_what_cannot_start(three, monkeypatch):
     monkeypatch.setitem(ENGINES, "fast", wrong_engine(lambda logits: 1 / 0))
     assert opened("auto", small(), samples=10**5).name == "middling"
+
+
+@pytest.fixture
+def chosen(three, monkeypatch):
+    """Opens small() by auto: the choice, and the lines of the log. An engine is absent, one has other votes."""
+    monkeypatch.setitem(PACKAGES, "middling", ("onnx", "no_such_package", "openvino"))
+    monkeypatch.setitem(ENGINES, "fast", wrong_engine(lambda logits: -logits))
+    monkeypatch.setitem(ENGINES, "spare", ENGINES["eager"])
+    monkeypatch.setitem(ENGINES, "failing", wrong_engine(lambda logits: 1 / 0))
+    three[0].update(spare=0.5, failing=1.0)
+
+    def choose(caplog, **options):
+        caplog.clear()
+        with caplog.at_level("INFO", "smoothcert"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", EngineWarning)
+            choice = opened("auto", small(), **options).choice
+        return choice, [line for line in caplog.messages if line.startswith("engine")]
+
+    return choose
+
+
+def test_a_choice_says_what_each_engine_lacked(chosen, caplog):
+    for _ in range(2):  # the second from the cache
+        choice, lines = chosen(caplog, samples=10**5)
+        assert choice.taken == "spare"
+        assert choice.rates == {"eager": 1.0, "fast": 4.0, "spare": 2.0}
+        assert choice.refused.keys() == {"eager", "fast", "middling", "failing", "compile"}
+        assert choice.refused["eager"] == "slower"
+        assert "500 of 500 votes" in choice.refused["fast"]
+        assert choice.refused["middling"] == "not installed (pip install 'smoothcert[openvino]')"
+        assert "ZeroDivisionError" in choice.refused["failing"]
+        assert choice.refused["compile"] == "its start of about 10000 s does not fit into 2% of the run"
+        assert lines[0] == "engine spare (2 samples/s in the trial)"
+        assert "engine eager is not used (1 samples/s in the trial): slower" in lines
+        told = choice.provenance()["engine"]
+        assert told["samples_per_second"] == choice.rates
+        assert told["refused"] == choice.refused
+
+
+def test_a_choice_without_a_trial_says_why(chosen, caplog):
+    choice, lines = chosen(caplog, samples=5000)
+    assert lines == ["engine plain: to start another engine would take more than 2% of the run"]
+    assert choice.provenance()["engine"]["taken"] == "plain"
+    assert opened("eager", small()).choice is None
+    assert opened("plain", small()).choice is None
+
+
+def test_a_trial_in_bfloat16_says_who_has_it(three, caplog, monkeypatch):
+    monkeypatch.setattr(runtimes, "instruction_sets", lambda onednn=False: frozenset({"avx2"}))
+    for name in ("onnxruntime", "openvino"):
+        pytest.importorskip(name)
+        monkeypatch.setitem(ENGINES, name, getattr(onnx_engines, name))
+    choice = opened("auto", small(), samples=10**5, precision="bf16").choice
+    assert choice.refused["onnxruntime"] == "it does not compute in bf16"
+    assert "no units for bfloat16" in choice.refused["openvino"]
 
 
 def test_a_trial_measures_seconds_a_row_of_each_engine():

@@ -349,8 +349,7 @@ def test_close_calls_of_equal_classes_go_to_the_first():
     contested(network, image)
     network[1].weight.data[3], network[1].bias.data[3] = network[1].weight.data[1], network[1].bias.data[1]
     voter = LogitVoter(find_space(network, (1, 8, 8), 5), SIGMA, 0)
-    for part in (voter._cosines, voter._sines):
-        part *= 1 + 1e-15 * np.arange(5)[:, None]
+    voter._factor *= 1 + 1e-15 * np.arange(5)[:, None]
     votes = voter.count([Segment(voter.subject(image.numpy(), 0), "estimate", 0, 2000)])[0]
     assert votes[3] == 0
     assert votes[1] > 100

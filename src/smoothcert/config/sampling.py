@@ -124,8 +124,8 @@ class ComputeConfig(Config):
     batch_size: Count | None = Field(None, description="samples per forward pass; never changes results in float32 "
                                                        "(default: fits the cache)")
     engine: Engine = Field("auto", description="how networks run: eager (folded), compile, onnxruntime, openvino, "
-                                               "plain (as they are), or auto, the fastest of a trial on long runs; "
-                                               "for integer networks in files the runtime that is certified")
+                                               "mnn, plain (as they are), or auto, the fastest of a trial on long "
+                                               "runs; for integer networks in files the runtime that is certified")
     space: Literal["auto", "pixels"] = Field("auto", description="where noise is drawn: auto takes a smaller space "
                                                                  "where the network has one (gaussian noise only), or "
                                                                  "pixels")

@@ -44,17 +44,18 @@ ROOT_HALF: Final = 0x3F3504F3
 _COEFFICIENTS: Final = np.array([LN, SIN], np.float32).T[:, :, np.newaxis]
 
 
-def box_muller(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the normals r cos(theta) and r sin(theta) of each uint64 word, elementwise: float32, of its shape."""
+def box_muller(words: np.ndarray) -> np.ndarray:
+    """Return the normals r cos(theta) and r sin(theta) of each uint64 word, elementwise: float32 (2, *words.shape)."""
     flat = np.ascontiguousarray(words).reshape(-1)
-    cosines, sines = np.empty((2, len(flat)), np.float32)
+    normals = np.empty((2, len(flat)), np.float32)
+    cosines, sines = normals
     shifted = np.empty(min(len(flat), CHUNK), np.uint64)
     scratch = np.empty((2, len(shifted)), np.float32)
     for start in range(0, len(flat), CHUNK):
         part = slice(start, start + CHUNK)
         size = len(flat[part])
         _transform(flat[part], cosines[part], sines[part], shifted[:size], *scratch[:, :size])
-    return cosines.reshape(words.shape), sines.reshape(words.shape)
+    return normals.reshape(2, *words.shape)
 
 
 def _transform(

@@ -146,8 +146,9 @@ def prepare_sampling(
     })
     front = getattr(model, "denoiser", None)
     cost = front.cost if isinstance(front, FrontEnd) else None
+    provenance = {**inputs.provenance(config), **({"each_sample": cost} if cost else {}),
+                  **(ready.choice.provenance() if ready.choice else {})}
     return SamplingRun(
         config=inputs.resolve(config, engine=ready.engine), identity=identity, most_samples=plan.most(),
-        exact="n_max" not in plan.identity(), sample_cost=cost,
-        provenance={**inputs.provenance(config), **({"each_sample": cost} if cost else {})}, source=inputs.source,
+        exact="n_max" not in plan.identity(), sample_cost=cost, provenance=provenance, source=inputs.source,
         data=data, indices=indices, plan=plan, voter=ready.voter, model=model, plan_for=plan_for)

@@ -20,7 +20,7 @@ class SelftestConfig(MachineConfig):
     """Options of `smoothcert selftest`."""
 
     engine: Annotated[str, AfterValidator(_engine)] = Field(
-        "all", description="plain, eager, compile, onnxruntime or openvino, or all that are installed")
+        "all", description="plain, eager, compile, onnxruntime, openvino or mnn, or all that are installed")
     precision: Literal["float32", "tf32", "bf16"] = Field(
         "float32", description="arithmetic of the networks, as for certify: float32, tf32 or bf16")
     noise: NoiseKind = Field("grid", description="noise kind, as for certify: grid, gaussian or sound")

@@ -28,8 +28,8 @@ from smoothcert.selftest.known import (
 from smoothcert.selftest.normals import catch
 from smoothcert.smoothing import Finished, OpenVoter, Sampling, Segment, open_voter, run_plan
 from smoothcert.smoothing.engines import ENGINES
-from smoothcert.smoothing.engines.opening import MARGINS
 from smoothcert.smoothing.engines.protocol import Refused
+from smoothcert.smoothing.engines.registry import MARGINS
 from smoothcert.smoothing.voters import Voter
 from smoothcert.stats import METHODS, FixedCertify, proved_level, reread
 

@@ -16,7 +16,8 @@ from smoothcert.noise import SMALL_SPACE_FORMAT, Noise, PhiloxStream
 from smoothcert.smoothing.adapters import Fit, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
 from smoothcert.smoothing.contract import COARSE, Conduct, try_rows
-from smoothcert.smoothing.engines import ENGINES, PRECISIONS, open_engine, reduce_precision
+from smoothcert.smoothing.engines import ENGINES, PRECISIONS, Choice, open_engine, reduce_precision
+from smoothcert.smoothing.engines.onnx_engines import CACHED_WEIGHTS, dense_weights
 from smoothcert.smoothing.files import Runtime, find_file, runtime_of
 from smoothcert.smoothing.protocols import (
     BaseClassifier,
@@ -32,7 +33,6 @@ from smoothcert.smoothing.voters import BinaryVoter, LogitVoter, NetworkVoter, V
 
 _log = logging.getLogger("smoothcert")
 
-_CACHED_WEIGHTS = 2**20  # float32 weights, about what a core's own cache holds
 SHORT = 20_000
 """Samples of a run, below which the check of an engine takes more of them than it saves."""
 
@@ -67,7 +67,10 @@ class Sampling:
 
 @dataclass(frozen=True)
 class OpenVoter:
-    """A voter with what was resolved for it: the part of a store's identity that sampling owns."""
+    """A voter with what was resolved for it: the part of a store's identity that sampling owns.
+
+    `choice` says why the engine was taken, where there was one.
+    """
 
     voter: Voter
     space: str
@@ -76,6 +79,7 @@ class OpenVoter:
     random: bool = False
     dtype: torch.dtype = torch.float32
     runtime: Runtime | None = None
+    choice: Choice | None = None
 
     def identity(self, precision: str, device: torch.device) -> dict[str, Any]:
         """Return what sampling adds to a store's identity: space, engine, precision and kind of device.
@@ -141,7 +145,7 @@ def _network_voter(
     device, dtype = how.device or device_of(model), input_dtype(model)
     row = shape if space is None else space.shape
     network = model if space is None else space.head
-    dense = _dense_weights(network) + _dense_weights(denoiser)
+    dense = dense_weights(network) + dense_weights(denoiser)
     size = default_batch(row, device, dense) if how.batch_size is None else how.batch_size
     batch = check_count("batch_size", size)
     file = find_file(network)
@@ -155,6 +159,8 @@ def _network_voter(
     short = how.engine == "auto" and (how.samples or 0) < SHORT and not reduced
     engine = open_engine("plain" if short else how.engine, network, shape=row, batch=batch, device=device,
                          precision=how.precision, samples=how.samples, only_plain=only_plain)
+    if short and engine.name == "plain":
+        _log.info("engine plain: the check of another takes more than it saves below %s samples", f"{SHORT:,}")
     plain = engine.run if reduced else reduce_precision(network, how.precision)
     referee = how.precision == "float32" and dtype not in COARSE and not (conduct.alone or conduct.exact)
     random = is_random(denoiser) or is_random(model)
@@ -167,7 +173,7 @@ def _network_voter(
     _log.info("engine %s, batches of %d, noise drawn in %s as %s", engine.name, engine.batch or batch,
               "pixels" if space is None else space.name, voter.format)
     return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch, random,
-                     dtype, engine.runtime)
+                     dtype, engine.runtime, engine.choice)
 
 
 def _rows(
@@ -211,10 +217,5 @@ def default_batch(shape: tuple[int, ...], device: torch.device, dense: int = 0) 
     values = int(np.prod(shape))
     if device.type == "cuda":
         return int(np.clip(2**24 // values, 64, 4096))
-    room = 1_000_000 if dense > _CACHED_WEIGHTS else 100_000
+    room = 1_000_000 if dense > CACHED_WEIGHTS else 100_000
     return int(np.clip(room // values, 16, 1000))
-
-
-def _dense_weights(network: Any) -> int:
-    modules = network.modules() if isinstance(network, torch.nn.Module) else ()
-    return sum(module.weight.numel() for module in modules if isinstance(module, torch.nn.Linear))

@@ -162,17 +162,16 @@ class LogitVoter:
         self._space = space
         self._open = lambda key, stage, centre, start: BoxMullerStream(seed, key, stage, space.dimension, start)
         half = -(-space.dimension // 2)
-        factor = np.zeros((space.shape[0], 2 * half))
-        factor[:, : space.dimension] = sigma * space.factor
-        self._cosines, self._sines = factor[:, :half], factor[:, half:]
-        self._cosines32, self._sines32 = self._cosines.astype(np.float32), self._sines.astype(np.float32)
-        self._spread = 8 * float(np.abs(factor).sum(axis=1).max())  # no |normal| of the format reaches 8
+        self._factor = np.zeros((space.shape[0], 2 * half))  # its columns as `box_muller` gives the normals
+        self._factor[:, : space.dimension] = sigma * space.factor
+        self._factor32 = self._factor.astype(np.float32)
+        self._spread = 8 * float(np.abs(self._factor).sum(axis=1).max())  # no |normal| of the format reaches 8
 
     def subject(self, image: np.ndarray, key: int) -> Subject:
         return Subject(key, NoiseCentre(np.asarray(self._space.centre(image), dtype=np.float64)))
 
     def count(self, segments: Sequence[Segment]) -> np.ndarray:
-        table = np.zeros((len(segments), len(self._cosines)), dtype=np.int64)
+        table = np.zeros((len(segments), len(self._factor)), dtype=np.int64)
         ends, done = np.cumsum([segment.n for segment in segments]), 0
         for part in batches(segments, _CACHED_SAMPLES):
             starts = done + np.cumsum([0, *(segment.n for segment in part)])
@@ -183,35 +182,30 @@ class LogitVoter:
     def _count_cached(self, segments: Sequence[Segment]) -> np.ndarray:
         lengths = np.array([segment.n for segment in segments])
         ends = np.cumsum(lengths)
-        cosines, sines = box_muller(self._words(segments, int(ends[-1])))
+        starts, half = ends - lengths, self._factor.shape[1] // 2
+        normals = box_muller(self._words(segments)).reshape(2 * half, -1)
         centres = np.stack([segment.subject.centre.values for segment in segments], axis=1)
-        logits = self._cosines32 @ cosines
-        logits += self._sines32 @ sines
-        for start, end, centre in zip(ends - lengths, ends, centres.T.astype(np.float32)[:, :, None], strict=True):
-            logits[:, start:end] += centre
+        logits = self._factor32 @ normals
+        logits += np.repeat(centres.astype(np.float32), lengths, axis=1)
         slack = np.float32(1e-6 * (self._spread + np.abs(centres).max()))
-        top = logits.max(axis=0) - slack
-        near = logits >= top
-        table = np.stack([np.count_nonzero(near[:, end - n : end], axis=1)
-                          for n, end in zip(lengths, ends, strict=True)])
+        near = logits >= logits.max(axis=0) - slack
+        table = np.add.reduceat(near.view(np.int8), starts, axis=1, dtype=np.int64).T
         for k in np.flatnonzero(table.sum(axis=1) > lengths):
-            part = slice(ends[k] - lengths[k], ends[k])
+            part = slice(starts[k], ends[k])
             for column in np.flatnonzero(np.count_nonzero(near[:, part], axis=0) > 1) + part.start:
                 table[k] -= near[:, column]
-                exact = self._cosines @ cosines[:, column] + self._sines @ sines[:, column]
+                exact = (self._factor[:, :half] @ normals[:half, column]
+                         + self._factor[:, half:] @ normals[half:, column])
                 table[k, (exact[self._space.first] + centres[:, k]).argmax()] += 1
         return table
 
-    def _words(self, segments: Sequence[Segment], total: int) -> np.ndarray:
+    def _words(self, segments: Sequence[Segment]) -> np.ndarray:
         """Return the words of all segments, (words a sample, total): samples side by side, as the products take them.
 
         A function of its own, so that the cache is free of words before the products are computed.
         """
-        words = np.empty((self._cosines.shape[1], total), dtype=np.uint64)
-        end = 0
-        for segment in segments:
-            words[:, end : (end := end + segment.n)] = segment.stream(self._open).words(segment.n).T
-        return words
+        words = [segment.stream(self._open).words(segment.n) for segment in segments]
+        return np.ascontiguousarray(np.concatenate(words).T)
 
 
 class BinaryVoter:
@@ -240,7 +234,7 @@ def batches(segments: Sequence[Segment], size: int) -> list[list[Segment]]:
         start, left = segment.start, segment.n
         while left:
             take = min(left, room)
-            cut[-1].append(Segment(segment.subject, segment.stage, start, take))
+            cut[-1].append(segment if take == segment.n else Segment(segment.subject, segment.stage, start, take))
             start, left, room = start + take, left - take, room - take
             if not room:
                 cut.append([])

@@ -235,7 +235,7 @@ class AtRadii(RadiiDesign):
     def weigh(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
         if self.rule == "union":
             claimed = self.reaches(self.radius_of(self.bounds.prove(seen)))
-            return claimed, self.reaches(self._project(seen)) & self.reachable & ~claimed
+            return claimed, self.reaches(self._project(seen, claimed)) & self.reachable & ~claimed
         hopeful = np.ones((seen.images, len(self.radii)), dtype=bool)
         hopeful[seen.looked_at] = seen.n_a[seen.ends, None] > self._give_up[seen.look[seen.ends]]
         crossed = np.zeros_like(hopeful)
@@ -272,15 +272,20 @@ class AtRadii(RadiiDesign):
     def reachable(self) -> np.ndarray:
         return self._cuts[-1] <= self.n_max if self.rule == "exact" else super().reachable
 
-    def _project(self, seen: Seen) -> np.ndarray:
-        """Return the radii (M,) that the votes of the last look, carried forward to n_max, would prove; inf without."""
+    def _project(self, seen: Seen, claimed: np.ndarray) -> np.ndarray:
+        """Return the radii (M,) that the votes of the last look, carried forward to n_max, would prove.
+
+        inf without a look, and where all radii are claimed (M, R).
+        """
         hoped = np.full(seen.images, np.inf)
-        n, slope = np.array(self.looks)[seen.look[seen.ends]], self._slopes[seen.look[seen.ends]]
-        n_a, rival = (self.n_max * np.sin(np.clip(np.arcsin(np.sqrt(votes[seen.ends] / n)) + move, 0, np.pi / 2)) ** 2
+        left = ~claimed[seen.looked_at].all(axis=1)
+        ends = seen.ends[left]
+        n, slope = np.array(self.looks)[seen.look[ends]], self._slopes[seen.look[ends]]
+        n_a, rival = (self.n_max * np.sin(np.clip(np.arcsin(np.sqrt(votes[ends] / n)) + move, 0, np.pi / 2)) ** 2
                       for votes, move in ((seen.n_a, slope), (seen.rival, -slope)))
         rival = np.minimum(rival, self.n_max - n_a)
         at_n_max = np.full(len(n), self.n_max)
-        hoped[seen.looked_at] = self.radius_of(
+        hoped[seen.looked_at[left]] = self.radius_of(
             estimate_bounds(n_a, rival, at_n_max, self.bounds.alphas[-1], self.method))
         return hoped
 

@@ -91,9 +91,8 @@ def check_counts(name: str, values: npt.ArrayLike, least_total: int = 0) -> np.n
     if array.size and array.min() < 0:
         raise InputError(f"{name} must not be negative, got {array.min()}")
     array = array.astype(np.int64)
-    totals = array.sum(axis=-1)
-    if array.size and totals.min() < least_total:
-        raise InputError(f"{name} must add up to at least {least_total} sample(s), got {totals.min()}")
+    if least_total and array.size and (least := array.sum(axis=-1).min()) < least_total:
+        raise InputError(f"{name} must add up to at least {least_total} sample(s), got {least}")
     return array
 
 

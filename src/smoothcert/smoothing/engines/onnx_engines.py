@@ -17,6 +17,7 @@ from smoothcert.smoothing.content import fingerprint
 from smoothcert.smoothing.engines.protocol import Refused, Run, refuse_on_error
 from smoothcert.smoothing.engines.runtimes import (
     EXTRAS,
+    PACKAGES,
     OpenvinoSession,
     check_rows,
     depends_on_place,
@@ -26,6 +27,9 @@ from smoothcert.smoothing.engines.runtimes import (
 )
 from smoothcert.smoothing.engines.torch_engines import fold
 from smoothcert.smoothing.files import find_file, put_in_place
+
+CACHED_WEIGHTS = 2**20  # float32, about what a core's own cache holds
+_FEW_ROWS = 32
 
 _exports: weakref.WeakKeyDictionary[nn.Module, tuple[str, bytes]] = weakref.WeakKeyDictionary()
 
@@ -38,7 +42,7 @@ def onnxruntime(model: Any, shape: tuple[int, ...], batch: int, device: torch.de
     runtime = import_runtime("onnxruntime")
     if (file := find_file(model)) is not None:
         return put_in_place(model, file.open("onnxruntime", shape, batch, precision))
-    _need_exporter("onnxruntime")
+    need_exporter("onnxruntime")
     provider: Any = "CPUExecutionProvider"
     if device.type == "cuda":
         provider = ("CUDAExecutionProvider", {"device_id": str(device.index or 0), "use_tf32": "0"})
@@ -51,10 +55,11 @@ def onnxruntime(model: Any, shape: tuple[int, ...], batch: int, device: torch.de
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
-    content = export(model, shape, batch)
+    rows = rows_of_pass(model, batch, device)
+    content = export(model, shape, rows)
     with refuse_on_error("onnxruntime cannot load the network"):
         session = runtime.InferenceSession(content, options, providers=[provider])
-        return fill_up(_session_run(session, device), shape, batch, device)
+        return fill_up(_session_run(session, device), shape, rows, device)
 
 
 def openvino(model: Any, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
@@ -71,10 +76,10 @@ def openvino(model: Any, shape: tuple[int, ...], batch: int, device: torch.devic
         describe_bf16()
     if (file := find_file(model)) is not None:
         return put_in_place(model, file.open("openvino", shape, batch, precision))
-    _need_exporter("openvino")
+    need_exporter("openvino")
     if device.type != "cpu":
         raise Refused(f"it runs on CPUs, the model is on {device}")
-    rows = fixed_batch(shape) if precision == "bf16" else batch
+    rows = fixed_batch(shape) if precision == "bf16" else rows_of_pass(model, batch, device)
     content = export(model, shape, rows)
     with refuse_on_error("openvino cannot load the network"):
         session = OpenvinoSession(content, precision=precision)
@@ -92,7 +97,7 @@ def openvino(model: Any, shape: tuple[int, ...], batch: int, device: torch.devic
         moves = depends_on_place(filled, shape, rows)
     if moves:
         raise Refused("a row's answer in bfloat16 depends on its place in the batch")
-    return lambda images: torch.cat([filled(part) for part in images.split(rows)])
+    return filled
 
 
 def export(model: nn.Module, shape: tuple[int, ...], batch: int) -> bytes:
@@ -109,20 +114,41 @@ def export(model: nn.Module, shape: tuple[int, ...], batch: int) -> bytes:
     return _exports[model][1]
 
 
-def fill_up(run: Run, shape: tuple[int, ...], batch: int, device: torch.device) -> Run:
-    """Return a pass over exactly `batch` contiguous rows as one over 1 ... batch of them, in any layout.
+def rows_of_pass(model: nn.Module, batch: int, device: torch.device) -> int:
+    """Return how many rows an engine computes at once where it is given up to `batch`.
+
+    On a CPU, convolutions are fastest on few, whose values stay in a core's cache. Dense layers that a cache does not
+    hold are read from memory once a pass, so that as many rows as there are should share a reading.
+    """
+    convolves = any(isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) for layer in model.modules())
+    few = device.type == "cpu" and convolves and dense_weights(model) <= CACHED_WEIGHTS
+    return min(batch, _FEW_ROWS) if few else batch
+
+
+def dense_weights(network: Any) -> int:
+    """Return the number of weights in a network's dense layers, 0 for what is no network."""
+    layers = network.modules() if isinstance(network, nn.Module) else ()
+    return sum(layer.weight.numel() for layer in layers if isinstance(layer, nn.Linear))
+
+
+def fill_up(run: Run, shape: tuple[int, ...], rows: int, device: torch.device) -> Run:
+    """Return a pass over exactly so many contiguous rows as one over any number of them, in any layout.
 
     What fills up a short batch are rows of earlier ones: no row's logits depend on another's.
     """
-    buffer = torch.zeros(batch, *shape, device=device)
+    buffer = torch.zeros(rows, *shape, device=device)
 
-    def run_some(rows: Tensor) -> Tensor:
-        if len(rows) == batch:
-            return run(rows.detach().to(torch.float32).contiguous())
-        buffer[: len(rows)].copy_(rows.detach())
-        return run(buffer)[: len(rows)]
+    def run_filled(part: Tensor) -> Tensor:
+        if len(part) == rows:
+            return run(part)
+        buffer[: len(part)].copy_(part)
+        return run(buffer)[: len(part)]
 
-    return run_some
+    def run_any(images: Tensor) -> Tensor:
+        parts = [run_filled(part) for part in images.detach().to(torch.float32).contiguous().split(rows)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    return run_any
 
 
 def _session_run(session: Any, device: torch.device) -> Run:
@@ -142,13 +168,14 @@ def _session_run(session: Any, device: torch.device) -> Run:
     return run
 
 
-def _need_exporter(engine: str) -> None:
+def need_exporter(engine: str) -> None:
     """Raise MissingExtraError unless torch can export modules for an engine."""
     for package in ("onnx", "onnxscript"):
         try:
             import_module(package)
         except ImportError as error:
-            raise MissingExtraError(error.name or package, EXTRAS[engine], f"the engine {engine}") from error
+            raise MissingExtraError(error.name or package, EXTRAS[PACKAGES[engine][-1]], f"the engine {engine}"
+                                    ) from error
 
 
 @contextmanager

@@ -6,12 +6,14 @@ bfloat16, are the runtime's own: its name, its version and the instruction sets 
 base classifier, as a `Runtime`.
 """
 
+import ctypes
+import os
 import re
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -27,13 +29,14 @@ from smoothcert.machine import BF16_UNITS, VNNI_UNITS, describe_processor, instr
 from smoothcert.smoothing.engines.protocol import Refused
 from smoothcert.smoothing.files import Runtime
 
-PACKAGES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
+PACKAGES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino"),
+            "mnn": ("onnx", "onnxscript", "MNN")}
 """The packages that each engine imports for a torch module."""
 
 RUNTIMES = ("onnxruntime", "openvino")
 """Engines that run files of networks, each the package of its name; the first is the one for integer ONNX files."""
 
-EXTRAS = {"onnx": "onnx", "onnxruntime": "onnx", "openvino": "openvino"}
+EXTRAS = {"onnx": "onnx", "onnxruntime": "onnx", "openvino": "openvino", "MNN": "mnn"}
 
 FIXED_BATCH = (16, 128)
 """The least and most rows of a batch whose size no option changes; about 100,000 values between them."""
@@ -255,20 +258,16 @@ def version_of(runtime: str) -> str:
 
 
 def import_runtime(name: str, purpose: str | None = None) -> ModuleType:
-    """Import a runtime's package. Raises MissingExtraError.
-
-    openvino tells its makers that it was imported; not where the package that sends this cannot be imported.
-    """
+    """Import a runtime's package. Raises MissingExtraError."""
     try:
-        with silence_telemetry():
-            return import_module(name)
+        return _import_quietly(name)
     except ImportError as error:
         raise MissingExtraError(error.name or name, EXTRAS.get(name, name), purpose or f"the engine {name}") from error
 
 
 @contextmanager
 def silence_telemetry() -> Iterator[None]:
-    """Make the package that reports openvino's use to its makers impossible to import meanwhile."""
+    """Make the package that tells openvino's makers that it was imported impossible to import meanwhile."""
     sender = "openvino_telemetry"
     silenced = sys.modules.setdefault(sender, None) is None  # type: ignore[arg-type]
     try:
@@ -278,10 +277,30 @@ def silence_telemetry() -> Iterator[None]:
             del sys.modules[sender]
 
 
+@contextmanager
+def silence_output() -> Iterator[None]:
+    """Send what libraries write to the process's standard output nowhere: it belongs to results."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None if os.name == "posix" else "msvcrt").fflush(None)  # what the C library still holds
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def import_packages(engine: str) -> list[ModuleType]:
     """Import the packages of an engine and return them, none for those that need only torch."""
-    with silence_telemetry():
-        return [import_module(package) for package in PACKAGES.get(engine, ())]
+    return [_import_quietly(package) for package in PACKAGES.get(engine, ())]
+
+
+def _import_quietly(name: str) -> ModuleType:
+    """Import a package; openvino without word to its makers, and MNN, which prints, without a word here."""
+    with silence_telemetry(), nullcontext() if name in sys.modules else silence_output():
+        return import_module(name)
 
 
 def fixed_batch(shape: Collection[int]) -> int:
