@@ -13,14 +13,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from smoothcert.denoise.diffusion import DiffusionDenoiser, noise_schedule
 from smoothcert.errors import EngineWarning, InputError, MissingExtraError, UnknownNameError
 from smoothcert.machine import BF16_UNITS, instruction_sets
 from smoothcert.models import build_model
 from smoothcert.smoothing.engines import ENGINES, open_engine, opening, reduce_precision, runtimes
 from smoothcert.smoothing.engines.opening import fault, time_rows, versions_of
 from smoothcert.smoothing.engines.runtimes import PACKAGES
-from smoothcert.smoothing.engines.torch_engines import fold
-from smoothcert.smoothing.precision import tf32
+from smoothcert.smoothing.folding import fold
+from smoothcert.smoothing.precision import NARROW, tf32
 from smoothcert.smoothing.voters import CLOSE_CALL
 
 CPU = torch.device("cpu")
@@ -429,20 +430,53 @@ def test_names_are_checked_and_missing_packages_named(monkeypatch):
 
 # Precision
 
-def test_bfloat16_is_another_classifier_that_eager_runs():
+@pytest.mark.parametrize(("precision", "least", "most"), [("bf16", 1e-4, 0.1), ("fp16", 1e-5, 0.01)])
+def test_narrow_types_are_other_classifiers_that_eager_runs(precision, least, most):
     model, rows = small(), rows_of(SMALL, 200)
-    classifier = reduce_precision(model, "bf16")
-    found = opened("eager", model, precision="bf16")
+    classifier = reduce_precision(model, precision)
+    found = opened("eager", model, precision=precision)
     with torch.inference_mode():
         full, low, fast = model(rows), classifier(rows), found.run(rows)
     scale = full.abs().amax(dim=1, keepdim=True)
     assert found.name == "eager"
     assert low.dtype == fast.dtype == torch.float32
-    assert 1e-4 < ((low - full).abs() / scale).max() < 0.1
-    assert not torch.equal(low, fast)
-    assert fault(low.double(), fast.double(), "bf16") is None
+    assert least < ((low - full).abs() / scale).max() < most
+    assert fault(low.double(), fast.double(), precision) is None
     assert next(model.parameters()).dtype == torch.float32
     assert reduce_precision(model, "float32") is model or torch.cuda.is_available()
+
+
+def test_what_is_folded_is_rounded_once():
+    """Statistics that bfloat16 cannot hold are folded in as the network has them."""
+    layers = perturbed(nn.Sequential(nn.Conv2d(1, 64, 1, bias=False), nn.BatchNorm2d(64), nn.Flatten()))
+
+    def convolution(network):
+        return next(part for part in network.modules() if isinstance(part, nn.Conv2d))
+
+    narrow, rounded = convolution(reduce_precision(layers, "bf16")), convolution(fold(copy.deepcopy(layers).bfloat16()))
+    for name, value in convolution(fold(layers)).named_parameters():
+        assert torch.equal(narrow.get_parameter(name), value.bfloat16())
+        assert not torch.equal(narrow.get_parameter(name), rounded.get_parameter(name))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_table_of_float64_keeps_its_digits(precision):
+    """A diffusion model reads its timestep off one: rounded to bfloat16 it is off by one or two."""
+    denoiser = DiffusionDenoiser(nn.Identity(), noise_schedule({}))
+    narrow = reduce_precision(nn.Sequential(denoiser, nn.Conv2d(1, 2, 1)), precision).network
+    kept = next(part for part in narrow.modules() if isinstance(part, DiffusionDenoiser))
+    levels = [0.12, 0.25, 0.5, 1.0]
+    assert [kept.timestep(level) for level in levels] == [denoiser.timestep(level) for level in levels]
+    assert reduce_precision(nn.Linear(3, 2).double(), precision).network.weight.dtype == NARROW[precision]
+
+
+def test_fp16_refuses_what_float16_cannot_hold():
+    model = small()
+    with torch.no_grad():
+        model[-1].weight.mul_(1e6)
+    for engine in ("plain", "eager", "auto"):
+        with pytest.raises(InputError, match=r"'fp16'.*65,504: use precision 'bf16'"):
+            opened(engine, model, precision="fp16")
 
 
 def test_precisions_are_refused_where_they_do_not_exist():

@@ -191,12 +191,14 @@ def test_what_auto_means():
 
 def test_reduced_precision_is_recorded_with_its_batch():
     device = torch.device("cpu")
-    assert opened(mlp(), precision="bf16", batch_size=50).identity("bf16", device)["batch_size"] == 50
+    reduced = opened(mlp(), precision="fp16", batch_size=50).identity("fp16", device)
+    assert (reduced["batch_size"], reduced["folded"]) == (50, "before rounding")
+    assert "folded" not in opened(mlp()).identity("float32", device)
     assert "batch_size" not in opened(mlp(), batch_size=50).identity("float32", device)
 
 
 @pytest.mark.parametrize(("how", "message"), [
-    ({"engine": "onnxruntme"}, "onnxruntime"), ({"space": "pixel"}, "pixels"), ({"precision": "fp16"}, "bf16"),
+    ({"engine": "onnxruntme"}, "onnxruntime"), ({"space": "pixel"}, "pixels"), ({"precision": "f16"}, "fp16"),
     ({"noise_format": "philox"}, "philox-v1"), ({"precision": "tf32"}, "CUDA"),
 ])
 def test_bad_options_are_refused(how, message):

@@ -16,8 +16,9 @@ from smoothcert.noise import SMALL_SPACE_FORMAT, Noise, PhiloxStream
 from smoothcert.smoothing.adapters import Fit, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
 from smoothcert.smoothing.contract import COARSE, Conduct, try_rows
-from smoothcert.smoothing.engines import ENGINES, PRECISIONS, open_engine, reduce_precision
+from smoothcert.smoothing.engines import ENGINES, PRECISIONS, open_engine
 from smoothcert.smoothing.files import Runtime, find_file, runtime_of
+from smoothcert.smoothing.precision import NARROW, reduce_precision
 from smoothcert.smoothing.protocols import (
     BaseClassifier,
     Denoiser,
@@ -48,7 +49,7 @@ class Sampling:
     Attributes:
         engine: "auto", or a name from `smoothcert.smoothing.engines.ENGINES`.
         space: "auto" samples where the noise has the fewest dimensions; "pixels" never leaves the image.
-        precision: "float32"; "tf32" and "bf16" make another base classifier, and are certified as such.
+        precision: "float32"; "tf32", "bf16" and "fp16" make another base classifier, and are certified as such.
         noise_format: "auto" is sfc64-v1 on a CPU and philox-v1 on a GPU; either runs on both. Sound noise has one of
             its own, drawn on the host.
         batch_size: samples a forward pass; None picks one. Never changes results in float32.
@@ -81,10 +82,13 @@ class OpenVoter:
         """Return what sampling adds to a store's identity: space, engine, precision and kind of device.
 
         With the network's own type where it is not float32; in reduced precision the runtime where it decides the
-        answers, else the batch, which shapes them; and the format of its normals where the base classifier is random.
+        answers, else the batch, which shapes them, and that BatchNorm was folded in before the network was rounded,
+        which is not so in stores of earlier versions; and the format of its normals where the base classifier is
+        random.
         """
         own = {} if self.dtype == torch.float32 else {"input_dtype": str(self.dtype).removeprefix("torch.")}
         batch = {"batch_size": self.batch} if precision != "float32" or self.dtype in COARSE else {}
+        batch |= {"folded": "before rounding"} if precision in NARROW else {}
         batch = batch if self.runtime is None else {"runtime": self.runtime.identity()}
         walk = {"walk_format": PhiloxStream.format} if self.random else {}
         return {"space": self.space, "engine": self.engine, "precision": precision, "device": device.type, **own,
@@ -155,8 +159,8 @@ def _network_voter(
     short = how.engine == "auto" and (how.samples or 0) < SHORT and not reduced
     engine = open_engine("plain" if short else how.engine, network, shape=row, batch=batch, device=device,
                          precision=how.precision, samples=how.samples, only_plain=only_plain)
-    plain = engine.run if reduced else reduce_precision(network, how.precision)
     referee = how.precision == "float32" and dtype not in COARSE and not (conduct.alone or conduct.exact)
+    plain = reduce_precision(network, how.precision) if referee else engine.run
     random = is_random(denoiser) or is_random(model)
     run, judge = (behind(denoiser, noise.sigma, one) for one in (engine.run, plain))
     if conduct.alone:

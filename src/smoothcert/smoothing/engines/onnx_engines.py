@@ -24,8 +24,8 @@ from smoothcert.smoothing.engines.runtimes import (
     fixed_batch,
     import_runtime,
 )
-from smoothcert.smoothing.engines.torch_engines import fold
 from smoothcert.smoothing.files import find_file, put_in_place
+from smoothcert.smoothing.folding import fold
 
 _exports: weakref.WeakKeyDictionary[nn.Module, tuple[str, bytes]] = weakref.WeakKeyDictionary()
 

@@ -8,9 +8,9 @@ model anyway (see `voters.CLOSE_CALL`). So counts are equal in every engine, as 
 elsewhere: networks that we trained kept to 1e-6.
 
 In reduced precision no such bound is to be had: a sum rounded elsewhere moves a logit by 2^-9 (bfloat16) or 2^-11
-(TF32) of its terms, layer upon layer. There an engine passes if it keeps the votes whose top logits differ by more
-than a margin. The others may differ from engine to engine, and counts with them, by a little: the engine is part of
-what is certified.
+(TF32, float16) of its terms, layer upon layer. There an engine passes if it keeps the votes whose top logits differ by
+more than a margin. The others may differ from engine to engine, and counts with them, by a little: the engine is part
+of what is certified.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ from smoothcert.smoothing.engines.protocol import Builder, Engine, Refused, Run,
 from smoothcert.smoothing.engines.runtimes import PACKAGES, RUNTIMES, describe_bf16, import_packages
 from smoothcert.smoothing.engines.torch_engines import eager, plain, torch_compile
 from smoothcert.smoothing.files import NetworkFile, find_file, put_in_place
-from smoothcert.smoothing.precision import PRECISIONS, reduce_precision
+from smoothcert.smoothing.precision import NARROW, PRECISIONS, reduce_precision
 from smoothcert.smoothing.protocols import as_logits, is_random
 from smoothcert.smoothing.voters import CLOSE_CALL
 
@@ -59,7 +59,7 @@ CHECKED = 500
 TRIAL_SHARE = 0.02
 """The share of a run's time that "auto" may spend on its choice, with the check of what it chose."""
 
-MARGINS = {"float32": CLOSE_CALL, "tf32": 2.0**-8, "bf16": 2.0**-5}
+MARGINS = {"float32": CLOSE_CALL, "tf32": 2.0**-8, "fp16": 2.0**-8, "bf16": 2.0**-5}
 """Votes count where the two top logits differ by more than this share of the scale."""
 
 _LEAST_CHECKED = 100
@@ -107,9 +107,12 @@ def open_engine(
     file = find_file(model)
     if file is not None and file.runtime is not None:
         return _integer_engine(name, setting, file)
-    if file is not None and precision == "bf16":
+    if file is not None and precision in NARROW:
         return _reduced_file(name, setting)
     fallback = Engine("plain", setting.build("plain"), None)
+    if precision == "fp16" and not setting.logits(fallback.run, _LEAST_CHECKED).isfinite().all():
+        raise InputError("precision 'fp16': the network gives infinite or NaN logits, because float16 holds nothing "
+                         "beyond 65,504: use precision 'bf16', whose range is float32's")
     if name == "plain":
         return fallback
     reason = only_plain or _only_plain(name, setting, fallback.run)
@@ -145,7 +148,9 @@ def _integer_engine(name: str, setting: "_Setting", file: NetworkFile) -> Engine
 def _reduced_file(name: str, setting: "_Setting") -> Engine:
     """Return OpenVINO for the network of a file in bfloat16, which no other engine has."""
     problem = f"precision 'bf16' of a network in a file is computed by OpenVINO alone, got engine {name!r}"
-    if name in ("auto", "openvino"):
+    if setting.precision != "bf16":
+        problem = f"a network in a file has no precision {setting.precision!r}, only 'bf16' where OpenVINO runs it"
+    elif name in ("auto", "openvino"):
         try:
             run = setting.build("openvino")
             expected = setting.logits(reduce_precision(setting.model, "float32"), CHECKED)
