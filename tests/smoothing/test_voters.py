@@ -13,6 +13,7 @@ from smoothcert.errors import InputError, ModelError
 from smoothcert.noise import Sfc64Stream, binomial, build_noise, open_stream
 from smoothcert.smoothing import Sampling, Segment, open_voter
 from smoothcert.smoothing.contract import Conduct
+from smoothcert.smoothing.passes import Passes
 from smoothcert.smoothing.rows import HostRows
 from smoothcert.smoothing.voters import CLOSE_CALL, NetworkVoter
 
@@ -153,7 +154,7 @@ def test_an_engines_allowed_errors_change_no_count():
 
     def voter(run):
         rows = HostRows(build_noise("grid", 0.5), SHAPE, 3, "sfc64-v1", torch.device("cpu"))
-        return NetworkVoter(rows, run, model, K, 64, torch.device("cpu"), referee=True)
+        return NetworkVoter(rows, Passes(run, K, 64), model, K, referee=True)
 
     assert np.array_equal(counts(voter(sloppy), (0, 30_000)), counts(voter(model), (0, 30_000)))
 

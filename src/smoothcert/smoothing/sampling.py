@@ -2,8 +2,7 @@
 
 import logging
 import warnings
-from dataclasses import dataclass
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,13 @@ from smoothcert.noise import SMALL_SPACE_FORMAT, Noise, PhiloxStream
 from smoothcert.smoothing.adapters import Fit, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
 from smoothcert.smoothing.contract import COARSE, Conduct, try_rows
-from smoothcert.smoothing.engines import ENGINES, PRECISIONS, open_engine
+from smoothcert.smoothing.engines import ENGINES, PRECISIONS, Engine, open_engine
 from smoothcert.smoothing.files import Runtime, find_file, runtime_of
+from smoothcert.smoothing.gpu.referee import open_referee
+from smoothcert.smoothing.gpu.rows import DeviceRows, SentRows, open_rows
+from smoothcert.smoothing.gpu.voter import DeviceVoter
+from smoothcert.smoothing.gpu.votes import choose_write
+from smoothcert.smoothing.passes import Passes, halve_batch
 from smoothcert.smoothing.precision import NARROW, reduce_precision
 from smoothcert.smoothing.protocols import (
     BaseClassifier,
@@ -27,7 +31,7 @@ from smoothcert.smoothing.protocols import (
     input_dtype,
     is_random,
 )
-from smoothcert.smoothing.rows import DeviceRows, HostRows, Rows, SpaceNoise
+from smoothcert.smoothing.rows import HostRows, SpaceNoise
 from smoothcert.smoothing.spaces import Space, find_space
 from smoothcert.smoothing.voters import BinaryVoter, LogitVoter, NetworkVoter, Voter
 
@@ -157,17 +161,26 @@ def _network_voter(
                       "the model answers in steps, which other rounding would move")
     reduced = file is not None and how.precision == "bf16"  # which one engine alone has
     short = how.engine == "auto" and (how.samples or 0) < SHORT and not reduced
-    engine = open_engine("plain" if short else how.engine, network, shape=row, batch=batch, device=device,
-                         precision=how.precision, samples=how.samples, only_plain=only_plain)
+    engine, batch = _open_in_memory(network, replace(how, engine="plain" if short else how.engine), row, batch, device,
+                                    only_plain)
     referee = how.precision == "float32" and dtype not in COARSE and not (conduct.alone or conduct.exact)
     plain = reduce_precision(network, how.precision) if referee else engine.run
     random = is_random(denoiser) or is_random(model)
     run, judge = (behind(denoiser, noise.sigma, one) for one in (engine.run, plain))
     if conduct.alone:
         run = behind_fit(run, Fit(batch=ONE_ROW))
-    voter = NetworkVoter(_rows(noise, space, row, seed, device, how), run, judge,
-                         num_classes, engine.batch or batch, device, referee, random, conduct.overwrites,
-                         exact=engine.runtime is not None or (runtime_of(network) is not None and not conduct.alone))
+    fixed = ("the engine computes batches of one size" if engine.batch else
+             "the batch is part of the classifier in reduced precision" if not referee else
+             "the model changes the rows that it is given" if conduct.overwrites else None)
+    passes = Passes(run, num_classes, engine.batch or batch, fixed)
+    rows = _rows(noise, space, row, seed, device, how)
+    if isinstance(rows, HostRows) and not isinstance(rows, SentRows):
+        voter: NetworkVoter | DeviceVoter = NetworkVoter(
+            rows, passes, judge, num_classes, referee, random, conduct.overwrites,
+            exact=engine.runtime is not None or (runtime_of(network) is not None and not conduct.alone))
+    else:
+        judges = open_referee(judge, row, device, random) if referee else None
+        voter = DeviceVoter(rows, passes, judges, num_classes, device, choose_write(num_classes, device), random)
     _log.info("engine %s, batches of %d, noise drawn in %s as %s", engine.name, engine.batch or batch,
               "pixels" if space is None else space.name, voter.format)
     return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch, random,
@@ -176,16 +189,33 @@ def _network_voter(
 
 def _rows(
     noise: Noise, space: Space | None, shape: tuple[int, ...], seed: int, device: torch.device, how: Sampling
-) -> Rows:
+) -> HostRows | DeviceRows:
     on_gpu, wanted = device.type == "cuda", how.noise_format
     if wanted == "auto" and on_gpu and PhiloxStream.format in noise.formats:
         wanted = PhiloxStream.format
     elif wanted == "auto":
         wanted = noise.formats[0] if space is None else SMALL_SPACE_FORMAT
     drawn = noise if space is None else SpaceNoise(space, noise.sigma)
-    if wanted == PhiloxStream.format and on_gpu and find_spec("triton"):
-        return DeviceRows(drawn, shape, int(np.prod(shape)) if space is None else space.dimension, seed, device)
+    if on_gpu:
+        return open_rows(drawn, shape, int(np.prod(shape)) if space is None else space.dimension, seed, wanted, device)
     return HostRows(drawn, shape, seed, wanted, device)
+
+
+def _open_in_memory(
+    network: Any, how: Sampling, shape: tuple[int, ...], batch: int, device: torch.device, only_plain: str | None
+) -> tuple[Engine, int]:
+    """Return an engine, and the batch that it has memory for: at most the one asked for."""
+    fixed = None
+    if how.precision != "float32" and how.batch_size is not None:
+        fixed = f"batch_size {batch} is part of the classifier in reduced precision"
+    told = False
+    while True:
+        try:
+            return open_engine(how.engine, network, shape=shape, batch=batch, device=device, precision=how.precision,
+                               samples=how.samples, only_plain=only_plain), batch
+        except torch.OutOfMemoryError:
+            pass  # what was opened is let go with the error, before a smaller batch is tried
+        batch, told = halve_batch(batch, fixed, told), True
 
 
 def behind(denoiser: Any, sigma: float, run: Any) -> Any:
