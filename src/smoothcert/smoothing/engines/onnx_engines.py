@@ -54,6 +54,10 @@ def onnxruntime(model: Any, shape: tuple[int, ...], batch: int, device: torch.de
     content = export(model, shape, batch)
     with refuse_on_error("onnxruntime cannot load the network"):
         session = runtime.InferenceSession(content, options, providers=[provider])
+        # A provider whose libraries do not load is left out without an error.
+        if device.type == "cuda" and provider[0] not in session.get_providers():
+            raise Refused("onnxruntime's CUDA provider does not start here (its release needs other versions of CUDA "
+                          "and cuDNN), so that it would compute on the CPU")
         return fill_up(_session_run(session, device), shape, batch, device)
 
 

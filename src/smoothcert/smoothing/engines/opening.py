@@ -20,7 +20,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -40,6 +40,7 @@ from smoothcert.smoothing.engines.protocol import Builder, Engine, Refused, Run,
 from smoothcert.smoothing.engines.runtimes import PACKAGES, RUNTIMES, describe_bf16, import_packages
 from smoothcert.smoothing.engines.torch_engines import eager, plain, torch_compile
 from smoothcert.smoothing.files import NetworkFile, find_file, put_in_place
+from smoothcert.smoothing.gpu.referee import Referee, referee_rows
 from smoothcert.smoothing.precision import NARROW, PRECISIONS, reduce_precision
 from smoothcert.smoothing.protocols import as_logits, is_random
 from smoothcert.smoothing.voters import CLOSE_CALL
@@ -175,10 +176,23 @@ class _Setting:
         return ENGINES[name](self.model, self.shape, self.batch, self.device, self.precision)
 
     def logits(self, run: Run, n: int) -> Tensor:
-        """Return a forward pass's logits on the noisy inputs: (n, K), float64, on the host."""
-        inputs = noisy_inputs(self.shape, n, self.batch, self.device)
+        """Return a forward pass's logits on the noisy inputs: (n, K), float64, on the host.
+
+        On a GPU, where a batch's size decides how it is computed, they are repeated until they fill the batch.
+        """
+        inputs: Iterable[Tensor] = noisy_inputs(self.shape, n, self.batch, self.device)
+        if referee_rows(self.device) > 1 and n < self.batch:
+            inputs = [rows[torch.arange(self.batch, device=self.device) % n] for rows in inputs]
         with torch.no_grad():
             return torch.cat([as_logits(run(rows)).double().cpu() for rows in inputs])
+
+    def expected(self, run: Run, n: int) -> Tensor:
+        """Return the plain model's logits on the same inputs, judged in the batches in which it judges close calls."""
+        rows = referee_rows(self.device)
+        if rows == 1:
+            return self.logits(run, n)
+        found = Referee(run, rows).judge(next(noisy_inputs(self.shape, n, n, self.device))).double().cpu()
+        return found[torch.arange(max(n, self.batch)) % n]
 
     def try_out(self, run: Run, n: int) -> Tensor:
         """Return the logits of an engine, or raise Refused where it fails."""
@@ -207,7 +221,7 @@ def _first_sound(setting: _Setting, ranking: _Ranking, fallback: Engine) -> Engi
     for name, following in pairwise([*ranking.names, fallback.name]):
         try:
             run = ranking.built.get(name) or setting.build(name)
-            expected = setting.logits(fallback.run, ranking.checked) if expected is None else expected
+            expected = setting.expected(fallback.run, ranking.checked) if expected is None else expected
             reason = fault(expected, setting.try_out(run, ranking.checked), setting.precision)
             if reason is None:
                 runtime = describe_bf16() if (name, setting.precision) == ("openvino", "bf16") else None

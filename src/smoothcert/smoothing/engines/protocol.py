@@ -51,7 +51,7 @@ def refuse_on_error(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (Refused, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise Refused(f"{what} ({first_line(error)})") from error

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from smoothcert.errors import InputError, first_line
 from smoothcert.smoothing.engines.protocol import Run, no_graph, refuse_on_error
 from smoothcert.smoothing.folding import fold
-from smoothcert.smoothing.precision import NARROW, Narrow, guard_tf32, reduce_precision
+from smoothcert.smoothing.gpu.convolutions import fuse_where_it_runs
+from smoothcert.smoothing.gpu.shortcuts import is_taken
+from smoothcert.smoothing.precision import NARROW, Narrow, guard_tf32, reduce_precision, tf32
 
 
 def plain(model: Any, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
@@ -20,6 +22,8 @@ def plain(model: Any, shape: tuple[int, ...], batch: int, device: torch.device, 
     def run_or_explain(*inputs: Any) -> Tensor:
         try:
             return run(*inputs)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise InputError(f"precision {precision!r}: the network cannot compute in {NARROW[precision]} here "
                              f"({first_line(error)}), which quantised layers cannot, for example: use precision "
@@ -31,6 +35,9 @@ def plain(model: Any, shape: tuple[int, ...], batch: int, device: torch.device, 
 def eager(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
     """Run the folded network in channels_last, for any number of rows."""
     network = _prepare(model, device, precision)
+    if device.type == "cuda" and is_taken("fused_convolutions"):
+        with tf32(precision == "tf32"):
+            network = fuse_where_it_runs(network, shape, device)
 
     def run(rows: Tensor) -> Tensor:
         with no_graph():

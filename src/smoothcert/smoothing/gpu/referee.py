@@ -73,11 +73,11 @@ class Referee:
         rows = rows[: self.rows]
         turned = torch.arange(len(rows), device=rows.device).flip(0)
         first, again, other = self.logits(rows), self.logits(rows), self.logits(rows[turned])[turned]
-        if not torch.equal(first, again):
+        if not _equal(first, again):
             warnings.warn("the plain model's answers to one batch differ in their last bits from call to call on this "
                           "GPU: counts of a run that is repeated may differ where two classes nearly tie",
                           EngineWarning, stacklevel=2)
-        if not torch.equal(first, other):
+        elif not _equal(first, other):
             self.company = False
             warnings.warn("close calls are judged one by one, which is slower: the plain model's answer to a row "
                           "depends on its place in a batch in the last bits on this GPU", EngineWarning, stacklevel=2)
@@ -92,3 +92,7 @@ def open_referee(run: Callable[..., Any], shape: tuple[int, ...], device: torch.
         generator = torch.Generator().manual_seed(0)
         found.try_company(torch.randn(ROWS, *shape, generator=generator).mul_(0.5).add_(0.5).to(device))
     return found
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())

@@ -81,11 +81,10 @@ class DeviceVoter:
     def _launch(self, found: Round) -> Tensor:
         """Return the votes of a round, int32 (total,), without waiting for them."""
         batches = -(-found.total // self._batch)
-        room = max(batches * self._batch, len(self._votes))
-        if len(self._votes) < room:
-            self._votes = torch.zeros(room, dtype=torch.int32, device=self._device)
-            self._recorded = None
-        self._rows.begin(found, room)
+        if len(self._votes) < batches * self._batch:
+            room = self._batch * max(batches, _ROUND_BATCHES)
+            self._votes, self._recorded = torch.zeros(room, dtype=torch.int32, device=self._device), None
+        self._rows.begin(found, len(self._votes))
         self._first.zero_()
         if self._records and batches > 1 and (replay := self._record(found)):
             for _ in range(batches):
