@@ -17,8 +17,9 @@ from smoothcert.denoise.diffusion import DiffusionDenoiser, noise_schedule
 from smoothcert.errors import EngineWarning, InputError, MissingExtraError, UnknownNameError
 from smoothcert.machine import BF16_UNITS, instruction_sets
 from smoothcert.models import build_model
-from smoothcert.smoothing.engines import ENGINES, open_engine, opening, reduce_precision, runtimes
+from smoothcert.smoothing.engines import ENGINES, onnx_engines, open_engine, opening, reduce_precision, runtimes
 from smoothcert.smoothing.engines.opening import fault, time_rows, versions_of
+from smoothcert.smoothing.engines.protocol import Refused
 from smoothcert.smoothing.engines.runtimes import PACKAGES
 from smoothcert.smoothing.folding import fold
 from smoothcert.smoothing.precision import NARROW, tf32
@@ -123,6 +124,46 @@ def test_compiled_networks_vote_as_plain_and_compile_once():
     assert found.name == "compile"
     assert torch.equal(first, second)
     assert fault(expected.double(), first.double(), "float32") is None
+
+
+@pytest.mark.parametrize("wrong_from", [33, 500])
+def test_on_a_gpu_the_check_is_made_at_the_service_batch(monkeypatch, wrong_from):
+    """An algorithm that a large batch alone is given, and a plain model that judges in batches of 32."""
+    sizes = []
+    model = small()
+    forward = model.forward
+
+    def counted(rows):
+        sizes.append(len(rows))
+        return forward(rows)
+
+    def builder(model, shape, batch, device, precision):
+        return lambda rows: forward(rows) + (len(rows) >= wrong_from) * torch.arange(3.0)
+
+    monkeypatch.setitem(ENGINES, "eager", builder)
+    monkeypatch.setattr(model, "forward", counted)
+    monkeypatch.setattr(opening, "referee_rows", lambda device: 32)
+    with pytest.warns(EngineWarning, match=r"'eager' is not used: \d+ of 4096 votes .*; falling back to 'plain'"):
+        assert opened("eager", model, batch=4096).name == "plain"
+    assert set(sizes[1:]) == {32}
+    monkeypatch.setitem(ENGINES, "eager", lambda *_: forward)
+    assert opened("eager", model, batch=4096).name == "eager"
+
+
+def test_onnxruntime_that_falls_back_to_the_cpu_is_refused(monkeypatch):
+    """A stand-in for its release for GPUs where CUDA's libraries do not load: no error, but another provider."""
+    def start(content, options, providers):
+        return SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+
+    runtime = SimpleNamespace(
+        get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"], InferenceSession=start,
+        SessionOptions=SimpleNamespace, ExecutionMode=SimpleNamespace(ORT_SEQUENTIAL=0),
+        GraphOptimizationLevel=SimpleNamespace(ORT_ENABLE_ALL=0))
+    monkeypatch.setattr(onnx_engines, "import_runtime", lambda name: runtime)
+    monkeypatch.setattr(onnx_engines, "_need_exporter", lambda engine: None)
+    monkeypatch.setattr(onnx_engines, "export", lambda *_: b"")
+    with pytest.raises(Refused, match="CUDA provider does not start here"):
+        onnx_engines.onnxruntime(small(), SMALL, 4, torch.device("cuda"), "float32")
 
 
 def test_a_compiler_that_fails_is_refused_with_a_warning(monkeypatch):
