@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 import torch
 
+from ptx import compile_kernel
 from smoothcert.smoothing.gpu import shortcuts
 from smoothcert.smoothing.gpu import votes as gpu_votes
 from smoothcert.smoothing.gpu.votes import CLOSE, LOST, choose_write, write_plainly
@@ -62,6 +63,21 @@ def test_the_kernel_writes_its_twins_votes(n, classes, referee):
     for seed in range(3):
         logits = logits_of(n, classes, seed)
         assert torch.equal(written(write_votes, logits, referee), written(write_plainly, logits, referee))
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", ["_sum_sizes", "_judge"])
+def test_the_kernels_compile_for_a_gpu_that_is_not_there(tmp_path, kernel):
+    """With nothing in them that could round otherwise than their twin: a product, and sums in float64."""
+    types = {"votes": "*i32", "logits": "*fp32", "sums": "*fp64", "first": "*i64", "n": "i32", "classes": "i32",
+             "programs": "i32"}
+    if kernel == "_sum_sizes":
+        types = {name: types[name] for name in ("sums", "logits", "n", "classes")}
+    constants = {"ROWS": 256, "COLUMNS": 16, **({"SUMS": 16, "REFEREE": True} if kernel == "_judge" else {})}
+    ptx = compile_kernel(tmp_path, "smoothcert.smoothing.gpu.vote_kernel", kernel, types, constants)
+    assert "fma" not in ptx
+    assert "add.rn.f64" in ptx or "add.f64" in ptx
 
 
 @needs_triton
