@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from centred import centred
 from smoothcert.errors import EngineWarning, ModelError
 from smoothcert.noise import build_noise
 from smoothcert.smoothing import Sampling, Segment, open_voter, sampling
@@ -107,6 +108,19 @@ def test_the_referee_judges_32_rows_at_once(as_on_a_gpu):
     assert sizes == [50, 50, 32, 32, 32, 32]
     assert counts.sum() == 100
     assert counts.min() > 0
+
+
+def test_the_network_of_the_tests_on_a_gpu_is_undecided():
+    """Else nothing of tests/test_gpu.py could fail."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32)).astype(np.float32) / np.float32(255)
+    rows = torch.from_numpy(images).repeat(200, 1, 1, 1)
+    model = centred("resnet20", (3, 32, 32), images)
+    with torch.no_grad():
+        logits = model(rows + 0.5 * torch.randn(rows.shape, generator=torch.Generator().manual_seed(1)))
+    shares = torch.bincount(logits.argmax(dim=1), minlength=10) / len(rows)
+    first, second = logits.topk(2, dim=1).values.unbind(dim=1)
+    assert int((shares > 0.01).sum()) >= 5
+    assert 0.002 < ((first - second) < 100 * CLOSE_CALL * logits.abs().amax(dim=1)).float().mean() < 0.1
 
 
 def test_nan_logits_are_refused(as_on_a_gpu):
