@@ -5,7 +5,6 @@ equal to the twin's, whatever the batch and however images are mixed in it. Impo
 installed and its kernel is about to be used, not before: torch brings Triton on Linux with CUDA.
 """
 
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -48,20 +47,12 @@ def fill_normals(out: Tensor, keys: Tensor, positions: Tensor) -> None:
         launch(out, keys.contiguous(), positions.contiguous(), rows, values, **tile, enable_fp_fusion=False)
 
 
-@dataclass(frozen=True)
-class Placement:
-    """The arithmetic by which normals become noisy copies: z scale + centre, or on a grid of `step` the whole numbers
-    round(z scale + fraction) + centre times it."""
-
-    scale: float
-    step: float | None = None
-
-
 def draw_rows(
     out: Tensor, table: Tensor, owner: Tensor, first: Tensor, centres: Tensor, fractions: Tensor | None,
-    placement: Placement,
+    scale: float, step: float | None,
 ) -> None:
-    """Write the noisy copies first ... first + len(out) - 1 of a round.
+    """Write the noisy copies first ... first + len(out) - 1 of a round: z scale + centre, for standard normals z, or on
+    a grid of `step` the whole numbers round(z scale + fraction) + centre times it.
 
     Args:
         out: (m, d) float32, contiguous, on a GPU.
@@ -71,11 +62,10 @@ def draw_rows(
         centres, fractions: (any, d) float32, those of `NoiseCentre`.
     """
     grid, tile = _tiles(*out.shape)
-    on_grid = placement.step is not None
     with torch.cuda.device_of(out):
         launch = cast(Any, _draw)[grid]
         launch(out, table, owner, first, centres, centres if fractions is None else fractions, len(out),
-               out.shape[1], placement.scale, placement.step if on_grid else 1.0, **tile, GRID=on_grid,
+               out.shape[1], scale, 1.0 if step is None else step, **tile, GRID=step is not None,
                FRACTIONS=fractions is not None, enable_fp_fusion=False)
 
 

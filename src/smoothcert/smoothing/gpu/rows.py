@@ -4,6 +4,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from functools import cached_property
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -111,13 +112,11 @@ class DeviceRows:
     def __init__(
         self, noise: Noise | SpaceNoise, shape: tuple[int, ...], dimension: int, seed: int, device: torch.device
     ):
-        from smoothcert.smoothing.philox_kernel import Placement
-
         self.noise, self.width = noise, int(np.prod(shape))
         self._shape, self._dimension, self._seed, self._device = shape, dimension, seed, device
         # By exact type: another noise may place its normals by any other arithmetic, which its own `place` has.
-        self._placement = (Placement(noise.drawn) if type(noise) is GaussianNoise else
-                           Placement(noise.drawn, float(noise.step)) if type(noise) is GridNoise else None)
+        self._placement: Any = ((noise.drawn, None) if type(noise) is GaussianNoise else
+                                (noise.drawn, float(noise.step)) if type(noise) is GridNoise else None)
         self.generation, self._slots = 0, dict[Subject, int]()
         self._centres = torch.empty(0, device=device)
         self._fractions: Tensor | None = None
@@ -156,19 +155,18 @@ class DeviceRows:
         Args:
             first: (1,) int64 on the device.
         """
-        from smoothcert.smoothing.philox_kernel import draw_rows, fill_normals
-
         if len(self._rows) < n:
             self._rows = torch.empty((n, self.width), device=self._device)
             self.generation += 1
         if self._placement is not None:
             out = self._rows[:n]
-            draw_rows(out, self._table, self._owner, first, self._centres, self._fractions, self._placement)
+            self._kernels.draw_rows(out, self._table, self._owner, first, self._centres, self._fractions,
+                                    *self._placement)
             return out.view(-1, *self._shape)
         at = first + torch.arange(n, device=self._device)
         lines = self._table[self._owner[at].to(torch.int64)]
         normals = torch.empty((n, self._dimension), device=self._device)
-        fill_normals(normals, lines[:, :3], lines[:, 3] + at)
+        self._kernels.fill_normals(normals, lines[:, :3], lines[:, 3] + at)
         slots = lines[:, 4]
         fractions = None if self._fractions is None else self._fractions[slots]
         return self.noise.place(normals, self._centres[slots], fractions).view(-1, *self._shape)
@@ -185,14 +183,17 @@ class DeviceRows:
 
     def walk(self, segments: Sequence[Segment], step: int) -> Tensor:
         """Return what `HostRows.walk` does."""
-        from smoothcert.smoothing.philox_kernel import fill_normals
-
         owner = Round(segments, self._device).owner.to(torch.int64)
         keys = np.stack([row_key(self._seed, s.subject.key, "walk") for s in segments])
         positions = np.concatenate([np.arange(s.n) + walk_position(s.stage, step, s.start) for s in segments])
         normals = torch.empty((len(positions), self._dimension), device=self._device)
-        fill_normals(normals, send(keys.astype(np.int64), self._device)[owner], send(positions, self._device))
+        words = send(keys.astype(np.int64), self._device)[owner]
+        self._kernels.fill_normals(normals, words, send(positions, self._device))
         return normals.view(-1, *self._shape)
+
+    @cached_property
+    def _kernels(self) -> Any:
+        return import_module("smoothcert.smoothing.philox_kernel")  # which needs Triton
 
     def _hold(self, subjects: dict[Subject, Any]) -> dict[Subject, int]:
         """Return the row of the centres' buffer of each subject; send the centres that are not there yet."""
