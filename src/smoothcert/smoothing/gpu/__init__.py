@@ -1,4 +1,4 @@
-"""What is done otherwise on a GPU: rows, votes and their kernels, the referee, and the shortcuts that can be left out.
+"""The parts of a run that a GPU does otherwise: rows, votes and their kernels, the referee, and shortcuts by name.
 
 Each shortcut has a plain twin that computes the same, so that all of it runs, and is tested, without a GPU.
 """

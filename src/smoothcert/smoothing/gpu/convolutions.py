@@ -63,7 +63,7 @@ def fuse(network: nn.Module, plain: bool = False) -> nn.Module:
     Only where nothing else sees what lies between.
     """
     for graph in [part for part in network.modules() if isinstance(part, fx.GraphModule)]:
-        layers = dict(graph.named_modules())
+        layers: dict[str, nn.Module] = dict(graph.named_modules())
         for node in [node for node in graph.graph.nodes if _is_relu(node, layers)]:
             _fuse_node(graph, node, layers, plain)
         graph.delete_all_unused_submodules()
