@@ -163,24 +163,26 @@ def _network_voter(
     short = how.engine == "auto" and (how.samples or 0) < SHORT and not reduced
     engine, batch = _open_in_memory(network, replace(how, engine="plain" if short else how.engine), row, batch, device,
                                     only_plain)
-    referee = how.precision == "float32" and dtype not in COARSE and not (conduct.alone or conduct.exact)
+    coarse = how.precision != "float32" or dtype in COARSE
+    referee = not (coarse or conduct.alone or conduct.exact)
     plain = reduce_precision(network, how.precision) if referee else engine.run
     random = is_random(denoiser) or is_random(model)
     run, judge = (behind(denoiser, noise.sigma, one) for one in (engine.run, plain))
     if conduct.alone:
         run = behind_fit(run, Fit(batch=ONE_ROW))
     fixed = ("the engine computes batches of one size" if engine.batch else
-             "the batch is part of the classifier in reduced precision" if not referee else
+             "the batch is part of the classifier in reduced precision" if coarse else
              "the model changes the rows that it is given" if conduct.overwrites else None)
     passes = Passes(run, num_classes, engine.batch or batch, fixed)
     rows = _rows(noise, space, row, seed, device, how)
-    if isinstance(rows, HostRows) and not isinstance(rows, SentRows):
-        voter: NetworkVoter | DeviceVoter = NetworkVoter(
+    if isinstance(rows, DeviceRows | SentRows):
+        judges = open_referee(judge, row, device, random) if referee else None
+        voter: NetworkVoter | DeviceVoter = DeviceVoter(rows, passes, judges, num_classes, device,
+                                                        choose_write(num_classes, device), random)
+    else:
+        voter = NetworkVoter(
             rows, passes, judge, num_classes, referee, random, conduct.overwrites,
             exact=engine.runtime is not None or (runtime_of(network) is not None and not conduct.alone))
-    else:
-        judges = open_referee(judge, row, device, random) if referee else None
-        voter = DeviceVoter(rows, passes, judges, num_classes, device, choose_write(num_classes, device), random)
     _log.info("engine %s, batches of %d, noise drawn in %s as %s", engine.name, engine.batch or batch,
               "pixels" if space is None else space.name, voter.format)
     return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch, random,

@@ -111,9 +111,8 @@ def open_engine(
     if file is not None and precision in NARROW:
         return _reduced_file(name, setting)
     fallback = Engine("plain", setting.build("plain"), None)
-    if precision == "fp16" and not setting.logits(fallback.run, _LEAST_CHECKED).isfinite().all():
-        raise InputError("precision 'fp16': the network gives infinite or NaN logits, because float16 holds nothing "
-                         "beyond 65,504: use precision 'bf16', whose range is float32's")
+    if precision == "fp16" and not is_random(model):
+        _check_range(setting, fallback.run)
     if name == "plain":
         return fallback
     reason = only_plain or _only_plain(name, setting, fallback.run)
@@ -127,6 +126,13 @@ def open_engine(
             ranking = _rank(setting, samples or 0, fallback.run, choosing)
         choosing.say("checking its votes")
         return _first_sound(setting, ranking, fallback) if ranking.names else fallback
+
+
+def _check_range(setting: "_Setting", run: Run) -> None:
+    """Raise InputError where logits leave the range of float16."""
+    if not setting.logits(run, _LEAST_CHECKED).isfinite().all():
+        raise InputError("precision 'fp16': the network gives infinite or NaN logits, because float16 holds nothing "
+                         "beyond 65,504: use precision 'bf16', whose range is float32's")
 
 
 def _integer_engine(name: str, setting: "_Setting", file: NetworkFile) -> Engine:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from smoothcert.errors import EngineWarning, first_line
 from smoothcert.noise import GaussianNoise, GridNoise, Noise, NoiseCentre, PhiloxStream, row_key, walk_position
+from smoothcert.noise.sound import SoundStream
 from smoothcert.smoothing.gpu.memory import send
 from smoothcert.smoothing.gpu.shortcuts import is_taken
 from smoothcert.smoothing.rows import HostRows, Segment, SpaceNoise, Subject
@@ -243,7 +244,7 @@ def open_rows(
         if reason is None:
             return DeviceRows(noise, shape, dimension, seed, device)
         _warn(f"the noise is drawn on the host and not on the GPU: {reason}", _measure(on_host))
-    elif wanted == "sound-v1":
+    elif wanted == SoundStream.format:
         _warn("sound noise is drawn on the host, whatever the GPU", _SOUND * on_host.width)
     return on_host
 
