@@ -16,7 +16,8 @@ PRECISIONS = {
     "time to certified accuracy at one radius, int8": ("{} int8 radius", (900, 2600, 650, 500)),
 }
 GPU = {"ResNet-110, float32": ("resnet110 float32", 6), "ResNet-110, bf16": ("resnet110 bf16", 12),
-       "MNIST CNN, float32": ("cnn float32", 10)}
+       "ResNet-110, fp16": ("resnet110 fp16", 12), "MNIST CNN, float32": ("cnn float32", 10),
+       "LeNet, float32": ("lenet float32", 20)}
 RECORDS = {"table in seconds": ("table s", 3), "report in seconds": ("report s", 15),
            "its page in MB": ("report MB", 12)}
 

@@ -1,220 +1,118 @@
-"""The GPU set, in under nine minutes: `python benchmarks/gpu.py`; writes its section of RESULTS.md and prints it.
+"""What a GPU is worth, in nine minutes: `python benchmarks/gpu.py --json gpu.json`; writes its section of RESULTS.md.
 
+Correctness first, then speed, the cheapest first: one line a finding, at once, so that what time cuts off is the least.
 To see that the script runs, without a GPU and without writing: `python benchmarks/gpu.py --device cpu --quick`.
 """
 
 import argparse
+import json
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 
+import gpu_checks
+import gpu_rates
 import torch
 from goals import write_results
-from networks import CLASSES, SIGMA, Network, network
-from ours import LONG_RUN, Opened, drawing, opened, set_up
+from gpu_setting import Finding, Setting
+from ours import set_up
 from pages import Section, read_sections, section, table
-from reference import N, plain_counts
-from timing import Rates, Run, interleaved
 
-from smoothcert.errors import EngineWarning
-from smoothcert.noise import build_noise
-from smoothcert.smoothing import Sampling, Segment
-from smoothcert.smoothing.precision import tf32
-from smoothcert.smoothing.rows import DeviceRows, Subject
 from smoothcert.store.provenance import machine_line
 
-Way = tuple[str, str]  # engine, precision
-_PRECISIONS = ("float32", "bf16", "tf32")
-WAYS: tuple[Way, ...] = tuple((engine, precision) for precision in _PRECISIONS for engine in ("compile", "eager"))
-NETWORKS = ("resnet110", "cnn", "linear", "resnet20")
-_SECONDS = 400.0  # after which nothing new is started
-_ROUNDS = 3
+Part = Callable[[Setting], list[Finding]]
+
+PARTS: dict[str, tuple[float, Part]] = {
+    "switches": (5, gpu_checks.check_switches),
+    "noise bits": (40, gpu_checks.check_noise),
+    "vote kernel": (10, gpu_checks.check_votes),
+    "referee": (20, gpu_checks.check_referee),
+    "batches": (60, gpu_checks.check_batches),
+    "shortcuts": (40, gpu_checks.check_shortcuts),
+    "out of memory": (20, gpu_checks.check_memory),
+    "copies": (10, gpu_rates.measure_copies),
+    "noise rate": (20, gpu_rates.measure_noise),
+    "host work": (10, gpu_rates.measure_host),
+    "rates": (150, gpu_rates.measure_networks),
+    "kernels a batch": (30, gpu_rates.profile_batches),
+    "compile": (60, gpu_rates.measure_compile),
+    "tests": (60, gpu_checks.run_tests),
+}
+"""What is looked at, in this order, with the seconds that it may take on a GPU; what no longer fits is left out."""
+
+_SECONDS = 530.0
 
 
-@dataclass(frozen=True)
-class Setting:
-    """Where to measure, how much work a contender gets a round, and until when (by `time.perf_counter`)."""
+@dataclass
+class Told:
+    """Findings as they come, printed one line each."""
 
-    device: torch.device
-    quick: bool
-    deadline: float
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, found: Finding) -> None:
+        self.findings.append(found)
+        print(found.line, file=sys.stderr, flush=True)
 
     @property
-    def late(self) -> bool:
-        return time.perf_counter() > self.deadline
+    def section(self) -> Section:
+        rows = [[found.part, found.name, found.verdict, found.words] for found in self.findings]
+        figures = {name: value for found in self.findings for name, value in found.figures.items()}
+        wrong = sum(found.passed is False for found in self.findings)
+        lines = [*table(["part", "finding", "", "measured"], rows), *NOTES,
+                 f"{wrong} of {len(self.findings)} findings are wrong.", ""]
+        return section("GPU", lines, figures, self.machine)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return ("cnn", "linear") if self.quick else NETWORKS
-
-    @property
-    def ways(self) -> tuple[Way, ...]:
-        """All of them; a CPU has no TF32."""
-        return tuple(way for way in WAYS if self.device.type == "cuda" or way[1] != "tf32")
-
-    @property
-    def work(self) -> tuple[int, int, int]:
-        """Samples of the reference a round; n and images of a voter."""
-        return (1000, 200, 1) if self.quick else (20_000, N, 3)
+    machine: str = ""
 
 
-def measured_section(setting: Setting) -> Section:
-    rows: list[list[str]] = []
-    figures: dict[str, float] = {}
-    left_out: list[str] = []
-    for name in setting.names:
-        with noted(left_out, name):
-            subject = on_device(network(name), setting.device)
-            voters = open_all(setting, subject, left_out)
-            rates = measure(setting, subject, voters)
-            rows += [row(name, way, voter, rates) for way, voter in voters.items()]
-            figures |= best(name, voters, rates)
-            for line in rows[-len(voters):]:
-                print(" | ".join(line), file=sys.stderr, flush=True)  # in case time runs out
-    noise: list[str] = []
-    with noted(left_out, "noise"):
-        noise = noise_lines(setting)
-    header = ["network", "asked for", "ran as", "start, s", "reference", "reference, no TF32", "smoothcert",
-              "ratio", "ratio, no TF32"]
-    lines = [*table(header, rows), *noise, *notes(setting), *(f"- {reason}" for reason in left_out)]
-    return section("GPU: samples a second", lines, figures, machine(setting.device))
+NOTES = [
+    "Rates are end to end, by the clock, medians of interleaved rounds. `reference`: one image, batches of 1,000, "
+    "counting on the host, as torch runs it by default (TF32 in convolutions). smoothcert: grid noise. `tf32`, `bf16` "
+    "and `fp16` are other base classifiers, certified as such.", "",
+]
 
 
-@contextmanager
-def noted(left_out: list[str], what: str) -> Iterator[None]:
-    """Note an error instead of raising it: on a borrowed machine, what fails must not cost the rest."""
-    try:
-        yield
-    except Exception as error:
-        left_out.append(f"{what}: {type(error).__name__}: {str(error)[:200]}")
-
-
-def on_device(subject: Network, device: torch.device) -> Network:
-    return replace(subject, model=subject.model.to(device))
-
-
-def open_all(setting: Setting, subject: Network, left_out: list[str]) -> dict[Way, Opened]:
-    """Voters by way, those that open, each run once; why others do not is left in `left_out`."""
-    voters: dict[Way, Opened] = {}
-    for engine, precision in (*setting.ways, *((("logits", "float32"),) if subject.name == "linear" else ())):
-        what = f"{subject.name}, {engine}, {precision}"
-        if setting.late:
-            left_out.append(f"{what}: out of time")
+def run_parts(setting: Setting, names: list[str], told: Told) -> None:
+    """Look at each part, while there is time; an error is a finding, so that it does not cost the rest."""
+    for name in names:
+        seconds, look = PARTS[name]
+        if setting.left < (0 if setting.quick else seconds):
+            told.add(Finding(name, "left out", None, f"{setting.left:.0f} s are left, {seconds:.0f} s are needed"))
             continue
-        in_logits = engine == "logits"
-        how = Sampling("eager" if in_logits else engine, precision=precision, device=setting.device, samples=LONG_RUN)
-        with noted(left_out, what), warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always", EngineWarning)
-            voter = opened(subject, build_noise("gaussian" if in_logits else "grid", SIGMA), how)
-            drawing(subject, voter, 100)()
-            voters[engine, precision] = voter
-            left_out += [f"{what}: {w.message}" for w in told if issubclass(w.category, EngineWarning)]
-    return voters
+        started = time.perf_counter()
+        try:
+            found = look(setting)
+        except Exception as error:
+            found = [Finding(name, "ran", False, f"{type(error).__name__}: {str(error)[:200]}")]
+        for one in found:
+            one.part = name
+            told.add(one)
+        print(f"  {name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
 
 
-def measure(setting: Setting, subject: Network, voters: dict[Way, Opened]) -> Rates:
-    """The reference, as torch runs it by default and without TF32, and every voter, interleaved."""
-    plain, n, images = setting.work
-    references = {"reference": reference(subject, setting.device, plain, nullcontext),
-                  "reference, no TF32": reference(subject, setting.device, plain, lambda: tf32(False))}
-    for run in references.values():
-        run()
-    ours: dict[str, Run] = {"/".join(way): drawing(subject, voter, n, images) for way, voter in voters.items()}
-    return interleaved({**references, **ours}, 1 if setting.quick else _ROUNDS, time.perf_counter)
-
-
-def reference(
-    subject: Network, device: torch.device, n: int, setting: Callable[[], AbstractContextManager[object]]
-) -> Run:
-    image = torch.from_numpy(subject.image).to(device)
-
-    def run() -> int:
-        with setting():
-            return sum(plain_counts(subject.model, image, SIGMA, n, CLASSES))
-
-    return run
-
-
-def row(name: str, way: Way, voter: Opened, rates: Rates) -> list[str]:
-    key = "/".join(way)
-    told = f"{voter.open.space}, {voter.open.engine}, batch {voter.open.batch}"
-    return [name, ", ".join(way), told, f"{voter.seconds:.0f}",
-            *(f"{rates.median(which):,.0f}" for which in ("reference", "reference, no TF32", key)),
-            *(f"{rates.ratio(key, over):.2f}" for over in ("reference", "reference, no TF32"))]
-
-
-def best(name: str, voters: dict[Way, Opened], rates: Rates) -> dict[str, float]:
-    """The best ratio over the reference as torch runs it, by precision."""
-    found: dict[str, float] = {}
-    for way in voters:
-        key = f"{name} {'logits' if way[0] == 'logits' else way[1]}"
-        found[key] = max(found.get(key, 0.0), rates.ratio("/".join(way), "reference").median)
-    return found
-
-
-def noise_lines(setting: Setting) -> list[str]:
-    """What drawing noisy rows costs on the GPU: normals alone, and placed on the grid."""
-    if setting.device.type != "cuda":
-        return ["Noise kernel: not measured without a GPU.", ""]
-    rates = interleaved(dict(noise_runs(network("resnet20"), setting.device)), 10, time.perf_counter)
-    told = [f"{name} {rates.median(name) / 1e9:.1f}" for name in rates.rounds]
-    return [f"Noise, 3,072 values a sample, thousand million values a second: {'; '.join(told)}.", ""]
-
-
-def noise_runs(subject: Network, device: torch.device) -> Iterator[tuple[str, Run]]:
-    from smoothcert.smoothing.philox_kernel import fill_normals
-
-    rows, values = 65_536, subject.image.size
-    out = torch.empty(rows, values, device=device)
-    keys, positions = torch.arange(3, device=device).expand(rows, 3), torch.arange(rows, device=device)
-
-    def normals() -> int:
-        fill_normals(out, keys, positions)
-        torch.cuda.synchronize(device)
-        return out.numel()
-
-    drawn = DeviceRows(build_noise("grid", SIGMA), subject.image.shape, subject.image.size, 0, device)
-    segment = Segment(Subject(0, drawn.noise.centre(subject.image)), "estimate", 0, 4096)
-
-    def placed() -> int:
-        done = [drawn.draw([segment]).numel() for _ in range(8)]
-        torch.cuda.synchronize(device)
-        return sum(done)
-
-    for name, run in (("philox-v1 kernel", normals), ("rows on the grid", placed)):
-        run()
-        yield name, run
-
-
-def notes(setting: Setting) -> list[str]:
-    _, n, images = setting.work
-    return [
-        "End to end, by the clock, medians of interleaved rounds; ratios with the least and the greatest. `reference`: "
-        "one image, batches of 1,000, counting on the host, as torch runs it by default (TF32 in convolutions) and "
-        f"with TF32 off. smoothcert: {images} image(s) at n = {n:,}, grid noise; `logits`: Gaussian noise in the logit "
-        "space of the linear network, on the host. `tf32` and `bf16` are other base classifiers, certified as such. "
-        "`start`: seconds to compile, capture and check.", "",
-    ]
-
-
-def machine(device: torch.device) -> str:
-    return machine_line() if device.type != "cuda" else f"{torch.cuda.get_device_name(device)}, {machine_line()}"
-
-
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--quick", action="store_true", help="two networks, small numbers, RESULTS.md left alone")
-    told = parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="small numbers and networks, RESULTS.md left alone")
+    parser.add_argument("--seconds", type=float, default=_SECONDS, help="after which nothing new is started")
+    parser.add_argument("--json", type=Path, help="also write the findings there")
+    parser.add_argument("--parts", nargs="*", choices=list(PARTS), default=list(PARTS), metavar="PART")
+    asked = parser.parse_args(arguments)
     set_up()
-    measured = measured_section(Setting(torch.device(told.device), told.quick, time.perf_counter() + _SECONDS))
-    if not told.quick:
-        write_results({**read_sections(), "gpu": measured})
-    print(measured.text)
+    device = torch.device(asked.device)
+    card = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
+    told = Told(machine=card + machine_line())
+    run_parts(Setting(device, asked.quick, time.perf_counter() + asked.seconds), asked.parts, told)
+    if asked.json:
+        asked.json.write_text(json.dumps({"machine": told.machine, "findings": [
+            vars(found) for found in told.findings]}, indent=1))
+    if not asked.quick:
+        write_results({**read_sections(), "gpu": told.section})
+    print(told.section.text)
+    return int(any(found.passed is False for found in told.findings))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

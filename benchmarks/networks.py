@@ -13,6 +13,8 @@ CLASSES = 10
 SIGMA = 0.5
 SHAPES = {"linear": (1, 28, 28), "lenet": (1, 28, 28), "cnn": (1, 28, 28), "resnet20": (3, 32, 32),
           "resnet110": (3, 32, 32)}
+LARGE = {"resnet50": (3, 224, 224)}
+"""Those that only a GPU is timed with."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Network:
 
 def network(name: str) -> Network:
     """The network of this name, the same in every run."""
-    shape = SHAPES[name]
+    shape = (SHAPES | LARGE)[name]
     generator = np.random.default_rng(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)

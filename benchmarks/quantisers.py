@@ -31,7 +31,7 @@ from smoothcert.models import build_model
 from smoothcert.noise import build_noise
 from smoothcert.quantisation.export import export_network
 from smoothcert.quantisation.quantise import draw_noisy, quantise_graph
-from smoothcert.smoothing.engines.torch_engines import fold
+from smoothcert.smoothing.folding import fold
 
 Run = Callable[[np.ndarray], np.ndarray]
 ROUNDS, TRIED = 25, 1000

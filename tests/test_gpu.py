@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from smoothcert.models import build_model
+from centred import centred
 from smoothcert.noise import build_noise, open_stream, row_key
 from smoothcert.smoothing import Sampling, Segment, open_voter
-from smoothcert.smoothing.rows import DeviceRows, HostRows, Subject
+from smoothcert.smoothing.gpu import graphs, shortcuts
+from smoothcert.smoothing.gpu.referee import open_referee
+from smoothcert.smoothing.gpu.rows import DeviceRows
+from smoothcert.smoothing.gpu.votes import choose_write, write_plainly
+from smoothcert.smoothing.rows import HostRows, Subject
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -16,15 +20,14 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, *SHAPE)).astype(np.float3
 
 
 def network(name: str = "resnet20") -> torch.nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return build_model(name, SHAPE, 10).eval()
+    """Undecided, so that counts show every vote that moves; tests/smoothing/gpu/test_voter.py sees that it is."""
+    return centred(name, SHAPE, IMAGES)
 
 
-def counts(model, device: str, **how) -> np.ndarray:
+def counts(model, device: str, n: int = 700, **how) -> np.ndarray:
     voter = open_voter(model.to(device), build_noise("grid", 0.5), 10, SHAPE, seed=7,
                        how=Sampling(noise_format="philox-v1", device=torch.device(device), **how)).voter
-    return voter.count([Segment(voter.subject(image, key), "estimate", 5, 700) for key, image in enumerate(IMAGES)])
+    return voter.count([Segment(voter.subject(image, key), "estimate", 5, n) for key, image in enumerate(IMAGES)])
 
 
 def test_the_kernel_is_its_twin():
@@ -91,7 +94,48 @@ def test_counts_do_not_depend_on_the_batch():
         assert np.array_equal(counts(network(), "cuda", engine="eager", batch_size=batch), whole)
 
 
-@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.filterwarnings("error::smoothcert.errors.EngineWarning")
+@pytest.mark.parametrize("shortcut", ["noise_kernel", "vote_kernel", "fused_convolutions", "cuda_graph"])
+def test_no_shortcut_changes_a_count(shortcut, monkeypatch):
+    """Each taken, and each left out; the recording of a step must not have failed."""
+    recorded = []
+    monkeypatch.setattr(graphs, "record", lambda step, device, record=graphs.record: recorded.append(1) or record(
+        step, device))
+    with shortcuts(cuda_graph=False):
+        wanted = counts(network(), "cuda", n=20_000, engine="eager", batch_size=1000)
+    with shortcuts(**{shortcut: shortcut == "cuda_graph"}):
+        assert np.array_equal(counts(network(), "cuda", n=20_000, engine="eager", batch_size=1000), wanted)
+    assert bool(recorded) == (shortcut == "cuda_graph")
+
+
+@pytest.mark.filterwarnings("error::smoothcert.errors.EngineWarning")
+def test_the_referee_gives_the_same_bits_in_any_company():
+    model = network().cuda()
+    found = open_referee(model, SHAPE, torch.device("cuda"), random=False)
+    assert found.company
+    rows = torch.randn(64, *SHAPE, device="cuda")
+    assert torch.equal(found.judge(rows), found.judge(rows.flip(0)).flip(0))
+
+
+def test_the_vote_kernel_is_its_twin():
+    for classes in (2, 10, 1000):
+        assert choose_write(classes, torch.device("cuda")) is not write_plainly
+
+
+@pytest.mark.filterwarnings("ignore::smoothcert.errors.EngineWarning")
+def test_out_of_memory_halves_the_batch():
+    """With room for 256 MiB, where a batch of 4,096 takes more."""
+    wanted = counts(network(), "cuda", engine="eager")
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**28) / total)
+    try:
+        assert np.array_equal(counts(network(), "cuda", engine="eager"), wanted)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
 def test_reduced_precision_is_another_classifier_and_a_near_one(precision):
     found, full = (counts(network(), "cuda", engine="eager", precision=p) for p in (precision, "float32"))
     assert np.array_equal(found, counts(network(), "cuda", engine="eager", precision=precision))

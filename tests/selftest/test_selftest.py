@@ -115,8 +115,9 @@ def test_a_kernel_that_saturates_is_red(monkeypatch):
     assert "rows unlike integer arithmetic's" in found.measured
 
 
-def test_reduced_precision_is_green_and_has_no_smaller_spaces():
-    setting = replace(SETTING, precision="bf16")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_reduced_precision_is_green_and_has_no_smaller_spaces(precision):
+    setting = replace(SETTING, precision=precision)
     votes = EngineVotes("eager", True, Networks(setting))
     assert reds([*votes.plan_checks(), *Certificates(votes).plan_checks()]) == set()
     assert spaces(setting) == []

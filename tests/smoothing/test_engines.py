@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from smoothcert.denoise.diffusion import DiffusionDenoiser, noise_schedule
 from smoothcert.errors import EngineWarning, InputError, MissingExtraError, UnknownNameError
 from smoothcert.machine import BF16_UNITS, instruction_sets
 from smoothcert.models import build_model
@@ -26,11 +27,12 @@ from smoothcert.smoothing.engines import (
     runtimes,
     trial,
 )
+from smoothcert.smoothing.engines.protocol import Refused
 from smoothcert.smoothing.engines.registry import fault
 from smoothcert.smoothing.engines.runtimes import PACKAGES
-from smoothcert.smoothing.engines.torch_engines import fold
 from smoothcert.smoothing.engines.trial import time_rows, versions_of
-from smoothcert.smoothing.precision import tf32
+from smoothcert.smoothing.folding import fold
+from smoothcert.smoothing.precision import NARROW, tf32
 from smoothcert.smoothing.voters import CLOSE_CALL
 
 CPU = torch.device("cpu")
@@ -132,6 +134,46 @@ def test_compiled_networks_vote_as_plain_and_compile_once():
     assert found.name == "compile"
     assert torch.equal(first, second)
     assert fault(expected.double(), first.double(), "float32") is None
+
+
+@pytest.mark.parametrize("wrong_from", [33, 500])
+def test_on_a_gpu_the_check_is_made_at_the_service_batch(monkeypatch, wrong_from):
+    """An algorithm that a large batch alone is given, and a plain model that judges in batches of 32."""
+    sizes = []
+    model = small()
+    forward = model.forward
+
+    def counted(rows):
+        sizes.append(len(rows))
+        return forward(rows)
+
+    def builder(model, shape, batch, device, precision):
+        return lambda rows: forward(rows) + (len(rows) >= wrong_from) * torch.arange(3.0)
+
+    monkeypatch.setitem(ENGINES, "eager", builder)
+    monkeypatch.setattr(model, "forward", counted)
+    monkeypatch.setattr(opening, "referee_rows", lambda device: 32)
+    with pytest.warns(EngineWarning, match=r"'eager' is not used: \d+ of 4096 votes .*; falling back to 'plain'"):
+        assert opened("eager", model, batch=4096).name == "plain"
+    assert set(sizes[1:]) == {32}
+    monkeypatch.setitem(ENGINES, "eager", lambda *_: forward)
+    assert opened("eager", model, batch=4096).name == "eager"
+
+
+def test_onnxruntime_that_falls_back_to_the_cpu_is_refused(monkeypatch):
+    """A stand-in for its release for GPUs where CUDA's libraries do not load: no error, but another provider."""
+    def start(content, options, providers):
+        return SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+
+    runtime = SimpleNamespace(
+        get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"], InferenceSession=start,
+        SessionOptions=SimpleNamespace, ExecutionMode=SimpleNamespace(ORT_SEQUENTIAL=0),
+        GraphOptimizationLevel=SimpleNamespace(ORT_ENABLE_ALL=0))
+    monkeypatch.setattr(onnx_engines, "import_runtime", lambda name: runtime)
+    monkeypatch.setattr(onnx_engines, "_need_exporter", lambda engine: None)
+    monkeypatch.setattr(onnx_engines, "export", lambda *_: b"")
+    with pytest.raises(Refused, match="CUDA provider does not start here"):
+        onnx_engines.onnxruntime(small(), SMALL, 4, torch.device("cuda"), "float32")
 
 
 def test_a_compiler_that_fails_is_refused_with_a_warning(monkeypatch):
@@ -440,20 +482,53 @@ def test_names_are_checked_and_missing_packages_named(monkeypatch):
 
 # Precision
 
-def test_bfloat16_is_another_classifier_that_eager_runs():
+@pytest.mark.parametrize(("precision", "least", "most"), [("bf16", 1e-4, 0.1), ("fp16", 1e-5, 0.01)])
+def test_narrow_types_are_other_classifiers_that_eager_runs(precision, least, most):
     model, rows = small(), rows_of(SMALL, 200)
-    classifier = reduce_precision(model, "bf16")
-    found = opened("eager", model, precision="bf16")
+    classifier = reduce_precision(model, precision)
+    found = opened("eager", model, precision=precision)
     with torch.inference_mode():
         full, low, fast = model(rows), classifier(rows), found.run(rows)
     scale = full.abs().amax(dim=1, keepdim=True)
     assert found.name == "eager"
     assert low.dtype == fast.dtype == torch.float32
-    assert 1e-4 < ((low - full).abs() / scale).max() < 0.1
-    assert not torch.equal(low, fast)
-    assert fault(low.double(), fast.double(), "bf16") is None
+    assert least < ((low - full).abs() / scale).max() < most
+    assert fault(low.double(), fast.double(), precision) is None
     assert next(model.parameters()).dtype == torch.float32
     assert reduce_precision(model, "float32") is model or torch.cuda.is_available()
+
+
+def test_what_is_folded_is_rounded_once():
+    """Statistics that bfloat16 cannot hold are folded in as the network has them."""
+    layers = perturbed(nn.Sequential(nn.Conv2d(1, 64, 1, bias=False), nn.BatchNorm2d(64), nn.Flatten()))
+
+    def convolution(network):
+        return next(part for part in network.modules() if isinstance(part, nn.Conv2d))
+
+    narrow, rounded = convolution(reduce_precision(layers, "bf16")), convolution(fold(copy.deepcopy(layers).bfloat16()))
+    for name, value in convolution(fold(layers)).named_parameters():
+        assert torch.equal(narrow.get_parameter(name), value.bfloat16())
+        assert not torch.equal(narrow.get_parameter(name), rounded.get_parameter(name))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_table_of_float64_keeps_its_digits(precision):
+    """A diffusion model reads its timestep off one: rounded to bfloat16 it is off by one or two."""
+    denoiser = DiffusionDenoiser(nn.Identity(), noise_schedule({}))
+    narrow = reduce_precision(nn.Sequential(denoiser, nn.Conv2d(1, 2, 1)), precision).network
+    kept = next(part for part in narrow.modules() if isinstance(part, DiffusionDenoiser))
+    levels = [0.12, 0.25, 0.5, 1.0]
+    assert [kept.timestep(level) for level in levels] == [denoiser.timestep(level) for level in levels]
+    assert reduce_precision(nn.Linear(3, 2).double(), precision).network.weight.dtype == NARROW[precision]
+
+
+def test_fp16_refuses_what_float16_cannot_hold():
+    model = small()
+    with torch.no_grad():
+        model[-1].weight.mul_(1e6)
+    for engine in ("plain", "eager", "auto"):
+        with pytest.raises(InputError, match=r"'fp16'.*65,504: use precision 'bf16'"):
+            opened(engine, model, precision="fp16")
 
 
 def test_precisions_are_refused_where_they_do_not_exist():

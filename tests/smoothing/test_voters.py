@@ -13,6 +13,7 @@ from smoothcert.errors import InputError, ModelError
 from smoothcert.noise import Sfc64Stream, binomial, build_noise, open_stream
 from smoothcert.smoothing import Sampling, Segment, open_voter
 from smoothcert.smoothing.contract import Conduct
+from smoothcert.smoothing.passes import Passes
 from smoothcert.smoothing.rows import HostRows
 from smoothcert.smoothing.voters import CLOSE_CALL, NetworkVoter
 
@@ -153,7 +154,7 @@ def test_an_engines_allowed_errors_change_no_count():
 
     def voter(run):
         rows = HostRows(build_noise("grid", 0.5), SHAPE, 3, "sfc64-v1", torch.device("cpu"))
-        return NetworkVoter(rows, run, model, K, 64, torch.device("cpu"), referee=True)
+        return NetworkVoter(rows, Passes(run, K, 64), model, K, referee=True)
 
     assert np.array_equal(counts(voter(sloppy), (0, 30_000)), counts(voter(model), (0, 30_000)))
 
@@ -191,12 +192,14 @@ def test_what_auto_means():
 
 def test_reduced_precision_is_recorded_with_its_batch():
     device = torch.device("cpu")
-    assert opened(mlp(), precision="bf16", batch_size=50).identity("bf16", device)["batch_size"] == 50
+    reduced = opened(mlp(), precision="fp16", batch_size=50).identity("fp16", device)
+    assert (reduced["batch_size"], reduced["folded"]) == (50, "before rounding")
+    assert "folded" not in opened(mlp()).identity("float32", device)
     assert "batch_size" not in opened(mlp(), batch_size=50).identity("float32", device)
 
 
 @pytest.mark.parametrize(("how", "message"), [
-    ({"engine": "onnxruntme"}, "onnxruntime"), ({"space": "pixel"}, "pixels"), ({"precision": "fp16"}, "bf16"),
+    ({"engine": "onnxruntme"}, "onnxruntime"), ({"space": "pixel"}, "pixels"), ({"precision": "f16"}, "fp16"),
     ({"noise_format": "philox"}, "philox-v1"), ({"precision": "tf32"}, "CUDA"),
 ])
 def test_bad_options_are_refused(how, message):

@@ -129,9 +129,9 @@ class ComputeConfig(Config):
     space: Literal["auto", "pixels"] = Field("auto", description="where noise is drawn: auto takes a smaller space "
                                                                  "where the network has one (gaussian noise only), or "
                                                                  "pixels")
-    precision: Literal["float32", "tf32", "bf16"] = Field(
-        "float32", description="arithmetic of the network: float32, tf32 or bf16; a reduced one makes another base "
-                               "classifier, which is what is then certified")
+    precision: Literal["float32", "tf32", "bf16", "fp16"] = Field(
+        "float32", description="arithmetic of the network: float32, tf32, bf16 or fp16; a reduced one makes another "
+                               "base classifier, which is what is then certified")
     noise_format: Literal["auto", "sfc64-v1", "philox-v1"] = Field(
         "auto", description="named random numbers: auto is sfc64-v1 on a CPU and philox-v1 on a GPU; either runs on "
                             "both, and auto alone allows smaller spaces")

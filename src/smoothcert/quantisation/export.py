@@ -19,7 +19,7 @@ from smoothcert.errors import ModelError, first_line
 from smoothcert.models import label_model, load_model
 from smoothcert.models.layers import Shape, normalise_input
 from smoothcert.smoothing.adapters import Fit
-from smoothcert.smoothing.engines.torch_engines import fold
+from smoothcert.smoothing.folding import fold
 from smoothcert.smoothing.protocols import PredictProba, input_dtype, is_random
 from smoothcert.smoothing.sampling import denoise
 

@@ -83,7 +83,7 @@ class Original:
             raise StoreError(f"{store.folder} was certified again from the counts of another store: its looks were "
                              f"taken by that one's procedure, so give that store (and alpha or method here)")
         names = ("model", "seed", "space", "engine", "precision", "device", "batch_size", "input_dtype", "walk_format",
-                 "runtime")
+                 "runtime", "folded")
         told = {"digest": identity.digest, **{name: identity.raw[name] for name in names if name in identity.raw}}
         return cls(store, TransferSource.model_validate(told), identity.procedure.raw)
 
@@ -207,7 +207,7 @@ def _check_networks(config: TransferConfig, original: Original, inputs: Inputs, 
     told = original.told
     precision = told.precision or "float32"
     first, second = pair[0].identity(precision, inputs.device), pair[1].identity(config.precision, inputs.device)
-    decided = ("engine", "batch_size", "runtime") if precision != "float32" else ("batch_size",)
+    decided = ("engine", "batch_size", "runtime", "folded") if precision != "float32" else ("batch_size",)
     if other := [name for name in decided if told.raw.get(name) != first.get(name)]:
         raise InputError(f"the network of {original.store.folder} was computed in {precision} with "
                          + ", ".join(f"{name} {told.raw.get(name)}" for name in other) + ", which cannot be had here")

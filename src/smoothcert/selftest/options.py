@@ -21,8 +21,8 @@ class SelftestConfig(MachineConfig):
 
     engine: Annotated[str, AfterValidator(_engine)] = Field(
         "all", description="plain, eager, compile, onnxruntime, openvino or mnn, or all that are installed")
-    precision: Literal["float32", "tf32", "bf16"] = Field(
-        "float32", description="arithmetic of the networks, as for certify: float32, tf32 or bf16")
+    precision: Literal["float32", "tf32", "bf16", "fp16"] = Field(
+        "float32", description="arithmetic of the networks, as for certify: float32, tf32, bf16 or fp16")
     noise: NoiseKind = Field("grid", description="noise kind, as for certify: grid, gaussian or sound")
     noise_format: Literal["auto", "sfc64-v1", "philox-v1"] = Field(
         "auto", description="named random numbers, as for certify")

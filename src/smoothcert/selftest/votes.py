@@ -44,7 +44,7 @@ ALPHA = 0.05
 _N0 = 100
 _NEAREST, _FARTHEST = 1.0, 3.3  # |u| / sigma: at 1 the class is chosen wrongly from 100 samples in 1 of 10^16 cases
 _USED = 0.9  # of alpha, by p_A of the method two-sided
-_SLACK = {"float32": 1e-4, "tf32": 2.0**-8, "bf16": 2.0**-5}
+_SLACK = {"float32": 1e-4, "tf32": 2.0**-8, "fp16": 2.0**-8, "bf16": 2.0**-5}
 """Share of the true radius by which that of the network in a precision may differ."""
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from smoothcert.noise import Noise
 from smoothcert.smoothing.content import attributes_hash, attributes_of, state_parts
 from smoothcert.smoothing.contract import Conduct, few_answers, try_rows
-from smoothcert.smoothing.engines import reduce_precision
+from smoothcert.smoothing.precision import NARROW, reduce_precision
 from smoothcert.smoothing.protocols import Denoiser, is_random
 from smoothcert.smoothing.sampling import SHORT, OpenVoter, Sampling, behind, open_voter
 
@@ -92,7 +92,7 @@ class KeptVoters:
         how = replace(self._how, batch_size=batch_size, device=device, samples=samples)
         opened = open_voter(model, self._noise, self._num_classes, shape, self._seed, denoiser, how, conduct)
         usual = replace(conduct, overwrites=False) == Conduct() and opened.dtype == torch.float32
-        lives = (opened.engine, opened.space) == ("plain", "pixels") and how.precision != "bf16" and usual
+        lives = (opened.engine, opened.space) == ("plain", "pixels") and how.precision not in NARROW and usual
         self._kept[short] = _Kept(arguments, held, opened, lives, _bytes(conduct.answers),
                                   b"" if lives else _content(base), layers, attributes)
         return opened

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from smoothcert.smoothing.gpu.voter import DeviceVoter
 from smoothcert.smoothing.rows import Segment, Subject
 from smoothcert.smoothing.voters import NetworkVoter
 
@@ -25,7 +26,7 @@ class PairVoter:
         first, second: voters under one noise, seed and stream format.
     """
 
-    def __init__(self, first: NetworkVoter, second: NetworkVoter):
+    def __init__(self, first: NetworkVoter | DeviceVoter, second: NetworkVoter | DeviceVoter):
         self._first, self._second = first, second
         # Both cut their batches at the same samples, however many are judged at once: in reduced precision the batch
         # is part of a classifier.

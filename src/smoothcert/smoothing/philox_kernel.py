@@ -41,13 +41,39 @@ def fill_normals(out: Tensor, keys: Tensor, positions: Tensor) -> None:
                          f"{tuple(positions.shape)}")
     if out.numel() == 0:
         return
-    quads = triton.cdiv(values, 4)
-    wide = min(triton.next_power_of_2(quads), _WIDEST)
-    grid = triton.cdiv(rows, _TILE // wide), triton.cdiv(quads, wide)
+    grid, tile = _tiles(rows, values)
     with torch.cuda.device_of(out):
         launch = cast(Any, _fill)[grid]
-        launch(out, keys.contiguous(), positions.contiguous(), rows, values, ROWS=_TILE // wide, QUADS=wide,
-               enable_fp_fusion=False)
+        launch(out, keys.contiguous(), positions.contiguous(), rows, values, **tile, enable_fp_fusion=False)
+
+
+def draw_rows(
+    out: Tensor, table: Tensor, owner: Tensor, first: Tensor, centres: Tensor, fractions: Tensor | None,
+    scale: float, step: float | None,
+) -> None:
+    """Write the noisy copies first ... first + len(out) - 1 of a round: z scale + centre, for standard normals z, or on
+    a grid of `step` the whole numbers round(z scale + fraction) + centre times it.
+
+    Args:
+        out: (m, d) float32, contiguous, on a GPU.
+        table: (segments, 5) int64: the three words of `row_key`, the position of sample 0 of all, the row of `centres`.
+        owner: int32, the segment of each sample.
+        first: (1,) int64.
+        centres, fractions: (any, d) float32, those of `NoiseCentre`.
+    """
+    grid, tile = _tiles(*out.shape)
+    with torch.cuda.device_of(out):
+        launch = cast(Any, _draw)[grid]
+        launch(out, table, owner, first, centres, centres if fractions is None else fractions, len(out),
+               out.shape[1], scale, 1.0 if step is None else step, **tile, GRID=step is not None,
+               FRACTIONS=fractions is not None, enable_fp_fusion=False)
+
+
+def _tiles(rows: int, values: int) -> tuple[tuple[int, int], dict[str, int]]:
+    """Return the programs in both directions, and the rows and quads of each."""
+    quads = -(-values // 4)
+    wide = min(1 << (quads - 1).bit_length(), _WIDEST)
+    return (-(-rows * wide // _TILE), -(-quads // wide)), {"ROWS": _TILE // wide, "QUADS": wide}
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -59,6 +85,45 @@ def _fill(out, keys, positions, rows, values, ROWS: tl.constexpr, QUADS: tl.cons
     k0 = tl.load(keys + row * 3, mask=there, other=0).to(tl.uint32)[:, None]
     k1 = tl.load(keys + row * 3 + 1, mask=there, other=0).to(tl.uint32)[:, None]
     c3 = tl.load(keys + row * 3 + 2, mask=there, other=0).to(tl.uint32)[:, None]
+    normals = _quads(position, k0, k1, c3, ROWS, QUADS)
+    column = tl.program_id(1) * (4 * QUADS) + tl.arange(0, 4 * QUADS)
+    target = out + row.to(tl.int64)[:, None] * values + column[None, :]
+    tl.store(target, normals, mask=there[:, None] & (column < values)[None, :])
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _draw(out, table, owner, first, centres, fractions, rows, values, scale, step, ROWS: tl.constexpr,
+          QUADS: tl.constexpr, GRID: tl.constexpr, FRACTIONS: tl.constexpr):
+    """Write noisy copies: the arithmetic of `GaussianNoise.place`, and with GRID that of `GridNoise.place`."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    at = tl.load(first) + row.to(tl.int64)
+    there = row < rows
+    line = table + tl.load(owner + at, mask=there, other=0).to(tl.int64) * 5
+    k0 = tl.load(line, mask=there, other=0).to(tl.uint32)[:, None]
+    k1 = tl.load(line + 1, mask=there, other=0).to(tl.uint32)[:, None]
+    c3 = tl.load(line + 2, mask=there, other=0).to(tl.uint32)[:, None]
+    position = (tl.load(line + 3, mask=there, other=0) + at)[:, None]
+    slot = tl.load(line + 4, mask=there, other=0)[:, None]
+    y = _quads(position, k0, k1, c3, ROWS, QUADS) * scale
+    column = (tl.program_id(1) * (4 * QUADS) + tl.arange(0, 4 * QUADS))[None, :]
+    mask = there[:, None] & (column < values)
+    place = slot * values + column
+    if GRID:
+        if FRACTIONS:
+            y += tl.load(fractions + place, mask=mask, other=0.0)
+        # To the nearest whole number, ties to even: what is below 2^23 loses its fraction in the sum with 2^23.
+        size = tl.abs(y)
+        whole = (size + 8388608.0) - 8388608.0
+        y = tl.where(size < 8388608.0, tl.where(y < 0, -whole, whole), y)
+    y += tl.load(centres + place, mask=mask, other=0.0)
+    if GRID:
+        y *= step
+    tl.store(out + row.to(tl.int64)[:, None] * values + column, y, mask=mask)
+
+
+@triton.jit
+def _quads(position, k0, k1, c3, ROWS: tl.constexpr, QUADS: tl.constexpr):
+    """Return the normals (ROWS, 4 QUADS) of this program's quads at positions (ROWS, 1) of streams of those words."""
     c0 = (tl.program_id(1) * QUADS + tl.arange(0, QUADS)).to(tl.uint32)[None, :]
     c1 = position.to(tl.uint32)
     c2 = (position >> 32).to(tl.uint32)
@@ -70,10 +135,7 @@ def _fill(out, keys, positions, rows, values, ROWS: tl.constexpr, QUADS: tl.cons
         k1 += 0xBB67AE85
     z0, z1 = _normals(c0, c1)
     z2, z3 = _normals(c2, c3)
-    normals = tl.reshape(tl.join(tl.join(z0, z2), tl.join(z1, z3)), (ROWS, 4 * QUADS))
-    column = tl.program_id(1) * (4 * QUADS) + tl.arange(0, 4 * QUADS)
-    target = out + row.to(tl.int64)[:, None] * values + column[None, :]
-    tl.store(target, normals, mask=there[:, None] & (column < values)[None, :])
+    return tl.reshape(tl.join(tl.join(z0, z2), tl.join(z1, z3)), (ROWS, 4 * QUADS))
 
 
 @triton.jit

@@ -4,7 +4,6 @@ What a caller has set must not change a certificate. Reduced precision makes ano
 weights.
 """
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 
 from smoothcert.checks import check_known
 from smoothcert.errors import InputError
-from smoothcert.smoothing.protocols import CastInputs, device_of, put_in_eval_mode
+from smoothcert.smoothing.folding import fold
+from smoothcert.smoothing.protocols import CastInputs, device_of
 
 
 @contextmanager
@@ -69,7 +69,10 @@ def _whole_products() -> Iterator[None]:
             part.fp32_precision = value
 
 
-PRECISIONS = ("float32", "tf32", "bf16")
+NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""The precisions that keep weights and activations in a type of 16 bits."""
+
+PRECISIONS = ("float32", "tf32", *NARROW)
 
 
 def reduce_precision(model: Any, precision: str) -> Callable[..., Tensor]:
@@ -81,33 +84,37 @@ def reduce_precision(model: Any, precision: str) -> Callable[..., Tensor]:
 
     Args:
         model: base classifier.
-        precision: "float32"; "tf32" rounds the factors of CUDA's products and convolutions to 10 bits; "bf16" keeps
-            weights and activations in bfloat16 (7 bits); logits come back as float32.
+        precision: "float32"; "tf32" rounds the factors of CUDA's products and convolutions to 10 bits; "bf16" and
+            "fp16" keep weights and activations in bfloat16 (7 bits) and float16 (10 bits, at most 65,504); logits come
+            back as float32.
     Raises:
-        InputError: "tf32" without a CUDA device, or "bf16" for anything but a torch module.
+        InputError: "tf32" without a CUDA device, or "bf16" and "fp16" for anything but a torch module.
     """
     check_known("precision", precision, PRECISIONS)
-    if precision == "bf16":
+    if precision in NARROW:
         if not isinstance(model, nn.Module):
-            raise InputError(f"precision 'bf16' needs a torch module, whose weights can be converted; got "
+            raise InputError(f"precision {precision!r} needs a torch module, whose weights can be converted; got "
                              f"{type(model).__name__}: use precision 'float32'")
-        return Bfloat16(model)
+        return Narrow(model, NARROW[precision])
     if precision == "tf32" and device_of(model).type != "cuda":
         raise InputError(f"precision 'tf32' needs a torch module on a CUDA device, got a {type(model).__name__} on "
                          f"{device_of(model)}: use precision 'float32'")
     return guard_tf32(model, precision)
 
 
-class Bfloat16(nn.Module):
-    """A copy of a network, in eval mode, with weights, buffers and activations in bfloat16."""
+class Narrow(nn.Module):
+    """A copy of a network, in eval mode, with weights, buffers and activations in a type of 16 bits.
 
-    def __init__(self, network: nn.Module) -> None:
+    BatchNorm is folded into the layers before it from the network's own values, and then rounded once.
+    """
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        network = network.network if isinstance(network, CastInputs) else network
-        self.network = put_in_eval_mode(copy.deepcopy(network)).to(torch.bfloat16)
+        self.network = fold(network.network if isinstance(network, CastInputs) else network, dtype)
+        self._dtype = dtype
 
     def forward(self, rows: Tensor, *normals: Any) -> Tensor:
-        return self.network(rows.to(torch.bfloat16), *normals).to(torch.float32)
+        return self.network(rows.to(self._dtype), *normals).to(torch.float32)
 
 
 def guard_tf32(run: Callable[..., Tensor], precision: str) -> Callable[..., Tensor]:

@@ -1,4 +1,6 @@
-"""Noisy copies for a network, many images to a batch: drawn on the host or on the GPU, each row from its own key.
+"""Noisy copies for a network, many images to a batch, drawn on the host, each row from its own key.
+
+Those of a GPU are in `smoothcert.smoothing.gpu.rows`.
 
 A segment is a run of samples of one image and stage. Rows are a function of (run seed, image, stage, position) alone,
 so any row can be drawn again later: close calls are, at the end of a round.
@@ -13,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcert.noise import Noise, NoiseCentre, PhiloxStream, Stream, open_stream, row_key, walk_position
+from smoothcert.noise import Noise, NoiseCentre, PhiloxStream, Stream, open_stream, walk_position
 from smoothcert.smoothing.spaces import Space
 
 S = TypeVar("S", bound=Stream)
@@ -21,11 +23,13 @@ S = TypeVar("S", bound=Stream)
 
 @dataclass(eq=False)
 class Subject:
-    """An image on its way: its noise key, the centre that the noise makes of it, and its open streams by stage."""
+    """An image on its way: its noise key, the centre that the noise makes of it, and by stage its open streams, or the
+    words that stand for one where it is read at any position."""
 
     key: int
     centre: NoiseCentre
     streams: dict[str, Any] = field(default_factory=dict)
+    words: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,17 +101,17 @@ class HostRows:
         self._shape, self._seed, self._device = shape, seed, device
         self._open = partial(noise.stream, seed, format=stream_format)
         self.width = int(np.prod(shape))
-        self._rows = np.empty((0, self.width), dtype=np.float32)
+        self._rows = self._allocate(0)
 
     def draw(self, segments: Sequence[Segment]) -> Tensor:
         """Return the rows of all segments in order, (N, *shape) float32 on the device; valid until the next call."""
         total, end = sum(segment.n for segment in segments), 0
         if len(self._rows) < total:
-            self._rows = np.empty((total, self.width), dtype=np.float32)
+            self._rows = self._allocate(total)
         for segment in segments:
             rows = self._rows[end : (end := end + segment.n)]
             self.noise.fill(rows, segment.subject.centre, segment.stream(self._open))
-        return torch.from_numpy(self._rows[:total]).view(-1, *self._shape).to(self._device)
+        return self._move(torch.from_numpy(self._rows[:total]).view(-1, *self._shape))
 
     def walk(self, segments: Sequence[Segment], step: int) -> Tensor:
         """Return a random base classifier's normals for `step` of its walk from each row; for pixels only.
@@ -116,58 +120,11 @@ class HostRows:
         """
         return walk_normals(self._seed, segments, step, self._shape).to(self._device)
 
+    def _allocate(self, rows: int) -> np.ndarray:
+        return np.empty((rows, self.width), dtype=np.float32)
 
-class DeviceRows:
-    """Rows drawn on the GPU by the `philox-v1` kernel, each from its own key and position; see `HostRows`.
-
-    Args:
-        dimension: standard normals a row takes: prod(shape) for pixels.
-    """
-
-    format = PhiloxStream.format
-
-    def __init__(
-        self, noise: Noise | SpaceNoise, shape: tuple[int, ...], dimension: int, seed: int, device: torch.device
-    ):
-        self.noise, self.width = noise, int(np.prod(shape))
-        self._shape, self._dimension, self._seed, self._device = shape, dimension, seed, device
-
-    def draw(self, segments: Sequence[Segment]) -> Tensor:
-        """Return the rows of all segments in order, (N, *shape) float32 on the device."""
-        owner = self._move(np.repeat(np.arange(len(segments)), [segment.n for segment in segments]))
-        normals = self._normals(segments, owner, [s.stage for s in segments], [s.start for s in segments])
-        centres = [segment.subject.centre for segment in segments]
-        values, fractions = self._move(np.stack([centre.values for centre in centres]))[owner], None
-        if any(centre.fraction is not None for centre in centres):
-            none = np.zeros_like(centres[0].values)
-            fractions = self._move(np.stack([none if centre.fraction is None else centre.fraction
-                                             for centre in centres]))[owner]
-        return self.noise.place(normals, values, fractions).view(-1, *self._shape)
-
-    def walk(self, segments: Sequence[Segment], step: int) -> Tensor:
-        """Return what `HostRows.walk` does."""
-        owner = self._move(np.repeat(np.arange(len(segments)), [segment.n for segment in segments]))
-        starts = [walk_position(s.stage, step, s.start) for s in segments]
-        return self._normals(segments, owner, ["walk"] * len(segments), starts).view(-1, *self._shape)
-
-    def _normals(
-        self, segments: Sequence[Segment], owner: Tensor, stages: Sequence[str], starts: Sequence[int]
-    ) -> Tensor:
-        """Return (N, dimension) normals of each segment's image, from `starts` on in the streams of `stages`."""
-        from smoothcert.smoothing.philox_kernel import fill_normals
-
-        keys = np.stack([row_key(self._seed, s.subject.key, stage) for s, stage in zip(segments, stages, strict=True)])
-        positions = np.concatenate([np.arange(start, start + s.n) for s, start in zip(segments, starts, strict=True)])
-        normals = torch.empty((len(positions), self._dimension), device=self._device)
-        fill_normals(normals, self._move(keys.astype(np.int64))[owner], self._move(positions))
-        return normals
-
-    def _move(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self._device, non_blocking=True)
-
-
-Rows = HostRows | DeviceRows
-"""Draws noisy copies as a network takes them."""
+    def _move(self, rows: Tensor) -> Tensor:
+        return rows.to(self._device)
 
 
 def walk_normals(seed: int, segments: Sequence[Segment], step: int, shape: tuple[int, ...]) -> Tensor:

@@ -2,8 +2,7 @@
 
 import logging
 import warnings
-from dataclasses import dataclass
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,15 @@ from smoothcert.noise import SMALL_SPACE_FORMAT, Noise, PhiloxStream
 from smoothcert.smoothing.adapters import Fit, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
 from smoothcert.smoothing.contract import COARSE, Conduct, try_rows
-from smoothcert.smoothing.engines import ENGINES, PRECISIONS, Choice, open_engine, reduce_precision
+from smoothcert.smoothing.engines import ENGINES, PRECISIONS, Choice, Engine, open_engine
 from smoothcert.smoothing.engines.onnx_engines import CACHED_WEIGHTS, dense_weights
 from smoothcert.smoothing.files import Runtime, find_file, runtime_of
+from smoothcert.smoothing.gpu.referee import open_referee
+from smoothcert.smoothing.gpu.rows import DeviceRows, SentRows, open_rows
+from smoothcert.smoothing.gpu.voter import DeviceVoter
+from smoothcert.smoothing.gpu.votes import choose_write
+from smoothcert.smoothing.passes import Passes, halve_batch
+from smoothcert.smoothing.precision import NARROW, reduce_precision
 from smoothcert.smoothing.protocols import (
     BaseClassifier,
     Denoiser,
@@ -27,7 +32,7 @@ from smoothcert.smoothing.protocols import (
     input_dtype,
     is_random,
 )
-from smoothcert.smoothing.rows import DeviceRows, HostRows, Rows, SpaceNoise
+from smoothcert.smoothing.rows import HostRows, SpaceNoise
 from smoothcert.smoothing.spaces import Space, find_space
 from smoothcert.smoothing.voters import BinaryVoter, LogitVoter, NetworkVoter, Voter
 
@@ -48,7 +53,7 @@ class Sampling:
     Attributes:
         engine: "auto", or a name from `smoothcert.smoothing.engines.ENGINES`.
         space: "auto" samples where the noise has the fewest dimensions; "pixels" never leaves the image.
-        precision: "float32"; "tf32" and "bf16" make another base classifier, and are certified as such.
+        precision: "float32"; "tf32", "bf16" and "fp16" make another base classifier, and are certified as such.
         noise_format: "auto" is sfc64-v1 on a CPU and philox-v1 on a GPU; either runs on both. Sound noise has one of
             its own, drawn on the host.
         batch_size: samples a forward pass; None picks one. Never changes results in float32.
@@ -85,10 +90,13 @@ class OpenVoter:
         """Return what sampling adds to a store's identity: space, engine, precision and kind of device.
 
         With the network's own type where it is not float32; in reduced precision the runtime where it decides the
-        answers, else the batch, which shapes them; and the format of its normals where the base classifier is random.
+        answers, else the batch, which shapes them, and that BatchNorm was folded in before the network was rounded,
+        which is not so in stores of earlier versions; and the format of its normals where the base classifier is
+        random.
         """
         own = {} if self.dtype == torch.float32 else {"input_dtype": str(self.dtype).removeprefix("torch.")}
         batch = {"batch_size": self.batch} if precision != "float32" or self.dtype in COARSE else {}
+        batch |= {"folded": "before rounding"} if precision in NARROW else {}
         batch = batch if self.runtime is None else {"runtime": self.runtime.identity()}
         walk = {"walk_format": PhiloxStream.format} if self.random else {}
         return {"space": self.space, "engine": self.engine, "precision": precision, "device": device.type, **own,
@@ -157,19 +165,30 @@ def _network_voter(
                       "the model answers in steps, which other rounding would move")
     reduced = file is not None and how.precision == "bf16"  # which one engine alone has
     short = how.engine == "auto" and (how.samples or 0) < SHORT and not reduced
-    engine = open_engine("plain" if short else how.engine, network, shape=row, batch=batch, device=device,
-                         precision=how.precision, samples=how.samples, only_plain=only_plain)
+    engine, batch = _open_in_memory(network, replace(how, engine="plain" if short else how.engine), row, batch, device,
+                                    only_plain)
     if short and engine.name == "plain":
         _log.info("engine plain: the check of another takes more than it saves below %s samples", f"{SHORT:,}")
-    plain = engine.run if reduced else reduce_precision(network, how.precision)
-    referee = how.precision == "float32" and dtype not in COARSE and not (conduct.alone or conduct.exact)
+    coarse = how.precision != "float32" or dtype in COARSE
+    referee = not (coarse or conduct.alone or conduct.exact)
+    plain = reduce_precision(network, how.precision) if referee else engine.run
     random = is_random(denoiser) or is_random(model)
     run, judge = (behind(denoiser, noise.sigma, one) for one in (engine.run, plain))
     if conduct.alone:
         run = behind_fit(run, Fit(batch=ONE_ROW))
-    voter = NetworkVoter(_rows(noise, space, row, seed, device, how), run, judge,
-                         num_classes, engine.batch or batch, device, referee, random, conduct.overwrites,
-                         exact=engine.runtime is not None or (runtime_of(network) is not None and not conduct.alone))
+    fixed = ("the engine computes batches of one size" if engine.batch else
+             "the batch is part of the classifier in reduced precision" if coarse else
+             "the model changes the rows that it is given" if conduct.overwrites else None)
+    passes = Passes(run, num_classes, engine.batch or batch, fixed)
+    rows = _rows(noise, space, row, seed, device, how)
+    if isinstance(rows, DeviceRows | SentRows):
+        judges = open_referee(judge, row, device, random) if referee else None
+        voter: NetworkVoter | DeviceVoter = DeviceVoter(rows, passes, judges, num_classes, device,
+                                                        choose_write(num_classes, device), random)
+    else:
+        voter = NetworkVoter(
+            rows, passes, judge, num_classes, referee, random, conduct.overwrites,
+            exact=engine.runtime is not None or (runtime_of(network) is not None and not conduct.alone))
     _log.info("engine %s, batches of %d, noise drawn in %s as %s", engine.name, engine.batch or batch,
               "pixels" if space is None else space.name, voter.format)
     return OpenVoter(voter, "pixels" if space is None else space.name, engine.name, engine.batch or batch, random,
@@ -178,16 +197,33 @@ def _network_voter(
 
 def _rows(
     noise: Noise, space: Space | None, shape: tuple[int, ...], seed: int, device: torch.device, how: Sampling
-) -> Rows:
+) -> HostRows | DeviceRows:
     on_gpu, wanted = device.type == "cuda", how.noise_format
     if wanted == "auto" and on_gpu and PhiloxStream.format in noise.formats:
         wanted = PhiloxStream.format
     elif wanted == "auto":
         wanted = noise.formats[0] if space is None else SMALL_SPACE_FORMAT
     drawn = noise if space is None else SpaceNoise(space, noise.sigma)
-    if wanted == PhiloxStream.format and on_gpu and find_spec("triton"):
-        return DeviceRows(drawn, shape, int(np.prod(shape)) if space is None else space.dimension, seed, device)
+    if on_gpu:
+        return open_rows(drawn, shape, int(np.prod(shape)) if space is None else space.dimension, seed, wanted, device)
     return HostRows(drawn, shape, seed, wanted, device)
+
+
+def _open_in_memory(
+    network: Any, how: Sampling, shape: tuple[int, ...], batch: int, device: torch.device, only_plain: str | None
+) -> tuple[Engine, int]:
+    """Return an engine, and the batch that it has memory for: at most the one asked for."""
+    fixed = None
+    if how.precision != "float32" and how.batch_size is not None:
+        fixed = f"batch_size {batch} is part of the classifier in reduced precision"
+    told = False
+    while True:
+        try:
+            return open_engine(how.engine, network, shape=shape, batch=batch, device=device, precision=how.precision,
+                               samples=how.samples, only_plain=only_plain), batch
+        except torch.OutOfMemoryError:
+            pass  # what was opened is let go with the error, before a smaller batch is tried
+        batch, told = halve_batch(batch, fixed, told), True
 
 
 def behind(denoiser: Any, sigma: float, run: Any) -> Any:

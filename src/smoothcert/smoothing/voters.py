@@ -16,8 +16,9 @@ from torch import Tensor
 
 from smoothcert.noise import BINOMIAL_FORMAT, BoxMullerStream, Noise, NoiseCentre, binomial, box_muller
 from smoothcert.progress import count_passes
-from smoothcert.smoothing.protocols import Normals, check_finite, check_logits
-from smoothcert.smoothing.rows import Rows, Segment, Subject
+from smoothcert.smoothing.passes import Passes
+from smoothcert.smoothing.protocols import Normals, check_finite
+from smoothcert.smoothing.rows import HostRows, Segment, Subject
 from smoothcert.smoothing.spaces import Space
 from smoothcert.stats import Draw, History, Look, Plan
 from smoothcert.stats.histories import LABEL, count_samples
@@ -31,8 +32,6 @@ judged alone always gives the same answer, so results are equal whatever the bat
 
 _CHUNK_VALUES, _CHUNK_ROWS = 2**18, 1000  # of rows drawn and counted at once on a CPU, so that they stay in a cache
 _CACHED_SAMPLES = 16_384  # of logits at once, so that they stay in a processor's second cache
-_ROUND_BATCHES = 64  # batches between two synchronisations with a GPU
-_REFEREE_ROWS = 32  # close calls judged at once on a GPU, always in a batch of this size
 
 
 class Voter(Protocol):
@@ -56,18 +55,16 @@ class Voter(Protocol):
 
 
 class NetworkVoter:
-    """Votes of a network, in compute batches that mix images, with one synchronisation a round.
+    """Votes of a network on a CPU, in compute batches that mix images; `smoothing/gpu/voter.py` has those on a GPU.
 
     Small batches are drawn and counted many at once, because noise and votes cost more than their arithmetic there.
 
     Args:
         rows: draws the noisy copies.
-        run: (N, ...) rows -> (N, K) logits, N <= batch; the engine.
+        passes: the engine.
         plain: the same classifier as it is; judges close calls.
         random: whether both take `Normals` after the rows; a close call is judged under its own again.
         num_classes: K.
-        batch: rows a forward pass.
-        device: where `run` computes.
         referee: whether close calls are judged again; not where the classifier judges every row alone anyway, nor in
             reduced precision, where the batch is part of the classifier.
         overwrites: whether the classifier changes the rows that it is given, so that they must be drawn again.
@@ -75,17 +72,17 @@ class NetworkVoter:
     """
 
     def __init__(
-        self, rows: Rows, run: Callable[..., Any], plain: Callable[..., Any], num_classes: int, batch: int,
-        device: torch.device, referee: bool, random: bool = False, overwrites: bool = False, exact: bool = False,
+        self, rows: HostRows, passes: Passes, plain: Callable[..., Any], num_classes: int, referee: bool,
+        random: bool = False, overwrites: bool = False, exact: bool = False,
     ):
-        self._rows, self._run, self._plain, self._num_classes = rows, run, plain, num_classes
-        self._batch, self._device, self._referee, self._random = batch, device, referee, random
+        self._rows, self._passes, self._num_classes = rows, passes, num_classes
+        self._referee, self._random, self._plain = referee, random, Passes(plain, num_classes, 1)
         # Without the referee the batch may shape the answers, and a random classifier draws its normals by the batch.
-        together = device.type != "cuda" and (referee or exact) and not random
+        together, batch = (referee or exact) and not random, passes.batch
         self._keeps = together and referee and not overwrites
         room = min(_CHUNK_ROWS, _CHUNK_VALUES // rows.width) if together else 0
         self._chunk = batch * max(1, room // batch)
-        self.capacity: int | None = batch * _ROUND_BATCHES if device.type == "cuda" else self._chunk
+        self.capacity: int | None = self._chunk
         self.format = rows.format
 
     def subject(self, image: np.ndarray, key: int) -> Subject:
@@ -105,14 +102,14 @@ class NetworkVoter:
         with torch.no_grad():
             for chunk in batches(segments, self._chunk):
                 rows = self._rows.draw(chunk)
-                vote, first, close = judge(self._logits(self._run, rows, chunk))
+                vote, first, close = judge(self._logits(self._passes, rows, chunk))
                 if self._referee:
                     vote.masked_fill_(close, -1)
                     if self._keeps:
                         kept.append(rows[close])
                 votes.append(vote)
                 ordered.append(~first.isnan().any().view(1))
-            # The one wait for the device: the vote of each row, -1 where it is close, and whether any logit is NaN.
+            # The vote of each row, -1 where it is close, and whether any logit is NaN.
             packed = torch.cat([*votes, *(flag.to(torch.int64) for flag in ordered)]).cpu().numpy()
             found = packed[: -len(ordered)]
             check_finite(bool(packed[-len(ordered) :].all()))
@@ -122,31 +119,30 @@ class NetworkVoter:
 
     def _judge_again(self, segments: Sequence[Segment], close: np.ndarray, kept: list[Tensor]) -> list[int]:
         """Return the votes of samples `close`, counted through all segments, of which the rows are `kept` or drawn
-        again. The plain model judges them alone on a CPU, and on a GPU in batches that the first of them fills up."""
+        again. The plain model judges each alone."""
         lengths = np.array([segment.n for segment in segments])
         ends = np.cumsum(lengths)
         owners = np.searchsorted(ends, close, side="right")
         offsets = (close - (ends - lengths)[owners]).tolist()
         singles = [segments[k].single(offset) for k, offset in zip(owners, offsets, strict=True)]
         found = torch.cat(kept) if kept else None
-        size = _REFEREE_ROWS if self._device.type == "cuda" else 1
         votes: list[int] = []
-        for first in range(0, len(singles), size):
-            part = singles[first : first + size]
-            filled = part + part[:1] * (size - len(part))
-            rows = self._rows.draw(filled) if found is None else found[first : first + 1]
-            logits = self._logits(self._plain, rows, filled)
+        for at, single in enumerate(singles):
+            rows = self._rows.draw([single]) if found is None else found[at : at + 1]
+            logits = self._logits(self._plain, rows, [single])
             check_finite(not bool(logits.isnan().any()))
-            votes += logits[: len(part)].argmax(dim=1).tolist()
+            votes += logits.argmax(dim=1).tolist()
         return votes
 
-    def _logits(self, run: Callable[..., Any], rows: Tensor, segments: Sequence[Segment]) -> Tensor:
+    def _logits(self, passes: Passes, rows: Tensor, segments: Sequence[Segment]) -> Tensor:
         """Return the logits (N, K) of the rows of all segments, computed in batches."""
-        normals: list[Normals] = []
-        if self._random:
-            normals.append(lambda t, like: self._rows.walk(segments, t).to(like.dtype))
-        parts = [check_logits(run(part, *normals), len(part), self._num_classes) for part in rows.split(self._batch)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        if not self._random:
+            return passes.logits(rows)
+
+        def normals_from(start: int, end: int) -> list[Normals]:
+            return [lambda t, like: self._rows.walk(segments, t)[start:end].to(like.dtype)]
+
+        return passes.logits(rows, normals_from)
 
 
 class LogitVoter:

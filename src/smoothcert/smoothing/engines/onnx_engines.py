@@ -25,8 +25,8 @@ from smoothcert.smoothing.engines.runtimes import (
     fixed_batch,
     import_runtime,
 )
-from smoothcert.smoothing.engines.torch_engines import fold
 from smoothcert.smoothing.files import find_file, put_in_place
+from smoothcert.smoothing.folding import fold
 
 CACHED_WEIGHTS = 2**20  # float32, about what a core's own cache holds
 _FEW_ROWS = 32
@@ -59,6 +59,10 @@ def onnxruntime(model: Any, shape: tuple[int, ...], batch: int, device: torch.de
     content = export(model, shape, rows)
     with refuse_on_error("onnxruntime cannot load the network"):
         session = runtime.InferenceSession(content, options, providers=[provider])
+        # A provider whose libraries do not load is left out without an error.
+        if device.type == "cuda" and provider[0] not in session.get_providers():
+            raise Refused("onnxruntime's CUDA provider does not start here (its release needs other versions of CUDA "
+                          "and cuDNN), so that it would compute on the CPU")
         return fill_up(_session_run(session, device), shape, rows, device)
 
 

@@ -15,9 +15,9 @@ from smoothcert.progress import phase
 from smoothcert.smoothing.engines.protocol import Choice, Engine, Refused, Run
 from smoothcert.smoothing.engines.registry import ANY_BATCH, ENGINES, EngineSetting, fault
 from smoothcert.smoothing.engines.runtimes import RUNTIMES, describe_bf16
-from smoothcert.smoothing.engines.trial import CHECKED, Trial, compare_runtimes, try_engines
+from smoothcert.smoothing.engines.trial import CHECKED, LEAST_CHECKED, Trial, compare_runtimes, try_engines
 from smoothcert.smoothing.files import NetworkFile, find_file, put_in_place
-from smoothcert.smoothing.precision import PRECISIONS, reduce_precision
+from smoothcert.smoothing.precision import NARROW, PRECISIONS, reduce_precision
 from smoothcert.smoothing.protocols import is_random
 
 _log = logging.getLogger("smoothcert")
@@ -62,9 +62,11 @@ def _open(name: str, setting: EngineSetting, samples: int, only_plain: str | Non
     file = find_file(setting.model)
     if file is not None and file.runtime is not None:
         return _integer_engine(name, setting, file, samples)
-    if file is not None and setting.precision == "bf16":
+    if file is not None and setting.precision in NARROW:
         return _reduced_file(name, setting)
     fallback = Engine("plain", setting.build("plain"), None)
+    if setting.precision == "fp16" and not is_random(setting.model):
+        _check_range(setting, fallback.run)
     if name == "plain":
         return fallback
     reason = only_plain or _only_plain(name, setting, fallback.run)
@@ -78,6 +80,13 @@ def _open(name: str, setting: EngineSetting, samples: int, only_plain: str | Non
             trial = try_engines(setting, samples, fallback.run, choosing)
         choosing.say("checking its votes")
         return _first_sound(setting, trial, fallback)
+
+
+def _check_range(setting: EngineSetting, run: Run) -> None:
+    """Raise InputError where logits leave the range of float16."""
+    if not setting.logits(run, LEAST_CHECKED).isfinite().all():
+        raise InputError("precision 'fp16': the network gives infinite or NaN logits, because float16 holds nothing "
+                         "beyond 65,504: use precision 'bf16', whose range is float32's")
 
 
 def _integer_engine(name: str, setting: EngineSetting, file: NetworkFile, samples: int) -> Engine:
@@ -102,7 +111,9 @@ def _integer_engine(name: str, setting: EngineSetting, file: NetworkFile, sample
 def _reduced_file(name: str, setting: EngineSetting) -> Engine:
     """Return OpenVINO for the network of a file in bfloat16, which no other engine has."""
     problem = f"precision 'bf16' of a network in a file is computed by OpenVINO alone, got engine {name!r}"
-    if name in ("auto", "openvino"):
+    if setting.precision != "bf16":
+        problem = f"a network in a file has no precision {setting.precision!r}, only 'bf16' where OpenVINO runs it"
+    elif name in ("auto", "openvino"):
         try:
             run = setting.build("openvino")
             expected = setting.logits(reduce_precision(setting.model, "float32"), CHECKED)
@@ -122,7 +133,7 @@ def _first_sound(setting: EngineSetting, trial: Trial, fallback: Engine) -> Engi
     for name, following in pairwise([*trial.names, fallback.name]):
         try:
             run = trial.built.get(name) or setting.build(name)
-            expected = setting.logits(fallback.run, trial.checked) if expected is None else expected
+            expected = setting.expected(fallback.run, trial.checked) if expected is None else expected
             reason = fault(expected, setting.try_out(run, trial.checked), setting.precision)
             if reason is None:
                 runtime = describe_bf16() if (name, setting.precision) == ("openvino", "bf16") else None

@@ -79,9 +79,14 @@ class Refused(Exception):
 
 @contextmanager
 def refuse_on_error(what: str) -> Iterator[None]:
-    """Turn any error into Refused: compilers, runtimes and users' modules raise whatever they like."""
+    """Turn any error into Refused: compilers, runtimes and users' modules raise whatever they like.
+
+    Lack of memory passes through: a smaller batch may do.
+    """
     try:
         yield
+    except (Refused, torch.OutOfMemoryError):
+        raise
     except Exception as error:
         raise Refused(f"{what} ({first_line(error)})") from error
 

@@ -8,12 +8,12 @@ model anyway (see `voters.CLOSE_CALL`). So counts are equal in every engine, as 
 elsewhere: networks that we trained kept to 1e-6.
 
 In reduced precision no such bound is to be had: a sum rounded elsewhere moves a logit by 2^-9 (bfloat16) or 2^-11
-(TF32) of its terms, layer upon layer. There an engine passes if it keeps the votes whose top logits differ by more
-than a margin. The others may differ from engine to engine, and counts with them, by a little: the engine is part of
-what is certified.
+(TF32, float16) of its terms, layer upon layer. There an engine passes if it keeps the votes whose top logits differ by
+more than a margin. The others may differ from engine to engine, and counts with them, by a little: the engine is part
+of what is certified.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from smoothcert.smoothing.engines.mnn_engine import mnn
 from smoothcert.smoothing.engines.onnx_engines import onnxruntime, openvino
 from smoothcert.smoothing.engines.protocol import Builder, Run, refuse_on_error
 from smoothcert.smoothing.engines.torch_engines import eager, plain, torch_compile
+from smoothcert.smoothing.gpu.referee import Referee, referee_rows
 from smoothcert.smoothing.protocols import as_logits
 from smoothcert.smoothing.voters import CLOSE_CALL
 
@@ -41,7 +42,7 @@ ENGINES: dict[str, Builder] = {
 ANY_BATCH = ("plain", "eager")
 """Engines that take any number of rows."""
 
-MARGINS = {"float32": CLOSE_CALL, "tf32": 2.0**-8, "bf16": 2.0**-5}
+MARGINS = {"float32": CLOSE_CALL, "tf32": 2.0**-8, "fp16": 2.0**-8, "bf16": 2.0**-5}
 """Votes count where the two top logits differ by more than this share of the scale."""
 
 
@@ -60,9 +61,23 @@ class EngineSetting:
         return ENGINES[name](self.model, self.shape, self.batch, self.device, self.precision)
 
     def logits(self, run: Run, n: int) -> Tensor:
-        """Return a forward pass's logits on the noisy inputs: (n, K), float64, on the host."""
+        """Return a forward pass's logits on the noisy inputs: (n, K), float64, on the host.
+
+        On a GPU, where a batch's size decides how it is computed, they are repeated until they fill the batch.
+        """
+        inputs: Iterable[Tensor] = self.inputs(n)
+        if referee_rows(self.device) > 1 and n < self.batch:
+            inputs = [rows[torch.arange(self.batch, device=self.device) % n] for rows in inputs]
         with torch.no_grad():
-            return torch.cat([as_logits(run(rows)).double().cpu() for rows in self.inputs(n)])
+            return torch.cat([as_logits(run(rows)).double().cpu() for rows in inputs])
+
+    def expected(self, run: Run, n: int) -> Tensor:
+        """Return the plain model's logits on the same inputs, judged in the batches in which it judges close calls."""
+        rows = referee_rows(self.device)
+        if rows == 1:
+            return self.logits(run, n)
+        found = Referee(run, rows).judge(torch.cat([*self.inputs(n)])).double().cpu()
+        return found[torch.arange(max(n, self.batch)) % n]
 
     def try_out(self, run: Run, n: int) -> Tensor:
         """Return the logits of an engine, or raise Refused where it fails."""

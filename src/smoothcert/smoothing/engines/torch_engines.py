@@ -1,41 +1,33 @@
-"""torch's own ways to run a network: as it is, folded, and compiled. The first three functions are `Builder`s.
+"""torch's own ways to run a network: as it is, folded, and compiled. The first three functions are `Builder`s."""
 
-Folding makes a network cheaper to run without changing what it computes: BatchNorm becomes part of the layer before it,
-and ReLU works in place.
-"""
-
-import copy
-import warnings
-from collections import Counter
-from collections.abc import Collection
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn import functional
+from torch import Tensor, nn
 
 from smoothcert.errors import InputError, first_line
 from smoothcert.smoothing.engines.protocol import Run, no_graph, refuse_on_error
-from smoothcert.smoothing.precision import Bfloat16, guard_tf32, reduce_precision
-from smoothcert.smoothing.tracing import Tracer, has_global_hooks, is_altered, is_new, settle_in_place
-
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-_AFFINE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_RELUS = (functional.relu, torch.relu)
+from smoothcert.smoothing.folding import fold
+from smoothcert.smoothing.gpu.convolutions import fuse_where_it_runs
+from smoothcert.smoothing.gpu.shortcuts import is_taken
+from smoothcert.smoothing.precision import NARROW, Narrow, guard_tf32, reduce_precision, tf32
 
 
 def plain(model: Any, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
     """Run the model as it is, for any number of rows."""
     run = reduce_precision(model, precision)
-    if precision != "bf16":
+    if precision not in NARROW:
         return run
 
     def run_or_explain(*inputs: Any) -> Tensor:
         try:
             return run(*inputs)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
-            raise InputError(f"precision 'bf16': the network cannot compute in bfloat16 ({first_line(error)}), which "
-                             f"quantised layers cannot, for example: use precision 'float32'") from error
+            raise InputError(f"precision {precision!r}: the network cannot compute in {NARROW[precision]} here "
+                             f"({first_line(error)}), which quantised layers cannot, for example: use precision "
+                             f"'float32'") from error
 
     return run_or_explain
 
@@ -43,6 +35,9 @@ def plain(model: Any, shape: tuple[int, ...], batch: int, device: torch.device, 
 def eager(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
     """Run the folded network in channels_last, for any number of rows."""
     network = _prepare(model, device, precision)
+    if device.type == "cuda" and is_taken("fused_convolutions"):
+        with tf32(precision == "tf32"):
+            network = fuse_where_it_runs(network, shape, device)
 
     def run(rows: Tensor) -> Tensor:
         with no_graph():
@@ -71,116 +66,10 @@ def torch_compile(model: nn.Module, shape: tuple[int, ...], batch: int, device: 
 
 def _prepare(model: nn.Module, device: torch.device, precision: str) -> nn.Module:
     with refuse_on_error("the network cannot be copied"):
-        network: Any = fold(Bfloat16(model) if precision == "bf16" else model).to(device).requires_grad_(False)
+        network: Any = Narrow(model, NARROW[precision]) if precision in NARROW else fold(model)
+        network = network.to(device).requires_grad_(False)
     return network.to(memory_format=torch.channels_last)
 
 
 def _channels_last(rows: Tensor) -> Tensor:
     return rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows
-
-
-def fold(model: nn.Module) -> nn.Module:
-    """Return a copy of a network, in eval mode, with every BatchNorm behind a convolution or dense layer folded in.
-
-    W' = s W and b' = s (b - mean) + beta per output channel, with s = gamma / sqrt(var + eps), computed in float64.
-    The graph is found by torch.fx; parts that it cannot follow (control flow that depends on the data) stay as they
-    are, and the parts inside them are folded one by one. ReLUs work in place where nothing else sees their input.
-
-    Raises whatever the model's own `deepcopy` raises. A BatchNorm over another axis than the features of a dense
-    layer of the same size ((N, L, F) with L = F) cannot be told from the usual one: the votes must be checked.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's own, of the parts of a torch.export program
-        folded = _fold_parts(copy.deepcopy(model).eval())
-    return folded.eval()
-
-
-def _fold_parts(module: nn.Module) -> nn.Module:
-    """Return the module as a folded graph, or else itself with the folded graphs of its children in their places.
-
-    It stays itself where it is altered, since a graph would lose that, and under global hooks, which would see other
-    modules.
-    """
-    if has_global_hooks() or is_altered(module):
-        return module
-    try:
-        return _graph(module, ())
-    except Exception:  # tracing runs the user's own forward on stand-ins, which may raise anything
-        pass
-    children = [(name, _fold_parts(child) if _is_worth_entering(child) else child)
-                for name, child in module.named_children()]
-    for name, child in children:
-        setattr(module, name, child)
-    try:
-        return _graph(module, {id(child) for _, child in children})
-    except Exception:
-        return module
-
-
-class _FoldingTracer(Tracer):
-    """A tracer that enters only modules with something to fold, so that it meets little that cannot be traced."""
-
-    def __init__(self, closed: Collection[int]) -> None:
-        super().__init__()
-        self._closed = closed
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        known = m.__module__.startswith("torch.nn") and not isinstance(m, nn.Sequential)
-        return known or id(m) in self._altered or id(m) in self._closed or not _is_worth_entering(m)
-
-
-def _is_worth_entering(module: nn.Module) -> bool:
-    return any(type(part) in (*_NORMS, nn.ReLU) for part in module.modules())
-
-
-def _graph(module: nn.Module, closed: Collection[int]) -> fx.GraphModule:
-    traced = _FoldingTracer(closed).trace(module)
-    settle_in_place(traced, module)
-    graph = fx.GraphModule(module, traced)
-    _fold_norms(graph)
-    _relu_in_place(graph)
-    graph.delete_all_unused_submodules()
-    graph.graph.lint()
-    graph.recompile()
-    return graph
-
-
-def _fold_norms(graph: fx.GraphModule) -> None:
-    modules = {node: graph.get_submodule(str(node.target)) for node in graph.graph.nodes if node.op == "call_module"}
-    calls = Counter(id(module) for module in modules.values())
-    for node, norm in modules.items():
-        source: Any = node.args[0] if len(node.args) == 1 else None
-        layer: Any = modules.get(source)
-        # By exact type, since a subclass may compute anything.
-        if type(layer) not in _AFFINE or type(norm) not in _NORMS or is_altered(layer) or is_altered(norm):
-            continue
-        if len(source.users) > 1 or calls[id(layer)] > 1 or norm.training or norm.running_mean is None:
-            continue
-        if layer.weight.shape[0] != norm.num_features:
-            continue
-        _fold_norm(layer, norm)
-        node.replace_all_uses_with(source)
-        graph.graph.erase_node(node)
-
-
-def _fold_norm(layer: Any, norm: Any) -> None:
-    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
-    scale = scale if norm.weight is None else scale * norm.weight.detach().double()
-    bias: Tensor = -norm.running_mean.double() if layer.bias is None else layer.bias.double() - norm.running_mean
-    bias = scale * bias.detach()
-    bias = bias if norm.bias is None else bias + norm.bias.detach().double()
-    weight = layer.weight.detach().double() * scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
-    layer.weight, layer.bias = (nn.Parameter(value.to(layer.weight.dtype), requires_grad=False)
-                                for value in (weight, bias))
-
-
-def _relu_in_place(graph: fx.GraphModule) -> None:
-    for node in graph.graph.nodes:
-        module = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
-        is_relu = node.target in _RELUS if module is None else type(module) is nn.ReLU and not is_altered(module)
-        value = node.args[0] if is_relu else None
-        # A new tensor, no view of another one, that only this step uses: nothing else sees the change.
-        if isinstance(value, fx.Node) and len(value.users) == 1 and is_new(value, dict(graph.named_modules())):
-            with graph.graph.inserting_before(node):
-                node.replace_all_uses_with(graph.graph.call_function(functional.relu, (value,), {"inplace": True}))
-            graph.graph.erase_node(node)

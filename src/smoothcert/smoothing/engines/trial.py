@@ -22,7 +22,7 @@ CHECKED = 500
 TRIAL_SHARE = 0.02
 """The share of a run's time that "auto" may spend on its choice, with the check of what it chose."""
 
-_LEAST_CHECKED = 100
+LEAST_CHECKED = 100
 _PRECISIONS_OF = {"onnxruntime": ("float32",), "openvino": ("float32", "bf16"), "mnn": ("float32",)}
 _SLOW_START = (15.0, 0.1, 1e-7)
 _STARTS = {"eager": (0.03, 5e-4, 1e-8), "onnxruntime": (3.0, 0.03, 5e-8), "openvino": (4.0, 0.03, 5e-8),
@@ -163,7 +163,7 @@ class TrialTime:
 
     def __init__(self, setting: EngineSetting, samples: int, plain_run: Run):
         self._setting, self._samples, self._started = setting, samples, time.perf_counter()
-        self.checked = min(max(samples // 200, _LEAST_CHECKED), CHECKED)
+        self.checked = min(max(samples // 200, LEAST_CHECKED), CHECKED)
         self._few = next(setting.inputs(max(min(setting.batch, samples // 1000), 1)))
         self._each = time_rows({"plain": plain_run}, self._few, rounds=1)["plain"]
 

@@ -1,0 +1,37 @@
+"""Shortcuts on a GPU by name, to be left out or taken where their worth is measured: none changes a float32 count."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from smoothcert.checks import check_known
+
+_taken = {
+    "noise_kernel": True,  # rows are drawn on the GPU; else on the host, by the same format
+    "vote_kernel": True,  # two launches a batch in place of a dozen operations of torch
+    "fused_convolutions": True,  # a convolution with its bias, ReLU and sum in one call of cuDNN
+    "cuda_graph": False,  # a batch's draw, forward pass and votes replayed in one launch
+}
+
+
+def is_taken(name: str) -> bool:
+    """Tell whether a shortcut is taken where it can be."""
+    return _taken[name]
+
+
+@contextmanager
+def shortcuts(**wanted: bool) -> Iterator[None]:
+    """Take or leave shortcuts meanwhile, for what is opened within.
+
+    >>> with shortcuts(vote_kernel=False):
+    ...     pass
+
+    Raises UnknownNameError for one that does not exist.
+    """
+    for name in wanted:
+        check_known("shortcut", name, _taken)
+    before = dict(_taken)
+    _taken.update(wanted)
+    try:
+        yield
+    finally:
+        _taken.update(before)

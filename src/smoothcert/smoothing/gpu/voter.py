@@ -1,0 +1,140 @@
+"""Votes of a network on a GPU: a round is launched as a whole, and waited for once."""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smoothcert.errors import first_line
+from smoothcert.smoothing.gpu import graphs
+from smoothcert.smoothing.gpu.referee import Referee
+from smoothcert.smoothing.gpu.rows import DeviceRows, Round, SentRows
+from smoothcert.smoothing.gpu.shortcuts import is_taken
+from smoothcert.smoothing.gpu.votes import LOST, WriteVotes, write_plainly
+from smoothcert.smoothing.passes import Passes
+from smoothcert.smoothing.protocols import Normals, check_finite
+from smoothcert.smoothing.rows import Segment, Subject
+
+_ROUND_BATCHES = 64  # between two waits for the device
+
+_log = logging.getLogger("smoothcert")
+
+
+class DeviceVoter:
+    """Votes of a network: those of `NetworkVoter`, which its rows, votes and close calls are computed as.
+
+    Args:
+        rows: draws the noisy copies.
+        passes: the engine.
+        referee: the same classifier as it is; judges close calls. None where they are not judged again.
+        num_classes: K.
+        device: where all is computed.
+        write: puts down the votes of a batch.
+        random: whether both classifiers take `Normals` after the rows.
+    """
+
+    def __init__(
+        self, rows: DeviceRows | SentRows, passes: Passes, referee: Referee | None, num_classes: int,
+        device: torch.device, write: WriteVotes = write_plainly, random: bool = False,
+    ) -> None:
+        self._rows, self._passes, self._referee, self._num_classes = rows, passes, referee, num_classes
+        self._device, self._write, self._random = device, write, random
+        self._batch = passes.batch
+        self.capacity: int | None = self._batch * _ROUND_BATCHES
+        self.format = rows.format
+        self._first = torch.zeros(1, dtype=torch.int64, device=device)
+        self._votes = torch.zeros(0, dtype=torch.int32, device=device)
+        self._recorded: tuple[int, Callable[[], None]] | None = None
+        self._records = is_taken("cuda_graph") and isinstance(rows, DeviceRows) and write is not write_plainly and (
+            not random)
+
+    def subject(self, image: np.ndarray, key: int) -> Subject:
+        return Subject(key, self._rows.noise.centre(image))
+
+    def count(self, segments: Sequence[Segment]) -> np.ndarray:
+        with torch.no_grad():
+            found = Round(segments, self._device)
+            votes = self._launch(found)
+            slots = found.owner * self._num_classes + votes
+            # A close call is counted beyond the classes until the referee has judged it.
+            slots.masked_fill_(votes < 0, len(segments) * self._num_classes)
+            counts = torch.zeros(len(segments) * self._num_classes + 1, dtype=torch.int64, device=self._device)
+            counts.index_add_(0, slots, torch.ones_like(slots, dtype=torch.int64))
+            close, judged = self._settle(found, votes)
+            table = counts[:-1].cpu().numpy().reshape(len(segments), -1)
+            np.add.at(table, (np.searchsorted(found.ends, close, side="right"), judged), 1)
+        return table
+
+    def votes(self, segments: Sequence[Segment]) -> np.ndarray:
+        """Return the class of each sample of all segments in order, int64 (N,)."""
+        with torch.no_grad():
+            found = Round(segments, self._device)
+            votes = self._launch(found)
+            close, judged = self._settle(found, votes)
+            told = votes.cpu().numpy().astype(np.int64)
+            told[close] = judged
+        return told
+
+    def _launch(self, found: Round) -> Tensor:
+        """Return the votes of a round, int32 (total,), without waiting for them."""
+        batches = -(-found.total // self._batch)
+        if len(self._votes) < batches * self._batch:
+            room = self._batch * max(batches, _ROUND_BATCHES)
+            self._votes, self._recorded = torch.zeros(room, dtype=torch.int32, device=self._device), None
+        self._rows.begin(found, len(self._votes))
+        self._first.zero_()
+        if self._records and batches > 1 and (replay := self._record(found)):
+            for _ in range(batches):
+                replay()
+        else:
+            for start in range(0, found.total, self._batch):
+                self._step(found, start, min(self._batch, found.total - start))
+        return self._votes[: found.total].clone()
+
+    def _step(self, found: Round, start: int, n: int) -> None:
+        """Draw, classify and judge the next n samples; `start` of a round says whose a random classifier's are."""
+        rows = self._rows.take(n, self._first)
+        normals = partial(self._normals, found, start) if self._random else None
+        self._write(self._votes, self._passes.logits(rows, normals), self._first, self._referee is not None)
+        self._first.add_(n)
+
+    def _record(self, found: Round) -> Callable[[], None] | None:
+        """Return the recorded step for the buffers as they are; None where it cannot be recorded."""
+        if self._recorded is None or self._recorded[0] != self._rows.generation:
+            try:
+                replay = graphs.record(partial(self._step, found, 0, self._batch), self._device)
+                self._recorded = self._rows.generation, replay
+            except Exception as error:  # a network that waits for the device, or calls what cannot be recorded
+                _log.info("no CUDA graph: the step cannot be recorded (%s)", first_line(error))
+                self._records, self._recorded = False, None
+            self._first.zero_()
+        return None if self._recorded is None else self._recorded[1]
+
+    def _settle(self, found: Round, votes: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Wait for a round's votes, and return which of its samples were close calls with their classes."""
+        odd = (votes < 0).nonzero()[:, 0]
+        close = odd.cpu().numpy()
+        if not len(close):
+            return close, close
+        check_finite(not bool((votes[odd] == LOST).any()))
+        assert self._referee is not None
+        singles = [self._rows.single(segment, offset) for segment, offset in found.places(close)]
+        judged = list[int]()
+        for first in range(0, len(singles), self._referee.size):
+            part = singles[first : first + self._referee.size]
+            filled = part + part[:1] * (self._referee.rows - len(part))
+            normals = self._walk(filled) if self._random else []
+            logits = self._referee.logits(self._rows.draw(part), *normals)
+            check_finite(not bool(logits.isnan().any()))
+            judged += logits.argmax(dim=1).tolist()
+        return close, np.array(judged)
+
+    def _normals(self, found: Round, first: int, start: int, end: int) -> list[Normals]:
+        return self._walk(found.cut(first + start, first + end))
+
+    def _walk(self, segments: Sequence[Segment]) -> list[Normals]:
+        return [lambda t, like: self._rows.walk(segments, t).to(like.dtype)]
+
