@@ -24,6 +24,7 @@ from smoothcert.smoothing.engines import (
     opening,
     outcomes,
     reduce_precision,
+    registry,
     runtimes,
     trial,
 )
@@ -152,7 +153,7 @@ def test_on_a_gpu_the_check_is_made_at_the_service_batch(monkeypatch, wrong_from
 
     monkeypatch.setitem(ENGINES, "eager", builder)
     monkeypatch.setattr(model, "forward", counted)
-    monkeypatch.setattr(opening, "referee_rows", lambda device: 32)
+    monkeypatch.setattr(registry, "referee_rows", lambda device: 32)
     with pytest.warns(EngineWarning, match=r"'eager' is not used: \d+ of 4096 votes .*; falling back to 'plain'"):
         assert opened("eager", model, batch=4096).name == "plain"
     assert set(sizes[1:]) == {32}
@@ -170,7 +171,7 @@ def test_onnxruntime_that_falls_back_to_the_cpu_is_refused(monkeypatch):
         SessionOptions=SimpleNamespace, ExecutionMode=SimpleNamespace(ORT_SEQUENTIAL=0),
         GraphOptimizationLevel=SimpleNamespace(ORT_ENABLE_ALL=0))
     monkeypatch.setattr(onnx_engines, "import_runtime", lambda name: runtime)
-    monkeypatch.setattr(onnx_engines, "_need_exporter", lambda engine: None)
+    monkeypatch.setattr(onnx_engines, "need_exporter", lambda engine: None)
     monkeypatch.setattr(onnx_engines, "export", lambda *_: b"")
     with pytest.raises(Refused, match="CUDA provider does not start here"):
         onnx_engines.onnxruntime(small(), SMALL, 4, torch.device("cuda"), "float32")
