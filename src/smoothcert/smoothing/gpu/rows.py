@@ -19,7 +19,7 @@ from smoothcert.smoothing.gpu.memory import send
 from smoothcert.smoothing.gpu.shortcuts import is_taken
 from smoothcert.smoothing.rows import HostRows, Segment, SpaceNoise, Subject
 
-_SOUND = 29e-9  # seconds a value of sound noise takes on a host; see benchmarks/RESULTS.md
+_SOUND = 29e-9  # seconds that a value of sound noise takes on a host, about
 _LEAST = 64  # of the rows that buffers have room for
 
 
@@ -64,9 +64,8 @@ class Round:
 class SentRows(HostRows):
     """Rows drawn on the host, as `HostRows`, into pinned memory from which they are copied to a GPU."""
 
-    _copied: Any = None
-
     generation = 0
+    _copied: Any = None
 
     def begin(self, found: Round, room: int) -> None:
         """Draw the samples of a round from now on; see `DeviceRows.begin`."""

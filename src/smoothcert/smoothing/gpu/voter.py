@@ -24,7 +24,7 @@ _log = logging.getLogger("smoothcert")
 
 
 class DeviceVoter:
-    """Votes of a network: those of `NetworkVoter`, which its rows, votes and close calls are computed as.
+    """Votes of a network, equal to those of `NetworkVoter` in float32.
 
     Args:
         rows: draws the noisy copies.
@@ -58,11 +58,11 @@ class DeviceVoter:
         with torch.no_grad():
             found = Round(segments, self._device)
             votes = self._launch(found)
-            slots = found.owner * self._num_classes + votes
+            slots = found.owner.to(torch.int64) * self._num_classes + votes
             # A close call is counted beyond the classes until the referee has judged it.
             slots.masked_fill_(votes < 0, len(segments) * self._num_classes)
             counts = torch.zeros(len(segments) * self._num_classes + 1, dtype=torch.int64, device=self._device)
-            counts.index_add_(0, slots, torch.ones_like(slots, dtype=torch.int64))
+            counts.index_add_(0, slots, torch.ones_like(slots))
             close, judged = self._settle(found, votes)
             table = counts[:-1].cpu().numpy().reshape(len(segments), -1)
             np.add.at(table, (np.searchsorted(found.ends, close, side="right"), judged), 1)
