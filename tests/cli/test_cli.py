@@ -33,8 +33,11 @@ from smoothcert.report.options import (
     CostConfig,
     ExportConfig,
     InfoConfig,
+    LabelBestConfig,
+    PlanConfig,
     RecertifyTableConfig,
     ReportConfig,
+    RouteConfig,
     TableConfig,
 )
 from smoothcert.report.plots.kinds import KINDS
@@ -135,6 +138,7 @@ VERBS = {
     "export": ExportConfig, "recertify": RecertifyTableConfig, "cost": CostConfig, "report": ReportConfig,
     "reproduce": ReproduceConfig, "verify": VerifyConfig, "selftest": SelftestConfig, "demo": DemoConfig,
     "push": PushConfig, "pull": PullConfig, "quantise": QuantiseConfig, "transfer": TransferTableConfig,
+    "plan": PlanConfig, "route": RouteConfig, "label-best": LabelBestConfig,
 }
 
 
