@@ -106,8 +106,9 @@ def notes(peak: float, where: str, share: float) -> list[str]:
         f"loop a batch. ART {version('adversarial-robustness-toolbox')}: its `certify` on one image, at its default "
         f"batch and at {BATCH:,}; it draws all copies before the first pass, here few, so that memory does not slow it "
         "as it would at 100,000. smoothcert: the space and engine that its defaults take for a run over 500 images "
-        f"(ONNX Runtime {version('onnxruntime')}, OpenVINO {version('openvino')}). `start`: seconds by the clock, once "
-        "a run, to find the space and to choose, build and check the engine; no part of the rates.", "",
+        f"(ONNX Runtime {version('onnxruntime')}, OpenVINO {version('openvino')}, MNN {version('mnn')}). "
+        "`start`: seconds by the clock, once a run, to find the space and to choose, build and check the engine; no "
+        "part of the rates.", "",
         f"MFLOP: of a sample's forward pass, a multiply-add counts two. Convolution peak of one thread: {peak:.0f} "
         f"GFLOP/s, the best of 3x3 convolutions alone ({where}).",
     ]

@@ -6,6 +6,7 @@ import torch
 from onnx import helper, numpy_helper
 
 from model_files import floats, save_onnx
+from smoothcert.errors import ModelError
 from smoothcert.models import load_model
 from smoothcert.selftest.integers import SHAPE, IntegerNetwork
 from smoothcert.smoothing.engines import open_engine, trial
@@ -56,6 +57,15 @@ def test_integer_files_keep_their_runtime_and_name_a_faster_one(integer_file, ti
     short = open_engine("auto", integer_file, shape=SHAPE, **{**LONG, "samples": 100}).choice
     assert short.rates == {}
     assert "does not fit" in short.refused["openvino"]
+
+
+def test_a_runtime_that_fails_is_named(integer_file, times, monkeypatch):
+    def fail(*_):
+        raise ModelError("it returned no rows")
+
+    monkeypatch.setattr("smoothcert.models.network_file.depends_on_place", fail)
+    found = open_engine("auto", integer_file, shape=SHAPE, **LONG)
+    assert (found.name, found.choice.refused) == ("onnxruntime", {"openvino": "it returned no rows"})
 
 
 def test_a_runtime_that_is_absent_is_named(float_file, integer_file, times, monkeypatch):

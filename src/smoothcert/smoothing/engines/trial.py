@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smoothcert.errors import MissingExtraError
+from smoothcert.errors import MissingExtraError, SmoothcertError
 from smoothcert.progress import Phase
 from smoothcert.smoothing.engines.outcomes import TrialOutcome, recall, remember, trial_key
 from smoothcert.smoothing.engines.protocol import Choice, Refused, Run
@@ -109,9 +109,11 @@ def compare_runtimes(setting: EngineSetting, file: NetworkFile, run: Run, sample
         try:
             if words is None:
                 other = file.open(name, setting.shape, setting.batch, setting.precision)
-                trial.built[name] = put_in_place(setting.model, other)
+                run_other = put_in_place(setting.model, other)
+                setting.try_out(run_other, setting.batch)
+                trial.built[name] = run_other
                 words = f"what it makes of the file is another network, which --engine {name} certifies"
-        except Refused as reason:
+        except (Refused, SmoothcertError) as reason:
             words = str(reason)
         trial.lacked[name] = words
     if len(trial.built) > 1:
