@@ -105,6 +105,10 @@ class ProcessorWarning(UserWarning):
     """A network gives the same answers only on processors like this one, and its run cannot go on elsewhere."""
 
 
+class CardWarning(UserWarning):
+    """Records that belong together were made on several kinds of GPU, which round close calls otherwise."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the type of an error and the first line of its message."""
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

@@ -19,8 +19,8 @@ def processors() -> int:
 def pick_device(name: str) -> torch.device:
     """Return the device of this process: for `auto` its GPU where there is one, else the CPU.
 
-    Raises InputError where a GPU is asked for and there is none, or where a training run has more processes on this
-    machine than the machine has GPUs.
+    Raises InputError where a GPU is asked for and there is none, or where a run has more processes on this machine than
+    the machine has GPUs.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("device: cuda was asked for, but torch finds no GPU here: use --device cpu")
@@ -30,7 +30,39 @@ def pick_device(name: str) -> torch.device:
     if processes > found:
         raise InputError(f"device: {processes} processes on this machine share {found} GPU(s), and each process needs "
                          f"its own: start {found} (train --workers, torchrun --nproc-per-node), or use --device cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return find_device(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))))
+
+
+def find_device(device: torch.device | str) -> torch.device:
+    """Return a device by its name. Raises InputError for one that torch does not know or this machine does not have."""
+    gpus = torch.cuda.device_count()
+    here = f"this machine has cpu{' and ' * bool(gpus)}{', '.join(f'cuda:{k}' for k in range(gpus))}"
+    try:
+        found = torch.device(device)
+        if found.type not in ("cuda", "meta"):
+            torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        told = str(error).splitlines()[0]
+        raise InputError(f"device: {device} cannot be used ({told}): {here}") from error
+    if found.type == "meta":
+        raise InputError(f"device: tensors on meta have no values: load the weights first; {here}")
+    if found.type == "cuda" and (found.index or 0) >= gpus:
+        raise InputError(f"device: {device} was asked for, and torch finds {gpus or 'no'} GPU{'s' * (gpus != 1)}: "
+                         f"{here}")
+    return found
+
+
+def list_cards(device: torch.device, processes: int = 1) -> list[str]:
+    """Return the kinds of GPU, with the version of cuDNN, that a network computes on; none for a CPU.
+
+    Args:
+        device: of this process, if there is one alone; several have a GPU each.
+    """
+    if device.type != "cuda":
+        return []
+    places = [device.index or 0] if processes == 1 else range(min(processes, torch.cuda.device_count()))
+    return list(dict.fromkeys(f"{torch.cuda.get_device_name(place)} with cuDNN {torch.backends.cudnn.version()}"
+                              for place in places))
 
 
 def has_bf16_units(device: torch.device) -> bool:

@@ -11,8 +11,11 @@ from torch import nn
 
 from model_files import linear_onnx
 from smoothcert import build_model
+from smoothcert.classifiers import classifier as classifier_module
 from smoothcert.classifiers.classifier import open_classifier
 from smoothcert.config.model import ModelConfig
+from smoothcert.denoise import DenoisedClassifier, DiffusionDenoiser
+from smoothcert.denoise.diffusion import noise_schedule
 from smoothcert.errors import ConfigError, FileError, InputError, RandomWeightsWarning
 from smoothcert.runs.certify import certify
 from smoothcert.runs.options import CertifyConfig
@@ -225,3 +228,13 @@ class TestTraining:
         with pytest.raises(InputError, match=words):
             train(self.config(folder, **options))
         assert not (folder / "m").exists()
+
+
+def test_a_diffusion_schedule_stays_on_the_cpu():
+    """A step is looked up in every pass, which would wait for the GPU that it lay on; the meta device stands for one.
+    """
+    network = nn.Conv2d(1, 1, 1)
+    model = DenoisedClassifier(DiffusionDenoiser(network, noise_schedule({})), nn.Flatten(), 0.5)
+    moved = classifier_module._move(model, torch.device("meta"))
+    assert network.weight.device.type == "meta"
+    assert moved.denoiser.timestep(0.5) == DiffusionDenoiser(network, noise_schedule({})).timestep(0.5)

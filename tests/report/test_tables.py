@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from printed import gathered_json, gathered_table, plain, store_text, table
 from smoothcert.cli.main import app
-from smoothcert.errors import ConfigError, InputError, StoreError, UnknownNameError
+from smoothcert.errors import CardWarning, ConfigError, InputError, StoreError, UnknownNameError
 from smoothcert.interop import open_records
 from smoothcert.report.certified import render_comparison
 from smoothcert.report.describe import Description
@@ -131,6 +131,13 @@ def test_merging():
         merge_runs([a, a])
     with pytest.raises(InputError, match="alpha"):
         merge_runs([a, result([0.2], [False], "b", [1], setting={"alpha": 0.01})])
+
+
+def test_a_merged_run_of_two_cards_says_so():
+    parts = [result([0.3], [True], name, [place], cards=(card,))
+             for place, (name, card) in enumerate((("a", "A100"), ("b", "H200")))]
+    with pytest.warns(CardWarning, match="the merged run holds records made on A100 and on H200"):
+        assert merge_runs(parts).cards == ("A100", "H200")
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.12, 0.5, 1.0, 3.0, 60.0])

@@ -160,6 +160,9 @@ class Positions:
     def passes(self, position, record=None):
         return 100
 
+    def release(self):
+        pass
+
     def tasks(self, pending):
         units: dict[int, list[int]] = {}
         for position in pending:

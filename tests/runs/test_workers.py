@@ -7,16 +7,21 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from progress_events import sampled
 from smoothcert.errors import SmoothcertError
+from smoothcert.runs import certify as certify_module
 from smoothcert.runs import crew, workers
+from smoothcert.runs.attack import attack
 from smoothcert.runs.certify import certify, predict
-from smoothcert.runs.options import CertifyConfig, PredictConfig
+from smoothcert.runs.options import AttackConfig, CertifyConfig, PredictConfig
 from smoothcert.store.store import read_store
 
 CLI = Path(sys.executable).parent / "smoothcert"
@@ -135,6 +140,41 @@ def test_a_killed_driver_takes_its_workers_along(net, tmp_path):
     assert shards(out) == shards(tmp_path / "whole")
 
 
+ROOMY = """
+import multiprocessing, time
+from pathlib import Path
+import torch
+from smoothcert.smoothing import voters
+
+voters._CHUNK_ROWS, voters._CHUNK_VALUES = 2**18, 2**40  # a round has the room of a GPU's
+time.sleep(2 * (multiprocessing.current_process().name == "smoothcert-1"))
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.last = torch.nn.Linear(64, 10)
+
+    def forward(self, x):
+        with (Path(__file__).parent / f"{multiprocessing.current_process().name}.rows").open("a") as file:
+            file.write(f"{len(x)}\\n")
+        return self.last(x.flatten(1))
+
+def make():
+    return Net()
+"""
+
+
+@pytest.mark.slow
+def test_workers_share_evenly_whatever_their_start(tmp_path):
+    """60 images in rounds that have room for all of them, the second worker 2 seconds behind the first."""
+    (tmp_path / "net.py").write_text(ROOMY)
+    certify(CertifyConfig.parse(options(f"{tmp_path}/net.py:make", tmp_path / "s", max_images=60, n=1000, workers=2)))
+    done = [sum(map(int, (tmp_path / f"smoothcert-{place}.rows").read_text().split())) for place in (0, 1)]
+    assert sum(done) >= 60 * 1100
+    assert abs(done[0] - done[1]) <= 0.1 * sum(done)
+
+
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -143,6 +183,47 @@ def test_an_error_in_a_worker_reaches_the_user(net, tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "_serve", _broken)
     with pytest.raises(SmoothcertError, match="no luck today"):
         certify(CertifyConfig.parse(options(net, tmp_path / "s", n=100, workers=2, max_images=1)))
+
+
+def test_each_worker_has_a_gpu_of_its_own(monkeypatch):
+    told, mine, theirs = [], *workers.mp.Pipe()
+    monkeypatch.setenv("LOCAL_RANK", "")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", told.append)
+
+    def reopen():
+        raise SmoothcertError(f"GPU {os.environ['LOCAL_RANK']}")
+
+    for place in (0, 1, 3):
+        workers._serve(theirs, reopen, SimpleNamespace(device="cuda"), place)
+        assert str(mine.recv()[1]) == f"GPU {place % 2}"
+    assert told == [0, 1, 1]
+    workers._serve(theirs, reopen, SimpleNamespace(device="cpu"), 1)
+    assert len(told) == 3, "a run on the CPU opens no GPU"
+
+
+@pytest.mark.parametrize("attacks", [False, True])
+def test_the_driver_frees_the_gpu_before_its_workers_open_it(net, tmp_path, monkeypatch, attacks):
+    opened, freed = [], []
+    open_voter = certify_module.open_voter
+
+    def watched(*given):
+        ready = open_voter(*given)
+        opened.append(weakref.ref(ready.voter))
+        return ready
+
+    def start(transport, place):
+        raise SmoothcertError(f"{[voter() for voter in opened]}, freed {len(freed)} time(s)")
+
+    monkeypatch.setattr(certify_module, "open_voter", watched)
+    monkeypatch.setattr(workers.Pipes, "start", start)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(1))
+    with pytest.raises(SmoothcertError, match=r"\[None\], freed 1 time"):
+        if attacks:
+            attack(AttackConfig.parse(options(net, tmp_path / "a", n="100", workers=2, eps="0.1", m=1, steps=1)))
+        else:
+            certify(CertifyConfig.parse(options(net, tmp_path / "s", n=100, workers=2)))
 
 
 def _broken(pipe, *rest):

@@ -254,3 +254,22 @@ def test_the_nearest_class_is_the_one_that_predict_finds():
     sure = [p.prediction for p in g.predict(X, n=2000)]
     assert [top if p is not None else None for top, p in zip(g(X).argmax(1).tolist(), sure, strict=True)] == sure
     assert np.isfinite(g(X).detach().numpy()).all()
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:77"])
+def test_a_device_that_does_not_exist_is_refused(device):
+    with pytest.raises(InputError, match=f"device: {device} "):
+        smoothed(device=device)
+
+
+def test_a_network_on_another_device_is_refused():
+    """Before anything runs, whether it was there at first or is moved by itself; the meta device stands for a GPU."""
+    denoiser = build_denoiser("energy-residual", (1, 6, 6), SIGMA, network="mlp", width=8, depth=1)
+    for far in ({"model": network().to("meta"), "device": "cpu"}, {"denoiser": denoiser.to("meta")}):
+        with pytest.raises(InputError, match=r"are on meta, and it is to run on cpu: move it there, \.to\('cpu'\)"):
+            smoothed(**far)
+    g = smoothed()
+    g.model.to("meta")
+    for call in (lambda: g(X), lambda: g.soft(X), lambda: g.predict(X, n=10), lambda: g.certify(X, n=10)):
+        with pytest.raises(InputError, match="Sequential are on meta"):
+            call()

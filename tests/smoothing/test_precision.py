@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,12 @@ import pytest
 import torch
 from torch import nn
 
+from smoothcert.errors import InputError
 from smoothcert.runs.certify import certify
 from smoothcert.runs.options import CertifyConfig
 from smoothcert.smoothing import SmoothedClassifier, isolate
+from smoothcert.smoothing import precision as precision_module
+from smoothcert.smoothing.precision import reduce_precision
 from smoothcert.training.options import TrainConfig
 from smoothcert.training.train import train
 
@@ -160,6 +163,24 @@ def test_all_is_put_back_after_an_error():
 def test_a_default_device_of_the_model_s_kind_stays():
     with torch.device("meta"), isolate(torch.device("meta")):
         assert torch.empty(1).device.type == "meta"
+
+
+def test_the_gpu_of_the_model_is_the_current_one(monkeypatch):
+    told = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext(told.append(device)))
+    with isolate(torch.device("cuda", 1)), isolate(torch.device("cpu")), isolate():
+        pass
+    assert told == [torch.device("cuda", 1)]
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_a_precision_that_the_card_lacks_is_refused(monkeypatch, precision):
+    """On such a card torch computes on in float32, or slowly, and the store would say otherwise."""
+    monkeypatch.setattr(precision_module, "device_of", lambda model: torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    with pytest.raises(InputError, match=f"'{precision}' needs a GPU of compute capability 8.0.* Tesla T4 has 7.5"):
+        reduce_precision(nn.Linear(2, 2), precision)
 
 
 @pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "conv"), reason="torch before 2.9 has no such switches")

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import warnings
 from dataclasses import replace
 from typing import get_args
 
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from printed import gathered_table
-from smoothcert.errors import FileError, IdentityError, StoreError
+from smoothcert.errors import CardWarning, FileError, IdentityError, StoreError
 from smoothcert.io.files import write_text
 from smoothcert.results.certified import Result
 from smoothcert.results.gather import gather
@@ -483,3 +484,19 @@ class TestRecertify:
 
 def test_an_identity_knows_the_kinds_that_have_values():
     assert get_args(Identity.model_fields["kind"].annotation) == tuple(VALUES)
+
+
+def test_another_card_goes_on_with_a_warning_and_is_kept(tmp_path):
+    """Also in the provenance of the store; a store that was made on a CPU has no word of it."""
+    told = {card: {**PROVENANCE, "cards": [card]} for card in ("A100", "H200")}
+    with open_store(tmp_path / "s", identity(3), told["A100"]) as store:
+        store.add(0, records(3)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with open_store(tmp_path / "s", identity(3), told["A100"]):
+            pass
+    with pytest.warns(CardWarning, match="made on A100 and on H200: .* close calls"):
+        write_store(tmp_path / "s", identity(3), told["H200"], records(3))
+    assert read_store(tmp_path / "s").provenance.cards == ["A100", "H200"]
+    write_store(tmp_path / "cpu", identity(3), PROVENANCE, records(3))
+    assert "cards" not in read_store(tmp_path / "cpu").provenance.raw

@@ -3,6 +3,7 @@
 As a script it is one of two processes: `test_distributed.py FOLDER` under torchrun's environment variables.
 """
 
+import gc
 import json
 import os
 import signal
@@ -21,19 +22,21 @@ import pytest
 import torch
 from torch import nn
 
+from smoothcert.classifiers.card import ModelCard
 from smoothcert.classifiers.folder import read_card, read_weights
 from smoothcert.data import from_tensors
 from smoothcert.denoise import DenoisedClassifier, build_denoiser
 from smoothcert.draws import generator, standard_normals
-from smoothcert.errors import InputError, LostProcessError
+from smoothcert.errors import InputError, LostProcessError, ModelError
 from smoothcert.machine import pick_device
 from smoothcert.objectives import OBJECTIVES, build_objective
 from smoothcert.progress import Event, Phase, Reporter
+from smoothcert.training import distributed
 from smoothcert.training.batches import TrainingSet
-from smoothcert.training.distributed import Ranks, join_processes
+from smoothcert.training.distributed import Ranks, join_processes, leave_processes
 from smoothcert.training.loop import Loop
 from smoothcert.training.options import TrainConfig
-from smoothcert.training.state import TrainState
+from smoothcert.training.state import TrainState, build_state
 from smoothcert.training.train import train
 
 CPU = torch.device("cpu")
@@ -185,7 +188,8 @@ def worker(folder: Path, ports: list[str]) -> None:
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
     os.environ["MASTER_PORT"] = ports.pop()
-    with join_processes(CPU) as ranks:
+    with leave_processes():
+        ranks = join_processes(CPU)
         found = {name: epoch_of(case, ranks) for name, case in CASES.items()}
         found["norms"] = {name: normed(case, ranks) for name, case in NORMS.items()}
         found["agree"] = [ranks.agree(7, CPU), ranks.agree(rank, CPU)]
@@ -277,6 +281,89 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
             else:
                 with pytest.raises(InputError, match=r"start 2 \(train --workers, torchrun --nproc-per-node\)"):
                     pick_device(name)
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """A group that says it is of two, and is of this process alone: exchanges leave the tensors as they are."""
+    begin = torch.distributed.init_process_group
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "rendezvous", lambda *_, **__: iter([(torch.distributed.HashStore(), 0, 2)]))
+    monkeypatch.setattr(torch.distributed, "init_process_group",
+                        lambda backend, **given: begin(backend, **{**given, "world_size": 1}))
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def small_run(tmp_path: Path) -> TrainConfig:
+    write_images(tmp_path)
+    return TrainConfig.parse({"data": f"parquet:{tmp_path / 'images.parquet'}", "model": "cnn", "objective": "clean",
+                              "model_option": {"width": 2}, "epochs": 1, "max_images": 32, "threads": 1, "ema": 0.9,
+                              "device": "cpu", "out": tmp_path / "run"})
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_network_is_gone_when_its_group_ends(stand_in, tmp_path, monkeypatch, fails):
+    """A network that is freed after its group can wait for ever: see `leave_processes`."""
+    left: list[int] = []
+    end = torch.distributed.destroy_process_group
+
+    def count_and_end():
+        left.append(sum(isinstance(thing, nn.parallel.DistributedDataParallel) for thing in gc.get_objects()))
+        end()
+
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", count_and_end)
+    if fails:
+        monkeypatch.setattr(Loop, "_validate", raise_error)
+        with pytest.raises(ModelError, match="as planned"):
+            train(small_run(tmp_path))
+    else:
+        assert train(small_run(tmp_path)).epochs_done == 1
+    assert left == [0]
+
+
+def raise_error(loop: Loop, measure: object) -> None:
+    raise ModelError("as planned")
+
+
+def test_an_epoch_whose_exchange_failed_is_not_written(stand_in, tmp_path, monkeypatch):
+    """NCCL gives a group up while its kernels end with whatever they had; the next exchange raises."""
+    monkeypatch.setattr(Loop, "_validate", lambda loop, measure: monkeypatch.setattr(
+        torch.distributed, "barrier", give_up) or {"validation_accuracy": 0.5, "validation_loss": 1.0})
+    with pytest.raises(LostProcessError, match="another process of this run has ended"):
+        train(small_run(tmp_path))
+    assert read_card(tmp_path / "run").epochs_done == 0
+
+
+def give_up() -> None:
+    raise torch.distributed.DistBackendError("NCCL communicator was aborted on rank 0.")
+
+
+def test_a_process_on_a_gpu_is_told_which(monkeypatch):
+    """The current device is its own, and NCCL's watchdog is told to give up the group and not the process."""
+    told: dict[str, Any] = {}
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "")  # so that it is put back
+    monkeypatch.delenv("TORCH_NCCL_ASYNC_ERROR_HANDLING")
+    monkeypatch.setattr(distributed, "rendezvous", lambda *_, **__: iter([(None, 1, 2)]))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: told.update(current=device))
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **given: told.update(
+        given, backend=backend, watchdog=os.environ.get("TORCH_NCCL_ASYNC_ERROR_HANDLING")))
+    device = torch.device("cuda", 1)
+    assert join_processes(device) == Ranks(1, 2)
+    assert (told["backend"], told["current"], told["device_id"]) == ("nccl", device, device)
+    assert told["watchdog"] == "2", "the watchdog would abort the process"
+
+
+def test_only_what_is_on_the_device_is_sent(tmp_path):
+    """NCCL takes nothing that is on the CPU, as the count of a moving average is."""
+    config = small_run(tmp_path)
+    card = ModelCard(model="cnn", options={"width": 2}, input_shape=(1, 8, 8), num_classes=3, kind="classifier",
+                     class_names=("a", "b", "c"), levels=255, sigma=None, data={}, identity={})
+    state = build_state(config, card, torch.device("meta"), Ranks(0, 1))
+    assert {buffer.device.type for buffer in state.buffers} == {"meta"}
 
 
 def test_every_objective_has_a_case():

@@ -298,3 +298,64 @@ def test_the_command_says_what_it_checked_and_fails_if_wrong(home, tmp_path):
     assert content["ok"]
     assert [check["name"] for check in content["checks"]] == ["manifest", "shards", "records", "images", "tallies",
                                                               "answers", "settings", "adversaries"]
+
+
+CLOSE = """
+import os
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.zeros(2))
+
+    def forward(self, x):
+        gap = 1e-3 * torch.sin(50 * x.flatten(1).sum(dim=1)) + (2e-4 if os.environ.get("FLIP") else 0)
+        return torch.stack([10 + gap, 10 - gap, *[torch.zeros_like(gap)] * 8], dim=1)
+"""
+"""A third of its votes are close calls, of which FLIP turns some, as another device might."""
+
+
+@pytest.fixture
+def on_gpu(tmp_path, monkeypatch):
+    """Makes stores that say they were made on a GPU, whose close calls went the other way."""
+    (tmp_path / "close.py").write_text(CLOSE)
+
+    def make(name: str, **more: Any) -> dict[str, Any]:
+        run, kind, options = RUNS[name]
+        monkeypatch.setenv("FLIP", "1")
+        given = {**options, "max_images": 4, "noise_format": "philox-v1", "sigma": 0.25, "seed": 1, "data": "digits",
+                 "model": f"{tmp_path}/close.py:Net", "model_id": "net", "out": tmp_path / name, **more}
+        given.pop("max_images" if "indices" in given else "", None)
+        run(kind.parse(given))
+        monkeypatch.delenv("FLIP")
+        change_manifest(tmp_path / name, lambda content: content["identity"].update(device="cuda", engine="compile"))
+        return {"store": tmp_path / name, "resample": 4, "model": given["model"]}
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["radii", "predict", "curve"])
+def test_a_gpus_store_is_drawn_again_on_a_cpu(on_gpu, name):
+    found = verify(VerifyConfig.parse(on_gpu(name)))
+    assert found.problems == []
+    told = found.checks[-1].told
+    assert re.search(r"on a CPU, which the run was not on, equal but for [\d,]+ votes of close calls", told)
+
+
+def test_other_votes_than_close_calls_are_wrong_there_too(on_gpu):
+    """Another seed's votes, of a store that says it was drawn with this one's."""
+    given = on_gpu("predict", seed=2)
+    change_manifest(given["store"], lambda content: content["identity"].update(seed=1))
+    assert any("tallies is" in problem for problem in checked(**given)["resampled"])
+
+
+@pytest.mark.parametrize(("name", "more", "message"), [
+    ("attack", {}, "on another GPU alone: a CPU rounds gradients"),
+    ("bf16", {}, "on another GPU alone: in bf16 a CPU gives other votes"),
+    ("predict", {"workers": 2}, "one process counts the close calls: leave workers out"),
+])
+def test_what_another_device_cannot_draw_again_is_said(on_gpu, name, more, message):
+    given = on_gpu(name)
+    with pytest.raises(InputError, match=message):
+        verify(VerifyConfig.parse({**given, **more}))

@@ -26,7 +26,7 @@ from smoothcert.classifiers.folder import (
 )
 from smoothcert.config.model import ModelConfig
 from smoothcert.config.sampling import RunConfig
-from smoothcert.denoise import DenoisedClassifier, generator_normals
+from smoothcert.denoise import DenoisedClassifier, DiffusionDenoiser, generator_normals
 from smoothcert.errors import FileError, InputError, ModelError, RandomWeightsWarning
 from smoothcert.io.paths import is_weights_file, local_path
 from smoothcert.models import MODEL_FORMS, MODELS, is_model_spec, label_model, load_model, model_names, model_sources
@@ -245,7 +245,15 @@ def _load(
 
 
 def _move(model: Any, device: torch.device | None) -> Any:
-    return model.to(device) if isinstance(model, nn.Module) and device is not None else model
+    """Return a network on a device; a diffusion model's schedule stays on the CPU, where no GPU has to be waited for
+    when a step is looked up in it."""
+    if not isinstance(model, nn.Module) or device is None:
+        return model
+    schedules = {part: part.abar for part in model.modules() if isinstance(part, DiffusionDenoiser)}
+    model.to(device)
+    for part, schedule in schedules.items():
+        part.abar = schedule
+    return model
 
 
 def _identify(spec: Any, model: Any, source: bytes | None, model_id: str | None, answers: np.ndarray) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Certificates of single images: of a certify store, of a log with radii, or of a count file."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
@@ -8,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from smoothcert.checks import one_line
-from smoothcert.errors import InputError, StoreError
+from smoothcert.errors import CardWarning, InputError, StoreError
 from smoothcert.results.base import (
     ASSUMED_ALPHA,
     Measured,
@@ -33,6 +34,7 @@ from smoothcert.stats.claims import is_right
 from smoothcert.stats.intervals import accuracy_of_counts, check_radii, claims
 from smoothcert.stats.one_pass import LabelLimits, OnePass, bound_one_pass
 from smoothcert.store.identity import claim_of
+from smoothcert.store.manifest import describe_cards
 from smoothcert.store.names import name_of
 from smoothcert.store.recertify import limit_labels_of
 from smoothcert.store.store import Store
@@ -65,6 +67,7 @@ class Result(StoreResult):
         network: which network they are of, in words; "" where it is not told.
         claim: what the radii claim; None for plain ones.
         label_limits: of the probability of each image's label under noise, where they were asked for.
+        cards: the kinds of GPU that the votes were computed on; none where it was a CPU, or is not told.
     """
 
     kind: ClassVar[str] = "certify"
@@ -98,6 +101,7 @@ class Result(StoreResult):
     network: str = ""
     claim: Claim | None = None
     label_limits: LabelLimits | None = None
+    cards: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, store: Store, name: str | None = None) -> Self:
@@ -135,7 +139,7 @@ class Result(StoreResult):
                    norm=store.identity.norm or "l2", printed=store.identity.printed,
                    notes=(*notes, *transfer_notes(store)), classes=store.class_names,
                    path=str(store.folder) if path is None else path, network=describe_network(store),
-                   claim=claim)
+                   claim=claim, cards=tuple(map(one_line, store.provenance.cards)))
 
     @classmethod
     def default_radii(cls, results: Sequence[Any]) -> list[float]:
@@ -332,8 +336,11 @@ def merge_runs(results: Sequence[Result]) -> Result:
     if limits := [r.label_limits for r in results if r.label_limits is not None]:
         p, q = (np.concatenate([getattr(one, part) for one in limits])[order] for part in ("p", "q"))
         fields["label_limits"] = replace(limits[0], p=p, q=q)
+    cards = tuple(dict.fromkeys(card for r in results for card in r.cards))
+    if len(cards) > 1:
+        warnings.warn(f"the merged run {describe_cards(cards)}", CardWarning, stacklevel=2)
     return replace(first, name="+".join(r.name for r in results), path="", complete=all(r.complete for r in results),
-                   notes=tuple(dict.fromkeys(note for r in results for note in r.notes)), **fields)
+                   cards=cards, notes=tuple(dict.fromkeys(note for r in results for note in r.notes)), **fields)
 
 
 def default_radii(results: Sequence[Result], most: int = 12) -> list[float]:

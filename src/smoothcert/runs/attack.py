@@ -114,6 +114,9 @@ class AttackRun(Run):
     def reopen(self) -> Callable[[], "AttackRun"]:
         return partial(prepare_attack, self.config)
 
+    def release(self) -> None:
+        self.base.release()
+
     def tasks(self, pending: Sequence[int]) -> list[Task]:
         units: dict[tuple[int, int], list[int]] = {}
         for position in pending:

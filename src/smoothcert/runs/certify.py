@@ -65,6 +65,8 @@ def predict(config: PredictConfig, progress: Progress | None = None, *, verbose:
 class SamplingRun(Run):
     """A run that is ready to sample: each image is a task, and has one record."""
 
+    networks = ("voter", "model")
+
     config: SamplingConfig
     data: ImageData
     indices: np.ndarray
@@ -77,8 +79,7 @@ class SamplingRun(Run):
         return partial(prepare_sampling, self.config, self.plan_for)
 
     def records(self, tasks: Iterable[Task]) -> Iterator[Done]:
-        images = ((p, self.data.image(int(self.indices[p])), int(self.indices[p])) for p, in tasks)
-        for done in self.answer(images):
+        for done in self.answer(map(self._read, tasks)):  # a generator would not go on after a pause
             index = int(self.indices[done.tag])
             yield done.tag, self.record(index, done, done.values), done.seconds
 
@@ -86,6 +87,10 @@ class SamplingRun(Run):
         """Take images (tag, float32 (C, H, W), noise key) through the plan, and yield each as it is done."""
         with evaluation(self.model):
             yield from run_plan(self.plan, self.voter, images, self.data.num_classes, self._label)
+
+    def _read(self, task: Task) -> tuple[int, np.ndarray, int]:
+        index = int(self.indices[task[0]])
+        return task[0], self.data.image(index), index
 
     def _label(self, position: int) -> int:
         return int(self.data.labels[self.indices[position]])

@@ -46,6 +46,7 @@ class Actors:
     """The transport of a crew in a Ray cluster; a worker's handle is its actor."""
 
     keeps_idle = True
+    patience = 0.0  # a worker may wait for ever for its place in the cluster, and takes few blocks at a time
 
     def __init__(self, ray: Any, run: Run):
         self._ray, self._run = ray, run

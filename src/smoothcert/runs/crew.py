@@ -3,12 +3,17 @@
 The driver writes the store. Results are equal to one process's, because noise and votes belong to the image. A worker
 that is lost costs what it held, which is given out again. How a worker is started, spoken to and ended is its
 transport's business: `workers` has pipes, `cluster` has Ray.
+
+A GPU's round has room for thousands of images, so that the first worker to ask would take a whole run. Therefore the
+workers begin together, and none holds more than half its even share of what is left: the other half is for whoever
+turns out to be faster, or to have the easier images.
 """
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
+from time import monotonic
 from typing import Any, Protocol
 
 from smoothcert.errors import SmoothcertError
@@ -88,10 +93,13 @@ class Transport(Protocol):
     """The means by which a crew starts its workers and speaks to them.
 
     Attributes:
-        keeps_idle: whether a worker waits for more when there is nothing; else it is dismissed.
+        keeps_idle: whether a worker waits for more when there is nothing; else it is answered at once, and dismissed
+            once nothing is left.
+        patience: seconds for which the first worker that is ready waits for the others at the start.
     """
 
     keeps_idle: bool
+    patience: float
 
     def loads(self, run: Run, pending: Sequence[int]) -> list[Load]:
         """Return the pending positions as loads."""
@@ -106,7 +114,7 @@ class Transport(Protocol):
         ...
 
     def send(self, worker: Worker, load: Load | None) -> None:
-        """Hand a worker a load, or None where there is nothing more."""
+        """Hand a worker a load: an empty one where it is to do what it holds, None where there is nothing more."""
         ...
 
     def events(self, workers: Sequence[Worker]) -> Iterator[tuple[Worker, Event]]:
@@ -124,9 +132,11 @@ def by_crew(run: Run, pending: Sequence[int], transport: Transport) -> Iterator[
     Raises:
         SmoothcertError: a worker found an error, or workers are lost again and again.
     """
+    run.release()
     waiting = deque(transport.loads(run, pending))
     workers: dict[int, Worker] = {}
     deaths = most = 0
+    begun, until = False, float("inf")
     try:
         while waiting or any(worker.held for worker in workers.values()):
             missing = transport.count_missing(len(waiting), len(workers))
@@ -155,19 +165,29 @@ def by_crew(run: Run, pending: Sequence[int], transport: Transport) -> Iterator[
                     if deaths >= DEATHS * most:
                         raise SmoothcertError(f"workers keep dying without finishing a record: {event.why}")
                     waiting.extendleft(reversed(transport.loads(run, sorted(worker.held))))
-            _hand_out(waiting, list(workers.values()), transport)
+            ready = [worker for worker in workers.values() if worker.wants]
+            until = min(until, monotonic() + transport.patience) if ready else until
+            begun = begun or len(ready) == len(workers) or monotonic() >= until
+            if begun:
+                _hand_out(waiting, list(workers.values()), transport)
     finally:
         transport.close(list(workers.values()))
 
 
 def _hand_out(waiting: deque[Load], workers: Sequence[Worker], transport: Transport) -> None:
-    """Hand loads to the workers that asked for them, first to those that hold least."""
-    while waiting and (asking := [worker for worker in workers if worker.wants and not worker.dismissed]):
-        worker, load = min(asking, key=lambda worker: len(worker.held)), waiting.popleft()
+    """Hand loads to the workers that asked for them, first to those that hold least, and to each at most half its even
+    share of what is left."""
+    staying = [worker for worker in workers if not worker.dismissed]
+    left = sum(len(task) for load in waiting for task in load) + sum(len(worker.held) for worker in staying)
+    while waiting and (asking := [worker for worker in staying if worker.wants]):
+        worker = min(asking, key=lambda worker: len(worker.held))
+        if 2 * len(worker.held) * len(staying) > left:
+            break
+        load = waiting.popleft()
         worker.wants -= 1
         worker.held.update(position for task in load for position in task)
         transport.send(worker, load)
-    for worker in workers:
-        if worker.wants and not worker.dismissed and not transport.keeps_idle:
-            worker.dismissed, worker.wants = True, 0
-            transport.send(worker, None)
+    for worker in staying:
+        if worker.wants and not transport.keeps_idle:
+            worker.dismissed, worker.wants = not waiting, 0
+            transport.send(worker, [] if waiting else None)

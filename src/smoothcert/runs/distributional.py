@@ -8,7 +8,6 @@ which other images and gammas a run has. What they prove is computed from the st
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -29,7 +28,7 @@ from smoothcert.runs.inputs import Inputs, open_inputs
 from smoothcert.runs.options import DistributionalConfig
 from smoothcert.runs.run import Done, Run, Task
 from smoothcert.runs.settings import AscentSetting, find_standing, list_ascents
-from smoothcert.smoothing.precision import isolate, tf32
+from smoothcert.smoothing.precision import isolate
 from smoothcert.smoothing.protocols import evaluation
 from smoothcert.store.identity import Identity
 from smoothcert.store.recertify import errors_in
@@ -113,6 +112,8 @@ def prepare_distributional(config: DistributionalConfig) -> "DistributionalRun":
 class DistributionalRun(Run):
     """A distributional run that is ready: each image has a record for every setting, in their order."""
 
+    networks = ("inputs",)
+
     config: DistributionalConfig
     inputs: Inputs
     settings: tuple[AscentSetting, ...]
@@ -152,8 +153,7 @@ class DistributionalRun(Run):
         measure = self._measure_ascent
         if setting.gamma is None or setting.form == "equivalent":
             measure = self._measure_unmoved if setting.gamma is None else self._measure_equivalent
-        exact = tf32(False) if torch.cuda.is_available() else nullcontext()  # the classifier is the one in float32
-        with repeatable(), exact, evaluation(self.inputs.classifier.model):
+        with repeatable(), evaluation(self.inputs.classifier.model):
             values |= measure(setting, self._batch(image), torch.tensor([label], device=self.inputs.device), index,
                               random)
         return Record(index, label, -1, values, self.inputs.noise.centre(image).off_grid)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smoothcert.smoothing.precision import tf32
 from smoothcert.smoothing.protocols import is_random
 
 
@@ -23,11 +24,12 @@ def fix_normals(model: Any, random: torch.Generator) -> Any:
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """Give the same gradients at every call on one machine: one processor thread, and cuDNN's repeatable kernels."""
+    """Give the same gradients at every call on one machine: one processor thread, cuDNN's repeatable kernels, and all
+    bits of float32, since `torch.backends.cudnn.flags` allows TF32 unless it is told otherwise."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True):
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True), tf32(False):
             yield
     finally:
         torch.set_num_threads(before)

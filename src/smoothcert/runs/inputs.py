@@ -19,7 +19,7 @@ from smoothcert.data import ImageData, select_indices, take_evenly
 from smoothcert.data.base import PixelSource
 from smoothcert.data.load import DATA, data_folder, is_own_code, names_from_indices, open_data
 from smoothcert.errors import InputError, ModelError, StoreError
-from smoothcert.machine import pick_device
+from smoothcert.machine import list_cards, pick_device
 from smoothcert.models import label_model
 from smoothcert.noise import Noise, build_noise, fresh_seed
 from smoothcert.progress import phase
@@ -193,8 +193,9 @@ class Inputs:
         }
 
     def provenance(self, config: RunConfig) -> dict[str, Any]:
-        """Return model and data as a store shows them: without the folders that lead to them."""
-        return {"model": model_title(config.model), "data": self.data.name,
+        """Return model and data as a store shows them, without the folders that lead to them, and the GPU if any."""
+        cards = list_cards(self.device, config.processes)
+        return {**({"cards": cards} if cards else {}), "model": model_title(config.model), "data": self.data.name,
                 "classes": list(self.data.class_names),
                 **({"weights": self.classifier.note} if self.classifier.note else {})}
 
@@ -210,6 +211,7 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
     Args:
         keep: which of the images that `start`, `every` or `indices` leave can be worked on; None keeps all.
     """
+    device = pick_device(config.device)
     if config.threads or config.cluster or config.processes > 1:
         torch.set_num_threads(config.threads or 1)
     card = model_card(config)
@@ -231,7 +233,6 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
         raise InputError(f"sigma: the noise level is required, because {label_model(config.model)} was not trained "
                          f"with one here")
     noise = build_noise(config.noise, sigma, data.levels)
-    device = pick_device(config.device)
     stored = read_manifest(config.out).identity if is_store(config.out) else None
     engine = getattr(config, "engine", "auto")
     certified = stored.model_or_none.runtime if stored is not None and stored.model_or_none is not None else None

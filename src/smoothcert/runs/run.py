@@ -1,12 +1,15 @@
 """The base of all runs: tasks to hand out, the records that come of them, and the store that they fill."""
 
+import gc
 import platform
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
+
+import torch
 
 from smoothcert.classes import ClassWarning
 from smoothcert.config.sampling import RunConfig
@@ -44,7 +47,10 @@ class Run(ABC):
         most_samples: the most samples that one record's tallies can hold; 0 where they do not say.
         exact: whether every record takes as many samples, whatever they show.
         sample_cost: what a sample costs beyond one forward pass, in words.
+        networks: the names of the fields that only `records` and `forecast` need.
     """
+
+    networks: ClassVar[tuple[str, ...]] = ()
 
     config: RunConfig
     identity: Identity
@@ -60,7 +66,18 @@ class Run(ABC):
 
     @abstractmethod
     def records(self, tasks: Iterable[Task]) -> Iterator[Done]:
-        """Yield the records of all tasks as they are done; a task is taken when there is room for it."""
+        """Yield the records of all tasks as they are done; a task is taken when there is room for it.
+
+        An iterator of tasks may stop and later go on, while some of those that it gave are not done.
+        """
+
+    def release(self) -> None:
+        """Let go of the networks, where other processes make the records: the memory of a GPU is theirs."""
+        for name in self.networks:
+            vars(self).pop(name, None)
+        if torch.cuda.is_initialized():
+            gc.collect()
+            torch.cuda.empty_cache()
 
     def tasks(self, pending: Sequence[int]) -> list[Task]:
         """Return the pending positions as tasks, in order: one each, unless records are made together.

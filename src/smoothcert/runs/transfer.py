@@ -223,6 +223,8 @@ def _check_networks(config: TransferConfig, original: Original, inputs: Inputs, 
 class TransferRun(SamplingRun):
     """A transfer that is ready to run: each image is a task, and has one record."""
 
+    networks = ("voter", "model", "original_model")
+
     config: TransferConfig
     plan: Transfer
     voter: PairVoter

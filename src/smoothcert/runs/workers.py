@@ -20,6 +20,8 @@ from smoothcert.runs.crew import Delivered, Drew, Ended, Event, Failed, HasRoom,
 from smoothcert.runs.run import Done, Run, Task, open_again
 from smoothcert.store.identity import Identity
 
+_LOOK = 1.0  # seconds for which the driver waits for a word before it looks at the clock
+
 
 def by_workers(run: Run, pending: Sequence[int]) -> Iterator[Done]:
     """Do a run's pending records by processes of this machine, and yield them in the order they are done.
@@ -34,6 +36,7 @@ class Pipes:
     """The transport of a crew of processes here: a worker's handle is its process and our end of its pipe."""
 
     keeps_idle = False
+    patience = 10.0
 
     def __init__(self, run: Run):
         self._run = run
@@ -56,11 +59,11 @@ class Pipes:
     def send(self, worker: Worker, load: Load | None) -> None:
         _, pipe = worker.handle
         with suppress(OSError):  # where it is gone, its pipe says so next
-            pipe.send(None if load is None else load[0])
+            pipe.send(load)
 
     def events(self, workers: Sequence[Worker]) -> Iterator[tuple[Worker, Event]]:
         by_pipe = {worker.handle[1]: worker for worker in workers}
-        for pipe in wait(list(by_pipe)):
+        for pipe in wait(list(by_pipe), _LOOK):
             worker = by_pipe[pipe]  # type: ignore[index]
             yield worker, self._hear(worker)
 
@@ -95,12 +98,15 @@ def _serve(pipe: Connection, reopen: Callable[[], Run], identity: Identity, plac
     threading.Thread(target=exit_with_parent, daemon=True).start()
     import torch
 
-    os.environ["LOCAL_RANK"] = str(place % max(torch.cuda.device_count(), 1))
+    gpus = torch.cuda.device_count()
+    os.environ["LOCAL_RANK"] = str(place % max(gpus, 1))
+    if gpus and identity.device == "cuda":
+        torch.cuda.set_device(place % gpus)  # else what names no device goes to the first GPU, from all workers
     try:
         run = open_again(reopen, identity)
         tally = SampleRelay(lambda samples: pipe.send(("drew", samples)))
         with counting(tally.add):
-            for finished in run.records(_ask(pipe)):
+            for finished in run.records(_Asked(pipe)):
                 tally.flush()
                 pipe.send(("done", finished))
         pipe.send(("bye", None))
@@ -112,11 +118,25 @@ def _serve(pipe: Connection, reopen: Callable[[], Run], identity: Identity, plac
         pipe.send(("error", SmoothcertError(f"a worker failed:\n{traceback.format_exc()}")))
 
 
-def _ask(pipe: Connection) -> Iterator[Task]:
-    """Yield the tasks that the driver hands out, each when there is room for it."""
-    while True:
-        pipe.send(("next", None))
-        task = pipe.recv()
-        if task is None:
-            return
-        yield task
+class _Asked:
+    """The tasks that the driver hands out, each when there is room for it.
+
+    Where the driver has none for a worker that still holds some, the iteration pauses: it stops, and may be taken up
+    again.
+    """
+
+    def __init__(self, pipe: Connection):
+        self._pipe, self._over = pipe, False
+
+    def __iter__(self) -> Iterator[Task]:
+        return self
+
+    def __next__(self) -> Task:
+        if self._over:
+            raise StopIteration
+        self._pipe.send(("next", None))
+        load: Load | None = self._pipe.recv()
+        self._over = load is None
+        if not load:
+            raise StopIteration
+        return load[0]

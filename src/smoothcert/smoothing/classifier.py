@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from smoothcert.checks import check_count, check_positive, check_seed
 from smoothcert.errors import InputError, ModelError
+from smoothcert.machine import find_device
 from smoothcert.noise import NoiseCentre, build_noise, fresh_seed, image_key
 from smoothcert.progress import Progress, Workload, metering, reporting
 from smoothcert.smoothing.adapters import adapted
+from smoothcert.smoothing.contract import check_placed
 from smoothcert.smoothing.images import check_bounds, check_images, check_labels, read_otherwise
 from smoothcert.smoothing.kept import KeptVoters
 from smoothcert.smoothing.precision import isolate
@@ -77,7 +79,7 @@ class SmoothedClassifier(nn.Module):
         denoiser: callable (y, sigma) -> estimate of the same shape, placed between noise and model.
         bounds: (low, high) that every pixel must keep, or None to lift the check (for teaching and tests).
         levels: levels per unit the images were quantised to, for grid noise: 255 for 8-bit images.
-        device: where the model runs; None means where its parameters are.
+        device: where the model runs; None means where its parameters are, and they must be there.
         engine, space, precision, noise_format: how votes are computed; see `smoothcert.smoothing.Sampling`.
         output: name or position of the output that holds the logits, where the model has several that could.
         m: noisy copies behind `g(x)`.
@@ -108,7 +110,8 @@ class SmoothedClassifier(nn.Module):
         self.output = output
         self.denoiser = denoiser
         self.m = m
-        self.device = torch.device(device) if device is not None else device_of(self.model)
+        self.device = find_device(device_of(self.model) if device is None else device)
+        check_placed(self.device, self.model, denoiser)
         self._how = Sampling(engine, space, precision, noise_format)
         self._calls = 0  # of `forward` in train mode
         self._forget()
@@ -171,7 +174,7 @@ class SmoothedClassifier(nn.Module):
             told = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise InputError(f"g(x) takes a tensor of images (N, C, H, W), floating point, got {told}")
         if not self.training:
-            check_ready(self.model)
+            self._check_ready()
         start = self._calls * self.m if self.training else 0
         self._calls += self.training
         rows = len(x) * self.m if self.training else default_batch(tuple(x.shape[1:]), self.device)
@@ -314,7 +317,7 @@ class SmoothedClassifier(nn.Module):
             (N, K) probabilities: an estimate, not a bound.
         """
         check_count("m", m)
-        check_ready(self.model)
+        self._check_ready()
         with isolate(self.device):
             images, keys, single = self._images(x, index)
             x = torch.as_tensor(x).to(self.device, torch.float32)
@@ -343,7 +346,7 @@ class SmoothedClassifier(nn.Module):
         """Take the images through the plan; return them in their order, and whether x was a single one."""
         images, keys, single = self._images(x, index)
         known = check_labels(labels, isinstance(plan, AtRadii) and plan.labels_known, len(images), self.num_classes)
-        check_ready(self.model)
+        self._check_ready()
         in_eval = not any(part.training for part in _modules(self.model))
         most, done = plan.most(), list[Finished]()
         with (isolate(self.device), nullcontext() if in_eval else evaluation(self.model),
@@ -359,6 +362,11 @@ class SmoothedClassifier(nn.Module):
                     done.append(finished)
                     meter.finish(most, finished.samples)
             return sorted(done, key=lambda finished: finished.tag), single
+
+    def _check_ready(self) -> None:
+        """Raise ModelError for a model in train mode, and InputError for one that was moved to another device."""
+        check_ready(self.model)
+        check_placed(self.device, self.model, self.denoiser)
 
     def _adapt(self, shape: tuple[int, ...], single: np.ndarray | None = None) -> Any:
         """Return the model as one that gives logits (N, K) of any number of images of a shape; kept while it is the

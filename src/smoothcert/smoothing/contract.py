@@ -12,13 +12,14 @@ move at all with its input, and then its steps are searched for and judged from 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smoothcert.errors import ModelError, SmoothcertError, first_line
+from smoothcert.errors import InputError, ModelError, SmoothcertError, first_line
 from smoothcert.smoothing.files import runtime_of
 from smoothcert.smoothing.protocols import Normals, as_logits, check_finite, check_logits, device_of, input_dtype
 from smoothcert.smoothing.voters import CLOSE_CALL, is_close
@@ -55,6 +56,16 @@ class Conduct:
     exact: bool = False
     overwrites: bool = False
     answers: Tensor = field(default_factory=lambda: torch.empty(0), compare=False, repr=False)
+
+
+def check_placed(device: torch.device, *networks: Any) -> None:
+    """Raise InputError for a network whose parameters are on another device than the one it is to run on."""
+    for network in networks:
+        tensors = chain(network.parameters(), network.buffers()) if isinstance(network, nn.Module) else iter(())
+        where = next((tensor.device for tensor in tensors), device)
+        if where != device and (where.type != device.type or None not in (where.index, device.index)):
+            raise InputError(f"the parameters of {type(network).__name__} are on {where}, and it is to run on "
+                             f"{device}: move it there, .to('{device}'), or name no other device")
 
 
 def try_rows(

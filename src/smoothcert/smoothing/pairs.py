@@ -33,6 +33,11 @@ class PairVoter:
         self.capacity: int | None = math.lcm(first.capacity or 1, second.capacity or 1)
         self.format = second.format
 
+    @property
+    def close_calls(self) -> int:
+        """The samples so far that either of the two judged again."""
+        return self._first.close_calls + self._second.close_calls
+
     def subject(self, image: np.ndarray, key: int) -> PairedSubject:
         subject = self._first.subject(image, key)
         return PairedSubject(subject.key, subject.centre, twin=self._second.subject(image, key))

@@ -34,6 +34,8 @@ def isolate(device: torch.device | None = None) -> Iterator[None]:
         for kind in filter(torch.amp.is_autocast_available, {"cpu", "cuda", own}):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
+        if own == "cuda":
+            stack.enter_context(torch.cuda.device(device))  # for what asks for "the" GPU, such as a kernel's launch
         if torch.get_default_device().type not in ("cpu", own):
             stack.enter_context(torch.device("cpu"))
         if torch.get_default_dtype() != torch.float32:
@@ -88,17 +90,25 @@ def reduce_precision(model: Any, precision: str) -> Callable[..., Tensor]:
             "fp16" keep weights and activations in bfloat16 (7 bits) and float16 (10 bits, at most 65,504); logits come
             back as float32.
     Raises:
-        InputError: "tf32" without a CUDA device, or "bf16" and "fp16" for anything but a torch module.
+        InputError: "tf32" without a CUDA device, "bf16" and "fp16" for anything but a torch module, or "tf32" and
+            "bf16" on a GPU that does not have them.
     """
     check_known("precision", precision, PRECISIONS)
+    device = device_of(model)
+    if precision in ("tf32", "bf16") and device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        if capability < (8, 0):
+            raise InputError(f"precision '{precision}' needs a GPU of compute capability 8.0, and "
+                             f"{torch.cuda.get_device_name(device)} has {'.'.join(map(str, capability))}: use "
+                             f"precision 'float32'")
     if precision in NARROW:
         if not isinstance(model, nn.Module):
             raise InputError(f"precision {precision!r} needs a torch module, whose weights can be converted; got "
                              f"{type(model).__name__}: use precision 'float32'")
         return Narrow(model, NARROW[precision])
-    if precision == "tf32" and device_of(model).type != "cuda":
+    if precision == "tf32" and device.type != "cuda":
         raise InputError(f"precision 'tf32' needs a torch module on a CUDA device, got a {type(model).__name__} on "
-                         f"{device_of(model)}: use precision 'float32'")
+                         f"{device}: use precision 'float32'")
     return guard_tf32(model, precision)
 
 

@@ -14,7 +14,7 @@ from smoothcert.errors import EngineWarning, InputError, ModelError
 from smoothcert.noise import SMALL_SPACE_FORMAT, Noise, PhiloxStream
 from smoothcert.smoothing.adapters import Fit, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
-from smoothcert.smoothing.contract import COARSE, Conduct, try_rows
+from smoothcert.smoothing.contract import COARSE, Conduct, check_placed, try_rows
 from smoothcert.smoothing.engines import ENGINES, PRECISIONS, Choice, Engine, open_engine
 from smoothcert.smoothing.engines.onnx_engines import CACHED_WEIGHTS, dense_weights
 from smoothcert.smoothing.files import Runtime, find_file, runtime_of
@@ -127,9 +127,11 @@ def open_voter(
         raise InputError(f"{noise.kind} noise has a format of its own, {', '.join(noise.formats)}, got noise_format "
                          f"{how.noise_format}: leave it at auto")
     check_known("precision", how.precision, PRECISIONS)
+    device = how.device or device_of(model)
+    check_placed(device, model, denoiser)
     if conduct is None:
         run = behind(denoiser, noise.sigma, reduce_precision(model, "float32"))
-        conduct = try_rows(run, shape, num_classes, how.device or device_of(model), model=model,
+        conduct = try_rows(run, shape, num_classes, device, model=model,
                            random=is_random(denoiser) or is_random(model), sigma=noise.sigma)
     if conduct.alone:
         warnings.warn(f"the model judges one image at a time, which is slower: {conduct.alone}", EngineWarning,

@@ -45,6 +45,11 @@ class Voter(Protocol):
     capacity: int | None
     format: str
 
+    @property
+    def close_calls(self) -> int:
+        """The samples so far that were too close to call, and were judged again by the plain model."""
+        ...
+
     def subject(self, image: np.ndarray, key: int) -> Subject:
         """Return an image (C, H, W), float32, made ready for its samples."""
         ...
@@ -84,6 +89,7 @@ class NetworkVoter:
         self._chunk = batch * max(1, room // batch)
         self.capacity: int | None = self._chunk
         self.format = rows.format
+        self.close_calls = 0
 
     def subject(self, image: np.ndarray, key: int) -> Subject:
         return Subject(key, self._rows.noise.centre(image))
@@ -114,6 +120,7 @@ class NetworkVoter:
             found = packed[: -len(ordered)]
             check_finite(bool(packed[-len(ordered) :].all()))
             if len(close := np.flatnonzero(found < 0)):
+                self.close_calls += len(close)
                 found[close] = self._judge_again(segments, close, kept)
         return found
 
@@ -153,6 +160,7 @@ class LogitVoter:
 
     capacity: int | None = 131_072  # many images a round, so that a plan decides on many at once
     format = BoxMullerStream.format
+    close_calls = 0  # they are judged in float64, which gives one answer everywhere
 
     def __init__(self, space: Space, sigma: float, seed: int):
         self._space = space
@@ -209,6 +217,7 @@ class BinaryVoter:
 
     capacity: int | None = None
     format = BINOMIAL_FORMAT
+    close_calls = 0
 
     def __init__(self, space: Space, noise: Noise, seed: int):
         self._space, self._noise, self._seed = space, noise, seed
@@ -297,7 +306,8 @@ def run_plan(
 ) -> Iterator[Finished]:
     """Take images (tag, float32 (C, H, W), noise key) through a plan; each comes out when it is done.
 
-    Images are taken from the iterable only when there is room for them, and answers do not depend on their company.
+    Images are taken from the iterable only when there is room for them, and answers do not depend on their company. An
+    iterator that stops is asked again after every round, until those that it gave are done.
     `label_of` gives the label of the image of a tag, for plans that ask for it.
     """
     waiting, active = iter(images), list[_Job]()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
@@ -29,6 +30,7 @@ class Provenance(IdentityPart):
     rho: list[Annotated[float, Field(allow_inf_nan=False)]] | None = None
     versions: dict[str, Any] = Field(default_factory=dict)
     log: str | None = None
+    cards: list[str] = Field(default_factory=list)
 
 
 class ShardEntry(IdentityPart):
@@ -131,6 +133,12 @@ def check_identity(folder: Place, stored: dict[str, Any], wanted: dict[str, Any]
     if stored["kind"] == "certify" and set(found) <= {f"procedure.{name}" for name in ("alpha", "method", "margin")}:
         advice += "\n`smoothcert recertify` recomputes a finished store at another alpha, method or margin."
     raise IdentityError(f"{folder} holds another run, which differs in:\n" + "\n".join(lines) + f"\n{advice}")
+
+
+def describe_cards(cards: Sequence[str]) -> str:
+    """Return a predicate for records that were made on several kinds of GPU."""
+    return (f"holds records made on {' and on '.join(cards)}: each rounds in its own way, so that a few votes of close "
+            f"calls may differ from those that one of them alone would give")
 
 
 def _seal(content: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ the next run finds a state it can go on from, and ends with the same bytes as a 
 """
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from smoothcert.display import Displayed
-from smoothcert.errors import IdentityError, StoreError
+from smoothcert.errors import CardWarning, IdentityError, StoreError
 from smoothcert.io.files import claim_folder, lock_folder, sha256, write_whole
 from smoothcert.io.paths import Place, place
 from smoothcert.stats import History
@@ -32,7 +33,15 @@ from smoothcert.store.identity import Identity
 from smoothcert.store.journal import NAME as JOURNAL
 from smoothcert.store.journal import Lines, journal_line, journal_lines, read_journal
 from smoothcert.store.manifest import NAME as MANIFEST
-from smoothcert.store.manifest import Manifest, Provenance, ShardEntry, check_identity, is_store, read_manifest
+from smoothcert.store.manifest import (
+    Manifest,
+    Provenance,
+    ShardEntry,
+    check_identity,
+    describe_cards,
+    is_store,
+    read_manifest,
+)
 from smoothcert.store.records import Record, Tally, dense_counts, histories
 from smoothcert.store.shards import SHARD, Shard, Shards, as_table, write_shard
 
@@ -146,6 +155,10 @@ def open_store(
             if is_vouched_for(manifest.identity.raw, identity.raw):
                 manifest.identity = manifest.identity.replace(model=identity.raw["model"])
             check_identity(folder, manifest.identity.raw, identity.raw)
+            cards = list(dict.fromkeys([*manifest.provenance.cards, *provenance.get("cards", ())]))
+            if manifest.provenance.cards and cards != manifest.provenance.cards:
+                warnings.warn(f"{folder} {describe_cards(cards)}", CardWarning, stacklevel=3)
+                manifest.provenance = Provenance.model_validate({**manifest.provenance.raw, "cards": cards})
             for entry in manifest.shards:
                 Shard.read(folder, entry)
         else:

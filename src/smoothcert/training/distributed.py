@@ -1,6 +1,8 @@
 """The processes of one training run, as torchrun's environment describes them, and BatchNorm across them."""
 
+import gc
 import os
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,32 +113,54 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-@contextmanager
-def join_processes(device: torch.device) -> Iterator[Ranks]:
-    """Join the process group that the environment describes (RANK, WORLD_SIZE, ...), and leave it at the end.
-
-    Raises LostProcessError where another process has ended, or has not answered for ten minutes.
-    """
+def join_processes(device: torch.device) -> Ranks:
+    """Join the process group that the environment describes (RANK, WORLD_SIZE, ...). `leave_processes` has to be around
+    it."""
     if world_size() == 1:
-        yield Ranks(0, 1)
-        return
+        return Ranks(0, 1)
     cuda = device.type == "cuda"
     store, rank, world = next(rendezvous("env://", timeout=_PATIENCE))
     if os.environ.get("GROUP_WORLD_SIZE") == "1":
         # When torchrun restarts processes (`--max-restarts`), its store still has the addresses of the dead ones, and
         # the new ones would wait for them. On a single machine the count of restarts is the same in all processes.
         store = PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    if cuda:
+        torch.cuda.set_device(device)  # else what names no device goes to the first GPU, from all processes
+        # NCCL's watchdog then only gives the group up, so that the next exchange raises; it would abort the process.
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
     torch.distributed.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=world,
                                          timeout=_PATIENCE, device_id=device if cuda else None)
+    return Ranks(rank, world)
+
+
+@contextmanager
+def leave_processes() -> Iterator[None]:
+    """Leave the process group at the end, where one was joined.
+
+    What was wrapped for the group has to be gone by then, so the training is a function of its own within this context:
+    the network that `Ranks.wrap` returns holds the group too, and a group that is freed with it can wait for ever. It
+    waits for the group's threads while it holds Python's lock, for which a thread waits that frees its last tensors.
+
+    Raises LostProcessError where another process has ended, or has not answered for ten minutes.
+    """
+    theirs = torch.distributed.is_initialized()
     try:
-        yield Ranks(rank, world)
+        yield
     except BaseException as error:
         if isinstance(error, torch.distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
             raise LostProcessError(f"another process of this run has ended; its own message, if there is one, says why "
                                    f"({str(error).split('. ')[0]}); the same command resumes after the last finished "
                                    f"epoch") from error
-        torch.distributed.destroy_process_group()
+        if torch.distributed.is_initialized() and not theirs:
+            traceback.clear_frames(error.__traceback__)  # which hold the network too
+            _destroy_group()
         raise
+    if torch.distributed.is_initialized() and not theirs:
+        _destroy_group()
+
+
+def _destroy_group() -> None:
+    gc.collect()
     torch.distributed.destroy_process_group()
 
 

@@ -130,6 +130,7 @@ class Loop:
         chosen = {name: figures[name] for name in measure.figures if name in figures}
         card = replace(card, epochs_done=epoch + 1, complete=epoch + 1 == self.config.epochs,
                        **({"best_epoch": epoch + 1, "best": chosen} if is_better else {}))
+        self.ranks.wait()  # raises where the figures come from an exchange that was given up
         if self.ranks.is_main:
             write_epoch(self.config.out, card, self.state, figures, is_better)
             self.log(epoch + 1, {f"train/{name}": value for name, value in figures.items() if name != "epoch"})

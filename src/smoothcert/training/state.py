@@ -50,10 +50,14 @@ class TrainState:
 
     @property
     def buffers(self) -> Iterator[Tensor]:
-        """The buffers that a training pass changes beside the parameters, such as running statistics."""
+        """The buffers that a training pass changes beside the parameters, such as running statistics.
+
+        Not the count of steps that a moving average keeps: it is on the CPU, where NCCL cannot send it, and the same in
+        all processes.
+        """
         yield from self.network.buffers()
         if self.average:
-            yield from self.average.buffers()
+            yield from self.average.module.buffers()
 
     def set_rates(self, rate: float, momentum: float) -> None:
         """Set the learning rate and the momentum of the next step."""

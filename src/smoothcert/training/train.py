@@ -26,7 +26,13 @@ from smoothcert.progress import Progress, keep, phase, reporting
 from smoothcert.smoothing.precision import isolate
 from smoothcert.store.store import check_identity
 from smoothcert.training.batches import TrainingSet, batch_sizes
-from smoothcert.training.distributed import Ranks, is_main_process, join_processes, world_size
+from smoothcert.training.distributed import (
+    Ranks,
+    is_main_process,
+    join_processes,
+    leave_processes,
+    world_size,
+)
 from smoothcert.training.loop import Loop
 from smoothcert.training.options import TrainConfig
 from smoothcert.training.pretrained import (
@@ -116,6 +122,12 @@ def train_share(config: TrainConfig, log: Figures = lambda step, values: None) -
 
     Raises what `train` raises.
     """
+    with leave_processes():
+        return _train_jointly(config, log)
+
+
+def _train_jointly(config: TrainConfig, log: Figures) -> ModelCard:
+    """Train together with the processes of the run; nothing of the network is left where this returns."""
     device = pick_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -133,41 +145,41 @@ def train_share(config: TrainConfig, log: Figures = lambda step, values: None) -
     fit, held_out = split_indices(data, config)
     config = initial.name_network(config, data, objective.trains) if initial else \
         config.model_copy(update={"model": config.model or _USUAL_NETWORK[objective.trains]})
-    with join_processes(device) as ranks:
-        smallest = min(len(fit), config.batch_size)
-        if smallest < ranks.world:
-            raise InputError(f"{ranks.world} processes share batches of {smallest} images: each needs at least one")
-        unlabelled = open_unlabelled(config, data, np.union1d(fit, held_out), device)
-        card = _new_card(config, objective.trains, data, (fit, held_out), ranks,
-                         normalisation(config, objective.trains, data, initial))
-        sources = {"init": initial, "unlabelled": unlabelled, "denoiser": denoiser, "classifier": teacher}
-        card.identity.update({name: source.identity for name, source in sources.items() if source})
-        state = build_state(config, card, device, ranks, initial, denoiser.module if denoiser else None)
-        if not builders_of(card).is_own(card.model):
-            card.identity["sources"] = model_sources(card.model, state.network)
-        if own_part := OBJECTIVES.identify(config.objective):
-            card.identity["objective"] = {**own_part, "values": describe_values(objective)}
-        card = replace(card, held_out=len(held_out), parameters=sum(p.numel() for p in state.network.parameters()),
-                       init=initial.describe(state.fresh) if initial else None,
-                       denoiser=denoiser.card.summary() if denoiser else None)
-        if ranks.is_main:
-            claim_folder(config.out, "model.json")
-        ranks.wait()
-        with lock_folder(config.out) if ranks.is_main else nullcontext():
-            _prepare_folder(config.out, card, ranks, denoiser)
-            sets = [TrainingSet("", data, data.labels, fit)]
-            if unlabelled:
-                sets.append(unlabelled.label(config.out, ranks))
-            del sources, unlabelled, initial  # these models need not stay in memory
-            card = _resume(config.out, card, state, ranks, device)
-            steps = len(batch_sizes(len(fit), config.batch_size))
-            with phase("training", config.epochs * steps, "steps", card.epochs_done * steps) as training:
-                loop = Loop(config, objective, sets, held_out, state, ranks, device, training, log)
-                for epoch in range(card.epochs_done, config.epochs):
-                    card = loop.run_epoch(epoch, card)
-        if ranks.is_main:
-            warn_if_useless(card, str(config.out))
-        return card
+    ranks = join_processes(device)
+    smallest = min(len(fit), config.batch_size)
+    if smallest < ranks.world:
+        raise InputError(f"{ranks.world} processes share batches of {smallest} images: each needs at least one")
+    unlabelled = open_unlabelled(config, data, np.union1d(fit, held_out), device)
+    card = _new_card(config, objective.trains, data, (fit, held_out), ranks,
+                     normalisation(config, objective.trains, data, initial))
+    sources = {"init": initial, "unlabelled": unlabelled, "denoiser": denoiser, "classifier": teacher}
+    card.identity.update({name: source.identity for name, source in sources.items() if source})
+    state = build_state(config, card, device, ranks, initial, denoiser.module if denoiser else None)
+    if not builders_of(card).is_own(card.model):
+        card.identity["sources"] = model_sources(card.model, state.network)
+    if own_part := OBJECTIVES.identify(config.objective):
+        card.identity["objective"] = {**own_part, "values": describe_values(objective)}
+    card = replace(card, held_out=len(held_out), parameters=sum(p.numel() for p in state.network.parameters()),
+                   init=initial.describe(state.fresh) if initial else None,
+                   denoiser=denoiser.card.summary() if denoiser else None)
+    if ranks.is_main:
+        claim_folder(config.out, "model.json")
+    ranks.wait()
+    with lock_folder(config.out) if ranks.is_main else nullcontext():
+        _prepare_folder(config.out, card, ranks, denoiser)
+        sets = [TrainingSet("", data, data.labels, fit)]
+        if unlabelled:
+            sets.append(unlabelled.label(config.out, ranks))
+        del sources, unlabelled, initial  # these models need not stay in memory
+        card = _resume(config.out, card, state, ranks, device)
+        steps = len(batch_sizes(len(fit), config.batch_size))
+        with phase("training", config.epochs * steps, "steps", card.epochs_done * steps) as training:
+            loop = Loop(config, objective, sets, held_out, state, ranks, device, training, log)
+            for epoch in range(card.epochs_done, config.epochs):
+                card = loop.run_epoch(epoch, card)
+    if ranks.is_main:
+        warn_if_useless(card, str(config.out))
+    return card
 
 
 def split_indices(data: ImageData, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:

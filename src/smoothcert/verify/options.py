@@ -1,7 +1,7 @@
 """Options of `verify`."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -44,6 +44,9 @@ class VerifyConfig(ModelConfig):
     batch_size: Count | None = Field(None, description="samples per forward pass; never changes results in float32 "
                                                        "(default: fits the cache)")
     threads: Count | None = Field(None, description="processor threads for torch (default: all)")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where the records are drawn again: auto, cpu or cuda (default: the run's kind of device "
+                            "if it is there, else the CPU, where close calls may differ)")
     workers: Count = Field(1, description="processes, one thread each (or one GPU each); never changes results")
 
     def _contradictions(self) -> Iterator[str]:

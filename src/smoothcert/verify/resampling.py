@@ -2,12 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 
 from smoothcert.attacks import ATTACKS
 from smoothcert.config.sampling import SamplingConfig
@@ -15,7 +17,7 @@ from smoothcert.errors import IdentityError, InputError
 from smoothcert.io.files import make_folder
 from smoothcert.noise import NOISES
 from smoothcert.runs.attack import prepare_attack
-from smoothcert.runs.certify import prepare_sampling
+from smoothcert.runs.certify import SamplingRun, prepare_sampling
 from smoothcert.runs.distributional import prepare_distributional
 from smoothcert.runs.executors import executor_of
 from smoothcert.runs.options import SEARCH, AttackConfig, DistributionalConfig, PredictConfig, TransferConfig
@@ -28,11 +30,12 @@ from smoothcert.store.identity import Identity
 from smoothcert.store.manifest import Manifest, Provenance
 from smoothcert.store.provenance import provenance
 from smoothcert.store.recertify import rebuild_plan
-from smoothcert.store.records import Record
+from smoothcert.store.records import Record, Tally
 from smoothcert.store.store import Store
 from smoothcert.verify.files import Readable, StoreCheck
 from smoothcert.verify.options import VerifyConfig
 
+_NAMES = {"cpu": "CPU", "cuda": "GPU"}
 _FORMATS = ("sfc64-v1", "philox-v1")
 
 
@@ -42,28 +45,36 @@ def check_resampling(readable: Readable, config: VerifyConfig) -> StoreCheck:
     Which ones is a number drawn from the hash of the identity and of all shards: the same each time, and not to be
     foreseen by someone who changes a record.
 
+    The noise is equal on every device. Where the records are drawn again on another kind than the run's, votes of close
+    calls may differ, as many as are found to be close here.
+
     Raises:
         IdentityError: model, data or machine are not the run's, all differences named.
-        InputError: a store whose looks were taken by another store's procedure.
+        InputError: a store whose looks were taken by another store's procedure, or one that can be drawn again on its
+            own kind of device alone.
     """
+    there, device = readable.identity.device, _choose_device(readable, config)
     with TemporaryDirectory() as folder:
         out = Path(folder) / "store"
-        run = _rebuild(readable, config, out)
+        run = _rebuild(readable, config, out, device)
         _check_same(readable, run)
         make_folder(out)
         Manifest(readable.identity, Provenance()).write(out)  # attacked images may be kept in a store alone
         chosen = _choose(readable, config.resample or 0)
         rows = dict(zip(readable.positions.tolist(), range(len(readable.positions)), strict=True))
-        problems: list[str] = []
+        problems, turned = list[str](), 0
         with run.meter(chosen, "sampling again") as meter:
-            for position, record, _ in executor_of(run.config)(run, chosen):
+            for position, record, close in _draw(run, chosen, device != there):
                 stored = Record.from_row(readable.table.slice(rows[position], 1).to_pylist()[0])
+                meter.finish(run.passes(position), run.passes(position, record))
+                if 0 < (differing := _count_differing(stored.tallies, record.tallies)) <= close:
+                    turned += differing
+                    continue
                 again = record.row()
                 problems += [
                     f"record {position} (image {stored.index}): {key} is {value}, and drawn again {again.get(key)}"
                     for key, value in stored.row().items()
                     if not is_same(key, value, again.get(key), readable.identity.noise.sigma)]
-                meter.finish(run.passes(position), run.passes(position, record))
         for path in sorted(out.glob("adversaries/*")):
             kept = readable.folder / "adversaries" / path.name
             if kept.is_file() and kept.read_bytes() != path.read_bytes():
@@ -75,11 +86,64 @@ def check_resampling(readable: Readable, config: VerifyConfig) -> StoreCheck:
         others = "another kind of processor than the run's" if versions == here else (
             f"made with {there}; here {now}: other versions, or another kind of processor,")
         problems.append(f"{others} may round near ties and gradients otherwise")
-    equal = "" if problems else ", equal in every vote and value"
-    return StoreCheck("resampled", f"{len(chosen)} records drawn again{equal}", tuple(problems))
+    told = f"{len(chosen)} records drawn again"
+    if device != there:
+        told += f" on a {_NAMES[device]}, which the run was not on"
+    if not problems and turned:
+        told += f", equal but for {turned:,} votes of close calls, which each device judges in its own way"
+    elif not problems:
+        told += ", equal in every vote and value"
+    return StoreCheck("resampled", told, tuple(problems))
 
 
-def _rebuild(readable: Readable, config: VerifyConfig, out: Path) -> Run:
+def _choose_device(readable: Readable, config: VerifyConfig) -> str:
+    """Return the kind of device to draw on. Raises InputError where records of that kind of run cannot be compared."""
+    identity, device = readable.identity, config.device
+    there = identity.device or "cpu"
+    if device == "auto":
+        device = there if there == "cpu" or torch.cuda.is_available() else "cpu"
+    if device == there:
+        return device
+    made = f"{readable.folder} was made on a {_NAMES[there]}, and"
+    if identity.kind not in ("certify", "predict") or identity.transferred_from is not None:
+        raise InputError(f"{made} can be drawn again on another {_NAMES[there]} alone: a {_NAMES[device]} rounds "
+                         f"gradients and pairs of networks otherwise, and all that follows from them")
+    if identity.precision != "float32" or "input_dtype" in identity.raw:
+        raise InputError(f"{made} can be drawn again on another {_NAMES[there]} alone: in {identity.precision} a "
+                         f"{_NAMES[device]} gives other votes; in float32 only close calls would differ")
+    if config.workers > 1:
+        raise InputError(f"workers: {made} is to be drawn again on a {_NAMES[device]}, where one process counts the "
+                         f"close calls: leave workers out")
+    return device
+
+
+def _draw(run: Run, chosen: Sequence[int], across: bool) -> Iterator[tuple[int, Record, int]]:
+    """Yield the positions, their records drawn again, and how many of their votes another device may judge otherwise.
+
+    Args:
+        across: whether the run was on another kind of device.
+    """
+    if not (across and isinstance(run, SamplingRun)):
+        yield from ((position, record, 0) for position, record, _ in executor_of(run.config)(run, chosen))
+        return
+    for position in chosen:  # one by one, so that each has close calls of its own
+        before = run.voter.close_calls
+        for _, record, _ in run.records([(position,)]):
+            yield position, record, run.voter.close_calls - before
+
+
+def _count_differing(stored: Sequence[Tally], again: Sequence[Tally]) -> int:
+    """Return how many votes differ at the last look of each stage that both have."""
+    found: dict[str, int] = {}
+    for one, other in zip(stored, again, strict=False):
+        if (one.stage, one.n) != (other.stage, other.n):
+            break
+        there, here = (Counter(dict(zip(tally.classes, tally.counts, strict=True))) for tally in (one, other))
+        found[one.stage] = (there - here).total()
+    return sum(found.values())
+
+
+def _rebuild(readable: Readable, config: VerifyConfig, out: Path, device: str) -> Run:
     """Return the run of a store, ready to work, which writes to `out` if anywhere."""
     identity = readable.identity
     origin = None
@@ -93,7 +157,7 @@ def _rebuild(readable: Readable, config: VerifyConfig, out: Path) -> Run:
     known = {"model": identity.model_or_none, "data": identity.data_or_none.raw or None, "seed": identity.seed_or_none}
     if missing := [name for name, part in known.items() if part is None]:
         raise InputError(f"{readable.folder} does not say its {' and '.join(missing)}: it cannot be drawn again")
-    options = {**_options(readable, config), "out": out}
+    options = {**_options(readable, config), "device": device, "out": out}
     if identity.transferred_from is not None:
         return _rebuild_transfer(readable.store, options, config)
     return _REBUILD[identity.kind](identity, options, config)
@@ -101,6 +165,8 @@ def _rebuild(readable: Readable, config: VerifyConfig, out: Path) -> Run:
 
 def _rebuild_sampling(identity: Identity, options: dict[str, Any], asked: VerifyConfig) -> Run:
     given = {**options, **_sampling_options(identity, asked)}
+    if options["device"] != identity.device:
+        given["engine"] = "auto"  # the run's may not be there
     if identity.adversaries is not None:
         if asked.adversaries is None:
             raise InputError("adversaries: this store predicts attacked images: give the attack store that kept them")
@@ -166,7 +232,7 @@ def _options(readable: Readable, asked: VerifyConfig) -> dict[str, Any]:
             "num_classes": identity.num_classes, "classes": asked.classes or readable.store.class_names,
             "indices": images.tolist(), "sigma": identity.noise.sigma,
             "noise": find_part("noise", asked.noise, identity.noise.kind, NOISES),
-            "seed": identity.seed, "device": identity.device}
+            "seed": identity.seed}
 
 
 def _sampling_options(identity: Identity, asked: VerifyConfig) -> dict[str, Any]:
@@ -179,9 +245,12 @@ def _sampling_options(identity: Identity, asked: VerifyConfig) -> dict[str, Any]
 
 
 def _check_same(readable: Readable, run: Run) -> None:
-    """Raise IdentityError unless the run that was rebuilt is the store's."""
+    """Raise IdentityError unless the run that was rebuilt is the store's, perhaps on another kind of device."""
     stored = {name: value for name, value in readable.identity.raw.items() if name != "recertified_from"}
-    if differing := without_unrecorded(differences(stored, run.identity.raw), stored):
+    differing = without_unrecorded(differences(stored, run.identity.raw), stored)
+    if "device" in differing:
+        differing = {name: pair for name, pair in differing.items() if name not in ("device", "engine")}
+    if differing:
         raise IdentityError(
             f"{readable.folder} cannot be drawn again from what was given, which differs in:\n"
             + "\n".join(f"  - {name}: the store has {there!r}, here it is {now!r}"

@@ -34,7 +34,7 @@ def plain(model: Any, shape: tuple[int, ...], batch: int, device: torch.device, 
 
 def eager(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
     """Run the folded network in channels_last, for any number of rows."""
-    network = _prepare(model, device, precision)
+    network = _prepare(model, precision)
     if device.type == "cuda" and is_taken("fused_convolutions"):
         with tf32(precision == "tf32"):
             network = fuse_where_it_runs(network, shape, device)
@@ -49,7 +49,7 @@ def eager(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.de
 def torch_compile(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
     """Run the folded network through torch.compile: with its weights frozen in on a CPU, as a CUDA graph on a GPU."""
     how: dict[str, Any] = {"mode": "reduce-overhead"} if device.type == "cuda" else {"options": {"freezing": True}}
-    network = torch.compile(_prepare(model, device, precision), dynamic=False, **how)
+    network = torch.compile(_prepare(model, precision), dynamic=False, **how)
     # Always the same buffer: a tensor of another kind (inference or not) would be compiled for again.
     buffer = _channels_last(torch.zeros(batch, *shape, device=device))
 
@@ -64,10 +64,10 @@ def torch_compile(model: nn.Module, shape: tuple[int, ...], batch: int, device: 
     return compiled_run
 
 
-def _prepare(model: nn.Module, device: torch.device, precision: str) -> nn.Module:
+def _prepare(model: nn.Module, precision: str) -> nn.Module:
     with refuse_on_error("the network cannot be copied"):
         network: Any = Narrow(model, NARROW[precision]) if precision in NARROW else fold(model)
-        network = network.to(device).requires_grad_(False)
+        network.requires_grad_(False)
     return network.to(memory_format=torch.channels_last)
 
 

@@ -45,6 +45,7 @@ class DeviceVoter:
         self._batch = passes.batch
         self.capacity: int | None = self._batch * _ROUND_BATCHES
         self.format = rows.format
+        self.close_calls = 0
         self._first = torch.zeros(1, dtype=torch.int64, device=device)
         self._votes = torch.zeros(0, dtype=torch.int32, device=device)
         self._recorded: tuple[int, Callable[[], None]] | None = None
@@ -119,6 +120,7 @@ class DeviceVoter:
         close = odd.cpu().numpy()
         if not len(close):
             return close, close
+        self.close_calls += len(close)
         check_finite(not bool((votes[odd] == LOST).any()))
         assert self._referee is not None
         singles = [self._rows.single(segment, offset) for segment, offset in found.places(close)]
