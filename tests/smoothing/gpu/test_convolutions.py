@@ -117,7 +117,7 @@ def test_the_eager_engine_fuses_on_a_gpu_alone(monkeypatch):
     """With a stand-in device, and unless it is left out by name."""
     asked = []
     monkeypatch.setattr(torch_engines, "fuse_where_it_runs", lambda network, shape, device: asked.append(1) or network)
-    monkeypatch.setattr(torch_engines, "_prepare", lambda model, device, precision: model)
+    monkeypatch.setattr(torch_engines, "_prepare", lambda model, precision: model)
     for device, taken in (("cpu", True), ("cuda", False), ("cuda", True)):
         with shortcuts(fused_convolutions=taken):
             torch_engines.eager(nn.Conv2d(1, 1, 1), (1, 4, 4), 8, torch.device(device), "float32")
