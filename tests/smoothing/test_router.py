@@ -12,7 +12,7 @@ def linear(slope: float, at: float, classes: tuple[int, int] = (0, 1), num_class
     """The class classes[1] where the first pixel is above `at`."""
     def logits(x):
         score = slope * (x[:, 0, 0, 0] - at)
-        out = torch.full((len(x), num_classes), -1e9)
+        out = torch.full((len(x), num_classes), -50.0)
         out[:, classes[0]], out[:, classes[1]] = -score, score
         return out
     return logits

@@ -43,7 +43,7 @@ from smoothcert.store.manifest import (
     read_manifest,
 )
 from smoothcert.store.records import Record, Tally, dense_counts, histories
-from smoothcert.store.shards import SHARD, Shard, Shards, as_table, write_shard
+from smoothcert.store.shards import SHARD, Shard, Shards, as_table, schema, write_shard
 
 if TYPE_CHECKING:
     import pandas
@@ -129,7 +129,8 @@ class StoreWriter:
         if records.num_rows != self._total:
             raise StoreError(f"{self._folder} is to hold {self._total} records, and {records.num_rows} were given")
         for k in sorted(set(range(self._shards)) - self._finished):
-            self._write_shard(k, records.slice(k * SHARD, SHARD).combine_chunks())
+            # Parquet's names of what is in a list, in tables that were read, are others than the schema's.
+            self._write_shard(k, records.slice(k * SHARD, SHARD).combine_chunks().cast(schema(self._kind)))
         self._open.clear()
         self._manifest.write(self._folder)
 
