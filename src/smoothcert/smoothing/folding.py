@@ -49,8 +49,11 @@ def fold(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
 
 
 def _cast(network: nn.Module, dtype: torch.dtype) -> None:
-    """Cast a network in place, but for buffers of float64 beside parameters that are not: who keeps such a table, as
-    a diffusion model does, reads steps off it that fewer digits would move."""
+    """Cast a network in place, except for float64 buffers where the parameters are not float64.
+
+    Such a buffer is a table, like the schedule of a diffusion model: fewer digits would change the steps that are
+    looked up in it.
+    """
     wide = [(part, name, buffer) for part in network.modules() for name, buffer in part._buffers.items()
             if buffer is not None and buffer.dtype == torch.float64]
     keep = any(parameter.dtype != torch.float64 for parameter in network.parameters())

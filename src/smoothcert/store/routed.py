@@ -7,8 +7,8 @@ min(R_0, R_l) of x, except with probability alpha_0 + alpha_l at most.
 
 Proof. Where both certificates hold, every x' nearer than R_0 has g_0(x') = l, and every one nearer than R_l has
 g'_l(x') = c. The router's certificate fails with probability alpha_0 at most. Where it does not fail, l is g_0(x),
-which no sample decides, so that only the certificate of this one classifier can fail besides: the events need no
-independence, the same noise may serve all, and only one of the classifiers counts. Where g_0 or g'_l abstains, so does
+which depends on no sample, so that only the certificate of this one classifier can fail besides: the events need not be
+independent, the same noise may serve all, and only one of the classifiers counts. Where g_0 or g'_l abstains, so does
 f.
 
 Here the class l of the router is the number of a classifier; classes beyond them are abstentions.
