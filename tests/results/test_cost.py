@@ -129,6 +129,15 @@ def sequential(folder: Path) -> Path:
     return folder
 
 
+def test_a_label_is_no_sample(tmp_path):
+    tallies = [Tally.of(stage, np.eye(10, dtype=int)[0] * n) for stage, n in (("label", 1), ("estimate", 50))]
+    procedure = {"design": "radii", "method": "cohen", "n0": 0, "n_max": 400, "radii": [0.1], "margin": None,
+                 "labels_known": True}
+    write_store(tmp_path / "s", identity_of("certify", 1, 0.25, procedure), {},
+                [Record(0, 0, 0, {"radius": 0.1}, False, tallies)])
+    assert samples_of(read_store(tmp_path / "s")).tolist() == [50]
+
+
 def test_a_pilot_says_what_its_images_took(tmp_path):
     store = read_store(sequential(tmp_path / "s"))
     assert samples_of(store).tolist() == [200, 500] * 10

@@ -1,5 +1,7 @@
 """`smoothcert route`."""
 
+import json
+
 from smoothcert.cli.options import verb
 from smoothcert.cli.output import say
 from smoothcert.cli.table import format_of
@@ -10,8 +12,6 @@ from smoothcert.report.options import RouteConfig
 def route(config: RouteConfig, as_json: bool) -> None:
     """Compose the certificates of a router and of the classifiers that it chooses among into those of one classifier.
     """
-    import json
-
     from smoothcert.report.shown import render
     from smoothcert.results.base import Points
     from smoothcert.results.gather import put_side_by_side, read_result

@@ -207,8 +207,7 @@ def _certificates(store: Store, certified: Store) -> tuple[np.ndarray, np.ndarra
     """Return (radius, class) of the image of every record; radius 0 and class -1 where it has no certificate."""
     index = store.column("index")
     check_certificates(certified, store.identity, np.unique(index), "the comparison with this attack")
-    order = np.argsort(certified.column("index"))
-    rows = order[np.searchsorted(certified.column("index"), index, sorter=order)]
+    rows = certified.rows_of(index)
     if not np.array_equal(certified.column("label")[rows], store.column("label")):
         raise StoreError(f"{certified.folder} has other labels than {store.folder}: they are not of the same images")
     return certified.column("radius")[rows], certified.column("prediction")[rows]

@@ -26,6 +26,7 @@ from smoothcert.config.sampling import BLOCK
 from smoothcert.errors import ConfigError, InputError, StoreError
 from smoothcert.interop.logs import seconds_of
 from smoothcert.results.base import check_kind, check_records
+from smoothcert.stats.histories import count_samples
 from smoothcert.store.store import Store
 
 LEVEL = 0.95
@@ -209,12 +210,11 @@ class Pilot:
 
 
 def samples_of(store: Store) -> np.ndarray:
-    """Return (M,) samples drawn for each record: tallies are cumulative within a stage, so the last of each counts."""
+    """Return (M,) samples drawn for each record; see `count_samples`."""
     column = store.records.column("tallies").combine_chunks()
     tallies, ends = column.flatten(), np.cumsum([0, *column.value_lengths().to_pylist()])
     stages, n = tallies.field("stage").to_pylist(), tallies.field("n").to_pylist()
-    return np.array([sum(dict(zip(stages[low:high], n[low:high], strict=True)).values())
-                     for low, high in pairwise(ends)])
+    return np.array([count_samples(zip(stages[low:high], n[low:high], strict=True)) for low, high in pairwise(ends)])
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ from smoothcert.stats.planning import (
     highest,
     likely_probabilities,
 )
-from smoothcert.store.recertify import noise_of
+from smoothcert.store.recertify import iterate_histories, noise_of
 from smoothcert.store.source import describe_source
-from smoothcert.store.store import SHARD, Store
+from smoothcert.store.store import Store
 
 ASSUMED_N = 100_000
 """The samples an image of a log that does not state them: the papers' value."""
@@ -252,8 +252,8 @@ class ClaimOutcome:
 def _votes_of_store(store: Store) -> tuple[tuple[np.ndarray, np.ndarray], Sequence[str]]:
     """Return the votes for each image's label and all of its votes, (M,) each, over all stages."""
     votes, total = [], []
-    for start in range(0, store.num_records, SHARD):
-        for history, label in zip(store.histories(start, SHARD), store.column("label")[start:], strict=False):
+    for histories, labels in iterate_histories(store):
+        for history, label in zip(histories, labels, strict=True):
             last = [counts for stage, counts in {look.stage: look.counts for look in history}.items() if stage != LABEL]
             votes.append(sum(int(counts[label]) for counts in last))
             total.append(sum(int(counts.sum()) for counts in last))

@@ -14,11 +14,10 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from smoothcert.smoothing.protocols import put_in_eval_mode
-from smoothcert.smoothing.tracing import Tracer, has_global_hooks, is_altered, is_new, settle_in_place
+from smoothcert.smoothing.tracing import Tracer, has_global_hooks, is_altered, is_new, is_relu, settle_in_place
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _AFFINE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_RELUS = (functional.relu, torch.relu)
 
 Originals = Mapping[int, nn.Module]
 """The layers whose values a folded layer is computed from, by the id of that layer; itself where it is not there."""
@@ -50,8 +49,11 @@ def fold(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
 
 
 def _cast(network: nn.Module, dtype: torch.dtype) -> None:
-    """Cast a network in place, but for buffers of float64 beside parameters that are not: who keeps such a table, as
-    a diffusion model does, reads steps off it that fewer digits would move."""
+    """Cast a network in place, except for float64 buffers where the parameters are not float64.
+
+    Such a buffer is a table, like the schedule of a diffusion model: fewer digits would change the steps that are
+    looked up in it.
+    """
     wide = [(part, name, buffer) for part in network.modules() for name, buffer in part._buffers.items()
             if buffer is not None and buffer.dtype == torch.float64]
     keep = any(parameter.dtype != torch.float64 for parameter in network.parameters())
@@ -141,12 +143,11 @@ def _fold_norm(target: Any, layer: Any, norm: Any) -> None:
 
 
 def _relu_in_place(graph: fx.GraphModule) -> None:
+    layers: dict[str, nn.Module] = dict(graph.named_modules())
     for node in graph.graph.nodes:
-        module = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
-        is_relu = node.target in _RELUS if module is None else type(module) is nn.ReLU and not is_altered(module)
-        value = node.args[0] if is_relu else None
+        value = node.args[0] if is_relu(node, layers) else None
         # A new tensor, no view of another one, that only this step uses: nothing else sees the change.
-        if isinstance(value, fx.Node) and len(value.users) == 1 and is_new(value, dict(graph.named_modules())):
+        if isinstance(value, fx.Node) and len(value.users) == 1 and is_new(value, layers):
             with graph.graph.inserting_before(node):
                 node.replace_all_uses_with(graph.graph.call_function(functional.relu, (value,), {"inplace": True}))
             graph.graph.erase_node(node)

@@ -36,6 +36,7 @@ _RESHAPES = (torch.flatten, torch.reshape, functional.avg_pool2d, functional.ada
 _SUMS = (operator.add, torch.add, "add", operator.sub, torch.sub, "sub")
 _PRODUCTS = (operator.mul, torch.mul, "mul")
 _QUOTIENTS = (operator.truediv, torch.div, "div")
+_RELUS = (functional.relu, torch.relu)
 
 
 class Proxy(fx.Proxy):
@@ -119,6 +120,14 @@ def is_new(node: fx.Node, layers: dict[str, nn.Module]) -> bool:
     if node.op == "call_module":
         return type(layers[str(node.target)]) in _NEW_TENSORS and not is_altered(layers[str(node.target)])
     return node.op == "call_function" and node.target in _OPERATORS
+
+
+def is_relu(node: fx.Node, layers: dict[str, nn.Module]) -> bool:
+    """Tell whether a node is a ReLU, as a layer or as a function."""
+    if node.op == "call_module":
+        layer = layers[str(node.target)]
+        return type(layer) is nn.ReLU and not is_altered(layer)
+    return node.op == "call_function" and node.target in _RELUS
 
 
 def trace(network: nn.Module, shape: tuple[int, int, int]) -> fx.Graph:

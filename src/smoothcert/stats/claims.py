@@ -6,10 +6,11 @@ rho, c_A keeps Phi(Phi^-1(L) - rho), and any set of classes with probability s t
 the number of classes is (see `smoothcert.stats.rivals`). Each claim has to be fixed without looking at the votes.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -30,79 +31,75 @@ from smoothcert.stats.top_k import top_k_of
 from smoothcert.stats.transfer import Transfer
 
 
-class Claim(Protocol):
-    """A claim on an image within its radius. To add one: a class with these, and a row in `CLAIMS`."""
+class Claim(ABC):
+    """A claim on an image within its radius. To add one: a frozen dataclass of this base, and a row in `CLAIMS`.
+
+    Attributes:
+        kind: the name by which a store's identity knows it.
+    """
+
+    kind: ClassVar[str]
 
     @property
-    def kind(self) -> str:
-        """The name by which a store's identity knows it."""
-        ...
-
-    @property
+    @abstractmethod
     def words(self) -> str:
         """The claim in a few words, for tables."""
-        ...
 
     @property
+    @abstractmethod
     def meaning(self) -> str:
         """A clause on what holds within the radius, for notes."""
-        ...
 
     @property
+    @abstractmethod
     def promise(self) -> str:
         """The verb of a sentence on images that are right and certified: what stays so within the radius."""
-        ...
 
+    @abstractmethod
     def check(self, num_classes: int) -> None:
         """Raise InputError, which names all problems, unless the claim can be made of so many classes."""
-        ...
 
+    @abstractmethod
     def check_plan(self, plan: ProvingPlan) -> None:
         """Raise InputError unless the claim can be made of votes that were drawn and are judged by this plan."""
-        ...
 
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
         """Return the claim as plain values, from which `claim_from` makes it again."""
-        ...
 
+    @abstractmethod
     def count_limits(self, method: str) -> int:
         """Return how many limits hold together at each look."""
-        ...
 
+    @abstractmethod
     def judge(self, plan: ProvingPlan, histories: Sequence[History]) -> Answers:
         """Return the answers of the looks that a plan took."""
-        ...
 
+    @abstractmethod
     def certify(self, selection: np.ndarray, estimation: np.ndarray, radius_of: RadiusOf, alpha: float,
                 method: str) -> CertifiedCounts:
         """Return the answers of counts (M, K)."""
-        ...
 
+    @abstractmethod
     def is_right(self, prediction: np.ndarray, label: np.ndarray) -> np.ndarray:
         """Return whether each answer (M,) is the right one for a label (M,); an abstention is not."""
-        ...
 
     def widest(self, n: int, alpha: float, sigma: float) -> float:
         """Return a radius that no n votes exceed."""
-        ...
-
-
-class _AnyClaim:
-    """The base of all claims."""
-
-    def widest(self, n: int, alpha: float, sigma: float) -> float:
-        """See `Claim.widest`."""
         return float(max_radius(n, alpha, sigma))
 
 
-class _AgainstRivals(_AnyClaim):
+class _AgainstRivals(Claim):
     """The base of claims that hold the chosen class against some rivals."""
 
-    rivals: Rivals
+    @property
+    @abstractmethod
+    def rivals(self) -> Rivals:
+        """The classes that it is held against."""
 
+    @abstractmethod
     def radius(self, bounds: ProbabilityBounds, radius_of: RadiusOf) -> np.ndarray:
         """Return the radii (M,) of bounds whose p_b are of the rivals, (M, k)."""
-        raise NotImplementedError
 
     def check_plan(self, plan: ProvingPlan) -> None:
         told = cast(Any, plan)
@@ -173,7 +170,7 @@ class TopK(_AgainstRivals):
         return float(self.radius(bounds, partial(gaussian_radius, sigma=sigma))[0])
 
     @property
-    def rivals(self) -> Rivals:  # type: ignore[override]
+    def rivals(self) -> Rivals:
         return LargestRivals(self.k)
 
     def check(self, num_classes: int) -> None:
@@ -204,8 +201,8 @@ class Costs(_AgainstRivals):
     targets: Mapping[int, Sequence[int]]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "targets", {int(one): tuple(sorted(set(map(int, these))))
-                                             for one, these in sorted(self.targets.items())})
+        object.__setattr__(self, "targets", dict(sorted(
+            (int(one), tuple(sorted(set(map(int, these))))) for one, these in self.targets.items())))
 
     @property
     def words(self) -> str:
@@ -222,7 +219,7 @@ class Costs(_AgainstRivals):
         return "are answered by no harmful target of their class by the smoothed classifier"
 
     @property
-    def rivals(self) -> Rivals:  # type: ignore[override]
+    def rivals(self) -> Rivals:
         return SomeRivals(cast(dict[int, tuple[int, ...]], self.targets))
 
     def check(self, num_classes: int) -> None:
@@ -244,7 +241,7 @@ class Costs(_AgainstRivals):
 
 
 @dataclass(frozen=True)
-class Groups(_AnyClaim):
+class Groups(Claim):
     """The answer by groups of classes does not change: votes for classes of one group count together.
 
     This is the smoothed classifier of the base classifier that answers by group, so every plan judges its votes as it
@@ -345,7 +342,7 @@ class Groups(_AnyClaim):
         return np.where(answers < 0, ABSTAIN, np.where(inside, votes, -1).argmax(axis=1))
 
 
-CLAIMS: dict[str, type[Any]] = {TopK.kind: TopK, Groups.kind: Groups, Costs.kind: Costs}
+CLAIMS: dict[str, type[TopK | Groups | Costs]] = {TopK.kind: TopK, Groups.kind: Groups, Costs.kind: Costs}
 """Claims by the kind that a store's identity names."""
 
 
@@ -353,9 +350,7 @@ def claim_from(told: Mapping[str, Any]) -> Claim:
     """Return the claim with this identity. Raises InputError for none."""
     try:
         cls = CLAIMS[check_known("claim", told.get("kind"), CLAIMS)]
-        if cls is Costs:
-            return Costs({int(one): these for one, these in told["targets"].items()})
-        return cls(told["k"] if cls is TopK else told["groups"])
+        return cls(*(told[item.name] for item in fields(cls)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{dict(told)!r:.200} is no claim: {error}") from None
 

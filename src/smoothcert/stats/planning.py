@@ -25,8 +25,8 @@ SIZES = (100, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 7000, 10_000, 20
 """The n_max that are tried."""
 
 _LIKELY = 15  # equally likely probabilities that stand for what is known of an image
-_SHARES = 49  # and of the share of images that are claimed
-_GRID = 81  # probabilities for which a design is computed; between them, it is interpolated
+_SHARES = 49  # equally likely values of the share of images that are claimed
+_GRID = 81  # probabilities at which a design is computed; it is interpolated between them
 
 DesignOf = Callable[[int, float], AtRadii]
 """(n_max, alpha) -> the design, one-sided, at one radius and with labels known."""
@@ -144,8 +144,11 @@ def foresee(
     design_of: DesignOf, likely: np.ndarray, rho: float, alphas: Iterable[float] = ALPHAS,
     sizes: Iterable[int] = SIZES,
 ) -> list[Foreseen]:
-    """Return what a pilot, `likely` (M, J) as from `likely_probabilities`, foresees of each design that reaches the
-    radius."""
+    """Return a pilot's forecast of each design that can prove the radius.
+
+    Args:
+        likely: (M, J) of the pilot's images, as from `likely_probabilities`.
+    """
     found, images, place = [], len(likely), special.ndtri(likely.ravel())
     middle = (np.arange(_SHARES) + 0.5) / _SHARES
     for alpha in alphas:
@@ -176,7 +179,7 @@ def cheapest(designs: Iterable[Foreseen], bound: float, chance: float, most: int
 
 
 def highest(designs: Iterable[Foreseen], chance: float, most: int, samples: float = np.inf) -> PlannedClaim:
-    """Return the highest claim that is to be had for so many samples, over up to `most` images.
+    """Return the highest claim that so many samples can prove, over up to `most` images.
 
     Raises:
         InputError: no design reaches the radius, or the samples do not suffice for one image.

@@ -103,7 +103,7 @@ def recertify(
                          "radius)")
     adds_labels = isinstance(plan, Claimed) and plan.labels_known and not had_labels
     parts = [plan.judge(add_labels(looks, labels, store.num_classes) if adds_labels else looks)
-             for looks, labels in _some_histories(store)]
+             for looks, labels in iterate_histories(store)]
     answers = CertifiedCounts(np.concatenate([part.prediction for part in parts]),
                               np.concatenate([part.values["radius"] for part in parts]))
     procedure = plan.identity()
@@ -138,7 +138,7 @@ def limit_labels_of(store: Store, noise: Any = None) -> LabelLimits:
     skip = 1 if isinstance(plan, Claimed) and plan.labels_known else 0
     plain = plan.plan if isinstance(plan, Claimed) else plan
     parts = [limit_labels(plain, [history[skip:] for history in looks], labels, store.num_classes)
-             for looks, labels in _some_histories(store)]
+             for looks, labels in iterate_histories(store)]
     return LabelLimits(np.concatenate([part.p for part in parts]), np.concatenate([part.q for part in parts]),
                        plain.alpha)
 
@@ -150,7 +150,7 @@ def _check_gaussian(store: Store, wanted: str) -> None:
                          f"user's own code, {store.identity.noise.kind}, of which the plain radius alone is known")
 
 
-def _some_histories(store: Store) -> Iterator[tuple[list[History], np.ndarray]]:
+def iterate_histories(store: Store) -> Iterator[tuple[list[History], np.ndarray]]:
     """Yield the looks and the labels of many records at a time: equal votes are judged once, and memory is bounded."""
     tallies, labels = store.records.column("tallies"), store.column("label")
     looks = sum(len(chunk.flatten()) for chunk in tallies.chunks) / max(len(tallies), 1)

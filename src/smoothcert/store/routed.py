@@ -7,8 +7,8 @@ min(R_0, R_l) of x, except with probability alpha_0 + alpha_l at most.
 
 Proof. Where both certificates hold, every x' nearer than R_0 has g_0(x') = l, and every one nearer than R_l has
 g'_l(x') = c. The router's certificate fails with probability alpha_0 at most. Where it does not fail, l is g_0(x),
-which no sample decides, so that only the certificate of this one classifier can fail besides: the events need no
-independence, the same noise may serve all, and only one of the classifiers counts. Where g_0 or g'_l abstains, so does
+which depends on no sample, so that only the certificate of this one classifier can fail besides: the events need not be
+independent, the same noise may serve all, and only one of the classifiers counts. Where g_0 or g'_l abstains, so does
 f.
 
 Here the class l of the router is the number of a classifier; classes beyond them are abstentions.
@@ -44,20 +44,17 @@ def route(router: Store, classifiers: Sequence[Store], folder: Place) -> Store:
             router has classes, or fewer than two.
     """
     identity, notes = _compose_identity(router, classifiers)
-    route_of, radius_0 = (_by_image(router, name) for name in ("prediction", "radius"))
-    index = router.column("index")[np.argsort(router.column("index"))]
-    label, off_grid = (_by_image(classifiers[0], name) for name in ("label", "off_grid"))
+    index, label, off_grid = (classifiers[0].column(name) for name in ("index", "label", "off_grid"))
+    route_of, radius_0 = (_of_images(router, name, index) for name in ("prediction", "radius"))
     known = (route_of >= 0) & (route_of < len(classifiers))
-    rows = np.arange(len(index))
-    prediction, radius = (np.stack([_by_image(one, name) for one in classifiers])[np.where(known, route_of, 0), rows]
+    chosen = np.where(known, route_of, 0), np.arange(len(index))
+    prediction, radius = (np.stack([_of_images(one, name, index) for one in classifiers])[chosen]
                           for name in ("prediction", "radius"))
     certified = known & (radius > 0) & (radius_0 > 0)
     radius = np.where(certified, np.minimum(radius_0, radius), 0.0)
     prediction = np.where(certified, prediction, ABSTAIN)
     records = [Record(int(i), int(y), int(c), {"radius": float(r)}, bool(off))
                for i, y, c, r, off in zip(index, label, prediction, radius, off_grid, strict=True)]
-    order = {int(i): row for row, i in enumerate(index)}
-    records = [records[order[int(i)]] for i in classifiers[0].column("index")]
     shares = ", ".join(f"{int((route_of == k).sum())} to {name_network(one)}" for k, one in enumerate(classifiers))
     notes.append(f"routed by {name_network(router)}: {shares}, {int((~known).sum())} to none; sigma is the largest")
     provenance = {"model": f"router of {', '.join(map(name_network, classifiers))}", "notes": notes,
@@ -87,14 +84,14 @@ def label_best(stores: Sequence[Store], file: Place) -> list[int]:
     if len(stores) > num_classes:
         raise InputError(f"{len(stores)} classifiers need as many classes of the router, and these data have "
                          f"{num_classes}: give {num_classes} at most")
-    credit = np.stack([np.where(_by_image(one, "prediction") == _by_image(one, "label"), _by_image(one, "radius"), 0.0)
-                       for one in stores])
+    index = np.sort(stores[0].column("index"))
+    credit = np.stack([np.where(one.correct, one.column("radius"), 0.0)[one.rows_of(index)] for one in stores])
     kept = np.flatnonzero(credit.max(axis=0) > 0)
     if not len(kept):
         raise InputError("none of the classifiers certifies any of these images: there is nothing to learn")
     best = credit.argmax(axis=0)[kept]
     content = {"version": 1, **describe_source(stores[0]), "classifiers": [name_network(one) for one in stores],
-               "indices": np.sort(stores[0].column("index"))[kept].tolist(), "labels": best.tolist()}
+               "indices": index[kept].tolist(), "labels": best.tolist()}
     write_json(file, content)
     return np.bincount(best, minlength=len(stores)).tolist()
 
@@ -131,9 +128,9 @@ def _design(store: Store) -> tuple[Any, ...]:
     return procedure.design, procedure.radii, procedure.to
 
 
-def _by_image(store: Store, name: str) -> np.ndarray:
-    """Return a column by rising index of the images."""
-    return store.column(name)[np.argsort(store.column("index"))]
+def _of_images(store: Store, name: str, index: np.ndarray) -> np.ndarray:
+    """Return the values of a column for these images, (M,)."""
+    return store.column(name)[store.rows_of(index)]
 
 
 def _compose_identity(router: Store, classifiers: Sequence[Store]) -> tuple[Identity, list[str]]:
@@ -147,7 +144,7 @@ def _compose_identity(router: Store, classifiers: Sequence[Store]) -> tuple[Iden
                          f"number of a classifier: certify it without labels-known")
     first = classifiers[0].identity
     for one in classifiers[1:]:
-        if not np.array_equal(_by_image(one, "label"), _by_image(classifiers[0], "label")):
+        if not np.array_equal(_of_images(one, "label", classifiers[0].column("index")), classifiers[0].column("label")):
             raise StoreError(f"{one.folder} has other labels than {classifiers[0].folder}: certify the same data")
     parts = [one.identity.procedure for one in (router, *classifiers)]
     levels = [proved_level(part.method or "", part.alpha or 0.0) for part in parts]

@@ -45,8 +45,8 @@ def check_resampling(readable: Readable, config: VerifyConfig) -> StoreCheck:
     Which ones is a number drawn from the hash of the identity and of all shards: the same each time, and not to be
     foreseen by someone who changes a record.
 
-    The noise is equal on every device. Where the records are drawn again on another kind than the run's, votes of close
-    calls may differ, as many as are found to be close here.
+    The noise is equal on every device. Where the records are drawn again on another kind of device than the run's,
+    votes of close calls may differ: at most as many as there are close calls here.
 
     Raises:
         IdentityError: model, data or machine are not the run's, all differences named.

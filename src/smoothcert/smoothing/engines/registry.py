@@ -7,7 +7,7 @@ two top logits differ by more than CLOSE_CALL of the scale is the plain model's;
 model anyway (see `voters.CLOSE_CALL`). So counts are equal in every engine, as long as the bound that held here holds
 elsewhere: networks that we trained kept to 1e-6.
 
-In reduced precision no such bound is to be had: a sum rounded elsewhere moves a logit by 2^-9 (bfloat16) or 2^-11
+In reduced precision there is no such bound: a sum rounded elsewhere moves a logit by 2^-9 (bfloat16) or 2^-11
 (TF32, float16) of its terms, layer upon layer. There an engine passes if it keeps the votes whose top logits differ by
 more than a margin. The others may differ from engine to engine, and counts with them, by a little: the engine is part
 of what is certified.

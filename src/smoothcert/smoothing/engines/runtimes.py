@@ -279,7 +279,7 @@ def silence_telemetry() -> Iterator[None]:
 
 @contextmanager
 def silence_output() -> Iterator[None]:
-    """Send what libraries write to the process's standard output nowhere: it belongs to results."""
+    """Discard what libraries write to the process's standard output, which belongs to results."""
     sys.stdout.flush()
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

@@ -176,7 +176,7 @@ class TrialTime:
         return allowed - (time.perf_counter() - self._started)
 
     def time(self, runs: Mapping[str, Run]) -> None:
-        """Reckon from now on with the seconds a row of the fastest of these and the plain model."""
+        """Estimate the run's time from now on by the fastest of these and the plain model."""
         self._each = min(self._each, *time_rows(runs, self._few, rounds=1).values())
 
     def compare(self, runs: Mapping[str, Run]) -> dict[str, float]:

@@ -11,9 +11,8 @@ from torch.nn import functional
 
 from smoothcert.errors import first_line
 from smoothcert.smoothing.engines.protocol import no_graph
-from smoothcert.smoothing.tracing import is_altered, rewrites
+from smoothcert.smoothing.tracing import is_altered, is_relu, rewrites
 
-_RELUS = (functional.relu, torch.relu)
 _SUMS = (operator.add, torch.add)
 
 _log = logging.getLogger("smoothcert")
@@ -64,7 +63,7 @@ def fuse(network: nn.Module, plain: bool = False) -> nn.Module:
     """
     for graph in [part for part in network.modules() if isinstance(part, fx.GraphModule)]:
         layers: dict[str, nn.Module] = dict(graph.named_modules())
-        for node in [node for node in graph.graph.nodes if _is_relu(node, layers)]:
+        for node in [node for node in graph.graph.nodes if is_relu(node, layers)]:
             _fuse_node(graph, node, layers, plain)
         graph.delete_all_unused_submodules()
         graph.graph.lint()
@@ -104,13 +103,6 @@ def _is_written(convolution: fx.Node, relu: fx.Node, layers: dict[str, nn.Module
             return True
         node = node.next
     return False
-
-
-def _is_relu(node: fx.Node, layers: dict[str, nn.Module]) -> bool:
-    if node.op == "call_module":
-        layer = layers[str(node.target)]
-        return type(layer) is nn.ReLU and not is_altered(layer)
-    return node.op == "call_function" and node.target in _RELUS
 
 
 def _is_convolution(node: fx.Node, layers: dict[str, nn.Module]) -> bool:

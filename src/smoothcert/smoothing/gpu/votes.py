@@ -24,8 +24,8 @@ def write_plainly(votes: Tensor, logits: Tensor, first: Tensor, referee: bool) -
         votes: int32, of a round; entries first ... first + N - 1 are written.
         logits: (N, K).
         first: (1,) int64.
-        referee: whether close calls are marked; what one is says `smoothcert.smoothing.voters.is_close`, with a mean
-            that is added up in float64.
+        referee: whether close calls are marked. `smoothcert.smoothing.voters.is_close` defines them; the mean is
+            summed in float64 here.
     """
     # +inf, which `nan_to_num_` would make large, counts for nothing, as NaN does.
     largest = logits.abs().nan_to_num_(posinf=0.0).amax(dim=1)
