@@ -118,6 +118,13 @@ def test_a_claim_that_no_budget_reaches_says_the_best_one(world):
     assert planned.chosen.chance >= 0.8
 
 
+def test_the_data_set_has_all_images_of_the_pilot(world):
+    """The pilot's images are spread over the data set, so it has more than as many images."""
+    folder, _ = world
+    said = refused("plan", folder / "pilot", "--radius", 0.1, "--accuracy", 0.5, "--images", 61)
+    assert "more than 61 images" in said
+
+
 def test_python_plans_from_a_store(world):
     folder, _ = world
     planned = smoothcert.plan(read_store(folder / "pilot"), radius=0.1, minutes=0.5, rate=1000, price=2.0)

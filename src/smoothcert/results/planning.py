@@ -158,6 +158,9 @@ def plan_claim(
     if asked.images is None and (is_log or not store.identity.data_or_none.raw):
         raise InputError(f"{store.folder} does not say how many images its data set has: give images")
     count = len(images_of(store)) if asked.images is None else asked.images
+    if pilot[-1] >= count:
+        raise InputError(f"{store.folder} has image {pilot[-1]}, so its data set has more than {count:,} images: give "
+                         f"the number of all of them, the pilot's among them")
     free = np.setdiff1d(np.arange(count), pilot)
     if not len(free):
         raise InputError(f"all {count:,} images are the pilot's, which are no part of a claim: plan by fewer")

@@ -83,6 +83,8 @@ def label_best(stores: Sequence[Store], file: Place) -> list[int]:
             than there are classes: the router is trained on as many classes as the data have; or nothing is certified.
     """
     _check_together(stores)
+    if len({one.folder for one in stores}) < len(stores):
+        raise InputError("a store is given twice, and a router learns to choose among different classifiers")
     num_classes = stores[0].num_classes
     if len(stores) > num_classes:
         raise InputError(f"{len(stores)} classifiers need as many classes of the router, and these data have "
@@ -109,7 +111,7 @@ def _check_together(stores: Sequence[Store]) -> None:
         design, norm = one.identity.procedure.design, one.identity.norm or "l2"
         if not one.complete:
             raise StoreError(f"{one.folder} is not complete: finish its run first (the same command resumes it)")
-        if one.identity.routed_from is not None or design not in DESIGNS:
+        if design not in DESIGNS:
             raise StoreError(f"{one.folder} is of the design {design}: routing takes {', '.join(DESIGNS)}")
         if norm != "l2":
             raise StoreError(f"{one.folder} has {norm} radii: routing takes l2 radii")
