@@ -129,6 +129,8 @@ def test_other_images_kinds_and_numbers_are_refused(parts, tmp_path):
         route(router, [first, read_store(attacked(tmp_path / "attacked"))], tmp_path / "routed")
     with pytest.raises(InputError, match="two classifiers or more"):
         label_best([first], tmp_path / "best.json")
+    with pytest.raises(InputError, match="two classifiers or more"):
+        route(router, [first], tmp_path / "routed")
     with pytest.raises(InputError, match="10 classes"):
         route(router, [first] * 11, tmp_path / "routed")
     routed = route(router, [first, second], tmp_path / "routed")

@@ -82,6 +82,7 @@ def label_best(stores: Sequence[Store], file: Place) -> list[int]:
         StoreError: stores over other images, or of other designs, or unfinished. InputError: fewer than two, or more
             than there are classes: the router is trained on as many classes as the data have; or nothing is certified.
     """
+    _check_several(stores)
     _check_together(stores)
     if len({one.folder for one in stores}) < len(stores):
         raise InputError("a store is given twice, and a router learns to choose among different classifiers")
@@ -101,10 +102,13 @@ def label_best(stores: Sequence[Store], file: Place) -> list[int]:
     return np.bincount(best, minlength=len(stores)).tolist()
 
 
+def _check_several(classifiers: Sequence[Store]) -> None:
+    if len(classifiers) < 2:
+        raise InputError(f"give two classifiers or more to choose among, got {len(classifiers)}")
+
+
 def _check_together(stores: Sequence[Store]) -> None:
     """Raise an error unless the stores hold certificates that can be set beside each other, image by image."""
-    if len(stores) < 2:
-        raise InputError("give two classifiers or more to choose among")
     first = stores[0]
     for one in stores:
         check_certified(one, "routing")
@@ -143,6 +147,7 @@ def _compose_identity(router: Store, classifiers: Sequence[Store]) -> tuple[Iden
     if len(classifiers) > router.num_classes:
         raise InputError(f"{router.folder} has {router.num_classes} classes, and {len(classifiers)} classifiers are to "
                          f"be chosen among")
+    _check_several(classifiers)
     _check_together([*classifiers, router])
     if router.identity.procedure.raw.get("labels_known"):
         raise StoreError(f"{router.folder} judged the images' labels and no other class, and a router answers with the "
