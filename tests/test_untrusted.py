@@ -30,6 +30,7 @@ from torch import nn
 from fuzzing import CARD, dumped, onnx_seed, weights_of
 from smoothcert import limits
 from smoothcert.classifiers.folder import module_hash, read_network, read_state
+from smoothcert.config.numbers import from_yaml
 from smoothcert.data import load_data
 from smoothcert.data.encoded import decode_image, read_header
 from smoothcert.data.preprocess import Preprocess
@@ -146,6 +147,19 @@ def test_yaml_that_unfolds_without_end_is_refused(tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(text)
     with cheap(), pytest.raises(FileError, match=message):
         CertifyConfig.gather({}, tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("text", ["model: m\nsigma: 1\nmodel: n\n", "model: m\nclaim: {a: 1, a: 2}\n",
+                                  "model: m\nindices: [{a: 1, 'a': 2}]\n"])
+def test_a_key_that_stands_twice_is_no_yaml(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(FileError, match=r"line \d has the key '\w+' a second time"):
+        CertifyConfig.gather({}, tmp_path / "c.yaml")
+
+
+def test_a_merged_key_may_stand_again():
+    assert from_yaml("a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: *b, x: 4}") == {
+        "a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": {"x": 4, "y": 2}}
 
 
 def test_aliases_within_the_limits_mean_what_they_repeat(tmp_path):

@@ -1,6 +1,7 @@
 """Claims from a pilot to their outcome: the plan's file is the run, pilot images are left out, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,13 @@ def test_a_claim_that_no_budget_reaches_says_the_best_one(world):
     assert planned.chosen.chance >= 0.8
 
 
+def test_the_data_set_has_all_images_of_the_pilot(world):
+    """The pilot's images are spread over the data set, so it has more than as many images."""
+    folder, _ = world
+    said = refused("plan", folder / "pilot", "--radius", 0.1, "--accuracy", 0.5, "--images", 61)
+    assert "more than 61 images" in said
+
+
 def test_python_plans_from_a_store(world):
     folder, _ = world
     planned = smoothcert.plan(read_store(folder / "pilot"), radius=0.1, minutes=0.5, rate=1000, price=2.0)
@@ -142,6 +150,7 @@ def test_a_log_gives_the_votes_behind_its_radii(tmp_path):
     ({"accuracy": 1.0}, "accuracy must lie strictly"),
     ({"money": 3.0}, "give price"),
     ({"minutes": -1.0}, "minutes must be"),
+    ({"samples": 9, "seed": -1}, "seed must be"), ({"samples": 9, "seed": 1.5}, "seed must be"),
 ])
 def test_a_request_is_checked(given, words):
     with pytest.raises(InputError, match=words):
@@ -155,6 +164,15 @@ def test_pilots_that_tell_too_little_are_refused(tmp_path):
     store = read_store(made(tmp_path / "pilot"))
     with pytest.raises(InputError, match="plan by fewer"):
         plan_claim(store, ClaimRequest(0.5, 0.4, images=60), np.asarray)
+
+
+def test_an_unfinished_pilot_is_told_to_stay_so(tmp_path):
+    """What it has left may be images of the plan, so it cannot go on."""
+    asked = ClaimRequest(0.1, samples=20_000, images=1000)
+    store = read_store(made(tmp_path / "pilot", right=1.3))
+    assert not any("not finished" in note for note in plan_claim(store, asked, np.asarray).notes)
+    part = replace(store, complete=False)
+    assert any("not finished" in note for note in plan_claim(part, asked, np.asarray).notes)
 
 
 @pytest.mark.parametrize(("claim", "words"), [

@@ -44,6 +44,7 @@ def outcome(result, text, **options):
 @pytest.mark.parametrize(("text", "wanted"), [
     ("accuracy@0.5 >= 0.40", ("accuracy", 0.5, ">=", 0.4)),
     (" accuracy @ 128/255>40% ", ("accuracy", 128 / 255, ">", 0.4)),
+    ("abstained <= 40 %", ("abstained", None, "<=", 0.4)),
     ("acr >= 0.5", ("acr", None, ">=", 0.5)), ("ABSTAINED <= 1/10", ("abstained", None, "<=", 0.1)),
     ("accuracy < 1", ("accuracy", None, "<", 1.0)), ("one-pass@.25 >= .3", ("one_pass", 0.25, ">=", 0.3)),
 ])
@@ -143,6 +144,23 @@ def test_a_radius_that_no_votes_could_prove_is_undecided(store):
     assert "no radius above" in found.why
 
 
+def test_an_acr_that_no_votes_could_prove_is_undecided(store):
+    result = Result.of(store)
+    assert outcome(result, f"acr >= {result.ceiling * 1.01}").outcome == "undecided"
+    nothing = replace(result, n=5, radius=np.zeros(result.images))
+    assert nothing.ceiling == 0
+    assert outcome(nothing, "acr >= 0.1").why.startswith("no radius above 0.000")
+    assert outcome(nothing, "acr >= 0").outcome == "holds"
+
+
+def test_logs_have_no_votes_for_one_pass(tmp_path):
+    (tmp_path / "a.tsv").write_text("idx\tlabel\tpredict\tradius\tcorrect\ttime\n0\t1\t1\t0.5\t1\t0\n")
+    log = open_records(tmp_path / "a.tsv")
+    decisions = check_store(log, ["accuracy@0.1 >= 0", "one_pass@0.1 >= 0.1"]).decisions
+    assert [one.outcome for one in decisions] == ["holds", "undecided"]
+    assert "no votes" in decisions[1].why
+
+
 def test_one_noisy_copy_is_read_from_the_votes(store):
     found = check_store(store, ["one_pass@0.1 >= 0.01", "one_pass@0.1 <= 1"])
     assert [one.outcome for one in found.decisions] == ["holds", "undecided"]
@@ -224,5 +242,5 @@ def test_python_asks_the_same(folder, store):
     for one in (folder, str(folder), store):
         found = smoothcert.check(one, "accuracy@0.005 >= 0.2")
         assert found.holds
-    found = smoothcert.check(store, ["acr >= 0", "acr >= 9"], bound="observed")
+    found = smoothcert.check(store, ["acr >= 0", "acr >= 0.5"], bound="observed")
     assert [one.outcome for one in found.decisions] == ["holds", "fails"]

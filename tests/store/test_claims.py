@@ -59,6 +59,7 @@ def test_classes_are_named_or_counted(tmp_path):
     (read_groups, "a: [cat, dgo, 9]\nb: [cat, true]\n",
      ["class 'dgo' is unknown (did you mean \"dog\"?)", "class 9 is unknown: there are 0 to 4", "True is no class",
       "class 0 is in a and in b", "classes 1, 2, 3, 4 are in no group"]),
+    (read_groups, "a: [cat, cat, dog, car]\nb: [3, 4]\n", ["class 0 is in a twice"]),
     (read_costs, "cat: [cat]\n0: [dog]\nfox: [car]\n", ["targets twice", "class 'fox' is unknown"]),
     (read_costs, "- cat\n", ["NAME: [CLASS"]),
     (read_groups, "", ["NAME: [CLASS"]),

@@ -92,6 +92,11 @@ def test_a_routed_store_goes_where_runs_go(parts, tmp_path):
     invoke("info", routed)
     with pytest.raises(StoreError, match="route again"):
         recertify(read_store(routed), alpha=0.01)
+    assert "no votes" in invoke("table", routed, "--one-pass", code=1)
+    assert "composed of other runs" in invoke("export", routed, "-o", tmp_path / "counts.npz", code=1)
+    asked = ("--require", "accuracy@0.1 >= 0", "--require", "one_pass@0.1 >= 0.1")
+    decisions = json.loads(invoke("check", routed, *asked, "--json", code=1))["decisions"]
+    assert [one["outcome"] for one in decisions] == ["holds", "undecided"]
 
 
 def test_the_verb_names_each_class_once(parts, tmp_path):
@@ -124,10 +129,12 @@ def test_other_images_kinds_and_numbers_are_refused(parts, tmp_path):
         route(router, [first, read_store(attacked(tmp_path / "attacked"))], tmp_path / "routed")
     with pytest.raises(InputError, match="two classifiers or more"):
         label_best([first], tmp_path / "best.json")
+    with pytest.raises(InputError, match="two classifiers or more"):
+        route(router, [first], tmp_path / "routed")
     with pytest.raises(InputError, match="10 classes"):
         route(router, [first] * 11, tmp_path / "routed")
     routed = route(router, [first, second], tmp_path / "routed")
-    with pytest.raises(StoreError, match="design routed"):
+    with pytest.raises(StoreError, match="composed of other stores"):
         route(router, [first, routed], tmp_path / "again")
 
 
@@ -167,8 +174,28 @@ class TestLabels:
         label_best(stores, tmp_path / "best.json")
         assert len(load_data(f"labels:{tmp_path / 'best.json'}", "test")) == 1
         with pytest.raises(InputError, match="nothing to learn"):
-            label_best([stores[1], stores[1]], tmp_path / "none.json")
+            label_best([stores[1], read_store(given(tmp_path / "c", [-1] * 3, [0.0] * 3))], tmp_path / "none.json")
+        with pytest.raises(InputError, match="given twice"):
+            label_best([stores[0], stores[0]], tmp_path / "none.json")
         assert not (tmp_path / "none.json").exists()
+
+    def test_code_that_the_file_names_is_not_run(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "own.py").write_text(
+            "from pathlib import Path\n\nfrom smoothcert.data import load_data\n\nPath('ran').touch()\n\n\n"
+            "def digits(split):\n    data = load_data('digits', split)\n"
+            "    return data.batch(range(5)), data.labels[:5]\n")
+        content = {"version": 1, "data": "own.py:digits", "split": "test", "classifiers": ["a", "b"],
+                   "indices": [0, 2], "labels": [1, 0]}
+        (tmp_path / "best.json").write_text(json.dumps(content))
+        with pytest.raises(InputError, match=r"come from code, own\.py:digits"):
+            load_data("labels:best.json", "test")
+        assert not (tmp_path / "ran").exists()
+        load_data(f"{tmp_path / 'own.py'}:digits", "test")
+        assert load_data("labels:best.json", "test").labels.tolist() == [1, 0]
+        (tmp_path / "best.json").write_text(json.dumps({**content, "data": "labels:best.json"}))
+        with pytest.raises(FileError, match="labels themselves"):
+            load_data("labels:best.json", "test")
 
     @pytest.mark.parametrize("content", ["{}", "[]", '{"version": 1, "data": 3}', "no json"])
     def test_other_files_are_refused(self, tmp_path, content):

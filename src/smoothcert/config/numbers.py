@@ -46,9 +46,38 @@ def from_yaml(text: str) -> Any:
         raise yaml.YAMLError(f"a text of {len(text):,} characters; the limit is {YAML_BYTES:,}: split it")
     try:
         _check_size(text)
-        return yaml.load(text, Loader=_Loader)
+        return _construct(text)
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:  # what its types raise
         raise yaml.YAMLError(f"a value that is none of its type ({type(error).__name__}: {error})") from None
+
+
+def _construct(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        _check_keys(node)
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _check_keys(root: yaml.Node | None) -> None:
+    """Raise YAMLError where a mapping has a key twice: PyYAML would drop the first of them without a word."""
+    left, known = [] if root is None else [root], set()
+    while left:
+        node = left.pop()
+        if id(node) in known or not isinstance(node, yaml.CollectionNode):
+            continue
+        known.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            left += node.value
+            continue
+        left += [part for pair in node.value for part in pair]
+        keys: set[tuple[str, str]] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (key.tag, key.value) in keys:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1} has the key {key.value!r:.80} a second time")
+            keys.add((key.tag, key.value))
 
 
 def _events(text: str) -> Iterator[yaml.Event]:

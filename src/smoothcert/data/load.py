@@ -118,7 +118,7 @@ def _open(spec: Any, split: str, data_dir: str | PathLike[str] | None, preproces
             from smoothcert.data.encoded import load_imagefolder as load
         return load(Path(location).expanduser(), split, preprocess, num_classes)
     try:
-        part = DATA[spec]
+        part = DATA.find(spec)
     except (UnknownNameError, CodeError) as error:
         absent = isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name == kind.partition(".")[0]
         if not absent and names_code(spec):

@@ -6,13 +6,13 @@ The classes stay those of the images' data set, so that a network trained on the
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from smoothcert.data.base import ImageData, PixelSource, check_indices
-from smoothcert.data.load import open_data
+from smoothcert.data.load import DATA, is_own_code, open_data
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import FileError, InputError
 from smoothcert.io.files import list_problems, read_json
@@ -62,7 +62,8 @@ def load_relabelled(
     """Return the images that a file of labels names, with those labels.
 
     Raises:
-        FileError: no such file, or another one. InputError: it has labels of another split.
+        FileError: no such file, or another one. InputError: it has labels of another split, or of images that came
+            from code which was not named in this process.
     """
     try:
         told = LabelFile.model_validate(read_json(path))
@@ -72,8 +73,20 @@ def load_relabelled(
     if split != told.split:
         raise InputError(f"labels:{path} has labels of the split {told.split} alone, and {split} was asked for: a "
                          f"router is certified on the images' own data, --data {told.data}")
-    data = open_data(told.data, split, data_dir=data_dir, resize=preprocess.resize or told.resize,
+    data = open_data(_name_images(path, told.data), split, data_dir=data_dir, resize=preprocess.resize or told.resize,
                      crop=preprocess.crop or told.crop, numeric_classes=told.numeric_classes)
     chosen = check_indices(told.indices, len(data))
     return ImageData(f"labels:{path.name}", split, np.array(told.labels, dtype=np.int64), data.class_names,
                      ChosenImages(data.source, chosen), f"{len(chosen)} images of {data.name}", data.named)
+
+
+def _name_images(path: Path, data: str) -> Any:
+    """Return the data that a file of labels is about: what it names is read, and code that it names is not run."""
+    if data.partition(":")[0] == "labels":
+        raise FileError(f"{path} is about {data}, and these are labels themselves: it must name the images' own data")
+    if not is_own_code(data):
+        return data
+    if (given := DATA.given(data)) is None:
+        raise InputError(f"{path} has labels of images that come from code, {data}, and a file of labels runs none: "
+                         f"in Python, open these images with smoothcert.load_data first")
+    return given

@@ -82,7 +82,8 @@ def write_counts(store: Store, path: Path) -> None:
         raise StoreError(f"{store.folder} is a log: it holds no votes, only answers")
     procedure = store.identity.procedure
     if procedure.design != "fixed":
-        what = "was transferred from another run" if procedure.design == "transfer" else "is a sequential run"
+        what = {"transfer": "was transferred from another run", "routed": "is composed of other runs"}.get(
+            procedure.design, "is a sequential run")
         raise StoreError(f"{store.folder} {what}: a count file holds runs of one fixed n")
     stages = {stage: store.counts(stage) for stage in _STAGES[store.kind]}
     names = ("alpha", "method") if "estimate" in stages else ("alpha",)

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import yaml
 
-from smoothcert.checks import check_count, check_optional_positive, check_probability, check_weight
+from smoothcert.checks import check_count, check_optional_positive, check_probability, check_seed, check_weight
 from smoothcert.errors import InputError, StoreError
 from smoothcert.io.files import sha256
 from smoothcert.results.base import ASSUMED_ALPHA, check_kind, check_records
@@ -86,6 +86,7 @@ class ClaimRequest:
             raise InputError("money buys hours of a machine: give price, that of a machine-hour")
         if self.images is not None:
             check_count("images", self.images)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,13 @@ def plan_claim(
     pilot = np.unique(store.column("index"))
     if asked.images is None and (is_log or not store.identity.data_or_none.raw):
         raise InputError(f"{store.folder} does not say how many images its data set has: give images")
+    if not store.complete:
+        notes = [*notes, f"{store.folder.name} is not finished: leave it so, since what it has left may be images of "
+                         f"this plan"]
     count = len(images_of(store)) if asked.images is None else asked.images
+    if pilot[-1] >= count:
+        raise InputError(f"{store.folder} has image {pilot[-1]}, so its data set has more than {count:,} images: give "
+                         f"the number of all of them, the pilot's among them")
     free = np.setdiff1d(np.arange(count), pilot)
     if not len(free):
         raise InputError(f"all {count:,} images are the pilot's, which are no part of a claim: plan by fewer")

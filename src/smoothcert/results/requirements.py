@@ -18,6 +18,7 @@ from smoothcert.results.gather import read_result
 from smoothcert.results.predictions import Predicted
 from smoothcert.stats import clopper_pearson
 from smoothcert.stats.intervals import acr_limit
+from smoothcert.store.recertify import has_votes
 from smoothcert.store.store import Store
 
 GRAMMAR = """a requirement is METRIC RELATION NUMBER, such as 'accuracy@0.5 >= 0.40':
@@ -33,7 +34,7 @@ BOUNDS = {
 }
 """The figures that a requirement may be held against: fields of `AccuracyBounds`, or what was observed."""
 
-_FORM = re.compile(r"\s*([A-Za-z_-]+)\s*(?:@\s*([^\s<>=]+))?\s*(>=|<=|>|<)\s*([^\s<>=]+)\s*")
+_FORM = re.compile(r"\s*([A-Za-z_-]+)\s*(?:@\s*([^\s<>=]+))?\s*(>=|<=|>|<)\s*([^\s<>=]+(?:\s*%)?)\s*")
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,8 @@ def _parse(text: str) -> Requirement:
     percent = value.endswith("%")
     if percent and metric == "acr":
         raise InputError("acr is a radius, not a share")
-    number, radius = _number(value.removesuffix("%")) / (100 if percent else 1), None if at is None else _number(at)
+    number = _number(value.removesuffix("%").rstrip()) / (100 if percent else 1)
+    radius = None if at is None else _number(at)
     if metric != "acr" and number > 1:
         raise InputError(f"{metric} is a share of at most 1, or 100%, got {value}")
     return Requirement(" ".join(text.split()), metric, radius, relation, number)
@@ -176,7 +178,7 @@ def check_store(
     """
     asked = parse_requirements(requirements)
     result = read_result(store, name)
-    if isinstance(result, Result) and any(one.metric == "one_pass" for one in asked):
+    if isinstance(result, Result) and has_votes(store) and any(one.metric == "one_pass" for one in asked):
         result = result.with_label_limits(store)
     return check_requirements(result, asked, bound, rho)
 
@@ -234,6 +236,8 @@ def _accuracy(result: Result | Predicted, asked: Requirement, bound: str, rho: f
 def _one_pass(result: Result | Predicted, asked: Requirement, bound: str, rho: float) -> Limits:
     if isinstance(result, Predicted):
         return Limits(None, None, "one_pass is of runs of certification")
+    if result.label_limits is None:
+        return Limits(None, None, "there are no votes for the labels, which one_pass is computed from")
     at = result.one_pass([asked.radius or 0.0], rho)
     value = {"population": at.population, "observed": at.mean}.get(bound, at.test_set)
     return _from_below(float(value[0]), bound, "the run stopped early" if result.is_lower_bound else "")
@@ -243,6 +247,7 @@ def _acr(result: Result | Predicted, asked: Requirement, bound: str, rho: float)
     if isinstance(result, Predicted):
         return Limits(None, None, "answers of PREDICT have no radii")
     early = "the run stopped early, so its ACR is a lower bound" if result.is_lower_bound else ""
+    early = early or result.reach_note([asked.number]).split(";")[0]
     if bound == "observed":
         return _from_below(result.acr, bound, early)
     widest = result.ceiling if bound == "population" else None

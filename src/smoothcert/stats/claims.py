@@ -283,7 +283,8 @@ class Groups(Claim):
                     places[one].append(name)
                 else:
                     problems.append(f"group {name}: class {one} is unknown: there are 0 to {num_classes - 1}")
-        problems += [f"class {one} is in {' and in '.join(names)}" for one, names in places.items() if len(names) > 1]
+        problems += [f"class {one} is in {' and in '.join(dict.fromkeys(names))}{' twice' * (len(set(names)) == 1)}"
+                     for one, names in places.items() if len(names) > 1]
         if left := [str(one) for one, names in places.items() if not names]:
             problems.append(f"{'class' if len(left) == 1 else 'classes'} {', '.join(left)} "
                             f"{'is' if len(left) == 1 else 'are'} in no group")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from smoothcert.checks import check_positive, check_probability
+from smoothcert.checks import check_probability, check_weight
 from smoothcert.errors import InputError
 from smoothcert.stats import binomial
 from smoothcert.stats.means import lower_mean
@@ -179,7 +179,9 @@ def acr_limit(
     if widest is None:
         kept = np.sort(credit)[:len(credit) - false_claims(len(credit), alpha, rho)]
         return float(kept.sum() / len(credit) * (1 - binomial.SAFETY))
-    shares = np.minimum(credit / check_positive("widest", widest), 1.0)
+    if check_weight("widest", widest) == 0:
+        return 0.0
+    shares = np.minimum(credit / widest, 1.0)
     return max(float((lower_mean(shares, rho) - alpha) * widest) * (1 - binomial.SAFETY), 0.0)
 
 

@@ -32,6 +32,8 @@ def check_certified(store: Store, wanted: str) -> None:
     if store.kind != "certify":
         raise StoreError(f"{store.folder} is a store of kind {store.kind}: {wanted} needs the store of a "
                          f"`smoothcert certify` run")
+    if store.identity.routed_from is not None:
+        raise StoreError(f"{store.folder} is composed of other stores: {wanted} needs the store of a single classifier")
     if (claim := store.identity.procedure.claim) is not None:
         raise StoreError(f"{store.folder} holds radii of another claim ({claim.words}): {wanted} needs plain ones, so "
                          f"give the store that they were made from")
@@ -124,13 +126,18 @@ def _make_claim(store: Store, plan: AnyPlan, claim: Claim, labels_known: bool) -
     return Claimed(plain, claim, known and not getattr(plain, "labels_known", False))
 
 
+def has_votes(store: Store) -> bool:
+    """Return whether a store has the votes of a certify run: logs and composed stores have answers alone."""
+    return store.kind == "certify" and store.provenance.log is None and store.identity.routed_from is None
+
+
 def limit_labels_of(store: Store, noise: Any = None) -> LabelLimits:
     """Return the lower limits of the labels' probabilities under noise, at the level of a certify store.
 
     Raises:
         StoreError: another kind of store, or one without votes. InputError: a noise of the user's own code.
     """
-    if store.kind != "certify" or store.provenance.log is not None:
+    if not has_votes(store):
         raise StoreError(f"{store.folder} holds no votes of a certify run: the accuracy with one noisy copy is "
                          f"computed from the votes for the labels")
     _check_gaussian(store, "the accuracy with one noisy copy rests")

@@ -79,7 +79,10 @@ def label_best(stores: Sequence[Store], file: Place) -> list[int]:
         StoreError: stores over other images, or of other designs, or unfinished. InputError: fewer than two, or more
             than there are classes: the router is trained on as many classes as the data have; or nothing is certified.
     """
+    _check_several(stores)
     _check_together(stores)
+    if len({one.folder for one in stores}) < len(stores):
+        raise InputError("a store is given twice, and a router learns to choose among different classifiers")
     num_classes = stores[0].num_classes
     if len(stores) > num_classes:
         raise InputError(f"{len(stores)} classifiers need as many classes of the router, and these data have "
@@ -96,17 +99,20 @@ def label_best(stores: Sequence[Store], file: Place) -> list[int]:
     return np.bincount(best, minlength=len(stores)).tolist()
 
 
+def _check_several(classifiers: Sequence[Store]) -> None:
+    if len(classifiers) < 2:
+        raise InputError(f"give two classifiers or more to choose among, got {len(classifiers)}")
+
+
 def _check_together(stores: Sequence[Store]) -> None:
     """Raise an error unless the stores hold certificates that can be set beside each other, image by image."""
-    if len(stores) < 2:
-        raise InputError("give two classifiers or more to choose among")
     first = stores[0]
     for one in stores:
         check_certified(one, "routing")
         design, norm = one.identity.procedure.design, one.identity.norm or "l2"
         if not one.complete:
             raise StoreError(f"{one.folder} is not complete: finish its run first (the same command resumes it)")
-        if one.identity.routed_from is not None or design not in DESIGNS:
+        if design not in DESIGNS:
             raise StoreError(f"{one.folder} is of the design {design}: routing takes {', '.join(DESIGNS)}")
         if norm != "l2":
             raise StoreError(f"{one.folder} has {norm} radii: routing takes l2 radii")
@@ -138,6 +144,7 @@ def _compose_identity(router: Store, classifiers: Sequence[Store]) -> tuple[Iden
     if len(classifiers) > router.num_classes:
         raise InputError(f"{router.folder} has {router.num_classes} classes, and {len(classifiers)} classifiers are to "
                          f"be chosen among")
+    _check_several(classifiers)
     _check_together([*classifiers, router])
     if router.identity.procedure.raw.get("labels_known"):
         raise StoreError(f"{router.folder} judged the images' labels and no other class, and a router answers with the "
