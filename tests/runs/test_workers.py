@@ -26,16 +26,18 @@ from smoothcert.store.store import read_store
 
 CLI = Path(sys.executable).parent / "smoothcert"
 
-NET = """
-import multiprocessing, os, signal, time
-import torch
-
+LINEAR = """
 class Net(torch.nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
         self.last = torch.nn.Linear(64, 10)
+"""
 
+NET = f"""
+import multiprocessing, os, signal, time
+import torch
+{LINEAR}
     def forward(self, x):
         if os.environ.get("SLOW"):
             time.sleep(float(os.environ["SLOW"]))
@@ -150,12 +152,7 @@ if multiprocessing.parent_process():
     voters._CHUNK_ROWS, voters._CHUNK_VALUES = 2**18, 2**40  # a round has the room of a GPU's
 time.sleep(2 * (multiprocessing.current_process().name == "smoothcert-1"))
 
-class Net(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.last = torch.nn.Linear(64, 10)
-
+""" + LINEAR + """
     def forward(self, x):
         with (Path(__file__).parent / f"{multiprocessing.current_process().name}.rows").open("a") as file:
             file.write(f"{len(x)}\\n")

@@ -242,8 +242,7 @@ class ClaimOutcome:
         if store.identity.recertified_from is not None:
             raise StoreError(f"{store.folder} was certified again, and a claim is of the alpha and the method that "
                              f"were fixed before its run: give the run's own store")
-        if not store.complete:
-            raise StoreError(f"{store.folder} is not complete: finish its run first (the same command resumes it)")
+        store.check_complete()
         if pilot is not None:
             if _digest_of(pilot) != claim.pilot:
                 raise StoreError(f"{pilot.folder} is not the pilot that {store.folder} was planned by")

@@ -72,8 +72,7 @@ class Original:
         """Return the run of a certify store. Raises StoreError where it cannot be transferred, which says why."""
         check_certified(store, "a transfer")
         identity = store.identity
-        if not store.complete:
-            raise StoreError(f"{store.folder} is not complete: finish its run first (the same command resumes it)")
+        store.check_complete()
         if identity.model_or_none is None or identity.seed_or_none is None:
             raise StoreError(f"{store.folder} does not say of which model it is: a transfer needs the store of a "
                              f"`smoothcert certify` run")

@@ -168,3 +168,10 @@ def tf32(allowed: bool) -> Iterator[None]:
             torch.set_float32_matmul_precision(coarse[1])
         for operation, value in zip(operations, before, strict=True):
             operation.fp32_precision = value
+
+
+@contextmanager
+def no_graph() -> Iterator[None]:
+    """Compute without gradients, and outside inference mode, in which an energy could not be differentiated."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield

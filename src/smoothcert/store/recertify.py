@@ -47,8 +47,7 @@ def check_certificates(store: Store, identity: Identity, indices: np.ndarray, wa
         wanted: what the store is for, for the message.
     """
     check_certified(store, wanted)
-    if not store.complete:
-        raise StoreError(f"{store.folder} is not complete: finish its run first (the same command resumes it)")
+    store.check_complete()
     theirs, ours = (_classifier_and_data(one) for one in (store.identity, identity))
     found = without_unrecorded(differences(theirs, ours), store.identity.raw)
     if found:

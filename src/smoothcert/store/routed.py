@@ -110,8 +110,7 @@ def _check_together(stores: Sequence[Store]) -> None:
     for one in stores:
         check_certified(one, "routing")
         design, norm = one.identity.procedure.design, one.identity.norm or "l2"
-        if not one.complete:
-            raise StoreError(f"{one.folder} is not complete: finish its run first (the same command resumes it)")
+        one.check_complete()
         if design not in DESIGNS:
             raise StoreError(f"{one.folder} is of the design {design}: routing takes {', '.join(DESIGNS)}")
         if norm != "l2":

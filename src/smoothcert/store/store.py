@@ -221,6 +221,11 @@ class Store(Displayed):
         """(M,) bool: True where the answer is the label, or of its group; False where it abstained."""
         return is_right(self.identity.procedure.claim, self.column("prediction"), self.column("label"))
 
+    def check_complete(self) -> None:
+        """Raise StoreError unless the run is finished."""
+        if not self.complete:
+            raise StoreError(f"{self.folder} is not complete: finish its run first (the same command resumes it)")
+
     def column(self, name: str) -> np.ndarray:
         """Return (M,) values of one column of the records, any but the tallies."""
         chunks = self.at_hand.column(name)

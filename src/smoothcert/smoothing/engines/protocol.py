@@ -89,10 +89,3 @@ def refuse_on_error(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise Refused(f"{what} ({first_line(error)})") from error
-
-
-@contextmanager
-def no_graph() -> Iterator[None]:
-    """Compute without gradients, and outside inference mode, in which an energy could not be differentiated."""
-    with torch.inference_mode(False), torch.no_grad():
-        yield

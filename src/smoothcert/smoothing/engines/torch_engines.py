@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from smoothcert.errors import InputError, first_line
-from smoothcert.smoothing.engines.protocol import Run, no_graph, refuse_on_error
+from smoothcert.smoothing.engines.protocol import Run, refuse_on_error
 from smoothcert.smoothing.folding import fold
 from smoothcert.smoothing.gpu.convolutions import fuse_where_it_runs
 from smoothcert.smoothing.gpu.shortcuts import is_taken
-from smoothcert.smoothing.precision import NARROW, Narrow, guard_tf32, reduce_precision, tf32
+from smoothcert.smoothing.precision import NARROW, Narrow, guard_tf32, no_graph, reduce_precision, tf32
 
 
 def plain(model: Any, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:

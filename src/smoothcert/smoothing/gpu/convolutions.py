@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from smoothcert.errors import first_line
-from smoothcert.smoothing.engines.protocol import no_graph
+from smoothcert.smoothing.precision import no_graph
 from smoothcert.smoothing.tracing import is_altered, is_relu, rewrites
 
 _SUMS = (operator.add, torch.add)
