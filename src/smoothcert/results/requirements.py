@@ -26,7 +26,6 @@ GRAMMAR = """a requirement is METRIC RELATION NUMBER, such as 'accuracy@0.5 >= 0
   RELATION  >=  >  <=  <
   NUMBER    0.4, 2/5 or, of a share, 40%; RADIUS: 0.5 or 128/255"""
 
-METRICS = ("accuracy", "one_pass", "acr", "abstained")
 BOUNDS = {
     "population": "lower limits for new images", "test_set": "lower limits for these images",
     "bernstein": "Bernstein's lower limits for these images", "all_radii": "lower limits at all radii at once",
@@ -141,8 +140,8 @@ def _parse(text: str) -> Requirement:
         raise InputError("is no requirement")
     name, at, relation, value = form.groups()
     metric = name.lower().replace("-", "_")
-    if metric not in METRICS:
-        raise InputError(f"the metric {name!r} is unknown{suggestion(metric, METRICS)}; known: {', '.join(METRICS)}")
+    if metric not in _LIMITS:
+        raise InputError(f"the metric {name!r} is unknown{suggestion(metric, _LIMITS)}; known: {', '.join(_LIMITS)}")
     takes_radius = metric in ("accuracy", "one_pass")
     if at is not None and not takes_radius:
         raise InputError(f"{metric} has no radius")
