@@ -12,7 +12,7 @@ from smoothcert.report.tables import Page, Table, write
 from smoothcert.results.attacks import AttackResult, AttackRuns, Outcome
 from smoothcert.results.base import Points, Runs, StoreResult
 from smoothcert.results.compare import Beside, UnderAttack, Violations
-from smoothcert.results.figures import alpha_words, down, percent, sigma_words
+from smoothcert.results.figures import alpha_words, confidence, down, percent, sigma_words
 from smoothcert.results.gather import put_side_by_side
 from smoothcert.results.predictions import PredictedRuns
 from smoothcert.results.transfers import Transferred
@@ -29,7 +29,7 @@ def predictions_page(runs: PredictedRuns, style: str) -> Page:
             for one in runs.results for look in one.looks]
     several = " Each n of a run is judged at alpha by itself." if any(one.earlier for one in runs.results) else ""
     legend = (f"Percent, rounded down; an abstention counts as wrong. Lower bounds of the smoothed classifier's own "
-              f"accuracy hold with probability {1 - runs.rho:g}.{several}")
+              f"accuracy hold with probability {confidence(runs.rho)}.{several}")
     return Page([Table.of(_PREDICTED, rows)], runs.warning, runs.notes, legend)
 
 

@@ -16,7 +16,7 @@ from smoothcert.report.tables import Markup, Table, element, join_parts
 from smoothcert.results.attacks import AttackResult
 from smoothcert.results.base import why_not_side_by_side
 from smoothcert.results.certified import default_radii
-from smoothcert.results.figures import down
+from smoothcert.results.figures import confidence, down
 from smoothcert.results.gather import PageRun
 from smoothcert.store.names import few, group_by_words
 from smoothcert.version import __version__
@@ -45,8 +45,8 @@ def report_page(
         element("title", title), element("style", _own("page.css")),
     )
     words = (f"{len(runs):,} run{'s' if len(runs) > 1 else ''}, {sum(run.result.images for run in runs):,} images. "
-             f"Percentages and radii are rounded down. Lower bounds hold with probability {1 - rho:g} at one radius "
-             f"chosen beforehand.")
+             f"Percentages and radii are rounded down. Lower bounds hold with probability {confidence(rho)} at one "
+             f"radius chosen beforehand.")
     themes = [element("option", word, value=word.lower()) for word in ("Auto", "Light", "Dark")]
     header = element("header", element("div", element("h1", title), element("p", words)),
                      element("label", "Colours ", element("select", *themes, id="theme")))
