@@ -16,7 +16,7 @@ from smoothcert.classifiers.classifier import Classifier, model_card, open_class
 from smoothcert.classifiers.denoisers import denoiser_sigma
 from smoothcert.config.sampling import ATTACKED, RunConfig
 from smoothcert.data import ImageData, select_indices, take_evenly
-from smoothcert.data.base import PixelSource
+from smoothcert.data.base import PixelSource, scaled
 from smoothcert.data.load import DATA, data_folder, is_own_code, names_from_indices, open_data
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.machine import list_cards, pick_device
@@ -61,16 +61,16 @@ class AttackedSource:
     def __init__(self, clean: PixelSource, index: np.ndarray, images: np.ndarray) -> None:
         self._clean, self._images = clean, images
         self._rows = {int(i): row for row, i in enumerate(index)}
-        self.shape, self.levels, self.preprocessing = clean.shape, clean.levels, clean.preprocessing
+        self.shape, self.levels, self.bounds = clean.shape, clean.levels, clean.bounds
+        self.preprocessing = clean.preprocessing
         self.where = clean.where
 
     def __len__(self) -> int:
         return len(self._clean)
 
     def pixels(self, indices: np.ndarray) -> np.ndarray:
-        """(B, C, H, W) float32."""
-        found = self._clean.pixels(indices)
-        found = found.astype(np.float32) / np.float32(self.levels) if found.dtype == np.uint8 else found.copy()
+        """(B, *shape) float32."""
+        found = scaled(self._clean.pixels(indices), self.levels)
         for place, index in enumerate(indices.tolist()):
             if index in self._rows:
                 found[place] = self._images[self._rows[index]]
