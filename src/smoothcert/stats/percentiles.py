@@ -35,7 +35,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,7 @@ STEP = 1 / 32
 about."""
 
 
+@lru_cache(maxsize=4096)
 def interval_ranks(n: int, percentile: float, shift: float, alpha: float) -> tuple[int, int] | None:
     """Return the ranks (1 ... n) whose order statistics bound a percentile within a radius; None where n has none.
 
@@ -82,8 +83,8 @@ def _least_rank(n: int, z: float, shift: float, level: float) -> int:
 
     def suffices(k: int) -> bool:
         if up > 0:
-            return q >= clopper_pearson(k, n, level, complement=True)
-        return p <= clopper_pearson(k, n, level)
+            return bool(q >= clopper_pearson(k, n, level, complement=True))
+        return bool(p <= clopper_pearson(k, n, level))
 
     return 1 + bisect_left(range(1, n + 1), True, key=suffices)
 
