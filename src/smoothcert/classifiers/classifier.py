@@ -40,6 +40,7 @@ from smoothcert.smoothing.classifier import refuse_smoothed
 from smoothcert.smoothing.content import attributes_hash, attributes_of, keep_equal
 from smoothcert.smoothing.contract import Conduct, try_rows
 from smoothcert.smoothing.files import runtime_of
+from smoothcert.smoothing.outputs import real_function
 from smoothcert.smoothing.precision import reduce_precision
 from smoothcert.smoothing.protocols import check_logits, is_random, owner_of
 
@@ -123,7 +124,7 @@ def model_card(asked: ModelConfig) -> ModelCard | None:
 def open_classifier(
     asked: ModelConfig | Any, input_shape: tuple[int, int, int], num_classes: int, *, sigma: float | None = None,
     classes: Sequence[str] | None = None, model_id: str | None = None, device: torch.device | None = None,
-    front: RunConfig | None = None, output: str | int | None = None, runtime: str | None = None,
+    front: RunConfig | None = None, output: str | int | None = None, runtime: str | None = None, real: bool = False,
 ) -> Classifier:
     """Open the model that the options name or hold, put it behind a denoiser if `front` says so, and try it on images.
 
@@ -142,6 +143,7 @@ def open_classifier(
         front: options that may put a denoiser in front.
         output: name or position of the output that holds the logits, where several could; and
         runtime: that of an integer network in a file (see `load_model`); both part of the identity.
+        real: whether its outputs are real values: it then has one score more than outputs (`smoothing.outputs`).
     Raises:
         FileError, ModelError: the model is missing, corrupt, or does not keep a base classifier's contract.
         InputError: another sigma than the denoiser's, two denoisers, or `classes` that the model contradicts.
@@ -156,7 +158,8 @@ def open_classifier(
     before = attributes_of(raw) if loaded.code is not None and isinstance(raw, nn.Module) else {}
     wanted = len(loaded.names or names or ()) or num_classes
     refuse_smoothed(loaded.model)
-    model = _move(base_classifier(loaded.model, wanted, loaded.columns), device)
+    given = real_function(loaded.model) if real else loaded.model
+    model = _move(base_classifier(given, wanted, loaded.columns), device)
     check_ready(model)
     model = adapted(model, input_shape, wanted, loaded.output, device)
     classifier = _move(put_behind_denoiser(model, front, input_shape, sigma), device)

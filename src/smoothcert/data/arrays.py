@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from smoothcert.checks import check_count
-from smoothcert.data.base import ImageData, resolve_classes
+from smoothcert.data.base import Bounds, ImageData, resolve_classes
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import DataError, InputError
 
@@ -32,10 +32,11 @@ class ArraySource:
         self._values = _check_pixels(values, levels, where)
         self._preprocess = preprocess or Preprocess()
         self.where: Where = where
-        self.levels = levels
+        self.levels: int | None = levels
+        self.bounds: Bounds = (0, 1)
         self.preprocessing = str(self._preprocess)
         channels, height, width = values.shape[1:]
-        self.shape: tuple[int, int, int] = (channels, *self._preprocess.output_size((height, width), where(0)))
+        self.shape: tuple[int, ...] = (channels, *self._preprocess.output_size((height, width), where(0)))
 
     def __len__(self) -> int:
         return len(self._values)

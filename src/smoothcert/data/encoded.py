@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 
-from smoothcert.data.base import ImageData, resolve_classes
+from smoothcert.data.base import Bounds, ImageData, resolve_classes
 from smoothcert.data.preprocess import IMAGENET, Preprocess
 from smoothcert.errors import DataError, FileError, InputError
 from smoothcert.limits import IMAGE_BYTES, PIXELS, open_bounded, within
@@ -219,13 +219,14 @@ class EncodedSource:
     Raises DataError unless all surveyed images come out in one size.
     """
 
-    levels = 255
+    levels: int | None = 255
+    bounds: Bounds = (0, 1)
 
     def __init__(self, blobs: Blobs, found: Survey, preprocess: Preprocess) -> None:
         self._blobs = blobs
         self._preprocess = preprocess
         self.preprocessing = str(preprocess)
-        self.shape: tuple[int, int, int] = (1 if found.grey else 3, *_common_size(blobs, found, preprocess))
+        self.shape: tuple[int, ...] = (1 if found.grey else 3, *_common_size(blobs, found, preprocess))
         self._threaded = max(height * width for height, width in found.sizes) >= THREADED_PIXELS
         cached = len(blobs) * int(np.prod(self.shape)) <= CACHE_LIMIT
         self._cache = np.empty((len(blobs), *self.shape), dtype=np.uint8) if cached else None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from smoothcert.data.arrays import ArraySource, class_indices
-from smoothcert.data.base import ImageData, resolve_classes
+from smoothcert.data.base import Bounds, ImageData, resolve_classes
 from smoothcert.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS
 from smoothcert.data.encoded import pil_pixels
 from smoothcert.data.preprocess import Preprocess
@@ -48,7 +48,8 @@ def from_items(items: Any, *, name: str, split: str, num_classes: int | None = N
 class ItemSource:
     """The PixelSource of a sequence of items; an item that is not the same at its next reading is refused."""
 
-    levels = 255
+    levels: int | None = 255
+    bounds: Bounds = (0, 1)
 
     def __init__(self, items: Any, name: str, preprocess: Preprocess) -> None:
         self._items, self._name, self._preprocess = items, name, preprocess
@@ -60,7 +61,7 @@ class ItemSource:
         self._channels, *self._size = first.shape
         self._type = first.dtype
         height, width = self._preprocess.output_size((first.shape[1], first.shape[2]), self.where(0))
-        self.shape: tuple[int, int, int] = (first.shape[0], height, width)
+        self.shape: tuple[int, ...] = (first.shape[0], height, width)
 
     def __len__(self) -> int:
         return len(self._items)

@@ -41,14 +41,15 @@ class ChosenImages:
 
     def __init__(self, source: PixelSource, chosen: np.ndarray) -> None:
         self._source, self._chosen = source, chosen
-        self.shape, self.levels, self.preprocessing = source.shape, source.levels, source.preprocessing
+        self.shape, self.levels, self.bounds = source.shape, source.levels, source.bounds
+        self.preprocessing = source.preprocessing
         self.where: Callable[[int], str] = lambda row: source.where(int(chosen[row]))
 
     def __len__(self) -> int:
         return len(self._chosen)
 
     def pixels(self, indices: np.ndarray) -> np.ndarray:
-        """Return (B, C, H, W)."""
+        """Return (B, *shape)."""
         return self._source.pixels(self._chosen[indices])
 
     def read_raw(self, index: int) -> bytes:

@@ -16,7 +16,7 @@ from smoothcert.classifiers.classifier import Classifier, model_card, open_class
 from smoothcert.classifiers.denoisers import denoiser_sigma
 from smoothcert.config.sampling import ATTACKED, RunConfig
 from smoothcert.data import ImageData, select_indices, take_evenly
-from smoothcert.data.base import PixelSource
+from smoothcert.data.base import PixelSource, scaled
 from smoothcert.data.load import DATA, data_folder, is_own_code, names_from_indices, open_data
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.machine import list_cards, pick_device
@@ -61,16 +61,16 @@ class AttackedSource:
     def __init__(self, clean: PixelSource, index: np.ndarray, images: np.ndarray) -> None:
         self._clean, self._images = clean, images
         self._rows = {int(i): row for row, i in enumerate(index)}
-        self.shape, self.levels, self.preprocessing = clean.shape, clean.levels, clean.preprocessing
+        self.shape, self.levels, self.bounds = clean.shape, clean.levels, clean.bounds
+        self.preprocessing = clean.preprocessing
         self.where = clean.where
 
     def __len__(self) -> int:
         return len(self._clean)
 
     def pixels(self, indices: np.ndarray) -> np.ndarray:
-        """(B, C, H, W) float32."""
-        found = self._clean.pixels(indices)
-        found = found.astype(np.float32) / np.float32(self.levels) if found.dtype == np.uint8 else found.copy()
+        """(B, *shape) float32."""
+        found = scaled(self._clean.pixels(indices), self.levels)
         for place, index in enumerate(indices.tolist()):
             if index in self._rows:
                 found[place] = self._images[self._rows[index]]
@@ -149,6 +149,17 @@ def _other(store: Store, data: ImageData, what: str) -> InputError:
     return InputError(f"{store.folder} is of other images than those of {data.name} ({data.split}): {what}")
 
 
+def _in_classes(data: ImageData, config: RunConfig, classifier: Classifier) -> ImageData:
+    """Return the data with the classes of the model, so that an index means the same to both."""
+    count, names = classifier.num_classes, classifier.class_names
+    if config.num_classes not in (None, count):
+        raise InputError(f"num_classes is {config.num_classes}, but {label_model(config.model)} has {count} classes: "
+                         f"leave it out")
+    if names is None and config.numeric_classes:
+        names = names_from_indices(data, count)
+    return data.with_classes(names, count)
+
+
 def _asks_for(config: RunConfig, data: str) -> bool:
     """Tell whether the options name this data set, or none."""
     return config.data is None or (isinstance(config.data, str) and config.data == data)
@@ -205,10 +216,12 @@ class Inputs:
                                          "every": 1, "max_images": None, **more})
 
 
-def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
+def open_inputs(config: RunConfig, keep: Keep | None = None, real: bool = False) -> Inputs:
     """Load and check the model, the images and the noise that the options name.
 
     Args:
+        real: whether the model's outputs are real values, and no scores of classes: it is then opened as
+            `smoothing.outputs` says, and the data keep their labels.
         keep: which of the images that `start`, `every` or `indices` leave can be worked on; None keeps all.
     """
     device = pick_device(config.device)
@@ -239,17 +252,11 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
     if engine == "auto" and certified is not None:
         engine = certified.name
     with phase("loading the model"):
-        classifier = open_classifier(config, data.shape, config.num_classes or data.num_classes,
+        classifier = open_classifier(config, data.shape, config.num_classes or data.num_classes, real=real,
                                      classes=config.classes, model_id=config.model_id, device=device,
                                      sigma=noise.sigma, front=config, output=config.output,
                                      runtime=engine if engine in RUNTIMES else None)
-    count, names = classifier.num_classes, classifier.class_names
-    if config.num_classes not in (None, count):
-        raise InputError(f"num_classes is {config.num_classes}, but {label_model(config.model)} has {count} classes: "
-                         f"leave it out")
-    if names is None and config.numeric_classes:
-        names = names_from_indices(data, count)
-    data = data.with_classes(names, count)  # so that an index means the same to model and data
+    data = data if real else _in_classes(data, config, classifier)
     indices = select_indices(len(data), start=config.start, every=config.every, indices=config.indices)
     attacked: dict[str, Any] = {}
     if attacks is not None and isinstance(config, PredictConfig):

@@ -40,7 +40,14 @@ if TYPE_CHECKING:  # each method imports what it needs: torch and SciPy would sl
     from smoothcert.attacks import AttackMethod
     from smoothcert.distributional.search import Search
     from smoothcert.noise import Noise
-    from smoothcert.stats import Plan
+    from smoothcert.stats import PercentilePlan, Plan
+
+
+REGRESSION_SAMPLES = 10_000
+"""Samples an input of a regression, where none are given."""
+
+_OF_CLASSES = {"n0", "n_max", "curve_loss", "curve_to", "method", "margin", "labels_known", "claim", "num_classes",
+               "classes", "numeric_classes"}
 
 
 class CertifyConfig(SamplingConfig, LogConfig):
@@ -50,7 +57,7 @@ class CertifyConfig(SamplingConfig, LogConfig):
                                                "where they are the pilot, or 0, to follow the leading class, for "
                                                "radii with method cohen where that is proved)")
     n: Samples | None = Field(None, description="samples that bound its probability, fixed (default: 100000 unless "
-                                                "n-max is given)")
+                                                "n-max is given; 10000 for a regression)")
     n_max: Samples | None = Field(None, description="sequential: at most this many samples; needs radii or curve-loss")
     curve_loss: Probability | None = Field(
         None, description="sequential: size n for each image so that at most this share of the mean radius at n-max "
@@ -59,13 +66,20 @@ class CertifyConfig(SamplingConfig, LogConfig):
         None, description="with curve-loss: ask for the curve up to this radius alone, in pixel units; beyond it, the "
                           "curve is a lower bound")
     radii: Radii | None = Field(None, description="radii to print, in pixel units, such as 0.5,1,1.5 or 64/255; with "
-                                                   "n-max: decide just these, and stop when all are decided")
+                                                   "n-max: decide just these, and stop when all are decided; "
+                                                   "regression: those of the intervals")
     method: Method = Field("two-sided", description="procedure: two-sided, cohen or t-certify")
     labels_known: bool = Field(False, description="with radii and n-max: judge the label's own class and no other, "
                                                   "which is all that certified accuracy asks for")
     margin: Annotated[Real, Field(ge=0, lt=0.5)] | None = Field(
         None, description="tau: give the radius within which the class keeps probability 1/2 + tau")
 
+    task: Literal["classification", "regression"] = Field(
+        "classification", description="what the model's outputs are: classification (scores of classes: a class and "
+                                      "its radius) or regression (real values: an interval of their percentile within "
+                                      "each of radii, by median smoothing)")
+    percentile: Probability = Field(0.5, description="regression: the percentile of the noisy outputs that is bounded, "
+                                                     "in (0, 1): 0.5 is the median")
     claim: Options = Field(default_factory=dict, description="the claim about new images that the run was planned for, "
                                                              "KEY=VALUE: radius, accuracy, rho, pilot, as `smoothcert "
                                                              "plan` writes them; it becomes part of the store's "
@@ -86,12 +100,41 @@ class CertifyConfig(SamplingConfig, LogConfig):
                             curve_to=self.curve_to, n_max=self.n_max, alpha=self.alpha, method=self.method,
                             margin=self.margin, labels_known=self.labels_known, version=version)
 
+    def percentile_plan(self, sigma: float, outputs: int = 1) -> "PercentilePlan":
+        """Return the plan of a regression. Raises InputError for radii that n cannot give."""
+        from smoothcert.stats import PercentilePlan
+
+        return PercentilePlan(sigma, self.radii or (), self.n or REGRESSION_SAMPLES, self.alpha, self.percentile,
+                              outputs)
+
     def _parts(self) -> Iterator[Part]:
         yield from super()._parts()
+        if self.task == "regression":
+            if self.sigma is not None and self.radii is not None:
+                yield {"n", "radii", "alpha", "percentile", "sigma"}, partial(self.percentile_plan, self.sigma)
+            return
         yield {"n0", "n", "n_max", "curve_loss", "curve_to", "radii", "method", "margin", "alpha",
                "labels_known"}, self.plan
         if self.claim:
             yield {"claim", "radii"}, self._check_claim
+
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
+        if self.task == "classification":
+            if "percentile" in self.model_fields_set:
+                yield "percentile is for real values: give task regression, or leave it out"
+            return
+        if foreign := sorted(self.model_fields_set & _OF_CLASSES):
+            yield (f"a regression has no classes to certify: leave out "
+                   f"{', '.join(name.replace('_', '-') for name in foreign)}, or the task")
+        if foreign := sorted(name for name in ("batch_size", "engine", "precision", "space")
+                             if getattr(self, name) not in (None, "auto", "plain", "pixels", "float32")):
+            yield (f"a regression runs the network as it is, in float32 and passes of one size, because its outputs "
+                   f"are kept as they are: leave out {', '.join(name.replace('_', '-') for name in foreign)}")
+        if self.radii is None:
+            yield "a regression is certified at radii that are chosen before the run: give radii, such as 0,0.25,0.5"
+        if self.log_to:
+            yield "log-to shows certified accuracy, which a regression does not have: leave it out"
 
     def _check_claim(self) -> None:
         """Raise InputError unless the claim is one that a plan could have written for this run."""

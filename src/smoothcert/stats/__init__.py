@@ -14,6 +14,7 @@ from smoothcert.stats.intervals import (
     paired_interval,
 )
 from smoothcert.stats.one_pass import OnePass, one_pass_accuracy
+from smoothcert.stats.percentiles import PercentilePlan
 from smoothcert.stats.plans import CertifyPlan, certify_plan, plan_from, predict_plan, reread
 from smoothcert.stats.predict_plans import FixedPredict, PredictPlan, Sequential
 from smoothcert.stats.procedures import (
@@ -67,6 +68,7 @@ __all__ = [
     "History",
     "Look",
     "OnePass",
+    "PercentilePlan",
     "Plan",
     "PredictPlan",
     "PredictedCounts",

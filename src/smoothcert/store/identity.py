@@ -190,6 +190,16 @@ class DistributionalIdentity(IdentityPart):
     eps_equivalent: bool = False
 
 
+class RegressionIdentity(IdentityPart):
+    """The percentile p that is bounded within each radius, the outputs M of the function, and the ranks, from 1 to n,
+    of the order statistics that each record keeps (`smoothcert.stats.percentiles`)."""
+
+    percentile: Annotated[float, Field(gt=0, lt=1)]
+    radii: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1, max_length=1000)]
+    outputs: Annotated[int, Field(ge=1, le=CLASSES)]
+    ranks: Annotated[list[Annotated[int, Field(ge=1, lt=2**53)]], Field(min_length=1, max_length=100_000)]
+
+
 class TransferSource(IdentityPart):
     """The run that certificates were transferred from: the digest of its store, its base classifier, its seed, and how
     its votes were computed."""
@@ -227,6 +237,7 @@ class Identity(IdentityPart):
     Logs and count files have one too, as far as it is known: of a log sigma may be NaN, and n unknown.
 
     Attributes:
+        num_classes: K; of a regression, M, the number of its outputs.
         norm: that of the radii; None means l2.
         printed: the radii were printed in few digits, and may have been rounded up.
         adversaries: the attack whose images a predict store is of.
@@ -236,7 +247,7 @@ class Identity(IdentityPart):
         routed_from: the stores whose certificates these are composed of.
     """
 
-    kind: Literal["certify", "predict", "attack", "distributional"]
+    kind: Literal["certify", "predict", "attack", "distributional", "regression"]
     num_classes: Annotated[int, Field(ge=1, le=CLASSES)]
     images: ImageList
     noise: NoiseIdentity
@@ -254,6 +265,7 @@ class Identity(IdentityPart):
     norm: str | None = None
     attack_or_none: AttackIdentity | None = Field(None, alias="attack")
     distributional_or_none: DistributionalIdentity | None = Field(None, alias="distributional")
+    regression_or_none: RegressionIdentity | None = Field(None, alias="regression")
     adversaries: dict[str, Any] | None = None
     printed: bool = False
     recertified_from: str | None = None
@@ -274,15 +286,17 @@ class Identity(IdentityPart):
         """Raise ValueError unless the identity has what every store on disk has."""
         if not (0 < self.noise.sigma < float("inf")):
             raise ValueError(f"its sigma must be a finite number above 0, got {self.noise.sigma}")
-        if self.num_classes < 2:
+        if self.num_classes < 2 and self.kind != "regression":
             raise ValueError(f"it must have at least 2 classes, got {self.num_classes}")
         if self.procedure.method is None:
             raise ValueError("its procedure lacks the method")
         if self.model_or_none is not None and isinstance(self.data_or_none, NoData):
             raise ValueError("it names a model and no data")
-        if self.kind in ("attack", "distributional") and getattr(self, f"{self.kind}_or_none") is None:
+        if self.kind in ("attack", "distributional", "regression") and getattr(self, f"{self.kind}_or_none") is None:
             raise ValueError(f"it does not say which {self.kind} runs it holds")
         sampled = self.procedure.n_max is not None or bool(self.procedure.n)
+        if self.regression_or_none is not None:
+            check_regression(self)
         if self.kind in ("certify", "predict") and (self.procedure.alpha is None or not sampled):
             raise ValueError("its procedure lacks alpha, or both n and n_max")
         if self.kind == "certify" and "margin" not in self.procedure.model_fields_set:
@@ -294,7 +308,7 @@ class Identity(IdentityPart):
 
     @property
     def seed(self) -> int:
-        """The seed of every stream. Raises StoreError where it is not known, as in a log; so do the next four."""
+        """The seed of every stream. Raises StoreError where it is not known, as in a log; so do the next five."""
         return self._need("seed", self.seed_or_none)
 
     @property
@@ -317,6 +331,11 @@ class Identity(IdentityPart):
         """The loss and the prices, of a distributional store."""
         return self._need("distributional run", self.distributional_or_none)
 
+    @property
+    def regression(self) -> RegressionIdentity:
+        """The percentile and the radii, of a regression store."""
+        return self._need("regression", self.regression_or_none)
+
     def _need(self, name: str, part: Any) -> Any:
         if part is None:
             raise StoreError(f"this needs the {name} of a run, which {self.kind} records without a store do not tell")
@@ -335,6 +354,17 @@ class Identity(IdentityPart):
     def replace(self, **changes: Any) -> Self:
         """Return an identity with other values of some fields, each as a manifest would hold it."""
         return type(self).parse({**self.raw, **changes})
+
+
+def check_regression(identity: Identity) -> None:
+    """Raise ValueError where the ranks or the number of records of a regression store contradict its other fields."""
+    run, n = identity.regression, identity.procedure.n
+    if identity.procedure.alpha is None or not isinstance(n, int) or n < 1:
+        raise ValueError("its procedure lacks alpha or n")
+    if run.ranks != sorted(set(run.ranks)) or (run.ranks[0], run.ranks[-1]) != (1, n):
+        raise ValueError(f"its ranks must ascend from 1 to n {n}")
+    if identity.records_per_image != run.outputs:
+        raise ValueError(f"it has {identity.records_per_image} records for each input, and {run.outputs} outputs")
 
 
 def describe_images(indices: np.ndarray) -> dict[str, Any]:
