@@ -125,6 +125,19 @@ def check_shape(name: str, value: Any) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def check_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return the bounds that values must keep as floats, or raise InputError unless they are (low, high) or None."""
+    if bounds is None:
+        return None
+    try:
+        low, high = map(float, bounds)
+    except (TypeError, ValueError):
+        raise InputError(f"bounds must be two numbers (low, high), or None, got {bounds!r}") from None
+    if not low < high:
+        raise InputError(f"bounds must be (low, high) with low < high, or None, got {bounds!r}")
+    return low, high
+
+
 def check_seed(value: Any) -> int:
     """Return a run seed: a whole number in [0, 2^128), the range that keys every noise stream."""
     seed = check_count("seed", value, least=0)

@@ -1,4 +1,4 @@
-"""Images and labels that are already arrays: tensors in memory, lists in a parquet file, the digits.
+"""Inputs and labels that are already arrays: tensors in memory, lists in a parquet file, the digits.
 
 Labels come as people store them: whole numbers, names, categories or one-hot rows.
 """
@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from smoothcert.checks import check_count
-from smoothcert.data.base import Bounds, ImageData, resolve_classes
+from smoothcert.data.base import Bounds, ImageData, PixelSource, resolve_classes
 from smoothcert.data.preprocess import Preprocess
+from smoothcert.data.reading import Reading
 from smoothcert.errors import DataError, InputError
 
 Where = Callable[[int], str]
@@ -54,39 +54,122 @@ class ArraySource:
         return image.astype(image.dtype.newbyteorder("<")).tobytes()
 
 
+class TensorSource:
+    """The PixelSource of a (N, *shape) array of numbers, of any shape and in any range.
+
+    Args:
+        reading: its bounds and levels are those of the values.
+        names: of the entries along the first axis of an input, for messages: the columns of a table.
+    Raises:
+        InputError: a type that is no number, or options for images.
+        DataError: values that are not finite, or leave the bounds; it names the first of each kind.
+    """
+
+    preprocessing = str(Preprocess())
+
+    def __init__(self, values: np.ndarray, where: Where, reading: Reading, names: Sequence[str] = ()) -> None:
+        reading.refuse_preprocessing(values.shape[1:])
+        if values.dtype.kind not in "fiu":
+            hint = ": give 0.0 and 1.0" if values.dtype.kind == "b" else ""
+            raise InputError(f"inputs must be numbers, got {values.dtype}{hint}")
+        if 0 in values.shape:
+            raise DataError(f"inputs must hold values, got shape {values.shape}")
+        self.where: Where = where
+        self.shape: tuple[int, ...] = values.shape[1:]
+        self.levels, self.bounds = reading.levels, reading.tensor_bounds
+        with np.errstate(over="ignore"):  # too large a number is refused below
+            self._values = np.ascontiguousarray(values, dtype=np.float32)
+        self._check(values, names)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
+        """Return (B, *shape) float32."""
+        return self._values[indices]
+
+    def read_raw(self, index: int) -> bytes:
+        """Return the values of one input in row-major order, one little-endian float32 each."""
+        return self._values[index].astype("<f4").tobytes()
+
+    def _check(self, given: np.ndarray, names: Sequence[str]) -> None:
+        low, high = self.bounds or (-np.inf, np.inf)
+        with np.errstate(invalid="ignore"):
+            faults = {
+                "NaN, a missing value": np.isnan(self._values),
+                "infinite, or beyond float32": np.isinf(self._values),
+                f"outside the bounds [{low:g}, {high:g}]": np.isfinite(self._values)
+                & ((self._values < np.float32(low)) | (self._values > np.float32(high)))}
+        found = []
+        for fault, wrong in faults.items():
+            if wrong.any():
+                place = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+                entry = names[int(place[1])] if names else f"entry {tuple(map(int, place[1:]))}"
+                rows = int(wrong.reshape(len(wrong), -1).any(axis=1).sum())
+                found.append(f"{self.where(int(place[0]))}: {entry} is {given[place]!s}: {fault} "
+                             f"({rows} such row{'s' * (rows > 1)})")
+        if found:
+            raise DataError("\n".join([*found, "inputs must be finite numbers: leave such rows out, or fill their gaps "
+                                               "before"]))
+
+
+def array_source(values: np.ndarray, where: Where, reading: Reading) -> PixelSource:
+    """Return the source of arrays in Python: (N, C, H, W) are images unless other bounds are given; others tensors.
+
+    Raises InputError for arrays of another type, or for what looks like images of another layout; DataError for values
+    out of range.
+    """
+    if values.ndim < 2:
+        raise InputError(f"inputs must have shape (N, ...), got {values.shape}: give one number an input as x[:, None]")
+    if reading.bounds is None and values.dtype == np.uint8 and values.ndim == 3:
+        raise InputError(f"images must have shape (N, C, H, W), got {values.shape}; give grey images as "
+                         f"images[:, None]")
+    if values.ndim != 4 or not reading.may_be_images:
+        return TensorSource(values, where, reading)
+    if 0 in values.shape[1:]:
+        raise InputError(f"images must have shape (N, C, H, W), got {values.shape}")
+    if values.shape[3] == 3 and min(values.shape[1:3]) > 4:
+        raise InputError(f"images must have shape (N, C, H, W), and {values.shape} looks like (N, H, W, C): give "
+                         f"images.transpose(0, 3, 1, 2)")
+    levels = reading.levels or 255
+    if values.dtype.kind not in "fiu":
+        hint = ": give 0.0 and 1.0" if values.dtype.kind == "b" else ""
+        raise InputError(f"images must be floats in [0, 1] or whole numbers in 0..{levels}, got {values.dtype}{hint}")
+    return ArraySource(values, where, levels=levels, preprocess=reading.preprocess)
+
+
 def from_tensors(images: Any, labels: Any, *, num_classes: int | None = None, name: str = "tensors",
-                 levels: int = 255, preprocess: Preprocess | None = None) -> ImageData:
+                 levels: int | None = None, preprocess: Preprocess | None = None, bounds: Any = None) -> ImageData:
     """Return tensors or arrays as ImageData, without a copy if they are float32 or uint8 already.
 
     Args:
-        images: (N, C, H, W), floats in [0, 1] or whole numbers in 0..levels.
+        images: images (N, C, H, W), floats in [0, 1] or whole numbers in 0..levels; or inputs of any other shape
+            (N, ...), numbers of any range.
         labels: (N,) whole numbers, or names, whose classes come in the order of the names; or one-hot (N, K).
-        levels: L such that L * x is an integer for every clean pixel x.
-        preprocess: resizing and cropping, none by default.
+        levels: L such that L * x is an integer for every clean value x. None is 255 for images, and no grid for others.
+        preprocess: resizing and cropping of images, none by default.
+        bounds: (low, high) that all values keep, or "none": then (N, C, H, W) are no images either. None is (0, 1) for
+            images, and "none" for others.
     Raises:
         InputError: a wrong shape or type. DataError: values out of range.
 
     >>> data = from_tensors(np.zeros((4, 1, 2, 2), dtype=np.uint8), [0, 1, 2, 1])
-    >>> data.num_classes, data.shape
-    (3, (1, 2, 2))
+    >>> data.num_classes, data.shape, data.bounds
+    (3, (1, 2, 2), (0, 1))
+    >>> data = from_tensors(np.linspace(-9, 9, 12).reshape(4, 3), ["ill", "well", "well", "ill"])
+    >>> data.class_names, data.shape, data.bounds
+    (('ill', 'well'), (3,), None)
     """
-    check_count("levels", levels)
-    pixels, classes = _to_numpy("images", images), _to_numpy("labels", labels)
-    if pixels.ndim != 4 or 0 in pixels.shape[1:]:
-        hint = "; give grey images as images[:, None]" if pixels.ndim == 3 else ""
-        raise InputError(f"images must have shape (N, C, H, W), got {pixels.shape}{hint}")
-    if pixels.shape[3] == 3 and min(pixels.shape[1:3]) > 4:
-        raise InputError(f"images must have shape (N, C, H, W), and {pixels.shape} looks like (N, H, W, C): give "
-                         f"images.transpose(0, 3, 1, 2)")
-    if pixels.dtype.kind not in "fiu":
-        hint = ": give 0.0 and 1.0" if pixels.dtype.kind == "b" else ""
-        raise InputError(f"images must be floats in [0, 1] or whole numbers in 0..{levels}, got {pixels.dtype}{hint}")
-    if classes.ndim == 0 or len(classes) != len(pixels):
-        raise InputError(f"there are {len(pixels)} images and {classes.size} labels, of shape {classes.shape}")
+    done = preprocess or Preprocess()
+    reading = Reading(resize=done.resize, crop=done.crop, bounds=bounds, levels=levels)
+    values, classes = _to_numpy("images", images), _to_numpy("labels", labels)
+    if classes.ndim == 0 or values.ndim == 0 or len(classes) != len(values):
+        raise InputError(f"there are {len(values) if values.ndim else 0} images and {classes.size} labels, of shape "
+                         f"{classes.shape}")
+    source = array_source(values, _row, reading)
     indices, names = class_indices(classes, _row)
-    source = ArraySource(pixels, _row, levels=levels, preprocess=preprocess)
     return ImageData(name, "all", indices, resolve_classes(indices, names, num_classes, _row), source,
-                     f"{len(indices)} images given as arrays", named=names is not None).with_classes()
+                     f"{len(indices)} inputs given as arrays", named=names is not None).with_classes()
 
 
 def class_indices(values: np.ndarray, where: Where, categories: Sequence[str] | None = None
@@ -119,6 +202,11 @@ def class_indices(values: np.ndarray, where: Where, categories: Sequence[str] | 
     raise DataError(f"labels must be whole numbers or names, got {values.dtype}")
 
 
+def is_image_shape(shape: Sequence[int]) -> bool:
+    """Tell whether stored values of this shape can be an image, (H, W), (H, W, C) or (C, H, W)."""
+    return len(shape) == 2 or (len(shape) == 3 and (shape[0] in (1, 3) or shape[2] in (1, 3)))
+
+
 def channels_first(values: np.ndarray, where: str) -> np.ndarray:
     """Return (N, H, W), (N, H, W, C) or (N, C, H, W) as (N, C, H, W), with C one of 1 and 3.
 
@@ -146,7 +234,8 @@ def _check_pixels(values: np.ndarray, levels: int, where: Where) -> np.ndarray:
     inside = (values >= 0) & (values <= top)
     if not inside.all():
         place = np.unravel_index(int(np.argmin(inside)), values.shape)
-        expected = "in [0, 1]; divide 8-bit values by 255, and put a normalisation into the model" if is_float else \
+        expected = ("in [0, 1]; divide 8-bit values by 255, and put a normalisation into the model; or, if these are "
+                    "no images, give their bounds, or \"none\"") if is_float else \
             f"whole numbers in 0..{top}; give deeper ones as floats in [0, 1]"
         raise DataError(f"{where(int(place[0]))} has a pixel of value {values[place]!s}; pixels must be {expected}")
     return np.ascontiguousarray(values, dtype=np.float32 if is_float else np.uint8)

@@ -1,6 +1,7 @@
 """The runs that count votes: images of a data set, through a plan, to records of a store.
 
-`certify` (of classes; `PREPARE` has its other tasks) and `predict` are one run with two plans: a plan says what is drawn for an image, and what its counts mean.
+`certify` (of classes; `PREPARE` has its other tasks) and `predict` are one run with two plans: a plan says what is
+drawn for an image, and what its counts mean.
 """
 
 import time

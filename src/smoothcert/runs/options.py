@@ -46,8 +46,9 @@ if TYPE_CHECKING:  # each method imports what it needs: torch and SciPy would sl
 REGRESSION_SAMPLES = 10_000
 """Samples an input of a regression, where none are given."""
 
-_OF_CLASSES = {"n0", "n_max", "curve_loss", "curve_to", "method", "margin", "labels_known", "claim", "num_classes",
-               "classes", "numeric_classes"}
+OF_CLASSES = {"n0", "n_max", "curve_loss", "curve_to", "method", "margin", "labels_known", "claim", "num_classes",
+              "classes", "numeric_classes"}
+"""The options of `certify` that a regression does not have."""
 
 
 class CertifyConfig(SamplingConfig, LogConfig):
@@ -124,7 +125,9 @@ class CertifyConfig(SamplingConfig, LogConfig):
             if "percentile" in self.model_fields_set:
                 yield "percentile is for real values: give task regression, or leave it out"
             return
-        if foreign := sorted(self.model_fields_set & _OF_CLASSES):
+        fields = type(self).model_fields
+        if foreign := sorted(name for name in OF_CLASSES if getattr(self, name) != fields[name].get_default(
+                call_default_factory=True)):
             yield (f"a regression has no classes to certify: leave out "
                    f"{', '.join(name.replace('_', '-') for name in foreign)}, or the task")
         if foreign := sorted(name for name in ("batch_size", "engine", "precision", "space")

@@ -10,14 +10,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from smoothcert.checks import check_count, check_positive, check_seed
+from smoothcert.checks import check_bounds, check_count, check_positive, check_seed
 from smoothcert.errors import InputError, ModelError
 from smoothcert.machine import find_device
 from smoothcert.noise import NoiseCentre, build_noise, fresh_seed, image_key
 from smoothcert.progress import Progress, Workload, metering, reporting
 from smoothcert.smoothing.adapters import adapted
 from smoothcert.smoothing.contract import check_placed
-from smoothcert.smoothing.images import check_bounds, check_images, check_labels, read_otherwise
+from smoothcert.smoothing.images import check_images, check_labels, read_otherwise
 from smoothcert.smoothing.kept import KeptVoters
 from smoothcert.smoothing.precision import isolate
 from smoothcert.smoothing.protocols import (

@@ -64,19 +64,6 @@ def check_labels(labels: Any, needed: bool, images: int, num_classes: int) -> li
     return given.tolist()
 
 
-def check_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
-    """Return the bounds that pixels must keep as floats, or raise InputError unless they are (low, high) or None."""
-    if bounds is None:
-        return None
-    try:
-        low, high = map(float, bounds)
-    except (TypeError, ValueError):
-        raise InputError(f"bounds must be two numbers (low, high), or None, got {bounds!r}") from None
-    if not low < high:
-        raise InputError(f"bounds must be (low, high) with low < high, or None, got {bounds!r}")
-    return low, high
-
-
 def read_otherwise(model: Any, image: np.ndarray, device: torch.device) -> str | None:
     """Return what an array of three dimensions may be beside one image that the model does not take; None: nothing."""
     read = f"x of shape {image.shape} was read as one image (C, H, W)"

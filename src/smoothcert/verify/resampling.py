@@ -20,7 +20,16 @@ from smoothcert.runs.attack import prepare_attack
 from smoothcert.runs.certify import SamplingRun, prepare_sampling
 from smoothcert.runs.distributional import prepare_distributional
 from smoothcert.runs.executors import executor_of
-from smoothcert.runs.options import SEARCH, AttackConfig, DistributionalConfig, PredictConfig, TransferConfig
+from smoothcert.runs.options import (
+    OF_CLASSES,
+    SEARCH,
+    AttackConfig,
+    CertifyConfig,
+    DistributionalConfig,
+    PredictConfig,
+    TransferConfig,
+)
+from smoothcert.runs.regression import prepare_regression
 from smoothcert.runs.reopen import data_options, find_part
 from smoothcert.runs.run import Run
 from smoothcert.runs.transfer import Original, prepare_transfer
@@ -72,7 +81,8 @@ def check_resampling(readable: Readable, config: VerifyConfig) -> StoreCheck:
                     continue
                 again = record.row()
                 problems += [
-                    f"record {position} (image {stored.index}): {key} is {value}, and drawn again {again.get(key)}"
+                    f"record {position} (image {stored.index}): {key} is {shorten(value)}, and drawn again "
+                    f"{shorten(again.get(key))}"
                     for key, value in stored.row().items()
                     if not is_same(key, value, again.get(key), readable.identity.noise.sigma)]
         for path in sorted(out.glob("adversaries/*")):
@@ -94,6 +104,11 @@ def check_resampling(readable: Readable, config: VerifyConfig) -> StoreCheck:
     elif not problems:
         told += ", equal in every vote and value"
     return StoreCheck("resampled", told, tuple(problems))
+
+
+def shorten(value: Any) -> str:
+    """Return a value as a message shows it: of long lists, the beginning."""
+    return str(value) if len(str(value)) <= 100 else f"{str(value)[:80]} ..."
 
 
 def _choose_device(readable: Readable, config: VerifyConfig) -> str:
@@ -149,7 +164,8 @@ def _rebuild(readable: Readable, config: VerifyConfig, out: Path, device: str) -
     origin = None
     if identity.counted_from is not None:
         origin = "made from the counts of a certify store"
-    elif identity.recertified_from is not None and identity.procedure.design != "fixed":
+    elif identity.recertified_from is not None and (
+            identity.procedure.design != "fixed" or identity.kind == "regression"):
         origin = "certified again from the counts of another store"
     if origin:
         raise InputError(f"{readable.folder} was {origin}: its looks were taken by that one's procedure, so give "
@@ -211,9 +227,17 @@ def _rebuild_distributional(identity: Identity, options: dict[str, Any], asked: 
         {**options, **proved, **search, **prices, "loss": run.loss, "eps_equivalent": run.eps_equivalent}))
 
 
+def _rebuild_regression(identity: Identity, options: dict[str, Any], asked: VerifyConfig) -> Run:
+    run, procedure = identity.regression, identity.procedure
+    return prepare_regression(CertifyConfig.parse({
+        **{name: value for name, value in options.items() if name not in OF_CLASSES}, "task": "regression",
+        "percentile": run.percentile, "radii": run.radii, "n": procedure.n, "alpha": procedure.alpha,
+        "noise_format": identity.noise.format if identity.noise.format in _FORMATS else "auto"}))
+
+
 _REBUILD: dict[str, Callable[[Identity, dict[str, Any], VerifyConfig], Run]] = {
     "certify": _rebuild_sampling, "predict": _rebuild_sampling, "attack": _rebuild_attack,
-    "distributional": _rebuild_distributional,
+    "distributional": _rebuild_distributional, "regression": _rebuild_regression,
 }
 
 
