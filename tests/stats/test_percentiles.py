@@ -101,7 +101,7 @@ def test_a_sketch_gives_every_radius_and_level_within_n():
     kept, ordered = plan.sketch(), np.sort(values[:, 0])
     sketch = order_statistics(values, kept)[:, 0]
     assert sketch.tolist() == ordered[kept - 1].tolist()
-    assert plan.widened(kept) == 0
+    assert plan.is_exact(kept).all()
     middle, below, above = plan.read(kept, sketch)
     assert middle == ordered[999]
     assert np.stack([below, above], axis=1).tolist() == ordered[plan.ranks - 1].tolist()

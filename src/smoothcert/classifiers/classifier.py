@@ -143,7 +143,7 @@ def open_classifier(
         front: options that may put a denoiser in front.
         output: name or position of the output that holds the logits, where several could; and
         runtime: that of an integer network in a file (see `load_model`); both part of the identity.
-        real: whether its outputs are real values: it then has one score more than outputs (`smoothing.outputs`).
+        real: whether its outputs are real values, and its scores one more than those (see `smoothing.outputs`).
     Raises:
         FileError, ModelError: the model is missing, corrupt, or does not keep a base classifier's contract.
         InputError: another sigma than the denoiser's, two denoisers, or `classes` that the model contradicts.
@@ -153,13 +153,13 @@ def open_classifier(
     asked, classes = _read_options(asked, classes, front)
     spec = asked.model
     loaded = _load(asked, input_shape, num_classes if classes is None else len(classes), output, runtime)
-    names = choose_names(loaded.names, classes)
+    names = None if real else choose_names(loaded.names, classes)
     raw = loaded.model.classifier if isinstance(loaded.model, DenoisedClassifier) else loaded.model
     before = attributes_of(raw) if loaded.code is not None and isinstance(raw, nn.Module) else {}
     wanted = len(loaded.names or names or ()) or num_classes
     refuse_smoothed(loaded.model)
-    given = real_function(loaded.model) if real else loaded.model
-    model = _move(base_classifier(given, wanted, loaded.columns), device)
+    taken = real_function(loaded.model) if real else loaded.model
+    model = _move(base_classifier(taken, wanted, None if real else loaded.columns), device)
     check_ready(model)
     model = adapted(model, input_shape, wanted, loaded.output, device)
     classifier = _move(put_behind_denoiser(model, front, input_shape, sigma), device)
@@ -175,14 +175,19 @@ def open_classifier(
     identity = {**_identify(spec, classifier, loaded.source, model_id, answers), **loaded.beside,
                 **identify_denoiser(front)}
     if loaded.code is not None:
-        sources = model_sources(loaded.code, raw)
-        identity |= {"sources": sources} if sources else {}
-        if isinstance(raw, nn.Module):
-            identity["attributes"] = attributes_hash(keep_equal(before, attributes_of(raw)))
-        if not is_random(classifier):
-            identity["answers"] = _summarise(answers)
+        identity |= _identify_code(loaded.code, raw, before)
+        identity |= {} if is_random(classifier) else {"answers": _summarise(answers)}
     identity |= {} if output is None else {"output": str(output)}
     return Classifier(ready, identity, conduct, count, names, loaded.note)
+
+
+def _identify_code(code: Any, raw: Any, before: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts of an identity that are for models of a user's code, or of a hub; see `open_classifier`."""
+    sources = model_sources(code, raw)
+    found: dict[str, Any] = {"sources": sources} if sources else {}
+    if isinstance(raw, nn.Module):
+        found["attributes"] = attributes_hash(keep_equal(before, attributes_of(raw)))
+    return found
 
 
 def _read_options(

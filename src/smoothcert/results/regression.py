@@ -104,7 +104,7 @@ class CertifiedIntervals(StoreResult):
         with np.errstate(invalid="ignore"):  # both ends infinite
             width = np.where(lower == upper, 0.0, upper.astype(np.float64) - lower)
         target = sketches.target
-        exact = np.isin(sketches.plan.ranks, sketches.ranks).all(axis=1)
+        exact = sketches.plan.is_exact(sketches.ranks)
         found = []
         for k in range(self.outputs):
             for at, radius in enumerate(sketches.plan.radii):

@@ -239,7 +239,7 @@ def open_inputs(config: RunConfig, keep: Keep | None = None, real: bool = False)
     with phase("loading the data"):
         data = open_data(spec, config.split, data_dir=config.data_dir, resize=resize, crop=crop,
                          num_classes=config.num_classes or (card.num_classes if card else None),
-                         numeric_classes=config.numeric_classes)
+                         numeric_classes=config.numeric_classes, real=real)
     source = Source.of(spec, data_folder(spec, config.data_dir), resize, crop, config.numeric_classes)
     sigma = config.sigma or denoiser_sigma(config.denoiser) or (card.sigma if card else None)
     if sigma is None:

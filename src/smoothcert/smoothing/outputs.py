@@ -1,7 +1,7 @@
 """Real-valued functions under noise: their outputs at every noisy copy, where a classifier has votes.
 
-A function of M outputs takes the form of a base classifier by a column of zeros after its own, (N, M + 1): so whatever
-holds of base classifiers, their adapters, their trial on a few rows and their identity, holds of it.
+A function of M outputs takes the form of a base classifier (`smoothing.real`): so whatever holds of base classifiers,
+their adapters, their trial on a few rows and their identity, holds of it.
 
 Outputs are floats, which rounding moves by the batch they are computed in, and no second judgement can settle as it
 settles votes. So every forward pass is of `PASS` copies of one input, from a multiple of `PASS` on, by one processor
@@ -13,44 +13,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from smoothcert.errors import ModelError
 from smoothcert.noise import Noise
-from smoothcert.smoothing.adapters import named_outputs
 from smoothcert.smoothing.passes import Passes
 from smoothcert.smoothing.precision import reduce_precision
-from smoothcert.smoothing.protocols import Denoiser, Normals, PredictProba, as_logits, is_random
+from smoothcert.smoothing.protocols import Denoiser, Normals, PredictProba, is_random
+from smoothcert.smoothing.real import RealFunction, RealNetwork
 from smoothcert.smoothing.rows import Segment, Subject
 from smoothcert.smoothing.sampling import Sampling, behind, choose_rows
 
 PASS = 100
 """Noisy copies of a forward pass."""
-
-
-class RealNetwork(nn.Module):
-    """A network with real-valued outputs in the form of a base classifier."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network, self.training = network, network.training
-
-    def forward(self, inputs: Tensor, *normals: Normals) -> Any:
-        return add_zeros(self.network(inputs, *normals), len(inputs))
-
-    @property
-    def random(self) -> bool:
-        return is_random(self.network)
-
-
-class RealFunction:
-    """Any other callable with real-valued outputs in the form of a base classifier."""
-
-    def __init__(self, function: Callable[..., Any]):
-        self.function, self.random = function, is_random(function)
-
-    def __call__(self, inputs: Tensor, *normals: Normals) -> Any:
-        return add_zeros(self.function(inputs, *normals), len(inputs))
 
 
 def real_function(model: Any) -> RealNetwork | RealFunction:
@@ -75,19 +50,6 @@ def real_function(model: Any) -> RealNetwork | RealFunction:
         return RealFunction(model)
     raise ModelError(f"a regression takes a callable from inputs (N, *shape) to real values (N,) or (N, M), or an "
                      f"object with predict; got {type(model).__name__}")
-
-
-def add_zeros(answer: Any, n: int) -> Any:
-    """Return an answer about n inputs with a column of zeros after the columns of each tensor in it."""
-    columns = {name: _pad(value, n) for name, value in named_outputs(answer).items()}
-    return columns[""] if list(columns) == [""] else columns
-
-
-def _pad(value: Any, n: int) -> Tensor:
-    values = as_logits(value)
-    if values.ndim == 0 or len(values) != n or values.ndim > 2:
-        return values  # which is then refused by its shape
-    return nn.functional.pad(values.reshape(n, -1), (0, 1))
 
 
 class OutputSampler:

@@ -42,6 +42,7 @@ import numpy as np
 from scipy import special
 
 from smoothcert.checks import check_count, check_positive, check_probability, check_weight
+from smoothcert.display import Displayed
 from smoothcert.errors import InputError
 from smoothcert.stats.binomial import SAFETY, clopper_pearson
 
@@ -200,9 +201,50 @@ class PercentilePlan:
         middle = min(int(np.searchsorted(kept, self.middle)), last)
         return sketch[..., middle], sketch[..., below], sketch[..., above]
 
-    def widened(self, kept: Sequence[int]) -> int:
-        """Return at how many radii the sketch lacks a rank of the interval, so that it is read wider than n allows."""
-        return int((~np.isin(self.ranks, kept)).any(axis=1).sum())
+    def is_exact(self, kept: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return (R,) bool: whether sketches of these ranks hold those of a radius, or are read a little wider."""
+        return np.isin(self.ranks, kept).all(axis=1)
+
+    def judge(self, values: np.ndarray) -> "Intervals":
+        """Return the intervals of an input from all n outputs (n, M)."""
+        kept = np.unique([self.middle, *self.ranks.ravel()])
+        estimate, lower, upper = self.read(kept, order_statistics(values, kept).T)
+        return Intervals(estimate, self.radii, lower.T, upper.T, self.percentile, self.n, self.alpha)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Intervals(Displayed):
+    """The certified intervals of an input, or its percentile with the interval at radius 0.
+
+    With probability 1 - alpha the percentile of each of the M outputs under noise stays in its interval at radius r,
+    wherever within r the input is moved: for all outputs together, at one radius.
+
+    Attributes:
+        radii: (R,) those chosen beforehand. estimate: (M,) the percentiles of the sample.
+        lower, upper: (R, M) float32.
+    """
+
+    estimate: np.ndarray
+    radii: tuple[float, ...]
+    lower: np.ndarray
+    upper: np.ndarray
+    percentile: float
+    n: int
+    alpha: float
+
+    def at(self, radius: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the lower and upper ends (M,) at one of the radii. Raises InputError for another."""
+        if radius not in self.radii:
+            raise InputError(f"radius {radius:g} is none of those that were chosen beforehand: "
+                             f"{', '.join(f'{one:g}' for one in self.radii)}")
+        place = self.radii.index(radius)
+        return self.lower[place], self.upper[place]
+
+    def display_facts(self) -> dict[str, Any]:
+        ends = {f"r {radius:g}": ", ".join(f"[{low:.6g}, {high:.6g}]" for low, high in zip(*self.at(radius), strict=True))
+                for radius in self.radii}
+        return {"estimate": ", ".join(f"{one:.6g}" for one in self.estimate), **ends, "percentile": self.percentile,
+                "n": self.n, "alpha": self.alpha}
 
 
 def order_statistics(values: np.ndarray, ranks: np.ndarray) -> np.ndarray:
