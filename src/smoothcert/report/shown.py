@@ -8,6 +8,7 @@ from smoothcert.checks import one_line
 from smoothcert.errors import InputError
 from smoothcert.report.certified import certificates_page
 from smoothcert.report.distributional import robustness_page
+from smoothcert.report.multi_label import labels_page
 from smoothcert.report.regression import intervals_page
 from smoothcert.report.tables import Page, Table, write
 from smoothcert.results.attacks import AttackResult, AttackRuns, Outcome
@@ -122,7 +123,7 @@ def transfer_page(found: Transferred) -> Page:
 
 PAGES: dict[str, Callable[[Any, str], Page]] = {
     "certify": certificates_page, "predict": predictions_page, "distributional": robustness_page,
-    "attack": attacks_page, "regression": intervals_page,
+    "attack": attacks_page, "multi-label": labels_page, "regression": intervals_page,
 }
 """The page of results of each kind, for a format."""
 
@@ -135,7 +136,7 @@ def render(runs: Sequence[Runs], style: str) -> str:
     """
     if style == "csv" and len(runs) > 1:
         raise InputError("CSV has one kind of run in a table: give runs of certification, of PREDICT, of "
-                         "distributional bounds, attacks, or regressions")
+                         "distributional bounds, attacks, labels, or regressions")
     return "\n\n".join(write(partial(PAGES[one.kind], one), one.rows, style) for one in runs)
 
 

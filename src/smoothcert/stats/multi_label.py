@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from smoothcert.checks import check_count
+from smoothcert.checks import check_count, check_probability
 from smoothcert.errors import InputError
 from smoothcert.stats.certify_plans import FixedN, refuse_without_noise
 from smoothcert.stats.histories import RadiusOf
@@ -34,15 +34,21 @@ class LabelAnswers:
     """What is certified of M inputs and their L labels.
 
     Attributes:
-        prediction: (M, L) int64: 1 present, 0 absent, -1 where the label abstains.
-        radius: (M, L), within which the answers hold, all of an input together at alpha; 0 where it abstains.
-        holm: (M, L) at least `radius`: at any one radius r that was chosen beforehand, the answers of an input with
-            holm >= r hold together at alpha.
+        chosen: (M, L) int64, by the selection: 1 present, 0 absent.
+        radius: (M, L), within which the chosen answers are kept, all of an input together at alpha; 0 where nothing is
+            proved.
+        holm: (M, L) at least `radius`: at one radius r that was chosen beforehand, the chosen answers of an input with
+            holm >= r are kept together at alpha.
     """
 
-    prediction: np.ndarray
+    chosen: np.ndarray
     radius: np.ndarray
     holm: np.ndarray
+
+    @property
+    def prediction(self) -> np.ndarray:
+        """(M, L) int64: the chosen answers, -1 where the radius is 0 and the label abstains."""
+        return np.where(self.radius > 0, self.chosen, ABSTAIN)
 
 
 @dataclass(frozen=True)
@@ -66,15 +72,16 @@ class MultiLabelPlan:
 
     def __post_init__(self) -> None:
         check_count("labels", self.labels)
-        self._at(1)
+        check_probability("alpha", self.alpha)
+        self.each()
 
-    def _at(self, share: int) -> FixedN:
-        """Return the plan of one label at a part of alpha."""
-        return FixedN(self.n0, self.n, self.alpha / share, METHOD, radius_of=self.radius_of)
+    def each(self) -> FixedN:
+        """Return the plan of a single label, whose two classes are absent and present, at its part of alpha."""
+        return FixedN(self.n0, self.n, self.alpha / self.labels, METHOD, radius_of=self.radius_of)
 
     def identity(self) -> dict[str, Any]:
         """Return the procedure as a store's identity has it; alpha is that of an input."""
-        return self._at(1).identity()
+        return {**self.each().identity(), "alpha": self.alpha}
 
     def judge(self, select: np.ndarray, estimate: np.ndarray) -> LabelAnswers:
         """Certify M inputs.
@@ -91,7 +98,7 @@ class MultiLabelPlan:
         steps = np.stack([self._radii(ranked[:, j], self.labels - j) for j in range(self.labels)], axis=1)
         holm = np.empty_like(radius)
         np.put_along_axis(holm, order, np.minimum.accumulate(steps, axis=1), axis=1)
-        return LabelAnswers(np.where(radius > 0, chosen, ABSTAIN), radius, holm)
+        return LabelAnswers(chosen, radius, holm)
 
     def _radii(self, votes: np.ndarray, share: int) -> np.ndarray:
         """Return the radii that `votes` (...,) of n prove at alpha / share."""
