@@ -22,8 +22,13 @@ from smoothcert.store.records import Record, Tally
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MultiLabelRun(OutputRun):
-    """A multi-label run that is ready to sample: each input has a record for every label, in their order."""
+    """A multi-label run that is ready to sample: each input has a record for every label, in their order.
 
+    Attributes:
+        present: (N, L) bool, by the data.
+    """
+
+    present: np.ndarray
     plan: MultiLabelPlan
 
     def reopen(self) -> Callable[[], "MultiLabelRun"]:
@@ -34,8 +39,7 @@ class MultiLabelRun(OutputRun):
         select, estimate = (self._count(subject, stage, n)
                             for stage, n in (("select", self.plan.n0), ("estimate", self.plan.n)))
         found = self.plan.judge(select[None], estimate[None])
-        present = self.data.targets[index].astype(np.int64)
-        return [Record(index, int(present[k]), int(found.prediction[0, k]),
+        return [Record(index, int(self.present[index, k]), int(found.prediction[0, k]),
                        {"output": k, "radius": float(found.radius[0, k])}, subject.centre.off_grid,
                        [Tally.of(stage, (n - votes[k], votes[k]))
                         for stage, n, votes in (("select", self.plan.n0, select), ("estimate", self.plan.n, estimate))])
@@ -66,4 +70,4 @@ def prepare_multi_label(config: CertifyConfig) -> MultiLabelRun:
     return MultiLabelRun(
         config=inputs.resolve(config), identity=identity, most_samples=plan.each().most(),
         provenance={**inputs.provenance(config), "classes": ["absent", "present"]}, source=inputs.source, data=data,
-        indices=inputs.indices, plan=plan, sampler=sampler, model=inputs.classifier.model)
+        indices=inputs.indices, present=data.targets == 1, plan=plan, sampler=sampler, model=inputs.classifier.model)
