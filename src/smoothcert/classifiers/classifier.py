@@ -152,7 +152,7 @@ def open_classifier(
     """
     asked, classes = _read_options(asked, classes, front)
     spec = asked.model
-    loaded = _load(asked, input_shape, num_classes if classes is None else len(classes), output, runtime)
+    loaded = _load(asked, input_shape, num_classes if classes is None else len(classes), output, runtime, real)
     names = None if real else choose_names(loaded.names, classes)
     raw = loaded.model.classifier if isinstance(loaded.model, DenoisedClassifier) else loaded.model
     before = attributes_of(raw) if loaded.code is not None and isinstance(raw, nn.Module) else {}
@@ -215,7 +215,7 @@ def _read_options(
 
 def _load(
     asked: ModelConfig, input_shape: tuple[int, int, int], num_classes: int, output: str | int | None,
-    runtime: str | None,
+    runtime: str | None, real: bool,
 ) -> _Loaded:
     """Load the model of a folder, or of any other spec. Raises FileError or ModelError."""
     spec = asked.model
@@ -228,9 +228,10 @@ def _load(
         code = None if MODELS.is_own(card.model) else card.model
         return _Loaded(model, None, code, output, card.class_names, None, {})
     started = time.monotonic()
-    loaded = load_model(spec, num_classes=num_classes if num_classes > 1 else None, input_shape=input_shape,
-                        trust=asked.trust, output=output, network=asked.network, options=asked.model_option,
-                        weights=asked.entry, mean=asked.mean, std=asked.std, runtime=runtime)
+    known = 1 if real else num_classes if num_classes > 1 else None
+    loaded = load_model(spec, num_classes=known, input_shape=input_shape, trust=asked.trust, output=output,
+                        network=asked.network, options=asked.model_option, weights=asked.entry, mean=asked.mean,
+                        std=asked.std, runtime=runtime)
     if has_random_weights(loaded, time.monotonic() - started):
         warnings.warn(f"{spec} gives a network with random weights: each call of the factory gives others, because it "
                       f"loads none. Its certificates are of an untrained network, and no run of it can be resumed. "

@@ -89,7 +89,8 @@ def make_model(spec: str, maker: Any, num_classes: int | None, input_shape: Shap
 
 def is_model(value: Any) -> bool:
     """Tell if a value is itself a model rather than something that makes one."""
-    return isinstance(value, nn.Module) or (hasattr(value, "predict_proba") and not isinstance(value, type))
+    estimates = hasattr(value, "predict_proba") or hasattr(value, "predict")
+    return isinstance(value, nn.Module) or (estimates and not isinstance(value, type))
 
 
 def modules_of(network: object) -> list[tuple[str, Path]]:

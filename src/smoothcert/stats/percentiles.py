@@ -241,8 +241,8 @@ class Intervals(Displayed):
         return self.lower[place], self.upper[place]
 
     def display_facts(self) -> dict[str, Any]:
-        ends = {f"r {radius:g}": ", ".join(f"[{low:.6g}, {high:.6g}]" for low, high in zip(*self.at(radius), strict=True))
-                for radius in self.radii}
+        ends = {f"r {radius:g}": ", ".join(f"[{low:.6g}, {high:.6g}]" for low, high in zip(low, high, strict=True))
+                for radius, low, high in zip(self.radii, self.lower, self.upper, strict=True)}
         return {"estimate": ", ".join(f"{one:.6g}" for one in self.estimate), **ends, "percentile": self.percentile,
                 "n": self.n, "alpha": self.alpha}
 
