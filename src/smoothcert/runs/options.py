@@ -142,7 +142,7 @@ class CertifyConfig(SamplingConfig, LogConfig):
         if foreign := sorted(name for name in _FOREIGN[self.task] if getattr(self, name) != fields[name].get_default(
                 call_default_factory=True)):
             yield (f"the task {self.task} does not take {', '.join(name.replace('_', '-') for name in foreign)}: leave "
-                   f"out {'these' if len(foreign) > 1 else 'it'}, or give another task")
+                   f"{'them' if len(foreign) > 1 else 'it'} out, or give another task")
         if self.task == "classification":
             return
         if foreign := sorted(name for name in ("batch_size", "engine", "precision", "space")
