@@ -164,7 +164,7 @@ def test_intervals_are_read_again_at_other_radii_and_levels(store, tmp_path, com
     assert done.exit_code == 0, done.output
     assert (tmp_path / "twice" / "shard-00000.parquet").read_bytes() == (
         again.folder / "shard-00000.parquet").read_bytes()
-    with pytest.raises(InputError, match="radius 4: .* needs"):
+    with pytest.raises(InputError, match=r"radius 4: .* needs"):
         sketches.at((4.0,))
     drawn = command("verify", tmp_path / "twice", "--resample", 1, "--model", "x.py:y")
     assert "give that store" in drawn.output
