@@ -125,7 +125,7 @@ def check_shape(name: str, value: Any) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def check_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+def check_bounds(bounds: Any) -> tuple[float, float] | None:
     """Return the bounds that values must keep as floats, or raise InputError unless they are (low, high) or None."""
     if bounds is None:
         return None

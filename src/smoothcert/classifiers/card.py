@@ -10,7 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from smoothcert.display import Displayed
 from smoothcert.errors import FileError
 from smoothcert.io.files import list_problems, read_json, write_json
-from smoothcert.limits import CARD_LAYERS, CARD_OPTION, CLASSES, PIXELS, path_inside
+from smoothcert.limits import CARD_COLUMNS, CARD_LAYERS, CARD_OPTION, CLASSES, PIXELS, path_inside
 
 VERSION = 1
 
@@ -27,8 +27,9 @@ def _check_plain(values: dict[str, Any]) -> dict[str, Any]:
     """Return options that are values or lists of values, small enough to build a network with, or raise ValueError."""
     for name, value in values.items():
         single = value if isinstance(value, list | tuple) else [value]
-        if len(single) > CARD_LAYERS or not all(v is None or isinstance(v, str | int | float) for v in single):
-            raise ValueError(f"{name} must be a value or a list of at most {CARD_LAYERS:,} values")
+        most = CARD_COLUMNS if name == "features" else CARD_LAYERS
+        if len(single) > most or not all(v is None or isinstance(v, str | int | float) for v in single):
+            raise ValueError(f"{name} must be a value or a list of at most {most:,} values")
         limit = CARD_LAYERS if name == "depth" else CARD_OPTION
         if any(isinstance(v, int) and abs(v) > limit for v in single):
             raise ValueError(f"{name} has a number above {limit:,}, the limit for it")
@@ -130,6 +131,11 @@ class ModelCard(Displayed):
         """Return the entry for this model in the cards of other models."""
         return {"model": self.model, "options": self.options, "sigma": self.sigma, "parameters": self.parameters,
                 **self.best}
+
+
+def describe_data(asked: Any, name: str) -> dict[str, Any]:
+    """Return the entry of a card for the data of a training: as the options `asked` name them, else by their `name`."""
+    return {"data": asked.data if isinstance(asked.data, str) else name, "resize": None, "crop": None, **asked.reading}
 
 
 def is_model_dir(folder: Path) -> bool:

@@ -60,10 +60,10 @@ class TensorSource:
 
     Args:
         reading: its bounds and levels are those of the values.
-        names: of the entries along the first axis of an input, for messages: the columns of a table.
+        names: of the columns that are the first axis of an input, for messages.
     Raises:
         InputError: a type that is no number, or options for images.
-        DataError: values that are not finite, or leave the bounds; it names the first of each kind.
+        DataError: values that are missing or infinite, or leave the bounds.
     """
 
     preprocessing = str(Preprocess())
@@ -78,9 +78,9 @@ class TensorSource:
         self.where: Where = where
         self.shape: tuple[int, ...] = values.shape[1:]
         self.levels, self.bounds = reading.levels, reading.tensor_bounds
-        with np.errstate(over="ignore"):  # too large a number is refused below
-            self._values = np.ascontiguousarray(values, dtype=np.float32)
-        self._check(values, names)
+        if faults := find_faults(values, where, self.bounds, names):
+            raise DataError(list_faults("the inputs", faults))
+        self._values = np.ascontiguousarray(values, dtype=np.float32)
 
     def __len__(self) -> int:
         return len(self._values)
@@ -93,25 +93,34 @@ class TensorSource:
         """Return the values of one input in row-major order, one little-endian float32 each."""
         return self._values[index].astype("<f4").tobytes()
 
-    def _check(self, given: np.ndarray, names: Sequence[str]) -> None:
-        low, high = self.bounds or (-np.inf, np.inf)
-        with np.errstate(invalid="ignore"):
-            faults = {
-                "NaN, a missing value": np.isnan(self._values),
-                "infinite, or beyond float32": np.isinf(self._values),
-                f"outside the bounds [{low:g}, {high:g}]": np.isfinite(self._values)
-                & ((self._values < np.float32(low)) | (self._values > np.float32(high)))}
-        found = []
-        for fault, wrong in faults.items():
-            if wrong.any():
-                place = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
-                entry = names[int(place[1])] if names else f"entry {tuple(map(int, place[1:]))}"
-                rows = int(wrong.reshape(len(wrong), -1).any(axis=1).sum())
-                found.append(f"{self.where(int(place[0]))}: {entry} is {given[place]!s}: {fault} "
-                             f"({rows} such row{'s' * (rows > 1)})")
-        if found:
-            raise DataError("\n".join([*found, "inputs must be finite numbers: leave such rows out, or fill their gaps "
-                                               "before"]))
+
+def find_faults(values: np.ndarray, where: Where, bounds: Bounds, names: Sequence[str] = ()) -> list[str]:
+    """Return what is wrong with numbers (N, ...): for each kind of fault, and each of the columns `names` along the
+    second axis, the first that has it."""
+    if names:
+        return [f"{name}: {fault}" for column, name in enumerate(names)
+                for fault in find_faults(values[:, column], where, bounds)]
+    low, high = bounds or (-np.inf, np.inf)
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = values.astype(np.float32, copy=False)
+        faults = {"a value is missing (NaN or empty)": np.isnan(stored),
+                  "is infinite, or beyond what float32 holds": np.isinf(stored),
+                  f"is outside the bounds [{low:g}, {high:g}]": np.isfinite(stored) & ~(
+                      (stored >= np.float32(low)) & (stored <= np.float32(high)))}
+    found = []
+    for fault, wrong in faults.items():
+        if wrong.any():
+            row, *entry = (int(place) for place in np.unravel_index(int(np.argmax(wrong)), wrong.shape))
+            value = "" if fault.startswith("a value") else f"{values[(row, *entry)]:g} "
+            rows = int(wrong.reshape(len(wrong), -1).any(axis=1).sum())
+            found.append(f"{where(row)}{f', entry {tuple(entry)}' if entry else ''}: {value}{fault}; "
+                         f"{rows} such row{'s' * (rows > 1)}")
+    return found
+
+
+def list_faults(what: str, faults: Sequence[str]) -> str:
+    """Return faults as one message."""
+    return "\n".join([f"{what} cannot be used:", *(f"  - {fault}" for fault in faults)])
 
 
 def array_source(values: np.ndarray, where: Where, reading: Reading) -> PixelSource:
@@ -240,7 +249,7 @@ def _check_pixels(values: np.ndarray, levels: int, where: Where) -> np.ndarray:
     if not inside.all():
         place = np.unravel_index(int(np.argmin(inside)), values.shape)
         expected = ("in [0, 1]; divide 8-bit values by 255, and put a normalisation into the model; or, if these are "
-                    "no images, give their bounds, or \"none\"") if is_float else \
+                    "no images, give --bounds none (in Python, bounds=\"none\")") if is_float else \
             f"whole numbers in 0..{top}; give deeper ones as floats in [0, 1]"
         raise DataError(f"{where(int(place[0]))} has a pixel of value {values[place]!s}; pixels must be {expected}")
     return np.ascontiguousarray(values, dtype=np.float32 if is_float else np.uint8)

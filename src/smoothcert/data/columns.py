@@ -136,9 +136,9 @@ def pixel_array(table: pa.Table, name: str, where: Callable[[int], str]) -> np.n
 
 
 def number_array(table: pa.Table, name: str, where: Callable[[int], str]) -> np.ndarray:
-    """Return a column of numbers (N,), or of lists or tensors of numbers (N, ...) in the order of their storage.
+    """Return a column of numbers (N,), NaN where one is missing; or of lists or tensors of numbers, (N, ...) as stored.
 
-    Raises DataError for other values, for values that are missing, and for lists that differ in shape.
+    Raises DataError for other values, for lists with missing values, and for lists that differ in shape.
     """
     column, field = table.column(name), table.schema.field(name)
     if tensors := tensor_type(field):
@@ -149,8 +149,6 @@ def number_array(table: pa.Table, name: str, where: Callable[[int], str]) -> np.
         return values
     if not is_number(field.type) and not pa.types.is_boolean(field.type):
         raise DataError(_no_number(column, where))
-    if column.null_count:
-        raise DataError(f"{where(_first_null(column))} has no value ({column.null_count} such rows)")
     return column.cast(pa.float64(), safe=False).to_numpy()
 
 

@@ -12,9 +12,10 @@ from smoothcert.data.parquet import find_split, join_rows
 from smoothcert.data.reading import Reading
 from smoothcert.data.tables import table_data
 from smoothcert.errors import DataError, FileError
-from smoothcert.limits import open_bounded
+from smoothcert.limits import bounded_bytes
 
-CSV_BYTES = 1 << 31
+CSV_BYTES = 1 << 30
+"""Size of a CSV file."""
 _SHOWN = 5
 _SEPARATORS = (",", ";", "\t")
 
@@ -41,18 +42,16 @@ def _read(file: Path) -> pa.Table:
                    f"{row.text!r:.80}")
         return "skip"
 
-    with open_bounded(file, CSV_BYTES - 2) as stored:
-        head = stored.readline()
-        stored.seek(0)
-        size = file.stat().st_size
-        separator = next((one for one in _SEPARATORS if one.encode() in head), ",")
-        try:
-            table = csv.read_csv(  # in one block, because types are guessed from the first one alone
-                stored, csv.ReadOptions(use_threads=False, block_size=size + 1),
-                csv.ParseOptions(delimiter=separator, invalid_row_handler=note, newlines_in_values=True),
-                csv.ConvertOptions(strings_can_be_null=True))
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise FileError(f"{file} cannot be read as comma-separated values: {error}") from None
+    content = bounded_bytes(file, CSV_BYTES)
+    try:
+        content.decode("utf-8")
+        separator = next((one for one in _SEPARATORS if one.encode() in content.partition(b"\n")[0]), ",")
+        table = csv.read_csv(  # in one block, because types are guessed from the first one alone
+            pa.BufferReader(content), csv.ReadOptions(use_threads=False, block_size=len(content) + 1),
+            csv.ParseOptions(delimiter=separator, invalid_row_handler=note, newlines_in_values=True),
+            csv.ConvertOptions(strings_can_be_null=True))
+    except (pa.ArrowException, ValueError) as error:
+        raise FileError(f"{file} cannot be read as comma-separated values in UTF-8: {error}") from None
     if odd:
         more = f"\n  - and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else ""
         raise DataError(f"{file} has lines of another length than the first:\n"

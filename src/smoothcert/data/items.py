@@ -122,7 +122,8 @@ class ItemSource:
         shape = self._output_shape(pixels, index)
         if shape != self.shape or pixels.dtype != self._type:
             raise DataError(f"{self.where(index)} is {pixels.dtype} of shape {shape}, but the first is {self._type} of "
-                            f"shape {self.shape}: give resize and crop, or do it in the data set's transform")
+                            f"shape {self.shape}: inputs must all have one shape; for images, give resize and crop, or "
+                            f"do it in the data set's transform")
         found = hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
         if self._seen.setdefault(index, found) != found:
             raise DataError(f"{self.where(index)} is another image when it is read again: a certificate is of one "
@@ -149,6 +150,8 @@ class ItemSource:
         if values.dtype.kind not in "fiu" or not values.size or hint:
             raise InputError(f"{self.where(index)} must be an image (C, H, W), floats in [0, 1] or uint8, or a PIL "
                              f"image, or an array of numbers, got {values.dtype} of shape {values.shape}{hint}")
+        if values.ndim == 0:
+            raise InputError(f"{self.where(index)} is one number, {values:g}: give it as a list of one, [{values:g}]")
         source = array_source(values[None], lambda _: self.where(index), replace(self._reading, resize=None, crop=None))
         return source.pixels(np.zeros(1, dtype=np.int64))[0], source
 

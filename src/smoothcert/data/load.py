@@ -32,6 +32,8 @@ PATH_KINDS = {
     "npz": ("npz:load_npz", _TABLES), "datasets": ("saved:load_saved", _TABLES),
     "imagefolder": ("encoded:load_imagefolder", _IMAGES), "labels": ("relabelled:load_relabelled", _TABLES)}
 """What stands before the colon in KIND:PATH: the function of this room that loads it, and the options it takes."""
+DISK_KINDS = tuple(kind for kind in PATH_KINDS if kind != "labels")
+"""Those of them whose path leads to the inputs themselves."""
 KNOWN_SPECS = ("digits", "mnist", "cifar10", "parquet:PATH", "csv:PATH", "npz:PATH", "datasets:PATH",
                "imagefolder:PATH", "labels:FILE")
 SPLITS = ("train", "test")

@@ -16,7 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from smoothcert.checks import suggestion
-from smoothcert.data.arrays import ArraySource, TensorSource, channels_first, is_image_shape
+from smoothcert.data.arrays import (
+    ArraySource,
+    TensorSource,
+    channels_first,
+    find_faults,
+    is_image_shape,
+    list_faults,
+)
 from smoothcert.data.base import ImageData, PixelSource, resolve_classes
 from smoothcert.data.columns import (
     IMAGE_COLUMNS,
@@ -64,7 +71,7 @@ class StoredRows:
 
 
 @dataclass(frozen=True)
-class Columns:
+class TableColumns:
     """The columns of a table that are read.
 
     Attributes:
@@ -85,7 +92,7 @@ class Columns:
         return {*self.inputs, self.label, *({SHAPE_COLUMN} if self.images else ())}
 
 
-def choose_columns(schema: pa.Schema, file: str, reading: Reading) -> Columns:
+def choose_columns(schema: pa.Schema, file: str, reading: Reading) -> TableColumns:
     """Return the columns of inputs and labels: those that are asked for; else one of images or lists; else all that
     hold numbers.
 
@@ -98,24 +105,27 @@ def choose_columns(schema: pa.Schema, file: str, reading: Reading) -> Columns:
         raise DataError(f"{file} has no column {named}; its columns: {listed}")
     label = reading.label or next((name for name in LABEL_COLUMNS if name in schema.names and name not in asked), None)
     if label is None:
+        if used := [name for name in asked if name in LABEL_COLUMNS]:
+            raise DataError(f"{file} has no label column beside the features, of which {used[0]} is one: leave it out "
+                            f"of them, or name another, --label COLUMN; its columns: {listed}")
         raise DataError(f"{file} has no label column ({', '.join(LABEL_COLUMNS)}): name it, --label COLUMN; its "
                         f"columns: {listed}")
     fields = {field.name: field for field in schema if field.name != label}
     if reading.features:
         alone = len(reading.features) == 1 and is_encoded(storage(fields[reading.features[0]].type))
-        columns = Columns(tuple(reading.features), label, alone)
+        columns = TableColumns(tuple(reading.features), label, alone)
     elif images := _image_columns(fields):
         if len(images) > 1 and images[0] not in IMAGE_COLUMNS:
             raise DataError(f"{file} has several columns that could be images ({', '.join(images)}): call the right "
                             f"one image, or name those to use, --features COLUMN,COLUMN; its columns: {listed}")
-        columns = Columns((images[0],), label, True)
+        columns = TableColumns((images[0],), label, True)
     else:
         numbers = tuple(name for name, field in fields.items()
                         if is_number(field.type) and not _NUMBERING.fullmatch(name))
         if not numbers:
             raise DataError(f"{file} has no image column (one of encoded bytes, of paths, called image, or of lists of "
                             f"pixels) and no column of numbers beside the label; its columns: {listed}")
-        columns = Columns(numbers, label, False, tuple(name for name in fields if name not in numbers))
+        columns = TableColumns(numbers, label, False, tuple(name for name in fields if name not in numbers))
     if twice := [name for name in sorted(columns.wanted) if schema.names.count(name) > 1]:
         raise DataError(f"{file} has several columns {', '.join(twice)}: keep one of each")
     return columns
@@ -159,7 +169,7 @@ def table_data(rows: StoredRows, name: str, split: str, reading: Reading, num_cl
                      named=named is not None)
 
 
-def _one_column(rows: StoredRows, columns: Columns, reading: Reading) -> tuple[PixelSource, str]:
+def _one_column(rows: StoredRows, columns: TableColumns, reading: Reading) -> tuple[PixelSource, str]:
     """Return the images or tensors of a column, and how they are stored in words."""
     name = columns.inputs[0]
     column = rows.table.column(name)
@@ -177,31 +187,33 @@ def _one_column(rows: StoredRows, columns: Columns, reading: Reading) -> tuple[P
             f"arrays of {values.dtype}")
 
 
-def _stacked(rows: StoredRows, columns: Columns, reading: Reading) -> tuple[PixelSource, str]:
+def _stacked(rows: StoredRows, columns: TableColumns, reading: Reading) -> tuple[PixelSource, str]:
     """Return the tensors that columns make together, and how they are stored in words.
 
     One column of lists is taken as it is stored; several columns, of numbers or of lists of one shape, become the first
     axis of the inputs.
     """
-    arrays: list[np.ndarray] = []
-    problems: list[str] = []
+    arrays: dict[str, np.ndarray] = {}
+    faults: list[str] = []
     for name in columns.inputs:
         try:
-            arrays.append(number_array(rows.table, name, rows.where))
+            arrays[name] = number_array(rows.table, name, rows.where)
         except DataError as error:
-            problems.append(f"{name}: {error}")
-    shapes = {array.shape[1:]: name for array, name in zip(arrays, columns.inputs, strict=False)}
-    if not problems and len(shapes) > 1:
-        problems = [f"{name}: {f'lists of shape {shape}' if shape else 'numbers'}" for shape, name in shapes.items()]
-        problems.append("columns that are used together must all hold numbers, or lists of one shape")
-    if problems:
-        raise DataError(f"columns of {rows.files[0]} cannot be used:\n" + "\n".join(f"  - {one}" for one in problems))
-    alone = len(arrays) == 1 and arrays[0].ndim > 1
+            faults.append(f"{name}: {error}")
+    shapes = {array.shape[1:]: name for name, array in arrays.items()}
+    if len(shapes) > 1:
+        told = (f"{name} holds {f'lists of shape {shape}' if shape else 'numbers'}" for shape, name in shapes.items())
+        faults.append(f"columns that are used together must hold numbers, or lists of one shape: {', '.join(told)}")
+    if faults:
+        faults += [f"{name}: {fault}" for name, array in arrays.items()
+                   for fault in find_faults(array, rows.where, reading.tensor_bounds)]
+        raise DataError(list_faults(f"columns of {rows.files[0]}", faults))
+    alone = len(shapes) == len(arrays) == 1 and () not in shapes
     if columns.left_out:
         logging.getLogger(__name__).info(f"{rows.files[0]}: left out {', '.join(columns.left_out)}, which are no "
                                          f"numbers; --features names the columns to use")
-    source = TensorSource(arrays[0] if alone else np.stack(arrays, axis=1), rows.where, reading,
-                          () if alone else columns.inputs)
+    values = arrays[columns.inputs[0]] if alone else np.stack(list(arrays.values()), axis=1)
+    source = TensorSource(values, rows.where, reading, () if alone else columns.inputs)
     return source, f"the columns {', '.join(columns.inputs)}"
 
 

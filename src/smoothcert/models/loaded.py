@@ -106,9 +106,8 @@ def load_model(
     Args:
         spec: one of MODEL_FORMS, whose factory may also be a ready module or an object with `predict_proba`; or the
             model or factory itself (see `smoothcert.models.given.load_given`).
-        num_classes, input_shape: K and (C, H, W), if known; K is 1 for real values in place of scores. A factory gets
-            those that its signature names, and the shape in a file is compared with input_shape. A file of weights
-            knows its own K.
+        num_classes, input_shape: K (1 for real values in place of scores) and (C, H, W), if known; a factory gets those
+            that its signature names, and the shape in a file is compared. A file of weights knows its own K.
         trust: let a .pt2 file run code: torch unpickles parts of it, and evaluates its expressions. A factory is code
             that the caller names, so it needs no permission; ONNX files, files of weights and the hubs' weights cannot
             run code.

@@ -126,7 +126,7 @@ def in_classes_of(store: Store, data: ImageData, advice: str = "give the data of
     told = store.identity.data
     if list(data.shape) != told.shape:
         raise _other(store, data, f"those have shape {tuple(told.shape)}, these {data.shape}: give the run's "
-                                  f"--resize and --crop")
+                                  f"--resize and --crop, or --features")
     data = data.with_classes(store.class_names, store.num_classes, str(store.folder), advice)
     index = store.column("index")
     if index.size and index.max() >= len(data):
@@ -141,7 +141,7 @@ def in_classes_of(store: Store, data: ImageData, advice: str = "give the data of
         run = np.array(list(dict.fromkeys(index.tolist())), dtype=np.int64)
     if run is not None and data.fingerprint(run) != told.sha256:
         raise _other(store, data, f"their labels are the same, but not their SHA-256, so the files or what is done to "
-                                  f"them (--resize, --crop) are others: {advice}")
+                                  f"them (--resize, --crop, --features) are others: {advice}")
     return data
 
 
@@ -235,12 +235,12 @@ def open_inputs(config: RunConfig, keep: Keep | None = None, real: bool = False)
         raise ModelError(f"{config.model} was trained on data of code that it names, {trained_on['data']}: give "
                          f"--data, or read that code and pass --trust")
     spec = trained_on.get("data", "digits") if config.data is None else config.data
-    resize, crop = config.resize or trained_on.get("resize"), config.crop or trained_on.get("crop")
+    prepared = {**{name: value for name, value in trained_on.items() if name != "data" and value is not None},
+                **config.reading, "numeric_classes": config.numeric_classes}
     with phase("loading the data"):
-        data = open_data(spec, config.split, data_dir=config.data_dir, resize=resize, crop=crop,
-                         num_classes=config.num_classes or (card.num_classes if card else None),
-                         numeric_classes=config.numeric_classes, real=real)
-    source = Source.of(spec, data_folder(spec, config.data_dir), resize, crop, config.numeric_classes)
+        data = open_data(spec, config.split, data_dir=config.data_dir,
+                         num_classes=config.num_classes or (card.num_classes if card else None), real=real, **prepared)
+    source = Source.of(spec, data_folder(spec, config.data_dir), **prepared)
     sigma = config.sigma or denoiser_sigma(config.denoiser) or (card.sigma if card else None)
     if sigma is None:
         raise InputError(f"sigma: the noise level is required, because {label_model(config.model)} was not trained "

@@ -125,8 +125,8 @@ def open_unlabelled(
     """
     if config.unlabelled is None or config.pseudo_labels is None:
         return None
-    pool = open_data(config.unlabelled, config.unlabelled_split, data_dir=config.data_dir, resize=config.resize,
-                     crop=config.crop, num_classes=config.num_classes)
+    pool = open_data(config.unlabelled, config.unlabelled_split, data_dir=config.data_dir,
+                     num_classes=config.num_classes, **config.reading)
     if pool.shape != data.shape:
         raise InputError(f"unlabelled: {config.unlabelled} has images of shape {pool.shape}, but {config.data} of "
                          f"shape {data.shape}: use --resize and --crop, which apply to both")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from smoothcert.classifiers.card import ModelCard, is_model_dir, read_card, write_card
+from smoothcert.classifiers.card import ModelCard, describe_data, is_model_dir, read_card, write_card
 from smoothcert.classifiers.classifier import Classifier
 from smoothcert.classifiers.denoisers import warn_if_useless
 from smoothcert.classifiers.folder import DENOISER, builders_of, checkpoints, read_state, write_denoiser
@@ -132,9 +132,8 @@ def _train_jointly(config: TrainConfig, log: Figures) -> ModelCard:
     if config.threads:
         torch.set_num_threads(config.threads)
     with phase("loading the data"):
-        data = load_data(config.data, "train", data_dir=config.data_dir, resize=config.resize, crop=config.crop,
-                         num_classes=config.num_classes, classes=config.classes,
-                         numeric_classes=config.numeric_classes)
+        data = load_data(config.data, "train", data_dir=config.data_dir, num_classes=config.num_classes,
+                         classes=config.classes, numeric_classes=config.numeric_classes, **config.reading)
     initial = read_initial_weights(config, data)
     if initial and config.classes is None:
         data = initial.order_classes(data)
@@ -260,7 +259,8 @@ def _new_card(
     normalise: dict[str, list[float]],
 ) -> ModelCard:
     """Return the card of a run on its training and held-out images, without the parts that depend on other models."""
-    unset = {name for name in ("mean", "std") if getattr(config, name) is None}  # older runs do not have them
+    unset = {name for name in ("mean", "std", "features", "label", "bounds", "levels")
+             if getattr(config, name) is None}  # older runs do not have them
     left_out = _MACHINE | _ORDER | _SOURCES | unset
     settings = {name: value for name, value in config.model_dump(mode="json").items() if name not in left_out}
     fit, held_out = indices
@@ -268,8 +268,7 @@ def _new_card(
         model=str(config.model), options={**config.model_option, **normalise},
         input_shape=data.shape, num_classes=data.num_classes, class_names=data.class_names, levels=data.levels,
         sigma=config.sigma, kind=trains,
-        data={"data": config.data if isinstance(config.data, str) else data.name, "resize": config.resize,
-              "crop": config.crop},
+        data=describe_data(config, data.name),
         identity={"kind": "train", "settings": settings, "processes": ranks.world,
                   "data": {"fit": data.fingerprint(fit), "held_out": data.fingerprint(held_out)}},
     )
