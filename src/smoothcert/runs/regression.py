@@ -83,7 +83,7 @@ def prepare_regression(config: CertifyConfig) -> RegressionRun:
     """
     inputs = open_inputs(config, real=True)
     data, noise, model = inputs.data, inputs.noise, inputs.classifier.model
-    if not NOISES.is_own(config.noise):
+    if config.noise is not None and not NOISES.is_own(config.noise):
         raise InputError(f"a regression rests on the theorem of Gaussian noise, and {noise.kind} is noise of a user's "
                          f"own code: give noise grid, gaussian or sound")
     outputs = inputs.classifier.num_classes - 1
