@@ -30,7 +30,7 @@ from smoothcert.denoise import DenoisedClassifier, DiffusionDenoiser, generator_
 from smoothcert.errors import FileError, InputError, ModelError, RandomWeightsWarning
 from smoothcert.io.paths import is_weights_file, local_path
 from smoothcert.models import MODEL_FORMS, MODELS, is_model_spec, label_model, load_model, model_names, model_sources
-from smoothcert.models.loaded import FILES
+from smoothcert.models.loaded import FILES, SKLEARN
 from smoothcert.models.random_weights import has_random_weights
 from smoothcert.models.weights import check_network
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
@@ -246,7 +246,7 @@ def _load(
         beside["runtime"] = found.identity()
     if loaded.activations is not None:
         beside["activations"] = loaded.activations
-    by_file = loaded.kind in FILES
+    by_file = loaded.kind in (*FILES, SKLEARN)
     if asked.mean is not None and (by_file or not isinstance(loaded.model, nn.Module)):  # else the hash has its buffers
         beside |= {"mean": list(asked.mean), "std": asked.std and list(asked.std)}
     source, code = (None, spec) if loaded.kind == "object" else (loaded.content, loaded.code)
@@ -268,7 +268,8 @@ def _move(model: Any, device: torch.device | None) -> Any:
 def _identify(spec: Any, model: Any, source: bytes | None, model_id: str | None, answers: np.ndarray) -> dict[str, Any]:
     """Return the part of the identity that says how the model was identified; see `open_classifier`."""
     composed = isinstance(model, DenoisedClassifier)
-    is_file = isinstance(spec, str) and Path(spec).suffix[1:] in FILES and source is not None
+    named = isinstance(spec, str) and (Path(spec).suffix[1:] in FILES or spec.startswith(f"{SKLEARN}:"))
+    is_file = named and source is not None
     if isinstance(model.classifier if composed else model, nn.Module) and not is_file:
         text = source + source_of(model) if composed and source is not None else source
         return {"by": "module", "sha256": module_hash(model, text)}

@@ -18,6 +18,8 @@ from smoothcert.smoothing.real import add_zeros
 HUBS = ("hf", "timm", "torchvision")
 FILES = ("onnx", "xml", "pt2")
 """Suffixes of files that hold a whole model, which are also their kinds."""
+SKLEARN = "sklearn"
+"""What stands before the file of a model of scikit-learn, and the kind of that."""
 
 MODEL_FORMS = (
     "package.module:factory (mymodels.vision:build)",
@@ -25,6 +27,7 @@ MODEL_FORMS = (
     "path/file.onnx (exports/net.onnx)",
     "path/file.xml, OpenVINO's IR, with its weights in path/file.bin (exports/net.xml)",
     "path/file.pt2, a torch.export program (exports/net.pt2)",
+    "sklearn:path/file.skops, a model of scikit-learn (sklearn:exports/forest.skops)",
     f"path/file{', '.join(WEIGHTS_SUFFIXES)}: weights, of a network that is named beside them (runs/net.pth.tar)",
     "hf:NAME (hf:microsoft/resnet-50, or a local folder)",
     "timm:NAME (timm:resnet50.a1_in1k)",
@@ -40,10 +43,10 @@ class LoadedModel:
     Attributes:
         model: a torch module in eval mode, an object with `predict_proba`, or another callable (N, C, H, W) -> (N, K).
         spec: the text that it was loaded from, as the user wrote it.
-        kind: "factory", "object", "onnx", "xml", "pt2", "weights", "hf", "timm" or "torchvision".
+        kind: "factory", "object", "onnx", "xml", "pt2", "sklearn", "weights", "hf", "timm" or "torchvision".
         content: bytes whose SHA-256 identifies the code or the file. They determine the model of a file ("onnx", "xml",
-            "pt2"); other torch modules have weights as well, and any other callable from a factory may hold any state.
-            None where the code is smoothcert's own.
+            "pt2", "sklearn"); other torch modules have weights as well, and any other callable from a factory may hold
+            any state. None where the code is smoothcert's own.
         input_shape: (C, H, W) if the file fixes it; None if the model takes others or does not say.
         input_dtype: the type to which a file's model casts images, "float32" for any other model.
         code: the factory or hub name whose code made the model; None where a file or smoothcert's own code did.
@@ -108,7 +111,8 @@ def load_model(
             model or factory itself (see `smoothcert.models.given.load_given`).
         num_classes, input_shape: K (1 for real values in place of scores) and (C, H, W), if known; a factory gets those
             that its signature names, and the shape in a file is compared. A file of weights knows its own K.
-        trust: let a .pt2 file run code: torch unpickles parts of it, and evaluates its expressions. A factory is code
+        trust: let a .pt2 file run code: torch unpickles parts of it, and evaluates its expressions; let a .skops file
+            name types that are not known to be harmless. A factory is code
             that the caller names, so it needs no permission; ONNX files, files of weights and the hubs' weights cannot
             run code.
         output: name or position of the output that holds the logits, if several could.
@@ -164,6 +168,10 @@ def _load_kind(
     """Return the model that a spec names by itself."""
     if kind in FILES:
         return _load_file(spec, kind, Path(spec).expanduser(), num_classes, shape, trust, output, runtime)
+    if kind == SKLEARN:
+        from smoothcert.models.sklearn_file import load_sklearn
+
+        return load_sklearn(spec, Path(spec.partition(":")[2]).expanduser(), shape, trust)
     if kind == "object":
         from smoothcert.models.given import load_given
 
@@ -252,11 +260,11 @@ def _is_object(spec: Any) -> bool:
 
 
 def _kind(spec: Any) -> str | None:
-    """Return the form of a spec: "factory", "weights", or one of FILES or HUBS; None if it has none of these."""
+    """Return the form of a spec: "factory", "weights", "sklearn", or one of FILES or HUBS; None if it has none."""
     if not isinstance(spec, str):
         return None
     prefix, _, name = spec.partition(":")
-    if prefix in HUBS:
+    if prefix in (*HUBS, SKLEARN):
         return prefix if name else None
     suffix = Path(spec).suffix.lower()
     if suffix[1:] in FILES:

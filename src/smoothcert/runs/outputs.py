@@ -61,7 +61,7 @@ def open_outputs(config: CertifyConfig, what: str) -> tuple[Inputs, OutputSample
     """
     inputs = open_inputs(config, real=True)
     data, noise = inputs.data, inputs.noise
-    if not NOISES.is_own(config.noise):
+    if config.noise is not None and not NOISES.is_own(config.noise):
         raise InputError(f"{what} rests on the theorem of Gaussian noise, and {noise.kind} is noise of a user's own "
                          f"code: give noise grid, gaussian or sound")
     outputs = inputs.classifier.num_classes - 1
