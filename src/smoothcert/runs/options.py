@@ -119,9 +119,8 @@ class CertifyConfig(SamplingConfig, LogConfig):
         """Return the plan of a multi-label run; see `plan`."""
         from smoothcert.stats import MultiLabelPlan
 
-        given = {name: value for name, value in (("n0", self.n0), ("radius_of", noise and noise.radius))
-                 if value is not None}
-        return MultiLabelPlan(labels, n=self.n or OUTPUT_SAMPLES, alpha=self.alpha, **given)
+        radius = {} if noise is None else {"radius_of": noise.radius}
+        return MultiLabelPlan(labels, 100 if self.n0 is None else self.n0, self.n or OUTPUT_SAMPLES, self.alpha, **radius)
 
     def _parts(self) -> Iterator[Part]:
         yield from super()._parts()
