@@ -113,9 +113,8 @@ def load_model(
             factory gets those that its signature names, and the shape in a file is compared with input_shape. A file of
             weights knows its own K.
         trust: let a .pt2 file run code: torch unpickles parts of it, and evaluates its expressions; let a .skops file
-            name types that are not known to be harmless. A factory is code
-            that the caller names, so it needs no permission; ONNX files, files of weights and the hubs' weights cannot
-            run code.
+            name types that are not known to be harmless. A factory is code that the caller names, so it needs no
+            permission; ONNX files, files of weights and the hubs' weights cannot run code.
         output: name or position of the output that holds the logits, if several could.
         network: of a file of weights, the network that they are of: one of `model_names()` (which needs input_shape), a
             factory, timm:NAME or torchvision:NAME.

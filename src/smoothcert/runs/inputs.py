@@ -124,6 +124,9 @@ def in_classes_of(store: Store, data: ImageData, advice: str = "give the data of
         InputError: they do not, or have other classes; it says what differs.
     """
     told = store.identity.data
+    if store.kind == "regression":
+        raise StoreError(f"{store.folder} is a regression store, whose data have no classes: this shows those of a "
+                         f"classifier")
     if list(data.shape) != told.shape:
         raise _other(store, data, f"those have shape {tuple(told.shape)}, these {data.shape}: give the run's "
                                   f"--resize and --crop, or --features")
