@@ -21,7 +21,7 @@ STEPS = 8
 
 @dataclass(frozen=True)
 class LabelFigures:
-    """What is certified at one radius that was chosen beforehand, by Holm's procedure over the labels of an input.
+    """The figures at one radius that was chosen beforehand, by Holm's procedure over the labels of an input.
 
     Attributes:
         exact: the share of the inputs with all labels right and certified.

@@ -120,7 +120,8 @@ class CertifyConfig(SamplingConfig, LogConfig):
         from smoothcert.stats import MultiLabelPlan
 
         radius = {} if noise is None else {"radius_of": noise.radius}
-        return MultiLabelPlan(labels, 100 if self.n0 is None else self.n0, self.n or OUTPUT_SAMPLES, self.alpha, **radius)
+        n0 = 100 if self.n0 is None else self.n0
+        return MultiLabelPlan(labels, n0, self.n or OUTPUT_SAMPLES, self.alpha, **radius)
 
     def _parts(self) -> Iterator[Part]:
         yield from super()._parts()

@@ -31,7 +31,7 @@ METHOD = "cohen"
 
 @dataclass(frozen=True)
 class LabelAnswers:
-    """What is certified of M inputs and their L labels; without the M, of one input.
+    """The certificates of M inputs and their L labels; without the M, of one input.
 
     Attributes:
         chosen: (M, L) int64, by the selection: 1 present, 0 absent.
