@@ -59,7 +59,7 @@ WORDS = {
          "attacks that failed.",
          "All certified labels of an input at one radius hold together with probability at least 1 - alpha over the "
          "noise that was drawn for it (Holm 1979)."),
-        ("It does not say that labels are right where no data say so: right labels are counted by those of the data.",
+        ("It does not say that a certified label is right: which are is counted by the labels of the data.",
          "It says nothing about the network without noise: the guarantee is for the smoothed classifier of each label.",
          "It is void when the weights, sigma, the threshold or the preprocessing change, or when the radius was chosen "
          "after a look at the figures.")),

@@ -43,14 +43,14 @@ def label_curves(runs: Sequence[CertifiedLabels]) -> list[LabelCurve]:
 
 @in_style
 def draw_labels(curves: Sequence[LabelCurve], ax: Axes | None = None) -> Figure:
-    """Draw the share of inputs with all labels right and certified, and, dashed, the share of all labels."""
+    """Draw the share of inputs with all labels right and certified, and, dotted, the share of all labels."""
     figure, axes = open_axes(ax, xlabel="l2 radius (units of the inputs)", ylabel="right and certified (%)")
     for number, curve in enumerate(curves):
         style = look(number)
         axes.plot(curve.radii, curve.exact, **style)
-        axes.plot(curve.radii, curve.mean, color=style["color"], linestyle="--")
+        axes.plot(curve.radii, curve.mean, color=style["color"], linestyle=":")
     axes.set_ylim(0, 100)
     axes.set_xlim(left=0)
     legend(axes, [handle(number) for number in range(len(curves))],
-           [f"{curve.name}: all labels (dashed: the mean label)" for curve in curves], loc="upper right")
+           [f"{curve.name}: all labels (dotted: the mean label)" for curve in curves], loc="upper right")
     return figure
