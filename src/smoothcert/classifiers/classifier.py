@@ -53,6 +53,7 @@ class Classifier:
         conduct: the model's behaviour on a few rows.
         num_classes: K. class_names: in the order of its outputs; None where its classes have no names.
         note: how the weights of a file became the network's; "" for other models.
+        columns: of the table that the model was fitted on; () where it does not say.
     """
 
     model: BaseClassifier
@@ -61,6 +62,7 @@ class Classifier:
     num_classes: int
     class_names: tuple[str, ...] | None = None
     note: str = ""
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def open_classifier(
         if not is_random(classifier):
             identity["answers"] = _summarise(answers)
     identity |= {} if output is None else {"output": str(output)}
-    return Classifier(ready, identity, conduct, count, names, loaded.note)
+    return Classifier(ready, identity, conduct, count, names, loaded.note, getattr(raw, "fitted_columns", ()))
 
 
 def _read_options(

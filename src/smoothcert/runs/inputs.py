@@ -247,6 +247,9 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
     if config.num_classes not in (None, count):
         raise InputError(f"num_classes is {config.num_classes}, but {label_model(config.model)} has {count} classes: "
                          f"leave it out")
+    if classifier.columns and data.columns and classifier.columns != data.columns:
+        raise InputError(f"{label_model(config.model)} was fitted on the columns {', '.join(classifier.columns)}, and "
+                         f"the inputs have {', '.join(data.columns)}: name its own in their order, --features")
     if names is None and config.numeric_classes:
         names = names_from_indices(data, count)
     data = data.with_classes(names, count)  # so that an index means the same to model and data
