@@ -40,6 +40,7 @@ from smoothcert.smoothing.classifier import refuse_smoothed
 from smoothcert.smoothing.content import attributes_hash, attributes_of, keep_equal
 from smoothcert.smoothing.contract import Conduct, try_rows
 from smoothcert.smoothing.files import runtime_of
+from smoothcert.smoothing.outputs import real_function
 from smoothcert.smoothing.precision import reduce_precision
 from smoothcert.smoothing.protocols import check_logits, is_random, owner_of
 
@@ -126,7 +127,7 @@ def open_classifier(
     asked: ModelConfig | Any, input_shape: tuple[int, ...], num_classes: int, *, sigma: float | None = None,
     bounds: tuple[float, float] | None = (0, 1),
     classes: Sequence[str] | None = None, model_id: str | None = None, device: torch.device | None = None,
-    front: RunConfig | None = None, output: str | int | None = None, runtime: str | None = None,
+    front: RunConfig | None = None, output: str | int | None = None, runtime: str | None = None, real: bool = False,
 ) -> Classifier:
     """Open the model that the options name or hold, put it behind a denoiser if `front` says so, and try it on images.
 
@@ -146,6 +147,7 @@ def open_classifier(
         front: options that may put a denoiser in front.
         output: name or position of the output that holds the logits, where several could; and
         runtime: that of an integer network in a file (see `load_model`); both part of the identity.
+        real: whether its outputs are real values, and its scores one more than those (see `smoothing.outputs`).
     Raises:
         FileError, ModelError: the model is missing, corrupt, or does not keep a base classifier's contract.
         InputError: another sigma than the denoiser's, two denoisers, or `classes` that the model contradicts.
@@ -154,13 +156,14 @@ def open_classifier(
     """
     asked, classes = _read_options(asked, classes, front)
     spec = asked.model
-    loaded = _load(asked, input_shape, num_classes if classes is None else len(classes), output, runtime)
-    names = choose_names(loaded.names, classes)
+    loaded = _load(asked, input_shape, num_classes if classes is None else len(classes), output, runtime, real)
+    names = None if real else choose_names(loaded.names, classes)
     raw = loaded.model.classifier if isinstance(loaded.model, DenoisedClassifier) else loaded.model
     before = attributes_of(raw) if loaded.code is not None and isinstance(raw, nn.Module) else {}
     wanted = len(loaded.names or names or ()) or num_classes
     refuse_smoothed(loaded.model)
-    model = _move(base_classifier(loaded.model, wanted, loaded.columns), device)
+    taken = real_function(loaded.model) if real else loaded.model
+    model = _move(base_classifier(taken, wanted, None if real else loaded.columns), device)
     check_ready(model)
     model = adapted(model, input_shape, wanted, loaded.output, device)
     classifier = _move(put_behind_denoiser(model, front, input_shape, sigma), device)
@@ -176,14 +179,19 @@ def open_classifier(
     identity = {**_identify(spec, classifier, loaded.source, model_id, answers), **loaded.beside,
                 **identify_denoiser(front)}
     if loaded.code is not None:
-        sources = model_sources(loaded.code, raw)
-        identity |= {"sources": sources} if sources else {}
-        if isinstance(raw, nn.Module):
-            identity["attributes"] = attributes_hash(keep_equal(before, attributes_of(raw)))
-        if not is_random(classifier):
-            identity["answers"] = _summarise(answers)
+        identity |= _identify_code(loaded.code, raw, before)
+        identity |= {} if is_random(classifier) else {"answers": _summarise(answers)}
     identity |= {} if output is None else {"output": str(output)}
     return Classifier(ready, identity, conduct, count, names, loaded.note, getattr(raw, "fitted_columns", ()))
+
+
+def _identify_code(code: Any, raw: Any, before: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts of an identity that are for models of a user's code, or of a hub; see `open_classifier`."""
+    sources = model_sources(code, raw)
+    found: dict[str, Any] = {"sources": sources} if sources else {}
+    if isinstance(raw, nn.Module):
+        found["attributes"] = attributes_hash(keep_equal(before, attributes_of(raw)))
+    return found
 
 
 def _read_options(
@@ -211,7 +219,7 @@ def _read_options(
 
 def _load(
     asked: ModelConfig, input_shape: tuple[int, ...], num_classes: int, output: str | int | None,
-    runtime: str | None,
+    runtime: str | None, real: bool,
 ) -> _Loaded:
     """Load the model of a folder, or of any other spec. Raises FileError or ModelError."""
     spec = asked.model
@@ -225,9 +233,10 @@ def _load(
         code = None if MODELS.is_own(card.model) else card.model
         return _Loaded(model, None, code, output, card.class_names, None, {})
     started = time.monotonic()
-    loaded = load_model(spec, num_classes=num_classes if num_classes > 1 else None, input_shape=input_shape,
-                        trust=asked.trust, output=output, network=asked.network, options=asked.model_option,
-                        weights=asked.entry, mean=asked.mean, std=asked.std, runtime=runtime)
+    known = 1 if real else num_classes if num_classes > 1 else None
+    loaded = load_model(spec, num_classes=known, input_shape=input_shape, trust=asked.trust, output=output,
+                        network=asked.network, options=asked.model_option, weights=asked.entry, mean=asked.mean,
+                        std=asked.std, runtime=runtime)
     if has_random_weights(loaded, time.monotonic() - started):
         warnings.warn(f"{spec} gives a network with random weights: each call of the factory gives others, because it "
                       f"loads none. Its certificates are of an untrained network, and no run of it can be resumed. "

@@ -11,8 +11,9 @@ from smoothcert.io.paths import WEIGHTS_SUFFIXES, is_weights_file
 from smoothcert.models.layers import Shape, normalise_input
 from smoothcert.models.registry import MODELS
 from smoothcert.parts import names_code
-from smoothcert.smoothing.adapters import Fit, behind_fit
+from smoothcert.smoothing.adapters import Fit, behind_fit, find_fit
 from smoothcert.smoothing.batching import BatchSizes
+from smoothcert.smoothing.real import add_zeros
 
 HUBS = ("hf", "timm", "torchvision")
 FILES = ("onnx", "xml", "pt2")
@@ -75,6 +76,18 @@ def exact_batches(sizes: BatchSizes, dtype: str) -> BatchSizes:
     return replace(sizes, alone=True) if dtype in ("float16", "bfloat16") else sizes
 
 
+def fit_file(
+    run: Callable[..., Any], shape: Sequence[int], num_classes: int | None, output: str | int | None, batch: BatchSizes
+) -> Fit:
+    """Return how the answers of a file's model become logits, or, where num_classes is 1, real values.
+
+    Raises ModelError as `find_fit` does.
+    """
+    if num_classes == 1:
+        return find_fit(lambda rows: add_zeros(run(rows), len(rows)), shape, None, output, batch)
+    return find_fit(run, shape, num_classes, output, batch)
+
+
 def read_model_file(path: Path) -> bytes:
     """Return the bytes of a file. Raises FileError, naming it, if it is missing or unreadable."""
     if not path.is_file():
@@ -96,8 +109,9 @@ def load_model(
     Args:
         spec: one of MODEL_FORMS, whose factory may also be a ready module or an object with `predict_proba`; or the
             model or factory itself (see `smoothcert.models.given.load_given`).
-        num_classes, input_shape: K and the shape of one input, if known; a factory gets those that its signature names,
-            and the shape in a file is compared with input_shape. A file of weights knows its own K.
+        num_classes, input_shape: K (1 for real values in place of scores) and the shape of one input, if known; a
+            factory gets those that its signature names, and the shape in a file is compared with input_shape. A file of
+            weights knows its own K.
         trust: let a .pt2 file run code: torch unpickles parts of it, and evaluates its expressions; let a .skops file
             name types that are not known to be harmless. A factory is code that the caller names, so it needs no
             permission; ONNX files, files of weights and the hubs' weights cannot run code.
@@ -125,7 +139,7 @@ def load_model(
         forms = "\n".join(f"  - {form}" for form in MODEL_FORMS)
         raise InputError(f"{spec!r} does not name a model; the accepted forms are\n{forms}")
     if num_classes is not None:
-        check_count("num_classes", num_classes, least=2)
+        check_count("num_classes", num_classes)
     shape: Shape | None = None if input_shape is None else check_shape("input_shape", input_shape)
     if kind != "weights" and (network or options or weights):
         raise InputError(f"network, options and weights go with a file of weights ({', '.join(WEIGHTS_SUFFIXES)}); "
@@ -240,7 +254,7 @@ def label_model(spec: Any) -> str:
 
 def _is_object(spec: Any) -> bool:
     """Tell whether a model or factory itself is given, rather than its name."""
-    return not isinstance(spec, str) and (callable(spec) or hasattr(spec, "predict_proba"))
+    return not isinstance(spec, str) and (callable(spec) or hasattr(spec, "predict_proba") or hasattr(spec, "predict"))
 
 
 def _kind(spec: Any) -> str | None:
