@@ -54,6 +54,7 @@ class Classifier:
         conduct: the model's behaviour on a few rows.
         num_classes: K. class_names: in the order of its outputs; None where its classes have no names.
         note: how the weights of a file became the network's; "" for other models.
+        columns: of the table that the model was fitted on; () where it does not say.
     """
 
     model: BaseClassifier
@@ -62,6 +63,7 @@ class Classifier:
     num_classes: int
     class_names: tuple[str, ...] | None = None
     note: str = ""
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def open_classifier(
         identity |= _identify_code(loaded.code, raw, before)
         identity |= {} if is_random(classifier) else {"answers": _summarise(answers)}
     identity |= {} if output is None else {"output": str(output)}
-    return Classifier(ready, identity, conduct, count, names, loaded.note)
+    return Classifier(ready, identity, conduct, count, names, loaded.note, getattr(raw, "fitted_columns", ()))
 
 
 def _identify_code(code: Any, raw: Any, before: dict[str, Any]) -> dict[str, Any]:

@@ -108,6 +108,7 @@ class RunConfig(ModelConfig, DataConfig, MachineConfig):
             yield "front-option goes to walk-jump or attractor: give one of them"
 
     def _parts(self) -> Iterator[Part]:
+        yield from super()._parts()
         yield {"noise", "sigma"}, partial(check_sigma, self.noise, self.sigma)
         yield {"walk_jump", "attractor", "front_option"}, self._check_front_option
 

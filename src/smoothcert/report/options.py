@@ -240,6 +240,7 @@ class PlanConfig(StoredImages):
         return ClaimRequest(**{name: getattr(self, name) for name in ClaimRequest.__dataclass_fields__})
 
     def _parts(self) -> Iterator[Part]:
+        yield from super()._parts()
         if self.check is None and self.radius is not None:
             yield {*type(self).model_fields} - {"pilot", "check", "out"}, self.request
 

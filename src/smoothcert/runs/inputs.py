@@ -273,6 +273,9 @@ def open_inputs(config: RunConfig, keep: Keep | None = None, real: bool = False)
                                      classes=config.classes, model_id=config.model_id, device=device,
                                      sigma=noise.sigma, bounds=data.bounds, front=config, output=config.output,
                                      runtime=engine if engine in RUNTIMES else None)
+    if classifier.columns and data.columns and classifier.columns != data.columns:
+        raise InputError(f"{label_model(config.model)} was fitted on the columns {', '.join(classifier.columns)}, and "
+                         f"the inputs have {', '.join(data.columns)}: name its own in their order, --features")
     data = data if real else _in_classes(data, config, classifier)
     indices = select_indices(len(data), start=config.start, every=config.every, indices=config.indices)
     attacked: dict[str, Any] = {}

@@ -134,6 +134,7 @@ class TrainConfig(DataConfig, MachineConfig, LogConfig):
         return build_objective(self.objective, self.sigma, **self.objective_option, **beside)
 
     def _parts(self) -> Iterator[Part]:
+        yield from super()._parts()
         if self.sigma is not None:  # else it is that of a denoiser, which is not read yet
             stand_in = None if self.classifier is None else import_module("torch.nn").Identity()
             yield {"objective", "objective_option", "sigma", "classifier"}, partial(self.build_objective, stand_in)
