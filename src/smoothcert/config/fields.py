@@ -147,7 +147,7 @@ def _text_or_object(value: Any) -> Any:
 
 
 def _check_model(value: Any) -> Any:
-    if isinstance(value, str) or callable(value) or hasattr(value, "predict_proba"):
+    if isinstance(value, str) or callable(value) or hasattr(value, "predict_proba") or hasattr(value, "predict"):
         return value
     raise ValueError(f"must be the name or the place of a model, a torch module, a function from images to logits, an "
                      f"object with predict_proba, or a factory of one of these, got {type(value).__name__}")

@@ -12,6 +12,7 @@ import numpy as np
 from smoothcert.data.base import Bounds, ImageData, PixelSource, resolve_classes
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.data.reading import Reading
+from smoothcert.data.targets import real_data
 from smoothcert.errors import DataError, InputError
 
 Where = Callable[[int], str]
@@ -148,7 +149,8 @@ def array_source(values: np.ndarray, where: Where, reading: Reading) -> PixelSou
 
 
 def from_tensors(images: Any, labels: Any, *, num_classes: int | None = None, name: str = "tensors",
-                 levels: int | None = None, preprocess: Preprocess | None = None, bounds: Any = None) -> ImageData:
+                 levels: int | None = None, preprocess: Preprocess | None = None, bounds: Any = None,
+                 real: bool = False) -> ImageData:
     """Return tensors or arrays as ImageData, without a copy if they are float32 or uint8 already.
 
     Args:
@@ -159,6 +161,7 @@ def from_tensors(images: Any, labels: Any, *, num_classes: int | None = None, na
         preprocess: resizing and cropping of images, none by default.
         bounds: (low, high) that all values keep, or "none": then (N, C, H, W) are no images either. None is (0, 1) for
             images, and "none" for others.
+        real: whether the labels are real values (N,) or (N, M), the targets of a regression.
     Raises:
         InputError: a wrong shape or type. DataError: values out of range.
 
@@ -176,6 +179,8 @@ def from_tensors(images: Any, labels: Any, *, num_classes: int | None = None, na
         raise InputError(f"there are {len(values) if values.ndim else 0} images and {classes.size} labels, of shape "
                          f"{classes.shape}")
     source = array_source(values, _row, reading)
+    if real:
+        return real_data(name, "all", classes, source, "arrays")
     indices, names = class_indices(classes, _row)
     return ImageData(name, "all", indices, resolve_classes(indices, names, num_classes, _row), source,
                      f"{len(indices)} inputs given as arrays", named=names is not None).with_classes()

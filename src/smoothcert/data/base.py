@@ -82,6 +82,7 @@ class ImageData(Displayed):
         class_names: one name per class.
         description: a note for people.
         named: the data name their classes, rather than number them.
+        targets: (N, M) float64, the real values that a regression is to give; None where the data have none.
     """
 
     name: str
@@ -91,6 +92,7 @@ class ImageData(Displayed):
     source: PixelSource
     description: str = ""
     named: bool = True
+    targets: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if len(self.labels) != len(self.source):
@@ -98,6 +100,8 @@ class ImageData(Displayed):
         if len(self.labels) == 0:
             raise DataError(f"{self.name} ({self.split}) holds no images")
         check_labels(self.labels, self.num_classes, self.source.where)
+        if self.targets is not None:
+            check_targets(self.targets, len(self.labels), self.source.where)
 
     @property
     def num_classes(self) -> int:
@@ -150,6 +154,8 @@ class ImageData(Displayed):
             DataError: a label is not a class of the model, or there is only one class.
         """
         count = len(names) if names is not None else num_classes or self.num_classes
+        if self.targets is not None:
+            raise DataError(f"{self.name} has real values as targets, and no classes: give task regression")
         if count < 2:
             raise DataError(f"{self.name} has {count} class; certification needs at least two: where the model has "
                             f"more, give their number, num_classes, or their names, classes")
@@ -189,6 +195,8 @@ class ImageData(Displayed):
             for index in chosen:
                 digest.update(_frame(self.source.read_raw(index)))
                 digest.update(int(self.labels[index]).to_bytes(8, "little"))
+                if self.targets is not None:
+                    digest.update(self.targets[index].astype("<f8").tobytes())
                 hashing.advance()
         return digest.hexdigest()
 
@@ -242,6 +250,15 @@ def check_labels(labels: np.ndarray, num_classes: int | None, where: Callable[[i
     if bad.size:
         expected = "at least 0" if num_classes is None else f"in 0..{num_classes - 1} ({num_classes} classes)"
         raise DataError(f"{where(int(bad[0]))} has label {labels[bad[0]]}; labels must be {expected}")
+
+
+def check_targets(targets: np.ndarray, size: int, where: Callable[[int], str]) -> None:
+    """Raise DataError unless targets are finite numbers, float64 (size, M)."""
+    if targets.ndim != 2 or len(targets) != size or not targets.shape[1] or targets.dtype != np.float64:
+        raise DataError(f"targets must be float64 of shape ({size}, M), got {targets.dtype} of shape {targets.shape}")
+    bad = np.flatnonzero(~np.isfinite(targets).all(axis=1))
+    if bad.size:
+        raise DataError(f"{where(int(bad[0]))} has the target {targets[bad[0]].tolist()}; targets must be finite")
 
 
 def resolve_classes(labels: np.ndarray, names: Sequence[str] | None, num_classes: int | None,

@@ -13,6 +13,7 @@ from smoothcert.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS
 from smoothcert.data.encoded import pil_pixels
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.data.reading import Reading
+from smoothcert.data.targets import real_data
 from smoothcert.errors import CodeError, DataError, InputError
 
 _LABELS = ("targets", "labels", "_labels")
@@ -39,6 +40,8 @@ def from_items(items: Any, *, name: str, split: str, num_classes: int | None = N
     labels = _known_labels(items)
     source.labels = [source.label(i) for i in range(len(items))] if labels is None else labels
     source.try_items()
+    if reading.real:
+        return real_data(name, split, source.labels, source, f"items of {name}")
     indices, names = class_indices(np.asarray(source.labels), source.where)
     if names is None and (known := _class_names(items)):
         names = known

@@ -10,6 +10,7 @@ from smoothcert.data.base import ImageData, PixelSource, resolve_classes
 from smoothcert.data.encoded import SPLIT_FOLDERS
 from smoothcert.data.parquet import find_split
 from smoothcert.data.reading import Reading
+from smoothcert.data.targets import real_data
 from smoothcert.errors import DataError, InputError
 from smoothcert.io.arrays import read_arrays
 
@@ -42,6 +43,8 @@ def load_npz(path: Path, split: str, reading: Reading, num_classes: int | None) 
         raise DataError(f"{file}: {inputs} has shape {values.shape} and {labels} has shape {given.shape}; they must be "
                         f"inputs (N, ...) and N labels")
     source = _source(values, where, reading)
+    if reading.real:
+        return real_data(f"npz:{path.resolve().name}", split, given, source, f"{inputs} and {labels}")
     given = np.char.decode(given, "utf-8") if given.dtype.kind == "S" else given
     indices, names = class_indices(given, where)
     listed = next((arrays[name] for name in CLASS_NAMES if name in arrays and arrays[name].dtype.kind == "U"), None)

@@ -63,7 +63,8 @@ def _read(value: Any, name: str, split: str, reading: Reading, num_classes: int 
     if isinstance(value, tuple) and len(value) == 2:
         _refuse_columns(name, reading)
         return replace(from_tensors(*value, num_classes=num_classes, name=name, levels=reading.levels,
-                                    preprocess=reading.preprocess, bounds=reading.bounds), split=split)
+                                    preprocess=reading.preprocess, bounds=reading.bounds, real=reading.real),
+                       split=split)
     if hasattr(value, "ndim") and hasattr(value, "dtype"):
         raise InputError(f"data {name} are an array without labels: give the pair (images, labels)")
     if isinstance(value, Mapping):

@@ -25,6 +25,7 @@ class Reading:
         label: the column, or the array, of the labels.
         bounds: (low, high) that all values keep, or "none". None is (0, 1) for images, and "none" for other inputs.
         levels: L such that L * x is a whole number for every clean value x.
+        real: whether the labels are real values, the targets of a regression.
     Raises:
         InputError: bad values, or options of images beside those of tensors.
     """
@@ -35,6 +36,7 @@ class Reading:
     label: str | None = None
     bounds: Any = None
     levels: int | None = None
+    real: bool = field(default=False, compare=False)
     preprocess: Preprocess = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

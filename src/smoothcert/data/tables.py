@@ -41,6 +41,7 @@ from smoothcert.data.columns import (
 )
 from smoothcert.data.encoded import EncodedSource, survey
 from smoothcert.data.reading import Reading
+from smoothcert.data.targets import real_data
 from smoothcert.data.tensor_types import tensor_type
 from smoothcert.errors import DataError, FileError
 from smoothcert.limits import IMAGE_BYTES, open_bounded
@@ -155,6 +156,9 @@ def table_data(rows: StoredRows, name: str, split: str, reading: Reading, num_cl
     columns = choose_columns(schema, rows.files[0], reading)
     if len(rows.table) == 0:
         raise DataError(f"{rows.files[0]} holds no images or other inputs")
+    if reading.real and known_classes is None:
+        source, stored_as = (_one_column if columns.images else _stacked)(rows, columns, reading)
+        return real_data(name, split, number_array(rows.table, columns.label, rows.where), source, stored_as)
     known = known_classes or class_names(schema, columns.label)
     labels, found = label_array(rows.table, columns.label, rows.where, known)
     named = known or found

@@ -25,8 +25,8 @@ from torch.utils import _pytree as pytree
 from smoothcert.errors import FileError, ModelError, SmoothcertError
 from smoothcert.limits import check_unpacked_size, from_json
 from smoothcert.models.layers import Shape
-from smoothcert.models.loaded import LoadedModel, exact_batches
-from smoothcert.smoothing.adapters import Fit, find_fit
+from smoothcert.models.loaded import LoadedModel, exact_batches, fit_file
+from smoothcert.smoothing.adapters import Fit
 from smoothcert.smoothing.batching import BatchSizes
 from smoothcert.smoothing.engines.runtimes import describe_runtime
 from smoothcert.smoothing.files import Runtime
@@ -103,7 +103,7 @@ def load_program(
     fit = Fit(None if output is None else str(output), _batch_sizes(batch, program))
     if tried := shape or input_shape:
         try:
-            fit = find_fit(model.run, tried, num_classes, output, fit.batch)
+            fit = fit_file(model.run, tried, num_classes, output, fit.batch)
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
     model.fit = replace(fit, batch=exact_batches(fit.batch, dtype))

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from smoothcert.errors import InputError, ModelError, ProcessorWarning
 from smoothcert.models.layers import Shape
-from smoothcert.models.loaded import exact_batches
-from smoothcert.smoothing.adapters import Fit, find_fit
+from smoothcert.models.loaded import exact_batches, fit_file
+from smoothcert.smoothing.adapters import Fit
 from smoothcert.smoothing.batching import ANY_BATCH, BatchSizes
 from smoothcert.smoothing.engines.protocol import Refused, refuse_on_error
 from smoothcert.smoothing.engines.runtimes import (
@@ -208,7 +208,7 @@ def _fit(
     """Return how the logits come out of the file, found by a trial, or as declared if it takes images of any size."""
     if shape is not None:
         try:
-            fit = find_fit(model.run, shape, num_classes, output, batch)
+            fit = fit_file(model.run, shape, num_classes, output, batch)
         except ModelError as error:
             raise ModelError(f"{spec} returns {listed}: {error}{_hint(listed)}") from error
     else:

@@ -25,12 +25,12 @@ from smoothcert.progress import Progress, reporting
 from smoothcert.runs.certify import SamplingRun, prepare_sampling
 from smoothcert.runs.executors import executor_of
 from smoothcert.runs.forecast import forecast_attacks
-from smoothcert.runs.gradients import fix_normals, repeatable
+from smoothcert.runs.gradients import fix_normals
 from smoothcert.runs.inputs import complete_from, in_classes_of, noise_for
 from smoothcert.runs.options import AttackConfig
 from smoothcert.runs.run import Done, Run, Task
 from smoothcert.runs.settings import CLEAN, AttackSetting, CertifiedImages, list_attacks, read_certified
-from smoothcert.smoothing.precision import isolate
+from smoothcert.smoothing.precision import isolate, repeatable
 from smoothcert.smoothing.protocols import evaluation
 from smoothcert.smoothing.soft import predict_softly
 from smoothcert.smoothing.voters import Finished

@@ -124,6 +124,9 @@ def in_classes_of(store: Store, data: ImageData, advice: str = "give the data of
         InputError: they do not, or have other classes; it says what differs.
     """
     told = store.identity.data
+    if store.kind == "regression":
+        raise StoreError(f"{store.folder} is a regression store, whose data have no classes: this shows those of a "
+                         f"classifier")
     if list(data.shape) != told.shape:
         raise _other(store, data, f"those have shape {tuple(told.shape)}, these {data.shape}: give the run's "
                                   f"--resize and --crop, or --features")
@@ -147,6 +150,17 @@ def in_classes_of(store: Store, data: ImageData, advice: str = "give the data of
 
 def _other(store: Store, data: ImageData, what: str) -> InputError:
     return InputError(f"{store.folder} is of other images than those of {data.name} ({data.split}): {what}")
+
+
+def _in_classes(data: ImageData, config: RunConfig, classifier: Classifier) -> ImageData:
+    """Return the data with the classes of the model, so that an index means the same to both."""
+    count, names = classifier.num_classes, classifier.class_names
+    if config.num_classes not in (None, count):
+        raise InputError(f"num_classes is {config.num_classes}, but {label_model(config.model)} has {count} classes: "
+                         f"leave it out")
+    if names is None and config.numeric_classes:
+        names = names_from_indices(data, count)
+    return data.with_classes(names, count)
 
 
 def _asks_for(config: RunConfig, data: str) -> bool:
@@ -219,10 +233,12 @@ class Inputs:
                                          "every": 1, "max_images": None, **more})
 
 
-def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
+def open_inputs(config: RunConfig, keep: Keep | None = None, real: bool = False) -> Inputs:
     """Load and check the model, the images and the noise that the options name.
 
     Args:
+        real: whether the model's outputs are real values, and no scores of classes: it is then opened as
+            `smoothing.outputs` says, and the data keep their labels.
         keep: which of the images that `start`, `every` or `indices` leave can be worked on; None keeps all.
     """
     device = pick_device(config.device)
@@ -240,7 +256,7 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
                 **config.reading, "numeric_classes": config.numeric_classes}
     with phase("loading the data"):
         data = open_data(spec, config.split, data_dir=config.data_dir,
-                         num_classes=config.num_classes or (card.num_classes if card else None), **prepared)
+                         num_classes=config.num_classes or (card.num_classes if card else None), real=real, **prepared)
     source = Source.of(spec, data_folder(spec, config.data_dir), **prepared)
     sigma = config.sigma or denoiser_sigma(config.denoiser) or (card.sigma if card else None)
     if sigma is None:
@@ -253,17 +269,11 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
     if engine == "auto" and certified is not None:
         engine = certified.name
     with phase("loading the model"):
-        classifier = open_classifier(config, data.shape, config.num_classes or data.num_classes,
+        classifier = open_classifier(config, data.shape, config.num_classes or data.num_classes, real=real,
                                      classes=config.classes, model_id=config.model_id, device=device,
                                      sigma=noise.sigma, bounds=data.bounds, front=config, output=config.output,
                                      runtime=engine if engine in RUNTIMES else None)
-    count, names = classifier.num_classes, classifier.class_names
-    if config.num_classes not in (None, count):
-        raise InputError(f"num_classes is {config.num_classes}, but {label_model(config.model)} has {count} classes: "
-                         f"leave it out")
-    if names is None and config.numeric_classes:
-        names = names_from_indices(data, count)
-    data = data.with_classes(names, count)  # so that an index means the same to model and data
+    data = data if real else _in_classes(data, config, classifier)
     indices = select_indices(len(data), start=config.start, every=config.every, indices=config.indices)
     attacked: dict[str, Any] = {}
     if attacks is not None and isinstance(config, PredictConfig):

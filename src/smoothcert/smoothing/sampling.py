@@ -184,7 +184,7 @@ def _network_voter(
              "the batch is part of the classifier in reduced precision" if coarse else
              "the model changes the rows that it is given" if conduct.overwrites else None)
     passes = Passes(run, num_classes, engine.batch or batch, fixed)
-    rows = _rows(noise, space, row, seed, device, how)
+    rows = choose_rows(noise, space, row, seed, device, how)
     if isinstance(rows, DeviceRows | SentRows):
         judges = open_referee(judge, row, device, random) if referee else None
         voter: NetworkVoter | DeviceVoter = DeviceVoter(rows, passes, judges, num_classes, device,
@@ -199,7 +199,7 @@ def _network_voter(
                      dtype, engine.runtime, engine.choice)
 
 
-def _rows(
+def choose_rows(
     noise: Noise, space: Space | None, shape: tuple[int, ...], seed: int, device: torch.device, how: Sampling
 ) -> HostRows | DeviceRows:
     on_gpu, wanted = device.type == "cuda", how.noise_format
