@@ -65,7 +65,7 @@ def certify(
         data: `ImageData`; a pair (images, labels); a map-style torch Dataset, or a DataLoader of one; a Hugging Face
             Dataset; or a name, such as "digits" or "imagefolder:PATH". None takes the data that the model was trained
             on, else the digits.
-        sigma: noise level, in pixel units of [0, 1]; None takes that of the model.
+        sigma: noise level, in the data's units (pixel units of [0, 1] of images); None takes that of the model.
         n, n0, n_max, radii, curve_loss, curve_to, alpha: the design; see `smoothcert.runs.options.CertifyConfig`.
         out: the folder of the store. The same call resumes an interrupted run. None keeps the store in memory.
         log_to: loggers of the figures so far, such as "tensorboard:DIR", an object, or a list of them.
@@ -122,7 +122,7 @@ def attack(
     """Attack the smoothed classifier at the images of a data set, and predict what comes of them.
 
     Args:
-        eps: bounds on the perturbations, in pixel units. attack: a name, such as "pgd", or an attack of your own.
+        eps: bounds on the perturbations, in the data's units. attack: a name, such as "pgd", or an attack of your own.
         m: noisy copies that the attack sees. steps: its steps. n: samples that predict the attacked image.
         options: any other option of `smoothcert.runs.options.AttackConfig`, by its name.
         model, data, sigma, out, progress, verbose: as for `certify`.

@@ -125,9 +125,9 @@ def model_card(asked: ModelConfig) -> ModelCard | None:
 
 def open_classifier(
     asked: ModelConfig | Any, input_shape: tuple[int, ...], num_classes: int, *, sigma: float | None = None,
-    bounds: tuple[float, float] | None = (0, 1),
-    classes: Sequence[str] | None = None, model_id: str | None = None, device: torch.device | None = None,
-    front: RunConfig | None = None, output: str | int | None = None, runtime: str | None = None, real: bool = False,
+    bounds: tuple[float, float] | None = (0, 1), classes: Sequence[str] | None = None, model_id: str | None = None,
+    device: torch.device | None = None, front: RunConfig | None = None, output: str | int | None = None,
+    runtime: str | None = None, real: bool = False,
 ) -> Classifier:
     """Open the model that the options name or hold, put it behind a denoiser if `front` says so, and try it on images.
 
@@ -143,7 +143,7 @@ def open_classifier(
         num_classes: K, for a factory that asks for it; the model may turn out to have another number.
         classes: the names of the model's classes in the order of its outputs; None takes its own.
         sigma: noise level that a denoiser will see; None takes that of the denoiser in the model.
-        bounds: (low, high) of the inputs, for those that the model is tried on; None where they have none.
+        bounds: (low, high) of the data, near which the model is tried; None for none.
         front: options that may put a denoiser in front.
         output: name or position of the output that holds the logits, where several could; and
         runtime: that of an integer network in a file (see `load_model`); both part of the identity.
