@@ -117,12 +117,12 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
-def check_shape(name: str, value: Any) -> tuple[int, int, int]:
-    """Return the shape of an image as (C, H, W), whole numbers of at least 1, or raise InputError."""
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 3:
-        raise InputError(f"{name} must be (C, H, W), such as (3, 32, 32), got {value!r}")
-    channels, height, width = (check_count(f"{name}[{i}]", size) for i, size in enumerate(value))
-    return channels, height, width
+def check_shape(name: str, value: Any) -> tuple[int, ...]:
+    """Return the shape of one input as whole numbers of at least 1, or raise InputError."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or not len(value):
+        raise InputError(f"{name} must be the shape of one input, such as (3, 32, 32) for images, (12, 1000) for "
+                         f"series or (30,) for tables, got {value!r}")
+    return tuple(check_count(f"{name}[{i}]", size) for i, size in enumerate(value))
 
 
 def check_bounds(bounds: Any) -> tuple[float, float] | None:

@@ -36,9 +36,9 @@ def _check_plain(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _check_image_size(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+def _check_input_size(shape: tuple[int, ...]) -> tuple[int, ...]:
     if math.prod(shape) > 3 * PIXELS:
-        raise ValueError(f"images have at most {3 * PIXELS:,} values, got {math.prod(shape):,}")
+        raise ValueError(f"inputs have at most {3 * PIXELS:,} values, got {math.prod(shape):,}")
     return shape
 
 
@@ -79,8 +79,8 @@ class ModelCard(Displayed):
     Attributes:
         model: a name that `build_model` or `build_denoiser` takes with `options`, or a user's factory as the command
             line takes it.
-        input_shape: (C, H, W) of an image. num_classes: K. class_names: in the order of the outputs.
-        levels: levels per unit of the training images, for grid noise.
+        input_shape: of one input, (C, H, W) of images. num_classes: K. class_names: in the order of the outputs.
+        levels: levels per unit of the training inputs, for grid noise; None where they are on no grid.
         data: the data set as the command line takes it, with its preprocessing.
         sigma: noise level of the training, or None.
         identity: everything that determined the weights; compared on resume.
@@ -99,10 +99,10 @@ class ModelCard(Displayed):
 
     model: str
     options: Annotated[dict[str, Any], AfterValidator(_check_plain)]
-    input_shape: Annotated[tuple[_Size, _Size, _Size], AfterValidator(_check_image_size)]
+    input_shape: Annotated[tuple[_Size, ...], Field(min_length=1, max_length=16), AfterValidator(_check_input_size)]
     num_classes: Annotated[int, Field(ge=2, le=CLASSES)]
     class_names: tuple[str, ...]
-    levels: _Size
+    levels: _Size | None
     data: Annotated[dict[str, Any], AfterValidator(_check_plain)]
     sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     identity: dict[str, Any]

@@ -122,7 +122,8 @@ def model_card(asked: ModelConfig) -> ModelCard | None:
 
 
 def open_classifier(
-    asked: ModelConfig | Any, input_shape: tuple[int, int, int], num_classes: int, *, sigma: float | None = None,
+    asked: ModelConfig | Any, input_shape: tuple[int, ...], num_classes: int, *, sigma: float | None = None,
+    bounds: tuple[float, float] | None = (0, 1),
     classes: Sequence[str] | None = None, model_id: str | None = None, device: torch.device | None = None,
     front: RunConfig | None = None, output: str | int | None = None, runtime: str | None = None, real: bool = False,
 ) -> Classifier:
@@ -140,6 +141,7 @@ def open_classifier(
         num_classes: K, for a factory that asks for it; the model may turn out to have another number.
         classes: the names of the model's classes in the order of its outputs; None takes its own.
         sigma: noise level that a denoiser will see; None takes that of the denoiser in the model.
+        bounds: (low, high) of the inputs, for those that the model is tried on; None where they have none.
         front: options that may put a denoiser in front.
         output: name or position of the output that holds the logits, where several could; and
         runtime: that of an integer network in a file (see `load_model`); both part of the identity.
@@ -165,13 +167,13 @@ def open_classifier(
     classifier = _move(put_behind_denoiser(model, front, input_shape, sigma), device)
     check_ready(classifier)
     conduct = try_rows(reduce_precision(classifier, "float32"), input_shape, None, device or torch.device("cpu"),
-                       model=classifier, random=is_random(classifier), sigma=sigma or 0.5)
+                       model=classifier, random=is_random(classifier), sigma=sigma or 0.5, bounds=bounds)
     count = conduct.answers.shape[1]
     if names is not None and len(names) != count:
         raise InputError(f"{label_model(spec)} gives {count} scores an image, but {len(names)} classes are named"
                          + (": give --classes FILE with as many names" if classes else ""))
     ready = behind_fit(classifier, Fit(batch=ONE_ROW)) if conduct.alone else classifier
-    answers = _probe(ready, input_shape, count, device)
+    answers = _probe(ready, input_shape, count, device, bounds)
     identity = {**_identify(spec, classifier, loaded.source, model_id, answers), **loaded.beside,
                 **identify_denoiser(front)}
     if loaded.code is not None:
@@ -214,7 +216,7 @@ def _read_options(
 
 
 def _load(
-    asked: ModelConfig, input_shape: tuple[int, int, int], num_classes: int, output: str | int | None,
+    asked: ModelConfig, input_shape: tuple[int, ...], num_classes: int, output: str | int | None,
     runtime: str | None, real: bool,
 ) -> _Loaded:
     """Load the model of a folder, or of any other spec. Raises FileError or ModelError."""
@@ -223,8 +225,9 @@ def _load(
         model_card(asked)
         model, card = read_network(folder, asked.weights, asked.trust)
         if card.input_shape != input_shape:
-            raise ModelError(f"{spec} takes images of shape {card.input_shape}, but the data set has {input_shape}: "
-                             f"use the data it was trained on, or --resize and --crop")
+            images = ", or --resize and --crop" if len(input_shape) == len(card.input_shape) == 3 else ""
+            raise ModelError(f"{spec} takes inputs of shape {card.input_shape}, but the data set has {input_shape}: "
+                             f"use the data it was trained on{images}")
         code = None if MODELS.is_own(card.model) else card.model
         return _Loaded(model, None, code, output, card.class_names, None, {})
     started = time.monotonic()
@@ -282,15 +285,20 @@ def _identify(spec: Any, model: Any, source: bytes | None, model_id: str | None,
 
 
 def _probe(
-    classifier: BaseClassifier, shape: tuple[int, int, int], num_classes: int, device: torch.device | None
+    classifier: BaseClassifier, shape: tuple[int, ...], num_classes: int, device: torch.device | None,
+    bounds: tuple[float, float] | None,
 ) -> np.ndarray:
-    """Return the logits of 16 fixed noisy inputs, (16, K) float32."""
-    generator = np.random.default_rng(0)
-    inputs = 0.5 + 0.5 * generator.standard_normal((16, *shape), dtype=np.float32)
+    """Return the logits of 16 fixed noisy inputs, (16, K) float32: about the middle of the bounds, or about 0 at scales
+    from 1/8 to 4096 where the data's own is not known."""
+    middle, scales = 0.0, 2.0 ** np.arange(-3, 13)
+    if bounds is not None:
+        middle, scales = sum(bounds) / 2, np.full(16, (bounds[1] - bounds[0]) / 2)
+    normals = np.random.default_rng(0).standard_normal((16, *shape), dtype=np.float32)
+    inputs = np.float32(middle) + scales.astype(np.float32).reshape(-1, *[1] * len(shape)) * normals
     where = device or torch.device("cpu")
-    normals = [generator_normals(torch.Generator(where).manual_seed(0))] if is_random(classifier) else []
+    drawn = [generator_normals(torch.Generator(where).manual_seed(0))] if is_random(classifier) else []
     with torch.no_grad():
-        logits = reduce_precision(classifier, "float32")(torch.from_numpy(inputs).to(where), *normals)
+        logits = reduce_precision(classifier, "float32")(torch.from_numpy(inputs).to(where), *drawn)
     return np.ascontiguousarray(check_logits(logits, 16, num_classes).cpu(), dtype=np.float32)
 
 

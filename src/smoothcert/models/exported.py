@@ -73,7 +73,7 @@ def load_program(
     """Return the model in the bytes of a .pt2 file, which may run code only with `trust`.
 
     Raises FileError for a corrupt file, ModelError for one without `trust` that could run code, or for a program that
-    does not take images of floats (of input_shape, if known) or does not return logits.
+    does not take floats (of input_shape, if known) or does not return logits.
     """
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise FileError(f"{path} is not a .pt2 file (they are zip archives): save it with torch.export.save")
@@ -97,7 +97,7 @@ def load_program(
     _refuse_train_mode(path, program)
     images, call = _image_input(path, program)
     batch, *sizes = images.shape
-    shape = (sizes[0], sizes[1], sizes[2]) if all(isinstance(size, int) for size in sizes) else None
+    shape = tuple(sizes) if all(isinstance(size, int) for size in sizes) else None
     model = ExportedProgram(program.module(), call, images.dtype)
     dtype = str(images.dtype).removeprefix("torch.")
     fit = Fit(None if output is None else str(output), _batch_sizes(batch, program))
@@ -128,9 +128,9 @@ def _image_input(
     values = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
     if len(names) != 1 or not isinstance(values[0], Tensor):
         raise ModelError(f"{path} takes {len(names)} inputs ({', '.join(names)}), not one tensor of images")
-    if values[0].ndim != 4 or not values[0].is_floating_point():
+    if values[0].ndim < 2 or not values[0].is_floating_point():
         raise ModelError(f"{path} takes a tensor of type {values[0].dtype} and {values[0].ndim} dimensions; a model "
-                         f"takes floats (N, C, H, W) in [0, 1] plus noise")
+                         f"takes floats (N, *shape), (N, C, H, W) of images in [0, 1] plus noise")
     packing = program.call_spec.in_spec
 
     def call(images: Tensor) -> tuple[Any, Any]:

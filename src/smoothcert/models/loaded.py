@@ -41,13 +41,13 @@ class LoadedModel:
     """A user's model, ready for use.
 
     Attributes:
-        model: a torch module in eval mode, an object with `predict_proba`, or another callable (N, C, H, W) -> (N, K).
+        model: a torch module in eval mode, an object with `predict_proba`, or another callable (N, *shape) -> (N, K).
         spec: the text that it was loaded from, as the user wrote it.
         kind: "factory", "object", "onnx", "xml", "pt2", "sklearn", "weights", "hf", "timm" or "torchvision".
         content: bytes whose SHA-256 identifies the code or the file. They determine the model of a file ("onnx", "xml",
             "pt2", "sklearn"); other torch modules have weights as well, and any other callable from a factory may hold
             any state. None where the code is smoothcert's own.
-        input_shape: (C, H, W) if the file fixes it; None if the model takes others or does not say.
+        input_shape: of one input, if the file fixes it; None if the model takes others or does not say.
         input_dtype: the type to which a file's model casts images, "float32" for any other model.
         code: the factory or hub name whose code made the model; None where a file or smoothcert's own code did.
         note: how the weights of a file became the network's; "" for other models.
@@ -109,8 +109,8 @@ def load_model(
     Args:
         spec: one of MODEL_FORMS, whose factory may also be a ready module or an object with `predict_proba`; or the
             model or factory itself (see `smoothcert.models.given.load_given`).
-        num_classes, input_shape: K (1 for real values in place of scores) and (C, H, W), if known; a factory gets those
-            that its signature names, and the shape in a file is compared. A file of weights knows its own K.
+        num_classes, input_shape: K (1 for real values in place of scores) and the shape of one input, if known; a
+            factory gets those that its signature names, and the shape in a file is compared. Weights know their own K.
         trust: let a .pt2 file run code: torch unpickles parts of it, and evaluates its expressions; let a .skops file
             name types that are not known to be harmless. A factory is code that the caller names, so it needs no
             permission; ONNX files, files of weights and the hubs' weights cannot run code.
@@ -151,8 +151,7 @@ def load_model(
         loaded = load_weights(spec, network, num_classes, shape, options, weights, mean, std)
     else:
         loaded = _load_kind(spec, kind, num_classes, shape, trust, output, runtime)
-        channels = shape[0] if shape else len(mean or ())
-        loaded = replace(loaded, model=normalise_input(loaded.model, mean, std, channels, spec))
+        loaded = replace(loaded, model=normalise_input(loaded.model, mean, std, shape, spec))
     if output is None or kind in FILES:
         return loaded
     if not callable(loaded.model):
@@ -189,7 +188,7 @@ def _load_file(
     spec: str, kind: str, path: Path, num_classes: int | None, input_shape: Shape | None, trust: bool,
     output: str | int | None, runtime: str | None,
 ) -> LoadedModel:
-    """Return the model in a file of one of FILES. Raises ModelError if it takes images of another shape."""
+    """Return the model in a file of one of FILES. Raises ModelError if it takes inputs of another shape."""
     content = read_model_file(path)
     if kind == "pt2":
         from smoothcert.models.exported import load_program
@@ -207,8 +206,7 @@ def _load_file(
     if takes and input_shape and takes != input_shape:
         last = takes == (*input_shape[1:], input_shape[0])
         advice = "; its channels are the last axis: export it with a transpose in front" if last else ""
-        raise ModelError(f"{path} takes images of shape {takes} (C, H, W), but the images have shape {input_shape}"
-                         f"{advice}")
+        raise ModelError(f"{path} takes inputs of shape {takes}, but the data have shape {input_shape}{advice}")
     return loaded
 
 

@@ -100,7 +100,8 @@ def quantise(config: QuantiseConfig, progress: Progress | None = None, *, verbos
             with phase("calibrating"):
                 in_float = quantise_graph(graph, noisy, draft / INTEGER)
             with phase("checking the integer network"):
-                made = open_classifier(str(draft / INTEGER), inputs.data.shape, inputs.classifier.num_classes)
+                made = open_classifier(str(draft / INTEGER), inputs.data.shape, inputs.classifier.num_classes,
+                                       bounds=inputs.data.bounds)
                 votes = _answers(made, fresh, torch.device("cpu")).argmax(axis=1)
             agreement = float((votes == logits.argmax(axis=1)).mean())
             card = _describe(config, inputs, graph, draft / INTEGER, in_float, agreement)

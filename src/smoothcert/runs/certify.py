@@ -145,7 +145,7 @@ def prepare_sampling(
                    config.batch_size, inputs.device, expected * len(indices) * answers)
     with phase("preparing to sample"):
         ready = open_voter(model, noise, data.num_classes, data.shape, inputs.seed, None, how,
-                           inputs.classifier.conduct)
+                           inputs.classifier.conduct, data.bounds)
     identity = Identity.parse({
         "kind": plan.kind, **inputs.identity, "procedure": plan.identity(),
         "noise": {**identify_noise(noise, config.noise), "format": ready.voter.format},

@@ -21,7 +21,7 @@ from smoothcert.data.load import DATA, data_folder, is_own_code, names_from_indi
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.machine import list_cards, pick_device
 from smoothcert.models import label_model
-from smoothcert.noise import Noise, build_noise, fresh_seed
+from smoothcert.noise import Noise, SoundNoise, build_noise, fresh_seed, reach_of
 from smoothcert.progress import phase
 from smoothcert.runs.options import PredictConfig
 from smoothcert.smoothing.engines.runtimes import RUNTIMES
@@ -168,6 +168,18 @@ def _asks_for(config: RunConfig, data: str) -> bool:
     return config.data is None or (isinstance(config.data, str) and config.data == data)
 
 
+def noise_for(data: ImageData, part: Any, sigma: float) -> Noise:
+    """Return the noise that the options name, or the usual one, for the levels and bounds of the data.
+
+    Raises InputError as `build_noise` does, or for sound noise on data without bounds.
+    """
+    noise = build_noise(part, sigma, data.levels, reach_of(data.bounds))
+    if noise.kind == SoundNoise.kind and data.bounds is None:
+        raise InputError(f"noise: sound noise needs to know how far values reach, and {data.name} has no bounds: "
+                         f"declare bounds where the data are made, or take gaussian noise")
+    return noise
+
+
 Keep = Callable[[ImageData, np.ndarray], np.ndarray]
 """Of the images at some indices, those that a run can work on."""
 
@@ -196,11 +208,13 @@ class Inputs:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Model, data, images and seed, as a store's identity has them."""
+        bounds = self.data.bounds
         return {
             "model": self.classifier.identity,
             "num_classes": self.data.num_classes,
             "data": {"name": self.data.name, "split": self.data.split, "shape": list(self.data.shape),
-                     "sha256": self.data.fingerprint(self.indices)},
+                     "sha256": self.data.fingerprint(self.indices),
+                     **({} if bounds == (0, 1) else {"bounds": bounds and list(bounds)})},
             "images": describe_images(self.indices),
             "seed": self.seed,
             **({"adversaries": self.attacked} if self.attacked else {}),
@@ -248,7 +262,7 @@ def open_inputs(config: RunConfig, keep: Keep | None = None, real: bool = False)
     if sigma is None:
         raise InputError(f"sigma: the noise level is required, because {label_model(config.model)} was not trained "
                          f"with one here")
-    noise = build_noise(config.noise, sigma, data.levels)
+    noise = noise_for(data, config.noise, sigma)
     stored = read_manifest(config.out).identity if is_store(config.out) else None
     engine = getattr(config, "engine", "auto")
     certified = stored.model_or_none.runtime if stored is not None and stored.model_or_none is not None else None
@@ -257,7 +271,7 @@ def open_inputs(config: RunConfig, keep: Keep | None = None, real: bool = False)
     with phase("loading the model"):
         classifier = open_classifier(config, data.shape, config.num_classes or data.num_classes, real=real,
                                      classes=config.classes, model_id=config.model_id, device=device,
-                                     sigma=noise.sigma, front=config, output=config.output,
+                                     sigma=noise.sigma, bounds=data.bounds, front=config, output=config.output,
                                      runtime=engine if engine in RUNTIMES else None)
     data = data if real else _in_classes(data, config, classifier)
     indices = select_indices(len(data), start=config.start, every=config.every, indices=config.indices)

@@ -131,7 +131,7 @@ def find_part(option: str, asked: Any, stored: str, registry: Registry[Any]) -> 
 
 
 def reopen_answers(store: Store, asked: ModelConfig | str) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the base classifier of a store as a function: images (N, C, H, W) -> classes (N,); its hash is checked.
+    """Return the base classifier of a store as a function: inputs (N, *shape) -> classes (N,); its hash is checked.
 
     Args:
         asked: the options that name it, or the name alone.
@@ -142,6 +142,7 @@ def reopen_answers(store: Store, asked: ModelConfig | str) -> Callable[[np.ndarr
     stored = store.identity.model
     runtime = stored.runtime.name if stored.runtime is not None and stored.runtime.name in RUNTIMES else None
     opened = open_classifier(asked, shape, store.num_classes, classes=store.class_names, output=stored.output,
+                             bounds=store.identity.data.bounds,
                              runtime=runtime)
     found = differences({"model": stored.raw}, {"model": opened.identity})
     if stored.by != "id" and without_unrecorded(found, store.identity.raw):

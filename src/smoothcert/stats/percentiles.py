@@ -203,7 +203,7 @@ class PercentilePlan:
 
     def is_exact(self, kept: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return (R,) bool: whether sketches of these ranks hold those of a radius, or are read a little wider."""
-        return np.isin(self.ranks, kept).all(axis=1)
+        return np.asarray(np.isin(self.ranks, kept).all(axis=1))
 
     def judge(self, values: np.ndarray) -> "Intervals":
         """Return the intervals of an input from all n outputs (n, M)."""

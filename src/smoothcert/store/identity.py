@@ -80,12 +80,16 @@ class ModelIdentity(IdentityPart):
 
 
 class DataIdentity(IdentityPart):
-    """The data set, the shape (C, H, W) of its images, and the SHA-256 of those that the run is of."""
+    """The data set, the shape of its inputs, (C, H, W) of images, and the SHA-256 of those that the run is of.
+
+    `bounds` are named where they are others than those of images.
+    """
 
     name: str
     split: str
     sha256: str
-    shape: Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], Field(min_length=3, max_length=3)]
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], Field(min_length=1, max_length=16)]
+    bounds: tuple[float, float] | None = (0.0, 1.0)
 
 
 class NoData(IdentityPart):

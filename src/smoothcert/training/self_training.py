@@ -185,7 +185,8 @@ def open_teacher(spec: str, config: TrainConfig, data: ImageData, device: torch.
     asked = ModelConfig.parse({"model": spec, "weights": config.weights, "trust": config.trust})
     model_card(asked)
     with seed_torch(config.seed, "pseudo-labels"):
-        return open_classifier(asked, data.shape, data.num_classes, device=device, output=config.output)
+        return open_classifier(asked, data.shape, data.num_classes, device=device, output=config.output,
+                               bounds=data.bounds)
 
 
 def _read_stored(path: Path, indices: np.ndarray) -> np.ndarray:
