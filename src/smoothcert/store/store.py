@@ -239,7 +239,7 @@ class Store(Displayed):
         lists: Any = self.at_hand.column(name).combine_chunks()
         flat = lists.flatten()
         if lists.null_count or flat.null_count or not np.all(np.diff(lists.offsets.to_numpy()) == width):
-            raise StoreError(f"{self.folder} is damaged: its column {name} does not have {width} numbers in each record")
+            raise StoreError(f"{self.folder} is damaged: its column {name} must have {width} numbers in each record")
         return flat.to_numpy().reshape(-1, width)
 
     def rows_of(self, index: np.ndarray) -> np.ndarray:
