@@ -72,6 +72,14 @@ def check_positive(name: str, value: Any) -> float:
     return number
 
 
+def check_finite(name: str, value: Any) -> float:
+    """Return `value` as a float, or raise InputError unless it is a finite number."""
+    number = _number(name, value, "a number")
+    if not math.isfinite(number):
+        raise InputError(f"{name} must be a finite number, got {value!r}")
+    return number
+
+
 def check_probability(name: str, value: Any) -> float:
     """Return `value` as a float, or raise InputError unless it lies strictly between 0 and 1."""
     number = _number(name, value, "a number strictly between 0 and 1")

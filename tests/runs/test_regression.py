@@ -224,14 +224,14 @@ def test_verbs_of_classes_refuse_it_with_words(store, tmp_path, command, words, 
 
 
 @pytest.mark.parametrize(("given", "words"), [
-    ({"method": "cohen", "n0": 100}, "leave out method, n0"),
-    ({"n_max": 1000}, "leave out n-max"),
+    ({"method": "cohen", "n0": 100}, "does not take method, n0: leave them out"),
+    ({"n_max": 1000}, "does not take n-max: leave it out"),
     ({"batch_size": 10, "engine": "eager"}, "leave out batch-size, engine"),
     ({"precision": "bf16"}, "leave out precision"),
     ({"radii": None}, "give radii"),
     ({"percentile": 1.5}, "percentile"),
     ({"radii": (9.0,)}, "needs more than"),
-    ({"task": "classification", "percentile": 0.4}, "give task regression"),
+    ({"task": "classification", "percentile": 0.4}, "does not take percentile"),
     ({"task": "ranking"}, "task"),
     ({"log_to": "tensorboard:x"}, "log-to"),
 ])

@@ -25,8 +25,7 @@ def recertify(config: RecertifyTableConfig, as_json: bool) -> None:
     from smoothcert.results.gather import put_side_by_side
 
     form, stored = format_of(config, as_json), open_votes(config.store)
-    reread = reread_intervals if stored.kind == "regression" else reread_votes
-    result, radii = reread(config, stored)
+    result, radii = REREAD.get(stored.kind, reread_votes)(config, stored)
     runs = put_side_by_side([result], Points(radii, config.rho, intervals=config.intervals))
     say(json.dumps(runs.to_json()[0]) if as_json else render([runs], form))
 
@@ -56,12 +55,37 @@ def reread_intervals(config: RecertifyTableConfig, stored: "Store") -> tuple["St
     from smoothcert.store.intervals import Sketches, write_reread
     from smoothcert.store.names import name_of
 
-    if foreign := [name.replace("_", "-") for name in _OF_VOTES if getattr(config, name)]:
-        raise InputError(f"{config.store} is a regression store, of which alpha and radii can be asked: leave out "
-                         f"{', '.join(foreign)}")
+    refuse_foreign(config, stored)
     sketches = Sketches.of(stored).at(config.radii, config.alpha)
     name, kept = (name_of(config.out), str(config.out)) if config.out else (None, "")
     result = CertifiedIntervals.build(stored, sketches, name, kept)
     if config.out:
         write_reread(config.out, stored, sketches)
     return result, ()
+
+
+def rejudge_labels(config: RecertifyTableConfig, stored: "Store") -> tuple["StoreResult", tuple[float, ...]]:
+    """Return the labels of a multi-label store certified again at another alpha, and the radii to show; keep them if
+    asked to."""
+    from smoothcert.results.multi_label import CertifiedLabels
+    from smoothcert.store.multi_label import LabelVotes, write_judged
+    from smoothcert.store.names import name_of
+
+    refuse_foreign(config, stored)
+    votes = LabelVotes.of(stored).at(config.alpha)
+    name, kept = (name_of(config.out), str(config.out)) if config.out else (None, "")
+    result = CertifiedLabels.build(stored, votes, name, kept)
+    if config.out:
+        write_judged(config.out, stored, votes)
+    return result, tuple(config.radii or ())
+
+
+def refuse_foreign(config: RecertifyTableConfig, stored: "Store") -> None:
+    """Raise InputError for options that are for the votes of classes."""
+    if foreign := [name.replace("_", "-") for name in _OF_VOTES if getattr(config, name)]:
+        raise InputError(f"{config.store} is a {stored.kind} store, of which alpha and radii can be asked: leave out "
+                         f"{', '.join(foreign)}")
+
+
+REREAD = {"regression": reread_intervals, "multi-label": rejudge_labels}
+"""How the stores of other tasks than classification are certified again."""

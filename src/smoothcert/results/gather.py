@@ -14,6 +14,7 @@ from smoothcert.results.certified import Result, merge_runs
 from smoothcert.results.compare import Comparison, compare
 from smoothcert.results.distributional import Robustness, RobustnessRuns
 from smoothcert.results.gallery import Gallery, ImagesOf, gallery_of
+from smoothcert.results.multi_label import CertifiedLabels, LabelRuns
 from smoothcert.results.predictions import Predicted, PredictedRuns
 from smoothcert.results.regression import CertifiedIntervals, IntervalRuns
 from smoothcert.store.store import Store
@@ -38,6 +39,7 @@ RESULTS = {
     "predict": Reader(Predicted, PredictedRuns),
     "distributional": Reader(Robustness, RobustnessRuns),
     "attack": Reader(AttackResult, AttackRuns),
+    "multi-label": Reader(CertifiedLabels, LabelRuns),
     "regression": Reader(CertifiedIntervals, IntervalRuns),
 }
 """How to read each kind of store; a table shows them in this order."""
@@ -107,8 +109,8 @@ class Gathered:
             raise InputError(f"--paired is the difference of other runs of certification from the first one, and here "
                              f"{'is one' if certified else 'are none'}: leave it out, or name more")
         if points.radii and not any(one.takes_radii for one in self.results):
-            raise InputError("--radii are for runs of certification, of distributional bounds and of regressions, and "
-                             "here are none: leave them out")
+            raise InputError("--radii are for runs of certification, of labels, of distributional bounds and of "
+                             "regressions, and here are none: leave them out")
         return [put_side_by_side(found, points) for kind in RESULTS if (found := self.of_kinds([kind]))]
 
 

@@ -22,6 +22,7 @@ from smoothcert.runs.executors import executor_of
 from smoothcert.runs.figures import watch_figures
 from smoothcert.runs.forecast import forecast_samples
 from smoothcert.runs.inputs import Keep, open_inputs
+from smoothcert.runs.multi_label import prepare_multi_label
 from smoothcert.runs.options import CertifyConfig, PredictConfig
 from smoothcert.runs.regression import prepare_regression
 from smoothcert.runs.run import Done, Run, Task
@@ -164,6 +165,7 @@ def prepare_sampling(
 
 PREPARE: dict[str, Callable[[CertifyConfig], Run]] = {
     "classification": lambda config: prepare_sampling(config, config.plan),
+    "multi-label": prepare_multi_label,
     "regression": prepare_regression,
 }
 """How the run of each task is made ready."""

@@ -13,6 +13,7 @@ from smoothcert.stats.intervals import (
     certified_accuracy,
     paired_interval,
 )
+from smoothcert.stats.multi_label import MultiLabelPlan
 from smoothcert.stats.one_pass import OnePass, one_pass_accuracy
 from smoothcert.stats.percentiles import PercentilePlan
 from smoothcert.stats.plans import CertifyPlan, certify_plan, plan_from, predict_plan, reread
@@ -67,6 +68,7 @@ __all__ = [
     "Groups",
     "History",
     "Look",
+    "MultiLabelPlan",
     "OnePass",
     "PercentilePlan",
     "Plan",

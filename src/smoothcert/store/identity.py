@@ -204,6 +204,14 @@ class RegressionIdentity(IdentityPart):
     ranks: Annotated[list[Annotated[int, Field(ge=1, lt=2**53)]], Field(min_length=1, max_length=100_000)]
 
 
+class MultiLabelIdentity(IdentityPart):
+    """The labels L that a classifier gives to an input, and the threshold that an output exceeds where one is present.
+    """
+
+    labels: Annotated[int, Field(ge=1, le=CLASSES)]
+    threshold: _Number
+
+
 class TransferSource(IdentityPart):
     """The run that certificates were transferred from: the digest of its store, its base classifier, its seed, and how
     its votes were computed."""
@@ -241,7 +249,7 @@ class Identity(IdentityPart):
     Logs and count files have one too, as far as it is known: of a log sigma may be NaN, and n unknown.
 
     Attributes:
-        num_classes: K; of a regression, M, the number of its outputs.
+        num_classes: K; of a regression, M, the number of its outputs; 2 of multi-label runs: absent and present.
         norm: that of the radii; None means l2.
         printed: the radii were printed in few digits, and may have been rounded up.
         adversaries: the attack whose images a predict store is of.
@@ -251,7 +259,7 @@ class Identity(IdentityPart):
         routed_from: the stores whose certificates these are composed of.
     """
 
-    kind: Literal["certify", "predict", "attack", "distributional", "regression"]
+    kind: Literal["certify", "predict", "attack", "distributional", "regression", "multi-label"]
     num_classes: Annotated[int, Field(ge=1, le=CLASSES)]
     images: ImageList
     noise: NoiseIdentity
@@ -270,6 +278,7 @@ class Identity(IdentityPart):
     attack_or_none: AttackIdentity | None = Field(None, alias="attack")
     distributional_or_none: DistributionalIdentity | None = Field(None, alias="distributional")
     regression_or_none: RegressionIdentity | None = Field(None, alias="regression")
+    multi_label_or_none: MultiLabelIdentity | None = Field(None, alias="multi_label")
     adversaries: dict[str, Any] | None = None
     printed: bool = False
     recertified_from: str | None = None
@@ -296,14 +305,19 @@ class Identity(IdentityPart):
             raise ValueError("its procedure lacks the method")
         if self.model_or_none is not None and isinstance(self.data_or_none, NoData):
             raise ValueError("it names a model and no data")
-        if self.kind in ("attack", "distributional", "regression") and getattr(self, f"{self.kind}_or_none") is None:
+        if self.kind in ("attack", "distributional", "regression", "multi-label") and getattr(
+                self, f"{self.kind.replace('-', '_')}_or_none") is None:
             raise ValueError(f"it does not say which {self.kind} runs it holds")
         sampled = self.procedure.n_max is not None or bool(self.procedure.n)
         if self.regression_or_none is not None:
             check_regression(self)
-        if self.kind in ("certify", "predict") and (self.procedure.alpha is None or not sampled):
+        if self.multi_label_or_none is not None and (
+                self.records_per_image, self.num_classes) != (self.multi_label_or_none.labels, 2):
+            raise ValueError(f"it has {self.records_per_image} records for each input and {self.num_classes} classes, "
+                             f"and {self.multi_label_or_none.labels} labels that are present or absent")
+        if self.kind in ("certify", "predict", "multi-label") and (self.procedure.alpha is None or not sampled):
             raise ValueError("its procedure lacks alpha, or both n and n_max")
-        if self.kind == "certify" and "margin" not in self.procedure.model_fields_set:
+        if self.kind in ("certify", "multi-label") and "margin" not in self.procedure.model_fields_set:
             raise ValueError("its procedure lacks the margin")
         if self.procedure.raw.get("claim") is not None:
             claim_from(self.procedure.raw["claim"]).check(self.num_classes)
@@ -312,7 +326,7 @@ class Identity(IdentityPart):
 
     @property
     def seed(self) -> int:
-        """The seed of every stream. Raises StoreError where it is not known, as in a log; so do the next five."""
+        """The seed of every stream. Raises StoreError where it is not known, as in a log; so do the next six."""
         return self._need("seed", self.seed_or_none)
 
     @property
@@ -339,6 +353,11 @@ class Identity(IdentityPart):
     def regression(self) -> RegressionIdentity:
         """The percentile and the radii, of a regression store."""
         return self._need("regression", self.regression_or_none)
+
+    @property
+    def multi_label(self) -> MultiLabelIdentity:
+        """The labels and the threshold, of a multi-label store."""
+        return self._need("multi-label run", self.multi_label_or_none)
 
     def _need(self, name: str, part: Any) -> Any:
         if part is None:

@@ -1,6 +1,6 @@
 """Records: what is known of each image after sampling, and their form in parquet and in the journal.
 
-A record is an image's, or, in attack, distributional and regression stores, that of an image and one of the run's
+A record is an image's, or, in other stores than those of `certify` and `predict`, that of an image and one of the run's
 settings or outputs.
 """
 
@@ -26,6 +26,7 @@ VALUES: dict[str, dict[str, pa.DataType]] = {
         "form": pa.string(), "gamma": pa.float64(), "loss": pa.float64(), "cost": pa.float64(), "slope": pa.float64(),
         "mean": pa.float64(), "variance": pa.float64(), "steep": pa.float64(),
     },
+    "multi-label": {"output": pa.int64(), "radius": pa.float64()},
     "regression": {
         "output": pa.int64(), "target": pa.float64(), "estimate": pa.float32(), "lower": pa.list_(pa.float32()),
         "upper": pa.list_(pa.float32()), "sketch": pa.list_(pa.float32()),

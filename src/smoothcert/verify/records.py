@@ -17,6 +17,7 @@ from smoothcert.stats.transfer import split
 from smoothcert.store import store as stores
 from smoothcert.store.identity import Identity
 from smoothcert.store.intervals import plan_of
+from smoothcert.store.multi_label import plan_of_labels
 from smoothcert.store.recertify import noise_of, rebuild_plan
 from smoothcert.store.records import histories
 from smoothcert.store.store import Store
@@ -127,6 +128,8 @@ def _plan(readable: Readable, noise: Any) -> tuple[Plan | None, bool, bool]:
         return None, False, False
     if identity.routed_from is not None:
         return None, False, False
+    if identity.kind == "multi-label":
+        return plan_of_labels(readable.store).each(), True, True
     if identity.procedure.method == "softmax":
         return predict_plan(n=identity.procedure.n), True, False
     computed_again = (identity.recertified_from or identity.counted_from) and identity.procedure.design != "fixed"
@@ -336,6 +339,11 @@ def _contradiction_in_bound(record: dict[str, Any], identity: Identity) -> str |
     return None
 
 
+def _label_settings(identity: Identity) -> list[dict[str, Any]]:
+    """Return what each record of an input says of its label."""
+    return [{"output": k} for k in range(identity.multi_label.labels)]
+
+
 def _contradiction_in_interval(record: dict[str, Any], identity: Identity) -> str | None:
     kept, sketch = np.array(identity.regression.ranks), record["sketch"]
     if sketch is None or len(sketch) != len(kept) or None in sketch or not np.all(np.diff(kept) > 0):
@@ -356,5 +364,6 @@ def _sizes(values: list[float]) -> bool:
 
 _KINDS = {"attack": (_attack_settings, _contradiction_in_attack),
           "distributional": (_ascent_settings, _contradiction_in_bound),
+          "multi-label": (_label_settings, lambda record, identity: None),
           "regression": (_output_settings, _contradiction_in_interval)}
 """Of kinds of store that have settings: the settings of an image's records, and what contradicts itself in a record."""

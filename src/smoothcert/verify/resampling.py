@@ -17,7 +17,7 @@ from smoothcert.errors import IdentityError, InputError
 from smoothcert.io.files import make_folder
 from smoothcert.noise import NOISES
 from smoothcert.runs.attack import prepare_attack
-from smoothcert.runs.certify import SamplingRun, prepare_sampling
+from smoothcert.runs.certify import PREPARE, SamplingRun, prepare_sampling
 from smoothcert.runs.distributional import prepare_distributional
 from smoothcert.runs.executors import executor_of
 from smoothcert.runs.options import (
@@ -29,7 +29,6 @@ from smoothcert.runs.options import (
     PredictConfig,
     TransferConfig,
 )
-from smoothcert.runs.regression import prepare_regression
 from smoothcert.runs.reopen import data_options, find_part
 from smoothcert.runs.run import Run
 from smoothcert.runs.transfer import Original, prepare_transfer
@@ -165,7 +164,7 @@ def _rebuild(readable: Readable, config: VerifyConfig, out: Path, device: str) -
     if identity.counted_from is not None:
         origin = "made from the counts of a certify store"
     elif identity.recertified_from is not None and (
-            identity.procedure.design != "fixed" or identity.kind == "regression"):
+            identity.procedure.design != "fixed" or identity.kind in ("regression", "multi-label")):
         origin = "certified again from the counts of another store"
     if origin:
         raise InputError(f"{readable.folder} was {origin}: its looks were taken by that one's procedure, so give "
@@ -227,17 +226,21 @@ def _rebuild_distributional(identity: Identity, options: dict[str, Any], asked: 
         {**options, **proved, **search, **prices, "loss": run.loss, "eps_equivalent": run.eps_equivalent}))
 
 
-def _rebuild_regression(identity: Identity, options: dict[str, Any], asked: VerifyConfig) -> Run:
-    run, procedure = identity.regression, identity.procedure
-    return prepare_regression(CertifyConfig.parse({
-        **{name: value for name, value in options.items() if name not in OF_CLASSES}, "task": "regression",
-        "percentile": run.percentile, "radii": run.radii, "n": procedure.n, "alpha": procedure.alpha,
+def _rebuild_outputs(identity: Identity, options: dict[str, Any], asked: VerifyConfig) -> Run:
+    if identity.kind == "regression":
+        own: dict[str, Any] = {"percentile": identity.regression.percentile, "radii": identity.regression.radii}
+    else:
+        own = {"n0": identity.procedure.raw["n0"], "threshold": identity.multi_label.threshold}
+    return PREPARE[identity.kind](CertifyConfig.parse({
+        **{name: value for name, value in options.items() if name not in OF_CLASSES}, **own, "task": identity.kind,
+        "n": identity.procedure.n, "alpha": identity.procedure.alpha,
         "noise_format": identity.noise.format if identity.noise.format in _FORMATS else "auto"}))
 
 
 _REBUILD: dict[str, Callable[[Identity, dict[str, Any], VerifyConfig], Run]] = {
     "certify": _rebuild_sampling, "predict": _rebuild_sampling, "attack": _rebuild_attack,
-    "distributional": _rebuild_distributional, "regression": _rebuild_regression,
+    "distributional": _rebuild_distributional, "multi-label": _rebuild_outputs,
+    "regression": _rebuild_outputs,
 }
 
 

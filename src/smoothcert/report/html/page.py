@@ -16,7 +16,7 @@ from smoothcert.report.tables import Markup, Table, element, join_parts
 from smoothcert.results.attacks import AttackResult
 from smoothcert.results.base import why_not_side_by_side
 from smoothcert.results.certified import default_radii
-from smoothcert.results.figures import down
+from smoothcert.results.figures import confidence, down
 from smoothcert.results.gather import PageRun
 from smoothcert.store.names import few, group_by_words
 from smoothcert.version import __version__
@@ -40,8 +40,8 @@ def report_page(
     asked, radii = radii, list(radii) or default_radii([run.result for run in runs])
     title = title or f"Certified robustness: {', '.join(run.name for run in runs[:4])}{' ...' if runs[4:] else ''}"
     words = (f"{len(runs):,} run{'s' if len(runs) > 1 else ''}, {sum(run.result.images for run in runs):,} images. "
-             f"Percentages and radii are rounded down. Lower bounds hold with probability {1 - rho:g} at one radius "
-             f"chosen beforehand.")
+             f"Percentages and radii are rounded down. Lower bounds hold with probability {confidence(rho)} at one "
+             f"radius chosen beforehand.")
     meaning = [join_parts(element(f"h{level}", title), element("ul", *(element("li", line) for line in lines)))
                for level, title, lines in ((2, "What this says", SAYS), (3, "What it does not say", SAYS_NOT),
                                            (3, "What it assumes", ASSUMES))]
