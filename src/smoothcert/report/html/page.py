@@ -39,11 +39,6 @@ def report_page(
     """
     asked, radii = radii, list(radii) or default_radii([run.result for run in runs])
     title = title or f"Certified robustness: {', '.join(run.name for run in runs[:4])}{' ...' if runs[4:] else ''}"
-    head = join_parts(
-        element("meta", charset="utf-8"), element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title), element("style", _own("page.css")),
-    )
     words = (f"{len(runs):,} run{'s' if len(runs) > 1 else ''}, {sum(run.result.images for run in runs):,} images. "
              f"Percentages and radii are rounded down. Lower bounds hold with probability {1 - rho:g} at one radius "
              f"chosen beforehand.")
@@ -57,7 +52,7 @@ def report_page(
                for level, title, lines in ((2, "What this says", SAYS), (3, "What it does not say", SAYS_NOT),
                                            (3, "What it assumes", ASSUMES))]
     return "".join([  # in one step: of many runs these are megabytes
-        '<!doctype html>\n<html lang="en">', element("head", head), "<body>",
+        page_head(title), "<body>",
         element("a", "Skip to the figures", href="#curves", class_="skip"), header, "<main>",
         missing if problems else "", show_quotes(runs, asked, rho), _warnings(runs, attacks), _selftest(selftest, runs),
         _curves(runs, attacks, quoted_radius(runs[0].result, asked)), *show_tables(runs, radii, rho),
@@ -67,6 +62,16 @@ def report_page(
         element("script", pack(chart_data(runs, rho), attacks), type="application/json", id="data"),
         element("script", _own("chart.js")), element("script", _own("page.js")), "</body></html>\n",
     ])
+
+
+def page_head(title: str) -> str:
+    """Return a page from its first byte to the end of its head: its title and style; it may load nothing."""
+    head = join_parts(
+        element("meta", charset="utf-8"), element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title), element("style", _own("page.css")),
+    )
+    return f'<!doctype html>\n<html lang="en">{element("head", head)}'
 
 
 def _warnings(runs: Sequence[PageRun], attacks: Sequence[AttackResult]) -> Markup:
