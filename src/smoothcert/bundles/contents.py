@@ -20,7 +20,7 @@ from smoothcert.report.selftest import SelfTest
 from smoothcert.report.shown import render
 from smoothcert.results.attacks import AttackResult
 from smoothcert.results.base import Runs
-from smoothcert.results.certified import Result
+from smoothcert.results.certified import Result, default_radii
 from smoothcert.results.gather import PageRun
 from smoothcert.results.metrics import list_metrics
 from smoothcert.results.requirements import Checked
@@ -30,7 +30,7 @@ from smoothcert.store.manifest import NAME as MANIFEST
 
 @dataclass(frozen=True)
 class Findings:
-    """What the files of a bundle say of its stores.
+    """Everything that the files of a bundle say of its stores.
 
     Attributes:
         title: heading of the pages.
@@ -72,7 +72,9 @@ def list_evidence(found: Findings, config: BundleConfig) -> list[BundleFile]:
 def list_documents(found: Findings, config: BundleConfig, manifests: Sequence[str], time: datetime | None
                    ) -> list[BundleFile]:
     """Return the documents in the formats of others; `manifests` are the SHA-256 of the stores' manifests."""
-    figures = [list_metrics(one.result, config.radii or (), config.rho) for one in found.stores]
+    certified = [one.result for one in found.stores if isinstance(one.result, Result)]
+    radii = config.radii or (default_radii(certified) if certified else ())
+    figures = [list_metrics(one.result, radii, config.rho) for one in found.stores]
     card = write_card(found.title, found.stores, figures, config.rho, render(found.runs, "markdown"))
     bom = write_bom(found.title, found.stores, figures, config.rho, manifests, time)
     return [

@@ -1,4 +1,4 @@
-"""What was tested of the stores of a bundle: verification, the installation, requirements."""
+"""The tests of the stores of a bundle and their outcomes: verification, the selftest, requirements."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -26,7 +26,7 @@ def write_index(title: str, stores: Sequence[BundledStore], outcomes: Sequence[B
         tables: the figures of the stores of each kind. manifests: the SHA-256 of each manifest, by its name.
     """
     tested = [[one.name, one.outcome, one.words] for one in outcomes]
-    listed = [[Cell(element("a", one.name, href=one.name)), one.what, Cell(_mark_code(one.use))]
+    listed = [[Cell(element("a", one.name, href=one.name)), Cell(_mark_code(one.what)), Cell(_mark_code(one.use))]
               for one in files if one.what]
     digests = [[name, digest] for name, digest in manifests.items()]
     result = summarise(outcomes)

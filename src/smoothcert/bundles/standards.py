@@ -1,4 +1,4 @@
-"""What a bundle may be cited for under texts on robust AI, and what it may not: one table, for pages and documents."""
+"""A table of texts on robust AI: what a bundle may be cited for under each, and what not."""
 
 from typing import NamedTuple
 
