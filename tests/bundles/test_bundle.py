@@ -358,6 +358,10 @@ def test_what_is_no_finished_store_is_refused(stores, tmp_path):
     nothing = shutil.copytree(stores["certify"], tmp_path / "nothing")
     change_manifest(nothing, lambda content: (content.update(shards=[]), content["identity"]["images"].update(count=0)))
     refuse(EmptyStoreError, "no records", nothing, tmp_path / "b")
+    linked = shutil.copytree(stores["certify"], tmp_path / "linked")
+    (tmp_path / "secret").write_text("x")
+    (linked / "times.jsonl").symlink_to(tmp_path / "secret")
+    refuse(FileError, "leads out of", linked, tmp_path / "b")
     log = tmp_path / "log.tsv"
     assert CliRunner().invoke(app, ["export", str(stores["certify"]), "-o", str(log)]).exit_code == 0
     refuse(StoreError, "not a store on disk", log, tmp_path / "b")

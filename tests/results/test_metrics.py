@@ -50,7 +50,7 @@ def test_a_figure_is_a_python_number(result, tmp_path):
 
 def test_a_loss_is_rounded_up_and_an_accuracy_down(tmp_path):
     attack = list_metrics(read_result(read_store(attacked(tmp_path / "a", count=3))))
-    assert {one.name: one.value for one in attack}["accuracy at eps 0.25 (m 4, T 8, n 100)"] == 0.6666
+    assert {one.name: one.value for one in attack}["accuracy under attack at eps 0.25 (m 4, T 8, n 100)"] == 0.6666
     loss = RESULTS["distributional"].result.of(read_store(made(tmp_path / "s", count=20)))
     for metric in (found := list_metrics(loss)):
         rho = float(metric.name.split("rho ")[1].split()[0])

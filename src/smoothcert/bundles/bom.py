@@ -113,16 +113,16 @@ class _Document:
 
     def add_model(self, one: BundledStore) -> Any:
         """Return the component of a smoothed classifier: a base classifier and the noise."""
-        identity, name = one.store.identity, one.store.provenance.model or f"base classifier of {one.name}"
+        identity, name = one.store.identity, one.store.provenance.model or f"classifier of {one.name}"
         base, noise = identity.model_or_none, identity.noise
+        name = f"{name}, smoothed at sigma {sigma_words(noise.sigma)}" if base else name
         told = {"base.by": base and base.by, "base.sha256": base and base.sha256, "base.id": base and base.id,
                 "noise": noise.kind, "sigma": sigma_words(noise.sigma), "precision": identity.precision}
         references = [
             self._model.ExternalReference(type=self._model.ExternalReferenceType[kind], url=self._model.XsUri(file))
             for kind, file in (("MODEL_CARD", CARD), ("EVIDENCE", "index.html"))]
-        return self._add("model", [base.raw if base else one.place, noise.raw, identity.precision], told,
-                         name=f"{name}, smoothed at sigma {sigma_words(noise.sigma)}", external_references=references,
-                         type=self._kinds.MACHINE_LEARNING_MODEL)
+        return self._add("model", [base.raw if base else one.place, noise.raw, identity.precision], told, name=name,
+                         external_references=references, type=self._kinds.MACHINE_LEARNING_MODEL)
 
     def add_manifest(self, one: BundledStore, digest: str, needs: Sequence[Any]) -> None:
         """Add a store by its manifest, and what it was made with."""

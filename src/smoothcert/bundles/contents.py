@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from smoothcert.bundles.bom import BOM, write_bom
@@ -14,6 +15,7 @@ from smoothcert.bundles.options import BundleConfig
 from smoothcert.bundles.pages import STANDARDS, write_standards
 from smoothcert.bundles.stores import BundledStore
 from smoothcert.errors import StoreError
+from smoothcert.limits import path_inside
 from smoothcert.report.checked import to_junit
 from smoothcert.report.html import report_page
 from smoothcert.report.selftest import SelfTest
@@ -87,15 +89,16 @@ def list_documents(found: Findings, config: BundleConfig, manifests: Sequence[st
 
 
 def list_store(one: BundledStore, manifest: bytes, has_records: bool) -> list[BundleFile]:
-    """Return the files of a store, or its manifest alone."""
+    """Return the files of a store, or its manifest alone. Raises FileError where a link leads out of the store."""
     told = BundleFile(f"{one.place}/{MANIFEST}", manifest, f"what the run of {one.name} was, and the SHA-256 of its "
                       f"records", f"`smoothcert verify {one.place}`, which needs the records")
     if not has_records:
         return [told]
     told = BundleFile(told.name, manifest, f"the store of {one.name}; its records lie beside this file",
                       f"`smoothcert verify {one.place}`")
-    return [told, *(BundleFile(f"{one.place}/{name}", one.source / name)
-                    for name in list_store_files(one.source) if name != MANIFEST)]
+    held = {name: path_inside(one.source, name) if isinstance(one.source, Path) else one.source / name
+            for name in list_store_files(one.source) if name != MANIFEST}
+    return [told, *(BundleFile(f"{one.place}/{name}", path) for name, path in held.items())]
 
 
 def _write_report(found: Findings, config: BundleConfig) -> str | None:

@@ -14,8 +14,8 @@ from smoothcert.stats.intervals import acr_limit
 DIGITS = 4
 """Decimals of every figure."""
 
-_BOUNDED_ABOVE = ("bound", "changed")
-"""Measures that are the better, the smaller they are."""
+_MEASURES = {"accuracy": "accuracy under attack", "changed": "changed answers", "bound": "bound on the expected loss"}
+_BETTER_IF_SMALL = ("bound", "changed")
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ def _list_measurements(result: StoreResult, radii: Sequence[float], rho: float) 
 
 def _of_line(kind: str, line: Measured, at: float, value: float) -> Metric:
     setting = f" ({line.setting})" if line.setting else ""
-    figure = float(up(value, DIGITS)) if line.measure in _BOUNDED_ABOVE else _down(value)
-    return Metric(f"{kind}_{line.measure}", f"{line.measure} at {line.axis} {at:g}{setting}", figure,
-                  setting={"images": line.images})
+    words = f"{_MEASURES.get(line.measure, line.measure)} at {line.axis} {at:g}{setting}"
+    figure = float(up(value, DIGITS)) if line.measure in _BETTER_IF_SMALL else _down(value)
+    return Metric(f"{kind}_{line.measure}", words, figure, setting={"images": line.images})
 
 
 def _down(value: float) -> float:
