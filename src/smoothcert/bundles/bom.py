@@ -12,9 +12,8 @@ from importlib import import_module
 from typing import Any
 
 from smoothcert.bundles.card import CARD
-from smoothcert.bundles.stores import BundledStore
+from smoothcert.bundles.stores import BundledStore, list_limits
 from smoothcert.errors import FileError
-from smoothcert.report.html.facts import SAYS_NOT
 from smoothcert.results.figures import sigma_words
 from smoothcert.results.metrics import DIGITS, Metric
 from smoothcert.store.identity import DataIdentity, Identity
@@ -155,14 +154,17 @@ def _write_card(uses: Sequence[_Use]) -> dict[str, Any]:
     identity = uses[0][0].store.identity
     data = identity.data_or_none
     inputs = [{"format": f"float32 {tuple(data.shape)}"}] if isinstance(data, DataIdentity) else []
+    task, output = {
+        "regression": ("regression", f"{identity.num_classes} numbers, each a percentile over the noise"),
+        "multi-label": ("multi-label classification", "a set of labels"),
+    }.get(identity.kind, ("classification", f"one of {identity.num_classes} classes, or an abstention"))
     refs = dict.fromkeys(ref for _, _, data in uses for ref in data)
     return {
-        "modelParameters": {
-            "task": "classification", "datasets": [{"ref": ref} for ref in refs], "inputs": inputs,
-            "outputs": [{"format": f"one of {identity.num_classes} classes, or an abstention"}]},
+        "modelParameters": {"task": task, "datasets": [{"ref": ref} for ref in refs], "inputs": inputs,
+                            "outputs": [{"format": output}]},
         "quantitativeAnalysis": {"performanceMetrics": [
             _write_metric(metric, one) for one, metrics, _ in uses for metric in metrics]},
-        "considerations": {"technicalLimitations": list(SAYS_NOT)},
+        "considerations": {"technicalLimitations": list_limits([one for one, _, _ in uses])},
     }
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,13 +18,15 @@ from smoothcert.errors import StoreError
 from smoothcert.limits import path_inside
 from smoothcert.report.checked import to_junit
 from smoothcert.report.html import report_page
+from smoothcert.report.html.intervals import intervals_report
 from smoothcert.report.selftest import SelfTest
 from smoothcert.report.shown import render
 from smoothcert.results.attacks import AttackResult
 from smoothcert.results.base import Runs
 from smoothcert.results.certified import Result, default_radii
-from smoothcert.results.gather import PageRun
+from smoothcert.results.gather import PageIntervals, PageRun
 from smoothcert.results.metrics import list_metrics
+from smoothcert.results.regression import CertifiedIntervals
 from smoothcert.results.requirements import Checked
 from smoothcert.store.adversaries import list_store_files
 from smoothcert.store.manifest import NAME as MANIFEST
@@ -50,10 +52,8 @@ class Findings:
 
 def list_evidence(found: Findings, config: BundleConfig) -> list[BundleFile]:
     """Return the report, the tables, and the outcomes of all that was tested."""
-    files = []
-    if (page := _write_report(found, config)) is not None:
-        files.append(BundleFile("report.html", page.encode("utf-8", "replace"),
-                                "the report: curves, tables, what is guaranteed and what is not", "in a browser"))
+    files = [_text(name, page, "the report: curves, tables, what is guaranteed and what is not", "in a browser")
+             for name, page in _write_reports(found, config)]
     files.append(_text("tables.md", render(found.runs, "markdown") + "\n", "the tables, in Markdown", "as text"))
     files += [_text(f"tables-{one.kind}.csv", render([one], "csv") + "\n",
                     f"the figures of the {one.kind} stores, in full precision", "in a spreadsheet, or with pandas")
@@ -75,8 +75,9 @@ def list_documents(found: Findings, config: BundleConfig, manifests: Sequence[st
                    ) -> list[BundleFile]:
     """Return the documents in the formats of others; `manifests` are the SHA-256 of the stores' manifests."""
     certified = [one.result for one in found.stores if isinstance(one.result, Result)]
-    radii = config.radii or (default_radii(certified) if certified else ())
-    figures = [list_metrics(one.result, radii, config.rho) for one in found.stores]
+    shared = default_radii(certified) if certified else []
+    figures = [list_metrics(one.result, config.radii or (shared if isinstance(one.result, Result) else ()), config.rho)
+               for one in found.stores]
     card = write_card(found.title, found.stores, figures, config.rho, render(found.runs, "markdown"))
     bom = write_bom(found.title, found.stores, figures, config.rho, manifests, time)
     return [
@@ -101,8 +102,9 @@ def list_store(one: BundledStore, manifest: bytes, has_records: bool) -> list[Bu
     return [told, *(BundleFile(f"{one.place}/{name}", path) for name, path in held.items())]
 
 
-def _write_report(found: Findings, config: BundleConfig) -> str | None:
-    """Return the page of the certified runs, with attacks beside them; None where there are no such runs."""
+def _write_reports(found: Findings, config: BundleConfig) -> Iterator[tuple[str, str]]:
+    """Yield the names and the texts of pages: of the certified runs, with attacks beside them, and of regressions."""
+    title = found.title if config.title else ""
     runs, problems = [], []
     for one in found.stores:
         if isinstance(one.result, Result):
@@ -111,10 +113,12 @@ def _write_report(found: Findings, config: BundleConfig) -> str | None:
             except StoreError as error:
                 problems.append(error)
     attacks = [one.result for one in found.stores if isinstance(one.result, AttackResult)]
-    if not runs:
-        return None
-    return report_page(runs, config.radii or (), config.rho, found.title if config.title else "", attacks, problems,
-                       found.tested)
+    if runs:
+        yield "report.html", report_page(runs, config.radii or (), config.rho, title, attacks, problems, found.tested)
+    regressions = [PageIntervals(one.result, one.store) for one in found.stores
+                   if isinstance(one.result, CertifiedIntervals)]
+    if regressions:
+        yield "report-intervals.html", intervals_report(regressions, config.radii or (), title)
 
 
 def _text(name: str, text: str, what: str, use: str) -> BundleFile:

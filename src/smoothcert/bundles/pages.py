@@ -6,11 +6,10 @@ from smoothcert.bundles.files import BundleFile
 from smoothcert.bundles.outcomes import BundleOutcome, summarise
 from smoothcert.bundles.standards import standards_page
 from smoothcert.bundles.statement import PREDICATE, STATEMENT
-from smoothcert.bundles.stores import BundledStore
-from smoothcert.report.html import page_head
-from smoothcert.report.html.facts import ASSUMES, SAYS_NOT
+from smoothcert.bundles.stores import BundledStore, list_limits
+from smoothcert.report.html import frame
+from smoothcert.report.html.facts import ASSUMES
 from smoothcert.report.tables import Cell, Markup, Page, Table, element, join_parts
-from smoothcert.version import __version__
 
 INDEX, STANDARDS, SUMS = "index.html", "standards.html", "SHA256SUMS"
 
@@ -31,17 +30,16 @@ def write_index(title: str, stores: Sequence[BundledStore], outcomes: Sequence[B
     digests = [[name, digest] for name, digest in manifests.items()]
     result = summarise(outcomes)
     return _write_page(
-        title,
-        f"Evidence of {len(stores)} store{'s' if len(stores) > 1 else ''}, made by smoothcert {__version__}.",
+        title, f"Evidence of {len(stores)} store{'s' if len(stores) > 1 else ''}.",
         _section("Outcome", element("p", element("strong", f"{result}: "), _VERDICTS[result]),
-                 _table(["tested", "outcome", "found"], tested), warn=result != "PASSED"),
-        _section("Figures", *(Markup(page._repr_html_()) for page in tables)),
+                 _table(["tested", "outcome", "found"], tested), class_="warn" if result != "PASSED" else None),
+        _section("Figures", *(Markup(page._repr_html_()) for page in tables), id="curves"),
         _section("Files", _table(["file", "what it is", "how to open or check it"], listed)),
         _section("How to check this bundle", element("p", "In its folder:"), element("pre", _commands(
             stores, has_records)), element("p", "The statement is not signed. Whoever vouches for it signs it, so that "
             "others can check who did:"), element("pre", _signing(next(iter(manifests)))),
             _table(["manifest", "SHA-256"], digests)),
-        _section("What it does not say", element("ul", *(element("li", line) for line in SAYS_NOT)),
+        _section("What it does not say", element("ul", *(element("li", line) for line in list_limits(stores))),
                  element("p", "It assumes:"), element("ul", *(element("li", line) for line in ASSUMES)),
                  element("p", "What it may be cited for is in ", element("a", STANDARDS, href=STANDARDS), ".")),
     )
@@ -50,7 +48,7 @@ def write_index(title: str, stores: Sequence[BundledStore], outcomes: Sequence[B
 def write_standards(title: str) -> bytes:
     """Return the page on what a bundle may be cited for."""
     return _write_page(f"What this is evidence of: {title}", "Under ISO/IEC 24029, the EU AI Act and the NIST AI RMF.",
-                       Markup(standards_page()._repr_html_()),
+                       _section("What it may be cited for", Markup(standards_page()._repr_html_()), id="curves"),
                        element("p", element("a", "Back to the index", href=INDEX)))
 
 
@@ -78,11 +76,9 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str | Cell]]) -> Markup
     return Markup(Table.of(heads, rows, left=range(len(heads)))._repr_html_())
 
 
-def _section(title: str, *children: Markup | str, warn: bool = False) -> Markup:
-    return element("section", element("h2", title), *children, class_="warn" if warn else None)
+def _section(title: str, *children: Markup | str, **attributes: str | None) -> Markup:
+    return element("section", element("h2", title), *children, **attributes)
 
 
 def _write_page(title: str, words: str, *sections: Markup) -> bytes:
-    header = element("header", element("div", element("h1", title), element("p", words)))
-    page = "".join([page_head(title), "<body>", header, element("main", *sections), "</body></html>\n"])
-    return page.encode("utf-8", "replace")
+    return frame(title, words, sections).encode("utf-8", "replace")

@@ -8,6 +8,7 @@ from pathlib import Path
 from smoothcert.errors import InputError, StoreError
 from smoothcert.interop import Named
 from smoothcert.io.paths import Place
+from smoothcert.report.html import facts, intervals
 from smoothcert.results.base import StoreResult
 from smoothcert.results.gather import open_each, read_result
 from smoothcert.store.manifest import is_store
@@ -65,6 +66,12 @@ def place_stores(named: Sequence[tuple[str, Store]]) -> list[BundledStore]:
         shown = replace(store, folder=Path(folder))
         found.append(BundledStore(store.folder, folder, shown, read_result(shown, name)))
     return found
+
+
+def list_limits(stores: Sequence[BundledStore]) -> list[str]:
+    """Return sentences on what the figures of some stores do not say, each once."""
+    return list(dict.fromkeys(line for one in stores
+                              for line in (intervals.SAYS_NOT if one.store.kind == "regression" else facts.SAYS_NOT)))
 
 
 def _read(one: Named) -> Store:

@@ -7,7 +7,7 @@ from smoothcert.results.metrics import Metric
 from smoothcert.store.identity import DataIdentity
 from smoothcert.store.store import Store
 
-_TASKS = {1: ("tabular-classification", "Tabular classification"), 3: ("image-classification", "Image classification")}
+_TASKS = {1: "tabular", 3: "image"}
 _UNKNOWN = "unknown"
 
 
@@ -19,10 +19,12 @@ def describe_results(store: Store, metrics: Sequence[Metric], more: Mapping[str,
     """
     data = store.identity.data_or_none
     known = data if isinstance(data, DataIdentity) else None
-    kind, words = _TASKS.get(len(known.shape) if known else 3, ("other", "Classification"))
+    inputs = _TASKS.get(len(known.shape) if known else 3, "")
+    task = f"{inputs} {'regression' if store.kind == 'regression' else 'classification'}".strip()
+    is_hubs = inputs and task != "image regression"
     name = known.name if known else _UNKNOWN
     return {
-        "task": {"type": kind, "name": words},
+        "task": {"type": task.replace(" ", "-") if is_hubs else "other", "name": task.capitalize()},
         "dataset": {"type": name, "name": name, **({"split": known.split} if known else {})},
         "metrics": [{"type": one.kind, "name": one.name, "value": one.value, "args": {
             **one.setting, **({"at_least": one.at_least} if more and one.at_least is not None else {}), **(more or {})}}

@@ -8,14 +8,16 @@ from typing import Any
 from smoothcert.results.base import Measured, StoreResult
 from smoothcert.results.certified import Result, default_radii
 from smoothcert.results.figures import down, radius_words, sigma_words, up
+from smoothcert.results.multi_label import CertifiedLabels
 from smoothcert.results.predictions import Predicted
 from smoothcert.stats.intervals import acr_limit
 
 DIGITS = 4
 """Decimals of every figure."""
 
-_MEASURES = {"accuracy": "accuracy under attack", "changed": "changed answers", "bound": "bound on the expected loss"}
-_BETTER_IF_SMALL = ("bound", "changed")
+_WORDS = {("attack", "accuracy"): "accuracy under attack", ("attack", "changed"): "changed answers",
+          ("distributional", "bound"): "bound on the expected loss", ("regression", "width"): "mean width of intervals"}
+_BETTER_IF_SMALL = ("bound", "changed", "width")
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,13 @@ def _list_predicted(result: Predicted, radii: Sequence[float], rho: float) -> li
     return found
 
 
+def _list_labels(result: CertifiedLabels, radii: Sequence[float], rho: float) -> list[Metric]:
+    proved = {"alpha": result.alpha, "n": result.n, "images": result.images}
+    return [Metric("all_labels_accuracy", f"inputs with all labels right and certified at {one.radius:g} (l2, sigma "
+                   f"{sigma_words(result.sigma)})", _down(one.exact), _down(one.population), proved)
+            for one in result.at(radii or CertifiedLabels.default_radii([result]), rho)]
+
+
 def _list_measurements(result: StoreResult, radii: Sequence[float], rho: float) -> list[Metric]:
     """Return what a result measures without confidence limits, such as the outcomes of attacks."""
     return [_of_line(result.kind, line, at, value)
@@ -89,7 +98,7 @@ def _list_measurements(result: StoreResult, radii: Sequence[float], rho: float) 
 
 def _of_line(kind: str, line: Measured, at: float, value: float) -> Metric:
     setting = f" ({line.setting})" if line.setting else ""
-    words = f"{_MEASURES.get(line.measure, line.measure)} at {line.axis} {at:g}{setting}"
+    words = f"{_WORDS.get((kind, line.measure), line.measure)} at {line.axis} {at:g}{setting}"
     figure = float(up(value, DIGITS)) if line.measure in _BETTER_IF_SMALL else _down(value)
     return Metric(f"{kind}_{line.measure}", words, figure, setting={"images": line.images})
 
@@ -99,5 +108,5 @@ def _down(value: float) -> float:
 
 
 _LISTED: dict[str, Callable[[Any, Sequence[float], float], list[Metric]]] = {
-    "certify": _list_certified, "predict": _list_predicted,
+    "certify": _list_certified, "predict": _list_predicted, "multi-label": _list_labels,
 }
