@@ -22,7 +22,19 @@ if TYPE_CHECKING:
     from smoothcert.smoothing.router import SmoothedRouter
     from smoothcert.stats import Certificate, ClassCounts, Prediction
     from smoothcert.store.store import Store, read_store
-    from smoothcert.verbs import attack, certify, check, plan, plot, predict, quantise, table, train, transfer
+    from smoothcert.verbs import (
+        attack,
+        bundle,
+        certify,
+        check,
+        plan,
+        plot,
+        predict,
+        quantise,
+        table,
+        train,
+        transfer,
+    )
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # as a library has it: who wants the log asks for it
 
@@ -42,14 +54,15 @@ _HOMES = {
     "read_store": "store.store",
     "CertifiedAccuracy": "metrics",
     **dict.fromkeys(
-        ("attack", "certify", "check", "plan", "plot", "predict", "quantise", "table", "train", "transfer"), "verbs"),
+        ("attack", "bundle", "certify", "check", "plan", "plot", "predict", "quantise", "table", "train", "transfer"),
+        "verbs"),
 }
 
 __all__ = [
     "Certificate", "CertifiedAccuracy", "ClassCounts", "Prediction", "SmoothcertError", "SmoothedClassifier",
     "SmoothedMultiLabelClassifier", "SmoothedRegressor", "SmoothedRouter", "Store", "__version__", "attack",
-    "build_model", "certify", "check", "load_data", "load_model", "plan", "plot", "predict", "quantise", "read_store",
-    "table", "train", "transfer",
+    "build_model", "bundle", "certify", "check", "load_data", "load_model", "plan", "plot", "predict", "quantise",
+    "read_store", "table", "train", "transfer",
 ]
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from smoothcert.bundles.bundle import Bundle
     from smoothcert.report.tables import Page
     from smoothcert.results.planning import ClaimPlan
     from smoothcert.results.requirements import Checked
@@ -295,6 +296,34 @@ def check(
     return check_store(opened, [require] if isinstance(require, str) else require, bound, rho, name)
 
 
+def bundle(
+    stores: Stores, out: str | PathLike[str], *, radii: Sequence[float] | None = None,
+    require: str | Sequence[str] = (), title: str = "", progress: Progress | None = None, verbose: bool = False,
+    **options: Any,
+) -> "Bundle":
+    """Put the evidence of stores into a new folder or a zip file, as the command `bundle` does.
+
+    Args:
+        stores: as for `table`, but on disk and finished.
+        out: the folder; or the file, where it ends in .zip.
+        radii: of the figures. require: what has to hold, as for `check`. title: heading of the pages.
+        options: any other option of `smoothcert.bundles.options.BundleConfig`, by its name, such as `selftest`, the
+            file of a selftest, `quick` or `digest_only`.
+    Returns:
+        What was written, and the outcomes of all that was tested: `holds` is False where any of it failed.
+    Raises:
+        What `smoothcert.bundles.bundle.bundle` raises; and ConfigError with all mistakes in the options.
+    """
+    from smoothcert.bundles.bundle import bundle as run
+    from smoothcert.bundles.options import BundleConfig
+
+    named = _named(stores)
+    given = {"stores": [str(store.folder) for _, store in named], "out": Path(out), "radii": radii, "title": title,
+             "require": require, **options}
+    config = BundleConfig.parse({name: value for name, value in given.items() if value is not None})
+    return run(config, named, **_reports(progress, verbose))
+
+
 def plot(
     stores: Stores, kind: Any = "curve", *, ax: "Axes | None" = None, data: Any = None, **options: Any
 ) -> "Figure":
@@ -366,5 +395,5 @@ def _reports(progress: Progress | None, verbose: bool) -> dict[str, Any]:
     return {**({} if progress is None else {"progress": progress}), **({"verbose": True} if verbose else {})}
 
 
-__all__ = ["attack", "certify", "check", "plan", "plot", "predict", "quantise", "read_store", "table", "train",
-           "transfer"]
+__all__ = ["attack", "bundle", "certify", "check", "plan", "plot", "predict", "quantise", "read_store", "table",
+           "train", "transfer"]
