@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from smoothcert.metrics import CertifiedAccuracy
     from smoothcert.models import build_model, load_model
     from smoothcert.smoothing import SmoothedClassifier
+    from smoothcert.smoothing.ensemble import Ensemble
     from smoothcert.smoothing.router import SmoothedRouter
     from smoothcert.stats import Certificate, ClassCounts, Prediction
     from smoothcert.store.store import Store, read_store
@@ -27,6 +28,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # as a library ha
 _HOMES = {
     "SmoothedClassifier": "smoothing",
     "SmoothedRouter": "smoothing.router",
+    "Ensemble": "smoothing.ensemble",
     "Certificate": "stats",
     "ClassCounts": "stats",
     "Prediction": "stats",
@@ -42,9 +44,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "Certificate", "CertifiedAccuracy", "ClassCounts", "Prediction", "SmoothcertError", "SmoothedClassifier",
-    "SmoothedRouter", "Store", "__version__", "attack", "build_model", "certify", "check", "load_data", "load_model",
-    "plan", "plot", "predict", "quantise", "read_store", "table", "train", "transfer",
+    "Certificate", "CertifiedAccuracy", "ClassCounts", "Ensemble", "Prediction", "SmoothcertError",
+    "SmoothedClassifier", "SmoothedRouter", "Store", "__version__", "attack", "build_model", "certify", "check",
+    "load_data", "load_model", "plan", "plot", "predict", "quantise", "read_store", "table", "train", "transfer",
 ]
 
 

@@ -183,8 +183,9 @@ class TestEveryObjective:
         ("macer", {"gamma": 0}, "gamma"), ("macer", {"lam": -1}, "lam"), ("consistency", {"m": 2.5}, "m must"),
         ("consistency", {"eta": -0.5}, "eta"), ("stability", {"lam": None}, "lam"),
         ("adre", {"lam": -0.1, "cap": None}, "lam"), ("adre", {"lambda": 0.1}, 'did you mean "lam"'),
-        ("smoothmix", {"eta": -1}, "eta"), ("smoothmix", {"step_size": 0}, "step_size"), ("smoothmix", {"m": 0}, "m must"),
-        ("cat-rs", {}, "needs a classifier.*--classifier DIR"), ("cat-rs", {"lam": -1, "classifier": JUDGE}, "lam"),
+        ("smoothmix", {"eta": -1}, "eta"), ("smoothmix", {"step_size": 0}, "step_size"),
+        ("smoothmix", {"m": 0}, "m must"), ("cat-rs", {}, "needs a classifier.*--classifier DIR"),
+        ("cat-rs", {"lam": -1, "classifier": JUDGE}, "lam"), ("cat-rs", {"m": 0, "classifier": JUDGE}, "m must"),
         ("cat-rs", {"votes": 0, "classifier": JUDGE}, "votes"), ("cat-rs", {"eps": 0, "classifier": JUDGE}, "eps"),
     ])
     def test_values_out_of_range(self, name, options, words):

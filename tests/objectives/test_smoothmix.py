@@ -5,7 +5,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
-from objective_batches import IMAGES, LABELS, PIXEL, PIXEL_LABELS, SIGNS, generator, gradients, logistic, loss_of, network
+from objective_batches import (
+    IMAGES,
+    LABELS,
+    PIXEL,
+    PIXEL_LABELS,
+    SIGNS,
+    generator,
+    gradients,
+    logistic,
+    loss_of,
+    network,
+)
 from smoothcert.objectives import Step, build_objective
 from smoothcert.smoothing.soft import draw_noise
 

@@ -46,13 +46,13 @@ def match_moments(noise: Tensor, wanted: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class CatRS(SplitByNoise):
-    """Minimise (1/m) sum_{i <= K} CE_(i) + lambda 1[K = m] max_i KL(p || F(x + e_i*)), for m noises e_i ~ N(0, sigma^2 I)
+    """Minimise (1/m) sum_{i <= K} CE_(i) + lambda 1[K = m] max_i KL(p || F(x + e_i*)), m noises e_i ~ N(0, sigma^2 I).
 
     CE_(1) <= CE_(2) <= ... are the cross-entropies of F(x + e_i) in ascending order and K = max(1, Bin(m, p_hat)), with
     p_hat the share of the m copies that F classifies as y: an image that the network is unsure of is trained on its
     easiest copies only. One that it is sure of is trained on its worst noise as well: e_i* ascends the divergence from
-    e_i by T steps of 2 eps / T within ||e_i* - e_i||_2 <= eps, and keeps the mean and the root mean square of e_i. p are
-    the votes of a given classifier, trained with Gaussian augmentation, over noise of its own level.
+    e_i by T steps of 2 eps / T within ||e_i* - e_i||_2 <= eps, and keeps the mean and the root mean square of e_i. p is
+    the share of votes of a given classifier, trained with Gaussian augmentation, over noise of its own level.
 
     A batch of B images is split into m parts with an optimiser step each, and costs m T passes of B rows to the input,
     2 m to the weights, and `votes` forward through the given classifier.
@@ -114,8 +114,8 @@ class CatRS(SplitByNoise):
         return one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(logits.dtype).mean(dim=1)
 
     def of_logits(self, clean: Tensor, attacked: Tensor, labels: Tensor, target: Tensor, numbers: Tensor) -> Loss:
-        """Return the loss of the logits at x + e_i and at x + e_i*, (B, m, K) each, for p (B, K) and numbers (B, m) from
-        U(0, 1), which decide K."""
+        """Return the loss of the logits at x + e_i and at x + e_i*, (B, m, K) each, for p (B, K) and for numbers (B, m)
+        from U(0, 1), which decide K."""
         losses = cross_entropy(clean.flatten(0, 1), labels.repeat_interleave(self.m), reduction="none")
         ordered = losses.unflatten(0, (-1, self.m)).sort(dim=1).values
         confidence = (clean.argmax(dim=-1) == labels[:, None]).to(numbers.dtype).mean(dim=1, keepdim=True)

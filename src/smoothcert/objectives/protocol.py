@@ -95,8 +95,8 @@ def check_classifier(classifier: Any) -> None:
 
 
 def warm_up(eps: float, epoch: float, warmup: float) -> float:
-    """Return eps, or another value, times (epochs begun) / warmup, at most eps: it grows linearly, epoch by epoch, and is
-    never 0.
+    """Return eps, or another value, times (epochs begun) / warmup, at most eps: it grows linearly, epoch by epoch, and
+    is never 0.
 
     >>> [warm_up(1.0, epoch, 4) for epoch in (0, 0.9, 1, 3, 8)]
     [0.25, 0.25, 0.5, 1.0, 1.0]

@@ -17,14 +17,14 @@ from smoothcert.smoothing.soft import draw_noise, log_mean_softmax, noisy_logits
 
 @dataclass(frozen=True)
 class SmoothMix(SplitByNoise):
-    """Minimise (1/m) sum_i [ CE(F(x + e_i), y) + eta 1[argmax G(x) = y] KL(t || F(x_mix + e_i)) ], e_i ~ N(0, sigma^2 I)
+    """Minimise (1/m) sum_i [ CE(F(x + e_i), y) + eta 1[argmax G(x) = y] KL(t || F(x_mix + e_i)) ], with
 
         x_mix = (1 - u) x + u x_adv    t = (1 - u) G(x) + u / K    u ~ U(0, 1/2)    G(x) = (1/m) sum_i F(x + e_i)
 
-    so that the answer fades towards no class on the way to x_adv, which is over-confident about a wrong class. x_adv
-    takes T unit-norm steps that ascend -log G_y under the same noises, each clamped to the pixels' range, and none
-    projected. As for `smoothadv`, a batch of B images is split into m parts with an optimiser step each, and costs m T
-    passes of B rows to the input and 2 m to the weights.
+    for m noises e_i ~ N(0, sigma^2 I), so that the answer fades towards no class on the way to x_adv, which is
+    over-confident about a wrong class. x_adv takes T unit-norm steps that ascend -log G_y under the same noises, each
+    clamped to the pixels' range, and none projected. As for `smoothadv`, a batch of B images is split into m parts with
+    an optimiser step each, and costs m T passes of B rows to the input and 2 m to the weights.
 
     It differs from the authors' code in two points: t is a constant, which has no gradient; and x and x_mix pass
     together, so that BatchNorm sees one batch of both. Their variant that trains on a one-step adversary in place of x

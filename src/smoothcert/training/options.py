@@ -54,8 +54,8 @@ class TrainConfig(DataConfig, MachineConfig, LogConfig):
     denoiser: DenoiserPart = Field(None, description="directory of a trained denoiser, to train the classifier behind; "
                                                      "it becomes a frozen part of the model; or file.py:CLASS, "
                                                      "package.module:CLASS", json_schema_extra={"metavar": "PATH"})
-    classifier: str | None = Field(None, description="model whose votes objective cat-rs takes as its targets, or for the "
-                                                     "stability term of objective denoise: a model directory, or "
+    classifier: str | None = Field(None, description="model whose votes are the targets of objective cat-rs, or for "
+                                                     "the stability term of objective denoise: a model directory, or "
                                                      "another torch model that certify accepts")
     objective_option: Options = Field(default_factory=dict, description="option of the objective, KEY=VALUE "
                                                                         "(repeatable)")

@@ -258,8 +258,8 @@ def _build_objective(config: TrainConfig, teacher: Classifier | None, denoiser: 
 
 
 def _check_teacher(spec: str, teacher: Classifier, data: ImageData) -> None:
-    """Raise InputError or ModelError unless the classes of the model whose answers are targets are those of the data, in
-    their order."""
+    """Raise InputError or ModelError unless the model whose answers are targets has the classes of the data, in their
+    order."""
     places = match_teacher(spec, teacher, data)
     if not np.array_equal(places, np.arange(data.num_classes)):
         raise InputError(f"classifier: {spec} has other classes than {data.name}, or the same in another order: use a "
