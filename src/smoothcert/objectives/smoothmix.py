@@ -60,7 +60,8 @@ class SmoothMix(SplitByNoise):
         adversarial = attack_images(inner, model, images, labels, noise, generator=step.generator)
         mixed = torch.lerp(images, adversarial, along(share, images))
         logits = noisy_logits(model, torch.cat([images, mixed]), torch.cat([noise, noise]))
-        loss = self.of_logits(*logits.chunk(2), labels, share, step.epoch)
+        at_images, at_mixtures = logits.chunk(2)
+        loss = self.of_logits(at_images, at_mixtures, labels, share, step.epoch)
         return Loss(loss.total, {**loss.parts, "perturbation": l2_norms(adversarial - images).mean().to(images.dtype)})
 
     def of_logits(self, clean: Tensor, mixed: Tensor, labels: Tensor, share: Tensor, epoch: float) -> Loss:
