@@ -118,10 +118,10 @@ def page(results: dict[str, Result], measured: dict[str, Measured]) -> str:
     some = next(iter(measured.values()))
     lines += ["", "## Early stopping\n",
               f"{some.samples:,} noisy copies of {IMAGES} test images, drawn, judged and counted in three ways, "
-              f"interleaved: seconds of the processor, the least of {ROUNDS} rounds. With early stopping and in `full`, "
-              f"where every member judges every copy, each member has an engine {ENGINE} of its own; in `one engine` the "
-              f"whole ensemble is one network in {WHOLE} ({ENGINE} rounds its logarithms too coarsely and is refused). "
-              f"`judged`: per cent of the copies that each member judged with early stopping.\n",
+              f"interleaved: seconds of the processor, the least of {ROUNDS} rounds. With early stopping and in "
+              f"`full`, where every member judges every copy, each member has an engine {ENGINE} of its own; in `one "
+              f"engine` the whole ensemble is one network in {WHOLE} ({ENGINE} rounds its logarithms too coarsely and is "
+              f"refused). `judged`: per cent of the copies that each member judged with early stopping.\n",
               "| ensemble | with early stopping, s | full, s | one engine, s | of full | of one engine | judged | "
               "same counts |", "|---" * 8 + "|"]
     for title, found in measured.items():
