@@ -120,8 +120,8 @@ def page(results: dict[str, Result], measured: dict[str, Measured]) -> str:
               f"{some.samples:,} noisy copies of {IMAGES} test images, drawn, judged and counted in three ways, "
               f"interleaved: seconds of the processor, the least of {ROUNDS} rounds. With early stopping and in "
               f"`full`, where every member judges every copy, each member has an engine {ENGINE} of its own; in `one "
-              f"engine` the whole ensemble is one network in {WHOLE} ({ENGINE} rounds its logarithms too coarsely and is "
-              f"refused). `judged`: per cent of the copies that each member judged with early stopping.\n",
+              f"engine` the whole ensemble is one network in {WHOLE} ({ENGINE} rounds its logarithms too coarsely and "
+              f"is refused). `judged`: per cent of the copies that each member judged with early stopping.\n",
               "| ensemble | with early stopping, s | full, s | one engine, s | of full | of one engine | judged | "
               "same counts |", "|---" * 8 + "|"]
     for title, found in measured.items():

@@ -16,6 +16,7 @@ from smoothcert.models import build_model
 from smoothcert.smoothing.adapters import AdaptedNetwork, Fit
 from smoothcert.smoothing.ensemble import Ensemble
 from smoothcert.smoothing.protocols import CastInputs
+from smoothcert.smoothing.real import RealNetwork
 
 PACKAGE = Path(inspect.getfile(folder)).parents[1]
 
@@ -35,6 +36,7 @@ FROZEN = {
     "smoothing/adapters.py": "e3e4dd51234427d9fbd0faefd22292b49037f5303f36c2806b3fa8e3cb68d5ac",
     "smoothing/ensemble.py": "66532c4d5d3b458fd6b0563dd1d3938320470d97d9e0f634aca9264e720ef992",
     "smoothing/protocols.py": "78711de954faaa57cecebd73a8ca3f47dabb95ae4b7570df866a509cc5c655a2",
+    "smoothing/real.py": "9c6a3620dbf3523df25779766ca507f84ba4e34ae7b3ced76a39f67ec95f4b45",
 }
 """SHA-256 by path. The last three and models/hub.py define what stands around a network that is not ours."""
 
@@ -59,6 +61,7 @@ def linear() -> nn.Module:
     (lambda: AdaptedNetwork(linear(), Fit("logits")), ["smoothing/adapters.py"]),
     (lambda: Ensemble([linear(), linear()]), ["smoothing/ensemble.py"]),
     (lambda: CastInputs(linear().half(), torch.float16), ["smoothing/protocols.py"]),
+    (lambda: RealNetwork(build_model("resnet20", (3, 8, 8), 3)), ["smoothing/real.py", "models/resnet.py"]),
     (lambda: DiffusionDenoiser(nn.Identity(), torch.linspace(0.99, 0.01, 20)), ["denoise/diffusion.py"]),
     (lambda: DenoisedClassifier(GaussianDenoiser(1.0), AdaptedNetwork(linear(), Fit("logits")), 0.5),
      ["denoise/composed.py", "denoise/closed_forms.py", "smoothing/adapters.py"]),

@@ -38,6 +38,7 @@ from smoothcert.models import MODELS, build_model, load_model
 from smoothcert.parts import Registry
 from smoothcert.smoothing.content import state_parts
 from smoothcert.smoothing.ensemble import Ensemble
+from smoothcert.smoothing.real import RealNetwork
 
 DENOISER = "denoiser"
 """The folder, within that of a classifier, of the denoiser that it was trained behind."""
@@ -46,7 +47,7 @@ DTYPES = ("int8", "bf16")
 
 _LARGEST = 127  # of int8 weights; symmetric, so -128 is never used
 _SCALE = ".scale"
-_NO_SETTINGS = ("denoiser", "classifier", "first", "second", "unroll")  # parts, and a setting that changes no answer
+_NO_SETTINGS = ("denoiser", "classifier", "network", "first", "second", "unroll")  # parts, and what changes no answer
 
 
 def build_network(card: ModelCard, trust: bool = False) -> nn.Module:
@@ -343,7 +344,7 @@ def source_of(network: nn.Module) -> bytes:
     kind = type(network)
     if isinstance(network, Ensemble):
         return b"\0".join([network.mean.encode(), _text_of(kind), *map(source_of, network.members)])
-    if isinstance(network, DenoisedClassifier | WalkJump | Attractor):
+    if isinstance(network, DenoisedClassifier | WalkJump | Attractor | RealNetwork):
         names = [name for name in inspect.signature(kind).parameters if name not in _NO_SETTINGS]
         settings = json.dumps({name: getattr(network, name) for name in names}, sort_keys=True)
         return b"\0".join([settings.encode(), _text_of(kind), *map(source_of, network.children())])

@@ -12,6 +12,7 @@ the next run finds a state it can go on from, and ends with the same bytes as a 
 
 import json
 import warnings
+from bisect import insort
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -119,18 +120,18 @@ class StoreWriter:
         """Write a shard, which is believed once the manifest that names it is written."""
         path = self._folder / shard_name(k)
         write_whole(path, lambda temporary: write_shard(temporary, records))
-        self._manifest.shards.append(ShardEntry.model_validate(
-            {"name": path.name, "records": records.num_rows, "sha256": sha256(path)}))
-        self._manifest.shards.sort(key=lambda entry: (len(entry.name), entry.name))
+        entry = ShardEntry.model_validate({"name": path.name, "records": records.num_rows, "sha256": sha256(path)})
+        insort(self._manifest.shards, entry, key=lambda entry: (len(entry.name), entry.name))
         self._finished.add(k)
 
     def add_all(self, records: pa.Table) -> None:
         """Keep all records at once, those of positions 0, 1, 2, ..., shard by shard and without the journal."""
         if records.num_rows != self._total:
             raise StoreError(f"{self._folder} is to hold {self._total} records, and {records.num_rows} were given")
+        # Parquet's names of what is in a list, in tables that were read, are others than the schema's.
+        records = records.cast(schema(self._kind))
         for k in sorted(set(range(self._shards)) - self._finished):
-            # Parquet's names of what is in a list, in tables that were read, are others than the schema's.
-            self._write_shard(k, records.slice(k * SHARD, SHARD).combine_chunks().cast(schema(self._kind)))
+            self._write_shard(k, records.slice(k * SHARD, SHARD).combine_chunks())
         self._open.clear()
         self._manifest.write(self._folder)
 
