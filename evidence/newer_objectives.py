@@ -38,8 +38,8 @@ def main() -> str:
     lines = [f"# SmoothMix and CAT-RS on MNIST: LeNet, sigma 0.5, {EPOCHS} epochs on the full training set for all\n",
              f"{machine_line()}. Seconds are the clock's, with whatever else ran.\n",
              f"Every {EVERY}th test image, n = 10,000, alpha = .001, method cohen. smoothmix: {told(SETTINGS[0])}. "
-             f"cat-rs: {told(SETTINGS[1])}, with a network of {EPOCHS} epochs of Gaussian augmentation at sigma .25, whose "
-             f"training is not counted. {MEANING}\n"]
+             f"cat-rs: {told(SETTINGS[1])}, with a network of {EPOCHS} epochs of Gaussian augmentation at sigma .25, "
+             f"whose training is not counted. {MEANING}\n"]
     return "\n".join([*lines, *table(results, {row: seconds(row) for row in rows})]) + "\n"
 
 
