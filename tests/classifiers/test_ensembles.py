@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from smoothcert import attack, build_model, certify, predict
+from smoothcert import Ensemble, attack, build_model, certify, predict
 from smoothcert.classifiers.card import ModelCard, write_card
 from smoothcert.classifiers.classifier import open_classifier
 from smoothcert.classifiers.ensembles import ensemble_card, read_ensemble
-from smoothcert.classifiers.folder import write_weights
+from smoothcert.classifiers.folder import read_network, write_weights
 from smoothcert.errors import FileError, IdentityError, InputError, ModelError, SmoothcertError
 from smoothcert.runs.inputs import model_title
 from smoothcert.verify.options import VerifyConfig
@@ -127,6 +127,14 @@ def test_it_certifies_predicts_is_attacked_and_verified(members, tmp_path):
     attacked = attack(name, eps=0.5, steps=2, m=2, n=100, **images)
     assert len(set(attacked.records["index"].to_pylist())) == 2
     assert attacked.folder.name == "soft-ensemble:a,b,c"
+
+
+def test_one_that_is_given_in_python_has_the_counts_of_the_named_one(members):
+    networks = [read_network(member)[0] for member in members]
+    runs = [certify(model, "digits", sigma=0.25, n=300, max_images=2, seed=1) for model in (
+        spec(members), Ensemble(networks, "probabilities"))]
+    assert runs[0].records.equals(runs[1].records)
+    assert runs[1].folder.name == "Ensemble"
 
 
 @pytest.mark.parametrize("kind", ["ensemble", "soft-ensemble"])
