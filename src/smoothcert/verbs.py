@@ -18,12 +18,12 @@ from smoothcert.classifiers.card import ModelCard
 from smoothcert.config.sampling import RunConfig
 from smoothcert.errors import InputError
 from smoothcert.io.paths import place
-from smoothcert.models import label_model
 from smoothcert.noise import NOISES
 from smoothcert.progress import Progress
 from smoothcert.runs import attack as attack_run
 from smoothcert.runs import certify as sampling_runs
 from smoothcert.runs import transfer as transfer_run
+from smoothcert.runs.inputs import model_title
 from smoothcert.runs.options import AttackConfig, CertifyConfig, PredictConfig, TransferConfig
 from smoothcert.smoothing import SmoothedClassifier
 from smoothcert.store.manifest import is_store
@@ -375,7 +375,7 @@ def _run(
     with tempfile.TemporaryDirectory(prefix="smoothcert-") as folder:
         store = run(kind.parse({**values, "out": Path(folder) / kind.__name__}), **reports)
         store.records  # noqa: B018 - reads what the folder holds
-        name = label_model(model)
+        name = model_title(model)
         return replace(store, folder=Path(IN_MEMORY) / (Path(name).name or name))
 
 
