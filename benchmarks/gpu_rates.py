@@ -23,8 +23,9 @@ from smoothcert.errors import EngineWarning
 from smoothcert.noise import build_noise
 from smoothcert.smoothing import Sampling, Segment
 from smoothcert.smoothing.gpu import shortcuts
+from smoothcert.smoothing.gpu.opening import open_rows
 from smoothcert.smoothing.gpu.referee import Referee
-from smoothcert.smoothing.gpu.rows import DeviceRows, open_rows
+from smoothcert.smoothing.gpu.rows import DeviceRows
 from smoothcert.smoothing.gpu.voter import DeviceVoter
 from smoothcert.smoothing.passes import Passes
 from smoothcert.smoothing.rows import Subject

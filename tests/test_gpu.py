@@ -74,13 +74,20 @@ def test_the_kernels_normals_follow_the_law():
     assert np.abs(products[np.triu_indices(4, 1)]).max() < 4.5 / np.sqrt(z.shape[1])
 
 
-def test_sound_noise_is_drawn_on_the_host():
-    """The same counts as on the CPU."""
-    voters = [open_voter(network().to(device), build_noise("sound", 0.5), 10, SHAPE, seed=7,
-                         how=Sampling(device=torch.device(device))).voter for device in ("cpu", "cuda")]
-    found = [voter.count([Segment(voter.subject(IMAGES[0], 0), "estimate", 5, 300)]) for voter in voters]
-    assert voters[1].format == "sound-v1"
-    assert np.array_equal(*found)
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.filterwarnings("error::smoothcert.errors.EngineWarning")
+def test_sound_noise_is_drawn_on_the_device(precision):
+    """On the grid and off it; in float32 with the counts of the CPU."""
+    def voted(device: str, **how) -> np.ndarray:
+        voter = open_voter(network().to(device), build_noise("sound", 0.5), 10, SHAPE, seed=7,
+                           how=Sampling(device=torch.device(device), precision=precision, **how)).voter
+        assert voter.format == "sound-philox-v1"
+        return voter.count([Segment(voter.subject(image, key), "estimate", 5, 3000)
+                            for key, image in enumerate((IMAGES[0], IMAGES[1] * np.float32(0.999)))])
+
+    found = voted("cuda")
+    other = {"device": "cpu", "noise_format": "sound-philox-v1"} if precision == "float32" else {"device": "cuda"}
+    assert np.array_equal(found, voted(**other))
 
 
 @pytest.mark.parametrize("engine", ["plain", "eager", "compile"])

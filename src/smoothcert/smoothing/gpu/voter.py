@@ -13,7 +13,7 @@ from smoothcert.smoothing.gpu import graphs
 from smoothcert.smoothing.gpu.referee import Referee
 from smoothcert.smoothing.gpu.rows import DeviceRows, Round, SentRows
 from smoothcert.smoothing.gpu.shortcuts import is_taken
-from smoothcert.smoothing.gpu.votes import LOST, WriteVotes, write_plainly
+from smoothcert.smoothing.gpu.votes import CLOSE, LOST, WriteVotes, write_plainly
 from smoothcert.smoothing.passes import Passes
 from smoothcert.smoothing.protocols import Normals, check_finite
 from smoothcert.smoothing.rows import Segment, Subject
@@ -29,19 +29,20 @@ class DeviceVoter:
     Args:
         rows: draws the noisy copies.
         passes: the engine.
-        referee: the same classifier as it is; judges close calls. None where they are not judged again.
+        referee: the same classifier; judges again what is marked: samples that were not drawn rightly, and close calls.
         num_classes: K.
         device: where all is computed.
         write: puts down the votes of a batch.
+        marks: whether close calls are marked.
         random: whether both classifiers take `Normals` after the rows.
     """
 
     def __init__(
-        self, rows: DeviceRows | SentRows, passes: Passes, referee: Referee | None, num_classes: int,
-        device: torch.device, write: WriteVotes = write_plainly, random: bool = False,
+        self, rows: DeviceRows | SentRows, passes: Passes, referee: Referee, num_classes: int,
+        device: torch.device, write: WriteVotes = write_plainly, marks: bool = True, random: bool = False,
     ) -> None:
         self._rows, self._passes, self._referee, self._num_classes = rows, passes, referee, num_classes
-        self._device, self._write, self._random = device, write, random
+        self._device, self._write, self._marks, self._random = device, write, marks, random
         self._batch = passes.batch
         self.capacity: int | None = self._batch * _ROUND_BATCHES
         self.format = rows.format
@@ -93,13 +94,14 @@ class DeviceVoter:
         else:
             for start in range(0, found.total, self._batch):
                 self._step(found, start, min(self._batch, found.total - start))
-        return self._votes[: found.total].clone()
+        votes = self._votes[: found.total].clone()
+        return votes if self._rows.odd is None else votes.masked_fill_(self._rows.odd[: found.total] > 0, CLOSE)
 
     def _step(self, found: Round, start: int, n: int) -> None:
         """Draw, classify and judge the next n samples; `start` of a round says whose a random classifier's are."""
         rows = self._rows.take(n, self._first)
         normals = partial(self._normals, found, start) if self._random else None
-        self._write(self._votes, self._passes.logits(rows, normals), self._first, self._referee is not None)
+        self._write(self._votes, self._passes.logits(rows, normals), self._first, self._marks)
         self._first.add_(n)
 
     def _record(self, found: Round) -> Callable[[], None] | None:
@@ -122,7 +124,6 @@ class DeviceVoter:
             return close, close
         self.close_calls += len(close)
         check_finite(not bool((votes[odd] == LOST).any()))
-        assert self._referee is not None
         singles = [self._rows.single(segment, offset) for segment, offset in found.places(close)]
         judged = list[int]()
         for first in range(0, len(singles), self._referee.size):
