@@ -190,7 +190,9 @@ def _network_voter(
         # Without a referee the engine judges again, in its own batches, what was not drawn rightly.
         again = open_referee(judge, row, device, random) if referee else Referee(run, passes.batch, nullcontext)
         voter: NetworkVoter | DeviceVoter = DeviceVoter(rows, passes, again, num_classes, device,
-                                                        choose_write(num_classes, device), referee, random)
+                                                        choose_write(num_classes, device), referee, random,
+                                                        engine.name == "eager" and denoiser is None
+                                                        and not conduct.alone)
     else:
         voter = NetworkVoter(
             rows, passes, judge, num_classes, referee, random, conduct.overwrites,

@@ -35,11 +35,14 @@ class DeviceVoter:
         write: puts down the votes of a batch.
         marks: whether close calls are marked.
         random: whether both classifiers take `Normals` after the rows.
+        records: whether the engine's step may be recorded: it must keep to its own tensors, whatever becomes of the
+            model's.
     """
 
     def __init__(
         self, rows: DeviceRows | SentRows, passes: Passes, referee: Referee, num_classes: int,
         device: torch.device, write: WriteVotes = write_plainly, marks: bool = True, random: bool = False,
+        records: bool = False,
     ) -> None:
         self._rows, self._passes, self._referee, self._num_classes = rows, passes, referee, num_classes
         self._device, self._write, self._marks, self._random = device, write, marks, random
@@ -50,8 +53,8 @@ class DeviceVoter:
         self._first = torch.zeros(1, dtype=torch.int64, device=device)
         self._votes = torch.zeros(0, dtype=torch.int32, device=device)
         self._recorded: tuple[int, Callable[[], None]] | None = None
-        self._records = is_taken("cuda_graph") and isinstance(rows, DeviceRows) and write is not write_plainly and (
-            not random)
+        self._records = records and is_taken("cuda_graph") and isinstance(rows, DeviceRows) and (
+            write is not write_plainly and not random)
 
     def subject(self, image: np.ndarray, key: int) -> Subject:
         return Subject(key, self._rows.noise.centre(image))
@@ -105,13 +108,18 @@ class DeviceVoter:
         self._first.add_(n)
 
     def _record(self, found: Round) -> Callable[[], None] | None:
-        """Return the recorded step for the buffers as they are; None where it cannot be recorded."""
+        """Return the recorded step for the buffers as they are; None where there is none that is right and faster."""
         if self._recorded is None or self._recorded[0] != self._rows.generation:
+            step, untried = partial(self._step, found, 0, self._batch), self._recorded is None
             try:
-                replay = graphs.record(partial(self._step, found, 0, self._batch), self._device)
+                replay = graphs.record(step, self._device)
                 self._recorded = self._rows.generation, replay
+                two = self._votes[: 2 * self._batch]
+                reason = graphs.find_fault(replay, step, self._first, two) if untried else None
             except Exception as error:  # a network that waits for the device, or calls what cannot be recorded
-                _log.info("no CUDA graph: the step cannot be recorded (%s)", first_line(error))
+                reason = f"the step cannot be recorded ({first_line(error)})"
+            if reason:
+                _log.info("no CUDA graph: %s", reason)
                 self._records, self._recorded = False, None
             self._first.zero_()
         return None if self._recorded is None else self._recorded[1]
