@@ -63,8 +63,8 @@ _HOMES = {
 __all__ = [
     "Certificate", "CertifiedAccuracy", "ClassCounts", "Ensemble", "Prediction", "SmoothcertError",
     "SmoothedClassifier", "SmoothedMultiLabelClassifier", "SmoothedRegressor", "SmoothedRouter", "Store", "__version__",
-    "attack", "build_model", "bundle", "certify", "check", "load_data", "load_model", "plan", "plot", "predict", "quantise",
-    "read_store", "table", "train", "transfer",
+    "attack", "build_model", "bundle", "certify", "check", "load_data", "load_model", "plan", "plot", "predict",
+    "quantise", "read_store", "table", "train", "transfer",
 ]
 
 

@@ -223,6 +223,11 @@ class Inputs:
             **({"adversaries": self.attacked} if self.attacked else {}),
         }
 
+    def noise_format(self, asked: str) -> str:
+        """Return the format to draw in: a store of sound noise goes on in its own, which on a GPU was once another."""
+        goes_on = asked == "auto" and self.stored is not None and self.noise.kind == "sound"
+        return self.stored.noise.format if goes_on and self.stored else asked
+
     def provenance(self, config: RunConfig) -> dict[str, Any]:
         """Return model and data as a store shows them, without the folders that lead to them, and the GPU if any."""
         cards = list_cards(self.device, config.processes)
