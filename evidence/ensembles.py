@@ -121,15 +121,17 @@ def page(results: dict[str, Result], measured: dict[str, Measured]) -> str:
               f"interleaved: seconds of the processor, the least of {ROUNDS} rounds. With early stopping and in "
               f"`full`, where every member judges every copy, each member has an engine {ENGINE} of its own; in `one "
               f"engine` the whole ensemble is one network in {WHOLE} ({ENGINE} rounds its logarithms too coarsely and "
-              f"is refused). `judged`: per cent of the copies that each member judged with early stopping; `in all`: the "
-              f"share of the passes of `full` that these are. The seconds follow it, but for other load on the machine.\n",
+              f"is refused). `judged`: per cent of the copies that each member judged with early stopping; `in all`: "
+              f"the share of the passes of `full` that these are. The seconds follow it, but for other load on the "
+              f"machine.\n",
               "| ensemble | with early stopping, s | full, s | one engine, s | of full | of one engine | judged | "
               "in all, of full | same counts |", "|---" * 9 + "|"]
     for title, found in measured.items():
         early, full, whole = (found.seconds[way] for way in ("early", "full", "whole"))
         shares = ", ".join(f"{100 * rows / found.samples:.1f}" for rows in found.judged)
+        in_all = sum(found.judged) / len(found.judged) / found.samples
         lines.append(f"| {title} | {early:.2f} | {full:.2f} | {whole:.2f} | {early / full:.2f} | {early / whole:.2f} | "
-                     f"{shares} | {sum(found.judged) / len(found.judged) / found.samples:.2f} | {'yes' if found.equal else 'NO'} |")
+                     f"{shares} | {in_all:.2f} | {'yes' if found.equal else 'NO'} |")
     lines += ["", "Five members of one weight need three of them for every copy: no exact rule can stop before more "
               "than half of the weight has judged. See [ensembles](../ensembles.md#early-stopping)."]
     return "\n".join(lines) + "\n"
