@@ -103,16 +103,21 @@ class CompareConfig(NormConfig):
     other: str = Field(description="another one over the same images", json_schema_extra={"argument": "OTHER"})
 
 
-class CheckConfig(LogsConfig):
+class BoundConfig(Config):
+    """Options of the figures that requirements are held against."""
+
+    bound: Literal["population", "test_set", "bernstein", "all_radii", "observed"] = Field(
+        "population", description="figures to compare: lower limits for new images (population), for these images "
+                                  "(test_set, bernstein; all_radii: at every radius at once), or observed")
+
+
+class CheckConfig(LogsConfig, BoundConfig):
     """Options of `smoothcert check`."""
 
     store: Stored = Field(description="a finished store, a log (TSV) or a count file (NPZ)",
                           json_schema_extra={"argument": "STORE"})
     require: Stores = Field(description="what has to hold, such as 'accuracy@0.5 >= 0.40'; may be given several times",
                             json_schema_extra={"metavar": "REQUIREMENT", "repeatable": True})
-    bound: Literal["population", "test_set", "bernstein", "all_radii", "observed"] = Field(
-        "population", description="figures to compare: lower limits for new images (population), for these images "
-                                  "(test_set, bernstein; all_radii: at every radius at once), or observed")
     rho: Probability = Field(0.05, description="failure probability of each limit")
     junit: Local | None = Field(None, description="also write the outcomes as JUnit XML",
                                 json_schema_extra={"metavar": "FILE"})
@@ -240,6 +245,7 @@ class PlanConfig(StoredImages):
         return ClaimRequest(**{name: getattr(self, name) for name in ClaimRequest.__dataclass_fields__})
 
     def _parts(self) -> Iterator[Part]:
+        yield from super()._parts()
         if self.check is None and self.radius is not None:
             yield {*type(self).model_fields} - {"pilot", "check", "out"}, self.request
 

@@ -52,6 +52,7 @@ class Measured:
         values: one for each point.
         out_of_reach: whether no sample of the run could have proved the point; none is where it is empty.
         is_comparable: whether the figures that a paper prints for the store are of this line.
+        axis: what `at` is.
     """
 
     measure: str
@@ -63,6 +64,7 @@ class Measured:
     acr: float | None = None
     abstained: float | None = None
     is_comparable: bool = True
+    axis: str = "radius"
 
 
 class StoreResult(Displayed):

@@ -1,7 +1,7 @@
 """The words of a page: what a run is, what its guarantee says and does not say, and warnings."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from smoothcert.report.selftest import SelfTest
 from smoothcert.results.base import ASSUMED_ALPHA, is_foreign
@@ -133,7 +133,16 @@ def _flat(fields: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
 
 
-def find_untested(found: SelfTest, runs: Sequence[PageRun]) -> list[tuple[str, str]]:
+class StoredRun(Protocol):
+    """A run by its name, and its store."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def store(self) -> Store: ...
+
+
+def find_untested(found: SelfTest, runs: Sequence[StoredRun]) -> list[tuple[str, str]]:
     """Return (run, words) for each run made with versions, noise, precision, engine or device that were not tested."""
     made = {check.group for check in found.checks if check.verdict != "skipped"}
     tested = {*found.environment.get("versions", "").split(", "),
