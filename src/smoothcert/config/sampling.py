@@ -1,6 +1,7 @@
 """Options that the runs over a model's images share."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from inspect import signature
@@ -35,14 +36,15 @@ BLOCK = 16
 
 
 def check_sigma(noise: Any, sigma: float | None) -> None:
-    """Raise InputError for a sigma that the kind of noise cannot have, whatever the images."""
+    """Raise InputError for a sigma that the kind of noise cannot have, whatever the data."""
     if sigma is None or noise is None:
         return
-    try:
-        import_module("smoothcert.noise").build_noise(noise, sigma, levels=1)
-    except InputError:
-        raise InputError(f"sigma: {sigma:g} is too large for {noise} noise on any images: give sigma in pixel units "
-                         f"of [0, 1], or noise gaussian") from None
+    for levels in (1, None):
+        with suppress(InputError):
+            import_module("smoothcert.noise").build_noise(noise, sigma, levels=levels)
+            return
+    raise InputError(f"sigma: {sigma:g} is too large for {noise} noise on any data: give sigma in the data's units "
+                     f"([0, 1] of images), or noise gaussian")
 
 
 class RunConfig(ModelConfig, DataConfig, MachineConfig):
