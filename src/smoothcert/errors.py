@@ -36,7 +36,7 @@ class ConfigError(InputError):
 
 
 class ModelError(SmoothcertError):
-    """A base classifier does not keep its contract: (N, C, H, W) images in, (N, K) logits out."""
+    """A base classifier does not keep its contract: (N, *shape) inputs in, (N, K) logits out."""
 
 
 class CodeError(ModelError, InputError):

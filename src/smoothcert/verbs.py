@@ -60,7 +60,7 @@ def certify(
     """Certify the images of a data set: a class and an l2 radius for each.
 
     Args:
-        model: a torch module in eval mode, a function from images (N, C, H, W) to logits (N, K), an object with
+        model: a torch module in eval mode, a function from inputs (N, *shape) to logits (N, K), an object with
             `predict_proba`, a factory of one of these, or a `SmoothedClassifier`, whose sigma, noise, denoiser and seed
             are then used; or a name, as the command line takes it (a folder, "zoo:NAME", "net.py:build", "net.onnx").
         data: `ImageData`; a pair (images, labels); a map-style torch Dataset, or a DataLoader of one; a Hugging Face
