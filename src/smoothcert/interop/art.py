@@ -45,7 +45,7 @@ class _WithoutArt:
 
     def loss_gradient(self, x: Any, y: Any, training_mode: bool = False, **kwargs: Any) -> np.ndarray:
         inputs = torch.from_numpy(np.asarray(x, dtype=np.float32)).requires_grad_()
-        network = _Front(self.model.train(training_mode), self.input_shape, *_mean_and_std(self.preprocessing))
+        network = _Front(self.model.train(training_mode), *_mean_and_std(self.preprocessing))
         loss = self.loss(network(inputs.to(self.device)), _labels(y).to(self.device))
         return torch.autograd.grad(loss, inputs)[0].numpy()
 
