@@ -17,6 +17,7 @@ from torch import nn
 
 from smoothcert.errors import ModelError
 from smoothcert.noise import Noise
+from smoothcert.progress import count_passes
 from smoothcert.smoothing.passes import Passes
 from smoothcert.smoothing.precision import reduce_precision
 from smoothcert.smoothing.protocols import Denoiser, Normals, PredictProba, is_random
@@ -80,6 +81,7 @@ class OutputSampler:
                 rows = self._rows.draw([segment])
                 normals_from = (lambda _start, _end, of=segment: [self._walk(of)]) if self._random else None
                 found.append(self._passes.logits(rows, normals_from)[:, :-1].float().cpu())
+                count_passes(min(PASS, n - start))
         values = torch.cat(found)[:n].numpy()
         if np.isnan(values).any():
             raise ModelError("the function returned NaN, of which no percentile can be certified: check its weights "
