@@ -234,7 +234,7 @@ def _rebuild_outputs(identity: Identity, options: dict[str, Any], asked: VerifyC
     return PREPARE[identity.kind](CertifyConfig.parse({
         **{name: value for name, value in options.items() if name not in OF_CLASSES}, **own, "task": identity.kind,
         "n": identity.procedure.n, "alpha": identity.procedure.alpha,
-        "noise_format": identity.noise.format if identity.noise.format in _FORMATS else "auto"}))
+        "noise_format": identity.noise.format if identity.noise.format in NOISE_FORMATS else "auto"}))
 
 
 _REBUILD: dict[str, Callable[[Identity, dict[str, Any], VerifyConfig], Run]] = {
