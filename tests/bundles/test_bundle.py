@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 import huggingface_hub
 import numpy as np
 import pytest
+import torch
 from cyclonedx.model.bom import Bom
 from google.protobuf import json_format
 from in_toto_attestation.v1.statement import Statement
@@ -27,6 +28,7 @@ from smoothcert.bundles.bom import check_bom
 from smoothcert.bundles.bundle import Bundle, read_epoch
 from smoothcert.bundles.statement import PREDICATE, check_statement
 from smoothcert.cli.main import app
+from smoothcert.data import from_tensors
 from smoothcert.errors import (
     ConfigError,
     EmptyStoreError,
@@ -63,6 +65,27 @@ def predicted(folder: Path, count: int = 12) -> Path:
     return folder
 
 
+class Halves(torch.nn.Module):
+    """Two outputs: how far the means of both halves of an input are from 1/2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.full((2,), -0.5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(len(x), 2, -1).mean(dim=2) + self.bias
+
+
+def sampled(folder: Path, task: str, **options) -> Path:
+    """A store of a task that is made by a run, over 6 inputs."""
+    x = np.random.default_rng(0).random((6, 1, 2, 2), dtype=np.float32)
+    y = x.reshape(6, 2, 2).mean(axis=2) - 0.5
+    data = from_tensors(x, y if task == "regression" else (y > 0).astype(float), real=True, name="halves")
+    smoothcert.certify(Halves(), data, task=task, sigma=0.25, noise="gaussian", seed=3, alpha=0.01, out=folder,
+                       **options)
+    return folder
+
+
 def selftest_file(path: Path, verdict: str = "green", versions: str = "torch 2.13.0+cpu, python 3.11.2") -> Path:
     checks = [SelftestCheck(group=group, name="votes", verdict=verdict, measured="p 0.5")
               for group in ("engine eager", "smaller spaces")]
@@ -79,7 +102,9 @@ def stores(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("stores")
     found = {"certify": made(folder / "digits-25", method="two-sided", right=1.3, told=TOLD),
              "wide": made(folder / "digits-50", sigma=0.5, seed=2, method="two-sided", right=1.3, told=TOLD),
-             "attack": attacked(folder / "pgd"), "predict": predicted(folder / "answers")}
+             "attack": attacked(folder / "pgd"), "predict": predicted(folder / "answers"),
+             "multi-label": sampled(folder / "labels", "multi-label", n=200),
+             "regression": sampled(folder / "intervals", "regression", n=200, radii=[0, 0.1])}
     done = CliRunner().invoke(app, ["distributional", str(found["certify"]), "-q", "-o", str(folder / "loss")])
     assert done.exit_code == 0, done.output
     return {**found, "distributional": folder / "loss"}
@@ -87,9 +112,10 @@ def stores(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def whole(stores, tmp_path_factory) -> tuple[Path, Bundle]:
-    """A bundle of a store of each kind, with all that can be asked for."""
+    """A bundle of a store of each kind that answers with a class, with all that can be asked for."""
     folder = tmp_path_factory.mktemp("whole")
-    written = smoothcert.bundle(list(stores.values()), folder / "b", require=REQUIRE, radii=[0, 0.1, 5],
+    of_classes = [path for kind, path in stores.items() if kind not in ("multi-label", "regression")]
+    written = smoothcert.bundle(of_classes, folder / "b", require=REQUIRE, radii=[0, 0.1, 5],
                                 selftest=selftest_file(folder / "selftest.json", versions="torch 2.12.0"))
     return folder / "b", written
 
@@ -127,8 +153,8 @@ def test_an_altered_file_is_found_by_its_digest(whole, tmp_path):
 
 
 def test_stores_in_it_are_the_stores(whole, stores):
-    for path in stores.values():
-        copy = whole[0] / "stores" / path.name
+    for copy in (whole[0] / "stores").iterdir():
+        path = stores["certify"].parent / copy.name
         assert {file.name: file.read_bytes() for file in copy.iterdir()} == {
             file.name: file.read_bytes() for file in path.iterdir() if not file.name.startswith(".")}
         assert verify(VerifyConfig.parse({"store": copy})).problems == []
@@ -236,7 +262,8 @@ def test_pages_link_to_files_that_are_there_and_load_nothing(whole):
         text = (folder / page).read_text()
         links = Links()
         links.feed(text)
-        assert set(links.found) <= set(written.files)
+        assert set(links.found) <= {*written.files, "#curves"}
+        assert ' id="curves"' in text
         assert "default-src &#x27;none&#x27;" in text
     index = (folder / "index.html").read_text()
     assert {"report.html", "statement.json", "SHA256SUMS", "standards.html"} <= set(written.files)
@@ -253,7 +280,8 @@ def test_no_file_says_where_the_stores_were(whole, stores):
 
 
 def test_the_same_stores_give_the_same_bytes(whole, stores, tmp_path):
-    moved = [shutil.copytree(path, tmp_path / "elsewhere" / path.name) for path in stores.values()]
+    moved = [shutil.copytree(stores["certify"].parent / name, tmp_path / "elsewhere" / name)
+             for name in ("digits-25", "digits-50", "pgd", "answers", "loss")]
     for out in ("b", "b.zip", "again.zip"):
         smoothcert.bundle(moved, tmp_path / out, require=REQUIRE, radii=[0, 0.1, 5],
                           selftest=whole[0].parent / "selftest.json")
@@ -277,6 +305,21 @@ def test_a_time_is_that_of_the_environment(stores, tmp_path, monkeypatch):
         monkeypatch.setenv("SOURCE_DATE_EPOCH", text)
         with pytest.raises(InputError, match="seconds since 1970"):
             read_epoch()
+
+
+def test_regressions_and_labels_have_their_own_figures(stores, tmp_path):
+    written = smoothcert.bundle([stores["regression"], stores["multi-label"]], tmp_path / "b", no_selftest=True)
+    assert written.result == "PASSED"
+    assert {"report-intervals.html", "tables-regression.csv", "tables-multi-label.csv"} <= set(written.files)
+    assert "report.html" not in written.files
+    models = [one for one in load(tmp_path / "b", "bom.cdx.json")["components"] if "modelCard" in one]
+    tasks = {one["modelCard"]["modelParameters"]["task"]: one["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
+             for one in models}
+    assert set(tasks) == {"regression", "multi-label classification"}
+    assert tasks["regression"][0]["type"] == "mean width of intervals at radius 0 (output 0)"
+    assert "confidenceInterval" in tasks["multi-label classification"][0]
+    assert "the function is right" in (tmp_path / "b" / "index.html").read_text()
+    assert {one.task_type for one in front(tmp_path / "b").eval_results} == {"other", "image-classification"}
 
 
 @pytest.mark.parametrize("kind", ["predict", "attack", "distributional"])

@@ -113,15 +113,15 @@ class _Document:
     def add_model(self, one: BundledStore) -> Any:
         """Return the component of a smoothed classifier: a base classifier and the noise."""
         identity, name = one.store.identity, one.store.provenance.model or f"classifier of {one.name}"
-        base, noise = identity.model_or_none, identity.noise
+        base, noise, (task, _) = identity.model_or_none, identity.noise, _describe_task(identity)
         name = f"{name}, smoothed at sigma {sigma_words(noise.sigma)}" if base else name
         told = {"base.by": base and base.by, "base.sha256": base and base.sha256, "base.id": base and base.id,
                 "noise": noise.kind, "sigma": sigma_words(noise.sigma), "precision": identity.precision}
         references = [
             self._model.ExternalReference(type=self._model.ExternalReferenceType[kind], url=self._model.XsUri(file))
             for kind, file in (("MODEL_CARD", CARD), ("EVIDENCE", "index.html"))]
-        return self._add("model", [base.raw if base else one.place, noise.raw, identity.precision], told, name=name,
-                         external_references=references, type=self._kinds.MACHINE_LEARNING_MODEL)
+        return self._add("model", [base.raw if base else one.place, noise.raw, identity.precision, task], told,
+                         name=name, external_references=references, type=self._kinds.MACHINE_LEARNING_MODEL)
 
     def add_manifest(self, one: BundledStore, digest: str, needs: Sequence[Any]) -> None:
         """Add a store by its manifest, and what it was made with."""
@@ -154,10 +154,7 @@ def _write_card(uses: Sequence[_Use]) -> dict[str, Any]:
     identity = uses[0][0].store.identity
     data = identity.data_or_none
     inputs = [{"format": f"float32 {tuple(data.shape)}"}] if isinstance(data, DataIdentity) else []
-    task, output = {
-        "regression": ("regression", f"{identity.num_classes} numbers, each a percentile over the noise"),
-        "multi-label": ("multi-label classification", "a set of labels"),
-    }.get(identity.kind, ("classification", f"one of {identity.num_classes} classes, or an abstention"))
+    task, output = _describe_task(identity)
     refs = dict.fromkeys(ref for _, _, data in uses for ref in data)
     return {
         "modelParameters": {"task": task, "datasets": [{"ref": ref} for ref in refs], "inputs": inputs,
@@ -166,6 +163,14 @@ def _write_card(uses: Sequence[_Use]) -> dict[str, Any]:
             _write_metric(metric, one) for one, metrics, _ in uses for metric in metrics]},
         "considerations": {"technicalLimitations": list_limits([one for one, _, _ in uses])},
     }
+
+
+def _describe_task(identity: Identity) -> tuple[str, str]:
+    """Return the task of the runs of an identity, and what answers it, in words."""
+    return {
+        "regression": ("regression", f"{identity.num_classes} numbers, each a percentile over the noise"),
+        "multi-label": ("multi-label classification", "a set of labels"),
+    }.get(identity.kind, ("classification", f"one of {identity.num_classes} classes, or an abstention"))
 
 
 def _write_metric(metric: Metric, one: BundledStore) -> dict[str, Any]:

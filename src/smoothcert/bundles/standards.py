@@ -74,10 +74,10 @@ INTRODUCTION = (
 
 CLOSING = (
     "Everything here is about the smoothed classifier (the majority over all noise of the stated level; of a "
-    "regression, a percentile over it), the stated norm, and inputs like those that were measured. A system in use votes over finitely many noisy copies: its answer "
-    "is that of the smoothed classifier only with the confidence of its own vote, and else an abstention. Choices that "
-    "were made after a look at the outcomes, such as another radius, another alpha or the best of several runs, are "
-    "not covered by any limit.")
+    "regression, a percentile over it), the stated norm, and inputs like those that were measured. A system in use "
+    "votes over finitely many noisy copies: its answer is that of the smoothed classifier only with the confidence of "
+    "its own vote, and else an abstention. Choices that were made after a look at the outcomes, such as another "
+    "radius, another alpha or the best of several runs, are not covered by any limit.")
 
 
 def standards_page() -> Page:
