@@ -71,7 +71,8 @@ def certify(
         out: the folder of the store. The same call resumes an interrupted run. None keeps the store in memory.
         log_to: loggers of the figures so far, such as "tensorboard:DIR", an object, or a list of them.
         progress: is called with the progress of the run. verbose: shows it.
-        options: any other option of `CertifyConfig`, by its name.
+        options: any other option of `CertifyConfig`, by its name, such as task="regression" for a function with real
+            values, or task="multi-label".
     Returns:
         The finished store: `smoothcert.table` shows its figures, `smoothcert.plot` its curve, `to_pandas` its records.
     Raises:
