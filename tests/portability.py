@@ -27,6 +27,7 @@ PROMISED = {
     "sfc64-v1": "bc50528f0a773d66",
     "philox-v1": "947b666640bc38f8",
     "sound-v1": "2f6629d10dc249f3",
+    "sound-philox-v1": "5cddd7d1c15f5c02",
     "words of sfc64-bm-v1": "d968f3f92c4c5e61",
     "counts": "2f3e5bbd2d8a93a3",
     "looks": "5640ddcb33f499e2",
@@ -138,10 +139,11 @@ def drawn() -> dict[str, str]:
 
     found = {}
     on_grid = np.arange(192).reshape(3, 8, 8).astype(np.float32) / np.float32(255)
-    for stream_format, kinds in (("sfc64-v1", ("gaussian", "grid")), ("philox-v1", ("gaussian", "grid")),
-                                 ("sound-v1", ("sound",))):
+    for stream_format, kinds, sigmas in (
+            ("sfc64-v1", ("gaussian", "grid"), (0.12, 0.5)), ("philox-v1", ("gaussian", "grid"), (0.12, 0.5)),
+            ("sound-v1", ("sound",), (0.12, 0.5)), ("sound-philox-v1", ("sound",), (1e-4, 1e-3))):
         copies = []
-        for noise in (build_noise(kind, sigma, 255) for kind in kinds for sigma in (0.12, 0.5)):
+        for noise in (build_noise(kind, sigma, 255) for kind in kinds for sigma in sigmas):
             for image in (on_grid, on_grid * np.float32(0.77)):
                 centre = noise.centre(image)
                 rows = np.empty((230, image.size), np.float32)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from smoothcert.metrics import CertifiedAccuracy
     from smoothcert.models import build_model, load_model
     from smoothcert.smoothing import SmoothedClassifier
+    from smoothcert.smoothing.ensemble import Ensemble
     from smoothcert.smoothing.multi_label import SmoothedMultiLabelClassifier
     from smoothcert.smoothing.regressor import SmoothedRegressor
     from smoothcert.smoothing.router import SmoothedRouter
@@ -43,6 +44,7 @@ _HOMES = {
     "SmoothedMultiLabelClassifier": "smoothing.multi_label",
     "SmoothedRegressor": "smoothing.regressor",
     "SmoothedRouter": "smoothing.router",
+    "Ensemble": "smoothing.ensemble",
     "Certificate": "stats",
     "ClassCounts": "stats",
     "Prediction": "stats",
@@ -59,10 +61,10 @@ _HOMES = {
 }
 
 __all__ = [
-    "Certificate", "CertifiedAccuracy", "ClassCounts", "Prediction", "SmoothcertError", "SmoothedClassifier",
-    "SmoothedMultiLabelClassifier", "SmoothedRegressor", "SmoothedRouter", "Store", "__version__", "attack",
-    "build_model", "bundle", "certify", "check", "load_data", "load_model", "plan", "plot", "predict", "quantise",
-    "read_store", "table", "train", "transfer",
+    "Certificate", "CertifiedAccuracy", "ClassCounts", "Ensemble", "Prediction", "SmoothcertError",
+    "SmoothedClassifier", "SmoothedMultiLabelClassifier", "SmoothedRegressor", "SmoothedRouter", "Store", "__version__",
+    "attack", "build_model", "bundle", "certify", "check", "load_data", "load_model", "plan", "plot", "predict",
+    "quantise", "read_store", "table", "train", "transfer",
 ]
 
 

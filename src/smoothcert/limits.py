@@ -24,6 +24,8 @@ YAML_VALUES = 100_000
 """Values in a YAML text; values that an alias repeats count each time."""
 LOG_BYTES = 1 << 30
 """Size of a log (TSV)."""
+CSV_BYTES = 1 << 30
+"""Size of a table of comma-separated values."""
 HUB_BYTES = 1 << 36
 """Size of all files that are taken from a repository of the hub."""
 HUB_FILES = 20_000

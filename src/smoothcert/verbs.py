@@ -18,12 +18,12 @@ from smoothcert.classifiers.card import ModelCard
 from smoothcert.config.sampling import RunConfig
 from smoothcert.errors import InputError
 from smoothcert.io.paths import place
-from smoothcert.models import label_model
 from smoothcert.noise import NOISES
 from smoothcert.progress import Progress
 from smoothcert.runs import attack as attack_run
 from smoothcert.runs import certify as sampling_runs
 from smoothcert.runs import transfer as transfer_run
+from smoothcert.runs.inputs import model_title
 from smoothcert.runs.options import AttackConfig, CertifyConfig, PredictConfig, TransferConfig
 from smoothcert.smoothing import SmoothedClassifier
 from smoothcert.store.manifest import is_store
@@ -66,7 +66,7 @@ def certify(
         data: `ImageData`; a pair (images, labels); a map-style torch Dataset, or a DataLoader of one; a Hugging Face
             Dataset; or a name, such as "digits" or "imagefolder:PATH". None takes the data that the model was trained
             on, else the digits.
-        sigma: noise level, in pixel units of [0, 1]; None takes that of the model.
+        sigma: noise level, in the data's units (pixel units of [0, 1] of images); None takes that of the model.
         n, n0, n_max, radii, curve_loss, curve_to, alpha: the design; see `smoothcert.runs.options.CertifyConfig`.
         out: the folder of the store. The same call resumes an interrupted run. None keeps the store in memory.
         log_to: loggers of the figures so far, such as "tensorboard:DIR", an object, or a list of them.
@@ -123,7 +123,7 @@ def attack(
     """Attack the smoothed classifier at the images of a data set, and predict what comes of them.
 
     Args:
-        eps: bounds on the perturbations, in pixel units. attack: a name, such as "pgd", or an attack of your own.
+        eps: bounds on the perturbations, in the data's units. attack: a name, such as "pgd", or an attack of your own.
         m: noisy copies that the attack sees. steps: its steps. n: samples that predict the attacked image.
         options: any other option of `smoothcert.runs.options.AttackConfig`, by its name.
         model, data, sigma, out, progress, verbose: as for `certify`.
@@ -375,7 +375,7 @@ def _run(
     with tempfile.TemporaryDirectory(prefix="smoothcert-") as folder:
         store = run(kind.parse({**values, "out": Path(folder) / kind.__name__}), **reports)
         store.records  # noqa: B018 - reads what the folder holds
-        name = label_model(model)
+        name = model_title(model)
         return replace(store, folder=Path(IN_MEMORY) / (Path(name).name or name))
 
 

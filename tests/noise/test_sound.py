@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from nets import write_nets
 from smoothcert.cli.main import app
 from smoothcert.errors import InputError
-from smoothcert.noise import FORMATS, build_noise
-from smoothcert.noise.lattice import MASS, LatticeNormal, lattice_normal, normal_cdf, normal_density
+from smoothcert.noise import FORMATS, build_noise, philox4x32
+from smoothcert.noise.lattice import COARSE, FINE, LatticeNormal, lattice_normal, normal_cdf, normal_density
 from smoothcert.smoothing import Sampling, Segment, SmoothedClassifier, open_voter
 from smoothcert.store.store import read_store
 
@@ -41,12 +41,12 @@ def test_the_normal_law_is_right_to_its_last_digit(bits):
 
 
 def drawn_masses(law):
-    """P(t) of what one word draws, counted from the tables themselves, in units of 2^-36 / W^2; and of the rest."""
+    """P(t) of what one word draws, counted from the tables themselves, in units of 2^-mass / W^2; and of the rest."""
     w, masses, rest = law.width, {}, 0
     falling = 2 * (w - np.arange(w)) - 1
-    for column, cut in enumerate(law._cuts.tolist()):
-        for side, weight in enumerate((2 ** (MASS - 12) - cut, cut)):
-            code = int(law._codes[2 * column + side])
+    for column, cut in enumerate(law.cuts.tolist()):
+        for side, weight in enumerate((2**law.layout.cut - cut, cut)):
+            code = int(law.codes[2 * column + side])
             base, kind = code >> 2, code & 3
             rest += weight * (kind == 2)
             shape = (np.full(w, w), falling if base >= 0 else falling[::-1])[kind] if kind < 2 else ()
@@ -55,29 +55,31 @@ def drawn_masses(law):
     return masses, rest
 
 
-@pytest.mark.parametrize("scale", [Fraction(1, 5), Fraction(7, 3), Fraction(40), Fraction(301, 2)])
-def test_every_probability_is_exact(scale):
+@pytest.mark.parametrize(("scale", "layout", "shifted"), [
+    *((scale, COARSE, True) for scale in (Fraction(1, 5), Fraction(7, 3), Fraction(40), Fraction(301, 2))),
+    (Fraction(7, 3), FINE, False), (Fraction(40), FINE, True), (Fraction(1031), FINE, False)])
+def test_every_probability_is_exact(scale, layout, shifted):
     """By enumeration: tables + rest = P. What the tables draw is F; F <= P for every shift; and the rest is cut where
     rho V = G(t), to 2^-60."""
-    law = LatticeNormal(scale)
+    law = LatticeNormal(scale, layout, shifted)
     masses, rest = drawn_masses(law)
-    unit, stride = law.width**2, int(scale) // 20 | 1
+    unit, stride, whole = law.width**2, int(scale) // 20 | 1, 2**layout.mass
     assert rest == law.rest
-    assert sum(masses.values()) == (2**MASS - rest) * unit
+    assert sum(masses.values()) == (whole - rest) * unit
     total = 0
     with mpmath.workprec(200):
         for t in range(min(masses, default=0) - 2, max(masses, default=0) + 3):
             total += masses.get(t, 0)
             assert law.below(t) == total
-            below = mpmath.mpf(masses.get(t, 0)) / unit / 2**MASS
-            for shift in (-HALF, HALF) if t % stride == 0 else ():
+            below = mpmath.mpf(masses.get(t, 0)) / unit / whole
+            for shift in ((-HALF, HALF) if shifted else (0,)) if t % stride == 0 else ():
                 low, high = ((t + sign * HALF - shift) / scale for sign in (-1, 1))
                 assert below <= mpmath.ncdf(ratio(high)) - mpmath.ncdf(ratio(low))
         rng = np.random.default_rng(1)
-        for shift in (Fraction(0), Fraction(-3, 8)):
+        for shift in (Fraction(0), Fraction(-3, 8))[: 1 + shifted]:
             for t in rng.integers(-3 * scale - 2, 3 * scale + 2, 6).tolist():
-                g = mpmath.ncdf(ratio((t + HALF - shift) / scale)) - mpmath.mpf(law.below(t)) / unit / 2**MASS
-                edge = int(mpmath.floor(g * 2**MASS / rest * 2**60))
+                g = mpmath.ncdf(ratio((t + HALF - shift) / scale)) - mpmath.mpf(law.below(t)) / unit / whole
+                edge = int(mpmath.floor(g * whole / rest * 2**60))
                 if 0 < edge < 2**60 - 1:
                     before, after = (law.invert(lambda b, v=v: v << b - 60, shift) for v in (edge - 1, edge + 1))
                     assert before <= t < after
@@ -87,8 +89,8 @@ def test_undecided_digits_are_read_further():
     """A V whose first 64 digits lie on a boundary is told by later ones."""
     law = LatticeNormal(Fraction(3))
     with mpmath.workprec(400):
-        g = mpmath.ncdf(ratio(Fraction(1, 2) / 3)) - mpmath.mpf(law.below(0)) / law.width**2 / 2**MASS
-        edge = int(mpmath.floor(g * 2**MASS / law.rest * 2**300))
+        g = mpmath.ncdf(ratio(Fraction(1, 2) / 3)) - mpmath.mpf(law.below(0)) / law.width**2 / 2**COARSE.mass
+        edge = int(mpmath.floor(g * 2**COARSE.mass / law.rest * 2**300))
     asked = []
     for v in (edge - 2**100, edge + 2**100):
         found = law.invert(lambda b, v=v: asked.append(b) or v >> 300 - b)
@@ -114,6 +116,27 @@ def test_the_words_of_a_stream_are_drawn_by_the_tables():
     later = np.empty((60, 7), np.float32)
     noise.stream(5, 3, "select", centre, start=133).fill(later)
     assert np.array_equal(later, out[133:193])
+
+
+def test_the_words_of_a_gpus_stream_are_drawn_by_the_fine_tables():
+    """`sound-philox-v1`, written out, at any position; the law of a centre on the grid is made for no shift."""
+    noise = build_noise("sound", 1e-4)
+    words = np.random.SeedSequence(5, spawn_key=(3, 0, 0x534E4433)).generate_state(3)
+    for image, start in ((np.zeros(7, np.float32), 0), (np.full(7, 0.3, np.float32), 2**33 - 100)):
+        centre, out = noise.centre(image), np.empty((300, 7), np.float32)
+        law, drawn_again = lattice_normal(noise.scale, FINE, shifted=centre.off_grid), 0
+        noise.stream(5, 3, "select", centre, start, "sound-philox-v1").fill(out)
+        for row in range(300):
+            counters = np.array([[c, (start + row) & 0xFFFFFFFF, (start + row) >> 32, words[2]] for c in range(4)])
+            w0, w1, w2, w3 = philox4x32(counters.T, words[:2])
+            values, rest = law.draw(np.stack([w0 << 32 | w1, w2 << 32 | w3], axis=1).ravel()[:7])
+            for k in rest.tolist():
+                key = (3, 0, start + row, k, 0x534E4434)
+                word = int(np.random.SFC64(np.random.SeedSequence(5, spawn_key=key)).random_raw(1)[0])
+                values[k] = law.invert(lambda b, word=word: word << b - 64, Fraction(float(centre.fraction[k])))
+                drawn_again += 1
+            assert np.array_equal(out[row], values)
+        assert (drawn_again > 0) == centre.off_grid
 
 
 def test_off_grid_centres_are_met_and_far_ones_refused():
@@ -200,7 +223,7 @@ def test_votes_under_sound_noise_do_not_depend_on_cuts():
     """Sound noise has its own format, named in the voter, and refuses others; it goes through classifier and voter."""
     noise, shape = build_noise("sound", 0.5), (1, 4, 4)
     image = np.full(shape, 0.6, np.float32)
-    with pytest.raises(InputError, match="a format of its own"):
+    with pytest.raises(InputError, match="formats of its own"):
         open_voter(brighter, noise, 2, shape, 3, how=Sampling(noise_format="sfc64-v1"))
     counts = []
     for batch in (7, 64):
@@ -229,3 +252,17 @@ def test_the_command_line_takes_it(tmp_path):
     assert one.records.equals(two.records)
     assert one.identity.noise.format == predicted.identity.noise.format == "sound-v1"
     assert CliRunner().invoke(app, ["recertify", str(one.folder), "--alpha", "0.01"]).exit_code == 0
+
+
+def test_a_gpus_format_runs_on_a_cpu_and_a_store_goes_on_in_its_own(tmp_path):
+    write_nets(tmp_path, 4, "")
+    store = tmp_path / "store"
+    run = ["certify", f"{tmp_path}/nets.py:Means", "--noise", "sound", "--sigma", "0.0005", "--seed", "1", "--n", "50",
+           "--max-images", "3", "--engine", "plain", "-q", "-o", str(store)]
+    for more in (["--noise-format", "sound-philox-v1"], []):
+        done = CliRunner().invoke(app, [*run, *more])
+        assert done.exit_code == 0, done.output
+    assert read_store(store).identity.noise.format == "sound-philox-v1"
+    assert len(read_store(store).records) == 3
+    done = CliRunner().invoke(app, ["verify", str(store), "--resample", "3", "--model", f"{tmp_path}/nets.py:Means"])
+    assert done.exit_code == 0, done.output

@@ -145,7 +145,7 @@ def test_the_command_prints_keeps_and_exits_with_the_verdict(tmp_path, monkeypat
 def test_what_cannot_be_had_is_refused_before_any_check():
     for options, error, words in (
         ({"engine": "eagre"}, ConfigError, 'did you mean "eager"'), ({"precision": "tf32"}, InputError, "tf32"),
-        ({"noise": "sound", "noise_format": "philox-v1"}, InputError, "a format of its own"),
+        ({"noise": "sound", "noise_format": "philox-v1"}, InputError, "formats of its own"),
         ({"seed": -1}, ConfigError, "seed"),
     ):
         with pytest.raises(error, match=words):

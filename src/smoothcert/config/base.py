@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -148,6 +149,11 @@ class ReadingConfig(Config):
     def reading(self) -> dict[str, Any]:
         """How inputs are read: the options of `smoothcert.data.reading.Reading` that are given."""
         return {name: value for name in ReadingConfig.model_fields if (value := getattr(self, name)) is not None}
+
+    def _parts(self) -> Iterator[Part]:
+        yield from super()._parts()
+        if self.features or self.label:
+            yield {"features", "label"}, lambda: import_module("smoothcert.data.reading").Reading(**self.reading)
 
 
 class DataConfig(ReadingConfig):

@@ -5,7 +5,7 @@ import math
 import re
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, PlainSerializer, SerializationInfo
@@ -222,6 +222,7 @@ Costs = Annotated[Floats, BeforeValidator(_one), AfterValidator(_check_at_least_
 Seed = Annotated[int, AfterValidator(check_seed)]
 Method = Annotated[str, _name_in("method", "smoothcert.stats", "METHODS")]
 NoiseKind = Annotated[Any, _in_registry("smoothcert.noise", "NOISES"), _labelled("smoothcert.noise", "NOISES")]
+NoiseFormat = Literal["auto", "sfc64-v1", "philox-v1", "sound-v1", "sound-philox-v1"]
 Engine = Annotated[str, _name_in("engine", "smoothcert.smoothing.sampling", "ENGINE_NAMES")]
 Sigmas = Annotated[tuple[Sigma, ...], BeforeValidator(_split), BeforeValidator(_one)]
 Probabilities = Annotated[tuple[Probability, ...], BeforeValidator(_split), BeforeValidator(_one)]

@@ -18,6 +18,7 @@ from smoothcert.config.fields import (
     Ints,
     Local,
     ModelPart,
+    NoiseFormat,
     NoiseKind,
     Options,
     Probability,
@@ -108,6 +109,7 @@ class RunConfig(ModelConfig, DataConfig, MachineConfig):
             yield "front-option goes to walk-jump or attractor: give one of them"
 
     def _parts(self) -> Iterator[Part]:
+        yield from super()._parts()
         yield {"noise", "sigma"}, partial(check_sigma, self.noise, self.sigma)
         yield {"walk_jump", "attractor", "front_option"}, self._check_front_option
 
@@ -133,9 +135,9 @@ class ComputeConfig(Config):
     precision: Literal["float32", "tf32", "bf16", "fp16"] = Field(
         "float32", description="arithmetic of the network: float32, tf32, bf16 or fp16; a reduced one makes another "
                                "base classifier, which is what is then certified")
-    noise_format: Literal["auto", "sfc64-v1", "philox-v1"] = Field(
-        "auto", description="named random numbers: auto is sfc64-v1 on a CPU and philox-v1 on a GPU; either runs on "
-                            "both, and auto alone allows smaller spaces")
+    noise_format: NoiseFormat = Field(
+        "auto", description="named random numbers: auto is sfc64-v1 on a CPU and philox-v1 on a GPU, of sound noise "
+                            "sound-v1 and sound-philox-v1; each runs on both, and auto alone allows smaller spaces")
 
 
 class SamplingConfig(RunConfig, ComputeConfig):

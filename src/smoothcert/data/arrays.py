@@ -60,7 +60,7 @@ class TensorSource:
 
     Args:
         reading: its bounds and levels are those of the values.
-        names: of the columns that are the first axis of an input, for messages.
+        names: of the columns of a table that are the first axis of an input.
     Raises:
         InputError: a type that is no number, or options for images.
         DataError: values that are missing or infinite, or leave the bounds.
@@ -76,6 +76,7 @@ class TensorSource:
         if 0 in values.shape:
             raise DataError(f"inputs must hold values, got shape {values.shape}")
         self.where: Where = where
+        self.columns = tuple(names)
         self.shape: tuple[int, ...] = values.shape[1:]
         self.levels, self.bounds = reading.levels, reading.tensor_bounds
         if faults := find_faults(values, where, self.bounds, names):

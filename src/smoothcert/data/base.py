@@ -124,6 +124,11 @@ class ImageData(Displayed):
         """(low, high) that every value keeps: (0, 1) of images; None where nothing is known."""
         return self.source.bounds
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns of a table that make an input, in their order; () for other data."""
+        return getattr(self.source, "columns", ())
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -12,10 +12,8 @@ from smoothcert.data.parquet import find_split, join_rows
 from smoothcert.data.reading import Reading
 from smoothcert.data.tables import table_data
 from smoothcert.errors import DataError, FileError
-from smoothcert.limits import bounded_bytes
+from smoothcert.limits import CSV_BYTES, bounded_bytes
 
-CSV_BYTES = 1 << 30
-"""Size of a CSV file."""
 _SHOWN = 5
 _SEPARATORS = (",", ";", "\t")
 

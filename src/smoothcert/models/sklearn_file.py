@@ -24,8 +24,10 @@ from smoothcert.parts.code import local_files, local_sources
 
 HARMLESS = (
     "sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration",
+    "sklearn.calibration._TemperatureScaling", "sklearn.feature_selection._univariate_selection.f_classif",
+    "sklearn.metrics._scorer._PassthroughScorer", "sklearn.model_selection._split.StratifiedKFold",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer", "sklearn.utils._bunch.Bunch",
 )
 """Types of scikit-learn beyond those that skops trusts: plain Python, whose methods check what they compute with.
 
@@ -44,14 +46,14 @@ class SklearnClassifier:
 
     def __init__(self, model: Any) -> None:
         self.classes_, self._model = model.classes_, model
-        self._columns = _columns_of(model)
+        self.fitted_columns = _columns_of(model)
 
     def predict_proba(self, rows: np.ndarray) -> np.ndarray:
         """Return the scores of rows (N, D), (N, K)."""
         return _in_blocks(self._score, rows)
 
     def _score(self, rows: np.ndarray) -> np.ndarray:
-        rows = _as_fitted(rows, self._columns)
+        rows = _as_fitted(rows, self.fitted_columns)
         if hasattr(self._model, "predict_proba"):
             return self._model.predict_proba(rows)
         if hasattr(self._model, "decision_function"):
@@ -64,14 +66,14 @@ class SklearnFunction:
     """Any other estimator of scikit-learn as a function of tensors (N, ...): what it predicts, (N, outputs)."""
 
     def __init__(self, model: Any) -> None:
-        self._model, self._columns = model, _columns_of(model)
+        self._model, self.fitted_columns = model, _columns_of(model)
 
     def __call__(self, inputs: Any) -> np.ndarray:
         rows = inputs.reshape(len(inputs), -1).cpu().numpy()
         return _in_blocks(self._predict, rows)
 
     def _predict(self, rows: np.ndarray) -> np.ndarray:
-        found = np.asarray(self._model.predict(_as_fitted(rows, self._columns)), dtype=np.float64)
+        found = np.asarray(self._model.predict(_as_fitted(rows, self.fitted_columns)), dtype=np.float64)
         return found.reshape(len(rows), -1)
 
 
@@ -110,8 +112,9 @@ def load_sklearn(spec: str, path: Path, input_shape: Shape | None, trust: bool) 
         raise ModelError(f"{path} holds a {type(model).__name__}, which has no predict: give a fitted classifier")
     wanted, given = getattr(model, "n_features_in_", None), input_shape and int(np.prod(input_shape))
     if None not in (wanted, given) and wanted != given:
-        raise ModelError(f"{path} takes {wanted} features, and the inputs have {given} (shape {input_shape}): choose "
-                         f"its columns, --features")
+        named = f" ({', '.join(_columns_of(model))})" if hasattr(model, "feature_names_in_") else ""
+        raise ModelError(f"{path} takes {wanted} features{named}, and the inputs have {given}, of shape {input_shape}: "
+                         f"choose its columns, --features")
     ready = SklearnClassifier(model) if hasattr(model, "classes_") else SklearnFunction(model)
     content = json.dumps([_digest(schema, contents, {}), _own_sources(unknown)]).encode()
     return LoadedModel(ready, spec, "sklearn", content, note=f"scikit-learn {metadata.version('scikit-learn')}, "
@@ -196,22 +199,21 @@ def _in_blocks(run: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.
     return np.concatenate([run(block) for block in np.split(filled, len(filled) // _BLOCK)])[: len(rows)]
 
 
-def _columns_of(model: Any) -> list[str] | None:
-    """Return the names of the columns that an estimator was fitted on, None where they had none."""
-    names = getattr(model, "feature_names_in_", None)
-    return None if names is None else list(names)
+def _columns_of(model: Any) -> tuple[str, ...]:
+    """Return the names of the columns that an estimator was fitted on; () where they had none."""
+    return tuple(map(str, getattr(model, "feature_names_in_", ())))
 
 
-def _as_fitted(rows: np.ndarray, columns: list[str] | None) -> Any:
+def _as_fitted(rows: np.ndarray, columns: tuple[str, ...]) -> Any:
     """Return rows in float64, in a table of named columns for an estimator that was fitted on one."""
     rows = rows.astype(np.float64)
-    if columns is None:
+    if not columns:
         return rows
     try:
         from pandas import DataFrame
     except ImportError as error:
         raise MissingExtraError("pandas", "frames", "a model that was fitted on a table of named columns") from error
-    return DataFrame(rows, columns=columns)
+    return DataFrame(rows, columns=list(columns))
 
 
 def _name_steps(model: Any) -> str:

@@ -9,7 +9,7 @@ from smoothcert.noise.boxmuller import box_muller
 from smoothcert.noise.grid import GridNoise
 from smoothcert.noise.keys import STAGES, fresh_seed, image_key, walk_position
 from smoothcert.noise.protocol import GaussianNoise, Noise, NoiseCentre, NormalNoise, least_float32
-from smoothcert.noise.sound import SoundNoise, SoundStream
+from smoothcert.noise.sound import SoundNoise, SoundPhiloxStream, SoundStream
 from smoothcert.noise.streams import (
     BINOMIAL_FORMAT,
     FORMATS,
@@ -95,6 +95,7 @@ __all__ = [
     "PhiloxStream",
     "Sfc64Stream",
     "SoundNoise",
+    "SoundPhiloxStream",
     "SoundStream",
     "Stream",
     "binomial",

@@ -2,9 +2,10 @@
 
     P(t) = Phi((t + 1/2 - f) / s) - Phi((t - 1/2 - f) / s),   s > 0 rational, |f| <= 1/2 rational
 
-Nearly all of P is a mixture that one 64-bit word draws. W, a power of two, is the smallest that is at least s / 128;
-bin a holds W values from a W on. With c_a and d_a whole numbers of 2^-36, a rectangle of mass c_a and a triangle of
-mass d_a, which falls away from 0, lie below P in every bin and for every f:
+Nearly all of P is a mixture that one 64-bit word draws. W, a power of two, is the smallest that is at least s / 128 (or
+finer: see `Layout`, `COARSE` is written out here); bin a holds W values from a W on. With c_a and d_a whole
+numbers of 2^-36, a rectangle of mass c_a and a triangle of mass d_a, which falls away from 0, lie below P in every bin,
+and for every f unless a law is made for f = 0 alone:
 
     F(a W + j) = c_a / W + d_a (2 (W - j) - 1) / W^2  (a >= 0; mirrored, (2 j + 1) / W^2, where a < 0)   <= P(a W + j)
 
@@ -14,7 +15,8 @@ t with G(t - 1) <= rho V < G(t) for G(t) = Phi((t + 1/2 - f) / s) - sum of F up 
 binary digits are read as it takes to be sure. So every t has exactly the probability P(t), given uniform bits.
 
 F <= P: for y the distance from the bin's middle m, less f, |y| <= W / 2. By Taylor, P >= p(m) + p'(m) y - M W^2 / 8,
-where p is P at f = 0, and M = sup |phi''| / s^3 about the bin. d_a matches p'(m) up to M / 4 and its own rounding.
+where p is P at f = 0, and M = sup |phi''| / s^3 about the bin. d_a matches p'(m) up to M / 4 and its own rounding; f
+moves y by 1/2 at most, and F by no more than d_a / W^2.
 
 Phi and phi are computed in whole numbers too, to any number of binary digits: fixed-point arithmetic on Python's
 integers, which rounds down and nothing else, so that every digit is the same on every machine. With x^2 / 2 = y and
@@ -27,20 +29,44 @@ digit carried, and 32 + x^2 digits are carried beyond those that are asked for.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import ceil, isqrt
 
 import numpy as np
 
-MASS = 36
-"""Masses are whole numbers of 2^-36."""
-
-_OFFSET, _COLUMN = 14, 12  # bits of a word: j, a second j, the column of the tables, the rest against its cut
-_CUT = MASS - _COLUMN
 _DIGITS = 64
 _GUARD = 32
-_RECTANGLE, _TRIANGLE, _REST = range(3)
+_RECTANGLE, _TRIANGLE, REST = range(3)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How fine the tables are, which says how much is left for the rest, and what the bits of a word are used for.
+
+    Attributes:
+        fineness: W is at least s / fineness.
+        offset: bits of j, the word's lowest; then come as many of a second j.
+        column: bits of the column of the tables. cut: those that are held against its cut, the highest.
+    """
+
+    fineness: int
+    offset: int
+    column: int
+    cut: int
+
+    @property
+    def mass(self) -> int:
+        """Masses are whole numbers of 2^-mass."""
+        return self.column + self.cut
+
+
+COARSE = Layout(128, 14, 12, 24)
+"""That of `sound-v1`: tables of 50 kB, for a processor's second cache."""
+
+FINE = Layout(1024, 11, 15, 27)
+"""That of `sound-philox-v1`: tables of 400 kB, for a GPU, where the rest is what costs."""
 
 
 @lru_cache(maxsize=2**14)
@@ -108,41 +134,46 @@ def _arctangent(inverse: int, work: int) -> int:
 class LatticeNormal:
     """The law of round(s Z + f).
 
+    Args:
+        shifted: whether f may be anything; else it is 0.
     Attributes:
-        scale: s, at most 2^14 128.
+        scale: s, at most 2^21.
         width: W.
         bins: {a: (c_a, d_a)}.
-        rest: rho 2^36.
+        rest: rho 2^mass.
+        cuts, codes: Walker's tables, int32: a column's cut, and its outcomes above and below it.
     """
 
-    def __init__(self, scale: Fraction) -> None:
-        self.scale, self.width = scale, 1
-        while 128 * self.width < scale:
+    def __init__(self, scale: Fraction, layout: Layout = COARSE, shifted: bool = True) -> None:
+        self.scale, self.layout, self.width, self._shifted = scale, layout, 1, shifted
+        while layout.fineness * self.width < scale:
             self.width *= 2
-        self.bins = dict(self._below(range(2**_COLUMN))) | dict(self._below(range(-1, -(2**_COLUMN), -1)))
-        self.rest = 2**MASS - sum(map(sum, self.bins.values()))
+        most = 2**layout.column
+        self.bins = dict(self._below(range(most))) | dict(self._below(range(-1, -most, -1)))
+        self.rest = 2**layout.mass - sum(map(sum, self.bins.values()))
         sums = [0]  # the mass of all bins before each, from the first to beyond the last
         for a in sorted(self.bins):
             sums.append(sums[-1] + sum(self.bins[a]))
-        self._cumulative = sums
-        self._cuts, self._codes = self._tables()
+        self._cumulative, self._first = sums, min(self.bins, default=0)
+        self.cuts, self.codes = self._tables()
 
     def draw(self, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the values t of uniform words, uint64 (n,): int32 (n,), and which are of the rest, yet to be found."""
-        columns = (words >> 2 * _OFFSET).astype(np.int32) & 2**_COLUMN - 1
-        own = (words >> 2 * _OFFSET + _COLUMN).astype(np.int32) < self._cuts.take(columns)
+        offset, column = self.layout.offset, self.layout.column
+        columns = (words >> 2 * offset).astype(np.int32) & 2**column - 1
+        own = (words >> 2 * offset + column).astype(np.int32) < self.cuts.take(columns)
         columns *= 2
         columns += own
-        codes = self._codes.take(columns)
+        codes = self.codes.take(columns)
         values = words.astype(np.int32)
         values &= self.width - 1
         special = np.flatnonzero(codes & 3)
-        kinds, second = codes[special] & 3, (words[special] >> _OFFSET).astype(np.int32) & self.width - 1
+        kinds, second = codes[special] & 3, (words[special] >> offset).astype(np.int32) & self.width - 1
         codes >>= 2
         first, bases = values[special], codes[special]
         values += codes
         values[special] = bases + np.where(bases < 0, np.maximum(first, second), np.minimum(first, second))
-        return values, special[kinds == _REST]
+        return values, special[kinds == REST]
 
     def invert(self, digits: Callable[[int], int], shift: Fraction = Fraction(0)) -> int:
         """Return the t of the rest that V falls on; digits(b) is 2^b V, rounded down."""
@@ -152,9 +183,8 @@ class LatticeNormal:
         return found
 
     def below(self, t: int) -> int:
-        """Return the mass of F up to t, in units of 2^-36 / W^2."""
-        w, (a, j) = self.width, divmod(t, self.width)
-        first = min(self.bins, default=0)
+        """Return the mass of F up to t, in units of 2^-mass / W^2."""
+        w, first, (a, j) = self.width, self._first, divmod(t, self.width)
         if a < first:
             return 0
         if a not in self.bins:
@@ -178,9 +208,9 @@ class LatticeNormal:
         return high
 
     def _is_above(self, t: int, v: int, bits: int, shift: Fraction) -> bool | None:
-        """Tell if G(t) > rho V for V in [v, v + 1) 2^-bits, by 2^(bits + 36) W^2; None where that is unsure."""
+        """Tell if G(t) > rho V for V in [v, v + 1) 2^-bits, by 2^(bits + mass) W^2; None where that is unsure."""
         unit, squared = self.rest * self.width**2, self.width**2
-        error = squared << MASS
+        error = squared << self.layout.mass
         g = normal_cdf((t + Fraction(1, 2) - shift) / self.scale, bits) * error - (self.below(t) << bits)
         if (v + 1) * unit <= g - error:
             return True
@@ -188,16 +218,16 @@ class LatticeNormal:
 
     def _below(self, numbers: range) -> Iterator[tuple[int, tuple[int, int]]]:
         """Yield the masses of bins, away from 0 until none fits below P; P has 64 digits, of which some 50 count."""
-        s, w, one = self.scale, self.width, 1 << _DIGITS
+        s, w, one, mass = self.scale, self.width, 1 << _DIGITS, self.layout.mass
         for a in numbers:
             k = max(a, -1 - a)
             middle = Fraction(2 * a * w + w - 1, 2)
             p = normal_cdf((middle + Fraction(1, 2)) / s, _DIGITS) - normal_cdf((middle - Fraction(1, 2)) / s, _DIGITS)
             x, near, far = abs(middle) / s, max(k * w - 1, 0) / s, (k * w + w + 1) / s
             bend = Fraction(normal_density(near, _DIGITS) + 1, one) * max(Fraction(1), far * far) / s**3
-            d = int(Fraction(normal_density(x, _DIGITS) << MASS, one) * x * w * w / (2 * s * s))
-            lost = ceil(bend * (w * (w * w + w + 1) << MASS) / 8) + -(-d // w) + 4
-            c = (p * w << MASS) // one - d - lost
+            d = int(Fraction(normal_density(x, _DIGITS) << mass, one) * x * w * w / (2 * s * s))
+            lost = ceil(bend * (w * (w * w + w + 1) << mass) / 8) + 4 + (-(-d // w) if self._shifted else 0)
+            c = (p * w << mass) // one - d - lost
             if c <= 0:
                 return
             yield a, (c, d)
@@ -208,26 +238,27 @@ class LatticeNormal:
         Outcomes are 4 a W + kind, in rising order of a, rectangle before triangle, the rest last; a column that is not
         full is filled from the last of those that are more than full.
         """
+        full, columns = 2**self.layout.cut, 2**self.layout.column
         outcomes = [(4 * a * self.width + kind, mass) for a in sorted(self.bins)
                     for kind, mass in zip((_RECTANGLE, _TRIANGLE), self.bins[a], strict=True)]
-        outcomes.append((_REST, self.rest))
-        outcomes += [(_REST, 0)] * (2**_COLUMN - len(outcomes))
+        outcomes.append((REST, self.rest))
+        outcomes += [(REST, 0)] * (columns - len(outcomes))
         own, left = [code for code, _ in outcomes], [mass for _, mass in outcomes]
-        other, cuts = own.copy(), [2**_CUT] * len(own)
-        small = [i for i, mass in enumerate(left) if mass < 2**_CUT]
-        large = [i for i, mass in enumerate(left) if mass > 2**_CUT]
+        other, cuts = own.copy(), [full] * len(own)
+        small = [i for i, mass in enumerate(left) if mass < full]
+        large = [i for i, mass in enumerate(left) if mass > full]
         while small:
             i, j = small.pop(), large[-1]
             cuts[i], other[i] = left[i], own[j]
-            left[j] -= 2**_CUT - left[i]
-            if left[j] <= 2**_CUT:
+            left[j] -= full - left[i]
+            if left[j] <= full:
                 large.pop()
-                if left[j] < 2**_CUT:
+                if left[j] < full:
                     small.append(j)
         return np.array(cuts, np.int32), np.stack([other, own], axis=1).astype(np.int32).ravel()
 
 
 @lru_cache(maxsize=8)
-def lattice_normal(scale: Fraction) -> LatticeNormal:
-    """Return the law for a scale, made once: that takes a few tenths of a second."""
-    return LatticeNormal(scale)
+def lattice_normal(scale: Fraction, layout: Layout = COARSE, shifted: bool = True) -> LatticeNormal:
+    """Return the law for a scale, made once: that takes a few tenths of a second, or seconds in the layout `FINE`."""
+    return LatticeNormal(scale, layout, shifted)

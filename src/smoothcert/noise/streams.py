@@ -149,10 +149,14 @@ def _rounds(even: np.ndarray, odd: np.ndarray, products: np.ndarray, key: Any) -
         word = (word + _WEYL) & _LOW
 
 
-def row_key(seed: int, image: int, stage: str) -> np.ndarray:
-    """Return the three words of a stream, (3,) uint32: Philox's key and the counter's last word."""
+def row_key(seed: int, image: int, stage: str, *more: int) -> np.ndarray:
+    """Return the three words of a stream, (3,) uint32: Philox's key and the counter's last word.
+
+    Args:
+        more: what another format adds to the spawn key, so that its streams are others.
+    """
     seed, key = stream_key(seed, image, stage)
-    return np.random.SeedSequence(seed, spawn_key=key).generate_state(3)
+    return np.random.SeedSequence(seed, spawn_key=(*key, *more)).generate_state(3)
 
 
 class PhiloxStream:

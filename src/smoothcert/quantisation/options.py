@@ -43,4 +43,5 @@ class QuantiseConfig(ModelConfig, DataConfig, MachineConfig):
     out: Local = Field(description="the new model directory, which every verb takes")
 
     def _parts(self) -> Iterator[Part]:
+        yield from super()._parts()
         yield {"noise", "sigma"}, partial(check_sigma, self.noise, self.sigma)

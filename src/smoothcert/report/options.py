@@ -51,7 +51,7 @@ class LogsConfig(RecordsConfig):
 class RadiiConfig(Config):
     """Options of the figures to show."""
 
-    radii: Radii | None = Field(None, description="radii, in pixel units, such as 0.5,1,1.5 or 2/255 (default: evenly "
+    radii: Radii | None = Field(None, description="radii, in the data's units, such as 0.5,1 or 2/255 (default: evenly "
                                                   "spaced)")
     rho: Probability = Field(0.05, description="failure probability of each data-set interval")
 
@@ -218,7 +218,7 @@ class PlanConfig(StoredImages):
     pilot: Stored | None = Field(None, description="a pilot: a store of certify or predict over some 50 images, a "
                                                    "count file, or a published log",
                                  json_schema_extra={"argument": "PILOT"})
-    radius: Weight | None = Field(None, description="the radius of the claim, in pixel units")
+    radius: Weight | None = Field(None, description="the radius of the claim, in the data's units")
     accuracy: Probability | None = Field(None, description="wanted: at least this share of new images is certified at "
                                                            "the radius; or give a budget, which buys the highest share")
     samples: Sigma | None = Field(None, description="budget: samples of the whole run, on average")
@@ -245,6 +245,7 @@ class PlanConfig(StoredImages):
         return ClaimRequest(**{name: getattr(self, name) for name in ClaimRequest.__dataclass_fields__})
 
     def _parts(self) -> Iterator[Part]:
+        yield from super()._parts()
         if self.check is None and self.radius is not None:
             yield {*type(self).model_fields} - {"pilot", "check", "out"}, self.request
 

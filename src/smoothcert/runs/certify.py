@@ -142,7 +142,8 @@ def prepare_sampling(
     # What an engine costs to start is weighed against the samples to come: sequential plans rarely take a tenth of
     # their most.
     expected = plan.most() // 10 if "n_max" in plan.identity() else plan.most()
-    how = Sampling("plain" if engine == "exact" else engine, config.space, config.precision, config.noise_format,
+    noise_format = inputs.noise_format(config.noise_format)
+    how = Sampling("plain" if engine == "exact" else engine, config.space, config.precision, noise_format,
                    config.batch_size, inputs.device, expected * len(indices) * answers)
     with phase("preparing to sample"):
         ready = open_voter(model, noise, data.num_classes, data.shape, inputs.seed, None, how,
@@ -158,9 +159,9 @@ def prepare_sampling(
     provenance = {**inputs.provenance(config), **({"each_sample": cost} if cost else {}),
                   **(ready.choice.provenance() if ready.choice else {})}
     return SamplingRun(
-        config=inputs.resolve(config, engine=ready.engine), identity=identity, most_samples=plan.most(),
-        exact="n_max" not in plan.identity(), sample_cost=cost, provenance=provenance, source=inputs.source,
-        data=data, indices=indices, plan=plan, voter=ready.voter, model=model, plan_for=plan_for)
+        config=inputs.resolve(config, engine=ready.engine, noise_format=noise_format), identity=identity,
+        most_samples=plan.most(), exact="n_max" not in plan.identity(), sample_cost=cost, provenance=provenance,
+        source=inputs.source, data=data, indices=indices, plan=plan, voter=ready.voter, model=model, plan_for=plan_for)
 
 
 PREPARE: dict[str, Callable[[CertifyConfig], Run]] = {

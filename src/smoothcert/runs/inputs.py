@@ -14,6 +14,7 @@ import torch
 
 from smoothcert.classifiers.classifier import Classifier, model_card, open_classifier
 from smoothcert.classifiers.denoisers import denoiser_sigma
+from smoothcert.classifiers.ensembles import is_ensemble, name_ensemble
 from smoothcert.config.sampling import ATTACKED, RunConfig
 from smoothcert.data import ImageData, select_indices, take_evenly
 from smoothcert.data.base import PixelSource, scaled
@@ -37,6 +38,8 @@ AnyRun = TypeVar("AnyRun", bound=RunConfig)
 def model_title(model: Any) -> str:
     """Return a model as a store shows it: without the folders that lead to it."""
     name = label_model(model)
+    if is_ensemble(name):
+        return name_ensemble(name)
     return Path(name).name if Path(name).exists() else name
 
 
@@ -220,6 +223,11 @@ class Inputs:
             **({"adversaries": self.attacked} if self.attacked else {}),
         }
 
+    def noise_format(self, asked: str) -> str:
+        """Return the format to draw in: a store of sound noise goes on in its own, which on a GPU was once another."""
+        goes_on = asked == "auto" and self.stored is not None and self.noise.kind == "sound"
+        return self.stored.noise.format if goes_on and self.stored else asked
+
     def provenance(self, config: RunConfig) -> dict[str, Any]:
         """Return model and data as a store shows them, without the folders that lead to them, and the GPU if any."""
         cards = list_cards(self.device, config.processes)
@@ -273,6 +281,9 @@ def open_inputs(config: RunConfig, keep: Keep | None = None, real: bool = False)
                                      classes=config.classes, model_id=config.model_id, device=device,
                                      sigma=noise.sigma, bounds=data.bounds, front=config, output=config.output,
                                      runtime=engine if engine in RUNTIMES else None)
+    if classifier.columns and data.columns and classifier.columns != data.columns:
+        raise InputError(f"{label_model(config.model)} was fitted on the columns {', '.join(classifier.columns)}, and "
+                         f"the inputs have {', '.join(data.columns)}: name its own in their order, --features")
     data = data if real else _in_classes(data, config, classifier)
     indices = select_indices(len(data), start=config.start, every=config.every, indices=config.indices)
     attacked: dict[str, Any] = {}

@@ -142,11 +142,12 @@ def prepare_transfer(config: TransferConfig, original: Original | None = None) -
                          f"{', '.join(fields)}): leave noise out, or give the store's own")
     classifier = _open_original(config, original, inputs)
     engine = inputs.stored.engine if config.engine == "auto" and inputs.stored else config.engine
-    how = Sampling("plain" if engine == "exact" else engine, "pixels", config.precision, config.noise_format,
+    noise_format = inputs.noise_format(config.noise_format)
+    how = Sampling("plain" if engine == "exact" else engine, "pixels", config.precision, noise_format,
                    config.batch_size, inputs.device, config.n * len(inputs.indices))
     told = original.told
     first = Sampling("plain" if told.engine == "exact" else told.engine or "plain", "pixels",
-                     told.precision or "float32", config.noise_format, told.batch_size, inputs.device, how.samples)
+                     told.precision or "float32", noise_format, told.batch_size, inputs.device, how.samples)
     with phase("preparing to sample"):
         pair = [open_voter(one.model, noise, inputs.data.num_classes, inputs.data.shape, inputs.seed, None, sampling,
                            one.conduct, inputs.data.bounds)
@@ -167,8 +168,8 @@ def prepare_transfer(config: TransferConfig, original: Original | None = None) -
         "transferred_from": told.raw})
     name = model_title(config.model if config.original is None else config.original)
     return TransferRun(
-        config=inputs.resolve(config, engine=ready.engine), identity=identity, most_samples=2 * plan.n,
-        exact=False, provenance={**inputs.provenance(config), "original": name},
+        config=inputs.resolve(config, engine=ready.engine, noise_format=noise_format), identity=identity,
+        most_samples=2 * plan.n, exact=False, provenance={**inputs.provenance(config), "original": name},
         source=inputs.source, data=inputs.data, indices=inputs.indices, plan=plan,
         voter=PairVoter(pair[0].voter, pair[1].voter),  # type: ignore[arg-type]
         model=inputs.classifier.model, plan_for=lambda *_: plan, original=original, original_model=classifier.model)

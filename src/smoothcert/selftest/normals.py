@@ -28,6 +28,7 @@ ANSWERS = {
     "philox-v1": "219090c990af5a35b0e9836ff0e9011601d19626853e93e5a5995ec73bb472e3",
     "sfc64-bm-v1": "a425c2fd1a4d2db115f04c87f617fb852c5bf905e716d7c160d168cf9c97a1d7",
     "sound-v1": "5ab29f81718ab8c54ca2fea43168438b4767afa5792c9b1932a40d719f3edc2a",
+    "sound-philox-v1": "d5dfa8e6d9363b42d2b729e3daf5b7395a5c2ae45c58fa5433d23872097d2434",
     "binomial-v1": "a5f18bafdae1e4016380fc328fb70eac99611dab9a00af5c4976e107af496e62",
 }
 """SHA-256 of the first numbers of each format at seed 2024, image 3, stage estimate: 150 samples of 5 values, of
@@ -194,8 +195,9 @@ def answers() -> dict[str, str]:
         found[name] = np.empty((150, 5), "<f4")
         open_stream(name, *key, 5).fill(found[name])
     found["sfc64-bm-v1"] = BoxMullerStream(*key, 5).words(150).astype("<u8")
-    noise, found["sound-v1"] = build_noise("sound", 0.25), np.empty((150, 5), "<f4")
-    noise.stream(*key, noise.centre(np.zeros(5, np.float32))).fill(found["sound-v1"])
+    for name, sigma in (("sound-v1", 0.25), ("sound-philox-v1", 1e-4)):
+        noise, found[name] = build_noise("sound", sigma), np.empty((150, 5), "<f4")
+        noise.stream(*key, noise.centre(np.zeros(5, np.float32)), format=name).fill(found[name])
     counts = [binomial(*key, start, 1000, p, 1 - p) for start in range(50) for p in (0.01, 0.5, 0.999)]
     found["binomial-v1"] = np.array(counts, "<i8")
     return {name: hashlib.sha256(numbers.tobytes()).hexdigest() for name, numbers in found.items()}

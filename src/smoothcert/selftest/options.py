@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from smoothcert.checks import check_known
 from smoothcert.config.base import MachineConfig
-from smoothcert.config.fields import Count, NoiseKind, Seed
+from smoothcert.config.fields import Count, NoiseFormat, NoiseKind, Seed
 
 
 def _engine(name: str) -> str:
@@ -24,8 +24,7 @@ class SelftestConfig(MachineConfig):
     precision: Literal["float32", "tf32", "bf16", "fp16"] = Field(
         "float32", description="arithmetic of the networks, as for certify: float32, tf32, bf16 or fp16")
     noise: NoiseKind = Field("grid", description="noise kind, as for certify: grid, gaussian or sound")
-    noise_format: Literal["auto", "sfc64-v1", "philox-v1"] = Field(
-        "auto", description="named random numbers, as for certify")
+    noise_format: NoiseFormat = Field("auto", description="named random numbers, as for certify")
     batch_size: Count | None = Field(None, description="samples per forward pass, as for certify")
     seed: Seed | None = Field(None, description="seed of all draws, in [0, 2^128) (default: drawn, and told)")
     quick: bool = Field(False, description="fewer samples: seconds, and blind to smaller defects")

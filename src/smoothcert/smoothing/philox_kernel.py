@@ -41,7 +41,7 @@ def fill_normals(out: Tensor, keys: Tensor, positions: Tensor) -> None:
                          f"{tuple(positions.shape)}")
     if out.numel() == 0:
         return
-    grid, tile = _tiles(rows, values)
+    grid, tile = tiles(rows, values)
     with torch.cuda.device_of(out):
         launch = cast(Any, _fill)[grid]
         launch(out, keys.contiguous(), positions.contiguous(), rows, values, **tile, enable_fp_fusion=False)
@@ -61,7 +61,7 @@ def draw_rows(
         first: (1,) int64.
         centres, fractions: (any, d) float32, those of `NoiseCentre`.
     """
-    grid, tile = _tiles(*out.shape)
+    grid, tile = tiles(*out.shape)
     with torch.cuda.device_of(out):
         launch = cast(Any, _draw)[grid]
         launch(out, table, owner, first, centres, centres if fractions is None else fractions, len(out),
@@ -69,7 +69,7 @@ def draw_rows(
                FRACTIONS=fractions is not None, enable_fp_fusion=False)
 
 
-def _tiles(rows: int, values: int) -> tuple[tuple[int, int], dict[str, int]]:
+def tiles(rows: int, values: int) -> tuple[tuple[int, int], dict[str, int]]:
     """Return the programs in both directions, and the rows and quads of each."""
     quads = -(-values // 4)
     wide = min(1 << (quads - 1).bit_length(), _WIDEST)
@@ -95,15 +95,7 @@ def _fill(out, keys, positions, rows, values, ROWS: tl.constexpr, QUADS: tl.cons
 def _draw(out, table, owner, first, centres, fractions, rows, values, scale, step, ROWS: tl.constexpr,
           QUADS: tl.constexpr, GRID: tl.constexpr, FRACTIONS: tl.constexpr):
     """Write noisy copies: the arithmetic of `GaussianNoise.place`, and with GRID that of `GridNoise.place`."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    at = tl.load(first) + row.to(tl.int64)
-    there = row < rows
-    line = table + tl.load(owner + at, mask=there, other=0).to(tl.int64) * 5
-    k0 = tl.load(line, mask=there, other=0).to(tl.uint32)[:, None]
-    k1 = tl.load(line + 1, mask=there, other=0).to(tl.uint32)[:, None]
-    c3 = tl.load(line + 2, mask=there, other=0).to(tl.uint32)[:, None]
-    position = (tl.load(line + 3, mask=there, other=0) + at)[:, None]
-    slot = tl.load(line + 4, mask=there, other=0)[:, None]
+    row, there, _at, position, k0, k1, c3, slot = find_rows(table, owner, first, rows, ROWS)
     y = _quads(position, k0, k1, c3, ROWS, QUADS) * scale
     column = (tl.program_id(1) * (4 * QUADS) + tl.arange(0, 4 * QUADS))[None, :]
     mask = there[:, None] & (column < values)
@@ -122,9 +114,24 @@ def _draw(out, table, owner, first, centres, fractions, rows, values, scale, ste
 
 
 @triton.jit
-def _quads(position, k0, k1, c3, ROWS: tl.constexpr, QUADS: tl.constexpr):
-    """Return the normals (ROWS, 4 QUADS) of this program's quads at positions (ROWS, 1) of streams of those words."""
-    c0 = (tl.program_id(1) * QUADS + tl.arange(0, QUADS)).to(tl.uint32)[None, :]
+def find_rows(table, owner, first, rows, ROWS: tl.constexpr):
+    """Return this program's rows, (ROWS,), which of them are there and their places in the round; and, (ROWS, 1), the
+    position in its stream, the stream's three words, and the row of `centres` of each; see `draw_rows`."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    at = tl.load(first) + row.to(tl.int64)
+    there = row < rows
+    line = table + tl.load(owner + at, mask=there, other=0).to(tl.int64) * 5
+    k0 = tl.load(line, mask=there, other=0).to(tl.uint32)[:, None]
+    k1 = tl.load(line + 1, mask=there, other=0).to(tl.uint32)[:, None]
+    c3 = tl.load(line + 2, mask=there, other=0).to(tl.uint32)[:, None]
+    position = (tl.load(line + 3, mask=there, other=0) + at)[:, None]
+    slot = tl.load(line + 4, mask=there, other=0)[:, None]
+    return row, there, at, position, k0, k1, c3, slot
+
+
+@triton.jit
+def philox(c0, position, k0, k1, c3):
+    """Return the four words of Philox4x32-10 at number c0 of each position of streams of those words."""
     c1 = position.to(tl.uint32)
     c2 = (position >> 32).to(tl.uint32)
     for _ in tl.static_range(10):
@@ -133,6 +140,14 @@ def _quads(position, k0, k1, c3, ROWS: tl.constexpr, QUADS: tl.constexpr):
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
         k0 += 0x9E3779B9
         k1 += 0xBB67AE85
+    return c0, c1, c2, c3
+
+
+@triton.jit
+def _quads(position, k0, k1, c3, ROWS: tl.constexpr, QUADS: tl.constexpr):
+    """Return the normals (ROWS, 4 QUADS) of this program's quads at positions (ROWS, 1) of streams of those words."""
+    c0 = (tl.program_id(1) * QUADS + tl.arange(0, QUADS)).to(tl.uint32)[None, :]
+    c0, c1, c2, c3 = philox(c0, position, k0, k1, c3)
     z0, z1 = _normals(c0, c1)
     z2, z3 = _normals(c2, c3)
     return tl.reshape(tl.join(tl.join(z0, z2), tl.join(z1, z3)), (ROWS, 4 * QUADS))

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +19,9 @@ from smoothcert.smoothing.contract import COARSE, Conduct, check_placed, try_row
 from smoothcert.smoothing.engines import ENGINES, PRECISIONS, Choice, Engine, open_engine
 from smoothcert.smoothing.engines.onnx_engines import CACHED_WEIGHTS, dense_weights
 from smoothcert.smoothing.files import Runtime, find_file, runtime_of
-from smoothcert.smoothing.gpu.referee import open_referee
-from smoothcert.smoothing.gpu.rows import DeviceRows, SentRows, open_rows
+from smoothcert.smoothing.gpu.opening import ON_DEVICE, open_rows
+from smoothcert.smoothing.gpu.referee import Referee, open_referee
+from smoothcert.smoothing.gpu.rows import DeviceRows, SentRows
 from smoothcert.smoothing.gpu.voter import DeviceVoter
 from smoothcert.smoothing.gpu.votes import choose_write
 from smoothcert.smoothing.passes import Passes, halve_batch
@@ -43,7 +45,7 @@ SHORT = 20_000
 
 ENGINE_NAMES = ("auto", *ENGINES)
 SPACES = ("auto", "pixels")
-NOISE_FORMATS = ("auto", "sfc64-v1", "philox-v1")
+NOISE_FORMATS = ("auto", "sfc64-v1", "philox-v1", "sound-v1", "sound-philox-v1")
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class Sampling:
         engine: "auto", or a name from `smoothcert.smoothing.engines.ENGINES`.
         space: "auto" samples where the noise has the fewest dimensions; "pixels" never leaves the image.
         precision: "float32"; "tf32", "bf16" and "fp16" make another base classifier, and are certified as such.
-        noise_format: "auto" is sfc64-v1 on a CPU and philox-v1 on a GPU; either runs on both. Sound noise has one of
-            its own, drawn on the host.
+        noise_format: "auto" is sfc64-v1 on a CPU and philox-v1 on a GPU, of sound noise sound-v1 and sound-philox-v1;
+            each runs on both.
         batch_size: samples a forward pass; None picks one. Never changes results in float32.
         device: where the model runs; None means where its parameters are.
         samples: how many samples the run may take, where known: lets `auto` engines weigh their start-up.
@@ -126,8 +128,9 @@ def open_voter(
     check_known("space", how.space, SPACES)
     check_known("noise_format", how.noise_format, NOISE_FORMATS)
     if how.noise_format not in ("auto", *noise.formats):
-        raise InputError(f"{noise.kind} noise has a format of its own, {', '.join(noise.formats)}, got noise_format "
-                         f"{how.noise_format}: leave it at auto")
+        own = ", ".join(name for name in noise.formats if name in NOISE_FORMATS)
+        raise InputError(f"{noise.kind} noise has formats of its own, {own}, got noise_format {how.noise_format}: "
+                         f"leave it at auto")
     check_known("precision", how.precision, PRECISIONS)
     device = how.device or device_of(model)
     check_placed(device, model, denoiser)
@@ -186,9 +189,12 @@ def _network_voter(
     passes = Passes(run, num_classes, engine.batch or batch, fixed)
     rows = choose_rows(noise, space, row, seed, device, how)
     if isinstance(rows, DeviceRows | SentRows):
-        judges = open_referee(judge, row, device, random) if referee else None
-        voter: NetworkVoter | DeviceVoter = DeviceVoter(rows, passes, judges, num_classes, device,
-                                                        choose_write(num_classes, device), random)
+        # Without a referee the engine judges again, in its own batches, what was not drawn rightly.
+        again = open_referee(judge, row, device, random) if referee else Referee(run, passes.batch, nullcontext)
+        voter: NetworkVoter | DeviceVoter = DeviceVoter(rows, passes, again, num_classes, device,
+                                                        choose_write(num_classes, device), referee, random,
+                                                        engine.name == "eager" and denoiser is None
+                                                        and not conduct.alone)
     else:
         voter = NetworkVoter(
             rows, passes, judge, num_classes, referee, random, conduct.overwrites,
@@ -203,8 +209,8 @@ def choose_rows(
     noise: Noise, space: Space | None, shape: tuple[int, ...], seed: int, device: torch.device, how: Sampling
 ) -> HostRows | DeviceRows:
     on_gpu, wanted = device.type == "cuda", how.noise_format
-    if wanted == "auto" and on_gpu and PhiloxStream.format in noise.formats:
-        wanted = PhiloxStream.format
+    if wanted == "auto" and on_gpu:
+        wanted = next((name for name in noise.formats if name in ON_DEVICE), noise.formats[0])
     elif wanted == "auto":
         wanted = noise.formats[0] if space is None else SMALL_SPACE_FORMAT
     drawn = noise if space is None else SpaceNoise(space, noise.sigma)

@@ -1,6 +1,6 @@
 """Attacked images beside a store: one file for each part of its list and setting, and a listing with their hashes.
 
-    adversaries/002-00000.safetensors   `images` float32 (B, C, H, W) and `index` int64 (B,): setting 2, part 0
+    adversaries/002-00000.safetensors   `images` float32 (B, *shape) and `index` int64 (B,): setting 2, part 0
     adversaries.json                    what each file holds, and its SHA-256; written when all are there
 """
 
@@ -55,7 +55,7 @@ def read_adversaries(folder: Place, **setting: Any) -> tuple[np.ndarray, np.ndar
     Args:
         setting: `eps` (or `times`), `m` and `steps`; what is left out must be the same in the whole store.
     Returns:
-        Indices (M,) of the images in their data set, and the attacked images (M, C, H, W), float32.
+        Indices (M,) of the images in their data set, and the attacked inputs (M, *shape), float32.
     Raises:
         InputError: no or several such settings. FileError: no listing. StoreError: a missing or changed file.
     """
@@ -111,6 +111,6 @@ def _read(folder: Place, name: str, digest: str) -> dict[str, np.ndarray]:
     except (SafetensorError, ValueError, KeyError) as error:
         raise StoreError(f"{path} is corrupt: {error}") from None
     shapes = {key: value.shape for key, value in found.items()}
-    if set(shapes) != {"images", "index"} or len(shapes["images"]) != 4 or shapes["index"] != shapes["images"][:1]:
+    if set(shapes) != {"images", "index"} or len(shapes["images"]) < 2 or shapes["index"] != shapes["images"][:1]:
         raise StoreError(f"{path} holds no attacked images and their indices")
     return found

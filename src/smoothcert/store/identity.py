@@ -89,7 +89,7 @@ class DataIdentity(IdentityPart):
     split: str
     sha256: str
     shape: Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], Field(min_length=1, max_length=16)]
-    bounds: tuple[float, float] | None = (0.0, 1.0)
+    bounds: Annotated[tuple[float, float], Field(strict=False)] | None = (0.0, 1.0)
 
 
 class NoData(IdentityPart):

@@ -32,6 +32,7 @@ from smoothcert.runs.options import (
 from smoothcert.runs.reopen import data_options, find_part
 from smoothcert.runs.run import Run
 from smoothcert.runs.transfer import Original, prepare_transfer
+from smoothcert.smoothing.sampling import NOISE_FORMATS
 from smoothcert.stats import is_same
 from smoothcert.store.comparison import differences, without_unrecorded
 from smoothcert.store.identity import Identity
@@ -44,7 +45,6 @@ from smoothcert.verify.files import Readable, StoreCheck
 from smoothcert.verify.options import VerifyConfig
 
 _NAMES = {"cpu": "CPU", "cuda": "GPU"}
-_FORMATS = ("sfc64-v1", "philox-v1")
 
 
 def check_resampling(readable: Readable, config: VerifyConfig) -> StoreCheck:
@@ -234,7 +234,7 @@ def _rebuild_outputs(identity: Identity, options: dict[str, Any], asked: VerifyC
     return PREPARE[identity.kind](CertifyConfig.parse({
         **{name: value for name, value in options.items() if name not in OF_CLASSES}, **own, "task": identity.kind,
         "n": identity.procedure.n, "alpha": identity.procedure.alpha,
-        "noise_format": identity.noise.format if identity.noise.format in _FORMATS else "auto"}))
+        "noise_format": identity.noise.format if identity.noise.format in NOISE_FORMATS else "auto"}))
 
 
 _REBUILD: dict[str, Callable[[Identity, dict[str, Any], VerifyConfig], Run]] = {
@@ -267,7 +267,7 @@ def _sampling_options(identity: Identity, asked: VerifyConfig) -> dict[str, Any]
     in_pixels, stream_format = identity.space == "pixels", identity.noise.format
     return {"engine": "plain" if identity.engine == "exact" else identity.engine,
             "space": "pixels" if in_pixels else "auto", "precision": identity.precision,
-            "noise_format": stream_format if in_pixels and stream_format in _FORMATS else "auto",
+            "noise_format": stream_format if in_pixels and stream_format in NOISE_FORMATS else "auto",
             "batch_size": identity.batch_size or asked.batch_size}
 
 

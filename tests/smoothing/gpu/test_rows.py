@@ -8,10 +8,11 @@ import torch
 
 from smoothcert.errors import EngineWarning
 from smoothcert.noise import build_noise
+from smoothcert.smoothing.gpu import opening, shortcuts
 from smoothcert.smoothing.gpu import rows as gpu_rows
-from smoothcert.smoothing.gpu import shortcuts
 from smoothcert.smoothing.gpu.memory import send
-from smoothcert.smoothing.gpu.rows import DeviceRows, Round, SentRows, open_rows
+from smoothcert.smoothing.gpu.opening import open_rows
+from smoothcert.smoothing.gpu.rows import DeviceRows, Round, SentRows
 from smoothcert.smoothing.rows import HostRows, Segment, Subject
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -129,7 +130,7 @@ def rows_for(kind, wanted, device=DEVICE):
 
 
 def test_without_triton_a_warning_names_the_cost(monkeypatch):
-    monkeypatch.setattr(gpu_rows, "find_spec", lambda name: None)
+    monkeypatch.setattr(opening, "find_spec", lambda name: None)
     with pytest.warns(EngineWarning, match=r"drawn on the host.*Triton is not installed.*at most about [\d,]+ samples"):
         assert type(rows_for("grid", "philox-v1")) is SentRows
 
@@ -139,8 +140,8 @@ def test_without_a_compiler_rows_are_drawn_on_the_host(monkeypatch):
         def __init__(self, *given):
             raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")
 
-    monkeypatch.setattr(gpu_rows, "find_spec", lambda name: object())
-    monkeypatch.setattr(gpu_rows, "DeviceRows", Broken)
+    monkeypatch.setattr(opening, "find_spec", lambda name: object())
+    monkeypatch.setitem(opening.ON_DEVICE, "philox-v1", Broken)
     with pytest.warns(EngineWarning, match=r"needs a C compiler \(RuntimeError: Failed to find.*samples a second"):
         assert type(rows_for("grid", "philox-v1")) is SentRows
 
@@ -150,14 +151,14 @@ def test_a_kernel_with_other_bits_is_not_used(monkeypatch):
         def __init__(self, noise, shape, dimension, seed, device):
             super().__init__(noise, shape, seed + 1, "philox-v1", device)
 
-    monkeypatch.setattr(gpu_rows, "find_spec", lambda name: object())
-    monkeypatch.setattr(gpu_rows, "DeviceRows", Wrong)
+    monkeypatch.setattr(opening, "find_spec", lambda name: object())
+    monkeypatch.setitem(opening.ON_DEVICE, "philox-v1", Wrong)
     with pytest.warns(EngineWarning, match="its kernel does not give the host's bits here"):
         assert type(rows_for("grid", "philox-v1")) is SentRows
 
 
 def test_sound_noise_on_the_host_is_said():
-    with pytest.warns(EngineWarning, match=r"sound noise is drawn on the host.*at most about 328,407 samples a second"):
+    with pytest.warns(EngineWarning, match=r"in the format sound-v1 is drawn on the host.*about 328,407 samples"):
         assert type(rows_for("sound", "sound-v1")) is SentRows
 
 

@@ -7,7 +7,7 @@ the rows of a batch differently: this is tried, and such a model's rows are judg
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -42,13 +42,17 @@ class Referee:
 
     Args:
         run: the plain model, (N, ...) rows -> (N, K) logits.
+        settings: of cuDNN, while it judges.
     Attributes:
         rows: of every batch.
         company: whether a batch holds different rows; else copies of one.
     """
 
-    def __init__(self, run: Callable[..., Any], rows: int = ROWS) -> None:
-        self._run, self.rows, self.company = run, rows, True
+    def __init__(
+        self, run: Callable[..., Any], rows: int = ROWS,
+        settings: Callable[[], AbstractContextManager[Any]] = steady,
+    ) -> None:
+        self._run, self.rows, self._settings, self.company = run, rows, settings, True
 
     @property
     def size(self) -> int:
@@ -57,7 +61,7 @@ class Referee:
 
     def logits(self, rows: Tensor, *normals: Any) -> Tensor:
         """Return the logits (N, K) of 1 ... `size` rows; the first of them fills up the batch."""
-        with steady(), torch.no_grad():
+        with self._settings(), torch.no_grad():
             filled = torch.cat([rows, rows[:1].expand(self.rows - len(rows), *rows.shape[1:])])
             return as_logits(self._run(filled, *normals))[: len(rows)]
 

@@ -1,25 +1,18 @@
 """Noisy copies on a GPU, a round at a time: what belongs to the round's segments is sent once and drawn from there."""
 
-import time
-import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from smoothcert.errors import EngineWarning, first_line
 from smoothcert.noise import GaussianNoise, GridNoise, Noise, NoiseCentre, PhiloxStream, row_key, walk_position
-from smoothcert.noise.sound import SoundStream
 from smoothcert.smoothing.gpu.memory import send
-from smoothcert.smoothing.gpu.shortcuts import is_taken
 from smoothcert.smoothing.rows import HostRows, Segment, SpaceNoise, Subject
 
-_SOUND = 29e-9  # seconds that a value of sound noise takes on a host, about
 _LEAST = 64  # of the rows that buffers have room for
 
 
@@ -64,7 +57,7 @@ class Round:
 class SentRows(HostRows):
     """Rows drawn on the host, as `HostRows`, into pinned memory from which they are copied to a GPU."""
 
-    generation = 0
+    generation, odd = 0, None
     _copied: Any = None
 
     def begin(self, found: Round, room: int) -> None:
@@ -105,9 +98,13 @@ class DeviceRows:
         dimension: standard normals a row takes: prod(shape) for pixels.
     Attributes:
         generation: changes whenever the buffers do that a recorded round would read.
+        odd: int8, one a sample of the round: 1 for those that `take` has not drawn rightly, and `draw` does; or None.
     """
 
     format = PhiloxStream.format
+
+    odd: Tensor | None = None
+    _words = staticmethod(row_key)
 
     def __init__(
         self, noise: Noise | SpaceNoise, shape: tuple[int, ...], dimension: int, seed: int, device: torch.device
@@ -137,7 +134,7 @@ class DeviceRows:
         for segment in segments:
             words = segment.subject.words
             if (key := words.get(segment.stage)) is None:
-                key = words[segment.stage] = row_key(self._seed, segment.subject.key, segment.stage).tolist()
+                key = words[segment.stage] = self._words(self._seed, segment.subject.key, segment.stage).tolist()
             lines.append((*key, segment.start - done, slots[segment.subject]))
             done += segment.n
         if len(self._table) < len(lines) or len(self._owner) < room:
@@ -155,11 +152,8 @@ class DeviceRows:
         Args:
             first: (1,) int64 on the device.
         """
-        if len(self._rows) < n:
-            self._rows = torch.empty((n, self.width), device=self._device)
-            self.generation += 1
         if self._placement is not None:
-            out = self._rows[:n]
+            out = self._room(n)
             self._kernels.draw_rows(out, self._table, self._owner, first, self._centres, self._fractions,
                                     *self._placement)
             return out.view(-1, *self._shape)
@@ -191,6 +185,17 @@ class DeviceRows:
         self._kernels.fill_normals(normals, words, send(positions, self._device))
         return normals.view(-1, *self._shape)
 
+    def _room(self, n: int) -> Tensor:
+        """Return room for n rows, (n, width); that of the rows before."""
+        if len(self._rows) < n:
+            self._rows = torch.empty((n, self.width), device=self._device)
+            self.generation += 1
+        return self._rows[:n]
+
+    def _shift(self, centre: NoiseCentre) -> np.ndarray:
+        """Return what `_fractions` holds of a centre."""
+        return np.zeros_like(centre.values) if centre.fraction is None else centre.fraction
+
     @cached_property
     def _kernels(self) -> Any:
         return import_module("smoothcert.smoothing.philox_kernel")  # which needs Triton
@@ -205,7 +210,7 @@ class DeviceRows:
             width = len(new[0].centre.values)
             self._centres = torch.zeros((rows, width), device=self._device)
             if off_grid or self._fractions is not None:
-                self._fractions = torch.zeros((rows, width), device=self._device)
+                self._fractions = torch.zeros((rows, len(self._shift(new[0].centre))), device=self._device)
             self.generation += 1
             held, new = {}, list(subjects)
         if len(held) + len(new) > len(self._centres):
@@ -216,65 +221,7 @@ class DeviceRows:
             rows = send(np.array(free), self._device)
             self._centres[rows] = send(np.stack([s.centre.values for s in new]), self._device)
             if self._fractions is not None:
-                self._fractions[rows] = send(np.stack([_fraction(s.centre) for s in new]), self._device)
+                self._fractions[rows] = send(np.stack([self._shift(s.centre) for s in new]), self._device)
             held.update(zip(new, free, strict=True))
         self._slots = held
         return held
-
-
-def _fraction(centre: NoiseCentre) -> np.ndarray:
-    return np.zeros_like(centre.values) if centre.fraction is None else centre.fraction
-
-
-def open_rows(
-    noise: Noise | SpaceNoise, shape: tuple[int, ...], dimension: int, seed: int, wanted: str, device: torch.device
-) -> DeviceRows | SentRows:
-    """Return rows for a GPU: drawn there where they can be, else on the host, with a warning that names the cost.
-
-    Args:
-        wanted: the format of the noise.
-    """
-    on_host = SentRows(noise, shape, seed, wanted, device)
-    if wanted == PhiloxStream.format and is_taken("noise_kernel"):
-        if find_spec("triton") is None:
-            reason: str | None = "Triton is not installed (torch brings it on Linux with CUDA)"
-        else:
-            reason = _refuse(noise, shape, dimension, seed, on_host, device)
-        if reason is None:
-            return DeviceRows(noise, shape, dimension, seed, device)
-        _warn(f"the noise is drawn on the host and not on the GPU: {reason}", _measure(on_host))
-    elif wanted == SoundStream.format:
-        _warn("sound noise is drawn on the host, whatever the GPU", _SOUND * on_host.width)
-    return on_host
-
-
-def _refuse(
-    noise: Any, shape: tuple[int, ...], dimension: int, seed: int, on_host: SentRows, device: torch.device
-) -> str | None:
-    """Return why rows cannot be drawn on a GPU; None where they can, and are those of the host to the bit."""
-    trial = _trial(on_host)
-    try:
-        found = DeviceRows(noise, shape, dimension, seed, device).draw(trial)
-    except Exception as error:  # without a C compiler, or with a compiler that fails
-        return f"Triton cannot run its kernel here, for which it needs a C compiler ({first_line(error)})"
-    same = torch.equal(found, on_host.draw(trial))
-    # What a smaller space makes of normals are products, which no two devices round alike.
-    return None if same or isinstance(noise, SpaceNoise) else "its kernel does not give the host's bits here"
-
-
-def _trial(rows: HostRows) -> list[Segment]:
-    values = (np.arange(rows.width) % 256).astype(np.float32)
-    return [Segment(Subject(key, NoiseCentre(values)), "estimate", 2**33 - 2, 3) for key in (0, 1)]
-
-
-def _measure(rows: HostRows) -> float:
-    """Return the seconds that a row takes on the host."""
-    trial = _trial(rows)
-    started = time.perf_counter()
-    rows.draw(trial)
-    return (time.perf_counter() - started) / sum(segment.n for segment in trial)
-
-
-def _warn(what: str, seconds: float) -> None:
-    warnings.warn(f"{what}; one process draws at most about {1 / seconds:,.0f} samples a second so", EngineWarning,
-                  stacklevel=5)

@@ -9,7 +9,7 @@ _taken = {
     "noise_kernel": True,  # rows are drawn on the GPU; else on the host, by the same format
     "vote_kernel": True,  # two launches a batch in place of a dozen operations of torch
     "fused_convolutions": True,  # a convolution with its bias, ReLU and sum in one call of cuDNN
-    "cuda_graph": False,  # a batch's draw, forward pass and votes replayed in one launch
+    "cuda_graph": True,  # a batch's draw, forward pass and votes replayed in one launch, where a trial finds it faster
 }
 
 

@@ -13,7 +13,7 @@ from smoothcert.smoothing.gpu import graphs
 from smoothcert.smoothing.gpu.referee import Referee
 from smoothcert.smoothing.gpu.rows import DeviceRows, Round, SentRows
 from smoothcert.smoothing.gpu.shortcuts import is_taken
-from smoothcert.smoothing.gpu.votes import LOST, WriteVotes, write_plainly
+from smoothcert.smoothing.gpu.votes import CLOSE, LOST, WriteVotes, write_plainly
 from smoothcert.smoothing.passes import Passes
 from smoothcert.smoothing.protocols import Normals, check_finite
 from smoothcert.smoothing.rows import Segment, Subject
@@ -29,19 +29,23 @@ class DeviceVoter:
     Args:
         rows: draws the noisy copies.
         passes: the engine.
-        referee: the same classifier as it is; judges close calls. None where they are not judged again.
+        referee: the same classifier; judges again what is marked: samples that were not drawn rightly, and close calls.
         num_classes: K.
         device: where all is computed.
         write: puts down the votes of a batch.
+        marks: whether close calls are marked.
         random: whether both classifiers take `Normals` after the rows.
+        records: whether the engine's step may be recorded: it must keep to its own tensors, whatever becomes of the
+            model's.
     """
 
     def __init__(
-        self, rows: DeviceRows | SentRows, passes: Passes, referee: Referee | None, num_classes: int,
-        device: torch.device, write: WriteVotes = write_plainly, random: bool = False,
+        self, rows: DeviceRows | SentRows, passes: Passes, referee: Referee, num_classes: int,
+        device: torch.device, write: WriteVotes = write_plainly, marks: bool = True, random: bool = False,
+        records: bool = False,
     ) -> None:
         self._rows, self._passes, self._referee, self._num_classes = rows, passes, referee, num_classes
-        self._device, self._write, self._random = device, write, random
+        self._device, self._write, self._marks, self._random = device, write, marks, random
         self._batch = passes.batch
         self.capacity: int | None = self._batch * _ROUND_BATCHES
         self.format = rows.format
@@ -49,8 +53,8 @@ class DeviceVoter:
         self._first = torch.zeros(1, dtype=torch.int64, device=device)
         self._votes = torch.zeros(0, dtype=torch.int32, device=device)
         self._recorded: tuple[int, Callable[[], None]] | None = None
-        self._records = is_taken("cuda_graph") and isinstance(rows, DeviceRows) and write is not write_plainly and (
-            not random)
+        self._records = records and is_taken("cuda_graph") and isinstance(rows, DeviceRows) and (
+            write is not write_plainly and not random)
 
     def subject(self, image: np.ndarray, key: int) -> Subject:
         return Subject(key, self._rows.noise.centre(image))
@@ -93,23 +97,29 @@ class DeviceVoter:
         else:
             for start in range(0, found.total, self._batch):
                 self._step(found, start, min(self._batch, found.total - start))
-        return self._votes[: found.total].clone()
+        votes = self._votes[: found.total].clone()
+        return votes if self._rows.odd is None else votes.masked_fill_(self._rows.odd[: found.total] > 0, CLOSE)
 
     def _step(self, found: Round, start: int, n: int) -> None:
         """Draw, classify and judge the next n samples; `start` of a round says whose a random classifier's are."""
         rows = self._rows.take(n, self._first)
         normals = partial(self._normals, found, start) if self._random else None
-        self._write(self._votes, self._passes.logits(rows, normals), self._first, self._referee is not None)
+        self._write(self._votes, self._passes.logits(rows, normals), self._first, self._marks)
         self._first.add_(n)
 
     def _record(self, found: Round) -> Callable[[], None] | None:
-        """Return the recorded step for the buffers as they are; None where it cannot be recorded."""
+        """Return the recorded step for the buffers as they are; None where there is none that is right and faster."""
         if self._recorded is None or self._recorded[0] != self._rows.generation:
+            step, untried = partial(self._step, found, 0, self._batch), self._recorded is None
             try:
-                replay = graphs.record(partial(self._step, found, 0, self._batch), self._device)
+                replay = graphs.record(step, self._device)
                 self._recorded = self._rows.generation, replay
+                two = self._votes[: 2 * self._batch]
+                reason = graphs.find_fault(replay, step, self._first, two) if untried else None
             except Exception as error:  # a network that waits for the device, or calls what cannot be recorded
-                _log.info("no CUDA graph: the step cannot be recorded (%s)", first_line(error))
+                reason = f"the step cannot be recorded ({first_line(error)})"
+            if reason:
+                _log.info("no CUDA graph: %s", reason)
                 self._records, self._recorded = False, None
             self._first.zero_()
         return None if self._recorded is None else self._recorded[1]
@@ -122,7 +132,6 @@ class DeviceVoter:
             return close, close
         self.close_calls += len(close)
         check_finite(not bool((votes[odd] == LOST).any()))
-        assert self._referee is not None
         singles = [self._rows.single(segment, offset) for segment, offset in found.places(close)]
         judged = list[int]()
         for first in range(0, len(singles), self._referee.size):

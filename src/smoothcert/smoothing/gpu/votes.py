@@ -11,7 +11,7 @@ from smoothcert.smoothing.gpu.shortcuts import is_taken
 from smoothcert.smoothing.voters import CLOSE_CALL
 
 CLOSE, LOST = -1, -2
-"""Written in place of a vote: for a close call, and for a row with a NaN logit."""
+"""Written in place of a vote: for what is judged again, such as a close call, and for a row with a NaN logit."""
 
 WriteVotes = Callable[[Tensor, Tensor, Tensor, bool], None]
 """See `write_plainly`."""
