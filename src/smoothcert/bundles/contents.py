@@ -18,14 +18,15 @@ from smoothcert.errors import StoreError
 from smoothcert.limits import path_inside
 from smoothcert.report.checked import to_junit
 from smoothcert.report.html import report_page
-from smoothcert.report.html.intervals import intervals_report
+from smoothcert.report.html.outputs import outputs_report
 from smoothcert.report.selftest import SelfTest
 from smoothcert.report.shown import render
 from smoothcert.results.attacks import AttackResult
 from smoothcert.results.base import Runs
 from smoothcert.results.certified import Result, default_radii
-from smoothcert.results.gather import PageIntervals, PageRun
+from smoothcert.results.gather import PageOutputs, PageRun
 from smoothcert.results.metrics import list_metrics
+from smoothcert.results.multi_label import CertifiedLabels
 from smoothcert.results.regression import CertifiedIntervals
 from smoothcert.results.requirements import Checked
 from smoothcert.store.adversaries import list_store_files
@@ -103,7 +104,7 @@ def list_store(one: BundledStore, manifest: bytes, has_records: bool) -> list[Bu
 
 
 def _write_reports(found: Findings, config: BundleConfig) -> Iterator[tuple[str, str]]:
-    """Yield the names and the texts of pages: of the certified runs, with attacks beside them, and of regressions."""
+    """Yield the names and the texts of pages: of the certified runs, with attacks beside them, and of other tasks."""
     title = found.title if config.title else ""
     runs, problems = [], []
     for one in found.stores:
@@ -115,10 +116,9 @@ def _write_reports(found: Findings, config: BundleConfig) -> Iterator[tuple[str,
     attacks = [one.result for one in found.stores if isinstance(one.result, AttackResult)]
     if runs:
         yield "report.html", report_page(runs, config.radii or (), config.rho, title, attacks, problems, found.tested)
-    regressions = [PageIntervals(one.result, one.store) for one in found.stores
-                   if isinstance(one.result, CertifiedIntervals)]
-    if regressions:
-        yield "report-intervals.html", intervals_report(regressions, config.radii or (), title)
+    for kind, name in ((CertifiedIntervals, "report-intervals.html"), (CertifiedLabels, "report-labels.html")):
+        if outputs := [PageOutputs(one.result, one.store) for one in found.stores if isinstance(one.result, kind)]:
+            yield name, outputs_report(outputs, config.radii or (), title)
 
 
 def _text(name: str, text: str, what: str, use: str) -> BundleFile:

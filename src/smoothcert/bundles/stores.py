@@ -8,7 +8,8 @@ from pathlib import Path
 from smoothcert.errors import InputError, StoreError
 from smoothcert.interop import Named
 from smoothcert.io.paths import Place
-from smoothcert.report.html import facts, intervals
+from smoothcert.report.html.facts import SAYS_NOT
+from smoothcert.report.html.outputs import WORDS
 from smoothcert.results.base import StoreResult
 from smoothcert.results.gather import open_each, read_result
 from smoothcert.store.manifest import is_store
@@ -70,8 +71,8 @@ def place_stores(named: Sequence[tuple[str, Store]]) -> list[BundledStore]:
 
 def list_limits(stores: Sequence[BundledStore]) -> list[str]:
     """Return sentences on what the figures of some stores do not say, each once."""
-    return list(dict.fromkeys(line for one in stores
-                              for line in (intervals.SAYS_NOT if one.store.kind == "regression" else facts.SAYS_NOT)))
+    return list(dict.fromkeys(line for one in stores for line in (
+        WORDS[one.store.kind].says_not if one.store.kind in WORDS else SAYS_NOT)))
 
 
 def _read(one: Named) -> Store:
