@@ -20,10 +20,9 @@ from smoothcert.denoise.diffusion import noise_schedule
 from smoothcert.errors import InputError
 from smoothcert.machine import find_device, list_cards
 from smoothcert.runs.certify import certify
-from smoothcert.runs.gradients import repeatable
 from smoothcert.runs.options import CertifyConfig
 from smoothcert.smoothing import isolate
-from smoothcert.smoothing.precision import reduce_precision
+from smoothcert.smoothing.precision import reduce_precision, repeatable
 from smoothcert.store.store import read_store
 from smoothcert.training.distributed import join_processes, leave_processes
 from smoothcert.training.options import TrainConfig

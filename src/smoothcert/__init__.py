@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from smoothcert.metrics import CertifiedAccuracy
     from smoothcert.models import build_model, load_model
     from smoothcert.smoothing import SmoothedClassifier
+    from smoothcert.smoothing.multi_label import SmoothedMultiLabelClassifier
+    from smoothcert.smoothing.regressor import SmoothedRegressor
     from smoothcert.smoothing.router import SmoothedRouter
     from smoothcert.stats import Certificate, ClassCounts, Prediction
     from smoothcert.store.store import Store, read_store
@@ -26,6 +28,8 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # as a library ha
 
 _HOMES = {
     "SmoothedClassifier": "smoothing",
+    "SmoothedMultiLabelClassifier": "smoothing.multi_label",
+    "SmoothedRegressor": "smoothing.regressor",
     "SmoothedRouter": "smoothing.router",
     "Certificate": "stats",
     "ClassCounts": "stats",
@@ -43,8 +47,9 @@ _HOMES = {
 
 __all__ = [
     "Certificate", "CertifiedAccuracy", "ClassCounts", "Prediction", "SmoothcertError", "SmoothedClassifier",
-    "SmoothedRouter", "Store", "__version__", "attack", "build_model", "certify", "check", "load_data", "load_model",
-    "plan", "plot", "predict", "quantise", "read_store", "table", "train", "transfer",
+    "SmoothedMultiLabelClassifier", "SmoothedRegressor", "SmoothedRouter", "Store", "__version__", "attack",
+    "build_model", "certify", "check", "load_data", "load_model", "plan", "plot", "predict", "quantise", "read_store",
+    "table", "train", "transfer",
 ]
 
 

@@ -72,6 +72,14 @@ def check_positive(name: str, value: Any) -> float:
     return number
 
 
+def check_finite(name: str, value: Any) -> float:
+    """Return `value` as a float, or raise InputError unless it is a finite number."""
+    number = _number(name, value, "a number")
+    if not math.isfinite(number):
+        raise InputError(f"{name} must be a finite number, got {value!r}")
+    return number
+
+
 def check_probability(name: str, value: Any) -> float:
     """Return `value` as a float, or raise InputError unless it lies strictly between 0 and 1."""
     number = _number(name, value, "a number strictly between 0 and 1")
@@ -117,12 +125,25 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
-def check_shape(name: str, value: Any) -> tuple[int, int, int]:
-    """Return the shape of an image as (C, H, W), whole numbers of at least 1, or raise InputError."""
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 3:
-        raise InputError(f"{name} must be (C, H, W), such as (3, 32, 32), got {value!r}")
-    channels, height, width = (check_count(f"{name}[{i}]", size) for i, size in enumerate(value))
-    return channels, height, width
+def check_shape(name: str, value: Any) -> tuple[int, ...]:
+    """Return the shape of one input as whole numbers of at least 1, or raise InputError."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or not len(value):
+        raise InputError(f"{name} must be the shape of one input, such as (3, 32, 32) for images, (12, 1000) for "
+                         f"series or (30,) for tables, got {value!r}")
+    return tuple(check_count(f"{name}[{i}]", size) for i, size in enumerate(value))
+
+
+def check_bounds(bounds: Any) -> tuple[float, float] | None:
+    """Return the bounds that values must keep as floats, or raise InputError unless they are (low, high) or None."""
+    if bounds is None:
+        return None
+    try:
+        low, high = map(float, bounds)
+    except (TypeError, ValueError):
+        raise InputError(f"bounds must be two numbers (low, high), or None, got {bounds!r}") from None
+    if not low < high:
+        raise InputError(f"bounds must be (low, high) with low < high, or None, got {bounds!r}")
+    return low, high
 
 
 def check_seed(value: Any) -> int:

@@ -44,6 +44,8 @@ CARD_OPTION = 1 << 16
 """The largest whole number among a model card's options, such as a width."""
 CARD_LAYERS = 1000
 """The largest depth among these options, and the length of a list of sizes."""
+CARD_COLUMNS = 100_000
+"""The columns of a table that a model card lists."""
 
 
 def within(what: str, got: int, limit: int, advice: str, error: type[SmoothcertError] = FileError) -> int:

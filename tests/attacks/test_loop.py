@@ -368,8 +368,8 @@ class TestRefusals:
             AdreSurrogate(0.1, "none")
 
     @pytest.mark.parametrize(("changed", "words"), [
-        ({"images": torch.rand(2, 3, 3)}, "images must be floats"), ({"labels": torch.zeros(2)}, "labels"),
-        ({"images": torch.zeros(1, 1, 3, 3, dtype=torch.uint8)}, "images must be floats"),
+        ({"images": torch.rand(2)}, "inputs must be floats"), ({"labels": torch.zeros(2)}, "labels"),
+        ({"images": torch.zeros(1, 1, 3, 3, dtype=torch.uint8)}, "inputs must be floats"),
         ({"noise": torch.zeros(1, 1, 3, 3)}, "noise"), ({"noise": torch.zeros(1, 0, 1, 3, 3)}, "noise"),
         ({"noise": torch.zeros(1, 2, 1, 3, 4)}, "noise"), ({"images": MIDDLE + 1}, "must lie in"),
         ({"images": MIDDLE * torch.nan}, "must lie in"), ({"eps": torch.tensor([-1.0])}, "eps"),

@@ -15,6 +15,7 @@ from smoothcert.denoise.composed import DenoisedClassifier
 from smoothcert.models import build_model
 from smoothcert.smoothing.adapters import AdaptedNetwork, Fit
 from smoothcert.smoothing.protocols import CastInputs
+from smoothcert.smoothing.real import RealNetwork
 
 PACKAGE = Path(inspect.getfile(folder)).parents[1]
 
@@ -33,8 +34,9 @@ FROZEN = {
     "denoise/walks.py": "39a423a4a74b290f99272e42d1dc15a3c64b382a951087456238e4598ae067c1",
     "smoothing/adapters.py": "e3e4dd51234427d9fbd0faefd22292b49037f5303f36c2806b3fa8e3cb68d5ac",
     "smoothing/protocols.py": "78711de954faaa57cecebd73a8ca3f47dabb95ae4b7570df866a509cc5c655a2",
+    "smoothing/real.py": "9c6a3620dbf3523df25779766ca507f84ba4e34ae7b3ced76a39f67ec95f4b45",
 }
-"""SHA-256 by path. The last two and models/hub.py define what stands around a network that is not ours."""
+"""SHA-256 by path. The last three and models/hub.py define what stands around a network that is not ours."""
 
 
 @pytest.mark.parametrize("path", FROZEN)
@@ -56,6 +58,7 @@ def linear() -> nn.Module:
     (lambda: build_model("resnet20", (3, 8, 8), 3), ["models/resnet.py"]),
     (lambda: AdaptedNetwork(linear(), Fit("logits")), ["smoothing/adapters.py"]),
     (lambda: CastInputs(linear().half(), torch.float16), ["smoothing/protocols.py"]),
+    (lambda: RealNetwork(build_model("resnet20", (3, 8, 8), 3)), ["smoothing/real.py", "models/resnet.py"]),
     (lambda: DiffusionDenoiser(nn.Identity(), torch.linspace(0.99, 0.01, 20)), ["denoise/diffusion.py"]),
     (lambda: DenoisedClassifier(GaussianDenoiser(1.0), AdaptedNetwork(linear(), Fit("logits")), 0.5),
      ["denoise/composed.py", "denoise/closed_forms.py", "smoothing/adapters.py"]),

@@ -216,7 +216,7 @@ class TestFromTensors:
             from_tensors(np.full((2, 1, 2, 2), 17), [0, 1], levels=16)
 
     @pytest.mark.parametrize(("images", "labels", "error", "message"), [
-        (np.zeros((2, 4, 4)), [0, 1], InputError, r"\(N, C, H, W\), got \(2, 4, 4\)"),
+        (np.zeros((2, 4, 4), np.uint8), [0, 1], InputError, r"\(N, C, H, W\), got \(2, 4, 4\)"),
         (np.zeros((2, 1, 0, 4)), [0, 1], InputError, r"\(N, C, H, W\)"),
         (np.zeros((2, 1, 4, 4), dtype=complex), [0, 1], InputError, "complex128"),
         (torch.zeros(2, 1, 4, 4, dtype=torch.bfloat16), [0, 1], InputError, "cannot be read as an array"),

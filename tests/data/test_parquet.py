@@ -325,7 +325,7 @@ class TestParquet:
         ({"image": [b""], "class": [1]}, r"no label column .*image \(binary\), class \(int64\)"),
         ({"text": ["a"], "label": [1]}, r"no image column.*text \(string\), label \(int64\)"),
         ({"left": [b""], "right": [b""], "label": [1]}, r"several columns that could be images \(left, right\)"),
-        ({"image": [[["a"]]], "label": [1]}, "pixels must be numbers, these are string"),
+        ({"image": [[["a"]]], "label": [1]}, "lists must hold numbers, these are string"),
         ({"image": [b""] * 2, "label": ["a", "b"]}, "row 0 of .*cannot be decoded"),
         ({"image": [b""] * 2, "label": [1.0, 0.5]}, r"row 1 of .* has label 0\.5; labels must be whole numbers"),
         ({"image": [b""] * 2, "label": [0.0, float("nan")]}, r"row 1 of .* has label nan \(a missing label\?\)"),

@@ -11,7 +11,7 @@ from smoothcert.models import Centre, Normalise, build_model, model_names, model
 from smoothcert.models.convolutional import same_padding
 
 LEAST = {"linear": 1, "mlp": 1, "cnn": 4, "lenet": 16, "cnn3": 27, "resnet20": 8, "resnet110": 8, "resnet18": 8,
-         "resnet50": 8, "vgg16": 8, "airbench": 9}
+         "resnet50": 8, "vgg16": 8, "airbench": 9, "conv1d": 2}
 OPTIONS = {"mlp": {"hidden": [9, 7], "activation": "silu"}, "cnn": {"width": 3}, "cnn3": {"activation": "elu"},
            "resnet18": {"activation": "elu"}, "vgg16": {"activation": "silu"},
            "airbench": {"width": 8, "activation": "elu"}}
@@ -25,6 +25,11 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+def shaped(name, channels, height, width):
+    """The shape of one input: that of an image, or of a series with as many values."""
+    return (channels, height * width) if name == "conv1d" else (channels, height, width)
+
+
 def parameters(model):
     return sum(p.numel() for p in model.parameters())
 
@@ -32,19 +37,21 @@ def parameters(model):
 @pytest.mark.parametrize("name", model_names())
 def test_shapes_of_logits_from_the_least_size_up(name):
     least = LEAST[name]
-    for shape, k in [((1, least, least), 2), ((3, least, least + 5), 10), ((2, 32, 33), 3)]:
+    for sizes, k in [((1, least, least), 2), ((3, least, least + 5), 10), ((2, 32, 33), 3)]:
+        shape = shaped(name, *sizes)
         model = build_model(name, shape, k, **OPTIONS.get(name, {})).eval()
         with torch.no_grad():
             assert model(torch.rand(2, *shape)).shape == (2, k)
     if least > 1:
-        with pytest.raises(InputError, match=f"at least {least}x{least}"):
-            build_model(name, (1, least, least - 1), 2)
+        with pytest.raises(InputError, match=f"at least {'4 steps' if name == 'conv1d' else f'{least}x{least}'}"):
+            build_model(name, shaped(name, 1, least, least - 1), 2)
 
 
 @pytest.mark.parametrize("name", model_names())
 def test_every_network_has_gradients_and_judges_images_alone(name):
-    model = build_model(name, (1, 28, 28), 4).eval()
-    x = torch.rand(3, 1, 28, 28, requires_grad=True)
+    shape = shaped(name, 1, 28, 28)
+    model = build_model(name, shape, 4).eval()
+    x = torch.rand(3, *shape, requires_grad=True)
     gradient = torch.autograd.grad(model(x)[1].sum(), x)[0]
     assert gradient[1].abs().sum() > 0
     assert gradient[[0, 2]].abs().sum() == 0
@@ -121,13 +128,26 @@ def test_normalisation_inside_is_normalisation_by_hand(name):
 @pytest.mark.parametrize("name", model_names())
 def test_state_dict_survives_safetensors(name, tmp_path):
     options = {**OPTIONS.get(name, {}), "mean": (0.1,), "std": (0.3,)}
-    model, other = (build_model(name, (1, 28, 28), 3, **options) for _ in range(2))
+    shape = shaped(name, 1, 28, 28)
+    model, other = (build_model(name, shape, 3, **options) for _ in range(2))
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     other.load_state_dict(load_file(tmp_path / "w.safetensors"))
-    images = torch.rand(2, 1, 28, 28)
+    images = torch.rand(2, *shape)
     assert torch.equal(model.eval()(images), other.eval()(images))
     pointers = [tensor.data_ptr() for tensor in model.state_dict().values()]
     assert len(set(pointers)) == len(pointers)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 20), (3, 2, 4, 5)])
+def test_normalisation_inside_is_by_channel_whatever_the_shape(shape):
+    mean, std = [10.0, -2.0, 0.5], [100.0, 0.1, 1.0]
+    model = build_model("mlp", shape, 2, mean=mean, std=std).eval()
+    x = torch.rand(4, *shape)
+    whitened = (x - torch.tensor(mean).view(-1, *[1] * (len(shape) - 1))) / torch.tensor(std).view(
+        -1, *[1] * (len(shape) - 1))
+    torch.testing.assert_close(model(x), model.network(whitened))
+    with pytest.raises(InputError, match=r"normalises inputs \(N, 3"):
+        model(x[:, :2])
 
 
 def test_options_have_effect():
@@ -148,12 +168,16 @@ def test_options_have_effect():
     ("mlp", (1, 8, 8), 10, {"activation": "rleu"}, 'did you mean "relu"'),
     ("cnn", (1, 8, 8), 10, {"width": 0}, "width must be at least 1"),
     ("cnn", (1, 8, 8), 1, {}, "num_classes must be at least 2"),
-    ("cnn", (8, 8), 10, {}, r"input_shape must be \(C, H, W\)"),
-    ("cnn", 8, 10, {}, r"input_shape must be \(C, H, W\)"),
+    ("cnn", (8, 8), 10, {}, r"cnn takes images \(C, H, W\), got inputs of shape \(8, 8\): use mlp"),
+    ("resnet20", (30,), 10, {}, r"ResNet takes images \(C, H, W\)"),
+    ("conv1d", (1, 8, 8), 10, {}, r"conv1d takes series \(C, T\)"),
+    ("conv1d", (1, 8), 10, {"kernel": 4}, "kernel must be an odd number"),
+    ("cnn", 8, 10, {}, "input_shape must be the shape of one input"),
+    ("mlp", (), 10, {}, "input_shape must be the shape of one input"),
     ("cnn", (1, 0, 8), 10, {}, r"input_shape\[1\] must be at least 1"),
     ("cnn", (1, 8.0, 8), 10, {}, r"input_shape\[1\] must be a whole number"),
     ("cnn", (1, 8, 8), 10, {"std": [1.0]}, "std is given without mean"),
-    ("cnn", (3, 8, 8), 10, {"mean": [0.5]}, r"mean has 1 value\(s\), but the images have 3"),
+    ("cnn", (3, 8, 8), 10, {"mean": [0.5]}, r"mean has 1 value\(s\), but the inputs have 3"),
     ("cnn", (3, 8, 8), 10, {"mean": [0.5] * 3, "std": [1.0]}, r"mean has 3 channel\(s\) and std has 1"),
     ("cnn", (1, 8, 8), 10, {"mean": [0.5], "std": [0.0]}, "std must be above 0"),
     ("cnn", (1, 8, 8), 10, {"mean": [float("nan")]}, "mean must hold one finite number"),

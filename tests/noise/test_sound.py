@@ -152,7 +152,7 @@ def test_off_grid_centres_are_met_and_far_ones_refused():
         source.fill(y, centre, source.stream(2, 0, "estimate", centre))
         error = source.sigma * 1.2 / np.sqrt(len(y))
         assert np.all(np.abs(y.mean(axis=0, dtype=float) - around) < 4.5 * error)
-    with pytest.raises(InputError, match="needs pixels in"):
+    with pytest.raises(InputError, match="needs values in"):
         noise.centre(np.array([1.5], np.float32))
 
 

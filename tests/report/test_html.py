@@ -49,7 +49,7 @@ def stores(tmp_path_factory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def page_file(stores, tmp_path_factory) -> Path:
-    runs, attacks, _ = gather_page(stores, lambda store: Evil)
+    runs, attacks, *_ = gather_page(stores, lambda store: Evil)
     file = tmp_path_factory.mktemp("page") / "report.html"
     write_page(file, report_page(runs, attacks=attacks, title=EVIL))
     return file

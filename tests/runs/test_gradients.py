@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from smoothcert.runs.gradients import repeatable
+from smoothcert.smoothing.precision import repeatable
 
 
 @pytest.mark.parametrize("before", [False, True])

@@ -233,7 +233,7 @@ def test_functions_and_estimators_have_scores_too():
 
 @pytest.mark.parametrize("x", [X[0], X.numpy(), (X * 255).to(torch.uint8), X[:0], [X[0]], None])
 def test_what_is_no_batch_of_images_is_refused(x):
-    with pytest.raises(InputError, match=r"tensor of images \(N, C, H, W\), floating point, got"):
+    with pytest.raises(InputError, match=r"tensor of inputs \(N, C, H, W\), floating point, got"):
         smoothed()(x)
 
 

@@ -241,8 +241,8 @@ def test_bad_construction(options, words):
 
 @pytest.mark.parametrize(("x", "words"), [
     (X[0, 0], "shape"), (X[None], "shape"), ((X * 255).to(torch.uint8), "8-bit"), (X * 2, r"lie in \[0.0, 1.0\]"),
-    (X - 0.5, "normalisation"), (X * math.nan, "finite"), (torch.zeros(0, 1, 8, 8), "no pixels"),
-    (torch.zeros(1, 0, 8), "no pixels"),
+    (X - 0.5, "normalisation"), (X * math.nan, "finite"), (torch.zeros(0, 1, 8, 8), "no values"),
+    (torch.zeros(1, 0, 8), "no values"),
     (torch.full((1, 8, 8), 1 + 1e-7), r"got values from 1\.0000001 to 1\.0000001: clip what rounding"),
     (torch.full((1, 8, 8), -1e-9), r"from -1e-09 to -1e-09: clip"), (255 * X, "divide 8-bit values by 255"),
     ([[[0.0]], [[0.0, 1.0]]], "cannot be read as an array"), (np.zeros((1, 8, 8), object), "dtype object$"),
@@ -438,7 +438,7 @@ class TestPlanArguments:
         (lambda g: g.certify(X[0], 10, n0=20), "n0 is given twice, as 10 and as 20"),
         (lambda g: g.predict(X[0], 10, n=20), "n is given twice, as 10 and as 20"),
         (lambda g: g.certify(X[0], 1.5), "n0 must be a whole number"),
-        (lambda g: g.certify([X[0], X[0, :, :4]], FixedN(n=10)), "images cannot be read as an array"),
+        (lambda g: g.certify([X[0], X[0, :, :4]], FixedN(n=10)), "inputs cannot be read as an array"),
     ])
     def test_plans_that_do_not_fit(self, call, words):
         with pytest.raises(InputError, match=words):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smoothcert.attacks.loop import Probe, Problem, State
+from smoothcert.attacks.loop import Bounds, Probe, Problem, State
 from smoothcert.checks import check_count, check_positive
 from smoothcert.errors import MissingExtraError
 from smoothcert.smoothing.soft import freeze
@@ -15,19 +15,19 @@ from smoothcert.smoothing.soft import freeze
 
 def deepfool(
     model: Any, images: Tensor, labels: Tensor, *, steps: int = 50, candidates: int = 10, overshoot: float = 0.02,
-    bounds: tuple[float, float] = (0.0, 1.0),
+    bounds: Bounds = (0.0, 1.0),
 ) -> tuple[Tensor, Tensor]:
     """Return nearby misclassified images, found by stepping to the linearised decision boundary.
 
     There is no noise, and no bound on the norm.
 
     Args:
-        model: (N, C, H, W) -> (N, K) differentiable logits.
-        images: (B, C, H, W) in `bounds`. labels: (B,).
+        model: (N, *shape) -> (N, K) differentiable logits.
+        images: (B, *shape) in `bounds`, if there are any. labels: (B,).
         candidates: how many of the likeliest classes' boundaries are tried.
         overshoot: how far beyond the boundary each step goes, as a share of it.
     Returns:
-        The perturbed images (B, C, H, W), and for each if it is misclassified (B,). ||x' - x||_2 of a misclassified one
+        The perturbed images (B, *shape), and for each if it is misclassified (B,). ||x' - x||_2 of a misclassified one
         bounds the network's robust radius from above.
     Raises:
         MissingExtraError: Foolbox is not installed.
@@ -42,7 +42,8 @@ def deepfool(
         steps=check_count("steps", steps), candidates=check_count("candidates", candidates, least=2),
         overshoot=overshoot)
     with freeze(model) as network:
-        target = PyTorchModel(_AsModule(network).eval(), bounds=bounds, device=images.device)
+        target = PyTorchModel(_AsModule(network).eval(), bounds=bounds or (-torch.inf, torch.inf),
+                              device=images.device)
         _, found, fooled = rule(target, images.detach(), labels, epsilons=None)
     return found.detach(), fooled.to(torch.bool)
 
@@ -71,8 +72,8 @@ class DeepFool:
 
     def start(self, problem: Problem) -> State:
         """Do everything here: all examples are finished before the first step."""
-        moved, _ = deepfool(problem.model, problem.images, problem.labels, steps=self.steps, bounds=problem.bounds
-                            or (-torch.inf, torch.inf), candidates=self.candidates, overshoot=self.overshoot)
+        moved, _ = deepfool(problem.model, problem.images, problem.labels, steps=self.steps, bounds=problem.bounds,
+                            candidates=self.candidates, overshoot=self.overshoot)
         return {"delta": self.project(problem, moved - problem.images)}
 
     def probe(self, problem: Problem, delta: Tensor) -> Probe:

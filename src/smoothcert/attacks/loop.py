@@ -16,7 +16,7 @@ from smoothcert.smoothing.soft import freeze, noisy_logits
 
 Bounds = tuple[float, float] | None
 State = dict[str, Tensor]
-"""The tensors that an attack carries from step to step, B rows each: "delta" (B, C, H, W), and others of its own."""
+"""The tensors that an attack carries from step to step, B rows each: "delta" (B, *shape), and others of its own."""
 
 
 PASSES = 3
@@ -29,7 +29,7 @@ class Probe:
 
     Attributes:
         logits: of the noisy copies, (B, m, K).
-        gradient: the direction to ascend in, (B, C, H, W).
+        gradient: the direction to ascend in, (B, *shape).
     """
 
     logits: Tensor
@@ -44,13 +44,13 @@ class Problem:
     """B examples under attack.
 
     Attributes:
-        model: (N, C, H, W) -> (N, K) logits, frozen.
-        images: x, (B, C, H, W).
+        model: (N, *shape) -> (N, K) logits, frozen.
+        images: x, (B, *shape): (B, C, H, W) of images.
         labels: (B,) true classes, or the classes wanted of a targeted attack; or whatever the surrogate takes, B rows.
-        noise: e, (B, m, C, H, W): the same at every step.
+        noise: e, (B, m, *shape): the same at every step.
         eps: bound on ||delta||, (B,) float64.
         targeted: descend the surrogate instead of ascending it.
-        bounds: (low, high) of every pixel of x + delta, or None.
+        bounds: (low, high) of every value of x + delta, or None.
         rows: at most this many noisy images in one pass of the network.
         generator: for random starts, directions and fresh noise.
     """
@@ -155,7 +155,7 @@ class AttackMethod(Protocol):
 
 
 def run(attack: AttackMethod, problem: Problem) -> Tensor:
-    """Return delta (B, C, H, W); examples that are finished leave the batch."""
+    """Return delta (B, *shape); examples that are finished leave the batch."""
     result = torch.zeros_like(problem.images)
     rest = torch.arange(len(result), device=result.device)
     state = attack.start(problem)
@@ -181,24 +181,24 @@ def attack_images(
     generator: torch.Generator, eps: Tensor | None = None, targeted: bool = False, bounds: Bounds = (0.0, 1.0),
     rows: int | None = None,
 ) -> Tensor:
-    """Return adversarial images x' (B, C, H, W) with ||x' - x|| <= eps and every pixel in `bounds`, both exactly.
+    """Return adversarial inputs x' (B, *shape) with ||x' - x|| <= eps and every value in `bounds`, both exactly.
 
     Args:
         attack: its settings, such as `PGD(eps=0.5, steps=20)`.
-        model: (N, C, H, W) -> (N, K) logits; a denoiser in front of the classifier is part of it. A module is attacked
+        model: (N, *shape) -> (N, K) logits; a denoiser in front of the classifier is part of it. A module is attacked
             in eval mode with frozen parameters, and left as it was found.
-        images: x, (B, C, H, W), in `bounds`.
+        images: x, (B, *shape), (B, C, H, W) of images, in `bounds`.
         labels: the true classes (B,), or the classes wanted of a targeted attack.
-        noise: e_j of the m noisy copies of each image, (B, m, C, H, W), used at every step; None attacks the base
+        noise: e_j of the m noisy copies of each input, (B, m, *shape), used at every step; None attacks the base
             classifier at x itself.
         generator: for random starts, random directions and fresh noise, on the images' device.
         eps: a bound for each image, (B,), in place of `attack.eps`.
         targeted: treat `labels` as the classes to reach instead of those to avoid.
-        bounds: the pixels' range, or None to lift it.
+        bounds: the range of the values, or None for any.
         rows: at most this many noisy images in one pass of the network, which bounds memory and changes results in
             their last bits only; None is 128 on a CPU, whose cache that suits, and 512 elsewhere.
     Raises:
-        InputError: shapes that do not fit each other, or images outside the bounds.
+        InputError: shapes that do not fit each other, or inputs outside the bounds.
         ModelError: a model without gradients under an attack that needs them, or one whose gradients are not finite.
     """
     noise = torch.zeros_like(images).unsqueeze(1) if noise is None else noise
@@ -206,7 +206,7 @@ def attack_images(
     if bounds is not None and images.numel():
         low, high = float(images.min()), float(images.max())
         if not (bounds[0] <= low and high <= bounds[1]):
-            raise InputError(f"pixels must lie in [{bounds[0]}, {bounds[1]}] before an attack, got values from "
+            raise InputError(f"values must lie in [{bounds[0]}, {bounds[1]}] before an attack, got values from "
                              f"{low:.9g} to {high:.9g}: undo any normalisation (it belongs inside the model), or pass "
                              f"other bounds")
     rows = default_rows(images) if rows is None else check_count("rows", rows)
@@ -230,13 +230,14 @@ def default_rows(images: Tensor) -> int:
 
 
 def _check_shapes(images: Tensor, labels: Tensor, noise: Tensor, eps: Tensor | None) -> None:
-    if images.ndim != 4 or not images.is_floating_point():
-        raise InputError(f"images must be floats (B, C, H, W), got {images.dtype} of shape {tuple(images.shape)}")
+    if images.ndim < 2 or not images.is_floating_point():
+        raise InputError(f"inputs must be floats (B, *shape), (B, C, H, W) of images, got {images.dtype} of shape "
+                         f"{tuple(images.shape)}")
     if labels.ndim == 0 or len(labels) != len(images):
         raise InputError(f"labels must name a class for each of {len(images)} image(s), got shape "
                          f"{tuple(labels.shape)}")
-    if noise.ndim != 5 or len(noise) != len(images) or noise.shape[1] < 1 or noise.shape[2:] != images.shape[1:]:
-        raise InputError(f"noise for images of shape {tuple(images.shape)} must have shape (B, m, C, H, W) with m at "
+    if noise.ndim < 2 or len(noise) != len(images) or noise.shape[1] < 1 or noise.shape[2:] != images.shape[1:]:
+        raise InputError(f"noise for inputs of shape {tuple(images.shape)} must have shape (B, m, *shape) with m at "
                          f"least 1, got {tuple(noise.shape)}")
     if eps is not None and (eps.shape != (len(images),) or not bool((eps >= 0).all())):
         raise InputError(f"eps must hold a bound of at least 0 for each of {len(images)} image(s), got {eps}")

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from smoothcert.display import Displayed
 from smoothcert.errors import FileError
 from smoothcert.io.files import list_problems, read_json, write_json
-from smoothcert.limits import CARD_LAYERS, CARD_OPTION, CLASSES, PIXELS, path_inside
+from smoothcert.limits import CARD_COLUMNS, CARD_LAYERS, CARD_OPTION, CLASSES, PIXELS, path_inside
 
 VERSION = 1
 
@@ -27,17 +27,18 @@ def _check_plain(values: dict[str, Any]) -> dict[str, Any]:
     """Return options that are values or lists of values, small enough to build a network with, or raise ValueError."""
     for name, value in values.items():
         single = value if isinstance(value, list | tuple) else [value]
-        if len(single) > CARD_LAYERS or not all(v is None or isinstance(v, str | int | float) for v in single):
-            raise ValueError(f"{name} must be a value or a list of at most {CARD_LAYERS:,} values")
+        most = CARD_COLUMNS if name == "features" else CARD_LAYERS
+        if len(single) > most or not all(v is None or isinstance(v, str | int | float) for v in single):
+            raise ValueError(f"{name} must be a value or a list of at most {most:,} values")
         limit = CARD_LAYERS if name == "depth" else CARD_OPTION
         if any(isinstance(v, int) and abs(v) > limit for v in single):
             raise ValueError(f"{name} has a number above {limit:,}, the limit for it")
     return values
 
 
-def _check_image_size(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+def _check_input_size(shape: tuple[int, ...]) -> tuple[int, ...]:
     if math.prod(shape) > 3 * PIXELS:
-        raise ValueError(f"images have at most {3 * PIXELS:,} values, got {math.prod(shape):,}")
+        raise ValueError(f"inputs have at most {3 * PIXELS:,} values, got {math.prod(shape):,}")
     return shape
 
 
@@ -78,8 +79,8 @@ class ModelCard(Displayed):
     Attributes:
         model: a name that `build_model` or `build_denoiser` takes with `options`, or a user's factory as the command
             line takes it.
-        input_shape: (C, H, W) of an image. num_classes: K. class_names: in the order of the outputs.
-        levels: levels per unit of the training images, for grid noise.
+        input_shape: of one input, (C, H, W) of images. num_classes: K. class_names: in the order of the outputs.
+        levels: levels per unit of the training inputs, for grid noise; None where they are on no grid.
         data: the data set as the command line takes it, with its preprocessing.
         sigma: noise level of the training, or None.
         identity: everything that determined the weights; compared on resume.
@@ -98,10 +99,10 @@ class ModelCard(Displayed):
 
     model: str
     options: Annotated[dict[str, Any], AfterValidator(_check_plain)]
-    input_shape: Annotated[tuple[_Size, _Size, _Size], AfterValidator(_check_image_size)]
+    input_shape: Annotated[tuple[_Size, ...], Field(min_length=1, max_length=16), AfterValidator(_check_input_size)]
     num_classes: Annotated[int, Field(ge=2, le=CLASSES)]
     class_names: tuple[str, ...]
-    levels: _Size
+    levels: _Size | None
     data: Annotated[dict[str, Any], AfterValidator(_check_plain)]
     sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     identity: dict[str, Any]
@@ -130,6 +131,11 @@ class ModelCard(Displayed):
         """Return the entry for this model in the cards of other models."""
         return {"model": self.model, "options": self.options, "sigma": self.sigma, "parameters": self.parameters,
                 **self.best}
+
+
+def describe_data(asked: Any, name: str) -> dict[str, Any]:
+    """Return the entry of a card for the data of a training: as the options `asked` name them, else by their `name`."""
+    return {"data": asked.data if isinstance(asked.data, str) else name, "resize": None, "crop": None, **asked.reading}
 
 
 def is_model_dir(folder: Path) -> bool:

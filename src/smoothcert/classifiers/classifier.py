@@ -30,7 +30,7 @@ from smoothcert.denoise import DenoisedClassifier, DiffusionDenoiser, generator_
 from smoothcert.errors import FileError, InputError, ModelError, RandomWeightsWarning
 from smoothcert.io.paths import is_weights_file, local_path
 from smoothcert.models import MODEL_FORMS, MODELS, is_model_spec, label_model, load_model, model_names, model_sources
-from smoothcert.models.loaded import FILES
+from smoothcert.models.loaded import FILES, SKLEARN
 from smoothcert.models.random_weights import has_random_weights
 from smoothcert.models.weights import check_network
 from smoothcert.smoothing import BaseClassifier, base_classifier, check_ready
@@ -40,6 +40,7 @@ from smoothcert.smoothing.classifier import refuse_smoothed
 from smoothcert.smoothing.content import attributes_hash, attributes_of, keep_equal
 from smoothcert.smoothing.contract import Conduct, try_rows
 from smoothcert.smoothing.files import runtime_of
+from smoothcert.smoothing.outputs import real_function
 from smoothcert.smoothing.precision import reduce_precision
 from smoothcert.smoothing.protocols import check_logits, is_random, owner_of
 
@@ -121,9 +122,10 @@ def model_card(asked: ModelConfig) -> ModelCard | None:
 
 
 def open_classifier(
-    asked: ModelConfig | Any, input_shape: tuple[int, int, int], num_classes: int, *, sigma: float | None = None,
+    asked: ModelConfig | Any, input_shape: tuple[int, ...], num_classes: int, *, sigma: float | None = None,
+    bounds: tuple[float, float] | None = (0, 1),
     classes: Sequence[str] | None = None, model_id: str | None = None, device: torch.device | None = None,
-    front: RunConfig | None = None, output: str | int | None = None, runtime: str | None = None,
+    front: RunConfig | None = None, output: str | int | None = None, runtime: str | None = None, real: bool = False,
 ) -> Classifier:
     """Open the model that the options name or hold, put it behind a denoiser if `front` says so, and try it on images.
 
@@ -139,9 +141,11 @@ def open_classifier(
         num_classes: K, for a factory that asks for it; the model may turn out to have another number.
         classes: the names of the model's classes in the order of its outputs; None takes its own.
         sigma: noise level that a denoiser will see; None takes that of the denoiser in the model.
+        bounds: (low, high) of the inputs, for those that the model is tried on; None where they have none.
         front: options that may put a denoiser in front.
         output: name or position of the output that holds the logits, where several could; and
         runtime: that of an integer network in a file (see `load_model`); both part of the identity.
+        real: whether its outputs are real values, and its scores one more than those (see `smoothing.outputs`).
     Raises:
         FileError, ModelError: the model is missing, corrupt, or does not keep a base classifier's contract.
         InputError: another sigma than the denoiser's, two denoisers, or `classes` that the model contradicts.
@@ -150,36 +154,42 @@ def open_classifier(
     """
     asked, classes = _read_options(asked, classes, front)
     spec = asked.model
-    loaded = _load(asked, input_shape, num_classes if classes is None else len(classes), output, runtime)
-    names = choose_names(loaded.names, classes)
+    loaded = _load(asked, input_shape, num_classes if classes is None else len(classes), output, runtime, real)
+    names = None if real else choose_names(loaded.names, classes)
     raw = loaded.model.classifier if isinstance(loaded.model, DenoisedClassifier) else loaded.model
     before = attributes_of(raw) if loaded.code is not None and isinstance(raw, nn.Module) else {}
     wanted = len(loaded.names or names or ()) or num_classes
     refuse_smoothed(loaded.model)
-    model = _move(base_classifier(loaded.model, wanted, loaded.columns), device)
+    taken = real_function(loaded.model) if real else loaded.model
+    model = _move(base_classifier(taken, wanted, None if real else loaded.columns), device)
     check_ready(model)
     model = adapted(model, input_shape, wanted, loaded.output, device)
     classifier = _move(put_behind_denoiser(model, front, input_shape, sigma), device)
     check_ready(classifier)
     conduct = try_rows(reduce_precision(classifier, "float32"), input_shape, None, device or torch.device("cpu"),
-                       model=classifier, random=is_random(classifier), sigma=sigma or 0.5)
+                       model=classifier, random=is_random(classifier), sigma=sigma or 0.5, bounds=bounds)
     count = conduct.answers.shape[1]
     if names is not None and len(names) != count:
         raise InputError(f"{label_model(spec)} gives {count} scores an image, but {len(names)} classes are named"
                          + (": give --classes FILE with as many names" if classes else ""))
     ready = behind_fit(classifier, Fit(batch=ONE_ROW)) if conduct.alone else classifier
-    answers = _probe(ready, input_shape, count, device)
+    answers = _probe(ready, input_shape, count, device, bounds)
     identity = {**_identify(spec, classifier, loaded.source, model_id, answers), **loaded.beside,
                 **identify_denoiser(front)}
     if loaded.code is not None:
-        sources = model_sources(loaded.code, raw)
-        identity |= {"sources": sources} if sources else {}
-        if isinstance(raw, nn.Module):
-            identity["attributes"] = attributes_hash(keep_equal(before, attributes_of(raw)))
-        if not is_random(classifier):
-            identity["answers"] = _summarise(answers)
+        identity |= _identify_code(loaded.code, raw, before)
+        identity |= {} if is_random(classifier) else {"answers": _summarise(answers)}
     identity |= {} if output is None else {"output": str(output)}
     return Classifier(ready, identity, conduct, count, names, loaded.note)
+
+
+def _identify_code(code: Any, raw: Any, before: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts of an identity that are for models of a user's code, or of a hub; see `open_classifier`."""
+    sources = model_sources(code, raw)
+    found: dict[str, Any] = {"sources": sources} if sources else {}
+    if isinstance(raw, nn.Module):
+        found["attributes"] = attributes_hash(keep_equal(before, attributes_of(raw)))
+    return found
 
 
 def _read_options(
@@ -206,8 +216,8 @@ def _read_options(
 
 
 def _load(
-    asked: ModelConfig, input_shape: tuple[int, int, int], num_classes: int, output: str | int | None,
-    runtime: str | None,
+    asked: ModelConfig, input_shape: tuple[int, ...], num_classes: int, output: str | int | None,
+    runtime: str | None, real: bool,
 ) -> _Loaded:
     """Load the model of a folder, or of any other spec. Raises FileError or ModelError."""
     spec = asked.model
@@ -215,14 +225,16 @@ def _load(
         model_card(asked)
         model, card = read_network(folder, asked.weights, asked.trust)
         if card.input_shape != input_shape:
-            raise ModelError(f"{spec} takes images of shape {card.input_shape}, but the data set has {input_shape}: "
-                             f"use the data it was trained on, or --resize and --crop")
+            images = ", or --resize and --crop" if len(input_shape) == len(card.input_shape) == 3 else ""
+            raise ModelError(f"{spec} takes inputs of shape {card.input_shape}, but the data set has {input_shape}: "
+                             f"use the data it was trained on{images}")
         code = None if MODELS.is_own(card.model) else card.model
         return _Loaded(model, None, code, output, card.class_names, None, {})
     started = time.monotonic()
-    loaded = load_model(spec, num_classes=num_classes if num_classes > 1 else None, input_shape=input_shape,
-                        trust=asked.trust, output=output, network=asked.network, options=asked.model_option,
-                        weights=asked.entry, mean=asked.mean, std=asked.std, runtime=runtime)
+    known = 1 if real else num_classes if num_classes > 1 else None
+    loaded = load_model(spec, num_classes=known, input_shape=input_shape, trust=asked.trust, output=output,
+                        network=asked.network, options=asked.model_option, weights=asked.entry, mean=asked.mean,
+                        std=asked.std, runtime=runtime)
     if has_random_weights(loaded, time.monotonic() - started):
         warnings.warn(f"{spec} gives a network with random weights: each call of the factory gives others, because it "
                       f"loads none. Its certificates are of an untrained network, and no run of it can be resumed. "
@@ -237,7 +249,7 @@ def _load(
         beside["runtime"] = found.identity()
     if loaded.activations is not None:
         beside["activations"] = loaded.activations
-    by_file = loaded.kind in FILES
+    by_file = loaded.kind in (*FILES, SKLEARN)
     if asked.mean is not None and (by_file or not isinstance(loaded.model, nn.Module)):  # else the hash has its buffers
         beside |= {"mean": list(asked.mean), "std": asked.std and list(asked.std)}
     source, code = (None, spec) if loaded.kind == "object" else (loaded.content, loaded.code)
@@ -259,7 +271,8 @@ def _move(model: Any, device: torch.device | None) -> Any:
 def _identify(spec: Any, model: Any, source: bytes | None, model_id: str | None, answers: np.ndarray) -> dict[str, Any]:
     """Return the part of the identity that says how the model was identified; see `open_classifier`."""
     composed = isinstance(model, DenoisedClassifier)
-    is_file = isinstance(spec, str) and Path(spec).suffix[1:] in FILES and source is not None
+    named = isinstance(spec, str) and (Path(spec).suffix[1:] in FILES or spec.startswith(f"{SKLEARN}:"))
+    is_file = named and source is not None
     if isinstance(model.classifier if composed else model, nn.Module) and not is_file:
         text = source + source_of(model) if composed and source is not None else source
         return {"by": "module", "sha256": module_hash(model, text)}
@@ -272,15 +285,20 @@ def _identify(spec: Any, model: Any, source: bytes | None, model_id: str | None,
 
 
 def _probe(
-    classifier: BaseClassifier, shape: tuple[int, int, int], num_classes: int, device: torch.device | None
+    classifier: BaseClassifier, shape: tuple[int, ...], num_classes: int, device: torch.device | None,
+    bounds: tuple[float, float] | None,
 ) -> np.ndarray:
-    """Return the logits of 16 fixed noisy inputs, (16, K) float32."""
-    generator = np.random.default_rng(0)
-    inputs = 0.5 + 0.5 * generator.standard_normal((16, *shape), dtype=np.float32)
+    """Return the logits of 16 fixed noisy inputs, (16, K) float32: about the middle of the bounds, or about 0 at scales
+    from 1/8 to 4096 where the data's own is not known."""
+    middle, scales = 0.0, 2.0 ** np.arange(-3, 13)
+    if bounds is not None:
+        middle, scales = sum(bounds) / 2, np.full(16, (bounds[1] - bounds[0]) / 2)
+    normals = np.random.default_rng(0).standard_normal((16, *shape), dtype=np.float32)
+    inputs = np.float32(middle) + scales.astype(np.float32).reshape(-1, *[1] * len(shape)) * normals
     where = device or torch.device("cpu")
-    normals = [generator_normals(torch.Generator(where).manual_seed(0))] if is_random(classifier) else []
+    drawn = [generator_normals(torch.Generator(where).manual_seed(0))] if is_random(classifier) else []
     with torch.no_grad():
-        logits = reduce_precision(classifier, "float32")(torch.from_numpy(inputs).to(where), *normals)
+        logits = reduce_precision(classifier, "float32")(torch.from_numpy(inputs).to(where), *drawn)
     return np.ascontiguousarray(check_logits(logits, 16, num_classes).cpu(), dtype=np.float32)
 
 

@@ -13,8 +13,7 @@ from smoothcert.classifiers.folder import ModelCard, denoiser_card, read_denoise
 from smoothcert.config.sampling import RunConfig
 from smoothcert.denoise import DENOISERS, Attractor, DenoisedClassifier, WalkJump, build_denoiser
 from smoothcert.errors import InputError, ModelError, QualityWarning
-
-Shape = tuple[int, int, int]
+from smoothcert.models.layers import Shape
 
 _NO_OPTIONS = ("first", "second", "sigma")
 
@@ -24,11 +23,11 @@ def put_behind_denoiser(classifier: Any, config: RunConfig | None, shape: Shape,
 
     Args:
         classifier: a `DenoisedClassifier` where the model includes its own denoiser.
-        shape: (C, H, W) of the images.
+        shape: of one input, (C, H, W) of images.
         sigma: the noise level; None is that of the denoiser.
     Raises:
         InputError: two denoisers, none for a walk or a flow to start from, or another sigma than the denoiser's.
-        FileError, ModelError: a denoiser cannot be read, or takes other images.
+        FileError, ModelError: a denoiser cannot be read, or takes other inputs.
     """
     trust = config.trust if config else False
     bundled = classifier if isinstance(classifier, DenoisedClassifier) else None
@@ -55,10 +54,10 @@ def read_denoiser_for(part: Any, shape: Shape, sigma: float | None = None, trust
 
     Args:
         part: the folder of a trained denoiser; or the name or the place of code of another one, or the object itself.
-        shape: (C, H, W) of the images. sigma: the noise level, for a denoiser that is not in a folder.
+        shape: of one input, (C, H, W) of images. sigma: the noise level, for a denoiser that is not in a folder.
         trust: run the code that a folder names.
     Raises:
-        FileError, ModelError: as `read_denoiser` does, or a folder's denoiser takes images of another shape.
+        FileError, ModelError: as `read_denoiser` does, or a folder's denoiser takes inputs of another shape.
         InputError: as `build_denoiser` does.
     """
     if not isinstance(part, Path):
@@ -71,8 +70,8 @@ def read_denoiser_for(part: Any, shape: Shape, sigma: float | None = None, trust
     denoiser, card = read_denoiser(folder, trust)
     warn_if_useless(card, str(folder))
     if card.input_shape != shape:
-        raise ModelError(f"the denoiser {folder} takes images of shape {card.input_shape}, but the data set has "
-                         f"{shape}: use the data it was trained on, or --resize and --crop")
+        raise ModelError(f"the denoiser {folder} takes inputs of shape {card.input_shape}, but the data set has "
+                         f"{shape}: use the data it was trained on")
     return denoiser, card
 
 

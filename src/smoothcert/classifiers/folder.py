@@ -37,6 +37,7 @@ from smoothcert.limits import path_inside
 from smoothcert.models import MODELS, build_model, load_model
 from smoothcert.parts import Registry
 from smoothcert.smoothing.content import state_parts
+from smoothcert.smoothing.real import RealNetwork
 
 DENOISER = "denoiser"
 """The folder, within that of a classifier, of the denoiser that it was trained behind."""
@@ -45,7 +46,7 @@ DTYPES = ("int8", "bf16")
 
 _LARGEST = 127  # of int8 weights; symmetric, so -128 is never used
 _SCALE = ".scale"
-_NO_SETTINGS = ("denoiser", "classifier", "first", "second", "unroll")  # parts, and a setting that changes no answer
+_NO_SETTINGS = ("denoiser", "classifier", "network", "first", "second", "unroll")  # parts, and what changes no answer
 
 
 def build_network(card: ModelCard, trust: bool = False) -> nn.Module:
@@ -340,7 +341,7 @@ def source_of(network: nn.Module) -> bytes:
     For a composition, return its own text, those of its parts, and the settings that its answers depend on.
     """
     kind = type(network)
-    if isinstance(network, DenoisedClassifier | WalkJump | Attractor):
+    if isinstance(network, DenoisedClassifier | WalkJump | Attractor | RealNetwork):
         names = [name for name in inspect.signature(kind).parameters if name not in _NO_SETTINGS]
         settings = json.dumps({name: getattr(network, name) for name in names}, sort_keys=True)
         return b"\0".join([settings.encode(), _text_of(kind), *map(source_of, network.children())])

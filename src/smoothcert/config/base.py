@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_core import PydanticSerializationError
 
 from smoothcert.checks import suggestion
-from smoothcert.config.fields import PLACES, ClassNames, Count, Local, LoggerParts
+from smoothcert.config.fields import PLACES, Bounds, ClassNames, Count, Local, LoggerParts, Names
 from smoothcert.config.numbers import from_yaml
 from smoothcert.errors import ConfigError, FileError, InputError
 from smoothcert.limits import YAML_BYTES, bounded_bytes
@@ -127,13 +127,34 @@ class Config(BaseModel):
         return [f"{name}: {message[0].lower()}{message[1:]}{got}"]
 
 
-class DataConfig(Config):
-    """Options of runs that read images: where the data lie, and how images are made ready."""
+class ReadingConfig(Config):
+    """Options of how the inputs of a data set are read."""
+
+    resize: Count | None = Field(None, description="resize the shorter side to this many pixels, before the noise")
+    crop: Count | None = Field(None, description="crop the centre to this many pixels, after resizing")
+    features: Names | None = Field(None, description="columns of a table that make an input, in this order, such as "
+                                                     "age,weight; or the array of inputs of a .npz file (default: the "
+                                                     "column of images or lists, else every column of numbers)",
+                                   json_schema_extra={"metavar": "COLUMNS"})
+    label: str | None = Field(None, description="column, or array, of the labels (default: label, y or target)",
+                              json_schema_extra={"metavar": "COLUMN"})
+    bounds: Bounds | None = Field(None, description="LOW,HIGH that all values keep, or none (default: 0,1 for images, "
+                                                    "none for other inputs)",
+                                  json_schema_extra={"metavar": "LOW,HIGH"})
+    levels: Count | None = Field(None, description="values are whole multiples of 1/LEVELS (default: those of images, "
+                                                   "none for other inputs)")
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How inputs are read: the options of `smoothcert.data.reading.Reading` that are given."""
+        return {name: value for name in ReadingConfig.model_fields if (value := getattr(self, name)) is not None}
+
+
+class DataConfig(ReadingConfig):
+    """Options of runs that read inputs: where the data lie, and how they are made ready."""
 
     data_dir: Local | None = Field(None, description="folder with the data sets' parquet files "
                                                     "(or set the environment variable SMOOTHCERT_DATA_DIR)")
-    resize: Count | None = Field(None, description="resize the shorter side to this many pixels, before the noise")
-    crop: Count | None = Field(None, description="crop the centre to this many pixels, after resizing")
     num_classes: Annotated[int, Field(ge=2)] | None = Field(
         None, description="number of classes K (default: the model's or the data's)")
     classes: ClassNames | None = Field(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, PlainSerializer, SerializationInfo
 
-from smoothcert.checks import check_known, check_seed, real_number
+from smoothcert.checks import check_bounds, check_known, check_seed, real_number
 from smoothcert.config.numbers import from_yaml
 from smoothcert.errors import SmoothcertError
 from smoothcert.io.paths import RemotePath, local_path, place
@@ -79,6 +79,15 @@ def _check_finite(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
+def _read_bounds(value: Any) -> Any:
+    """Return (low, high) of a text such as "-1,1", and "none" as it is."""
+    if isinstance(value, str) and value != "none":
+        value = _split(value)
+    if value != "none" and (not isinstance(value, list | tuple) or len(value) != 2):
+        raise ValueError('give LOW,HIGH, or "none"')
+    return value if value == "none" else check_bounds(tuple(real_number(str(one)) for one in value))
+
+
 def _join(values: tuple[Any, ...]) -> str:
     return ",".join(f"{value:g}" for value in values) or "nothing"
 
@@ -138,7 +147,7 @@ def _text_or_object(value: Any) -> Any:
 
 
 def _check_model(value: Any) -> Any:
-    if isinstance(value, str) or callable(value) or hasattr(value, "predict_proba"):
+    if isinstance(value, str) or callable(value) or hasattr(value, "predict_proba") or hasattr(value, "predict"):
         return value
     raise ValueError(f"must be the name or the place of a model, a torch module, a function from images to logits, an "
                      f"object with predict_proba, or a factory of one of these, got {type(value).__name__}")
@@ -201,6 +210,9 @@ Floats = Annotated[tuple[Real, ...], BeforeValidator(_split)]
 Radii = Annotated[Floats, BeforeValidator(_one), AfterValidator(_check_at_least_zero)]
 Channels = Annotated[Floats, BeforeValidator(_one), AfterValidator(_check_finite)]
 """One finite number for each channel of an image, or one for all."""
+Names = Annotated[tuple[str, ...], BeforeValidator(_split), Field(min_length=1)]
+Bounds = Annotated[Any, BeforeValidator(_read_bounds)]
+"""(low, high) of all values of the inputs, or "none"."""
 Ints = Annotated[tuple[Whole, ...], BeforeValidator(_split)]
 Sizes = Annotated[Floats, BeforeValidator(_one), AfterValidator(_check_above_zero)]
 Counts = Annotated[Ints, BeforeValidator(_one), AfterValidator(_check_above_zero)]

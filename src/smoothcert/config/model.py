@@ -29,7 +29,8 @@ class ModelConfig(Config):
                                                     "for all (default: the model normalises by itself)")
     std: Channels | None = Field(None, description="standard deviation of that normalisation; mean alone is only "
                                                    "subtracted")
-    trust: bool = Field(False, description="run the code that a model directory or a .pt2 file brings")
+    trust: bool = Field(False, description="run the code that a model directory or a .pt2 file brings, or make the "
+                                            "objects of any type that a .skops file names")
 
     @property
     def entry(self) -> str | None:

@@ -52,9 +52,9 @@ class RunConfig(ModelConfig, DataConfig, MachineConfig):
                                              "file.py:NAME or package.module:NAME (default: the model's training "
                                              "data, else digits)")
     model: ModelPart = Field(description="model directory, zoo:NAME, package.module:factory, file.py:factory, "
-                                         "FILE.pt2, FILE.onnx, FILE.xml, hf:NAME, timm:NAME or torchvision:NAME; or a "
-                                         "file of weights (.pt, .pth, .pth.tar, .ckpt, .bin, .safetensors), with "
-                                         "--model for its network",
+                                         "FILE.pt2, FILE.onnx, FILE.xml, sklearn:FILE.skops, hf:NAME, timm:NAME or "
+                                         "torchvision:NAME; or a file of weights (.pt, .pth, .pth.tar, .ckpt, .bin, "
+                                         ".safetensors), with --model for its network",
                        json_schema_extra={"argument": "MODEL"})
     model_id: str | None = Field(None, description="name for a model that is neither a network nor a file, so that "
                                                    "its run can be resumed")
@@ -70,12 +70,13 @@ class RunConfig(ModelConfig, DataConfig, MachineConfig):
     front_option: Options = Field(default_factory=dict, description="option of walk-jump (sigma2, step, steps, unroll) "
                                                                     "or attractor (sigma2, tol, max_steps, method, "
                                                                     "step, unroll), KEY=VALUE (repeatable)")
-    sigma: Sigma | None = Field(None, description="noise level, in pixel units of [0, 1], such as "
-                                                  "0.25 or 64/255 (default: the denoiser's, else the one the model was "
-                                                  "trained with)")
-    noise: NoiseKind = Field("grid", description="noise kind: grid (nothing leaks through rounding), gaussian (plain "
-                                                  "floats) or sound (the grid's, drawn exactly); or file.py:CLASS, "
-                                                  "package.module:CLASS")
+    sigma: Sigma | None = Field(None, description="noise level, in the data's units (for images pixel units of "
+                                                  "[0, 1]), such as 0.25 or 64/255 (default: the denoiser's, else the "
+                                                  "one the model was trained with)")
+    noise: NoiseKind | None = Field(None, description="noise kind: grid (nothing leaks through rounding), gaussian "
+                                                      "(plain floats) or sound (the grid's, drawn exactly); or "
+                                                      "file.py:CLASS, package.module:CLASS (default: grid for data on "
+                                                      "a grid of levels, as 8-bit images are, else gaussian)")
     alpha: Probability = Field(0.001, description="failure probability of each answer")
     split: str = Field("test", description="split of the data set")
     start: Whole = Field(0, description="first image")

@@ -1,4 +1,4 @@
-"""Labelled images for training and certification, float32 in [0, 1], (C, H, W), in a fixed order.
+"""Labelled inputs for training and certification, in a fixed order: images in [0, 1], or tensors of any shape.
 
 Nothing here imports torch, Pillow, pyarrow or scikit-learn before a data set that needs it is loaded; `augment`, which
 needs torch, is in `smoothcert.data.augment`.

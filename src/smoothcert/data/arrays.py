@@ -1,4 +1,4 @@
-"""Images and labels that are already arrays: tensors in memory, lists in a parquet file, the digits.
+"""Inputs and labels that are already arrays: tensors in memory, lists in a parquet file, the digits.
 
 Labels come as people store them: whole numbers, names, categories or one-hot rows.
 """
@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from smoothcert.checks import check_count
-from smoothcert.data.base import ImageData, resolve_classes
+from smoothcert.data.base import Bounds, ImageData, PixelSource, resolve_classes
 from smoothcert.data.preprocess import Preprocess
+from smoothcert.data.reading import Reading
+from smoothcert.data.targets import real_data
 from smoothcert.errors import DataError, InputError
 
 Where = Callable[[int], str]
@@ -32,10 +33,11 @@ class ArraySource:
         self._values = _check_pixels(values, levels, where)
         self._preprocess = preprocess or Preprocess()
         self.where: Where = where
-        self.levels = levels
+        self.levels: int | None = levels
+        self.bounds: Bounds = (0, 1)
         self.preprocessing = str(self._preprocess)
         channels, height, width = values.shape[1:]
-        self.shape: tuple[int, int, int] = (channels, *self._preprocess.output_size((height, width), where(0)))
+        self.shape: tuple[int, ...] = (channels, *self._preprocess.output_size((height, width), where(0)))
 
     def __len__(self) -> int:
         return len(self._values)
@@ -53,39 +55,135 @@ class ArraySource:
         return image.astype(image.dtype.newbyteorder("<")).tobytes()
 
 
+class TensorSource:
+    """The PixelSource of a (N, *shape) array of numbers, of any shape and in any range.
+
+    Args:
+        reading: its bounds and levels are those of the values.
+        names: of the columns that are the first axis of an input, for messages.
+    Raises:
+        InputError: a type that is no number, or options for images.
+        DataError: values that are missing or infinite, or leave the bounds.
+    """
+
+    preprocessing = str(Preprocess())
+
+    def __init__(self, values: np.ndarray, where: Where, reading: Reading, names: Sequence[str] = ()) -> None:
+        reading.refuse_preprocessing(values.shape[1:])
+        if values.dtype.kind not in "fiu":
+            hint = ": give 0.0 and 1.0" if values.dtype.kind == "b" else ""
+            raise InputError(f"inputs must be numbers, got {values.dtype}{hint}")
+        if 0 in values.shape:
+            raise DataError(f"inputs must hold values, got shape {values.shape}")
+        self.where: Where = where
+        self.shape: tuple[int, ...] = values.shape[1:]
+        self.levels, self.bounds = reading.levels, reading.tensor_bounds
+        if faults := find_faults(values, where, self.bounds, names):
+            raise DataError(list_faults("the inputs", faults))
+        self._values = np.ascontiguousarray(values, dtype=np.float32)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
+        """Return (B, *shape) float32."""
+        return self._values[indices]
+
+    def read_raw(self, index: int) -> bytes:
+        """Return the values of one input in row-major order, one little-endian float32 each."""
+        return self._values[index].astype("<f4").tobytes()
+
+
+def find_faults(values: np.ndarray, where: Where, bounds: Bounds, names: Sequence[str] = ()) -> list[str]:
+    """Return what is wrong with numbers (N, ...): for each kind of fault, and each of the columns `names` along the
+    second axis, the first that has it."""
+    if names:
+        return [f"{name}: {fault}" for column, name in enumerate(names)
+                for fault in find_faults(values[:, column], where, bounds)]
+    low, high = bounds or (-np.inf, np.inf)
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = values.astype(np.float32, copy=False)
+        faults = {"a value is missing (NaN or empty)": np.isnan(stored),
+                  "is infinite, or beyond what float32 holds": np.isinf(stored),
+                  f"is outside the bounds [{low:g}, {high:g}]": np.isfinite(stored) & ~(
+                      (stored >= np.float32(low)) & (stored <= np.float32(high)))}
+    found = []
+    for fault, wrong in faults.items():
+        if wrong.any():
+            row, *entry = (int(place) for place in np.unravel_index(int(np.argmax(wrong)), wrong.shape))
+            value = "" if fault.startswith("a value") else f"{values[(row, *entry)]:g} "
+            rows = int(wrong.reshape(len(wrong), -1).any(axis=1).sum())
+            found.append(f"{where(row)}{f', entry {tuple(entry)}' if entry else ''}: {value}{fault}; "
+                         f"{rows} such row{'s' * (rows > 1)}")
+    return found
+
+
+def list_faults(what: str, faults: Sequence[str]) -> str:
+    """Return faults as one message."""
+    return "\n".join([f"{what} cannot be used:", *(f"  - {fault}" for fault in faults)])
+
+
+def array_source(values: np.ndarray, where: Where, reading: Reading) -> PixelSource:
+    """Return the source of arrays in Python: (N, C, H, W) are images unless other bounds are given; others tensors.
+
+    Raises InputError for arrays of another type, or for what looks like images of another layout; DataError for values
+    out of range.
+    """
+    if values.ndim < 2:
+        raise InputError(f"inputs must have shape (N, ...), got {values.shape}: give one number an input as x[:, None]")
+    if reading.bounds is None and values.dtype == np.uint8 and values.ndim == 3:
+        raise InputError(f"images must have shape (N, C, H, W), got {values.shape}; give grey images as "
+                         f"images[:, None]")
+    if values.ndim != 4 or not reading.may_be_images:
+        return TensorSource(values, where, reading)
+    if 0 in values.shape[1:]:
+        raise InputError(f"images must have shape (N, C, H, W), got {values.shape}")
+    if values.shape[3] == 3 and min(values.shape[1:3]) > 4:
+        raise InputError(f"images must have shape (N, C, H, W), and {values.shape} looks like (N, H, W, C): give "
+                         f"images.transpose(0, 3, 1, 2)")
+    levels = reading.levels or 255
+    if values.dtype.kind not in "fiu":
+        hint = ": give 0.0 and 1.0" if values.dtype.kind == "b" else ""
+        raise InputError(f"images must be floats in [0, 1] or whole numbers in 0..{levels}, got {values.dtype}{hint}")
+    return ArraySource(values, where, levels=levels, preprocess=reading.preprocess)
+
+
 def from_tensors(images: Any, labels: Any, *, num_classes: int | None = None, name: str = "tensors",
-                 levels: int = 255, preprocess: Preprocess | None = None) -> ImageData:
+                 levels: int | None = None, preprocess: Preprocess | None = None, bounds: Any = None,
+                 real: bool = False) -> ImageData:
     """Return tensors or arrays as ImageData, without a copy if they are float32 or uint8 already.
 
     Args:
-        images: (N, C, H, W), floats in [0, 1] or whole numbers in 0..levels.
+        images: images (N, C, H, W), floats in [0, 1] or whole numbers in 0..levels; or inputs of any other shape
+            (N, ...), numbers of any range.
         labels: (N,) whole numbers, or names, whose classes come in the order of the names; or one-hot (N, K).
-        levels: L such that L * x is an integer for every clean pixel x.
-        preprocess: resizing and cropping, none by default.
+        levels: L such that L * x is an integer for every clean value x. None is 255 for images, and no grid for others.
+        preprocess: resizing and cropping of images, none by default.
+        bounds: (low, high) that all values keep, or "none": then (N, C, H, W) are no images either. None is (0, 1) for
+            images, and "none" for others.
+        real: whether the labels are real values (N,) or (N, M), the targets of a regression.
     Raises:
         InputError: a wrong shape or type. DataError: values out of range.
 
     >>> data = from_tensors(np.zeros((4, 1, 2, 2), dtype=np.uint8), [0, 1, 2, 1])
-    >>> data.num_classes, data.shape
-    (3, (1, 2, 2))
+    >>> data.num_classes, data.shape, data.bounds
+    (3, (1, 2, 2), (0, 1))
+    >>> data = from_tensors(np.linspace(-9, 9, 12).reshape(4, 3), ["ill", "well", "well", "ill"])
+    >>> data.class_names, data.shape, data.bounds
+    (('ill', 'well'), (3,), None)
     """
-    check_count("levels", levels)
-    pixels, classes = _to_numpy("images", images), _to_numpy("labels", labels)
-    if pixels.ndim != 4 or 0 in pixels.shape[1:]:
-        hint = "; give grey images as images[:, None]" if pixels.ndim == 3 else ""
-        raise InputError(f"images must have shape (N, C, H, W), got {pixels.shape}{hint}")
-    if pixels.shape[3] == 3 and min(pixels.shape[1:3]) > 4:
-        raise InputError(f"images must have shape (N, C, H, W), and {pixels.shape} looks like (N, H, W, C): give "
-                         f"images.transpose(0, 3, 1, 2)")
-    if pixels.dtype.kind not in "fiu":
-        hint = ": give 0.0 and 1.0" if pixels.dtype.kind == "b" else ""
-        raise InputError(f"images must be floats in [0, 1] or whole numbers in 0..{levels}, got {pixels.dtype}{hint}")
-    if classes.ndim == 0 or len(classes) != len(pixels):
-        raise InputError(f"there are {len(pixels)} images and {classes.size} labels, of shape {classes.shape}")
+    done = preprocess or Preprocess()
+    reading = Reading(resize=done.resize, crop=done.crop, bounds=bounds, levels=levels)
+    values, classes = _to_numpy("images", images), _to_numpy("labels", labels)
+    if classes.ndim == 0 or values.ndim == 0 or len(classes) != len(values):
+        raise InputError(f"there are {len(values) if values.ndim else 0} images and {classes.size} labels, of shape "
+                         f"{classes.shape}")
+    source = array_source(values, _row, reading)
+    if real:
+        return real_data(name, "all", classes, source, "arrays")
     indices, names = class_indices(classes, _row)
-    source = ArraySource(pixels, _row, levels=levels, preprocess=preprocess)
     return ImageData(name, "all", indices, resolve_classes(indices, names, num_classes, _row), source,
-                     f"{len(indices)} images given as arrays", named=names is not None).with_classes()
+                     f"{len(indices)} inputs given as arrays", named=names is not None).with_classes()
 
 
 def class_indices(values: np.ndarray, where: Where, categories: Sequence[str] | None = None
@@ -118,6 +216,11 @@ def class_indices(values: np.ndarray, where: Where, categories: Sequence[str] | 
     raise DataError(f"labels must be whole numbers or names, got {values.dtype}")
 
 
+def is_image_shape(shape: Sequence[int]) -> bool:
+    """Tell whether stored values of this shape can be an image, (H, W), (H, W, C) or (C, H, W)."""
+    return len(shape) == 2 or (len(shape) == 3 and (shape[0] in (1, 3) or shape[2] in (1, 3)))
+
+
 def channels_first(values: np.ndarray, where: str) -> np.ndarray:
     """Return (N, H, W), (N, H, W, C) or (N, C, H, W) as (N, C, H, W), with C one of 1 and 3.
 
@@ -145,7 +248,8 @@ def _check_pixels(values: np.ndarray, levels: int, where: Where) -> np.ndarray:
     inside = (values >= 0) & (values <= top)
     if not inside.all():
         place = np.unravel_index(int(np.argmin(inside)), values.shape)
-        expected = "in [0, 1]; divide 8-bit values by 255, and put a normalisation into the model" if is_float else \
+        expected = ("in [0, 1]; divide 8-bit values by 255, and put a normalisation into the model; or, if these are "
+                    "no images, give --bounds none (in Python, bounds=\"none\")") if is_float else \
             f"whole numbers in 0..{top}; give deeper ones as floats in [0, 1]"
         raise DataError(f"{where(int(place[0]))} has a pixel of value {values[place]!s}; pixels must be {expected}")
     return np.ascontiguousarray(values, dtype=np.float32 if is_float else np.uint8)

@@ -18,6 +18,8 @@ _AREA, _RATIO, _TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
 def augment(images: Tensor, kind: str, generator: torch.Generator, padding: int = 4) -> Tensor:
     """Return the batch (B, C, H, W) with every image cropped and flipped at random, independently of the others.
 
+    Inputs of another shape are left as they are by "none", and refused by the others.
+
     "crop" pads `padding` zeros on every side and takes a window of the old size, uniformly among the (2 padding + 1)^2;
     "flip" mirrors left to right with probability 1/2; "crop-flip" does both, "none" neither. "resized-crop", with
     "-flip" or without, takes a window of 8 % to 100 % of the area whose width is 3/4 to 4/3 of its height, and resizes
@@ -26,8 +28,10 @@ def augment(images: Tensor, kind: str, generator: torch.Generator, padding: int 
     """
     check_known("augmentation", kind, KINDS)
     check_count("padding", padding, least=0)
+    if kind == "none":
+        return images
     if images.ndim != 4:
-        raise InputError(f"images must have shape (B, C, H, W), got {tuple(images.shape)}")
+        raise InputError(f"augmentation {kind} is for images (B, C, H, W), got inputs of shape {tuple(images.shape)}")
     if kind.startswith("resized-crop"):
         images = _resize_random_crop(images, generator)
     elif "crop" in kind:

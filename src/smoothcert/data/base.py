@@ -1,6 +1,11 @@
-"""A labelled set of images in a fixed order: every loader returns one, and every run reads one."""
+"""A labelled set of inputs in a fixed order: every loader returns one, and every run reads one.
+
+Inputs are images (C, H, W), or tensors of any other shape: rows of a table (D,), series (C, T), volumes (C, D, H, W).
+Messages and names call them images where they are, and where it makes no difference.
+"""
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -33,20 +38,26 @@ LEAST_STD = 1e-3
 _CHUNK = 500
 
 
-class PixelSource(Protocol):
-    """N stored images and how to read them; one implementation per way of storing."""
+Bounds = tuple[float, float] | None
 
-    shape: tuple[int, int, int]
-    """(C, H, W) after preprocessing."""
-    levels: int
-    """L such that integer pixels k stand for the value k / L."""
+
+class PixelSource(Protocol):
+    """N stored inputs and how to read them; one implementation per way of storing."""
+
+    shape: tuple[int, ...]
+    """The shape of one input after preprocessing: (C, H, W) of images, any other of tensors."""
+    levels: int | None
+    """L such that L * x is an integer for a clean value x, and integer pixels k stand for k / L; None where the values
+    lie on no grid that is known."""
+    bounds: Bounds
+    """(low, high) that every value keeps, (0, 1) of images; None where nothing is known."""
     preprocessing: str
     """The preprocessing of a stored image in words; part of the fingerprint."""
 
     def __len__(self) -> int: ...
 
     def pixels(self, indices: np.ndarray) -> np.ndarray:
-        """Return the preprocessed images: (B, C, H, W), uint8 in 0..levels or float32 in [0, 1]."""
+        """Return the preprocessed inputs (B, *shape): float32, or uint8 in 0..levels."""
         ...
 
     def read_raw(self, index: int) -> bytes:
@@ -60,7 +71,9 @@ class PixelSource(Protocol):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageData(Displayed):
-    """Labelled images, float32 in [0, 1], in the data set's own order; noise is added elsewhere.
+    """Labelled inputs, float32, in the data set's own order; noise is added elsewhere.
+
+    Images are (C, H, W) in [0, 1]; other inputs have any shape, and values of any range.
 
     Raises DataError if the set is empty, or has a label outside its classes.
 
@@ -69,6 +82,7 @@ class ImageData(Displayed):
         class_names: one name per class.
         description: a note for people.
         named: the data name their classes, rather than number them.
+        targets: (N, M) float64, the real values that a regression is to give; None where the data have none.
     """
 
     name: str
@@ -78,6 +92,7 @@ class ImageData(Displayed):
     source: PixelSource
     description: str = ""
     named: bool = True
+    targets: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if len(self.labels) != len(self.source):
@@ -85,6 +100,8 @@ class ImageData(Displayed):
         if len(self.labels) == 0:
             raise DataError(f"{self.name} ({self.split}) holds no images")
         check_labels(self.labels, self.num_classes, self.source.where)
+        if self.targets is not None:
+            check_targets(self.targets, len(self.labels), self.source.where)
 
     @property
     def num_classes(self) -> int:
@@ -92,14 +109,20 @@ class ImageData(Displayed):
         return len(self.class_names)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
+    def shape(self) -> tuple[int, ...]:
+        """The shape of every input: (C, H, W) of images, (D,) of tables, (C, T) of series, or any other."""
         return self.source.shape
 
     @property
-    def levels(self) -> int:
-        """L such that L * x is an integer for a clean pixel x: 255 for 8-bit images, 16 for the digits."""
+    def levels(self) -> int | None:
+        """L such that L * x is an integer for a clean value x: 255 for 8-bit images, 16 for the digits; None where the
+        values lie on no grid that is known."""
         return self.source.levels
+
+    @property
+    def bounds(self) -> Bounds:
+        """(low, high) that every value keeps: (0, 1) of images; None where nothing is known."""
+        return self.source.bounds
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -109,15 +132,12 @@ class ImageData(Displayed):
                 "classes": self.num_classes, "description": self.description}
 
     def image(self, index: int) -> np.ndarray:
-        """Return one image: (C, H, W) float32 in [0, 1]. Raises InputError if there is no such image."""
+        """Return one input, float32 of `shape`. Raises InputError if there is no such input."""
         return self.batch([index])[0]
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return the images at `indices`, in that order: (B, C, H, W) float32 in [0, 1], a new array."""
-        pixels = self.source.pixels(check_indices(indices, len(self)))
-        if pixels.dtype == np.uint8:
-            return pixels.astype(np.float32) / np.float32(self.levels)
-        return pixels
+        """Return the inputs at `indices`, in that order: (B, *shape) float32, a new array."""
+        return scaled(self.source.pixels(check_indices(indices, len(self))), self.levels)
 
     def with_classes(self, names: Sequence[str] | None = None, num_classes: int | None = None,
                      whose: str = "the model", advice: str = USE_ITS_CLASSES) -> Self:
@@ -134,6 +154,8 @@ class ImageData(Displayed):
             DataError: a label is not a class of the model, or there is only one class.
         """
         count = len(names) if names is not None else num_classes or self.num_classes
+        if self.targets is not None:
+            raise DataError(f"{self.name} has real values as targets, and no classes: give task regression")
         if count < 2:
             raise DataError(f"{self.name} has {count} class; certification needs at least two: where the model has "
                             f"more, give their number, num_classes, or their names, classes")
@@ -173,15 +195,23 @@ class ImageData(Displayed):
             for index in chosen:
                 digest.update(_frame(self.source.read_raw(index)))
                 digest.update(int(self.labels[index]).to_bytes(8, "little"))
+                if self.targets is not None:
+                    digest.update(self.targets[index].astype("<f8").tobytes())
                 hashing.advance()
         return digest.hexdigest()
 
 
-def channel_statistics(data: ImageData, max_images: int = 5000) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return (mean, std), C floats each, over all pixels of at most `max_images` evenly spaced images.
+def scaled(values: np.ndarray, levels: int | None) -> np.ndarray:
+    """Return what a source gives as float32: whole numbers k are k / levels."""
+    return values.astype(np.float32) / np.float32(levels) if levels and values.dtype == np.uint8 else values
 
-    They are for the normalisation layer inside a model. The constants in CANONICAL are returned as they are; a std is
-    at least LEAST_STD, so that dividing by it is safe if a channel is constant.
+
+def channel_statistics(data: ImageData, max_images: int = 5000) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return (mean, std), C floats each, over all values of at most `max_images` evenly spaced inputs.
+
+    C is the first axis of `data.shape`: the channels of images and series, the columns of tables. They are for the
+    normalisation layer inside a model. The constants in CANONICAL are returned as they are; a std is at least
+    LEAST_STD, so that dividing by it is safe if a channel is constant.
     """
     check_count("max_images", max_images)
     if data.name in CANONICAL:
@@ -190,10 +220,11 @@ def channel_statistics(data: ImageData, max_images: int = 5000) -> tuple[tuple[f
     indices = np.arange(count) * len(data) // count
     total, squares = np.zeros(data.shape[0]), np.zeros(data.shape[0])
     for begin in range(0, count, _CHUNK):
-        images = data.batch(indices[begin:begin + _CHUNK]).astype(np.float64)
-        total += images.sum(axis=(0, 2, 3))
-        squares += np.square(images).sum(axis=(0, 2, 3))
-    pixels = count * data.shape[1] * data.shape[2]
+        values = data.batch(indices[begin:begin + _CHUNK]).astype(np.float64)
+        within = (0, *range(2, values.ndim))
+        total += values.sum(axis=within)
+        squares += np.square(values).sum(axis=within)
+    pixels = count * math.prod(data.shape[1:])
     mean = total / pixels
     std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
     return tuple(mean.tolist()), tuple(np.maximum(std, LEAST_STD).tolist())
@@ -219,6 +250,15 @@ def check_labels(labels: np.ndarray, num_classes: int | None, where: Callable[[i
     if bad.size:
         expected = "at least 0" if num_classes is None else f"in 0..{num_classes - 1} ({num_classes} classes)"
         raise DataError(f"{where(int(bad[0]))} has label {labels[bad[0]]}; labels must be {expected}")
+
+
+def check_targets(targets: np.ndarray, size: int, where: Callable[[int], str]) -> None:
+    """Raise DataError unless targets are finite numbers, float64 (size, M)."""
+    if targets.ndim != 2 or len(targets) != size or not targets.shape[1] or targets.dtype != np.float64:
+        raise DataError(f"targets must be float64 of shape ({size}, M), got {targets.dtype} of shape {targets.shape}")
+    bad = np.flatnonzero(~np.isfinite(targets).all(axis=1))
+    if bad.size:
+        raise DataError(f"{where(int(bad[0]))} has the target {targets[bad[0]].tolist()}; targets must be finite")
 
 
 def resolve_classes(labels: np.ndarray, names: Sequence[str] | None, num_classes: int | None,

@@ -1,9 +1,7 @@
-"""The columns of an image table: which of them hold images and labels, and lists and Arrow's tensors as arrays."""
+"""The columns of a table: labels, classes, and numbers, lists and Arrow's tensors as arrays."""
 
 import math
-import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,104 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from smoothcert.data.arrays import class_indices
+from smoothcert.data.tensor_types import TensorType, tensor_type
 from smoothcert.errors import DataError, FileError
 from smoothcert.limits import from_json
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "y", "target")
 SHAPE_COLUMN = "shape"
-
-_FIXED, _VARIABLE = "arrow.fixed_shape_tensor", "arrow.variable_shape_tensor"
-_ROLES = {**dict.fromkeys(("c", "channel", "channels"), "c"), **dict.fromkeys(("h", "height", "y", "rows"), "h"),
-          **dict.fromkeys(("w", "width", "x", "cols", "columns"), "w")}
-
-_TEXT = re.compile(r"extension<arrow\.variable_shape_tensor\[value_type=[^,\[\]]+, ndim=\d+"
-                   r"(?:, permutation=\[([\d,]*)\])?(?:, dim_names=\[([^\[\]]*)\])?"
-                   r"(?:, uniform_shape=\[[^\[\]]*\])?\]>")
-
-
-@dataclass(frozen=True)
-class TensorType:
-    """The layout of the tensors of a column, as its type describes it.
-
-    Attributes:
-        shape: as they are stored, row-major; None if every row has its own.
-        permutation: stored axis number permutation[i] is axis i of the tensor that is meant; empty for none.
-        names: of the stored axes, as h, w and c; empty if there are none, or others.
-    """
-
-    shape: tuple[int, ...] | None
-    permutation: tuple[int, ...] = ()
-    names: tuple[str, ...] = ()
-
-    def image_axes(self, shape: tuple[int, ...], where: str) -> tuple[int, ...]:
-        """Return the order in which stored axes of these sizes make an image, (H, W), (H, W, C) or (C, H, W).
-
-        Arrow specifies that names belong to the stored axes and how a permutation is meant, but pyarrow's
-        `from_numpy_ndarray` writes the names of the tensor that is meant, and the inverse permutation. So both readings
-        are tried, and the one that is an image is taken. Raises DataError if none is, or if they are different images.
-        """
-        if len(shape) != len(self.permutation or shape) or len(shape) != len(self.names or shape):
-            raise DataError(f"{where}: a tensor of shape {list(shape)}, but its permutation is "
-                            f"{list(self.permutation)} and its dim_names are those of {len(self.names)} axes")
-        ends = (2,) if self.names else (0, 2)  # where channels may be
-        found = set()
-        for axes in self._readings(len(shape)):
-            sizes = [shape[axis] for axis in axes]
-            if len(sizes) == 2 or (len(sizes) == 3 and any(sizes[end] in (1, 3) for end in ends)):
-                found.add(axes)
-        if len(found) == 1:
-            return found.pop()
-        tensor = (f"{where}: a tensor of shape {list(shape)} with permutation {list(self.permutation)} and dim_names "
-                  f"{list(self.names)}")
-        if found:
-            raise DataError(f"{tensor} can be read as different images: store it row-major, without a permutation")
-        raise DataError(f"{tensor} is not an image: (H, W), (H, W, C) or (C, H, W) with 1 or 3 channels")
-
-    def _readings(self, rank: int) -> Iterator[tuple[int, ...]]:
-        stored = tuple(range(rank))
-        meant = self.permutation or stored
-        orders = (meant, tuple(meant.index(axis) for axis in stored))
-        if not self.names:
-            yield from orders
-            return
-        for order in (stored, *orders):
-            yield tuple(order[self.names.index(role)] for role in "hwc" if role in self.names)
-
-
-def tensor_type(field: pa.Field) -> TensorType | None:
-    """Return the layout of a column of tensors, from its type or its field's metadata; None for other columns.
-
-    Raises DataError if it cannot be understood.
-    """
-    metadata = field.metadata or {}
-    name = getattr(field.type, "extension_name", None) or metadata.get(b"ARROW:extension:name", b"").decode()
-    if name not in (_FIXED, _VARIABLE):
-        return None
-    if not isinstance(field.type, pa.BaseExtensionType):
-        try:
-            layout = from_json(metadata.get(b"ARROW:extension:metadata") or b"{}", f"the type of {field.name}")
-        except FileError as error:
-            raise DataError(str(error)) from error
-    elif name == _FIXED:
-        layout = {key: getattr(field.type, key) for key in ("shape", "permutation", "dim_names")}
-        layout = {key: None if value is None else list(value) for key, value in layout.items()}
-    else:  # pyarrow gives a type of variable shape as a text alone
-        described = _TEXT.fullmatch(str(field.type))
-        if described is None:
-            raise DataError(f"{field.name} has the type {field.type}, whose order of axes is not known: store it as "
-                            f"arrow.fixed_shape_tensor")
-        axes, names = ([part for part in (text or "").split(",") if part] for text in described.groups())
-        layout = {"permutation": [int(axis) for axis in axes], "dim_names": names}
-    shape, order, names = layout.get("shape"), layout.get("permutation") or [], layout.get("dim_names") or []
-    if name == _FIXED and not (isinstance(shape, list) and all(isinstance(size, int) and size > 0 for size in shape)):
-        raise DataError(f"the tensors of {field.name} must have a shape of whole numbers above 0, got {shape!r}")
-    rank = len(shape or order)
-    if not isinstance(order, list) or (order and sorted(map(str, order)) != sorted(map(str, range(rank)))):
-        raise DataError(f"the tensors of {field.name} have {rank} axes; their permutation cannot be {order!r}")
-    roles = tuple(_ROLES.get(str(name).lower(), "") for name in names) if isinstance(names, list) else ()
-    return TensorType(tuple(shape) if name == _FIXED and shape is not None else None, tuple(order),
-                      roles if sorted(roles) in (["h", "w"], ["c", "h", "w"]) else ())
 
 
 def storage(kind: pa.DataType) -> pa.DataType:
@@ -146,37 +53,20 @@ def _is_one_of(kind: pa.DataType, *names: str) -> bool:
     return any(getattr(pa.types, f"is_{name}", lambda _: False)(kind) for name in names)
 
 
-def choose_columns(schema: pa.Schema, file: str) -> tuple[str, str]:
-    """Return (image column, label column) of a table. Raises DataError naming the columns that are there."""
-    labels = [name for name in LABEL_COLUMNS if name in schema.names]
-    usable = []
-    for field in schema:
-        kind, is_image_column = storage(field.type), field.name in IMAGE_COLUMNS
-        if field.name in (*LABEL_COLUMNS, SHAPE_COLUMN) or pa.types.is_null(field.type):
-            continue
-        if (is_string(kind) and is_image_column) or is_encoded(kind) or is_list(kind) or tensor_type(field):
-            usable.append(field.name)
-    images = [name for name in IMAGE_COLUMNS if name in usable] or usable
-    found = ", ".join(f"{field.name} ({field.type})" for field in schema)
-    if not labels:
-        raise DataError(f"{file} has no label column ({', '.join(LABEL_COLUMNS)}); its columns: {found}")
-    if not images:
-        raise DataError(f"{file} has no image column: one of encoded bytes, of paths (called image), or of lists of "
-                        f"pixels; its columns: {found}")
-    if len(images) > 1 and images[0] not in IMAGE_COLUMNS:
-        raise DataError(f"{file} has several columns that could be images ({', '.join(images)}); "
-                        f"call the right one image; its columns: {found}")
-    return images[0], labels[0]
-
-
 def class_names(schema: pa.Schema, label_column: str) -> tuple[str, ...] | None:
     """Return the names of the classes in the hub's schema metadata (its ClassLabel feature), None if there are none."""
+    feature = _hub_feature(schema, label_column)
+    names = feature.get("names") if isinstance(feature, dict) else None
+    return tuple(map(str, names)) if isinstance(names, list) else None
+
+
+def _hub_feature(schema: pa.Schema, name: str) -> Any:
+    """Return what the hub's metadata of a table say of a column, None where they say nothing."""
     try:
         metadata = from_json((schema.metadata or {})[b"huggingface"], "the table's metadata")
-        names = metadata["info"]["features"][label_column]["names"]
+        return metadata["info"]["features"][name]
     except (KeyError, TypeError, FileError):
         return None
-    return tuple(map(str, names)) if isinstance(names, list) else None
 
 
 def label_array(table: pa.Table, name: str, where: Callable[[int], str], known: Sequence[str] | None = None
@@ -220,25 +110,84 @@ def _read_categories(table: pa.Table, name: str) -> tuple[str, ...] | None:
 
 
 def pixel_array(table: pa.Table, name: str, where: Callable[[int], str]) -> np.ndarray:
-    """Return a column of lists as (N, H, W), (N, H, W, C) or (N, C, H, W), whichever way it is stored.
+    """Return a column of lists as (N, H, W), (N, H, W, C) or (N, C, H, W), whichever way it is stored; or of any other
+    shape (N, ...), which is that of no images.
 
     Tensors of Arrow are put in the order that their type describes. Flat lists take their shape from "shape" in the
-    metadata of the column's field, or from a `shape` column. Raises DataError if images differ in shape, or if flat
-    ones have none.
+    metadata of the column's field, or from a `shape` column. Raises DataError if inputs differ in shape, or if flat
+    ones that are called images have none.
     """
     column, tensors = table.column(name), tensor_type(table.schema.field(name))
     if tensors:
         values = _read_tensors(column, tensors, where)
+        if values.ndim not in (3, 4):
+            return _in_stored_order(values, tensors, name)
         axes = tensors.image_axes(values.shape[1:], where(0))
         return values.transpose(0, *(1 + axis for axis in axes))
     values = list_array(column, where)
+    _check_declared(table.schema, name, values.shape[1:])
     if values.ndim > 2:
         return values
     shape = _shape_hint(table, name, where)
-    if shape is None:
+    if shape is None and name in IMAGE_COLUMNS:
         raise DataError(f"{where(0)}: the column {name} holds flat lists of {values.shape[1]} values; "
                         f"nest them, or add a column {SHAPE_COLUMN} such as [28, 28]")
-    return _reshape(values, shape, where)
+    return values if shape is None else _reshape(values, shape, where)
+
+
+def number_array(table: pa.Table, name: str, where: Callable[[int], str]) -> np.ndarray:
+    """Return a column of numbers (N,), NaN where one is missing; or of lists or tensors of numbers, (N, ...) as stored.
+
+    Raises DataError for other values, for lists with missing values, and for lists that differ in shape.
+    """
+    column, field = table.column(name), table.schema.field(name)
+    if tensors := tensor_type(field):
+        return _in_stored_order(_read_tensors(column, tensors, where), tensors, name)
+    if is_list(storage(field.type)):
+        values = list_array(column, where)
+        _check_declared(table.schema, name, values.shape[1:])
+        return values
+    if not is_number(field.type) and not pa.types.is_boolean(field.type):
+        raise DataError(_no_number(column, where))
+    return column.cast(pa.float64(), safe=False).to_numpy()
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Tell if values of this type are numbers; truth values are none."""
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
+def _no_number(column: pa.ChunkedArray, where: Callable[[int], str]) -> str:
+    """Return what a column holds in place of numbers."""
+    if is_string(storage(column.type)):
+        for row, text in enumerate(column.to_pylist()):
+            try:
+                float(text)
+            except (TypeError, ValueError):
+                return f"{where(row)} holds {text!r:.60}, which is not a number"
+    return f"its values are {column.type}, not numbers"
+
+
+def _in_stored_order(values: np.ndarray, tensors: TensorType, name: str) -> np.ndarray:
+    """Return Arrow's tensors as they are stored. Raises DataError if their type orders their axes otherwise."""
+    if tensors.permutation and tensors.permutation != tuple(range(values.ndim - 1)):
+        raise DataError(f"the tensors of {name} have the permutation {list(tensors.permutation)}, which libraries read "
+                        f"in two ways: store them row-major, without a permutation")
+    return values
+
+
+def _check_declared(schema: pa.Schema, name: str, shape: tuple[int, ...]) -> None:
+    """Raise DataError if the hub's metadata declare another shape (Array2D, Array3D, ...) than the lists have.
+
+    The hub's `datasets` reads such lists row by row into the shape that is declared, which scrambles them.
+    """
+    feature = _hub_feature(schema, name)
+    declared = feature.get("shape") if isinstance(feature, dict) else None
+    if isinstance(declared, list) and not (len(declared) == len(shape) and all(
+            size in (None, found) for size, found in zip(declared, shape, strict=True))):
+        raise DataError(f"the column {name} is declared as {feature.get('_type')} of shape {tuple(declared)}, but its "
+                        f"lists have shape {shape}: store them in the layout that is declared, or declare the one that "
+                        f"they have")
 
 
 def _read_tensors(column: pa.ChunkedArray, tensors: TensorType, where: Callable[[int], str]) -> np.ndarray:
@@ -270,12 +219,12 @@ def list_array(column: pa.ChunkedArray, where: Callable[[int], str]) -> np.ndarr
         odd = np.flatnonzero(lengths != lengths[:1])
         if odd.size:
             raise DataError(f"{where(_row(odd[0], shape))}: a list of {lengths[odd[0]]} values among lists of "
-                            f"{lengths[0]}; pixel arrays must all have one shape")
+                            f"{lengths[0]}; inputs must all have one shape")
         shape.append(int(lengths[0]) if len(lengths) else 0)
         values = pc.call_function("list_flatten", [values])
     _refuse_nulls(values, shape, where)
     if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-        raise DataError(f"{where(0)}: pixels must be numbers, these are {values.type}")
+        raise DataError(f"{where(0)}: lists must hold numbers, these are {values.type}")
     return values.to_numpy(zero_copy_only=False).reshape(shape)
 
 
@@ -317,7 +266,7 @@ def _unwrap(chunk: pa.Array) -> pa.Array:
 
 def _refuse_nulls(values: pa.Array, shape: list[int], where: Callable[[int], str]) -> None:
     if values.null_count:
-        raise DataError(f"{where(_row(_first_null(values), shape))}: a missing value (null) in the image")
+        raise DataError(f"{where(_row(_first_null(values), shape))}: a missing value (null) in the list")
 
 
 def _first_null(values: pa.Array | pa.ChunkedArray) -> int:

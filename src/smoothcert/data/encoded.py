@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 
-from smoothcert.data.base import ImageData, resolve_classes
+from smoothcert.data.base import Bounds, ImageData, resolve_classes
 from smoothcert.data.preprocess import IMAGENET, Preprocess
+from smoothcert.data.reading import Reading
 from smoothcert.errors import DataError, FileError, InputError
 from smoothcert.limits import IMAGE_BYTES, PIXELS, open_bounded, within
 
@@ -219,13 +220,14 @@ class EncodedSource:
     Raises DataError unless all surveyed images come out in one size.
     """
 
-    levels = 255
+    levels: int | None = 255
+    bounds: Bounds = (0, 1)
 
     def __init__(self, blobs: Blobs, found: Survey, preprocess: Preprocess) -> None:
         self._blobs = blobs
         self._preprocess = preprocess
         self.preprocessing = str(preprocess)
-        self.shape: tuple[int, int, int] = (1 if found.grey else 3, *_common_size(blobs, found, preprocess))
+        self.shape: tuple[int, ...] = (1 if found.grey else 3, *_common_size(blobs, found, preprocess))
         self._threaded = max(height * width for height, width in found.sizes) >= THREADED_PIXELS
         cached = len(blobs) * int(np.prod(self.shape)) <= CACHE_LIMIT
         self._cache = np.empty((len(blobs), *self.shape), dtype=np.uint8) if cached else None
@@ -310,7 +312,7 @@ class FileBlobs:
         return str(self._paths[index])
 
 
-def load_imagefolder(path: Path, split: str, preprocess: Preprocess, num_classes: int | None) -> ImageData:
+def load_imagefolder(path: Path, split: str, reading: Reading, num_classes: int | None) -> ImageData:
     """Return the images of one split, classes and files in the order of their names, decoded when they are used.
 
     If no preprocessing is given, a set whose images share one size of at most 224 x 224 is used as it is; any other
@@ -335,8 +337,7 @@ def load_imagefolder(path: Path, split: str, preprocess: Preprocess, num_classes
     names = resolve_classes(labels, classes, num_classes, blobs.where)
     found = survey(blobs)
     is_small = len(found.sizes) == 1 and max(next(iter(found.sizes))) <= (IMAGENET.crop or 0)
-    if preprocess == Preprocess() and not is_small:
-        preprocess = IMAGENET
+    preprocess = IMAGENET if reading.preprocess == Preprocess() and not is_small else reading.preprocess
     source = EncodedSource(blobs, found, preprocess)
     divided = "" if root != path else "; the folder is not divided into splits"
     return ImageData(f"imagefolder:{path.resolve().name}", split, labels, names, source,

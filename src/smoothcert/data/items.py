@@ -2,41 +2,46 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from smoothcert.data.arrays import ArraySource, class_indices
-from smoothcert.data.base import ImageData, resolve_classes
+from smoothcert.data.arrays import array_source, class_indices
+from smoothcert.data.base import Bounds, ImageData, PixelSource, resolve_classes
 from smoothcert.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS
 from smoothcert.data.encoded import pil_pixels
 from smoothcert.data.preprocess import Preprocess
+from smoothcert.data.reading import Reading
+from smoothcert.data.targets import real_data
 from smoothcert.errors import CodeError, DataError, InputError
 
 _LABELS = ("targets", "labels", "_labels")
-_IMAGES = (*IMAGE_COLUMNS, "pixel_values")
+_IMAGES = (*IMAGE_COLUMNS, "pixel_values", "x", "input", "inputs", "input_values")
 
 
 def from_items(items: Any, *, name: str, split: str, num_classes: int | None = None,
-               preprocess: Preprocess = Preprocess()) -> ImageData:  # noqa: B008
-    """Return a data set of items (image, label), or {"image": ..., "label": ...}, as ImageData that reads them lazily.
+               reading: Reading = Reading()) -> ImageData:  # noqa: B008
+    """Return a data set of items (input, label), or {"image": ..., "label": ...}, as ImageData that reads them lazily.
 
     Labels are taken from the data set's `targets` or `labels` where it has them, else from all items. Class names are
     its `classes`.
 
     Args:
         items: anything with a length and `[index]`. An image is a tensor or array (C, H, W), floats in [0, 1] or uint8,
-            or a PIL image.
+            or a PIL image; other inputs are tensors or arrays of another shape, or of other bounds.
     Raises:
         InputError: items of another form. CodeError: an item fails. DataError: values out of range, or items that
         differ from one reading to the next.
     """
     if not len(items):
         raise InputError(f"data {name} hold no images")
-    source = ItemSource(items, name, preprocess)
+    source = ItemSource(items, name, reading)
     labels = _known_labels(items)
     source.labels = [source.label(i) for i in range(len(items))] if labels is None else labels
     source.try_items()
+    if reading.real:
+        return real_data(name, split, source.labels, source, f"items of {name}")
     indices, names = class_indices(np.asarray(source.labels), source.where)
     if names is None and (known := _class_names(items)):
         names = known
@@ -48,19 +53,18 @@ def from_items(items: Any, *, name: str, split: str, num_classes: int | None = N
 class ItemSource:
     """The PixelSource of a sequence of items; an item that is not the same at its next reading is refused."""
 
-    levels = 255
-
-    def __init__(self, items: Any, name: str, preprocess: Preprocess) -> None:
-        self._items, self._name, self._preprocess = items, name, preprocess
+    def __init__(self, items: Any, name: str, reading: Reading) -> None:
+        self._items, self._name, self._reading = items, name, reading
         self._seen: dict[int, bytes] = {}
         self.labels: list[Any] | None = None
-        self.preprocessing = str(preprocess)
+        self.preprocessing = str(reading.preprocess)
         self._channels = None
-        first = self._pixels(self._item(0)[0], 0)
+        first, source = self._pixels(self._item(0)[0], 0)
         self._channels, *self._size = first.shape
         self._type = first.dtype
-        height, width = self._preprocess.output_size((first.shape[1], first.shape[2]), self.where(0))
-        self.shape: tuple[int, int, int] = (first.shape[0], height, width)
+        self.levels: int | None = source.levels if source else 255
+        self.bounds: Bounds = source.bounds if source else (0, 1)
+        self.shape: tuple[int, ...] = self._output_shape(first, 0)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -70,11 +74,12 @@ class ItemSource:
         return f"item {index} of {self._name}"
 
     def pixels(self, indices: np.ndarray) -> np.ndarray:
-        """Return (B, C, H, W) uint8 or float32."""
+        """Return (B, *shape) uint8 or float32."""
         found = np.empty((len(indices), *self.shape), self._type)
+        preprocess = self._reading.preprocess
         for place, index in enumerate(indices.tolist()):
             image = self._read(index)
-            found[place] = image if self._preprocess == Preprocess() else self._preprocess.apply_array(image)
+            found[place] = image if preprocess == Preprocess() else preprocess.apply_array(image)
         return found
 
     def read_raw(self, index: int) -> bytes:
@@ -111,14 +116,14 @@ class ItemSource:
         return image, _plain(label)
 
     def _read(self, index: int) -> np.ndarray:
-        """Return one image (C, H, W), uint8 or float32, the same at every reading."""
+        """Return one input, uint8 or float32, the same at every reading."""
         image, label = self._item(index)
-        pixels = self._pixels(image, index)
-        height, width = pixels.shape[1:]
-        shape = (len(pixels), *self._preprocess.output_size((height, width), self.where(index)))
+        pixels, _ = self._pixels(image, index)
+        shape = self._output_shape(pixels, index)
         if shape != self.shape or pixels.dtype != self._type:
             raise DataError(f"{self.where(index)} is {pixels.dtype} of shape {shape}, but the first is {self._type} of "
-                            f"shape {self.shape}: give resize and crop, or do it in the data set's transform")
+                            f"shape {self.shape}: inputs must all have one shape; for images, give resize and crop, or "
+                            f"do it in the data set's transform")
         found = hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
         if self._seen.setdefault(index, found) != found:
             raise DataError(f"{self.where(index)} is another image when it is read again: a certificate is of one "
@@ -128,20 +133,33 @@ class ItemSource:
                             f"earlier reading, has {self.labels[index]!r}")
         return pixels
 
-    def _pixels(self, image: Any, index: int) -> np.ndarray:
+    def _pixels(self, image: Any, index: int) -> tuple[np.ndarray, PixelSource | None]:
+        """Return one input as the data set has it, and its source alone; None where it is a Pillow image."""
         if hasattr(image, "getbands"):
-            return pil_pixels(image, self._channels, self.where(index))
+            return pil_pixels(image, self._channels, self.where(index)), None
         image = image.detach().cpu() if hasattr(image, "detach") else image
-        pixels = np.asarray(image)
+        try:
+            values = np.asarray(image)
+        except ValueError as error:
+            raise InputError(f"{self.where(index)} cannot be read as an array ({error})") from error
         hint = ""
-        if pixels.ndim == 2:
+        if self._reading.bounds is None and values.ndim == 2 and values.dtype == np.uint8:
             hint = "; give grey images as image[None]"
-        elif pixels.ndim == 3 and pixels.shape[2] == 3 and min(pixels.shape[:2]) > 4:
+        elif self._reading.may_be_images and values.ndim == 3 and values.shape[2] == 3 and min(values.shape[:2]) > 4:
             hint = ", which looks like (H, W, C): give image.transpose(2, 0, 1), or use ToTensor"
-        if pixels.ndim != 3 or pixels.dtype.kind not in "fiu" or not pixels.size or hint:
+        if values.dtype.kind not in "fiu" or not values.size or hint:
             raise InputError(f"{self.where(index)} must be an image (C, H, W), floats in [0, 1] or uint8, or a PIL "
-                             f"image, got {pixels.dtype} of shape {pixels.shape}{hint}")
-        return ArraySource(pixels[None], lambda _: self.where(index)).pixels(np.zeros(1, dtype=np.int64))[0]
+                             f"image, or an array of numbers, got {values.dtype} of shape {values.shape}{hint}")
+        if values.ndim == 0:
+            raise InputError(f"{self.where(index)} is one number, {values:g}: give it as a list of one, [{values:g}]")
+        source = array_source(values[None], lambda _: self.where(index), replace(self._reading, resize=None, crop=None))
+        return source.pixels(np.zeros(1, dtype=np.int64))[0], source
+
+    def _output_shape(self, pixels: np.ndarray, index: int) -> tuple[int, ...]:
+        if pixels.ndim != 3 or not self._reading.may_be_images:
+            self._reading.refuse_preprocessing(pixels.shape)
+            return pixels.shape
+        return len(pixels), *self._reading.preprocess.output_size(pixels.shape[1:], self.where(index))
 
 
 def _known_labels(items: Any) -> list[Any] | None:

@@ -1,5 +1,7 @@
-"""The loading of every data set: scikit-learn's digits, MNIST and CIFAR-10 by name, others by a path to images."""
+"""The loading of every data set: scikit-learn's digits, MNIST and CIFAR-10 by name, others by the path where they lie.
+"""
 
+import importlib
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -16,14 +18,24 @@ from smoothcert.classes import check_class_count, index_names, read_class_names
 from smoothcert.data.arrays import ArraySource
 from smoothcert.data.base import ImageData, resolve_classes
 from smoothcert.data.preprocess import Preprocess
+from smoothcert.data.reading import Reading
 from smoothcert.errors import CodeError, DataError, FileError, InputError, MissingExtraError, UnknownNameError
 from smoothcert.parts import Registry, names_code
 
 if TYPE_CHECKING:
-    from smoothcert.data.parquet import StoredRows
+    from smoothcert.data.tables import StoredRows
 
-PATH_KINDS = ("parquet", "imagefolder", "labels")
-KNOWN_SPECS = ("digits", "mnist", "cifar10", "parquet:PATH", "imagefolder:PATH", "labels:FILE")
+_IMAGES = ("resize", "crop")
+_TABLES = (*_IMAGES, "features", "label", "bounds", "levels")
+PATH_KINDS = {
+    "parquet": ("parquet:load_parquet", _TABLES), "csv": ("csv_files:load_csv", _TABLES),
+    "npz": ("npz:load_npz", _TABLES), "datasets": ("saved:load_saved", _TABLES),
+    "imagefolder": ("encoded:load_imagefolder", _IMAGES), "labels": ("relabelled:load_relabelled", _TABLES)}
+"""What stands before the colon in KIND:PATH: the function of this room that loads it, and the options it takes."""
+DISK_KINDS = tuple(kind for kind in PATH_KINDS if kind != "labels")
+"""Those of them whose path leads to the inputs themselves."""
+KNOWN_SPECS = ("digits", "mnist", "cifar10", "parquet:PATH", "csv:PATH", "npz:PATH", "datasets:PATH",
+               "imagefolder:PATH", "labels:FILE")
 SPLITS = ("train", "test")
 DATA_DIR_VARIABLE = "SMOOTHCERT_DATA_DIR"
 _DIGIT_NAMES = tuple("0123456789")
@@ -47,17 +59,23 @@ HUB_SETS = {
 
 
 def load_data(spec: Any, split: str = "test", *, data_dir: str | PathLike[str] | None = None,
-              resize: int | None = None, crop: int | None = None, num_classes: int | None = None,
-              classes: Sequence[str] | str | PathLike[str] | None = None, numeric_classes: bool = False) -> ImageData:
-    """Load labelled images; they are decoded when they are used.
+              resize: int | None = None, crop: int | None = None, features: Sequence[str] | str | None = None,
+              label: str | None = None, bounds: Any = None, levels: int | None = None,
+              num_classes: int | None = None, classes: Sequence[str] | str | PathLike[str] | None = None,
+              numeric_classes: bool = False) -> ImageData:
+    """Load labelled inputs: images, which are decoded when they are used, or tensors of any shape.
 
     Args:
         spec: one of KNOWN_SPECS, the name of a set that a package registers, or the place of your own code,
             file.py:NAME or package.module:NAME; or the data themselves (see `smoothcert.data.own.load_own`).
         split: "train", "test", or as the data call it.
         data_dir: the folder of `mnist` and `cifar10`, in place of the environment's SMOOTHCERT_DATA_DIR.
-        resize: the new length of the shorter side in pixels.
-        crop: the side of a central square, taken after resizing.
+        resize: of images, the new length of the shorter side in pixels.
+        crop: of images, the side of a central square, taken after resizing.
+        features: the columns that make an input, in this order, or the array of inputs; None takes the usual ones.
+        label: the column or array of labels.
+        bounds: (low, high) that all values keep, or "none"; None is (0, 1) for images, and "none" for other inputs.
+        levels: L such that L * x is a whole number for every clean value x.
         num_classes: K, for data that do not name their classes.
         classes: the names of all classes of a model in the order of its outputs, or a file of them; labels then become
             its indices (see `ImageData.with_classes`).
@@ -74,8 +92,8 @@ def load_data(spec: Any, split: str = "test", *, data_dir: str | PathLike[str] |
     names = None if classes is None else read_class_names(classes)
     if names is not None and num_classes not in (None, len(names)):
         raise InputError(f"num_classes is {num_classes}, but classes has {len(names)} names: leave num_classes out")
-    data = open_data(spec, split, data_dir=data_dir, resize=resize, crop=crop, num_classes=num_classes,
-                     numeric_classes=numeric_classes)
+    data = open_data(spec, split, data_dir=data_dir, num_classes=num_classes, numeric_classes=numeric_classes,
+                     resize=resize, crop=crop, features=features, label=label, bounds=bounds, levels=levels)
     if names is None and numeric_classes and num_classes is not None:
         names = names_from_indices(data, num_classes)
     if names is None and num_classes is not None:
@@ -89,34 +107,36 @@ def names_from_indices(data: ImageData, num_classes: int) -> tuple[str, ...] | N
     return names if data.named and set(data.class_names) <= set(names) else None
 
 
-def open_data(spec: Any, split: str, *, data_dir: str | PathLike[str] | None = None, resize: int | None = None,
-              crop: int | None = None, num_classes: int | None = None, numeric_classes: bool = False) -> ImageData:
-    """Load images as `load_data` does, with the classes as the data have them, which may be some of a model's."""
-    data = _open(spec, split, data_dir, Preprocess(resize, crop), num_classes)
+def open_data(spec: Any, split: str, *, data_dir: str | PathLike[str] | None = None, num_classes: int | None = None,
+              numeric_classes: bool = False, **reading: Any) -> ImageData:
+    """Load inputs as `load_data` does, with the classes as the data have them, which may be some of a model's.
+
+    Args:
+        reading: how they are read; see `smoothcert.data.reading.Reading`.
+    """
+    data = _open(spec, split, data_dir, Reading(**reading), num_classes)
     return data.in_order_of_numbers() if numeric_classes else data
 
 
-def _open(spec: Any, split: str, data_dir: str | PathLike[str] | None, preprocess: Preprocess,
-          num_classes: int | None) -> ImageData:
+def _open(spec: Any, split: str, data_dir: str | PathLike[str] | None, reading: Reading, num_classes: int | None
+          ) -> ImageData:
+    folder = None if data_dir is None else Path(data_dir).expanduser()
     if not isinstance(spec, str):
         from smoothcert.data.own import given_data
 
-        return given_data(spec, split, preprocess, num_classes)
+        return given_data(spec, split, reading, num_classes)
     if spec in OWN_SETS:
-        return DATA[spec](split, preprocess, num_classes, None if data_dir is None else Path(data_dir).expanduser())
+        reading.refuse(_IMAGES, spec)
+        return DATA[spec](split, reading.preprocess, num_classes, folder)
     kind, colon, location = spec.partition(":")
     if colon and kind in PATH_KINDS:
         if not location:
             raise InputError(f"{spec!r} names no path; write {kind}:PATH")
-        if kind == "labels":
-            from smoothcert.data.relabelled import load_relabelled
-
-            return load_relabelled(Path(location).expanduser(), split, preprocess, data_dir)
-        if kind == "parquet":
-            from smoothcert.data.parquet import load_parquet as load
-        else:
-            from smoothcert.data.encoded import load_imagefolder as load
-        return load(Path(location).expanduser(), split, preprocess, num_classes)
+        place, takes = PATH_KINDS[kind]
+        reading.refuse(takes, f"{kind}:PATH")
+        module, _, function = place.partition(":")
+        load = getattr(importlib.import_module(f"smoothcert.data.{module}"), function)
+        return load(Path(location).expanduser(), split, reading, folder if kind == "labels" else num_classes)
     try:
         part = DATA.find(spec)
     except (UnknownNameError, CodeError) as error:
@@ -129,7 +149,7 @@ def _open(spec: Any, split: str, data_dir: str | PathLike[str] | None, preproces
                                f"package.module:NAME") from None
     from smoothcert.data.own import load_own
 
-    return load_own(part, DATA.label(spec), split, preprocess, num_classes, data_dir)
+    return load_own(part, DATA.label(spec), split, reading, num_classes, data_dir)
 
 
 def load_digits(split: str, preprocess: Preprocess, num_classes: int | None, data_dir: Path | None = None
@@ -173,17 +193,18 @@ def load_hub_set(name: str, split: str, preprocess: Preprocess, num_classes: int
     Raises FileError if a folder is given and the set is not in it, MissingExtraError if none is given and the hub's
     library is absent, DataError if the files hold another data set.
     """
-    from smoothcert.data.parquet import parquet_data, read_rows
+    from smoothcert.data.parquet import read_rows
+    from smoothcert.data.tables import table_data
 
     _check_split(name, split)
     known, folder = HUB_SETS[name], data_folder(name, data_dir)
     rows = _from_hub(name, split) if folder is None else read_rows(find_files(name, split, folder))
-    data = parquet_data(rows, name, split, Preprocess(), num_classes, known.class_names)
+    data = table_data(rows, name, split, Reading(), num_classes, known.class_names)
     if data.shape != known.shape:
         raise DataError(f"{rows.files[0]} holds images of shape {data.shape}; those of {name} are {known.shape}")
     if preprocess == Preprocess():
         return data
-    return parquet_data(rows, name, split, preprocess, num_classes, known.class_names)
+    return table_data(rows, name, split, Reading(preprocess.resize, preprocess.crop), num_classes, known.class_names)
 
 
 OWN_SETS = {"digits": load_digits, **{name: partial(load_hub_set, name) for name in HUB_SETS}}
@@ -239,7 +260,7 @@ def _is_of(name: str, folder: Path, file: Path) -> bool:
 
 def _from_hub(name: str, split: str) -> "StoredRows":
     """Return the rows of one split through the hub's library, from its cache or the network."""
-    from smoothcert.data.parquet import StoredRows
+    from smoothcert.data.tables import StoredRows
 
     repository = HUB_SETS[name].repository
     elsewhere = f"a folder that holds {name}/{split}.parquet (--data-dir, or the variable {DATA_DIR_VARIABLE})"

@@ -1,4 +1,4 @@
-"""Data sets from users' own code: objects that hold images and labels, and functions that give them."""
+"""Data sets from users' own code: objects that hold inputs and labels, and functions that give them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,22 +6,22 @@ from typing import Any, TypeGuard
 
 from smoothcert.data.arrays import from_tensors
 from smoothcert.data.base import ImageData
-from smoothcert.data.preprocess import Preprocess
+from smoothcert.data.reading import Reading
 from smoothcert.errors import CodeError, InputError
 from smoothcert.parts import known_arguments
 
-_FORMS = ("ImageData, (images, labels), a map-style torch Dataset or a DataLoader of one, a Hugging Face Dataset, or a "
-          "sequence of pairs (image, label)")
+_FORMS = ("ImageData, (inputs, labels), a map-style torch Dataset or a DataLoader of one, a Hugging Face Dataset, or a "
+          "sequence of pairs (input, label)")
 
 
 def load_own(
-    part: Any, name: str, split: str, preprocess: Preprocess, num_classes: int | None, data_dir: Any = None
+    part: Any, name: str, split: str, reading: Reading, num_classes: int | None, data_dir: Any = None
 ) -> ImageData:
     """Return the data set that a part is or gives.
 
     Args:
-        part: `ImageData`; a pair (images, labels) of arrays or tensors; a map-style torch Dataset, or another sequence
-            of items (image, label), which are read when they are used; a DataLoader of one, in the data set's own
+        part: `ImageData`; a pair (inputs, labels) of arrays or tensors; a map-style torch Dataset, or another sequence
+            of items (input, label), which are read when they are used; a DataLoader of one, in the data set's own
             order; a Hugging Face Dataset, or a dict of them by split; or a function that returns one of these, called
             with those of `split`, `data_dir` and `num_classes` that its signature names.
         name: what stores and messages call it.
@@ -39,31 +39,32 @@ def load_own(
             raise CodeError(f"data {name} failed when called with ({given}): {type(error).__name__}: {error}"
                             ) from error
     if isinstance(value, ImageData):
-        _check_ready(name, preprocess)
+        _check_ready(name, reading)
         return replace(value, name=name, split=split)
-    return _read(value, name, split, preprocess, num_classes)
+    return _read(value, name, split, reading, num_classes)
 
 
-def given_data(value: Any, split: str, preprocess: Preprocess, num_classes: int | None) -> ImageData:
+def given_data(value: Any, split: str, reading: Reading, num_classes: int | None) -> ImageData:
     """Return a data set that is given as an object in Python; `ImageData` as they are, with their own name and split.
 
     Raises what `load_own` raises.
     """
     if isinstance(value, ImageData):
-        _check_ready(value.name, preprocess)
+        _check_ready(value.name, reading)
         return value
-    return load_own(value, _name_of(value), split, preprocess, num_classes)
+    return load_own(value, _name_of(value), split, reading, num_classes)
 
 
-def _read(value: Any, name: str, split: str, preprocess: Preprocess, num_classes: int | None) -> ImageData:
+def _read(value: Any, name: str, split: str, reading: Reading, num_classes: int | None) -> ImageData:
     from smoothcert.data.items import from_items
 
     if isinstance(value, Mapping) and split in value and all(isinstance(key, str) for key in value):
         value = value[split]
     if isinstance(value, tuple) and len(value) == 2:
-        images, labels = value
-        data = from_tensors(images, labels, num_classes=num_classes, name=name, preprocess=preprocess)
-        return replace(data, split=split)
+        _refuse_columns(name, reading)
+        return replace(from_tensors(*value, num_classes=num_classes, name=name, levels=reading.levels,
+                                    preprocess=reading.preprocess, bounds=reading.bounds, real=reading.real),
+                       split=split)
     if hasattr(value, "ndim") and hasattr(value, "dtype"):
         raise InputError(f"data {name} are an array without labels: give the pair (images, labels)")
     if isinstance(value, Mapping):
@@ -71,20 +72,21 @@ def _read(value: Any, name: str, split: str, preprocess: Preprocess, num_classes
                          f"{split!r}: give {_FORMS}")
     if hasattr(value, "with_format") and hasattr(value, "features"):
         if getattr(value, "format", {}).get("type") != "custom":  # a transform of its own makes the items
-            return _from_hugging_face(value, name, split, preprocess, num_classes)
+            return _from_hugging_face(value, name, split, reading, num_classes)
     elif _has_base(value, "DataLoader"):
         value = _data_set_of(value, name)
     if not _is_sequence(value):
         raise InputError(f"data {name} must be {_FORMS}; got {type(value).__name__}")
-    return from_items(value, name=name, split=split, num_classes=num_classes, preprocess=preprocess)
+    _refuse_columns(name, reading)
+    return from_items(value, name=name, split=split, num_classes=num_classes, reading=reading)
 
 
-def _from_hugging_face(value: Any, name: str, split: str, preprocess: Preprocess, num_classes: int | None) -> ImageData:
+def _from_hugging_face(value: Any, name: str, split: str, reading: Reading, num_classes: int | None) -> ImageData:
     """Return a Hugging Face data set by its Arrow table, whose encoded images are decoded when they are used."""
-    from smoothcert.data.parquet import StoredRows, parquet_data
+    from smoothcert.data.tables import StoredRows, table_data
 
     table = value.with_format("arrow")[:]
-    return parquet_data(StoredRows(table, (name,)), name, str(value.split or split), preprocess, num_classes)
+    return table_data(StoredRows(table, (name,)), name, str(value.split or split), reading, num_classes)
 
 
 def _data_set_of(loader: Any, name: str) -> Any:
@@ -101,9 +103,14 @@ def _data_set_of(loader: Any, name: str) -> Any:
     return loader.dataset
 
 
-def _check_ready(name: str, preprocess: Preprocess) -> None:
-    if preprocess != Preprocess():
-        raise InputError(f"data {name} are ready images: resize and crop them where they are made, or return arrays")
+def _check_ready(name: str, reading: Reading) -> None:
+    if reading != Reading():
+        raise InputError(f"data {name} are ready inputs: resize and crop them, choose their features and give their "
+                         f"bounds and levels where they are made, or return arrays")
+
+
+def _refuse_columns(name: str, reading: Reading) -> None:
+    reading.refuse(("resize", "crop", "bounds", "levels"), f"data {name}, which have no columns,")
 
 
 def _name_of(value: Any) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from smoothcert.data.base import ImageData, PixelSource, check_indices
 from smoothcert.data.load import DATA, is_own_code, open_data
-from smoothcert.data.preprocess import Preprocess
+from smoothcert.data.reading import READING, Reading
 from smoothcert.errors import FileError, InputError
 from smoothcert.io.files import list_problems, read_json
 
@@ -30,6 +30,10 @@ class LabelFile(BaseModel):
     split: str
     resize: int | None = None
     crop: int | None = None
+    features: list[str] | None = None
+    label: str | None = None
+    bounds: list[float] | str | None = None
+    levels: int | None = None
     numeric_classes: bool = False
     classifiers: list[str]
     indices: list[_Whole]
@@ -41,14 +45,15 @@ class ChosenImages:
 
     def __init__(self, source: PixelSource, chosen: np.ndarray) -> None:
         self._source, self._chosen = source, chosen
-        self.shape, self.levels, self.preprocessing = source.shape, source.levels, source.preprocessing
+        self.shape, self.levels, self.bounds = source.shape, source.levels, source.bounds
+        self.preprocessing = source.preprocessing
         self.where: Callable[[int], str] = lambda row: source.where(int(chosen[row]))
 
     def __len__(self) -> int:
         return len(self._chosen)
 
     def pixels(self, indices: np.ndarray) -> np.ndarray:
-        """Return (B, C, H, W)."""
+        """Return (B, *shape)."""
         return self._source.pixels(self._chosen[indices])
 
     def read_raw(self, index: int) -> bytes:
@@ -57,7 +62,7 @@ class ChosenImages:
 
 
 def load_relabelled(
-    path: Path, split: str, preprocess: Preprocess, data_dir: str | PathLike[str] | None = None
+    path: Path, split: str, reading: Reading, data_dir: str | PathLike[str] | None = None
 ) -> ImageData:
     """Return the images that a file of labels names, with those labels.
 
@@ -73,8 +78,9 @@ def load_relabelled(
     if split != told.split:
         raise InputError(f"labels:{path} has labels of the split {told.split} alone, and {split} was asked for: a "
                          f"router is certified on the images' own data, --data {told.data}")
-    data = open_data(_name_images(path, told.data), split, data_dir=data_dir, resize=preprocess.resize or told.resize,
-                     crop=preprocess.crop or told.crop, numeric_classes=told.numeric_classes)
+    asked = {name: getattr(reading, name) or getattr(told, name) for name in READING}
+    data = open_data(_name_images(path, told.data), split, data_dir=data_dir, numeric_classes=told.numeric_classes,
+                     **asked)
     chosen = check_indices(told.indices, len(data))
     return ImageData(f"labels:{path.name}", split, np.array(told.labels, dtype=np.int64), data.class_names,
                      ChosenImages(data.source, chosen), f"{len(chosen)} images of {data.name}", data.named)

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -20,10 +20,13 @@ from smoothcert.denoise.estimators import (
     ZeroCurvatureWarning,
 )
 from smoothcert.denoise.jacobian import asymmetry
-from smoothcert.denoise.networks import NETWORKS, Shape, build_network
+from smoothcert.denoise.networks import NETWORKS, build_network
 from smoothcert.denoise.walks import Attractor, Flow, StepLimitWarning, WalkJump
 from smoothcert.errors import InputError
 from smoothcert.parts import Registry
+
+Shape = tuple[int, ...]
+"""The shape of one input, (C, H, W) of images."""
 
 _ENERGY_NETWORKS = [name for name in NETWORKS if name != "dncnn"]  # BatchNorm would make a row depend on the others
 
@@ -33,7 +36,7 @@ def energy_residual(
     activation: str | None = None,
 ) -> ResidualEnergy:
     """Return the energy ||y - psi(y)||^2 / (2 sigma^2), psi one of mlp, conv and unet."""
-    psi = build_network(network, shape, sigma is None, False, _ENERGY_NETWORKS, width, depth, activation)
+    psi = _build_inside(network, shape, sigma is None, False, _ENERGY_NETWORKS, width, depth, activation)
     return ResidualEnergy(psi, sigma)
 
 
@@ -42,7 +45,7 @@ def energy_scalar(
     activation: str | None = None,
 ) -> ScalarEnergy:
     """Return the energy network(y) / sigma^2, of mlp, conv or unet with one number out (summed over pixels)."""
-    phi = build_network(network, shape, sigma is None, True, _ENERGY_NETWORKS, width, depth, activation)
+    phi = _build_inside(network, shape, sigma is None, True, _ENERGY_NETWORKS, width, depth, activation)
     return ScalarEnergy(phi, sigma)
 
 
@@ -51,8 +54,16 @@ def direct(
     activation: str | None = None,
 ) -> DirectEstimator:
     """Return the denoiser x_hat = network(y), one of mlp, conv, unet and dncnn."""
-    inside = build_network(network, shape, sigma is None, False, tuple(NETWORKS), width, depth, activation)
+    inside = _build_inside(network, shape, sigma is None, False, tuple(NETWORKS), width, depth, activation)
     return DirectEstimator(inside, sigma)
+
+
+def _build_inside(network: str, shape: Shape, *settings: Any) -> nn.Module:
+    """Return the network inside a denoiser; see `build_network`. Raises InputError where it is for images alone."""
+    if len(shape) != 3 and network in NETWORKS and network != "mlp":
+        raise InputError(f"network {network} of a denoiser takes images (C, H, W), got inputs of shape {shape}: give "
+                         f"network=mlp, which takes any shape")
+    return build_network(network, cast(Any, shape), *settings)
 
 
 def _check_denoiser(part: Any) -> list[str]:
@@ -75,12 +86,13 @@ def build_denoiser(
 
     Args:
         name: a key of `DENOISERS`, or a place of code (file.py:NAME, package.module:NAME).
-        shape: (C, H, W) of one image, in [0, 1].
+        shape: of one input, (C, H, W) of images.
         sigma: the noise level that it is for.
         conditioned: make a denoiser for every noise level, which is given at each call; `sigma` is then not used.
-        options: `network` (mlp, conv, unet; dncnn for direct), `width`, `depth`, `activation` (silu, softplus, relu).
+        options: `network` (mlp for any shape; conv, unet, and dncnn for direct, for images), `width`, `depth`,
+            `activation` (silu, softplus, relu).
     Returns:
-        A module (y (N, C, H, W), sigma) -> x_hat of the same shape, in train mode. Weights come from torch's global
+        A module (y (N, *shape), sigma) -> x_hat of the same shape, in train mode. Weights come from torch's global
         generator.
     Raises:
         UnknownNameError: no such denoiser. CodeError: code that cannot be imported. InputError: a part that does not

@@ -21,7 +21,7 @@ def asymmetry(
 
     Args:
         denoiser: (y, sigma) -> x_hat, in eval mode, so that a row does not depend on the others.
-        y: (N, C, H, W).
+        y: (N, *shape).
         generator: on y's device.
         sigma: None is the denoiser's own.
     """

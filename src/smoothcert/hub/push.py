@@ -92,7 +92,8 @@ def _read_folder(config: PushConfig, files: Mapping[str, Path]) -> tuple[ModelCa
     if card.kind != "classifier":
         raise InputError(f"{config.folder} is a denoiser: certificates are of a classifier")
     asked = ModelConfig.parse({"model": str(config.folder), "trust": config.trust})
-    same = open_classifier(asked, card.input_shape, card.num_classes, sigma=card.sigma)
+    same = open_classifier(asked, card.input_shape, card.num_classes, sigma=card.sigma,
+                           bounds=store.identity.data.bounds)
     if fields := differences(store.identity.raw["model"], same.identity):
         raise InputError(f"{store.folder} has certificates of another model than {config.folder} (they differ in "
                          f"{', '.join(fields)}): give certificates of its best weights")

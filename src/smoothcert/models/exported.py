@@ -25,8 +25,8 @@ from torch.utils import _pytree as pytree
 from smoothcert.errors import FileError, ModelError, SmoothcertError
 from smoothcert.limits import check_unpacked_size, from_json
 from smoothcert.models.layers import Shape
-from smoothcert.models.loaded import LoadedModel, exact_batches
-from smoothcert.smoothing.adapters import Fit, find_fit
+from smoothcert.models.loaded import LoadedModel, exact_batches, fit_file
+from smoothcert.smoothing.adapters import Fit
 from smoothcert.smoothing.batching import BatchSizes
 from smoothcert.smoothing.engines.runtimes import describe_runtime
 from smoothcert.smoothing.files import Runtime
@@ -73,7 +73,7 @@ def load_program(
     """Return the model in the bytes of a .pt2 file, which may run code only with `trust`.
 
     Raises FileError for a corrupt file, ModelError for one without `trust` that could run code, or for a program that
-    does not take images of floats (of input_shape, if known) or does not return logits.
+    does not take floats (of input_shape, if known) or does not return logits.
     """
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise FileError(f"{path} is not a .pt2 file (they are zip archives): save it with torch.export.save")
@@ -97,13 +97,13 @@ def load_program(
     _refuse_train_mode(path, program)
     images, call = _image_input(path, program)
     batch, *sizes = images.shape
-    shape = (sizes[0], sizes[1], sizes[2]) if all(isinstance(size, int) for size in sizes) else None
+    shape = tuple(sizes) if all(isinstance(size, int) for size in sizes) else None
     model = ExportedProgram(program.module(), call, images.dtype)
     dtype = str(images.dtype).removeprefix("torch.")
     fit = Fit(None if output is None else str(output), _batch_sizes(batch, program))
     if tried := shape or input_shape:
         try:
-            fit = find_fit(model.run, tried, num_classes, output, fit.batch)
+            fit = fit_file(model.run, tried, num_classes, output, fit.batch)
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
     model.fit = replace(fit, batch=exact_batches(fit.batch, dtype))
@@ -128,9 +128,9 @@ def _image_input(
     values = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
     if len(names) != 1 or not isinstance(values[0], Tensor):
         raise ModelError(f"{path} takes {len(names)} inputs ({', '.join(names)}), not one tensor of images")
-    if values[0].ndim != 4 or not values[0].is_floating_point():
+    if values[0].ndim < 2 or not values[0].is_floating_point():
         raise ModelError(f"{path} takes a tensor of type {values[0].dtype} and {values[0].ndim} dimensions; a model "
-                         f"takes floats (N, C, H, W) in [0, 1] plus noise")
+                         f"takes floats (N, *shape), (N, C, H, W) of images in [0, 1] plus noise")
     packing = program.call_spec.in_spec
 
     def call(images: Tensor) -> tuple[Any, Any]:

@@ -64,7 +64,8 @@ def factory_sources(target: str, model: Any) -> dict[str, str]:
 
 def make_model(spec: str, maker: Any, num_classes: int | None, input_shape: Shape | None) -> Any:
     """Return the model that the factory makes, called with those arguments that its signature names."""
-    if gives_no_scores(maker):
+    real = num_classes == 1  # whose estimators need no scores
+    if not real and gives_no_scores(maker):
         raise ModelError(f"{spec} is a {type(maker).__name__}, which {NO_SCORES}")
     if not callable(maker):
         raise ModelError(f"{spec} is neither a model nor a function that makes one: it is of type "
@@ -79,7 +80,7 @@ def make_model(spec: str, maker: Any, num_classes: int | None, input_shape: Shap
         raise ModelError(f"{spec} failed when called with ({given}): {type(error).__name__}: {error}; a factory takes "
                          f"no other arguments than input_shape and num_classes, and returns the model"
                          f"{more if 'num_classes' in arguments else ''}") from error
-    if gives_no_scores(model):
+    if not real and gives_no_scores(model):
         raise ModelError(f"{spec} returns a {type(model).__name__}, which {NO_SCORES}")
     if not is_model(model) and (isinstance(model, type) or not callable(model)):
         raise ModelError(f"{spec} must return a torch module, an object with predict_proba or a callable from images "
@@ -89,7 +90,8 @@ def make_model(spec: str, maker: Any, num_classes: int | None, input_shape: Shap
 
 def is_model(value: Any) -> bool:
     """Tell if a value is itself a model rather than something that makes one."""
-    return isinstance(value, nn.Module) or (hasattr(value, "predict_proba") and not isinstance(value, type))
+    estimates = hasattr(value, "predict_proba") or hasattr(value, "predict")
+    return isinstance(value, nn.Module) or (estimates and not isinstance(value, type))
 
 
 def modules_of(network: object) -> list[tuple[str, Path]]:

@@ -11,12 +11,15 @@ from smoothcert.io.paths import WEIGHTS_SUFFIXES, is_weights_file
 from smoothcert.models.layers import Shape, normalise_input
 from smoothcert.models.registry import MODELS
 from smoothcert.parts import names_code
-from smoothcert.smoothing.adapters import Fit, behind_fit
+from smoothcert.smoothing.adapters import Fit, behind_fit, find_fit
 from smoothcert.smoothing.batching import BatchSizes
+from smoothcert.smoothing.real import add_zeros
 
 HUBS = ("hf", "timm", "torchvision")
 FILES = ("onnx", "xml", "pt2")
 """Suffixes of files that hold a whole model, which are also their kinds."""
+SKLEARN = "sklearn"
+"""What stands before the file of a model of scikit-learn, and the kind of that."""
 
 MODEL_FORMS = (
     "package.module:factory (mymodels.vision:build)",
@@ -24,6 +27,7 @@ MODEL_FORMS = (
     "path/file.onnx (exports/net.onnx)",
     "path/file.xml, OpenVINO's IR, with its weights in path/file.bin (exports/net.xml)",
     "path/file.pt2, a torch.export program (exports/net.pt2)",
+    "sklearn:path/file.skops, a model of scikit-learn (sklearn:exports/forest.skops)",
     f"path/file{', '.join(WEIGHTS_SUFFIXES)}: weights, of a network that is named beside them (runs/net.pth.tar)",
     "hf:NAME (hf:microsoft/resnet-50, or a local folder)",
     "timm:NAME (timm:resnet50.a1_in1k)",
@@ -37,13 +41,13 @@ class LoadedModel:
     """A user's model, ready for use.
 
     Attributes:
-        model: a torch module in eval mode, an object with `predict_proba`, or another callable (N, C, H, W) -> (N, K).
+        model: a torch module in eval mode, an object with `predict_proba`, or another callable (N, *shape) -> (N, K).
         spec: the text that it was loaded from, as the user wrote it.
-        kind: "factory", "object", "onnx", "xml", "pt2", "weights", "hf", "timm" or "torchvision".
+        kind: "factory", "object", "onnx", "xml", "pt2", "sklearn", "weights", "hf", "timm" or "torchvision".
         content: bytes whose SHA-256 identifies the code or the file. They determine the model of a file ("onnx", "xml",
-            "pt2"); other torch modules have weights as well, and any other callable from a factory may hold any state.
-            None where the code is smoothcert's own.
-        input_shape: (C, H, W) if the file fixes it; None if the model takes others or does not say.
+            "pt2", "sklearn"); other torch modules have weights as well, and any other callable from a factory may hold
+            any state. None where the code is smoothcert's own.
+        input_shape: of one input, if the file fixes it; None if the model takes others or does not say.
         input_dtype: the type to which a file's model casts images, "float32" for any other model.
         code: the factory or hub name whose code made the model; None where a file or smoothcert's own code did.
         note: how the weights of a file became the network's; "" for other models.
@@ -72,6 +76,18 @@ def exact_batches(sizes: BatchSizes, dtype: str) -> BatchSizes:
     return replace(sizes, alone=True) if dtype in ("float16", "bfloat16") else sizes
 
 
+def fit_file(
+    run: Callable[..., Any], shape: Sequence[int], num_classes: int | None, output: str | int | None, batch: BatchSizes
+) -> Fit:
+    """Return how the answers of a file's model become logits, or, where num_classes is 1, real values.
+
+    Raises ModelError as `find_fit` does.
+    """
+    if num_classes == 1:
+        return find_fit(lambda rows: add_zeros(run(rows), len(rows)), shape, None, output, batch)
+    return find_fit(run, shape, num_classes, output, batch)
+
+
 def read_model_file(path: Path) -> bytes:
     """Return the bytes of a file. Raises FileError, naming it, if it is missing or unreadable."""
     if not path.is_file():
@@ -93,11 +109,12 @@ def load_model(
     Args:
         spec: one of MODEL_FORMS, whose factory may also be a ready module or an object with `predict_proba`; or the
             model or factory itself (see `smoothcert.models.given.load_given`).
-        num_classes, input_shape: K and (C, H, W), if known; a factory gets those that its signature names, and the
-            shape in a file is compared with input_shape. A file of weights knows its own K.
-        trust: let a .pt2 file run code: torch unpickles parts of it, and evaluates its expressions. A factory is code
-            that the caller names, so it needs no permission; ONNX files, files of weights and the hubs' weights cannot
-            run code.
+        num_classes, input_shape: K (1 for real values in place of scores) and the shape of one input, if known; a
+            factory gets those that its signature names, and the shape in a file is compared with input_shape. A file of
+            weights knows its own K.
+        trust: let a .pt2 file run code: torch unpickles parts of it, and evaluates its expressions; let a .skops file
+            name types that are not known to be harmless. A factory is code that the caller names, so it needs no
+            permission; ONNX files, files of weights and the hubs' weights cannot run code.
         output: name or position of the output that holds the logits, if several could.
         network: of a file of weights, the network that they are of: one of `model_names()` (which needs input_shape), a
             factory, timm:NAME or torchvision:NAME.
@@ -122,7 +139,7 @@ def load_model(
         forms = "\n".join(f"  - {form}" for form in MODEL_FORMS)
         raise InputError(f"{spec!r} does not name a model; the accepted forms are\n{forms}")
     if num_classes is not None:
-        check_count("num_classes", num_classes, least=2)
+        check_count("num_classes", num_classes)
     shape: Shape | None = None if input_shape is None else check_shape("input_shape", input_shape)
     if kind != "weights" and (network or options or weights):
         raise InputError(f"network, options and weights go with a file of weights ({', '.join(WEIGHTS_SUFFIXES)}); "
@@ -135,8 +152,7 @@ def load_model(
         loaded = load_weights(spec, network, num_classes, shape, options, weights, mean, std)
     else:
         loaded = _load_kind(spec, kind, num_classes, shape, trust, output, runtime)
-        channels = shape[0] if shape else len(mean or ())
-        loaded = replace(loaded, model=normalise_input(loaded.model, mean, std, channels, spec))
+        loaded = replace(loaded, model=normalise_input(loaded.model, mean, std, shape, spec))
     if output is None or kind in FILES:
         return loaded
     if not callable(loaded.model):
@@ -151,6 +167,10 @@ def _load_kind(
     """Return the model that a spec names by itself."""
     if kind in FILES:
         return _load_file(spec, kind, Path(spec).expanduser(), num_classes, shape, trust, output, runtime)
+    if kind == SKLEARN:
+        from smoothcert.models.sklearn_file import load_sklearn
+
+        return load_sklearn(spec, Path(spec.partition(":")[2]).expanduser(), shape, trust)
     if kind == "object":
         from smoothcert.models.given import load_given
 
@@ -169,7 +189,7 @@ def _load_file(
     spec: str, kind: str, path: Path, num_classes: int | None, input_shape: Shape | None, trust: bool,
     output: str | int | None, runtime: str | None,
 ) -> LoadedModel:
-    """Return the model in a file of one of FILES. Raises ModelError if it takes images of another shape."""
+    """Return the model in a file of one of FILES. Raises ModelError if it takes inputs of another shape."""
     content = read_model_file(path)
     if kind == "pt2":
         from smoothcert.models.exported import load_program
@@ -187,8 +207,7 @@ def _load_file(
     if takes and input_shape and takes != input_shape:
         last = takes == (*input_shape[1:], input_shape[0])
         advice = "; its channels are the last axis: export it with a transpose in front" if last else ""
-        raise ModelError(f"{path} takes images of shape {takes} (C, H, W), but the images have shape {input_shape}"
-                         f"{advice}")
+        raise ModelError(f"{path} takes inputs of shape {takes}, but the data have shape {input_shape}{advice}")
     return loaded
 
 
@@ -235,15 +254,15 @@ def label_model(spec: Any) -> str:
 
 def _is_object(spec: Any) -> bool:
     """Tell whether a model or factory itself is given, rather than its name."""
-    return not isinstance(spec, str) and (callable(spec) or hasattr(spec, "predict_proba"))
+    return not isinstance(spec, str) and (callable(spec) or hasattr(spec, "predict_proba") or hasattr(spec, "predict"))
 
 
 def _kind(spec: Any) -> str | None:
-    """Return the form of a spec: "factory", "weights", or one of FILES or HUBS; None if it has none of these."""
+    """Return the form of a spec: "factory", "weights", "sklearn", or one of FILES or HUBS; None if it has none."""
     if not isinstance(spec, str):
         return None
     prefix, _, name = spec.partition(":")
-    if prefix in HUBS:
+    if prefix in (*HUBS, SKLEARN):
         return prefix if name else None
     suffix = Path(spec).suffix.lower()
     if suffix[1:] in FILES:

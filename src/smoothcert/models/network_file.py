@@ -1,5 +1,6 @@
 """Networks in files as models: how a batch of images goes through a runtime, and which runtime that is."""
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from smoothcert.errors import InputError, ModelError, ProcessorWarning
 from smoothcert.models.layers import Shape
-from smoothcert.models.loaded import exact_batches
-from smoothcert.smoothing.adapters import Fit, find_fit
+from smoothcert.models.loaded import exact_batches, fit_file
+from smoothcert.smoothing.adapters import Fit
 from smoothcert.smoothing.batching import ANY_BATCH, BatchSizes
 from smoothcert.smoothing.engines.protocol import Refused, refuse_on_error
 from smoothcert.smoothing.engines.runtimes import (
@@ -58,7 +59,7 @@ class FileSource(Protocol):
 
 
 class FileModel:
-    """A network in a file as a model: float32 (N, C, H, W) -> (N, K), for any N, on the device of the images.
+    """A network in a file as a model: float32 (N, *shape) -> (N, K), for any N, on the device of the inputs.
 
     It gives no gradients, and raises ModelError for images that require them.
 
@@ -160,7 +161,8 @@ def open_file(
     source: FileSource, session: Session, spec: str, num_classes: int | None, input_shape: Shape | None,
     output: str | int | None, runtime: str | None,
 ) -> tuple[FileModel, Shape | None]:
-    """Return the model of a file, and the shape (C, H, W) of images if the file fixes it.
+    """Return the model of a file, and the shape of one input if the file fixes it; one that takes flattened inputs
+    (N, D) takes any of D values.
 
     Args:
         session: the file in its default runtime, for any batch.
@@ -181,13 +183,16 @@ def open_file(
     if not numeric:
         raise ModelError(f"{spec} has no output of numbers (N, K), only {listed}{_hint(listed)}")
     model = FileModel(source, session, images, numeric)
-    shape = None if len(sizes) == 1 or not fixed else (sizes[0], sizes[1], sizes[2])
-    tried = (1, 1, sizes[0]) if len(sizes) == 1 and fixed else shape or input_shape
+    shape = None if len(sizes) == 1 or not fixed else tuple(sizes)
+    tried = input_shape or (tuple(sizes) if fixed else None) if len(sizes) == 1 else shape or input_shape
+    if len(sizes) == 1 and fixed and input_shape and math.prod(input_shape) != sizes[0]:
+        raise ModelError(f"{spec} takes inputs of {sizes[0]} values, but the data have shape {input_shape}, of "
+                         f"{math.prod(input_shape)}")
     declared = BatchSizes(batch, batch) if isinstance(batch, int) and batch > 0 else ANY_BATCH
     model.use_fit(_fit(spec, model, tried, outputs, listed, num_classes, output, declared))
     if source.wide is not None:
         if tried is None:
-            raise ModelError(f"{spec} is an integer network for images of any size: give input_shape, (C, H, W)")
+            raise ModelError(f"{spec} is an integer network for inputs of any size: give input_shape")
         try:
             model.bind(runtime or source.runtimes[0], tried)
         except Refused as reason:
@@ -203,7 +208,7 @@ def _fit(
     """Return how the logits come out of the file, found by a trial, or as declared if it takes images of any size."""
     if shape is not None:
         try:
-            fit = find_fit(model.run, shape, num_classes, output, batch)
+            fit = fit_file(model.run, shape, num_classes, output, batch)
         except ModelError as error:
             raise ModelError(f"{spec} returns {listed}: {error}{_hint(listed)}") from error
     else:
@@ -211,7 +216,7 @@ def _fit(
         flat = [value.name for value in outputs if value.name in names and len(value.shape) == 2]
         found = [name for name in names if name == output] if output is not None else flat or names
         if len(found) != 1:
-            raise ModelError(f"{spec} takes images of any size and returns {listed}: name the one with the logits "
+            raise ModelError(f"{spec} takes inputs of any size and returns {listed}: name the one with the logits "
                              f"by --output NAME (in Python, output=NAME), or give input_shape")
         fit = Fit(found[0], batch)
     return replace(fit, batch=exact_batches(fit.batch, model.input_dtype))
@@ -221,10 +226,10 @@ def _image_input(spec: str, inputs: Sequence[Any]) -> Any:
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs)
         raise ModelError(f"{spec} takes {len(inputs)} inputs ({names}); a model takes one, the images")
-    if inputs[0].type not in INPUTS or len(inputs[0].shape) not in (2, 4):
-        raise ModelError(f"{spec} takes a {inputs[0].type} of shape {inputs[0].shape}; a model takes floats (N, C, H, "
-                         f"W) in [0, 1] plus noise, or (N, D) flattened: export it with such an input, and put "
-                         f"conversions to other inputs inside")
+    if inputs[0].type not in INPUTS or len(inputs[0].shape) < 2:
+        raise ModelError(f"{spec} takes a {inputs[0].type} of shape {inputs[0].shape}; a model takes floats (N, "
+                         f"*shape), (N, C, H, W) of images in [0, 1] plus noise, or (N, D) flattened: export it with "
+                         f"such an input, and put conversions to other inputs inside")
     return inputs[0]
 
 

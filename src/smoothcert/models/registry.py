@@ -16,6 +16,7 @@ from smoothcert.models.convolutional import cnn, cnn3, lenet
 from smoothcert.models.dense import linear, mlp
 from smoothcert.models.layers import with_normalisation
 from smoothcert.models.resnet import resnet18, resnet20, resnet50, resnet110
+from smoothcert.models.series import conv1d
 from smoothcert.models.vgg import vgg16
 from smoothcert.parts import Registry
 
@@ -30,6 +31,7 @@ MODELS: Registry[Callable[..., nn.Module]] = Registry("model", "smoothcert.model
     "cnn": cnn,
     "lenet": lenet,
     "cnn3": cnn3,
+    "conv1d": conv1d,
     "airbench": airbench,
     "resnet20": resnet20,
     "resnet110": resnet110,
@@ -48,15 +50,15 @@ def build_model(
 
     Args:
         name: one of `model_names()`.
-        input_shape: (C, H, W) of one image, in [0, 1].
+        input_shape: of one input: (C, H, W) of images; `mlp` and `linear` take any, `conv1d` series (C, T).
         num_classes: K >= 2.
         mean, std: one number a channel; both give a `Normalise` layer, mean alone a `Centre` layer, neither no layer.
         options: the network's own; `model_options(name)` lists them.
     Returns:
-        A module (N, C, H, W) float32 -> (N, K) logits, in train mode. Weights come from torch's global generator.
+        A module (N, *input_shape) float32 -> (N, K) logits, in train mode. Weights come from torch's global generator.
     Raises:
         UnknownNameError: no such network. InputError: an option that the network does not have, a bad value, or
-        images too small for the network.
+        inputs that the network does not take.
 
     >>> build_model("mlp", (1, 8, 8), 10, hidden=(32,))[1]
     Linear(in_features=64, out_features=32, bias=True)
@@ -66,7 +68,7 @@ def build_model(
     check_count("num_classes", num_classes, least=2)
     known = model_options(name)
     network = construct(name, partial(builder, shape, num_classes), known, options)
-    return with_normalisation(network, shape[0], mean, std)
+    return with_normalisation(network, shape, mean, std)
 
 
 def model_names() -> tuple[str, ...]:

@@ -74,14 +74,14 @@ def load_weights(
         blank, match, classes = _fit(checkpoint, architecture, num_classes, part)
         if not match.complete or match.unexpected:
             raise ModelError(_explain(checkpoint, architecture, match, input_shape))
-        channels = input_shape[0] if input_shape else len(match.mean or mean or (0,))
-        mean, std = _normalisation(checkpoint, match, mean, std, channels)
+        shape = input_shape or (len(match.mean or mean or (0,)), 1, 1)
+        mean, std = _normalisation(checkpoint, match, mean, std, shape)
         if architecture.code is None:
             whole = build_model(network, input_shape or (), classes or _GUESS, mean=mean, std=std, **(options or {}))
             inner = whole.network if mean is not None else whole
         else:
             inner = blank
-            whole = normalise_input(inner, mean, std, channels, network)
+            whole = normalise_input(inner, mean, std, shape, network)
     try:
         inner.load_state_dict(match.found, strict=False)  # type: ignore[union-attr]
     except RuntimeError as error:
@@ -125,7 +125,7 @@ def _architecture(name: str, shape: Shape | None, options: Mapping[str, Any]) ->
     prefix, _, hub_name = name.partition(":")
     if name in MODELS:
         if shape is None:
-            raise InputError(f"input_shape: {name} is built for images of a shape: give (C, H, W)")
+            raise InputError(f"input_shape: {name} is built for inputs of one shape: give it, (C, H, W) of images")
         if fixed := {"mean", "std"} & set(options):
             raise InputError(f"model_option: give {' and '.join(sorted(fixed))} by the options of those names")
         build = lambda k: build_model(name, shape, k or _GUESS, **options)  # noqa: E731
@@ -191,13 +191,13 @@ def _fit(
 
 
 def _normalisation(
-    checkpoint: Checkpoint, match: Match, mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
+    checkpoint: Checkpoint, match: Match, mean: Sequence[float] | None, std: Sequence[float] | None, shape: Shape
 ) -> tuple[list[float] | None, list[float] | None]:
     """Return mean and std for each channel: those in the file, or the given ones.
 
     Raises InputError where they differ, or where the file had a layer whose constants it does not have.
     """
-    given, told = channel_constants(mean, std, channels), channel_constants(match.mean, match.std, channels)
+    given, told = channel_constants(mean, std, shape), channel_constants(match.mean, match.std, shape)
     if match.front and mean is None:
         constants = ", ".join(f"{words} for {name}" for name, words in PUBLISHED.items())
         raise InputError(
@@ -206,7 +206,7 @@ def _normalisation(
             f"or --mean 0 for a layer that changed nothing")
     if told[0] is None:
         return given
-    if max(map(abs, [*told[0], *(told[1] or ())])) > 2:
+    if len(shape) == 3 and max(map(abs, [*told[0], *(told[1] or ())])) > 2:
         raise InputError(f"{checkpoint.path} carries a normalisation with mean {_numbers(told[0])}, which is not in "
                          f"the units of images in [0, 1]: write a factory that scales them (file.py:factory)")
     if given != (None, None) and not all(_close(*pair) for pair in zip(given, told, strict=True)):

@@ -39,16 +39,20 @@ NOISES: Registry[Callable[..., Noise]] = Registry("noise", "smoothcert.noises", 
 _MEMBERS = ("kind", "norm", "sigma", "formats", "unit", "centre", "stream", "fill", "place", "radius", "identity")
 
 
-def build_noise(kind: str | type | Noise, sigma: Any, levels: int = 255, reach: float = 1.0) -> Noise:
+def build_noise(
+    kind: str | type | Noise | None, sigma: Any, levels: int | None = 255, reach: float = 1.0
+) -> Noise:
     """Return a noise by name; see `GridNoise` for `levels` and `reach`.
 
     Args:
         kind: a key of `NOISES`, a place of code (file.py:NAME, package.module:NAME), or a class; a noise that is ready
-            is returned as it is.
+            is returned as it is. None is "grid" where there are levels, else "gaussian".
+        levels: None where the inputs were quantised to none.
     Raises:
         InputError: bad values, or a part that does not keep the protocol `Noise`; or a ready noise of another sigma.
         UnknownNameError: no such noise. CodeError: code that cannot be imported.
     """
+    kind = ("grid" if levels else "gaussian") if kind is None else kind
     if not isinstance(kind, str | type) and not missing_members(kind, _MEMBERS):
         if kind.sigma != sigma:
             raise InputError(f"the noise was made for sigma {kind.sigma:g}, but sigma is {sigma:g}")
@@ -64,10 +68,15 @@ def build_noise(kind: str | type | Noise, sigma: Any, levels: int = 255, reach: 
     return noise
 
 
+def reach_of(bounds: tuple[float, float] | None) -> float:
+    """Return the largest |value| within bounds; 1 where there are none."""
+    return float(max(map(abs, bounds))) if bounds else 1.0
+
+
 def identify_noise(noise: Noise, part: Any) -> dict[str, Any]:
-    """Return what a store's identity says of a noise that was made from a part: its own kind and settings, or the name
-    and the sources of a part that is not smoothcert's own."""
-    named = {} if NOISES.is_own(part) else {"kind": NOISES.label(part), **NOISES.identify(part)}
+    """Return what a store's identity says of a noise that was made from a part (see `build_noise`): its own kind and
+    settings, or the name and the sources of a part that is not smoothcert's own."""
+    named = {} if part is None or NOISES.is_own(part) else {"kind": NOISES.label(part), **NOISES.identify(part)}
     return {**noise.identity(), **named}
 
 
@@ -98,6 +107,7 @@ __all__ = [
     "least_float32",
     "open_stream",
     "philox4x32",
+    "reach_of",
     "row_key",
     "walk_position",
 ]

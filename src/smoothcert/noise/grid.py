@@ -5,7 +5,7 @@ i = 2^e round(L x). Draw t = round(sigma Z / h) and form y = (t + i) h: |t + i| 
 y depends on t + i alone. This is the base classifier f(Q(.)), Q = rounding to the grid, smoothed with continuous
 noise, so every theorem holds unchanged. A sigma too large for 2^24 takes a smaller e.
 
-An image off the grid (|L x - round(L x)| > (L + 1) 2^-24 for some pixel, which is the spacing of float32 below 1: for
+An input off the grid (|L x - round(L x)| > (L + 1) 2^-24 for some pixel, which is the spacing of float32 below 1: for
 8-bit images 2^-16 of a level; or beyond the range) is never snapped: with
 x = (i + f) h, i whole and |f| <= 1/2, it is certified as given, y = Q(x + sigma Z) = (round(sigma Z / h + f) + i) h,
 and flagged. Pixels beyond 2^24 h alone lose digits: there float32 no longer holds every i.
@@ -34,23 +34,26 @@ class GridNoise(NormalNoise):
 
     Args:
         sigma: noise level, in units of the image.
-        levels: L, the number of levels per unit that the images were quantised to.
-        reach: largest |pixel| that images may hold, max(|low|, |high|) of their bounds.
+        levels: L, the number of levels per unit that the inputs were quantised to.
+        reach: largest |value| that inputs may hold, max(|low|, |high|) of their bounds.
     Raises:
-        InputError: sigma so large, or levels so many, that no grid of float32 integers holds the noise.
+        InputError: no levels; or sigma so large, or levels so many, that no grid of float32 integers holds the noise.
     """
 
     kind = "grid"
     norm = "l2"
     sigma: float
-    levels: int = 255
+    levels: int | None = 255
     reach: float = 1.0
 
     def __post_init__(self) -> None:
         check_positive("sigma", self.sigma)
+        if self.levels is None:
+            raise InputError('grid noise is for inputs that were quantised to levels, and none are declared: give '
+                             'levels (255 for 8-bit images), or use noise="gaussian" or "sound"')
         check_count("levels", self.levels)
         check_positive("reach", self.reach)
-        if self.levels * (_TAIL * self.sigma + self.reach) > EXACT:
+        if self._widest > EXACT:
             raise InputError(
                 f"sigma = {self.sigma} with {self.levels} levels is too large for grid noise (float32 holds integers "
                 f'to 2^24): use noise="gaussian", or give sigma in units of the image'
@@ -59,8 +62,16 @@ class GridNoise(NormalNoise):
     @property
     def exponent(self) -> int:
         """e: the largest of at most 12 for which |t + i| stays below 2^24 out to 10 sigma."""
-        widest = self.levels * (_TAIL * self.sigma + self.reach)
-        return min(_FINEST, int(np.floor(np.log2(EXACT / widest))))
+        return min(_FINEST, self._finest)
+
+    @property
+    def _widest(self) -> float:
+        """The reach of images and noise, in levels."""
+        return (self.levels or 1) * (_TAIL * self.sigma + self.reach)
+
+    @property
+    def _finest(self) -> int:
+        return int(np.floor(np.log2(EXACT / self._widest)))
 
     @property
     def step(self) -> np.float32:
@@ -69,13 +80,13 @@ class GridNoise(NormalNoise):
 
     @property
     def per_unit(self) -> float:
-        """1 / h, a whole number."""
-        return float(self.levels * 2**self.exponent)
+        """1 / h: a whole number where levels are declared."""
+        return (self.levels or 1) * 2.0**self.exponent
 
     @property
     def scale(self) -> Fraction:
         """sigma / h."""
-        return Fraction(self.sigma) * int(self.per_unit)
+        return Fraction(self.sigma) * Fraction(self.per_unit)
 
     @cached_property
     def drawn(self) -> float:
@@ -83,6 +94,7 @@ class GridNoise(NormalNoise):
         return least_float32(self.scale)
 
     def centre(self, image: np.ndarray) -> NoiseCentre:
+        assert self.levels is not None
         flat = np.ravel(image).astype(np.float32, copy=False)
         levels = flat.astype(np.float64) * self.levels
         whole = np.rint(levels)

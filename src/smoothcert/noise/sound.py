@@ -3,7 +3,8 @@
 `grid` closes what the sum x + sigma Z leaks, but its Z are float32 normals: in steps, and with tails that end. Here the
 law of t is that of a rounded real normal to the last digit (see `smoothcert.noise.lattice`), so y = Q(x + sigma Z) has
 exactly the law that the theorems speak of, if the generator's bits are uniform. Grid, step h and flag are `grid`'s; a
-sum beyond the grid's end is set to the end, and an image may not lie beyond it.
+sum beyond the grid's end is set to the end, and an input may not lie beyond it. Inputs without levels get the finest
+grid that holds them and their noise, h a power of two of any sign; nothing is flagged, since they are on no grid.
 
 `sound-v1`: a 64-bit word of SFC64 a value, in blocks of 100 samples, flat in CHW order, seeded by SeedSequence(run
 seed, spawn key (image, stage, block, 0x534E4431)). A word that falls on the rest takes as many more, of an SFC64 seeded
@@ -15,14 +16,14 @@ spawn key (image, stage, 0x534E4433)), and the last number of the rest's key is 
 `FINE`, in which one value in millions is of the rest, made for f = 0 where the image lies on the grid.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from smoothcert.checks import check_known
+from smoothcert.checks import check_known, check_positive
 from smoothcert.errors import InputError
 from smoothcert.noise.grid import EXACT, GridNoise
 from smoothcert.noise.keys import stream_key
@@ -132,10 +133,23 @@ _STREAMS = (SoundStream, SoundPhiloxStream)
 
 @dataclass(frozen=True)
 class SoundNoise(GridNoise):
-    """N(0, sigma^2 I) rounded to steps of h = 1 / (levels 2^exponent), drawn exactly; arguments as for `GridNoise`."""
+    """N(0, sigma^2 I) rounded to steps of h = 1 / (levels 2^exponent), drawn exactly.
+
+    Arguments are those of `GridNoise`, but levels may be None, for inputs that were quantised to none.
+    """
 
     kind = "sound"
     formats = tuple(stream.format for stream in _STREAMS)
+
+    def __post_init__(self) -> None:
+        if self.levels is not None:
+            super().__post_init__()
+        check_positive("sigma", self.sigma)
+        check_positive("reach", self.reach)
+
+    @property
+    def exponent(self) -> int:
+        return self._finest if self.levels is None else super().exponent
 
     @property
     def unit(self) -> float:
@@ -144,16 +158,17 @@ class SoundNoise(GridNoise):
     def centre(self, image: np.ndarray) -> NoiseCentre:
         """Return what `grid` does, with the fractions exact: float64.
 
-        Raises InputError for pixels beyond `reach`: the grid's ends are laid for those within.
+        Raises InputError for values beyond `reach`: the grid's ends are laid for those within.
         """
-        found = super().centre(image)
-        if not found.off_grid:
+        if self.levels is not None and not (found := super().centre(image)).off_grid:
             return found
         if not (most := np.abs(image).max(initial=0)) <= self.reach:
-            raise InputError(f"sound noise needs pixels in [-{self.reach:g}, {self.reach:g}], got {most:.4g} from 0: "
-                             f'give the bounds that they keep, or use noise="grid"')
+            other = "grid" if self.levels else "gaussian"
+            raise InputError(f"sound noise needs values in [-{self.reach:g}, {self.reach:g}], got {most:.4g} from 0: "
+                             f'give the bounds that they keep, or use noise="{other}"')
         steps = np.ravel(image).astype(np.float32).astype(np.float64) * self.per_unit
-        return replace(found, fraction=steps - found.values)
+        values = np.rint(steps).astype(np.float32)
+        return NoiseCentre(values, steps - values, off_grid=self.levels is not None)
 
     @property
     def end(self) -> int:

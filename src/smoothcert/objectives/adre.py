@@ -76,7 +76,8 @@ class Adre(WholeBatch):
         if self.eps is not None:
             eps = warm_up(self.eps, step.epoch, self.warmup)
             inner = PGD(eps, self.steps, surrogate=AdreSurrogate(self.lam, self.regulariser))
-            adversarial = attack_images(inner, model, images, labels, noise, generator=step.generator)
+            adversarial = attack_images(inner, model, images, labels, noise, generator=step.generator,
+                                        bounds=step.bounds)
             parts = attack_parts(eps, images, adversarial)
             images = adversarial
         loss = self.of_logits(noisy_logits(model, images, noise), labels)

@@ -30,5 +30,6 @@ class Adversarial(WholeBatch):
 
     def loss(self, model: Model, images: Tensor, labels: Tensor, step: Step) -> Loss:
         eps = warm_up(self.eps, step.epoch, self.warmup)
-        adversarial = attack_images(PGD(eps, self.steps), model, images, labels, generator=step.generator)
+        adversarial = attack_images(PGD(eps, self.steps), model, images, labels, generator=step.generator,
+                                    bounds=step.bounds)
         return Loss(cross_entropy(model(adversarial), labels), attack_parts(eps, images, adversarial))

@@ -25,10 +25,12 @@ class Step:
         generator: draws every random number of the step, on the images' device; numbers that have a row for each image
             are drawn by `smoothcert.draws`, since several processes hold the generator in the same state.
         epoch: epochs done so far, with its fraction (2.5 is half way through the third), for warm-ups.
+        bounds: (low, high) that every value of the data keeps, and so what an attack gives; None for any.
     """
 
     generator: torch.Generator
     epoch: float
+    bounds: tuple[float, float] | None = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Objective(Protocol):
         ...
 
     def loss(self, model: Model, images: Tensor, labels: Tensor, step: Step) -> Loss:
-        """Return the loss of clean images (B, C, H, W) in [0, 1] with labels (B,), the model in train mode."""
+        """Return the loss of clean inputs (B, *shape) within `step.bounds` with labels (B,), the model in train
+        mode."""
         ...
 
 

@@ -54,7 +54,8 @@ class SmoothAdv:
         noise = draw_noise(images, self.m, self.sigma, step.generator)
         eps = warm_up(self.eps, step.epoch, self.warmup)
         inner = build_attack(self.attack, eps=eps, steps=self.steps)
-        adversarial = attack_images(inner, model, images, labels, noise, generator=step.generator)
+        adversarial = attack_images(inner, model, images, labels, noise, generator=step.generator,
+                                    bounds=step.bounds)
         logits = noisy_logits(model, adversarial, noise)
         total = cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(self.m))
         return Loss(total, attack_parts(eps, images, adversarial))

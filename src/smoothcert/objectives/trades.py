@@ -40,7 +40,8 @@ class Trades(WholeBatch):
         eps = warm_up(self.eps, step.epoch, self.warmup)
         with freeze(model) as network, torch.no_grad():
             reference = network(images).softmax(dim=1)
-        adversarial = attack_images(self._inner(eps), model, images, reference, generator=step.generator)
+        adversarial = attack_images(self._inner(eps), model, images, reference, generator=step.generator,
+                                    bounds=step.bounds)
         clean_logits, adversarial_logits = model(torch.cat([images, adversarial])).chunk(2)
         clean = cross_entropy(clean_logits, labels)
         robust = divergence(adversarial_logits.unsqueeze(1), clean_logits.softmax(dim=1)).mean()

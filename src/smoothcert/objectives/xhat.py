@@ -28,7 +28,7 @@ class Xhat(WholeBatch):
         eps: bound on ||delta||_2, 1 in the paper.
         steps: of PGD, 16 in the paper.
         warmup: epochs over which eps grows linearly.
-        clamp: keep x + delta in [0, 1], which the paper does not.
+        clamp: keep x + delta in the bounds of the data, which the paper does not.
     """
 
     sigma: float
@@ -52,7 +52,7 @@ class Xhat(WholeBatch):
         if self.eps > 0:
             eps = warm_up(self.eps, step.epoch, self.warmup)
             adversarial = attack_images(PGD(eps, self.steps), model, images, labels, noise, generator=step.generator,
-                                   bounds=(0.0, 1.0) if self.clamp else None)
+                                   bounds=step.bounds if self.clamp else None)
             parts = attack_parts(eps, images, adversarial)
             images = adversarial
         return Loss(soft_cross_entropy(noisy_logits(model, images, noise), labels).mean(), parts)

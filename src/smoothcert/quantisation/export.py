@@ -31,7 +31,7 @@ _OPERATOR = re.compile(r"OpOverload\(op='([\w.:]+)'|target=(?:torch\.ops\.)?([\w
 
 
 class _DenoiserLayer(nn.Module):
-    """The denoiser at its sigma, as a layer: images (N, C, H, W) -> (N, C, H, W)."""
+    """The denoiser at its sigma, as a layer: inputs (N, *shape) -> (N, *shape)."""
 
     def __init__(self, denoiser: Any, sigma: float):
         super().__init__()
@@ -42,7 +42,7 @@ class _DenoiserLayer(nn.Module):
 
 
 class _Called(nn.Module):
-    """A function of images as a module."""
+    """A function of inputs as a module."""
 
     def __init__(self, function: Any):
         super().__init__()
@@ -53,7 +53,7 @@ class _Called(nn.Module):
 
 
 def float_graph(asked: RunConfig, model: Any, shape: Shape, num_classes: int) -> Any:
-    """Return an `onnx.ModelProto`: float32 images (N, *shape) -> logits (N, K), BatchNorm folded.
+    """Return an `onnx.ModelProto`: float32 inputs (N, *shape) -> logits (N, K), BatchNorm folded.
 
     Args:
         asked: the options that name the model, and the denoiser and normalisation in front of it.
@@ -85,7 +85,7 @@ def float_graph(asked: RunConfig, model: Any, shape: Shape, num_classes: int) ->
     graph = _read_file(asked, shape, num_classes)
     front = [_DenoiserLayer(model.denoiser, model.sigma)] if isinstance(model, DenoisedClassifier) else []
     if asked.mean is not None:
-        front.append(normalise_input(nn.Identity(), asked.mean, asked.std, shape[0], name))
+        front.append(normalise_input(nn.Identity(), asked.mean, asked.std, shape, name))
     if not front:
         return graph
     rows = graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value or None
@@ -166,8 +166,9 @@ def _read_file(asked: RunConfig, shape: Shape, num_classes: int) -> Any:
     if loaded.input_dtype != "float32":
         raise ModelError(f"{path} takes images of {loaded.input_dtype}, and only float32 networks can be quantised: "
                          f"export it in float32")
-    if any(len(value.type.tensor_type.shape.dim) == 2 for value in graph.graph.input):
-        raise ModelError(f"{path} takes flattened images (N, D): export it with images (N, C, H, W), flattened inside")
+    if any(len(value.type.tensor_type.shape.dim) != 1 + len(shape) for value in graph.graph.input):
+        raise ModelError(f"{path} takes flattened inputs (N, D), and the data have shape {shape}: export it with "
+                         f"inputs of that shape, flattened inside")
     kept = [value for value in graph.graph.output if value.name == loaded.model.outputs[0]]
     del graph.graph.output[:]
     graph.graph.output.extend(kept)
@@ -196,7 +197,7 @@ def _put_in_front(front: Any, graph: Any, name: str) -> Any:
 
 
 def run_rows(graph: Any, rows: np.ndarray) -> np.ndarray:
-    """Return the logits (N, K) of float32 rows (N, C, H, W) by ONNX Runtime, in batches that the graph takes."""
+    """Return the logits (N, K) of float32 rows (N, *shape) by ONNX Runtime, in batches that the graph takes."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

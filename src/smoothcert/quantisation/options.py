@@ -30,10 +30,10 @@ class QuantiseConfig(ModelConfig, DataConfig, MachineConfig):
     images: Annotated[int, Field(ge=LEAST_IMAGES)] = Field(
         512, description=f"calibration images, evenly spaced over the split, at least {LEAST_IMAGES}")
     sigma: Sigma | None = Field(None, description="noise level on the calibration images: that of the certification "
-                                                  "to come, in pixel units of [0, 1] (default: the denoiser's, else "
+                                                  "to come, in the data's units (default: the denoiser's, else "
                                                   "the one the model was trained with)")
-    noise: NoiseKind = Field("grid", description="noise kind: grid, gaussian or sound; or file.py:CLASS, "
-                                                 "package.module:CLASS")
+    noise: NoiseKind | None = Field(None, description="noise kind: grid, gaussian or sound; or file.py:CLASS, "
+                                                      "package.module:CLASS (default: as for certify)")
     output: str | None = Field(None, description="name or position of the model's output that holds the logits, where "
                                                  "several could (default: the only one that can)")
     denoiser: DenoiserPart = Field(None, description="directory of a trained denoiser, which is quantised together "

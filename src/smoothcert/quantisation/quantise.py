@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from smoothcert.classifiers.card import INTEGER, ModelCard, Quantisation, write_card
+from smoothcert.classifiers.card import INTEGER, ModelCard, Quantisation, describe_data, write_card
 from smoothcert.classifiers.classifier import Classifier, model_card, open_classifier
 from smoothcert.config.sampling import RunConfig
 from smoothcert.data import ImageData
@@ -100,7 +100,8 @@ def quantise(config: QuantiseConfig, progress: Progress | None = None, *, verbos
             with phase("calibrating"):
                 in_float = quantise_graph(graph, noisy, draft / INTEGER)
             with phase("checking the integer network"):
-                made = open_classifier(str(draft / INTEGER), inputs.data.shape, inputs.classifier.num_classes)
+                made = open_classifier(str(draft / INTEGER), inputs.data.shape, inputs.classifier.num_classes,
+                                       bounds=inputs.data.bounds)
                 votes = _answers(made, fresh, torch.device("cpu")).argmax(axis=1)
             agreement = float((votes == logits.argmax(axis=1)).mean())
             card = _describe(config, inputs, graph, draft / INTEGER, in_float, agreement)
@@ -266,9 +267,7 @@ def _describe(
         versions={"smoothcert": __version__,
                   **{tool: importlib.import_module(tool).__version__ for tool in _VERSIONS}},
         denoiser=isinstance(inputs.classifier.model, DenoisedClassifier))
-    trained_on = original.data if original is not None and config.data is None else {
-        "data": config.data if isinstance(config.data, str) else data.name, "resize": config.resize,
-        "crop": config.crop}
+    trained_on = original.data if original is not None and config.data is None else describe_data(config, data.name)
     stored = sum(math.prod(tensor.dims) for tensor in graph.graph.initializer if tensor.data_type == tensor.FLOAT)
     return ModelCard(
         model=INTEGER, options={}, input_shape=data.shape, num_classes=data.num_classes,

@@ -9,6 +9,7 @@ from typing import Any
 
 from smoothcert.checks import suggestion
 from smoothcert.config.base import Config
+from smoothcert.data.load import DISK_KINDS
 from smoothcert.errors import ConfigError, InputError
 from smoothcert.io.files import read_json
 from smoothcert.recipes.recipe import MACHINE, VERBS, Options, Recipe, Row, Scale
@@ -55,14 +56,14 @@ class Task:
     def configure(self, out: Path, machine: Options) -> Config:
         """Return its configuration, with the machine's options that the verb takes. Raises ConfigError.
 
-        Images named by a relative path, parquet:PATH or imagefolder:PATH, lie in the machine's data folder.
+        Data named by a relative path, such as parquet:PATH or imagefolder:PATH, lie in the machine's data folder.
         """
         kind = VERBS[self.verb].config_class()
         options = _map_values(self.options, lambda value: str(out / "steps" / value.folder)
                               if isinstance(value, Reference) else value)
         for name in ("data", "unlabelled"):
             form, colon, path = str(options.get(name)).partition(":")
-            if colon and form in ("parquet", "imagefolder") and machine.get("data_dir") is not None:
+            if colon and form in DISK_KINDS and machine.get("data_dir") is not None:
                 options[name] = f"{form}:{Path(machine['data_dir']) / path}"
         taken = {name: value for name, value in machine.items() if name in kind.model_fields and value is not None}
         return kind.parse({**options, **taken, "out": self.path(out)})

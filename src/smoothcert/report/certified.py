@@ -10,7 +10,7 @@ from smoothcert.report.tables import Cell, Column, Page, Row, Table, write
 from smoothcert.results.best import BestRuns, CertifiedRuns, best_method
 from smoothcert.results.certified import Result
 from smoothcert.results.compare import Comparison
-from smoothcert.results.figures import alpha_words, down, percent, radius_words, sigma_words
+from smoothcert.results.figures import alpha_words, confidence, down, percent, radius_words, sigma_words
 from smoothcert.results.paired import Difference
 from smoothcert.stats import AccuracyBounds
 from smoothcert.store.names import few
@@ -70,15 +70,16 @@ def certificates_page(runs: CertifiedRuns, style: str) -> Page:
     norm = {"l2": "", "linf": "l_inf radii, of the ball inside the l2 ball. "}.get(kind, f"{kind} radii. ")
     best = "* best at this radius. " if any(stars.any() for stars in runs.stars) else ""
     legend = (f"{norm}{best}Percent, rounded down; certified accuracy = right class and radius >= r. Lower bounds hold "
-              f"with probability {1 - runs.rho:g} at one radius chosen beforehand; ACR = average certified radius."
-              f"{_MORE[runs.intervals]}")
+              f"with probability {confidence(runs.rho)} at one radius chosen beforehand; ACR = average certified "
+              f"radius.{_MORE[runs.intervals]}")
     if runs.one_pass:
         legend += (f" One noisy copy: the accuracy left to a classifier that answers with a single noisy copy, against "
                    f"changes of l2 norm r whose author does not see the noise, on new images, with probability "
-                   f"{1 - runs.rho:g}. It is a marginal claim over images and noise: no single answer is certified.")
+                   f"{confidence(runs.rho)}. It is a marginal claim over images and noise: no single answer is "
+                   f"certified.")
     if runs.paired:
         legend += (f" Differences are of the shared images; each interval holds that on new images with probability "
-                   f"{1 - runs.rho:g}.")
+                   f"{confidence(runs.rho)}.")
     if style == "text":
         tables = _text_tables(runs, heads)
     elif style == "markdown":
@@ -211,7 +212,7 @@ def _comparison_page(comparison: Comparison) -> Page:
                  if any(one.lower_bound for one in comparison.differences) else "")
     legend = (f"Percent of the shared images; first only, second only: images that just one of them has right"
               f"{certified}. {undecided}The interval holds the difference on new images with probability "
-              f"{1 - comparison.rho:g} at one radius chosen beforehand.")
+              f"{confidence(comparison.rho)} at one radius chosen beforehand.")
     rows = [_comparison_row(one, comparison.norm) for one in comparison.differences]
     above += [f"note: {note}" for note in comparison.notes]
     return Page([Table.of(_HEADS, rows, above)], legend=legend)

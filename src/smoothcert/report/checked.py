@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 from smoothcert.checks import one_line
 from smoothcert.report.tables import Page, Table, write
-from smoothcert.results.figures import down, up
+from smoothcert.results.figures import confidence, down, up
 from smoothcert.results.requirements import BOUNDS, Checked, Decision
 
 _DIGITS = 4
@@ -24,7 +24,7 @@ def checked_page(checked: Checked) -> Page:
     parts = [f"{checked.count(word)} {word}" for word in ("fails", "undecided") if checked.count(word)]
     words = f"all {total} hold" if checked.holds else f"{checked.count('holds')} of {total} hold, {', '.join(parts)}"
     legend = f"Compared are {BOUNDS[checked.bound]}" + (
-        "." if checked.bound == "observed" else f"; each holds with probability {1 - checked.rho:g}.")
+        "." if checked.bound == "observed" else f"; each holds with probability {confidence(checked.rho)}.")
     table = Table.of(["requirement", "limit", "margin", "outcome"], rows, above=[f"{checked.name}: {words}"])
     return Page([table], notes=tuple(checked.notes), legend=legend)
 

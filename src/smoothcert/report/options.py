@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from smoothcert.config.base import Config, Part
+from smoothcert.config.base import Config, Part, ReadingConfig
 from smoothcert.config.fields import (
     Count,
     DenoiserPart,
@@ -199,13 +199,11 @@ class CostConfig(Config):
             yield "n and samples-per-image both say how many samples an image takes: give one"
 
 
-class StoredImages(Config):
-    """Options that say where the images of a store are."""
+class StoredImages(ReadingConfig):
+    """Options that say where the inputs of a store are, and how the run read them, if it was told."""
 
     data: str | None = Field(None, description="where images are, as for certify (default: as stored)")
     data_dir: Local | None = Field(None, description="folder with the data sets' files")
-    resize: Count | None = Field(None, description="resize of the run, if it was given one")
-    crop: Count | None = Field(None, description="crop of the run, if it was given one")
     numeric_classes: bool = Field(False, description="numeric-classes of the run, if it was given it")
 
 

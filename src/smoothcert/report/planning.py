@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from smoothcert.report.cost import duration
-from smoothcert.results.figures import percent
+from smoothcert.results.figures import confidence, percent
 from smoothcert.results.planning import ClaimOutcome, ClaimPlan
 
 
@@ -13,7 +13,7 @@ def render_plan(plan: ClaimPlan, file: Path | None) -> str:
     wanted = chosen.bound if asked.accuracy is None else asked.accuracy
     lines = [
         f"claim   at least {percent(wanted)}% of new images are certified at radius {asked.radius:g}, with confidence "
-        f"{1 - asked.rho:g}",
+        f"{confidence(asked.rho)}",
         f"chance  {chosen.chance:.2f} that the run proves it; {percent(chosen.expected)}% are to be expected "
         f"({percent(chosen.share)}% certified)",
         f"run     {chosen.images:,} images, none of the {plan.piloted:,} of {plan.pilot}; n_max {chosen.n_max:,}, "
@@ -37,7 +37,7 @@ def render_outcome(found: ClaimOutcome) -> str:
     verdict = "proved" if found.is_reached else "not proved"
     return "\n".join([
         f"claim   at least {percent(found.wanted)}% of new images are certified at radius {found.radius:g}, with "
-        f"confidence {1 - found.rho:g}: {verdict}",
+        f"confidence {confidence(found.rho)}: {verdict}",
         f"bound   at least {percent(found.bound)}%, from {found.claims:,} of {found.images:,} images, alpha "
         f"{found.alpha:g}",
         f"cost    {found.samples:,} samples"])

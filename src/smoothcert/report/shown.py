@@ -8,11 +8,13 @@ from smoothcert.checks import one_line
 from smoothcert.errors import InputError
 from smoothcert.report.certified import certificates_page
 from smoothcert.report.distributional import robustness_page
+from smoothcert.report.multi_label import labels_page
+from smoothcert.report.regression import intervals_page
 from smoothcert.report.tables import Page, Table, write
 from smoothcert.results.attacks import AttackResult, AttackRuns, Outcome
 from smoothcert.results.base import Points, Runs, StoreResult
 from smoothcert.results.compare import Beside, UnderAttack, Violations
-from smoothcert.results.figures import alpha_words, down, percent, sigma_words
+from smoothcert.results.figures import alpha_words, confidence, down, percent, sigma_words
 from smoothcert.results.gather import put_side_by_side
 from smoothcert.results.predictions import PredictedRuns
 from smoothcert.results.transfers import Transferred
@@ -29,7 +31,7 @@ def predictions_page(runs: PredictedRuns, style: str) -> Page:
             for one in runs.results for look in one.looks]
     several = " Each n of a run is judged at alpha by itself." if any(one.earlier for one in runs.results) else ""
     legend = (f"Percent, rounded down; an abstention counts as wrong. Lower bounds of the smoothed classifier's own "
-              f"accuracy hold with probability {1 - runs.rho:g}.{several}")
+              f"accuracy hold with probability {confidence(runs.rho)}.{several}")
     return Page([Table.of(_PREDICTED, rows)], runs.warning, runs.notes, legend)
 
 
@@ -121,7 +123,7 @@ def transfer_page(found: Transferred) -> Page:
 
 PAGES: dict[str, Callable[[Any, str], Page]] = {
     "certify": certificates_page, "predict": predictions_page, "distributional": robustness_page,
-    "attack": attacks_page,
+    "attack": attacks_page, "multi-label": labels_page, "regression": intervals_page,
 }
 """The page of results of each kind, for a format."""
 
@@ -134,7 +136,7 @@ def render(runs: Sequence[Runs], style: str) -> str:
     """
     if style == "csv" and len(runs) > 1:
         raise InputError("CSV has one kind of run in a table: give runs of certification, of PREDICT, of "
-                         "distributional bounds, or attacks")
+                         "distributional bounds, attacks, labels, or regressions")
     return "\n\n".join(write(partial(PAGES[one.kind], one), one.rows, style) for one in runs)
 
 

@@ -71,8 +71,9 @@ class StoreResult(Displayed):
     Attributes:
         kind: the kind of store.
         holds: its records in words, for messages.
-        takes_radii, is_certified, is_on_pages, is_comparable: whether it can be asked at radii, holds a certified
-            radius of each image, has a place on an HTML page, and can be compared with another one image by image.
+        takes_radii, is_certified, is_on_pages, has_own_page, is_comparable: whether it can be asked at radii, holds a
+            certified radius of each image, has a place on the HTML page of certificates, or on one of its kind alone,
+            and can be compared with another one image by image.
         name: how tables and legends call it.
     """
 
@@ -81,6 +82,7 @@ class StoreResult(Displayed):
     takes_radii: ClassVar[bool] = False
     is_certified: ClassVar[bool] = False
     is_on_pages: ClassVar[bool] = False
+    has_own_page: ClassVar[bool] = False
     is_comparable: ClassVar[bool] = False
     name: str
 

@@ -107,7 +107,7 @@ class Result(StoreResult):
     def of(cls, store: Store, name: str | None = None) -> Self:
         """Return the certificates of a store, as they were certified."""
         return cls.build(store, name, store.identity.procedure.raw, store.column("prediction"),
-                         store.column("radius") if "radius" in store.at_hand.column_names else None)
+                         store.column("radius") if store.kind == "certify" else None)
 
     @classmethod
     def build(cls, store: Store, name: str | None, procedure: dict[str, Any], prediction: np.ndarray,

@@ -1,6 +1,7 @@
 """Figures as they are printed: the same in every table, page and picture, and always rounded to the safe side."""
 
 import math
+from decimal import Decimal
 
 
 def down(value: float, digits: int) -> str:
@@ -17,6 +18,15 @@ def up(value: float, digits: int = 4) -> str:
     """
     scale = 10**digits
     return f"{math.ceil(value * scale - 1e-9) / scale:.{digits}f}"
+
+
+def confidence(rho: float) -> str:
+    """Return 1 - rho with all its digits, so that the greatest confidence short of certainty is not printed as 1.
+
+    >>> confidence(0.05), confidence(1e-12)
+    ('0.95', '0.999999999999')
+    """
+    return f"{1 - Decimal(repr(float(rho))):f}"
 
 
 def percent(share: float) -> str:

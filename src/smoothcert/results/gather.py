@@ -14,7 +14,9 @@ from smoothcert.results.certified import Result, merge_runs
 from smoothcert.results.compare import Comparison, compare
 from smoothcert.results.distributional import Robustness, RobustnessRuns
 from smoothcert.results.gallery import Gallery, ImagesOf, gallery_of
+from smoothcert.results.multi_label import CertifiedLabels, LabelRuns
 from smoothcert.results.predictions import Predicted, PredictedRuns
+from smoothcert.results.regression import CertifiedIntervals, IntervalRuns
 from smoothcert.store.store import Store
 
 T = TypeVar("T")
@@ -37,6 +39,8 @@ RESULTS = {
     "predict": Reader(Predicted, PredictedRuns),
     "distributional": Reader(Robustness, RobustnessRuns),
     "attack": Reader(AttackResult, AttackRuns),
+    "multi-label": Reader(CertifiedLabels, LabelRuns),
+    "regression": Reader(CertifiedIntervals, IntervalRuns),
 }
 """How to read each kind of store; a table shows them in this order."""
 
@@ -105,8 +109,8 @@ class Gathered:
             raise InputError(f"--paired is the difference of other runs of certification from the first one, and here "
                              f"{'is one' if certified else 'are none'}: leave it out, or name more")
         if points.radii and not any(one.takes_radii for one in self.results):
-            raise InputError("--radii are for runs of certification and of distributional bounds, and here are none: "
-                             "leave them out")
+            raise InputError("--radii are for runs of certification, of labels, of distributional bounds and of "
+                             "regressions, and here are none: leave them out")
         return [put_side_by_side(found, points) for kind in RESULTS if (found := self.of_kinds([kind]))]
 
 
@@ -174,12 +178,22 @@ class PageRun:
         return self.result.name
 
 
+@dataclass(frozen=True)
+class PageOutputs:
+    """A regression or a multi-label run on a page of its kind: its figures, and the store they came from."""
+
+    result: CertifiedIntervals | CertifiedLabels
+    store: Store
+
+
 class GatheredPage(NamedTuple):
-    """The runs and the attacks of a page, and the errors of the others, each in the order they were named."""
+    """The runs and the attacks of a page, or the runs of one other task, and the errors of the others, each in the
+    order they were named."""
 
     runs: list[PageRun]
     attacks: list[AttackResult]
     problems: list[SmoothcertError]
+    outputs: Sequence[PageOutputs] = ()
 
 
 def gather_page(texts: Sequence[str], images_of: ImagesOf | None, *, alpha: float | None = None,
@@ -198,12 +212,18 @@ def gather_page(texts: Sequence[str], images_of: ImagesOf | None, *, alpha: floa
     def read(one: Named) -> tuple[Any, Store]:
         store = open_records(one.path, alpha, radius_column)
         result = read_result(store, one.name)
-        if not result.is_on_pages:
+        if not (result.is_on_pages or result.has_own_page):
             raise StoreError(f"{one.name} holds {result.holds}, and a report shows what was certified of single "
                              f"images: `smoothcert table` shows it")
         return result.in_norm("l2"), store
 
     opened, problems = open_each(texts, read)
+    if outputs := [PageOutputs(result, store) for result, store in opened if result.has_own_page]:
+        first = outputs[0].result
+        if others := [result for result, _ in opened if result.kind != first.kind]:
+            raise InputError(f"{first.name} holds {first.holds}, and {others[0].name} holds {others[0].holds}: give "
+                             f"each a page of its own")
+        return GatheredPage([], [], problems, outputs)
     runs = [PageRun(result, store) for result, store in opened if result.is_certified]
     if not runs:
         raise StoreError("\n".join(["a report shows what was certified: give at least one certify store or log with "

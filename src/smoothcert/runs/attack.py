@@ -20,17 +20,17 @@ from smoothcert.data import ImageData
 from smoothcert.draws import generator
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.machine import pick_device
-from smoothcert.noise import Noise, build_noise, open_stream
+from smoothcert.noise import Noise, open_stream
 from smoothcert.progress import Progress, reporting
 from smoothcert.runs.certify import SamplingRun, prepare_sampling
 from smoothcert.runs.executors import executor_of
 from smoothcert.runs.forecast import forecast_attacks
-from smoothcert.runs.gradients import fix_normals, repeatable
-from smoothcert.runs.inputs import complete_from, in_classes_of
+from smoothcert.runs.gradients import fix_normals
+from smoothcert.runs.inputs import complete_from, in_classes_of, noise_for
 from smoothcert.runs.options import AttackConfig
 from smoothcert.runs.run import Done, Run, Task
 from smoothcert.runs.settings import CLEAN, AttackSetting, CertifiedImages, list_attacks, read_certified
-from smoothcert.smoothing.precision import isolate
+from smoothcert.smoothing.precision import isolate, repeatable
 from smoothcert.smoothing.protocols import evaluation
 from smoothcert.smoothing.soft import predict_softly
 from smoothcert.smoothing.voters import Finished
@@ -96,7 +96,7 @@ def prepare_attack(config: AttackConfig) -> "AttackRun":
     return AttackRun(config=cast(AttackConfig, base.config), identity=identity, provenance=base.provenance,
                      source=base.source, most_samples=base.most_samples, exact=False, sample_cost=base.sample_cost,
                      base=base, settings=settings, certificates=certificates, device=pick_device(config.device),
-                     method=method, noise=build_noise(config.noise, identity.noise.sigma, base.data.levels))
+                     method=method, noise=noise_for(base.data, config.noise, identity.noise.sigma))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -186,7 +186,7 @@ class AttackRun(Run):
                 yield position, self.base.record(int(index[done.tag]), done, values), done.seconds + seconds
 
     def _answer(self, images: np.ndarray, keys: list[int]) -> Iterator[Finished]:
-        """Yield an answer for each of the images (B, C, H, W), tagged by its place."""
+        """Yield an answer for each of the inputs (B, *shape), tagged by its place."""
         if self.config.answer == "votes":
             yield from self.base.answer(zip(range(len(images)), images, keys, strict=True))
             return
@@ -202,7 +202,7 @@ class AttackRun(Run):
         return image // PART, setting
 
     def _images(self, members: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return images (B, C, H, W) and the classes (B,) that the attack is given, on the device."""
+        """Return inputs (B, *shape) and the classes (B,) that the attack is given, on the device."""
         index = self.base.indices[list(members)]
         if self.config.target is not None:
             classes = np.full(len(index), self.config.target)
@@ -214,16 +214,16 @@ class AttackRun(Run):
     def _attack_images(
         self, setting: AttackSetting, images: Tensor, classes: Tensor, eps: Tensor, members: Sequence[int]
     ) -> Tensor:
-        """Return the attacked images (B, C, H, W)."""
+        """Return the attacked inputs (B, *shape)."""
         random = generator(self.device, self.base.identity.seed, "attack", members[0], *asdict(setting).values())
         noise = self._noise(setting.m, members).to(self.device) if setting.m else None
         with repeatable():
             return attack_images(self.config.build_attack(float(eps.max()), setting.steps, self.method),
                                  fix_normals(self.base.model, random), images, classes, noise, generator=random,
-                                 eps=eps, targeted=self.config.target is not None)
+                                 eps=eps, targeted=self.config.target is not None, bounds=self.base.data.bounds)
 
     def _noise(self, m: int, members: Sequence[int]) -> Tensor:
-        """Return (B, m, C, H, W): positions 0 to m - 1 of each image's stream `attack`, times sigma."""
+        """Return (B, m, *shape): positions 0 to m - 1 of each image's stream `attack`, times sigma."""
         shape = self.base.data.shape
         noise = np.empty((len(members), m, int(np.prod(shape))), dtype=np.float32)
         for copies, index in zip(noise, self.base.indices[list(members)].tolist(), strict=True):

@@ -1,6 +1,7 @@
 """The runs that count votes: images of a data set, through a plan, to records of a store.
 
-`certify` and `predict` are one run with two plans: a plan says what is drawn for an image, and what its counts mean.
+`certify` (of classes; `PREPARE` has its other tasks) and `predict` are one run with two plans: a plan says what is
+drawn for an image, and what its counts mean.
 """
 
 import time
@@ -21,7 +22,9 @@ from smoothcert.runs.executors import executor_of
 from smoothcert.runs.figures import watch_figures
 from smoothcert.runs.forecast import forecast_samples
 from smoothcert.runs.inputs import Keep, open_inputs
+from smoothcert.runs.multi_label import prepare_multi_label
 from smoothcert.runs.options import CertifyConfig, PredictConfig
+from smoothcert.runs.regression import prepare_regression
 from smoothcert.runs.run import Done, Run, Task
 from smoothcert.smoothing import Finished, Sampling, evaluation, open_voter, run_plan
 from smoothcert.smoothing.precision import isolate
@@ -40,7 +43,8 @@ PlanFor = Callable[[Noise, int | None], Plan]
 
 @isolate()
 def certify(config: CertifyConfig, progress: Progress | None = None, *, verbose: bool = False) -> Store:
-    """Certify the images of a data set, or what is left of them, and return the finished store.
+    """Certify the images of a data set, or what is left of them, as the task of the options says, and return the
+    finished store.
 
     Args:
         progress: is called with every `smoothcert.progress.Event`.
@@ -48,7 +52,7 @@ def certify(config: CertifyConfig, progress: Progress | None = None, *, verbose:
     """
     with reporting(progress, verbose), open_loggers(config.log_to, config.out) as log:
         config = config.model_copy(update={"log_to": ()})  # loggers stay in this process
-        run = prepare_sampling(config, config.plan)
+        run = PREPARE[config.task](config)
         return run.fill(executor_of(config), watch_figures(run, log, config.radii or ()))
 
 
@@ -143,7 +147,7 @@ def prepare_sampling(
                    config.batch_size, inputs.device, expected * len(indices) * answers)
     with phase("preparing to sample"):
         ready = open_voter(model, noise, data.num_classes, data.shape, inputs.seed, None, how,
-                           inputs.classifier.conduct)
+                           inputs.classifier.conduct, data.bounds)
     identity = Identity.parse({
         "kind": plan.kind, **inputs.identity, "procedure": plan.identity(),
         "noise": {**identify_noise(noise, config.noise), "format": ready.voter.format},
@@ -158,3 +162,11 @@ def prepare_sampling(
         config=inputs.resolve(config, engine=ready.engine, noise_format=noise_format), identity=identity,
         most_samples=plan.most(), exact="n_max" not in plan.identity(), sample_cost=cost, provenance=provenance,
         source=inputs.source, data=data, indices=indices, plan=plan, voter=ready.voter, model=model, plan_for=plan_for)
+
+
+PREPARE: dict[str, Callable[[CertifyConfig], Run]] = {
+    "classification": lambda config: prepare_sampling(config, config.plan),
+    "multi-label": prepare_multi_label,
+    "regression": prepare_regression,
+}
+"""How the run of each task is made ready."""

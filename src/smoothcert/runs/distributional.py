@@ -23,12 +23,12 @@ from smoothcert.io.paths import place
 from smoothcert.noise import identify_noise
 from smoothcert.progress import Progress, reporting
 from smoothcert.runs.executors import executor_of
-from smoothcert.runs.gradients import fix_normals, repeatable
+from smoothcert.runs.gradients import fix_normals
 from smoothcert.runs.inputs import Inputs, open_inputs
 from smoothcert.runs.options import DistributionalConfig
 from smoothcert.runs.run import Done, Run, Task
 from smoothcert.runs.settings import AscentSetting, find_standing, list_ascents
-from smoothcert.smoothing.precision import isolate
+from smoothcert.smoothing.precision import isolate, repeatable
 from smoothcert.smoothing.protocols import evaluation
 from smoothcert.store.identity import Identity
 from smoothcert.store.recertify import errors_in

@@ -16,12 +16,12 @@ from smoothcert.classifiers.classifier import Classifier, model_card, open_class
 from smoothcert.classifiers.denoisers import denoiser_sigma
 from smoothcert.config.sampling import ATTACKED, RunConfig
 from smoothcert.data import ImageData, select_indices, take_evenly
-from smoothcert.data.base import PixelSource
+from smoothcert.data.base import PixelSource, scaled
 from smoothcert.data.load import DATA, data_folder, is_own_code, names_from_indices, open_data
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.machine import list_cards, pick_device
 from smoothcert.models import label_model
-from smoothcert.noise import Noise, build_noise, fresh_seed
+from smoothcert.noise import Noise, SoundNoise, build_noise, fresh_seed, reach_of
 from smoothcert.progress import phase
 from smoothcert.runs.options import PredictConfig
 from smoothcert.smoothing.engines.runtimes import RUNTIMES
@@ -61,16 +61,16 @@ class AttackedSource:
     def __init__(self, clean: PixelSource, index: np.ndarray, images: np.ndarray) -> None:
         self._clean, self._images = clean, images
         self._rows = {int(i): row for row, i in enumerate(index)}
-        self.shape, self.levels, self.preprocessing = clean.shape, clean.levels, clean.preprocessing
+        self.shape, self.levels, self.bounds = clean.shape, clean.levels, clean.bounds
+        self.preprocessing = clean.preprocessing
         self.where = clean.where
 
     def __len__(self) -> int:
         return len(self._clean)
 
     def pixels(self, indices: np.ndarray) -> np.ndarray:
-        """(B, C, H, W) float32."""
-        found = self._clean.pixels(indices)
-        found = found.astype(np.float32) / np.float32(self.levels) if found.dtype == np.uint8 else found.copy()
+        """(B, *shape) float32."""
+        found = scaled(self._clean.pixels(indices), self.levels)
         for place, index in enumerate(indices.tolist()):
             if index in self._rows:
                 found[place] = self._images[self._rows[index]]
@@ -124,9 +124,12 @@ def in_classes_of(store: Store, data: ImageData, advice: str = "give the data of
         InputError: they do not, or have other classes; it says what differs.
     """
     told = store.identity.data
+    if store.kind == "regression":
+        raise StoreError(f"{store.folder} is a regression store, whose data have no classes: this shows those of a "
+                         f"classifier")
     if list(data.shape) != told.shape:
         raise _other(store, data, f"those have shape {tuple(told.shape)}, these {data.shape}: give the run's "
-                                  f"--resize and --crop")
+                                  f"--resize and --crop, or --features")
     data = data.with_classes(store.class_names, store.num_classes, str(store.folder), advice)
     index = store.column("index")
     if index.size and index.max() >= len(data):
@@ -141,7 +144,7 @@ def in_classes_of(store: Store, data: ImageData, advice: str = "give the data of
         run = np.array(list(dict.fromkeys(index.tolist())), dtype=np.int64)
     if run is not None and data.fingerprint(run) != told.sha256:
         raise _other(store, data, f"their labels are the same, but not their SHA-256, so the files or what is done to "
-                                  f"them (--resize, --crop) are others: {advice}")
+                                  f"them (--resize, --crop, --features) are others: {advice}")
     return data
 
 
@@ -149,9 +152,32 @@ def _other(store: Store, data: ImageData, what: str) -> InputError:
     return InputError(f"{store.folder} is of other images than those of {data.name} ({data.split}): {what}")
 
 
+def _in_classes(data: ImageData, config: RunConfig, classifier: Classifier) -> ImageData:
+    """Return the data with the classes of the model, so that an index means the same to both."""
+    count, names = classifier.num_classes, classifier.class_names
+    if config.num_classes not in (None, count):
+        raise InputError(f"num_classes is {config.num_classes}, but {label_model(config.model)} has {count} classes: "
+                         f"leave it out")
+    if names is None and config.numeric_classes:
+        names = names_from_indices(data, count)
+    return data.with_classes(names, count)
+
+
 def _asks_for(config: RunConfig, data: str) -> bool:
     """Tell whether the options name this data set, or none."""
     return config.data is None or (isinstance(config.data, str) and config.data == data)
+
+
+def noise_for(data: ImageData, part: Any, sigma: float) -> Noise:
+    """Return the noise that the options name, or the usual one, for the levels and bounds of the data.
+
+    Raises InputError as `build_noise` does, or for sound noise on data without bounds.
+    """
+    noise = build_noise(part, sigma, data.levels, reach_of(data.bounds))
+    if noise.kind == SoundNoise.kind and data.bounds is None:
+        raise InputError(f"noise: sound noise needs to know how far values reach, and {data.name} has no bounds: "
+                         f"declare bounds where the data are made, or take gaussian noise")
+    return noise
 
 
 Keep = Callable[[ImageData, np.ndarray], np.ndarray]
@@ -182,11 +208,13 @@ class Inputs:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Model, data, images and seed, as a store's identity has them."""
+        bounds = self.data.bounds
         return {
             "model": self.classifier.identity,
             "num_classes": self.data.num_classes,
             "data": {"name": self.data.name, "split": self.data.split, "shape": list(self.data.shape),
-                     "sha256": self.data.fingerprint(self.indices)},
+                     "sha256": self.data.fingerprint(self.indices),
+                     **({} if bounds == (0, 1) else {"bounds": bounds and list(bounds)})},
             "images": describe_images(self.indices),
             "seed": self.seed,
             **({"adversaries": self.attacked} if self.attacked else {}),
@@ -210,10 +238,12 @@ class Inputs:
                                          "every": 1, "max_images": None, **more})
 
 
-def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
+def open_inputs(config: RunConfig, keep: Keep | None = None, real: bool = False) -> Inputs:
     """Load and check the model, the images and the noise that the options name.
 
     Args:
+        real: whether the model's outputs are real values, and no scores of classes: it is then opened as
+            `smoothing.outputs` says, and the data keep their labels.
         keep: which of the images that `start`, `every` or `indices` leave can be worked on; None keeps all.
     """
     device = pick_device(config.device)
@@ -227,34 +257,28 @@ def open_inputs(config: RunConfig, keep: Keep | None = None) -> Inputs:
         raise ModelError(f"{config.model} was trained on data of code that it names, {trained_on['data']}: give "
                          f"--data, or read that code and pass --trust")
     spec = trained_on.get("data", "digits") if config.data is None else config.data
-    resize, crop = config.resize or trained_on.get("resize"), config.crop or trained_on.get("crop")
+    prepared = {**{name: value for name, value in trained_on.items() if name != "data" and value is not None},
+                **config.reading, "numeric_classes": config.numeric_classes}
     with phase("loading the data"):
-        data = open_data(spec, config.split, data_dir=config.data_dir, resize=resize, crop=crop,
-                         num_classes=config.num_classes or (card.num_classes if card else None),
-                         numeric_classes=config.numeric_classes)
-    source = Source.of(spec, data_folder(spec, config.data_dir), resize, crop, config.numeric_classes)
+        data = open_data(spec, config.split, data_dir=config.data_dir,
+                         num_classes=config.num_classes or (card.num_classes if card else None), real=real, **prepared)
+    source = Source.of(spec, data_folder(spec, config.data_dir), **prepared)
     sigma = config.sigma or denoiser_sigma(config.denoiser) or (card.sigma if card else None)
     if sigma is None:
         raise InputError(f"sigma: the noise level is required, because {label_model(config.model)} was not trained "
                          f"with one here")
-    noise = build_noise(config.noise, sigma, data.levels)
+    noise = noise_for(data, config.noise, sigma)
     stored = read_manifest(config.out).identity if is_store(config.out) else None
     engine = getattr(config, "engine", "auto")
     certified = stored.model_or_none.runtime if stored is not None and stored.model_or_none is not None else None
     if engine == "auto" and certified is not None:
         engine = certified.name
     with phase("loading the model"):
-        classifier = open_classifier(config, data.shape, config.num_classes or data.num_classes,
+        classifier = open_classifier(config, data.shape, config.num_classes or data.num_classes, real=real,
                                      classes=config.classes, model_id=config.model_id, device=device,
-                                     sigma=noise.sigma, front=config, output=config.output,
+                                     sigma=noise.sigma, bounds=data.bounds, front=config, output=config.output,
                                      runtime=engine if engine in RUNTIMES else None)
-    count, names = classifier.num_classes, classifier.class_names
-    if config.num_classes not in (None, count):
-        raise InputError(f"num_classes is {config.num_classes}, but {label_model(config.model)} has {count} classes: "
-                         f"leave it out")
-    if names is None and config.numeric_classes:
-        names = names_from_indices(data, count)
-    data = data.with_classes(names, count)  # so that an index means the same to model and data
+    data = data if real else _in_classes(data, config, classifier)
     indices = select_indices(len(data), start=config.start, every=config.every, indices=config.indices)
     attacked: dict[str, Any] = {}
     if attacks is not None and isinstance(config, PredictConfig):

@@ -40,7 +40,19 @@ if TYPE_CHECKING:  # each method imports what it needs: torch and SciPy would sl
     from smoothcert.attacks import AttackMethod
     from smoothcert.distributional.search import Search
     from smoothcert.noise import Noise
-    from smoothcert.stats import Plan
+    from smoothcert.stats import MultiLabelPlan, PercentilePlan, Plan
+
+
+OUTPUT_SAMPLES = 10_000
+"""Samples an input of a regression and of a multi-label run, where none are given."""
+
+OF_CLASSES = {"n_max", "curve_loss", "curve_to", "method", "margin", "labels_known", "claim", "num_classes", "classes",
+              "numeric_classes"}
+"""The options of `smoothcert certify` that only the task of classification takes."""
+
+_FOREIGN = {"classification": {"percentile", "threshold"}, "regression": {*OF_CLASSES, "n0", "threshold"},
+            "multi-label": {*OF_CLASSES, "percentile"}}
+"""The options that a task does not take."""
 
 
 class CertifyConfig(SamplingConfig, LogConfig):
@@ -50,7 +62,7 @@ class CertifyConfig(SamplingConfig, LogConfig):
                                                "where they are the pilot, or 0, to follow the leading class, for "
                                                "radii with method cohen where that is proved)")
     n: Samples | None = Field(None, description="samples that bound its probability, fixed (default: 100000 unless "
-                                                "n-max is given)")
+                                                "n-max is given; 10000 for other tasks than classification)")
     n_max: Samples | None = Field(None, description="sequential: at most this many samples; needs radii or curve-loss")
     curve_loss: Probability | None = Field(
         None, description="sequential: size n for each image so that at most this share of the mean radius at n-max "
@@ -59,13 +71,23 @@ class CertifyConfig(SamplingConfig, LogConfig):
         None, description="with curve-loss: ask for the curve up to this radius alone, in pixel units; beyond it, the "
                           "curve is a lower bound")
     radii: Radii | None = Field(None, description="radii to print, in pixel units, such as 0.5,1,1.5 or 64/255; with "
-                                                   "n-max: decide just these, and stop when all are decided")
+                                                   "n-max: decide just these, and stop when all are decided; "
+                                                   "regression: those of the intervals")
     method: Method = Field("two-sided", description="procedure: two-sided, cohen or t-certify")
     labels_known: bool = Field(False, description="with radii and n-max: judge the label's own class and no other, "
                                                   "which is all that certified accuracy asks for")
     margin: Annotated[Real, Field(ge=0, lt=0.5)] | None = Field(
         None, description="tau: give the radius within which the class keeps probability 1/2 + tau")
 
+    task: Literal["classification", "multi-label", "regression"] = Field(
+        "classification", description="what the model's outputs are: classification (scores of classes: a class and "
+                                      "its radius), multi-label (a score for each of several labels: whether it is "
+                                      "present, and a radius) or regression (real values: an interval of their "
+                                      "percentile within each of radii, by median smoothing)")
+    percentile: Probability = Field(0.5, description="regression: the percentile of the noisy outputs that is bounded, "
+                                                     "in (0, 1): 0.5 is the median")
+    threshold: Real = Field(0.0, description="multi-label: a label is present where its output exceeds this: 0 for "
+                                             "logits, 0.5 for probabilities")
     claim: Options = Field(default_factory=dict, description="the claim about new images that the run was planned for, "
                                                              "KEY=VALUE: radius, accuracy, rho, pilot, as `smoothcert "
                                                              "plan` writes them; it becomes part of the store's "
@@ -86,12 +108,51 @@ class CertifyConfig(SamplingConfig, LogConfig):
                             curve_to=self.curve_to, n_max=self.n_max, alpha=self.alpha, method=self.method,
                             margin=self.margin, labels_known=self.labels_known, version=version)
 
+    def percentile_plan(self, sigma: float, outputs: int = 1) -> "PercentilePlan":
+        """Return the plan of a regression. Raises InputError for radii that n cannot give."""
+        from smoothcert.stats import PercentilePlan
+
+        return PercentilePlan(sigma, self.radii or (), self.n or OUTPUT_SAMPLES, self.alpha, self.percentile,
+                              outputs)
+
+    def multi_label_plan(self, noise: "Noise | None" = None, labels: int = 1) -> "MultiLabelPlan":
+        """Return the plan of a multi-label run; see `plan`."""
+        from smoothcert.stats import MultiLabelPlan
+
+        radius = {} if noise is None else {"radius_of": noise.radius}
+        n0 = 100 if self.n0 is None else self.n0
+        return MultiLabelPlan(labels, n0, self.n or OUTPUT_SAMPLES, self.alpha, **radius)
+
     def _parts(self) -> Iterator[Part]:
         yield from super()._parts()
-        yield {"n0", "n", "n_max", "curve_loss", "curve_to", "radii", "method", "margin", "alpha",
-               "labels_known"}, self.plan
-        if self.claim:
-            yield {"claim", "radii"}, self._check_claim
+        if self.task == "regression":
+            if self.sigma is not None and self.radii is not None:
+                yield {"n", "radii", "alpha", "percentile", "sigma"}, partial(self.percentile_plan, self.sigma)
+        elif self.task == "multi-label":
+            yield {"n0", "n", "alpha"}, self.multi_label_plan
+        else:
+            yield {"n0", "n", "n_max", "curve_loss", "curve_to", "radii", "method", "margin", "alpha",
+                   "labels_known"}, self.plan
+            if self.claim:
+                yield {"claim", "radii"}, self._check_claim
+
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
+        fields = type(self).model_fields
+        if foreign := sorted(name for name in _FOREIGN[self.task] if getattr(self, name) != fields[name].get_default(
+                call_default_factory=True)):
+            yield (f"the task {self.task} does not take {', '.join(name.replace('_', '-') for name in foreign)}: leave "
+                   f"{'them' if len(foreign) > 1 else 'it'} out, or give another task")
+        if self.task == "classification":
+            return
+        if foreign := sorted(name for name in ("batch_size", "engine", "precision", "space")
+                             if getattr(self, name) not in (None, "auto", "plain", "pixels", "float32")):
+            yield (f"the task {self.task} runs the network as it is, in float32 and passes of one size: leave out "
+                   f"{', '.join(name.replace('_', '-') for name in foreign)}")
+        if self.task == "regression" and self.radii is None:
+            yield "a regression is certified at radii that are chosen before the run: give radii, such as 0,0.25,0.5"
+        if self.log_to:
+            yield f"log-to shows certified accuracy, which the task {self.task} does not have: leave it out"
 
     def _check_claim(self) -> None:
         """Raise InputError unless the claim is one that a plan could have written for this run."""

@@ -33,8 +33,7 @@ Estimate = Callable[[np.ndarray], np.ndarray]
 
 
 def reopen_data(
-    store: Store, data: Any = None, data_dir: Path | None = None, resize: int | None = None,
-    crop: int | None = None, numeric_classes: bool = False,
+    store: Store, data: Any = None, data_dir: Path | None = None, **prepared: Any
 ) -> ImageData:
     """Return the data set of a store, in its classes, checked to be the same: shape, labels, hash of the run's images.
 
@@ -44,16 +43,16 @@ def reopen_data(
     Args:
         data: the forms of `smoothcert.data.load_data`, names or objects; None takes those of the store.
         data_dir: the folder of a named set; or one that holds the run's data under their own name.
-        resize, crop, numeric_classes: None or False takes those that the run noted, if it did.
+        prepared: the run's `numeric_classes` and options of how inputs are read; what is None or False is taken as the
+            run noted it, if it did.
     Raises:
         InputError: they are nowhere, or are other ones. FileError, DataError: they cannot be read.
     """
     if not store.identity.data_or_none.raw:
         raise InputError(f"{store.folder} does not say which data set it is of: this needs a store")
     stored, noted = store.identity.data, read_source(store.folder)
-    prepared: dict[str, Any] = {
-        "resize": resize or (noted and noted.resize), "crop": crop or (noted and noted.crop),
-        "numeric_classes": numeric_classes or bool(noted and noted.numeric_classes), "num_classes": store.num_classes}
+    prepared = {**(noted.prepared if noted else {}), **{name: value for name, value in prepared.items() if value},
+                "num_classes": store.num_classes}
     of_hub = stored.name in HUB_SETS
     if data is not None or (stored.name in DATA and not of_hub) or (data_dir and of_hub):
         chosen = stored.name if data is None else data
@@ -75,7 +74,7 @@ def reopen_data(
         except SmoothcertError as error:
             told.append(f"{place} is not it: {error}")
     tried = f" ({'; '.join(told)})" if told else ""
-    advice = "--data parquet:PATH or imagefolder:PATH" if colon else f"--data-dir, or set {DATA_DIR_VARIABLE}"
+    advice = f"--data {kind}:PATH" if colon else f"--data-dir, or set {DATA_DIR_VARIABLE}"
     raise InputError(f"the images of {store.folder} are those of {stored.name}, which was not found"
                      f"{tried}: give {advice}")
 
@@ -100,11 +99,11 @@ def data_options(store: Store, asked: Any) -> dict[str, Any]:
     training, which the run takes by itself.
 
     Args:
-        asked: options that have `model`, `data`, `data_dir`, `resize`, `crop` and `numeric_classes`.
+        asked: options that have `model`, `data`, `data_dir`, `numeric_classes` and those of how inputs are read.
     Raises:
         InputError: nothing says where the images are.
     """
-    given = {name: getattr(asked, name) for name in ("data", "data_dir", "resize", "crop", "numeric_classes")}
+    given = {"data": asked.data, "data_dir": asked.data_dir, "numeric_classes": asked.numeric_classes, **asked.reading}
     name = store.identity.data.name
     if asked.data is not None:
         return given
@@ -115,10 +114,8 @@ def data_options(store: Store, asked: Any) -> dict[str, Any]:
     if colon and not is_own_code(name):
         places = [place for place in likely_places(store, noted, asked.data_dir) if place.exists()]
         if places:
-            prepared = {} if noted is None else {
-                "resize": asked.resize or noted.resize, "crop": asked.crop or noted.crop,
-                "numeric_classes": asked.numeric_classes or noted.numeric_classes}
-            return {**given, **prepared, "data": f"{kind}:{places[0]}"}
+            given = {name: value for name, value in given.items() if value}
+            return {**(noted.prepared if noted else {}), **given, "data": f"{kind}:{places[0]}"}
     if isinstance(asked.model, str) and local_path(asked.model).is_dir():
         return given
     raise InputError(f"the images of {store.folder} are {name}, and nothing says where they are: give --data")
@@ -134,7 +131,7 @@ def find_part(option: str, asked: Any, stored: str, registry: Registry[Any]) -> 
 
 
 def reopen_answers(store: Store, asked: ModelConfig | str) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the base classifier of a store as a function: images (N, C, H, W) -> classes (N,); its hash is checked.
+    """Return the base classifier of a store as a function: inputs (N, *shape) -> classes (N,); its hash is checked.
 
     Args:
         asked: the options that name it, or the name alone.
@@ -145,6 +142,7 @@ def reopen_answers(store: Store, asked: ModelConfig | str) -> Callable[[np.ndarr
     stored = store.identity.model
     runtime = stored.runtime.name if stored.runtime is not None and stored.runtime.name in RUNTIMES else None
     opened = open_classifier(asked, shape, store.num_classes, classes=store.class_names, output=stored.output,
+                             bounds=store.identity.data.bounds,
                              runtime=runtime)
     found = differences({"model": stored.raw}, {"model": opened.identity})
     if stored.by != "id" and without_unrecorded(found, store.identity.raw):

@@ -150,7 +150,8 @@ def prepare_transfer(config: TransferConfig, original: Original | None = None) -
                      told.precision or "float32", noise_format, told.batch_size, inputs.device, how.samples)
     with phase("preparing to sample"):
         pair = [open_voter(one.model, noise, inputs.data.num_classes, inputs.data.shape, inputs.seed, None, sampling,
-                           one.conduct) for one, sampling in ((classifier, first), (inputs.classifier, how))]
+                           one.conduct, inputs.data.bounds)
+                for one, sampling in ((classifier, first), (inputs.classifier, how))]
     _check_networks(config, original, inputs, pair)
     procedure = original.procedure
     margin = procedure.get("margin")
@@ -187,8 +188,8 @@ def _open_original(config: TransferConfig, original: Original, inputs: Inputs) -
         with phase("loading the original model"):
             classifier = open_classifier(
                 asked, inputs.data.shape, inputs.data.num_classes, classes=config.classes, model_id=told.model.id,
-                device=inputs.device, sigma=inputs.noise.sigma, front=asked, output=told.model.output,
-                runtime=told.model.runtime and told.model.runtime.name)
+                device=inputs.device, sigma=inputs.noise.sigma, bounds=inputs.data.bounds, front=asked,
+                output=told.model.output, runtime=told.model.runtime and told.model.runtime.name)
     found = differences({"model": told.model.raw}, {"model": classifier.identity})
     if told.model.by == "id":
         found = without_unrecorded(found, {"model": told.model.raw})

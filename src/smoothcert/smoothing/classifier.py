@@ -10,14 +10,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from smoothcert.checks import check_count, check_positive, check_seed
+from smoothcert.checks import check_bounds, check_count, check_positive, check_seed, check_shape
 from smoothcert.errors import InputError, ModelError
 from smoothcert.machine import find_device
-from smoothcert.noise import NoiseCentre, build_noise, fresh_seed, image_key
+from smoothcert.noise import NoiseCentre, build_noise, fresh_seed, image_key, reach_of
 from smoothcert.progress import Progress, Workload, metering, reporting
 from smoothcert.smoothing.adapters import adapted
 from smoothcert.smoothing.contract import check_placed
-from smoothcert.smoothing.images import check_bounds, check_images, check_labels, read_otherwise
+from smoothcert.smoothing.images import check_inputs, check_labels, read_otherwise
 from smoothcert.smoothing.kept import KeptVoters
 from smoothcert.smoothing.precision import isolate
 from smoothcert.smoothing.protocols import (
@@ -54,9 +54,9 @@ from smoothcert.stats.histories import LABEL
 from smoothcert.stats.plans import with_noise
 
 ImageList = Sequence[Tensor] | Sequence[np.ndarray]
-"""Images (C, H, W) of one shape. Their type says that they are several; that of a tensor or array does not."""
+"""Inputs of one shape. Their type says that they are several; that of a tensor or array does not."""
 
-_FIXED = ("sigma", "num_classes", "seed", "bounds", "noise", "device", "output")
+_FIXED = ("sigma", "num_classes", "seed", "bounds", "input_shape", "noise", "device", "output")
 
 
 class SmoothedClassifier(nn.Module):
@@ -69,16 +69,18 @@ class SmoothedClassifier(nn.Module):
     What the caller has set in torch (autocast, default dtype and device, shortened products) changes no answer.
 
     Args:
-        model: base classifier, (N, C, H, W) float32 -> (N, K) logits, normalisation inside; or an object with
+        model: base classifier, (N, *shape) float32 -> (N, K) logits, normalisation inside; or an object with
             `predict_proba`. Networks with BatchNorm or dropout must be in eval mode.
-        sigma: noise level, in units of the images.
+        sigma: noise level, in units of the inputs, whatever the model does with them.
         num_classes: K >= 2.
         seed: run seed in [0, 2^128); None draws one (kept in `.seed`). Same seed, same image: same noise.
-        noise: "grid" (default; nothing of the image leaks through rounding), "gaussian" (as in the literature) or
-            "sound" (the grid's, drawn exactly).
+        noise: "grid" (nothing of the image leaks through rounding), "gaussian" (as in the literature) or "sound" (the
+            grid's, drawn exactly). None is "grid" where there are levels, else "gaussian".
         denoiser: callable (y, sigma) -> estimate of the same shape, placed between noise and model.
-        bounds: (low, high) that every pixel must keep, or None to lift the check (for teaching and tests).
-        levels: levels per unit the images were quantised to, for grid noise: 255 for 8-bit images.
+        bounds: (low, high) that every value must keep, or None for any.
+        levels: levels per unit the inputs were quantised to, for grid noise: 255 for 8-bit images; None for none.
+        input_shape: of one input, such as (30,) for the rows of a table or (12, 1000) for series; None is images
+            (C, H, W) of any size, and what lists hold.
         device: where the model runs; None means where its parameters are, and they must be there.
         engine, space, precision, noise_format: how votes are computed; see `smoothcert.smoothing.Sampling`.
         output: name or position of the output that holds the logits, where the model has several that could.
@@ -93,18 +95,20 @@ class SmoothedClassifier(nn.Module):
     """
 
     def __init__(
-        self, model: Any, sigma: float, num_classes: int, seed: int | None = None, noise: str = "grid",
-        denoiser: Denoiser | None = None, bounds: tuple[float, float] | None = (0, 1), levels: int = 255,
-        device: torch.device | str | None = None, *, engine: str = "auto", space: str = "auto",
-        precision: str = "float32", noise_format: str = "auto", output: str | int | None = None, m: int = 64,
+        self, model: Any, sigma: float, num_classes: int, seed: int | None = None, noise: str | None = None,
+        denoiser: Denoiser | None = None, bounds: tuple[float, float] | None = (0, 1), levels: int | None = 255,
+        device: torch.device | str | None = None, *, input_shape: Sequence[int] | None = None, engine: str = "auto",
+        space: str = "auto", precision: str = "float32", noise_format: str = "auto", output: str | int | None = None,
+        m: int = 64,
     ):
         super().__init__()
         self.training = False  # whatever the model's mode is: its own check says where that matters
         self.num_classes = check_count("num_classes", num_classes, least=2)
         self.sigma = check_positive("sigma", sigma)
         self.bounds = check_bounds(bounds)
-        reach = max(map(abs, self.bounds)) if self.bounds else 1.0
-        self.noise = build_noise(noise, self.sigma, check_count("levels", levels), reach)
+        self.input_shape = None if input_shape is None else check_shape("input_shape", input_shape)
+        self.noise = build_noise(noise, self.sigma, levels if levels is None else check_count("levels", levels),
+                                 reach_of(self.bounds))
         self.seed = fresh_seed() if seed is None else check_seed(seed)
         self.model = model
         self.output = output
@@ -163,16 +167,18 @@ class SmoothedClassifier(nn.Module):
         call draws fresh noise, and all copies pass at once, as BatchNorm wants them.
 
         Args:
-            x: images (N, C, H, W), floats, on any device. Values outside `bounds` are taken too, as attacks and
+            x: inputs (N, *shape), floats, on any device. Values outside `bounds` are taken too, as attacks and
                 gradients come upon them.
         Returns:
             (N, K) float32, log-probabilities: a row's largest is an estimate of g(x), without a guarantee.
         Raises:
             InputError: x is no such tensor. ModelError: a network in train mode in a g in eval mode, or one that fails.
         """
-        if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point() or not x.numel():
+        fits = isinstance(x, Tensor) and (x.ndim == 4 if self.input_shape is None else x.shape[1:] == self.input_shape)
+        if not fits or not x.is_floating_point() or not x.numel():
             told = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise InputError(f"g(x) takes a tensor of images (N, C, H, W), floating point, got {told}")
+            wanted = ", ".join(map(str, ("N", *(self.input_shape or "CHW"))))
+            raise InputError(f"g(x) takes a tensor of inputs ({wanted}), floating point, got {told}")
         if not self.training:
             self._check_ready()
         start = self._calls * self.m if self.training else 0
@@ -206,7 +212,8 @@ class SmoothedClassifier(nn.Module):
         """PREDICT (Cohen et al. 2019): the smoothed class of each image, or None where it abstains.
 
         Args:
-            x: one image (C, H, W) or several (N, C, H, W), floats in `bounds`.
+            x: one input or several (N, *shape), floats in `bounds`: images (C, H, W) or (N, C, H, W), or inputs of
+                `input_shape`; or several of any shape in a list.
             plan: `smoothcert.stats.FixedPredict` or `Sequential`. Instead of it, its parts may be given: `n` (here or
                 by name) and `alpha` make `FixedPredict`, `n_max` and `alpha` make `Sequential`.
             index: the images' indices in their data set, which key the noise; None keys it by the images' bytes.
@@ -310,7 +317,7 @@ class SmoothedClassifier(nn.Module):
         """Return G(x), the mean over m noisy copies of softmax(logits): differentiable in x and the model's parameters.
 
         Args:
-            x: images (N, C, H, W), or one (C, H, W), on any device.
+            x: inputs (N, *shape), or one, as for `predict`, on any device.
             m: noisy copies an image; all N m of them pass at once, since their graph is kept. The noise is that of
                 stage "attack": fixed by the seed and the image (or its index), and independent of certification's.
         Returns:
@@ -352,9 +359,8 @@ class SmoothedClassifier(nn.Module):
         with (isolate(self.device), nullcontext() if in_eval else evaluation(self.model),
               reporting(progress, verbose)):
             model = self._adapt(images.shape[1:], images[0] if single else None)
-            c, h, w = images.shape[1:]
-            opened = self._voters.of(self.model, model, self.denoiser, (c, h, w), batch_size, most * len(images),
-                                     self.device)
+            opened = self._voters.of(self.model, model, self.denoiser, images.shape[1:], batch_size,
+                                     most * len(images), self.device)
             work = Workload(len(images), len(images), "images", most * len(images), "n_max" not in plan.identity())
             with metering("sampling", work) as meter:
                 for finished in run_plan(plan, opened.voter, zip(range(len(images)), images, keys, strict=True),
@@ -369,7 +375,7 @@ class SmoothedClassifier(nn.Module):
         check_placed(self.device, self.model, self.denoiser)
 
     def _adapt(self, shape: tuple[int, ...], single: np.ndarray | None = None) -> Any:
-        """Return the model as one that gives logits (N, K) of any number of images of a shape; kept while it is the
+        """Return the model as one that gives logits (N, K) of any number of inputs of a shape; kept while it is the
         same.
 
         Args:
@@ -388,10 +394,8 @@ class SmoothedClassifier(nn.Module):
         return self._adapted[key]
 
     def _images(self, x: Any, index: int | Sequence[int] | None) -> tuple[np.ndarray, list[int], bool]:
-        """Return checked float32 images (N, C, H, W) on the host, their noise keys, and whether x was a single one."""
-        images = check_images(x, self.bounds)
-        single = images.ndim == 3
-        images = images[None] if single else images
+        """Return checked float32 inputs (N, *shape) on the host, their noise keys, and whether x was a single one."""
+        images, single = check_inputs(x, self.bounds, self.input_shape)
         if index is None:
             return images, [image_key(image) for image in images], single
         keys = [index] if isinstance(index, int | np.integer) else list(index)

@@ -78,7 +78,7 @@ def try_rows(
         run: float32 rows (N, *shape) on `device` -> logits (N, K), with `Normals` after them where `random`.
         num_classes: K; None where it is yet to be seen.
         model: the module behind `run`, if any, in which the layer at fault is looked for.
-        sigma, bounds: noise level and range of the images that it will see; half of the rows look like those.
+        sigma, bounds: noise level and range of the inputs that it will see; half of the rows look like those.
     Raises:
         ModelError: the model fails, does not return logits, or is no function of one input: its answers depend on
             the other rows of the batch, or differ from call to call.
@@ -175,7 +175,7 @@ class _Trial:
         except SmoothcertError:
             raise
         except (Exception, SystemExit) as error:
-            raise ModelError(f"the model cannot take float32 images of shape {tuple(rows.shape)}: "
+            raise ModelError(f"the model cannot take float32 inputs of shape {tuple(rows.shape)}: "
                              f"{first_line(error)}") from error
         self.overwrites = self.overwrites or not torch.equal(given, rows)
         if self._num_classes is None:

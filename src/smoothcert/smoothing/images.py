@@ -10,28 +10,38 @@ from smoothcert.errors import InputError
 from smoothcert.smoothing.adapters import choose
 
 
-def check_images(x: Any, bounds: tuple[float, float] | None) -> np.ndarray:
-    """Return images as float32 (C, H, W) or (N, C, H, W) on the host, or raise InputError for anything else."""
+def check_inputs(
+    x: Any, bounds: tuple[float, float] | None, shape: tuple[int, ...] | None
+) -> tuple[np.ndarray, bool]:
+    """Return inputs as float32 (N, *shape) on the host, and whether x was a single one.
+
+    A list or tuple of tensors or arrays is several. Any other x is one or several by its number of axes.
+
+    Args:
+        shape: of one input; None takes images (C, H, W), and whatever shape a list has.
+    Raises:
+        InputError: anything else, values that are not finite floats, or values out of bounds.
+    """
+    listed = isinstance(x, list | tuple) and bool(x) and all(isinstance(one, Tensor | np.ndarray) for one in x)
     try:
-        if isinstance(x, list | tuple) and x and all(isinstance(image, Tensor) for image in x):
+        if listed and isinstance(x[0], Tensor):
             x = torch.stack(tuple(x))
         if isinstance(x, Tensor):
             x = (x.detach().float() if x.is_floating_point() else x.detach()).cpu().numpy()
         array = np.asarray(x)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"images cannot be read as an array ({error})") from None
-    if array.ndim not in (3, 4):
-        raise InputError(f"images must have shape (C, H, W) or (N, C, H, W), got shape {array.shape}")
+        raise InputError(f"inputs cannot be read as an array ({error})") from None
+    single = _is_single(array.shape, shape, listed)
     if array.size == 0:
-        raise InputError(f"there are no pixels in images of shape {array.shape}")
+        raise InputError(f"there are no values in inputs of shape {array.shape}")
     if array.dtype.kind != "f":
-        hint = ": divide 8-bit images by 255" if array.dtype.kind in "iu" else ""
-        raise InputError(f"images must be floating point in {bounds or 'units of sigma'}, got dtype {array.dtype}"
+        hint = ": divide 8-bit images by 255" if array.dtype.kind in "iu" and bounds == (0, 1) else ""
+        raise InputError(f"inputs must be floating point in {bounds or 'units of sigma'}, got dtype {array.dtype}"
                          f"{hint}")
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(array).all():
-        raise InputError("images must be finite, got NaN or infinite pixels")
+        raise InputError("inputs must be finite, got NaN or infinite values")
     if bounds and (array.min() < bounds[0] or array.max() > bounds[1]):
         low, high = float(array.min()), float(array.max())
         if max(bounds[0] - low, high - bounds[1]) < 1e-5 * (bounds[1] - bounds[0]):
@@ -40,9 +50,25 @@ def check_images(x: Any, bounds: tuple[float, float] | None) -> np.ndarray:
             advice = "divide 8-bit values by 255"
         else:
             advice = "undo any normalisation (it belongs inside the model), or pass other bounds"
-        raise InputError(f"pixels must lie in [{bounds[0]}, {bounds[1]}], got values from {array.min()!s} to "
+        raise InputError(f"values must lie in [{bounds[0]}, {bounds[1]}], got values from {array.min()!s} to "
                          f"{array.max()!s}: {advice}")
-    return array
+    return array[None] if single else array, single
+
+
+def _is_single(given: tuple[int, ...], shape: tuple[int, ...] | None, listed: bool) -> bool:
+    """Tell whether an array of this shape is one input rather than several, or raise InputError if it is neither."""
+    if listed and len(given) > 1 and shape in (None, given[1:]):
+        return False
+    if shape is None and not listed and len(given) in (3, 4):
+        return len(given) == 3
+    if shape is not None and not listed and shape in (given, given[1:]):
+        return given == shape
+    if shape is not None:
+        several = ", ".join(map(str, ("N", *shape)))
+        raise InputError(f"inputs must have shape {shape}, or ({several}) for several, got shape {given}")
+    raise InputError(f"inputs must be images, (C, H, W) or (N, C, H, W), got shape {given}: for others give the shape "
+                     f"of one as input_shape, such as input_shape=(12, 1000) for series or (30,) for the rows of a "
+                     f"table, or give several in a list")
 
 
 def check_labels(labels: Any, needed: bool, images: int, num_classes: int) -> list[int] | None:
@@ -64,23 +90,12 @@ def check_labels(labels: Any, needed: bool, images: int, num_classes: int) -> li
     return given.tolist()
 
 
-def check_bounds(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
-    """Return the bounds that pixels must keep as floats, or raise InputError unless they are (low, high) or None."""
-    if bounds is None:
-        return None
-    try:
-        low, high = map(float, bounds)
-    except (TypeError, ValueError):
-        raise InputError(f"bounds must be two numbers (low, high), or None, got {bounds!r}") from None
-    if not low < high:
-        raise InputError(f"bounds must be (low, high) with low < high, or None, got {bounds!r}")
-    return low, high
-
-
 def read_otherwise(model: Any, image: np.ndarray, device: torch.device) -> str | None:
     """Return what an array of three dimensions may be beside one image that the model does not take; None: nothing."""
+    if image.ndim != 3:
+        return None
     read = f"x of shape {image.shape} was read as one image (C, H, W)"
-    ways = "series (N, C, T) are given as x[:, :, None, :], to lambda x: model(x.squeeze(2)); grey images as x[:, None]"
+    ways = "give the shape of one input, input_shape=(C, T) of series; or grey images as x[:, None]"
     try:
         with torch.no_grad():
             choose(model(torch.from_numpy(image).to(device)), len(image), None, None)

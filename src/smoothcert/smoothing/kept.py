@@ -54,7 +54,7 @@ class KeptVoters:
 
     Args:
         how: its batch size and samples are those of each call.
-        bounds: range of the images.
+        bounds: range of the inputs.
     """
 
     def __init__(self, noise: Noise, num_classes: int, seed: int, how: Sampling, bounds: tuple[float, float] | None):
@@ -62,7 +62,7 @@ class KeptVoters:
         self._kept: dict[bool, _Kept] = {}
 
     def of(
-        self, base: Any, model: Any, denoiser: Denoiser | None, shape: tuple[int, int, int], batch_size: int | None,
+        self, base: Any, model: Any, denoiser: Denoiser | None, shape: tuple[int, ...], batch_size: int | None,
         samples: int, device: torch.device,
     ) -> OpenVoter:
         """Return the voter for a call.
@@ -90,7 +90,8 @@ class KeptVoters:
         conduct = try_rows(run, shape, self._num_classes, device, model=model, random=random, sigma=self._noise.sigma,
                            bounds=self._bounds)
         how = replace(self._how, batch_size=batch_size, device=device, samples=samples)
-        opened = open_voter(model, self._noise, self._num_classes, shape, self._seed, denoiser, how, conduct)
+        opened = open_voter(model, self._noise, self._num_classes, shape, self._seed, denoiser, how, conduct,
+                            self._bounds)
         usual = replace(conduct, overwrites=False) == Conduct() and opened.dtype == torch.float32
         lives = (opened.engine, opened.space) == ("plain", "pixels") and how.precision not in NARROW and usual
         self._kept[short] = _Kept(arguments, held, opened, lives, _bytes(conduct.answers),

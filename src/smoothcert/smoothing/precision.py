@@ -140,6 +140,19 @@ def guard_tf32(run: Callable[..., Tensor], precision: str) -> Callable[..., Tens
 
 
 @contextmanager
+def repeatable() -> Iterator[None]:
+    """Give the same outputs and gradients at every call on one machine: one processor thread, cuDNN's repeatable
+    kernels, and all bits of float32, since `torch.backends.cudnn.flags` allows TF32 unless it is told otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True), tf32(False):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """Allow or forbid TF32 in CUDA's convolutions and matrix products, and put all settings back afterwards.
 

@@ -106,17 +106,19 @@ class OpenVoter:
 
 
 def open_voter(
-    model: BaseClassifier, noise: Noise, num_classes: int, shape: tuple[int, int, int], seed: int,
+    model: BaseClassifier, noise: Noise, num_classes: int, shape: tuple[int, ...], seed: int,
     denoiser: Denoiser | None = None, how: Sampling | None = None, conduct: Conduct | None = None,
+    bounds: tuple[float, float] | None = (0, 1),
 ) -> OpenVoter:
     """Try the model on a few rows, choose space and engine, and make the voter.
 
     Args:
         model: base classifier, ready for use (see `protocols.check_ready`).
-        shape: (C, H, W) of the images.
+        shape: of one input, (C, H, W) of images.
         seed: run seed of every stream.
         denoiser: placed between noise and model, or None.
         conduct: how the model answered on a few rows, where it was tried before.
+        bounds: (low, high) of the inputs, for the rows that it is tried on; None where they have none.
     Raises:
         InputError: unknown names, a precision that the engine or the device does not have, or a format that the noise
             cannot be drawn from. ModelError: a model that is no function of one input.
@@ -135,7 +137,7 @@ def open_voter(
     if conduct is None:
         run = behind(denoiser, noise.sigma, reduce_precision(model, "float32"))
         conduct = try_rows(run, shape, num_classes, device, model=model,
-                           random=is_random(denoiser) or is_random(model), sigma=noise.sigma)
+                           random=is_random(denoiser) or is_random(model), sigma=noise.sigma, bounds=bounds)
     if conduct.alone:
         warnings.warn(f"the model judges one image at a time, which is slower: {conduct.alone}", EngineWarning,
                       stacklevel=2)
@@ -152,7 +154,7 @@ def open_voter(
 
 
 def _network_voter(
-    model: BaseClassifier, noise: Noise, num_classes: int, shape: tuple[int, int, int], seed: int,
+    model: BaseClassifier, noise: Noise, num_classes: int, shape: tuple[int, ...], seed: int,
     denoiser: Denoiser | None, how: Sampling, space: Space | None, conduct: Conduct,
 ) -> OpenVoter:
     device, dtype = how.device or device_of(model), input_dtype(model)
@@ -185,7 +187,7 @@ def _network_voter(
              "the batch is part of the classifier in reduced precision" if coarse else
              "the model changes the rows that it is given" if conduct.overwrites else None)
     passes = Passes(run, num_classes, engine.batch or batch, fixed)
-    rows = _rows(noise, space, row, seed, device, how)
+    rows = choose_rows(noise, space, row, seed, device, how)
     if isinstance(rows, DeviceRows | SentRows):
         # Without a referee the engine judges again, in its own batches, what was not drawn rightly.
         again = open_referee(judge, row, device, random) if referee else Referee(run, passes.batch, nullcontext)
@@ -203,7 +205,7 @@ def _network_voter(
                      dtype, engine.runtime, engine.choice)
 
 
-def _rows(
+def choose_rows(
     noise: Noise, space: Space | None, shape: tuple[int, ...], seed: int, device: torch.device, how: Sampling
 ) -> HostRows | DeviceRows:
     on_gpu, wanted = device.type == "cuda", how.noise_format

@@ -74,7 +74,7 @@ class Space:
     _on_device: dict[torch.device, Tensor] = field(default_factory=dict, repr=False)
 
     def centre(self, image: np.ndarray) -> np.ndarray:
-        """Return u(x) of an image (C, H, W): float64 `shape`, computed in float64. Rows take it rounded to float32.
+        """Return u(x) of an input: float64 `shape`, computed in float64. Rows take it rounded to float32.
 
         Classes with equal rows of W and b get equal logits to the last bit, so that ties are ties here too.
         """
@@ -130,15 +130,15 @@ class Space:
         return first_equal(self.weight)
 
 
-def find_space(model: Any, shape: tuple[int, int, int], num_classes: int) -> Space | None:
+def find_space(model: Any, shape: tuple[int, ...], num_classes: int) -> Space | None:
     """Return the smallest space that a model's noise can be drawn in exactly; None for pixels.
 
     Only torch modules that torch.fx can trace are looked into. What is affine is proved on the traced graph; that
     the parts found compute what the model computes is checked on random images. The model is never changed.
 
     Args:
-        model: base classifier, (N, C, H, W) -> (N, K), taken as it is in eval mode.
-        shape: (C, H, W) of the images.
+        model: base classifier, (N, *shape) -> (N, K), taken as it is in eval mode.
+        shape: of one input, (C, H, W) of images.
         num_classes: K.
     """
     if not isinstance(model, nn.Module):
@@ -150,7 +150,7 @@ def find_space(model: Any, shape: tuple[int, int, int], num_classes: int) -> Spa
         return None
 
 
-def _search(model: nn.Module, shape: tuple[int, int, int], num_classes: int) -> Space | None:
+def _search(model: nn.Module, shape: tuple[int, ...], num_classes: int) -> Space | None:
     network = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     if has_global_hooks() or any(map(is_altered, network.modules())):
         return None
@@ -181,11 +181,10 @@ def _search(model: nn.Module, shape: tuple[int, int, int], num_classes: int) -> 
 
 
 def _cuts(
-    network: nn.Module, graph: fx.Graph, affine: dict[fx.Node, bool], shape: tuple[int, int, int]
+    network: nn.Module, graph: fx.Graph, affine: dict[fx.Node, bool], shape: tuple[int, ...]
 ) -> list[tuple[int, fx.Node]]:
     """Return the layers whose output takes fewer normals than the image has pixels, and how many, the fewest first."""
-    channels, height, width = shape
-    pixels, cuts = channels * height * width, []
+    pixels, cuts = int(np.prod(shape)), []
     for node in graph.nodes:
         if node not in affine or node.op != "call_module":
             continue
@@ -193,7 +192,7 @@ def _cuts(
         if isinstance(layer, nn.Linear) and layer.out_features < pixels and _affordable(layer.out_features, pixels):
             cuts.append((layer.out_features, node))
         elif isinstance(layer, nn.Conv2d) and is_patchwise(layer) and affine[node.args[0]]:
-            high, wide = layer.kernel_size
+            (channels, height, width), (high, wide) = shape, layer.kernel_size
             if layer.out_channels < channels * high * wide:
                 cuts.append((layer.out_channels * (height // high) * (width // wide), node))
     return sorted(cuts, key=lambda cut: cut[0])
@@ -204,7 +203,7 @@ def _affordable(width: int, pixels: int) -> bool:
 
 
 def _logit_space(
-    network: nn.Module, graph: fx.Graph, result: fx.Node, affine: dict[fx.Node, bool], shape: tuple[int, int, int],
+    network: nn.Module, graph: fx.Graph, result: fx.Node, affine: dict[fx.Node, bool], shape: tuple[int, ...],
     num_classes: int,
 ) -> Space | None:
     """Return the space of a network that is affine as a whole: `logits` or `binary`."""
@@ -220,7 +219,7 @@ def _logit_space(
 
 
 def _last_map(
-    network: nn.Module, graph: fx.Graph, affine: dict[fx.Node, bool], shape: tuple[int, int, int], num_classes: int
+    network: nn.Module, graph: fx.Graph, affine: dict[fx.Node, bool], shape: tuple[int, ...], num_classes: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return V (K, h) and c (K,) of logits V z + c, where z is the input of the last layer with weights.
 
@@ -241,7 +240,7 @@ def _last_map(
 
 def _latent_space(
     network: nn.Module, graph: fx.Graph, cuts: list[tuple[int, fx.Node]], affine: dict[fx.Node, bool],
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
 ) -> Space | None:
     """Return the space `linear` or `patches` at the first of the cuts that all ways through the network pass."""
     for _, node in cuts:
@@ -258,7 +257,7 @@ def _latent_space(
 
 
 def _patch_space(
-    layer: nn.Conv2d, before: fx.GraphModule, pixels: fx.GraphModule, head: nn.Module, shape: tuple[int, int, int]
+    layer: nn.Conv2d, before: fx.GraphModule, pixels: fx.GraphModule, head: nn.Module, shape: tuple[int, ...]
 ) -> Space | None:
     """Return the space `patches` of a layer; `before` is the network up to its output, `pixels` up to its input."""
     high, wide = layer.kernel_size

@@ -130,8 +130,8 @@ def is_relu(node: fx.Node, layers: dict[str, nn.Module]) -> bool:
     return node.op == "call_function" and node.target in _RELUS
 
 
-def trace(network: nn.Module, shape: tuple[int, int, int]) -> fx.Graph:
-    """Return the graph of a network on images of one shape (C, H, W); torch may leave constants behind on the network.
+def trace(network: nn.Module, shape: tuple[int, ...]) -> fx.Graph:
+    """Return the graph of a network on inputs of one shape; torch may leave constants behind on the network.
 
     Raises whatever the tracing of a network whose steps depend on its data raises.
     """
@@ -199,14 +199,12 @@ def part_after(
 class _ImagesProxy(Proxy):
     """The images while a network is traced: of known shape, but for their number."""
 
-    ndim = 4
-
-    def __init__(self, node: fx.Node, tracer: fx.Tracer, sizes: tuple[int, int, int]) -> None:
+    def __init__(self, node: fx.Node, tracer: fx.Tracer, sizes: tuple[int, ...]) -> None:
         super().__init__(node, tracer)
-        self._sizes = sizes
+        self._sizes, self.ndim = sizes, 1 + len(sizes)
 
     def dim(self) -> int:
-        return 4
+        return self.ndim
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -217,7 +215,7 @@ class _ImagesProxy(Proxy):
 
 
 class _ImagesTracer(Tracer):
-    def __init__(self, shape: tuple[int, int, int]) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
         self._shape = shape
 

@@ -13,7 +13,9 @@ from smoothcert.stats.intervals import (
     certified_accuracy,
     paired_interval,
 )
+from smoothcert.stats.multi_label import MultiLabelPlan
 from smoothcert.stats.one_pass import OnePass, one_pass_accuracy
+from smoothcert.stats.percentiles import PercentilePlan
 from smoothcert.stats.plans import CertifyPlan, certify_plan, plan_from, predict_plan, reread
 from smoothcert.stats.predict_plans import FixedPredict, PredictPlan, Sequential
 from smoothcert.stats.procedures import (
@@ -66,7 +68,9 @@ __all__ = [
     "Groups",
     "History",
     "Look",
+    "MultiLabelPlan",
     "OnePass",
+    "PercentilePlan",
     "Plan",
     "PredictPlan",
     "PredictedCounts",

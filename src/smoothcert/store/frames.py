@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from smoothcert.errors import MissingExtraError
 
@@ -24,9 +25,12 @@ def flat_table(store: "Store") -> pa.Table:
     number; these are empty where the stage drew none. The metadata hold the store's identity, as JSON under
     "smoothcert".
 
+    Of a regression, each end of the intervals has a column for each radius, such as `lower_0.25`, and the sketches are
+    left out.
+
     Raises StoreError where the records are damaged.
     """
-    table = store.records.drop_columns([TALLIES]).append_column("correct", pa.array(store.correct))
+    table = _flat_ends(store, store.records.drop_columns([TALLIES])).append_column("correct", pa.array(store.correct))
     looks = store.records.column(TALLIES).combine_chunks().flatten()
     for stage in looks.field("stage").unique().to_pylist() if len(looks) else []:
         counts = store.counts(stage)
@@ -35,6 +39,16 @@ def flat_table(store: "Store") -> pa.Table:
         for name, values in votes.items():
             table = table.append_column(f"{stage}_{name}", pa.array(values, mask=n == 0))
     return table.replace_schema_metadata({"smoothcert": json.dumps(store.identity.raw)})
+
+
+def _flat_ends(store: "Store", table: pa.Table) -> pa.Table:
+    """Return a table with a column in place of each place in its lists of ends, and without sketches."""
+    for name in ("lower", "upper", "sketch") if store.kind == "regression" else ():
+        radii = [] if name == "sketch" else store.identity.regression.radii
+        for place, radius in enumerate(radii):
+            table = table.append_column(f"{name}_{radius:g}", pc.list_element(table.column(name), place))
+        table = table.drop_columns([name])
+    return table
 
 
 def to_pandas(store: "Store") -> Any:

@@ -80,12 +80,16 @@ class ModelIdentity(IdentityPart):
 
 
 class DataIdentity(IdentityPart):
-    """The data set, the shape (C, H, W) of its images, and the SHA-256 of those that the run is of."""
+    """The data set, the shape of its inputs, (C, H, W) of images, and the SHA-256 of those that the run is of.
+
+    `bounds` are named where they are others than those of images.
+    """
 
     name: str
     split: str
     sha256: str
-    shape: Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], Field(min_length=3, max_length=3)]
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=10**9)]], Field(min_length=1, max_length=16)]
+    bounds: tuple[float, float] | None = (0.0, 1.0)
 
 
 class NoData(IdentityPart):
@@ -190,6 +194,24 @@ class DistributionalIdentity(IdentityPart):
     eps_equivalent: bool = False
 
 
+class RegressionIdentity(IdentityPart):
+    """The percentile p that is bounded within each radius, the outputs M of the function, and the ranks, from 1 to n,
+    of the order statistics that each record keeps (`smoothcert.stats.percentiles`)."""
+
+    percentile: Annotated[float, Field(gt=0, lt=1)]
+    radii: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1, max_length=1000)]
+    outputs: Annotated[int, Field(ge=1, le=CLASSES)]
+    ranks: Annotated[list[Annotated[int, Field(ge=1, lt=2**53)]], Field(min_length=1, max_length=100_000)]
+
+
+class MultiLabelIdentity(IdentityPart):
+    """The labels L that a classifier gives to an input, and the threshold that an output exceeds where one is present.
+    """
+
+    labels: Annotated[int, Field(ge=1, le=CLASSES)]
+    threshold: _Number
+
+
 class TransferSource(IdentityPart):
     """The run that certificates were transferred from: the digest of its store, its base classifier, its seed, and how
     its votes were computed."""
@@ -227,6 +249,7 @@ class Identity(IdentityPart):
     Logs and count files have one too, as far as it is known: of a log sigma may be NaN, and n unknown.
 
     Attributes:
+        num_classes: K; of a regression, M, the number of its outputs; 2 of multi-label runs: absent and present.
         norm: that of the radii; None means l2.
         printed: the radii were printed in few digits, and may have been rounded up.
         adversaries: the attack whose images a predict store is of.
@@ -236,7 +259,7 @@ class Identity(IdentityPart):
         routed_from: the stores whose certificates these are composed of.
     """
 
-    kind: Literal["certify", "predict", "attack", "distributional"]
+    kind: Literal["certify", "predict", "attack", "distributional", "regression", "multi-label"]
     num_classes: Annotated[int, Field(ge=1, le=CLASSES)]
     images: ImageList
     noise: NoiseIdentity
@@ -254,6 +277,8 @@ class Identity(IdentityPart):
     norm: str | None = None
     attack_or_none: AttackIdentity | None = Field(None, alias="attack")
     distributional_or_none: DistributionalIdentity | None = Field(None, alias="distributional")
+    regression_or_none: RegressionIdentity | None = Field(None, alias="regression")
+    multi_label_or_none: MultiLabelIdentity | None = Field(None, alias="multi_label")
     adversaries: dict[str, Any] | None = None
     printed: bool = False
     recertified_from: str | None = None
@@ -274,18 +299,25 @@ class Identity(IdentityPart):
         """Raise ValueError unless the identity has what every store on disk has."""
         if not (0 < self.noise.sigma < float("inf")):
             raise ValueError(f"its sigma must be a finite number above 0, got {self.noise.sigma}")
-        if self.num_classes < 2:
+        if self.num_classes < 2 and self.kind != "regression":
             raise ValueError(f"it must have at least 2 classes, got {self.num_classes}")
         if self.procedure.method is None:
             raise ValueError("its procedure lacks the method")
         if self.model_or_none is not None and isinstance(self.data_or_none, NoData):
             raise ValueError("it names a model and no data")
-        if self.kind in ("attack", "distributional") and getattr(self, f"{self.kind}_or_none") is None:
+        if self.kind in ("attack", "distributional", "regression", "multi-label") and getattr(
+                self, f"{self.kind.replace('-', '_')}_or_none") is None:
             raise ValueError(f"it does not say which {self.kind} runs it holds")
         sampled = self.procedure.n_max is not None or bool(self.procedure.n)
-        if self.kind in ("certify", "predict") and (self.procedure.alpha is None or not sampled):
+        if self.regression_or_none is not None:
+            check_regression(self)
+        if self.multi_label_or_none is not None and (
+                self.records_per_image, self.num_classes) != (self.multi_label_or_none.labels, 2):
+            raise ValueError(f"it has {self.records_per_image} records for each input and {self.num_classes} classes, "
+                             f"and {self.multi_label_or_none.labels} labels that are present or absent")
+        if self.kind in ("certify", "predict", "multi-label") and (self.procedure.alpha is None or not sampled):
             raise ValueError("its procedure lacks alpha, or both n and n_max")
-        if self.kind == "certify" and "margin" not in self.procedure.model_fields_set:
+        if self.kind in ("certify", "multi-label") and "margin" not in self.procedure.model_fields_set:
             raise ValueError("its procedure lacks the margin")
         if self.procedure.raw.get("claim") is not None:
             claim_from(self.procedure.raw["claim"]).check(self.num_classes)
@@ -294,7 +326,7 @@ class Identity(IdentityPart):
 
     @property
     def seed(self) -> int:
-        """The seed of every stream. Raises StoreError where it is not known, as in a log; so do the next four."""
+        """The seed of every stream. Raises StoreError where it is not known, as in a log; so do the next six."""
         return self._need("seed", self.seed_or_none)
 
     @property
@@ -317,6 +349,16 @@ class Identity(IdentityPart):
         """The loss and the prices, of a distributional store."""
         return self._need("distributional run", self.distributional_or_none)
 
+    @property
+    def regression(self) -> RegressionIdentity:
+        """The percentile and the radii, of a regression store."""
+        return self._need("regression", self.regression_or_none)
+
+    @property
+    def multi_label(self) -> MultiLabelIdentity:
+        """The labels and the threshold, of a multi-label store."""
+        return self._need("multi-label run", self.multi_label_or_none)
+
     def _need(self, name: str, part: Any) -> Any:
         if part is None:
             raise StoreError(f"this needs the {name} of a run, which {self.kind} records without a store do not tell")
@@ -335,6 +377,17 @@ class Identity(IdentityPart):
     def replace(self, **changes: Any) -> Self:
         """Return an identity with other values of some fields, each as a manifest would hold it."""
         return type(self).parse({**self.raw, **changes})
+
+
+def check_regression(identity: Identity) -> None:
+    """Raise ValueError where the ranks or the number of records of a regression store contradict its other fields."""
+    run, n = identity.regression, identity.procedure.n
+    if identity.procedure.alpha is None or not isinstance(n, int) or n < 1:
+        raise ValueError("its procedure lacks alpha or n")
+    if run.ranks != sorted(set(run.ranks)) or (run.ranks[0], run.ranks[-1]) != (1, n):
+        raise ValueError(f"its ranks must ascend from 1 to n {n}")
+    if identity.records_per_image != run.outputs:
+        raise ValueError(f"it has {identity.records_per_image} records for each input, and {run.outputs} outputs")
 
 
 def describe_images(indices: np.ndarray) -> dict[str, Any]:

@@ -220,7 +220,7 @@ def noise_of(store: Store, part: Any = None) -> Noise:
     if NOISES.label(chosen) != told.kind or NOISES.identify(chosen).get("sources", {}) != told.sources:
         raise InputError(f"{store.folder} was made with noise {told.kind}, and {NOISES.label(chosen)} here is another "
                          f"one, or its code has changed since")
-    return build_noise(chosen, told.sigma, told.levels or 255, told.reach or 1.0)
+    return build_noise(chosen, told.sigma, told.raw.get("levels", 255), told.reach or 1.0)
 
 
 def errors_in(store: Store) -> tuple[np.ndarray, np.ndarray]:

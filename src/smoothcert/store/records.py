@@ -1,6 +1,7 @@
 """Records: what is known of each image after sampling, and their form in parquet and in the journal.
 
-A record is an image's, or, in attack and distributional stores, that of an image and one of the run's settings.
+A record is an image's, or, in other stores than those of `certify` and `predict`, that of an image and one of the run's
+settings or outputs.
 """
 
 from dataclasses import dataclass, field
@@ -24,6 +25,11 @@ VALUES: dict[str, dict[str, pa.DataType]] = {
     "distributional": {
         "form": pa.string(), "gamma": pa.float64(), "loss": pa.float64(), "cost": pa.float64(), "slope": pa.float64(),
         "mean": pa.float64(), "variance": pa.float64(), "steep": pa.float64(),
+    },
+    "multi-label": {"output": pa.int64(), "radius": pa.float64()},
+    "regression": {
+        "output": pa.int64(), "target": pa.float64(), "estimate": pa.float32(), "lower": pa.list_(pa.float32()),
+        "upper": pa.list_(pa.float32()), "sketch": pa.list_(pa.float32()),
     },
 }
 """The values that each kind of store keeps beside the prediction."""
@@ -89,9 +95,14 @@ class Record:
         if not (all(type(number) is int and abs(number) < 2**53 for number in whole)
                 and isinstance(fixed["off_grid"], bool) and all(isinstance(tally.stage, str) for tally in tallies)
                 and set(rest) in map(set, VALUES.values())
-                and all(value is None or type(value) in (int, float, str) for value in rest.values())):
+                and all(value is None or type(value) in (int, float, str) or _are_floats(value)
+                        for value in rest.values())):
             raise StoreError("a record is damaged: its values are of other types than a record's")
         return cls(values=rest, tallies=tallies, **fixed)
+
+
+def _are_floats(value: Any) -> bool:
+    return isinstance(value, list) and all(type(number) is float for number in value)
 
 
 def _list(value: Any) -> list[Any]:

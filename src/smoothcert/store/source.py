@@ -6,10 +6,11 @@ Images that are found by it are compared with the store's SHA-256 like any other
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from smoothcert.data.load import DISK_KINDS
 from smoothcert.errors import SmoothcertError
 from smoothcert.io.files import read_json, write_json
 from smoothcert.io.paths import Place
@@ -26,10 +27,10 @@ class Source(BaseModel):
     """A data set on a disk, and what was done to its images.
 
     Attributes:
-        data: the kind, parquet or imagefolder, or the name of a set.
+        data: the kind, such as parquet or imagefolder, or the name of a set.
         place: the file or folder, or of a named set the folder that holds it, as an absolute path.
         from_store: the same, seen from the store's folder, for both that are moved together.
-        resize, crop, numeric_classes: as the run was given them.
+        resize, crop, features, label, bounds, levels, numeric_classes: as the run was given them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,20 +40,33 @@ class Source(BaseModel):
     from_store: _PathText | None = None
     resize: int | None = None
     crop: int | None = None
+    features: tuple[str, ...] | None = None
+    label: str | None = None
+    bounds: Literal["none"] | tuple[float, float] | None = None
+    levels: int | None = None
     numeric_classes: bool = False
 
     @classmethod
-    def of(cls, spec: Any, folder: Path | str | None, resize: int | None, crop: int | None, numeric_classes: bool
-           ) -> Self | None:
-        """Return where the data `spec` lies, `folder` being that of named sets; None where it lies in no file."""
+    def of(cls, spec: Any, folder: Path | str | None, **prepared: Any) -> Self | None:
+        """Return where the data `spec` lies, `folder` being that of named sets; None where it lies in no file.
+
+        Args:
+            prepared: `numeric_classes`, and those of the options of how inputs are read that were given.
+        """
         if not isinstance(spec, str):
             return None  # images that were given as an object
         kind, colon, location = spec.partition(":")
-        if colon and kind not in ("parquet", "imagefolder"):
+        if colon and kind not in DISK_KINDS:
             return None  # a user's own code
         where = location if colon else folder
         return None if where is None else cls(data=kind, place=os.path.abspath(os.path.expanduser(where)),
-                                              resize=resize, crop=crop, numeric_classes=numeric_classes)
+                                              **prepared)
+
+    @property
+    def prepared(self) -> dict[str, Any]:
+        """The options of the run about its inputs that were given."""
+        names = ("resize", "crop", "features", "label", "bounds", "levels", "numeric_classes")
+        return {name: value for name in names if (value := getattr(self, name))}
 
     def places(self, store: Place) -> list[Path]:
         """Return where the data may lie, seen from a store."""
@@ -88,6 +102,4 @@ def describe_source(store: "Store") -> dict[str, Any]:
         found: dict[str, Any] = {"data": data.name}
     else:
         found = {"data": f"{noted.data}:{noted.place}"}
-    if noted is not None:
-        found |= {name: value for name in ("resize", "crop", "numeric_classes") if (value := getattr(noted, name))}
-    return {**found, "split": data.split}
+    return {**found, **(noted.prepared if noted is not None else {}), "split": data.split}

@@ -53,7 +53,7 @@ class TrainingSet:
         return [part.tolist() for part in np.split(order, np.cumsum(sizes)[:-1])]
 
     def read(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """Return images (B, C, H, W) and their labels (B,)."""
+        """Return inputs (B, *shape) and their labels (B,)."""
         return torch.from_numpy(self.data.batch(indices)), torch.from_numpy(self.labels[indices])
 
 

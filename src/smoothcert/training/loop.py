@@ -88,7 +88,7 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Batch:
-    """The images (B, C, H, W) and labels (B,) of one training set for one optimiser step in this process, with the
+    """The inputs (B, *shape) and labels (B,) of one training set for one optimiser step in this process, with the
     share of the batch that they are, the set's random numbers, and the epochs done so far."""
 
     source: TrainingSet
@@ -196,7 +196,8 @@ class Loop:
             is_shared = isinstance(model, nn.parallel.DistributedDataParallel)
             with model.no_sync() if is_shared and left else nullcontext(), _explain_single_rows(batch.share.whole):
                 with precision:
-                    loss = self.objective.loss(model, batch.images, batch.labels, Step(batch.generator, batch.epoch))
+                    step = Step(batch.generator, batch.epoch, batch.source.data.bounds)
+                    loss = self.objective.loss(model, batch.images, batch.labels, step)
                 state.scaler.scale(batch.source.weight * batch.share.weight * loss.total).backward()
             for name, value in {"loss": loss.total, **loss.parts}.items():
                 averages.add(batch.source.name_figure(name), value, batch.share.counts)

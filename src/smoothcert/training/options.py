@@ -59,7 +59,7 @@ class TrainConfig(DataConfig, MachineConfig, LogConfig):
     objective_option: Options = Field(default_factory=dict, description="option of the objective, KEY=VALUE "
                                                                         "(repeatable)")
     sigma: Sigma | None = Field(None, description="noise level of the objective, of validation and, by default, of "
-                                                  "certification, in pixel units of [0, 1], such as 0.25 or "
+                                                  "certification, in the data's units, such as 0.25 or "
                                                   "64/255 (default: the denoiser's)")
     epochs: Count = Field(10, description="passes over the training images")
     batch_size: Count = Field(256, description="images per step, over all processes; deen and denoise: 128")

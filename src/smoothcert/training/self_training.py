@@ -125,8 +125,8 @@ def open_unlabelled(
     """
     if config.unlabelled is None or config.pseudo_labels is None:
         return None
-    pool = open_data(config.unlabelled, config.unlabelled_split, data_dir=config.data_dir, resize=config.resize,
-                     crop=config.crop, num_classes=config.num_classes)
+    pool = open_data(config.unlabelled, config.unlabelled_split, data_dir=config.data_dir,
+                     num_classes=config.num_classes, **config.reading)
     if pool.shape != data.shape:
         raise InputError(f"unlabelled: {config.unlabelled} has images of shape {pool.shape}, but {config.data} of "
                          f"shape {data.shape}: use --resize and --crop, which apply to both")
@@ -185,7 +185,8 @@ def open_teacher(spec: str, config: TrainConfig, data: ImageData, device: torch.
     asked = ModelConfig.parse({"model": spec, "weights": config.weights, "trust": config.trust})
     model_card(asked)
     with seed_torch(config.seed, "pseudo-labels"):
-        return open_classifier(asked, data.shape, data.num_classes, device=device, output=config.output)
+        return open_classifier(asked, data.shape, data.num_classes, device=device, output=config.output,
+                               bounds=data.bounds)
 
 
 def _read_stored(path: Path, indices: np.ndarray) -> np.ndarray:

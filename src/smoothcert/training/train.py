@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from smoothcert.classifiers.card import ModelCard, is_model_dir, read_card, write_card
+from smoothcert.classifiers.card import ModelCard, describe_data, is_model_dir, read_card, write_card
 from smoothcert.classifiers.classifier import Classifier
 from smoothcert.classifiers.denoisers import warn_if_useless
 from smoothcert.classifiers.folder import DENOISER, builders_of, checkpoints, read_state, write_denoiser
@@ -33,7 +33,7 @@ from smoothcert.training.distributed import (
     leave_processes,
     world_size,
 )
-from smoothcert.training.loop import Loop
+from smoothcert.training.loop import Loop, augmentation
 from smoothcert.training.options import TrainConfig
 from smoothcert.training.pretrained import (
     FrozenDenoiser,
@@ -51,7 +51,8 @@ _ORDER = {"classes", "numeric_classes"}
 _SOURCES = {"init", "new_head", "weights", "trust", "output", "unlabelled", "unlabelled_split", "max_unlabelled",
             "pseudo_labels", "unlabelled_weight", "denoiser", "classifier"}
 """Options that the identity represents by the hashes of other models and of unlabelled images."""
-_USUAL_NETWORK = {"classifier": "cnn", "denoiser": "energy-residual"}
+_USUAL_CLASSIFIERS = {3: "cnn", 2: "conv1d"}
+"""By the number of axes of one input; mlp for others."""
 
 
 def train(config: TrainConfig, progress: Progress | None = None, *, verbose: bool = False) -> ModelCard:
@@ -132,10 +133,12 @@ def _train_jointly(config: TrainConfig, log: Figures) -> ModelCard:
     if config.threads:
         torch.set_num_threads(config.threads)
     with phase("loading the data"):
-        data = load_data(config.data, "train", data_dir=config.data_dir, resize=config.resize, crop=config.crop,
-                         num_classes=config.num_classes, classes=config.classes,
-                         numeric_classes=config.numeric_classes)
+        data = load_data(config.data, "train", data_dir=config.data_dir, num_classes=config.num_classes,
+                         classes=config.classes, numeric_classes=config.numeric_classes, **config.reading)
     initial = read_initial_weights(config, data)
+    if augmentation(config) != "none" and len(data.shape) != 3:
+        raise InputError(f"augment: {augmentation(config)} is for images (C, H, W), and {data.name} has inputs of "
+                         f"shape {data.shape}: leave it out")
     if initial and config.classes is None:
         data = initial.order_classes(data)
     denoiser, config = read_frozen_denoiser(config, data, initial)
@@ -144,7 +147,7 @@ def _train_jointly(config: TrainConfig, log: Figures) -> ModelCard:
     config = apply_preferences(config, objective)
     fit, held_out = split_indices(data, config)
     config = initial.name_network(config, data, objective.trains) if initial else \
-        config.model_copy(update={"model": config.model or _USUAL_NETWORK[objective.trains]})
+        config.model_copy(update={"model": config.model or _name_network(objective.trains, data.shape)})
     ranks = join_processes(device)
     smallest = min(len(fit), config.batch_size)
     if smallest < ranks.world:
@@ -182,6 +185,11 @@ def _train_jointly(config: TrainConfig, log: Figures) -> ModelCard:
     return card
 
 
+def _name_network(trains: str, shape: tuple[int, ...]) -> str:
+    """Return the network that is trained where none is named."""
+    return "energy-residual" if trains == "denoiser" else _USUAL_CLASSIFIERS.get(len(shape), "mlp")
+
+
 def split_indices(data: ImageData, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
     """Return (training, held-out) indices: an evenly spaced subset of at most `max_images`, of which the seed draws the
     share `validation` to hold out."""
@@ -200,7 +208,8 @@ def normalisation(
     """Return the mean and std inside a named network: those of the weights it starts from, else the given ones, else
     the data's.
 
-    `normalise: auto` standardises colour images and leaves grey ones, as CIFAR-10, ImageNet and MNIST recipes do.
+    `normalise: auto` standardises colour images and leaves grey ones, as CIFAR-10, ImageNet and MNIST recipes do; and
+    it standardises inputs that are no images.
     """
     if trains == "denoiser" and config.normalise not in ("auto", "none"):
         raise InputError(f"normalise is {config.normalise}, but a denoiser takes and returns images as they are: leave "
@@ -216,11 +225,11 @@ def normalisation(
     if initial:
         return initial.normalisation(config.normalise)
     if config.mean:
-        mean, std = channel_constants(config.mean, config.std, data.shape[0])
+        mean, std = channel_constants(config.mean, config.std, data.shape)
         return {name: values for name, values in (("mean", mean), ("std", std)) if values is not None}
     kind = config.normalise
     if kind == "auto":
-        kind = "standard" if data.shape[0] == 3 else "none"
+        kind = "none" if len(data.shape) == 3 and data.shape[0] != 3 else "standard"
     if kind == "none":
         return {}
     mean, std = channel_statistics(data)
@@ -260,7 +269,8 @@ def _new_card(
     normalise: dict[str, list[float]],
 ) -> ModelCard:
     """Return the card of a run on its training and held-out images, without the parts that depend on other models."""
-    unset = {name for name in ("mean", "std") if getattr(config, name) is None}  # older runs do not have them
+    unset = {name for name in ("mean", "std", "features", "label", "bounds", "levels")
+             if getattr(config, name) is None}  # older runs do not have them
     left_out = _MACHINE | _ORDER | _SOURCES | unset
     settings = {name: value for name, value in config.model_dump(mode="json").items() if name not in left_out}
     fit, held_out = indices
@@ -268,8 +278,7 @@ def _new_card(
         model=str(config.model), options={**config.model_option, **normalise},
         input_shape=data.shape, num_classes=data.num_classes, class_names=data.class_names, levels=data.levels,
         sigma=config.sigma, kind=trains,
-        data={"data": config.data if isinstance(config.data, str) else data.name, "resize": config.resize,
-              "crop": config.crop},
+        data=describe_data(config, data.name),
         identity={"kind": "train", "settings": settings, "processes": ranks.world,
                   "data": {"fit": data.fingerprint(fit), "held_out": data.fingerprint(held_out)}},
     )

@@ -5,11 +5,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from smoothcert.config.base import ReadingConfig
 from smoothcert.config.fields import ClassNames, Count, DataPart, DenoiserPart, Local, ModelPart, Options, Stored
 from smoothcert.config.model import ModelConfig
 
 
-class VerifyConfig(ModelConfig):
+class VerifyConfig(ModelConfig, ReadingConfig):
     """Options of `smoothcert verify`; all but `store` are of the records to draw again."""
 
     store: Stored = Field(description="store to check", json_schema_extra={"argument": "STORE"})
@@ -28,8 +29,6 @@ class VerifyConfig(ModelConfig):
                                              "found it)")
     data_dir: Local | None = Field(None, description="folder with the data sets' parquet files (or set the "
                                                          "environment variable SMOOTHCERT_DATA_DIR)")
-    resize: Count | None = Field(None, description="resize of the run, if it was given one")
-    crop: Count | None = Field(None, description="crop of the run, if it was given one")
     classes: ClassNames | None = Field(
         None, description="classes of the run, if it was given them (default: as the store has them)",
         json_schema_extra={"metavar": "FILE"})

@@ -16,6 +16,8 @@ from smoothcert.stats.histories import count_samples
 from smoothcert.stats.transfer import split
 from smoothcert.store import store as stores
 from smoothcert.store.identity import Identity
+from smoothcert.store.intervals import plan_of
+from smoothcert.store.multi_label import plan_of_labels
 from smoothcert.store.recertify import noise_of, rebuild_plan
 from smoothcert.store.records import histories
 from smoothcert.store.store import Store
@@ -122,10 +124,12 @@ def check_votes(readable: Readable, terms: RecordTerms) -> list[StoreCheck]:
 def _plan(readable: Readable, noise: Any) -> tuple[Plan | None, bool, bool]:
     """Return (plan, draws, judges) of `RecordTerms`."""
     identity = readable.identity
-    if identity.kind == "distributional" and identity.counted_from is None:
+    if identity.kind == "regression" or (identity.kind == "distributional" and identity.counted_from is None):
         return None, False, False
     if identity.routed_from is not None:
         return None, False, False
+    if identity.kind == "multi-label":
+        return plan_of_labels(readable.store).each(), True, True
     if identity.procedure.method == "softmax":
         return predict_plan(n=identity.procedure.n), True, False
     computed_again = (identity.recertified_from or identity.counted_from) and identity.procedure.design != "fixed"
@@ -274,7 +278,8 @@ def check_settings(readable: Readable, terms: RecordTerms) -> StoreCheck | None:
                      if (words := find_contradiction(record, identity))]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{readable.folder} does not say its settings ({type(error).__name__}: {error})") from None
-    return StoreCheck("settings", f"{len(expected)} for each image", tuple(problems))
+    read = ", intervals equal to what their order statistics give" if identity.kind == "regression" else ""
+    return StoreCheck("settings", f"{len(expected)} for each image{read}", tuple(problems))
 
 
 def _attack_settings(identity: Identity) -> list[dict[str, Any]]:
@@ -291,6 +296,11 @@ def _ascent_settings(identity: Identity) -> list[dict[str, Any]]:
     gammas = sorted({*run.gamma, *run.gamma_adv})
     return [{"form": setting.form, "gamma": setting.gamma}
             for setting in list_ascents(gammas, run.gamma if run.eps_equivalent else ())]
+
+
+def _output_settings(identity: Identity) -> list[dict[str, Any]]:
+    """Return what each record of an input says of its output."""
+    return [{"output": k} for k in range(identity.regression.outputs)]
 
 
 def _find_others(part: RecordPart, expected: list[dict[str, Any]]) -> Iterator[str]:
@@ -329,10 +339,31 @@ def _contradiction_in_bound(record: dict[str, Any], identity: Identity) -> str |
     return None
 
 
+def _label_settings(identity: Identity) -> list[dict[str, Any]]:
+    """Return what each record of an input says of its label."""
+    return [{"output": k} for k in range(identity.multi_label.labels)]
+
+
+def _contradiction_in_interval(record: dict[str, Any], identity: Identity) -> str | None:
+    kept, sketch = np.array(identity.regression.ranks), record["sketch"]
+    if sketch is None or len(sketch) != len(kept) or None in sketch or not np.all(np.diff(kept) > 0):
+        return f"its sketch does not have the {len(kept)} order statistics of the run"
+    values = np.array(sketch)
+    if np.isnan(values).any() or (values[1:] < values[:-1]).any():
+        return "its order statistics do not ascend"
+    found = dict(zip(("estimate", "lower", "upper"), plan_of(identity).read(kept, values), strict=True))
+    for name, value in found.items():
+        if record[name] != value.tolist():
+            return f"{name} is {record[name]}, and its order statistics give {value.tolist()}"
+    return None
+
+
 def _sizes(values: list[float]) -> bool:
     return all(value is not None and np.isfinite(value) and value >= 0 for value in values)
 
 
 _KINDS = {"attack": (_attack_settings, _contradiction_in_attack),
-          "distributional": (_ascent_settings, _contradiction_in_bound)}
+          "distributional": (_ascent_settings, _contradiction_in_bound),
+          "multi-label": (_label_settings, lambda record, identity: None),
+          "regression": (_output_settings, _contradiction_in_interval)}
 """Of kinds of store that have settings: the settings of an image's records, and what contradicts itself in a record."""

@@ -17,10 +17,18 @@ from smoothcert.errors import IdentityError, InputError
 from smoothcert.io.files import make_folder
 from smoothcert.noise import NOISES
 from smoothcert.runs.attack import prepare_attack
-from smoothcert.runs.certify import SamplingRun, prepare_sampling
+from smoothcert.runs.certify import PREPARE, SamplingRun, prepare_sampling
 from smoothcert.runs.distributional import prepare_distributional
 from smoothcert.runs.executors import executor_of
-from smoothcert.runs.options import SEARCH, AttackConfig, DistributionalConfig, PredictConfig, TransferConfig
+from smoothcert.runs.options import (
+    OF_CLASSES,
+    SEARCH,
+    AttackConfig,
+    CertifyConfig,
+    DistributionalConfig,
+    PredictConfig,
+    TransferConfig,
+)
 from smoothcert.runs.reopen import data_options, find_part
 from smoothcert.runs.run import Run
 from smoothcert.runs.transfer import Original, prepare_transfer
@@ -72,7 +80,8 @@ def check_resampling(readable: Readable, config: VerifyConfig) -> StoreCheck:
                     continue
                 again = record.row()
                 problems += [
-                    f"record {position} (image {stored.index}): {key} is {value}, and drawn again {again.get(key)}"
+                    f"record {position} (image {stored.index}): {key} is {shorten(value)}, and drawn again "
+                    f"{shorten(again.get(key))}"
                     for key, value in stored.row().items()
                     if not is_same(key, value, again.get(key), readable.identity.noise.sigma)]
         for path in sorted(out.glob("adversaries/*")):
@@ -94,6 +103,11 @@ def check_resampling(readable: Readable, config: VerifyConfig) -> StoreCheck:
     elif not problems:
         told += ", equal in every vote and value"
     return StoreCheck("resampled", told, tuple(problems))
+
+
+def shorten(value: Any) -> str:
+    """Return a value as a message shows it: of long lists, the beginning."""
+    return str(value) if len(str(value)) <= 100 else f"{str(value)[:80]} ..."
 
 
 def _choose_device(readable: Readable, config: VerifyConfig) -> str:
@@ -149,7 +163,8 @@ def _rebuild(readable: Readable, config: VerifyConfig, out: Path, device: str) -
     origin = None
     if identity.counted_from is not None:
         origin = "made from the counts of a certify store"
-    elif identity.recertified_from is not None and identity.procedure.design != "fixed":
+    elif identity.recertified_from is not None and (
+            identity.procedure.design != "fixed" or identity.kind in ("regression", "multi-label")):
         origin = "certified again from the counts of another store"
     if origin:
         raise InputError(f"{readable.folder} was {origin}: its looks were taken by that one's procedure, so give "
@@ -211,9 +226,21 @@ def _rebuild_distributional(identity: Identity, options: dict[str, Any], asked: 
         {**options, **proved, **search, **prices, "loss": run.loss, "eps_equivalent": run.eps_equivalent}))
 
 
+def _rebuild_outputs(identity: Identity, options: dict[str, Any], asked: VerifyConfig) -> Run:
+    if identity.kind == "regression":
+        own: dict[str, Any] = {"percentile": identity.regression.percentile, "radii": identity.regression.radii}
+    else:
+        own = {"n0": identity.procedure.raw["n0"], "threshold": identity.multi_label.threshold}
+    return PREPARE[identity.kind](CertifyConfig.parse({
+        **{name: value for name, value in options.items() if name not in OF_CLASSES}, **own, "task": identity.kind,
+        "n": identity.procedure.n, "alpha": identity.procedure.alpha,
+        "noise_format": identity.noise.format if identity.noise.format in NOISE_FORMATS else "auto"}))
+
+
 _REBUILD: dict[str, Callable[[Identity, dict[str, Any], VerifyConfig], Run]] = {
     "certify": _rebuild_sampling, "predict": _rebuild_sampling, "attack": _rebuild_attack,
-    "distributional": _rebuild_distributional,
+    "distributional": _rebuild_distributional, "multi-label": _rebuild_outputs,
+    "regression": _rebuild_outputs,
 }
 
 

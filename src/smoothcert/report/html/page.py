@@ -1,6 +1,6 @@
 """The page put together: words, tables, charts, gallery, and the script that moves them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from smoothcert.report.tables import Markup, Table, element, join_parts
 from smoothcert.results.attacks import AttackResult
 from smoothcert.results.base import why_not_side_by_side
 from smoothcert.results.certified import default_radii
-from smoothcert.results.figures import down
+from smoothcert.results.figures import confidence, down
 from smoothcert.results.gather import PageRun
 from smoothcert.store.names import few, group_by_words
 from smoothcert.version import __version__
@@ -39,34 +39,44 @@ def report_page(
     """
     asked, radii = radii, list(radii) or default_radii([run.result for run in runs])
     title = title or f"Certified robustness: {', '.join(run.name for run in runs[:4])}{' ...' if runs[4:] else ''}"
+    words = (f"{len(runs):,} run{'s' if len(runs) > 1 else ''}, {sum(run.result.images for run in runs):,} images. "
+             f"Percentages and radii are rounded down. Lower bounds hold with probability {confidence(rho)} at one "
+             f"radius chosen beforehand.")
+    meaning = [join_parts(element(f"h{level}", title), element("ul", *(element("li", line) for line in lines)))
+               for level, title, lines in ((2, "What this says", SAYS), (3, "What it does not say", SAYS_NOT),
+                                           (3, "What it assumes", ASSUMES))]
+    return frame(title, words, [
+        missing_section(problems), show_quotes(runs, asked, rho), _warnings(runs, attacks), _selftest(selftest, runs),
+        _curves(runs, attacks, quoted_radius(runs[0].result, asked)), *show_tables(runs, radii, rho),
+        show_classes(runs, radii), show_attacks(attacks), element("section", *meaning, id="meaning"), _charts(),
+        show_pictures(runs), show_single_images(runs), _details(runs)],
+        [element("script", pack(chart_data(runs, rho), attacks), type="application/json", id="data"),
+         element("script", _own("chart.js")), element("script", _own("page.js"))])
+
+
+def frame(title: str, words: str, sections: Iterable[str], scripts: Sequence[str] = ()) -> str:
+    """Return a page of its own around sections: nothing in it asks anything of a network."""
     head = join_parts(
         element("meta", charset="utf-8"), element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title), element("style", _own("page.css")),
     )
-    words = (f"{len(runs):,} run{'s' if len(runs) > 1 else ''}, {sum(run.result.images for run in runs):,} images. "
-             f"Percentages and radii are rounded down. Lower bounds hold with probability {1 - rho:g} at one radius "
-             f"chosen beforehand.")
     themes = [element("option", word, value=word.lower()) for word in ("Auto", "Light", "Dark")]
     header = element("header", element("div", element("h1", title), element("p", words)),
-                     element("label", "Colours ", element("select", *themes, id="theme")))
-    missing = element(
-        "section", element("h2", "Missing from this page"), element("p", "It was to show these too:"),
-        element("ul", *(element("li", str(problem)) for problem in problems)), class_="warn", id="missing")
-    meaning = [join_parts(element(f"h{level}", title), element("ul", *(element("li", line) for line in lines)))
-               for level, title, lines in ((2, "What this says", SAYS), (3, "What it does not say", SAYS_NOT),
-                                           (3, "What it assumes", ASSUMES))]
+                     element("label", "Colours ", element("select", *themes, id="theme")) if scripts else "")
     return "".join([  # in one step: of many runs these are megabytes
         '<!doctype html>\n<html lang="en">', element("head", head), "<body>",
-        element("a", "Skip to the figures", href="#curves", class_="skip"), header, "<main>",
-        missing if problems else "", show_quotes(runs, asked, rho), _warnings(runs, attacks), _selftest(selftest, runs),
-        _curves(runs, attacks, quoted_radius(runs[0].result, asked)), *show_tables(runs, radii, rho),
-        show_classes(runs, radii), show_attacks(attacks), element("section", *meaning, id="meaning"), _charts(),
-        show_pictures(runs), show_single_images(runs), _details(runs), "</main>",
+        element("a", "Skip to the figures", href="#curves", class_="skip"), header, "<main>", *sections, "</main>",
         element("footer", f"Made by smoothcert {__version__} from stored counts. This page asks nothing of a network."),
-        element("script", pack(chart_data(runs, rho), attacks), type="application/json", id="data"),
-        element("script", _own("chart.js")), element("script", _own("page.js")), "</body></html>\n",
-    ])
+        *scripts, "</body></html>\n"])
+
+
+def missing_section(problems: Sequence[SmoothcertError]) -> str:
+    """Return a section on the runs that a page was to show too; "" where there are none."""
+    return element(
+        "section", element("h2", "Missing from this page"), element("p", "It was to show these too:"),
+        element("ul", *(element("li", str(problem)) for problem in problems)), class_="warn", id="missing",
+    ) if problems else ""
 
 
 def _warnings(runs: Sequence[PageRun], attacks: Sequence[AttackResult]) -> Markup:
@@ -126,7 +136,7 @@ def _charts() -> Markup:
 def _details(runs: Sequence[PageRun]) -> Markup:
     """Return the settings of each run; runs with the same ones, as many logs have, share them."""
     parts = []
-    for names, facts in group_by_words((run.name, _fact_table(settings(run))) for run in runs):
+    for names, facts in group_by_words((run.name, fact_table(settings(run))) for run in runs):
         parts.append(element("details", element("summary", few(names)), Markup(facts), open=len(runs) == 1))
     command = element("code", "smoothcert recertify STORE")
     check = join_parts("Anyone who has a store can recompute its certificates: ", command, ".")
@@ -140,7 +150,7 @@ def _selftest(found: SelfTest | None, runs: Sequence[PageRun]) -> Markup:
         return Markup("")
     words = (f"Of {found.date}. By chance alone a right installation gets a red check with probability at most "
              f"{found.false_alarm:g}. The result is what its file says; it is not signed.")
-    facts = _fact_table([*found.settings.items(), *found.environment.items()])
+    facts = fact_table([*found.settings.items(), *found.environment.items()])
     heads = ["group", "check", "verdict", "measured", "allowed"]
     rows = [[check.group, check.name, check.verdict, check.measured, check.allowed] for check in found.checks]
     others = [element("li", element("strong", name), ": ", line) for name, line in find_untested(found, runs)]
@@ -153,7 +163,7 @@ def _selftest(found: SelfTest | None, runs: Sequence[PageRun]) -> Markup:
         class_="warn" if found.verdict == "red" or others else None, id="selftest")
 
 
-def _fact_table(facts: Sequence[tuple[str, str]]) -> Markup:
+def fact_table(facts: Sequence[tuple[str, str]]) -> Markup:
     """Return (name, value) pairs, a line each."""
     lines = [element("tr", element("th", name, scope="row"), element("td", value)) for name, value in facts]
     return element("table", *lines, class_="facts")

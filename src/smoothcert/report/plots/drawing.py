@@ -22,6 +22,8 @@ from smoothcert.results.denoising import Estimates
 from smoothcert.results.distributional import Robustness
 from smoothcert.results.gallery import Answers, ImagesOf
 from smoothcert.results.gather import RESULTS, open_each
+from smoothcert.results.multi_label import CertifiedLabels
+from smoothcert.results.regression import CertifiedIntervals
 from smoothcert.results.studies import votes_of
 from smoothcert.store.store import Store
 
@@ -162,5 +164,7 @@ TAKES: dict[str, Callable[[Store, str], Any]] = {
     "certified or attack": _take_for_page,
     "votes": lambda store, name: (Result.of(store, name), votes_of(store)),
     "robustness": Robustness.of,
+    "intervals": CertifiedIntervals.of,
+    "labels": CertifiedLabels.of,
 }
 """Functions of a store and its name that give what a kind shows of it, or raise where the store does not have it."""

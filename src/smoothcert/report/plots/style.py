@@ -63,6 +63,10 @@ class Picture(Figure):
     """A figure that a notebook shows, whether or not it has loaded pyplot."""
 
     def _repr_png_(self) -> bytes:
+        return self.to_png()
+
+    def to_png(self) -> bytes:
+        """Return the picture as a PNG file."""
         content = io.BytesIO()
         with mpl.rc_context(STYLE):
             self.savefig(content, format="png", dpi=100)

@@ -1,0 +1,88 @@
+"""Labelled inputs in files of comma-separated values: one input a line, and a line of names first."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import csv
+
+from smoothcert.data.base import ImageData
+from smoothcert.data.columns import is_string
+from smoothcert.data.parquet import find_split, join_rows
+from smoothcert.data.reading import Reading
+from smoothcert.data.tables import table_data
+from smoothcert.errors import DataError, FileError
+from smoothcert.limits import bounded_bytes
+
+CSV_BYTES = 1 << 30
+"""Size of a CSV file."""
+_SHOWN = 5
+_SEPARATORS = (",", ";", "\t")
+
+
+def load_csv(path: Path, split: str, reading: Reading, num_classes: int | None) -> ImageData:
+    """Return the inputs of a CSV file, or of the files of `split` in a folder.
+
+    Lines are separated by commas, semicolons or tabs, whichever the first line has. A cell may hold a list in JSON.
+
+    Raises FileError if nothing is there or a file is corrupt, InputError for a split that the folder lacks, DataError
+    for content that cannot be used.
+    """
+    files = find_split(path, split, "csv")
+    rows = join_rows([_read(file) for file in files], files)
+    return table_data(rows, f"csv:{path.resolve().name}", split, reading, num_classes)
+
+
+def _read(file: Path) -> pa.Table:
+    """Return the table of a file, with lists where cells hold them. Raises FileError, DataError."""
+    odd: list[str] = []
+
+    def note(row: csv.InvalidRow) -> str:
+        odd.append(f"line {row.number} has {row.actual_columns} values instead of {row.expected_columns}: "
+                   f"{row.text!r:.80}")
+        return "skip"
+
+    content = bounded_bytes(file, CSV_BYTES)
+    try:
+        content.decode("utf-8")
+        separator = next((one for one in _SEPARATORS if one.encode() in content.partition(b"\n")[0]), ",")
+        table = csv.read_csv(  # in one block, because types are guessed from the first one alone
+            pa.BufferReader(content), csv.ReadOptions(use_threads=False, block_size=len(content) + 1),
+            csv.ParseOptions(delimiter=separator, invalid_row_handler=note, newlines_in_values=True),
+            csv.ConvertOptions(strings_can_be_null=True))
+    except (pa.ArrowException, ValueError) as error:
+        raise FileError(f"{file} cannot be read as comma-separated values in UTF-8: {error}") from None
+    if odd:
+        more = f"\n  - and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else ""
+        raise DataError(f"{file} has lines of another length than the first:\n"
+                        + "\n".join(f"  - {one}" for one in odd[:_SHOWN]) + more)
+    if all(_is_number(name) for name in table.column_names):
+        raise DataError(f"{file} begins with numbers, {', '.join(table.column_names)[:80]}, and should begin with a "
+                        f"line that names its columns")
+    for place, name in enumerate(table.column_names):
+        texts = table.column(place)
+        if is_string(texts.type) and str(next(iter(texts.drop_null()), "")).startswith("["):
+            table = table.set_column(place, name, _read_lists(texts, f"{file}: the column {name}"))
+    return table
+
+
+def _read_lists(texts: pa.ChunkedArray, where: str) -> pa.Array:
+    """Return lists that are written in JSON. Raises DataError for other texts."""
+    lists = []
+    for row, text in enumerate(texts.to_pylist()):
+        try:
+            lists.append(None if text is None else json.loads(text))
+        except (ValueError, RecursionError):
+            raise DataError(f"{where} holds lists, but {text!r:.60} in row {row}") from None
+    try:
+        return pa.array(lists)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise DataError(f"{where} holds lists of something else than numbers: {error}") from None
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True

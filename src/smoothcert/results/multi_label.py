@@ -1,0 +1,150 @@
+"""Certified labels: how many inputs have all labels right and certified, and how many labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from smoothcert.checks import one_line
+from smoothcert.results.base import Measured, Points, StoreResult, check_records, setting_of
+from smoothcert.results.networks import describe_network
+from smoothcert.stats.intervals import certified_accuracy
+from smoothcert.stats.multi_label import LabelAnswers
+from smoothcert.store.multi_label import LabelVotes
+from smoothcert.store.names import name_of
+from smoothcert.store.store import Store
+
+STEPS = 8
+"""The points of a table without radii, from 0 to the largest radius that is certified."""
+
+
+@dataclass(frozen=True)
+class LabelFigures:
+    """The figures at one radius that was chosen beforehand, by Holm's procedure over the labels of an input.
+
+    Attributes:
+        exact: the share of the inputs with all labels right and certified.
+        population: with probability 1 - rho, at most the share of new inputs that have all labels right and robust.
+        labels: (L,) the share of the inputs with this label right and certified.
+        present: the same share of all labels that are present, over all inputs; None where none is.
+    """
+
+    radius: float
+    exact: float
+    population: float
+    labels: tuple[float, ...]
+    present: float | None
+
+    @property
+    def mean(self) -> float:
+        """The share of all labels that are right and certified."""
+        return float(np.mean(self.labels))
+
+
+@dataclass(frozen=True, repr=False)
+class CertifiedLabels(StoreResult):
+    """The certified labels of the inputs of one run.
+
+    Attributes:
+        name: how tables and legends call it.
+        index: (N,) the inputs. present: (N, L) bool, by the data.
+        answers: what is certified of them.
+        sigma, alpha, n: what they were certified with; alpha is that of an input.
+        setting: the store's identity without what tells its inputs apart.
+        complete: whether the run has finished.
+        notes: what the store says that a reader has to know.
+        path: the store that holds them. network: which one they are of, in words.
+    """
+
+    kind: ClassVar[str] = "multi-label"
+    holds: ClassVar[str] = "the labels of a multi-label run"
+    takes_radii: ClassVar[bool] = True
+    has_own_page: ClassVar[bool] = True
+
+    name: str
+    index: np.ndarray
+    present: np.ndarray
+    answers: LabelAnswers
+    sigma: float
+    alpha: float
+    n: int
+    setting: dict[str, Any] = field(default_factory=dict)
+    complete: bool = True
+    notes: tuple[str, ...] = ()
+    path: str = ""
+    network: str = ""
+
+    @classmethod
+    def of(cls, store: Store, name: str | None = None) -> Self:
+        """Return the labels of a multi-label store, as they were certified."""
+        check_records(store)
+        return cls.build(store, LabelVotes.of(store), name)
+
+    @classmethod
+    def build(cls, store: Store, votes: LabelVotes, name: str | None = None, path: str | None = None) -> Self:
+        """Return what the votes of a store prove; `path` is where it is kept."""
+        return cls(one_line(name or name_of(store.folder)), votes.index, votes.present, votes.judge(),
+                   store.identity.noise.sigma, votes.plan.alpha, votes.plan.n, setting_of(store.identity),
+                   store.complete, tuple(map(one_line, store.provenance.notes)),
+                   str(store.folder) if path is None else path, describe_network(store))
+
+    @classmethod
+    def default_radii(cls, results: Sequence["CertifiedLabels"]) -> list[float]:
+        """Return evenly spaced radii up to the largest that is certified."""
+        most = max(float(one.answers.holm.max()) for one in results)
+        return [round(float(r), 3) for r in np.linspace(0, most, STEPS, endpoint=False)] if most else [0.0]
+
+    @property
+    def images(self) -> int:
+        return len(self.index)
+
+    def at(self, radii: Sequence[float], rho: float = 0.05) -> list[LabelFigures]:
+        """Return the figures at each radius."""
+        right = (self.answers.chosen == self.present) & (self.answers.holm > 0)
+        exact = certified_accuracy(self.answers.holm.min(axis=1), right.all(axis=1), radii, self.alpha, rho)
+        found = []
+        for at, radius in enumerate(radii):
+            kept = right & (self.answers.holm >= radius)
+            found.append(LabelFigures(
+                float(radius), float(exact.accuracy[at]), float(exact.population[at]),
+                tuple(kept.mean(axis=0).tolist()),
+                float(kept[self.present].mean()) if self.present.any() else None))
+        return found
+
+    def measurements(self, radii: Sequence[float]) -> list[Measured]:
+        """Return the share of inputs with all labels right and certified."""
+        return [Measured("accuracy", "all labels", tuple(radii), tuple(one.exact for one in self.at(radii)),
+                         self.images)]
+
+
+@dataclass(frozen=True)
+class LabelRuns:
+    """Multi-label runs beside each other, at the same radii."""
+
+    kind: ClassVar[str] = "multi-label"
+
+    results: Sequence[CertifiedLabels]
+    radii: tuple[float, ...]
+    rho: float
+
+    @classmethod
+    def of(cls, results: Sequence[CertifiedLabels], points: Points) -> Self:
+        """Read runs at the radii of `points`."""
+        return cls(results, points.radii or tuple(CertifiedLabels.default_radii(results)), points.rho)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each run and radius."""
+        return [{"run": run.name, "inputs": run.images, "complete": run.complete, "sigma": run.sigma,
+                 "alpha": run.alpha, "n": run.n, "radius": one.radius, "all_labels": one.exact,
+                 "new_inputs_at_least": one.population, "mean_label": one.mean, "present_labels": one.present,
+                 **{f"label_{k}": share for k, share in enumerate(one.labels)}}
+                for run in self.results for one in run.at(self.radii, self.rho)]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return an object for each run."""
+        return [{"store": run.path or None, "kind": self.kind, "name": run.name, "inputs": run.images,
+                 "complete": run.complete, "sigma": run.sigma, "alpha": run.alpha, "n": run.n, "rho": self.rho,
+                 "labels": run.present.shape[1], "notes": list(run.notes),
+                 "figures": [{**vars(one), "mean": one.mean} for one in run.at(self.radii, self.rho)]}
+                for run in self.results]
