@@ -1,5 +1,6 @@
 """What a training step costs: every objective as a multiple of a plain Gaussian step, beside the passes it needs."""
 
+import copy
 import ctypes
 import json
 import os
@@ -56,6 +57,10 @@ CASES = {
     "adversarial, T 4": Case("adversarial", {"steps": 4, "warmup": 0}, 1, attacked=4),
     "macer, k 16": Case("macer", {"k": 16}, 16),
     "consistency, m 2": Case("consistency", {"m": 2}, 2),
+    "smoothmix, m 2, T 2": Case("smoothmix", {"m": 2, **_ATTACK}, 4, attacked=4),
+    "smoothmix, m 4, T 4": Case("smoothmix", {"m": 4, "steps": 4, "warmup": 0}, 8, attacked=16),
+    "cat-rs, m 2, T 2, 4 votes": Case("cat-rs", {"m": 2, "steps": 2, "votes": 4}, 4, attacked=4, forward=4),
+    "cat-rs, m 4, T 4, 16 votes": Case("cat-rs", {"m": 4, "steps": 4, "votes": 16}, 8, attacked=16, forward=16),
 }
 ATTACK, FORWARD = "an attack pass", "a forward pass"
 
@@ -135,8 +140,9 @@ def new_trained(name: str, batch: int) -> Trained:
 
 
 def _steps(trained: Trained, case: Case) -> Run:
-    """Trains on one batch, all its optimiser steps."""
-    objective = build_objective(case.name, SIGMA, **case.options)
+    """Trains on one batch, all its optimiser steps. The classifier of cat-rs is a network of the same kind."""
+    beside = {"classifier": copy.deepcopy(trained.network)} if case.name == "cat-rs" else {}
+    objective = build_objective(case.name, SIGMA, **case.options, **beside)
 
     def run() -> int:
         for rows in map(list, objective.split(len(trained.images))):

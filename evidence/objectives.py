@@ -20,6 +20,8 @@ from smoothcert.store.store import read_store
 
 CLI = str(Path(sys.executable).parent / "smoothcert")
 RADII = (0.5, 1.0, 1.5)
+MEANING = ("`above gaussian`: difference in ACR on the same images, with the standard error of its mean (an estimate); "
+           "differences of certified accuracy in points, with their 95% paired intervals.")
 
 
 def main() -> str:
@@ -41,13 +43,17 @@ def certified(planned: RecipePlan, row: str, out: Path) -> Result:
 
 def page(results: dict[str, Result], seconds: dict[str, float]) -> str:
     """The table, each row also as its difference from `gaussian` on the same images."""
-    base = results["gaussian"]
     lines = ["# Objectives on MNIST: LeNet, sigma 0.5, 6 epochs on the full training set for all\n",
              f"{machine_line()}. Seconds are the clock's, with whatever else ran.\n",
              "`smoothcert reproduce mnist-objectives --scale cpu`: 200 test images, n = 10,000, alpha = .001, method "
-             "cohen. `above gaussian`: difference in ACR on the same images, with the standard error of its mean (an "
-             "estimate); differences of certified accuracy in points, with their 95% paired intervals.\n",
-             "| objective | training, s | ACR | at .5 | at 1 | at 1.5 | ACR above gaussian | at .5 | at 1 | at 1.5 |",
+             f"cohen. {MEANING}\n"]
+    return "\n".join([*lines, *table(results, seconds)]) + "\n"
+
+
+def table(results: dict[str, Result], seconds: dict[str, float]) -> list[str]:
+    """The lines of a table of rows, the first of which is `gaussian`."""
+    base = results["gaussian"]
+    lines = ["| objective | training, s | ACR | at .5 | at 1 | at 1.5 | ACR above gaussian | at .5 | at 1 | at 1.5 |",
              "|---" * 10 + "|"]
     for row, result in results.items():
         shares = [f"{100 * a:.1f}" for a in result.at(RADII, 0.05).accuracy]
@@ -58,4 +64,4 @@ def page(results: dict[str, Result], seconds: dict[str, float]) -> str:
             cells.append(f"{above:+.3f} ({error:.3f})")
             cells += [f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]" for d in found.differences]
         lines.append("| " + " | ".join([*cells, *[""] * (10 - len(cells))]) + " |")
-    return "\n".join(lines) + "\n"
+    return lines

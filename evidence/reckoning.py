@@ -36,6 +36,7 @@ PASSES = {
     "macer": lambda o: o.get("k", 16), "adversarial": lambda o: o["steps"] + 1, "trades": lambda o: o["steps"] + 2,
     "smoothadv": lambda o: o["m"] * (o["steps"] + 1), "nal": lambda o: o["s"] * (o["K"] + 1),
     "adre": lambda o: o["k"] * (o.get("steps", 0) + 1), "wrm": lambda o: o["steps"] + 2,
+    "smoothmix": lambda o: o["m"] * (o["steps"] + 2), "cat-rs": lambda o: o["m"] * (o["steps"] + 2),
 }
 """Passes over an image in an epoch, by objective."""
 

@@ -30,7 +30,8 @@ from smoothcert.training.state import TrainState
 CPU = torch.device("cpu")
 SIGMA, SHAPE, IMAGES, BATCH = 0.25, (1, 8, 8), 99, 33
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-OPTIONS = {"smoothadv": {"m": 2, "warmup": 0}, "adre": {"k": 4, "eps": 0.5, "warmup": 0}, "xhat": {"steps": 4, "m": 2}}
+OPTIONS = {"smoothadv": {"m": 2, "warmup": 0}, "adre": {"k": 4, "eps": 0.5, "warmup": 0}, "xhat": {"steps": 4, "m": 2},
+           "smoothmix": {"steps": 2, "warmup": 0}, "cat-rs": {"m": 3, "steps": 2}}
 KILLED = {
     "smoothadv": ["--model", "cnn", "--ema", "0.99", "--augment", "crop-flip"],
     "nal": ["--model", "cnn", "--optimizer", "adam", "--objective-option", "K=2"],
@@ -86,11 +87,12 @@ def gradients(objective: str, network: nn.Module, ranks: Ranks) -> list[torch.Te
         given = DenoisedClassifier(energy.requires_grad_(False), network, SIGMA)
     optimizer = Recording(network)
     state = TrainState(network, ranks.wrap(given), optimizer, torch.amp.GradScaler("cpu", enabled=False), None)
+    judge = {"classifier": networks(objective)["float32"]} if objective == "cat-rs" else {}
     config = TrainConfig.parse({"objective": objective, "sigma": SIGMA, "batch_size": BATCH, "lr": 1.0,
-                                  "augment": "crop-flip", "out": "unused"})
+                                  "augment": "crop-flip", **dict.fromkeys(judge, "unused"), "out": "unused"})
     sets = [TrainingSet("", data, data.labels, np.arange(IMAGES - 1))]
-    Loop(config, build_objective(objective, SIGMA, **OPTIONS.get(objective, {})), sets, np.arange(1), state, ranks,
-         CPU, Phase(Reporter(), "training", None, "steps"))._fit(0)
+    Loop(config, build_objective(objective, SIGMA, **OPTIONS.get(objective, {}), **judge), sets, np.arange(1), state,
+         ranks, CPU, Phase(Reporter(), "training", None, "steps"))._fit(0)
     return optimizer.seen
 
 

@@ -17,12 +17,25 @@ if TYPE_CHECKING:
     from smoothcert.metrics import CertifiedAccuracy
     from smoothcert.models import build_model, load_model
     from smoothcert.smoothing import SmoothedClassifier
+    from smoothcert.smoothing.ensemble import Ensemble
     from smoothcert.smoothing.multi_label import SmoothedMultiLabelClassifier
     from smoothcert.smoothing.regressor import SmoothedRegressor
     from smoothcert.smoothing.router import SmoothedRouter
     from smoothcert.stats import Certificate, ClassCounts, Prediction
     from smoothcert.store.store import Store, read_store
-    from smoothcert.verbs import attack, certify, check, plan, plot, predict, quantise, table, train, transfer
+    from smoothcert.verbs import (
+        attack,
+        bundle,
+        certify,
+        check,
+        plan,
+        plot,
+        predict,
+        quantise,
+        table,
+        train,
+        transfer,
+    )
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # as a library has it: who wants the log asks for it
 
@@ -31,6 +44,7 @@ _HOMES = {
     "SmoothedMultiLabelClassifier": "smoothing.multi_label",
     "SmoothedRegressor": "smoothing.regressor",
     "SmoothedRouter": "smoothing.router",
+    "Ensemble": "smoothing.ensemble",
     "Certificate": "stats",
     "ClassCounts": "stats",
     "Prediction": "stats",
@@ -42,14 +56,15 @@ _HOMES = {
     "read_store": "store.store",
     "CertifiedAccuracy": "metrics",
     **dict.fromkeys(
-        ("attack", "certify", "check", "plan", "plot", "predict", "quantise", "table", "train", "transfer"), "verbs"),
+        ("attack", "bundle", "certify", "check", "plan", "plot", "predict", "quantise", "table", "train", "transfer"),
+        "verbs"),
 }
 
 __all__ = [
-    "Certificate", "CertifiedAccuracy", "ClassCounts", "Prediction", "SmoothcertError", "SmoothedClassifier",
-    "SmoothedMultiLabelClassifier", "SmoothedRegressor", "SmoothedRouter", "Store", "__version__", "attack",
-    "build_model", "certify", "check", "load_data", "load_model", "plan", "plot", "predict", "quantise", "read_store",
-    "table", "train", "transfer",
+    "Certificate", "CertifiedAccuracy", "ClassCounts", "Ensemble", "Prediction", "SmoothcertError",
+    "SmoothedClassifier", "SmoothedMultiLabelClassifier", "SmoothedRegressor", "SmoothedRouter", "Store", "__version__",
+    "attack", "build_model", "bundle", "certify", "check", "load_data", "load_model", "plan", "plot", "predict", "quantise",
+    "read_store", "table", "train", "transfer",
 ]
 
 

@@ -46,6 +46,15 @@ def standard_normals(shape: Sequence[int], generator: torch.Generator, like: Ten
     return draw_rows(draw, shape, generator)
 
 
+def standard_uniforms(shape: Sequence[int], generator: torch.Generator, like: Tensor) -> Tensor:
+    """Return numbers of U[0, 1) of a shape (B, ...), on the device and of the type of `like`."""
+
+    def draw(size: list[int]) -> Tensor:
+        return torch.rand(size, generator=generator, device=like.device, dtype=like.dtype)
+
+    return draw_rows(draw, shape, generator)
+
+
 def draw_rows(draw: Draw, shape: Sequence[int], generator: torch.Generator, dim: int = 0) -> Tensor:
     """Return `draw(shape)`, whose numbers come from `generator`; from a `RowGenerator`, the numbers of the rows that it
     holds, which lie along `dim`."""

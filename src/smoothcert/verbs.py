@@ -18,12 +18,12 @@ from smoothcert.classifiers.card import ModelCard
 from smoothcert.config.sampling import RunConfig
 from smoothcert.errors import InputError
 from smoothcert.io.paths import place
-from smoothcert.models import label_model
 from smoothcert.noise import NOISES
 from smoothcert.progress import Progress
 from smoothcert.runs import attack as attack_run
 from smoothcert.runs import certify as sampling_runs
 from smoothcert.runs import transfer as transfer_run
+from smoothcert.runs.inputs import model_title
 from smoothcert.runs.options import AttackConfig, CertifyConfig, PredictConfig, TransferConfig
 from smoothcert.smoothing import SmoothedClassifier
 from smoothcert.store.manifest import is_store
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from smoothcert.bundles.bundle import Bundle
     from smoothcert.report.tables import Page
     from smoothcert.results.planning import ClaimPlan
     from smoothcert.results.requirements import Checked
@@ -65,7 +66,7 @@ def certify(
         data: `ImageData`; a pair (images, labels); a map-style torch Dataset, or a DataLoader of one; a Hugging Face
             Dataset; or a name, such as "digits" or "imagefolder:PATH". None takes the data that the model was trained
             on, else the digits.
-        sigma: noise level, in pixel units of [0, 1]; None takes that of the model.
+        sigma: noise level, in the data's units (pixel units of [0, 1] of images); None takes that of the model.
         n, n0, n_max, radii, curve_loss, curve_to, alpha: the design; see `smoothcert.runs.options.CertifyConfig`.
         out: the folder of the store. The same call resumes an interrupted run. None keeps the store in memory.
         log_to: loggers of the figures so far, such as "tensorboard:DIR", an object, or a list of them.
@@ -122,7 +123,7 @@ def attack(
     """Attack the smoothed classifier at the images of a data set, and predict what comes of them.
 
     Args:
-        eps: bounds on the perturbations, in pixel units. attack: a name, such as "pgd", or an attack of your own.
+        eps: bounds on the perturbations, in the data's units. attack: a name, such as "pgd", or an attack of your own.
         m: noisy copies that the attack sees. steps: its steps. n: samples that predict the attacked image.
         options: any other option of `smoothcert.runs.options.AttackConfig`, by its name.
         model, data, sigma, out, progress, verbose: as for `certify`.
@@ -295,6 +296,34 @@ def check(
     return check_store(opened, [require] if isinstance(require, str) else require, bound, rho, name)
 
 
+def bundle(
+    stores: Stores, out: str | PathLike[str], *, radii: Sequence[float] | None = None,
+    require: str | Sequence[str] = (), title: str = "", progress: Progress | None = None, verbose: bool = False,
+    **options: Any,
+) -> "Bundle":
+    """Put the evidence of stores into a new folder or a zip file, as the command `bundle` does.
+
+    Args:
+        stores: as for `table`, but on disk and finished.
+        out: the folder; or the file, where it ends in .zip.
+        radii: of the figures. require: what has to hold, as for `check`. title: heading of the pages.
+        options: any other option of `smoothcert.bundles.options.BundleConfig`, by its name, such as `selftest`, the
+            file of a selftest, `quick` or `digest_only`.
+    Returns:
+        What was written, and the outcomes of all that was tested: `holds` is False where any of it failed.
+    Raises:
+        What `smoothcert.bundles.bundle.bundle` raises; and ConfigError with all mistakes in the options.
+    """
+    from smoothcert.bundles.bundle import bundle as run
+    from smoothcert.bundles.options import BundleConfig
+
+    named = _named(stores)
+    given = {"stores": [str(store.folder) for _, store in named], "out": Path(out), "radii": radii, "title": title,
+             "require": require, **options}
+    config = BundleConfig.parse({name: value for name, value in given.items() if value is not None})
+    return run(config, named, **_reports(progress, verbose))
+
+
 def plot(
     stores: Stores, kind: Any = "curve", *, ax: "Axes | None" = None, data: Any = None, **options: Any
 ) -> "Figure":
@@ -346,7 +375,7 @@ def _run(
     with tempfile.TemporaryDirectory(prefix="smoothcert-") as folder:
         store = run(kind.parse({**values, "out": Path(folder) / kind.__name__}), **reports)
         store.records  # noqa: B018 - reads what the folder holds
-        name = label_model(model)
+        name = model_title(model)
         return replace(store, folder=Path(IN_MEMORY) / (Path(name).name or name))
 
 
@@ -366,5 +395,5 @@ def _reports(progress: Progress | None, verbose: bool) -> dict[str, Any]:
     return {**({} if progress is None else {"progress": progress}), **({"verbose": True} if verbose else {})}
 
 
-__all__ = ["attack", "certify", "check", "plan", "plot", "predict", "quantise", "read_store", "table", "train",
-           "transfer"]
+__all__ = ["attack", "bundle", "certify", "check", "plan", "plot", "predict", "quantise", "read_store", "table",
+           "train", "transfer"]

@@ -14,6 +14,7 @@ from smoothcert.denoise import DiffusionDenoiser, GaussianDenoiser
 from smoothcert.denoise.composed import DenoisedClassifier
 from smoothcert.models import build_model
 from smoothcert.smoothing.adapters import AdaptedNetwork, Fit
+from smoothcert.smoothing.ensemble import Ensemble
 from smoothcert.smoothing.protocols import CastInputs
 from smoothcert.smoothing.real import RealNetwork
 
@@ -33,6 +34,7 @@ FROZEN = {
     "denoise/networks.py": "645109d440d52390f824452d1b7b02f7fcbbcd6f6debdffbdf590dc01d852757",
     "denoise/walks.py": "39a423a4a74b290f99272e42d1dc15a3c64b382a951087456238e4598ae067c1",
     "smoothing/adapters.py": "e3e4dd51234427d9fbd0faefd22292b49037f5303f36c2806b3fa8e3cb68d5ac",
+    "smoothing/ensemble.py": "66532c4d5d3b458fd6b0563dd1d3938320470d97d9e0f634aca9264e720ef992",
     "smoothing/protocols.py": "78711de954faaa57cecebd73a8ca3f47dabb95ae4b7570df866a509cc5c655a2",
     "smoothing/real.py": "9c6a3620dbf3523df25779766ca507f84ba4e34ae7b3ced76a39f67ec95f4b45",
 }
@@ -57,6 +59,7 @@ def linear() -> nn.Module:
 @pytest.mark.parametrize(("network", "paths"), [
     (lambda: build_model("resnet20", (3, 8, 8), 3), ["models/resnet.py"]),
     (lambda: AdaptedNetwork(linear(), Fit("logits")), ["smoothing/adapters.py"]),
+    (lambda: Ensemble([linear(), linear()]), ["smoothing/ensemble.py"]),
     (lambda: CastInputs(linear().half(), torch.float16), ["smoothing/protocols.py"]),
     (lambda: RealNetwork(build_model("resnet20", (3, 8, 8), 3)), ["smoothing/real.py", "models/resnet.py"]),
     (lambda: DiffusionDenoiser(nn.Identity(), torch.linspace(0.99, 0.01, 20)), ["denoise/diffusion.py"]),

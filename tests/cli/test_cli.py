@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from smoothcert.bundles.options import BundleConfig
 from smoothcert.cli.certify import CertifyTableConfig
 from smoothcert.cli.demo import DemoConfig, find_program
 from smoothcert.cli.main import app, main
@@ -138,7 +139,7 @@ VERBS = {
     "export": ExportConfig, "recertify": RecertifyTableConfig, "cost": CostConfig, "report": ReportConfig,
     "reproduce": ReproduceConfig, "verify": VerifyConfig, "selftest": SelftestConfig, "demo": DemoConfig,
     "push": PushConfig, "pull": PullConfig, "quantise": QuantiseConfig, "transfer": TransferTableConfig,
-    "plan": PlanConfig, "route": RouteConfig, "label-best": LabelBestConfig,
+    "bundle": BundleConfig, "plan": PlanConfig, "route": RouteConfig, "label-best": LabelBestConfig,
 }
 
 

@@ -249,7 +249,8 @@ class TestRegistry:
         ("energy-scalar", {"activation": "elu"}, "unknown activation"), ("direct", {"depth": 1.5}, "depth"),
         ("direct", {"network": "conv", "depth": 1}, "at least 2"), ("direct", {"network": "unet", "depth": 4}, "16x16"),
         ("direct", {"sigma": None}, "needs the noise level"), ("direct", {"sigma": -1.0}, "sigma must be"),
-        ("direct", {"conditioned": 1}, "conditioned"), ("direct", {"shape": (8, 8)}, "shape must be"),
+        ("direct", {"conditioned": 1}, "conditioned"), ("direct", {"shape": ()}, "shape must be"),
+        ("direct", {"shape": (8, 8)}, "unet of a denoiser takes images"),
         ("direct", {"shape": (1, 8, 0)}, r"shape\[2\]"),
     ])
     def test_mistakes(self, name, options, words):

@@ -93,7 +93,7 @@ class Answering(nn.Module):
 
 @pytest.mark.parametrize(("network", "arguments", "message"), [
     (TwoInputs(), (torch.rand(2, 1, 8, 8),) * 2, "takes 2 inputs"),
-    (nn.Flatten(), (torch.rand(2, 8),), "2 dimensions"),
+    (nn.Unflatten(0, (1, 2)), (torch.rand(2),), "1 dimensions"),
     (nn.Flatten(), (torch.ones(2, 1, 8, 8, dtype=torch.int64),), "int64"),
     (nn.Identity(), (torch.rand(2, 1, 8, 8),), r"logits of shape \(N, K\) for N images, got \(N, 1, 8, 8\)"),
     (Answering(lambda y: y.sum(1).sigmoid()), (torch.rand(2, 1, 8, 8),), r"return two columns, torch.cat\(\[-z, z\]"),

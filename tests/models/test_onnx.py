@@ -64,7 +64,7 @@ def test_onnx_weights_beside_the_file_belong_to_its_content(tmp_path):
 @pytest.mark.parametrize(("inputs", "kind", "shape", "message"), [
     (("x", "y"), TensorProto.FLOAT, ["n", 3, 2, 2], r"takes 2 inputs \(x, y\)"),
     (("x", "x"), TensorProto.DOUBLE, ["n", 3, 2, 2], r"tensor\(double\)"),
-    (("x", "x"), TensorProto.FLOAT, ["n", 3, 2], "flattened"),
+    (("x", "x"), TensorProto.FLOAT, ["n"], "flattened"),
     (("x", "x"), TensorProto.FLOAT, ["n", 3, 2, 2], r"returns z: tensor\(float\).*logits of shape \(N, K\)"),
     (("x", "x"), TensorProto.INT32, ["n", 3, 2, 2], r"takes a tensor\(int32\).*floats"),
 ])

@@ -207,7 +207,7 @@ def test_the_likely_network_is_guessed(tmp_path):
     ("mlp", {"options": {"mean": [0.5]}}, "by the options of those names"),
     ("mlp", {"options": {"hiden": [5]}}, "hidden"),
     ("{}:build", {"std": [1]}, "std is given without mean"),
-    ("{}:build", {"mean": [1, 2]}, r"mean has 2 value\(s\), but the images have 3"),
+    ("{}:build", {"mean": [1, 2]}, r"mean has 2 value\(s\), but the inputs have 3"),
 ])
 def test_bad_networks_and_options(tmp_path, factory, network, options, words):
     torch.save(small().state_dict(), tmp_path / "w.pt")

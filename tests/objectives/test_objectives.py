@@ -22,6 +22,7 @@ from objective_batches import (
 from smoothcert.errors import ConfigError, InputError
 from smoothcert.objectives import OBJECTIVES, Step, build_objective
 
+JUDGE = network(seed=1)
 CASES: dict[str, list[dict]] = {
     "gaussian": [{}],
     "clean": [{}],
@@ -33,16 +34,28 @@ CASES: dict[str, list[dict]] = {
     "adversarial": [{"steps": 2}],
     "macer": [{}, {"k": 4, "robust_from": 2}],
     "consistency": [{}, {"m": 4, "lam": 5, "eta": 0}],
+    "smoothmix": [{"steps": 2, "warmup": 0}, {"m": 1, "steps": 1, "step_size": 0.3}],
+    "cat-rs": [{"steps": 2, "classifier": JUDGE}, {"m": 1, "steps": 1, "lam": 0, "classifier": JUDGE}],
     "nal": [{"K": 2, "s": 2}, {"K": 1, "s": 1, "resample": False}],
     "wrm": [{"steps": 2}],
 }
-ROWS = [pytest.param(name, options, id=f"{name} {options}") for name, rows in CASES.items() for options in rows]
+ROWS = [pytest.param(name, options, id=f"{name} {dict(o for o in options.items() if o[0] != 'classifier')}")
+        for name, rows in CASES.items() for options in rows]
 FORWARDS = {"gaussian": 1, "clean": 1, "smoothadv": 3, "adre": 1, "stability": 1, "trades": 4, "adversarial": 3,
-            "macer": 1, "consistency": 1, "nal": 3, "wrm": 4}
+            "macer": 1, "consistency": 1, "smoothmix": 3, "cat-rs": 3, "nal": 3, "wrm": 4}
 """Passes of the network a step, for each row's first case: as many as the papers' methods need."""
 
 WITH_A_DENOISER = {"deen", "denoise", "xhat"}
 """These train or need a denoiser; test_denoise.py has their tests."""
+
+
+def brightness() -> nn.Module:
+    """A classifier of dark (0) and bright (1) images."""
+    linear = nn.Linear(16, 2)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[-1.0], [1.0]]).expand(2, 16))
+        linear.bias.copy_(torch.tensor([8.0, -8.0]))
+    return nn.Sequential(nn.Flatten(), linear)
 
 
 class TestEveryObjective:
@@ -92,6 +105,8 @@ class TestEveryObjective:
         """Bright and dark images, told apart under noise within 20 steps of the optimiser."""
         labels = torch.arange(32) % 2
         images = (0.15 + 0.7 * labels.float()).view(-1, 1, 1, 1) + 0.1 * torch.rand(32, 1, 4, 4, generator=generator())
+        if "classifier" in options:
+            options = {**options, "classifier": brightness()}
         objective, model, noise, steps = build_objective(name, 0.25, **options), network(classes=2), generator(1), 0
         while steps < 20:
             for part in map(list, objective.split(len(images))):
@@ -168,6 +183,10 @@ class TestEveryObjective:
         ("macer", {"gamma": 0}, "gamma"), ("macer", {"lam": -1}, "lam"), ("consistency", {"m": 2.5}, "m must"),
         ("consistency", {"eta": -0.5}, "eta"), ("stability", {"lam": None}, "lam"),
         ("adre", {"lam": -0.1, "cap": None}, "lam"), ("adre", {"lambda": 0.1}, 'did you mean "lam"'),
+        ("smoothmix", {"eta": -1}, "eta"), ("smoothmix", {"step_size": 0}, "step_size"),
+        ("smoothmix", {"m": 0}, "m must"), ("cat-rs", {}, "needs a classifier.*--classifier DIR"),
+        ("cat-rs", {"lam": -1, "classifier": JUDGE}, "lam"), ("cat-rs", {"m": 0, "classifier": JUDGE}, "m must"),
+        ("cat-rs", {"votes": 0, "classifier": JUDGE}, "votes"), ("cat-rs", {"eps": 0, "classifier": JUDGE}, "eps"),
     ])
     def test_values_out_of_range(self, name, options, words):
         with pytest.raises(InputError, match=words):

@@ -108,6 +108,11 @@ def test_from_the_command_line_to_tables_and_checks(folder, tmp_path):
     assert "answers     60 computed again" in run("verify", again)
     assert "3 records drawn again, equal" in run("verify", store, "--resample", 3, "--model",
                                                  f"{folder / 'net.py'}:build")
+    run("plot", "labels", store, again, "-o", tmp_path / "labels.png")
+    run("report", store, again, "-o", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "All certified labels of an input at one radius hold together" in page
+    assert "new inputs, at least" in page
     rows = json.loads(run("table", store, again, "--radii", "0.1", "--json"))
     assert [row["alpha"] for row in rows] == [0.001, 0.1]
     assert rows[1]["figures"][0]["exact"] >= rows[0]["figures"][0]["exact"]

@@ -263,6 +263,19 @@ def test_nan_is_refused_and_infinity_a_value(tmp_path):
         certify(options(tmp_path / "nan", model=lambda x: steep(x) * 0, data=data, model_id="nan"))
 
 
+def test_a_file_with_one_output_serves(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    make, weights = onnx.helper, np.linspace(-1, 1, 16, dtype=np.float32)[:, None]
+    image, answer = (make.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+                     for name, shape in (("x", ["n", 1, 4, 4]), ("y", ["n", 1])))
+    nodes = [make.make_node("Flatten", ["x"], ["flat"]), make.make_node("Gemm", ["flat", "w"], ["y"])]
+    graph = make.make_graph(nodes, "g", [image], [answer], [onnx.numpy_helper.from_array(weights, "w")])
+    onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8), tmp_path / "g.onnx")
+    store = certify(options(tmp_path / "s", model=str(tmp_path / "g.onnx"), data=(inputs(2), targets(2)[:, 0])))
+    _, lower, upper = Sketches.of(store).read()
+    assert ((lower[..., 0] <= targets(2)[:, :1]) & (targets(2)[:, :1] <= upper[..., 0])).all()
+
+
 def test_targets_must_be_as_many_as_outputs(tmp_path):
     with pytest.raises(InputError, match="2 outputs, and tensors has 1 targets"):
         certify(options(tmp_path / "s", data=(inputs(3), [1.5, 2.5, 3.5])))

@@ -66,6 +66,8 @@ CASES = {
     "adversarial": Case("adversarial", {"steps": 2}, network="normed"),
     "macer": Case("macer", {"k": 4}),
     "consistency": Case("consistency", {}, unlabelled=True, augment="crop"),
+    "smoothmix": Case("smoothmix", {"steps": 2, "warmup": 0}),
+    "cat-rs": Case("cat-rs", {"m": 3, "steps": 2, "votes": 3}, network="double"),
     "nal": Case("nal", {"K": 2, "s": 2}),
     "nal, behind a denoiser": Case("nal", {"K": 1, "s": 2}, network="behind"),
     "wrm": Case("wrm", {"steps": 2}),
@@ -84,7 +86,7 @@ def classifier(norm: bool = False) -> nn.Module:
 
 
 class Widened(nn.Module):
-    """For trades, whose divergence is so flat at its start that rounding to float32 decides where it goes."""
+    """For divergences that are so flat where an attack starts that rounding to float32 decides where it goes."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.double()
@@ -128,13 +130,15 @@ def epoch_of(case: Case, ranks: Ranks) -> dict[str, Any]:
     sets = [TrainingSet("", data, data.labels, np.arange(case.images))]
     if case.unlabelled:
         sets.append(TrainingSet("pseudo", data, data.labels[::-1].copy(), np.arange(2, 9), 0.5))
-    options = {**case.options, **({"classifier": network("plain")[0]} if "stability" in case.options else {})}
+    judged = case.objective == "cat-rs" or "stability" in case.options
+    options = {**case.options, **({"classifier": network("plain")[0]} if judged else {})}
     trained, given = network(case.network)
     trained = ranks.synchronise_batchnorm(trained, CPU)
     optimizer = Recording(trained.parameters())
     state = TrainState(trained, ranks.wrap(given), optimizer, torch.amp.GradScaler("cpu", enabled=False), None)
     config = TrainConfig.parse({"objective": case.objective, "sigma": SIGMA, "batch_size": 5, "lr": 1.0,
-                                  "augment": case.augment, "out": "unused"})
+                                  "augment": case.augment, "out": "unused",
+                                  "classifier": "unused" if case.objective == "cat-rs" else None})
     loop = Loop(config, build_objective(case.objective, SIGMA, **options), sets, np.arange(1), state, ranks, CPU,
                 Phase(Reporter(), "training", None, "steps"))
     figures = loop._fit(2)

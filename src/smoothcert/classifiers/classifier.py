@@ -15,6 +15,7 @@ from torch import nn
 
 from smoothcert.classes import choose_names, own_classes
 from smoothcert.classifiers.denoisers import identify_denoiser, put_behind_denoiser
+from smoothcert.classifiers.ensembles import ENSEMBLE_FORMS, ensemble_card, is_ensemble, read_ensemble
 from smoothcert.classifiers.folder import (
     ModelCard,
     check_model_dir,
@@ -92,8 +93,8 @@ class _Loaded:
 
 
 def model_card(asked: ModelConfig) -> ModelCard | None:
-    """Return the card of a model folder or an entry of the zoo, None for a model that is named in another way or given
-    as an object.
+    """Return the card of a model folder, an entry of the zoo or an ensemble of these, None for a model that is named in
+    another way or given as an object.
 
     Raises:
         FileError: neither; the message lists the ways. UnknownNameError: no such entry. ModelError: the folder holds a
@@ -102,6 +103,10 @@ def model_card(asked: ModelConfig) -> ModelCard | None:
     spec = asked.model
     if not isinstance(spec, str):
         return None
+    if is_ensemble(spec):
+        if asked.mean is not None:
+            raise InputError("mean and std: the members of an ensemble normalise inside: leave them out")
+        return ensemble_card(spec)
     folder = local_path(spec)
     if not folder.is_dir():
         if spec in model_names():
@@ -109,7 +114,7 @@ def model_card(asked: ModelConfig) -> ModelCard | None:
                             f"{spec}), or train it (train --model {spec} -o DIR) and give its directory")
         if not is_model_spec(spec):
             raise FileError(f"there is no model folder {spec}; other ways to name a model: zoo:NAME, "
-                            f"{', '.join(MODEL_FORMS)}")
+                            f"{', '.join((*ENSEMBLE_FORMS, *MODEL_FORMS))}")
         if is_weights_file(spec):
             check_network(spec, asked.network)
         return None
@@ -125,9 +130,9 @@ def model_card(asked: ModelConfig) -> ModelCard | None:
 
 def open_classifier(
     asked: ModelConfig | Any, input_shape: tuple[int, ...], num_classes: int, *, sigma: float | None = None,
-    bounds: tuple[float, float] | None = (0, 1),
-    classes: Sequence[str] | None = None, model_id: str | None = None, device: torch.device | None = None,
-    front: RunConfig | None = None, output: str | int | None = None, runtime: str | None = None, real: bool = False,
+    bounds: tuple[float, float] | None = (0, 1), classes: Sequence[str] | None = None, model_id: str | None = None,
+    device: torch.device | None = None, front: RunConfig | None = None, output: str | int | None = None,
+    runtime: str | None = None, real: bool = False,
 ) -> Classifier:
     """Open the model that the options name or hold, put it behind a denoiser if `front` says so, and try it on images.
 
@@ -143,7 +148,7 @@ def open_classifier(
         num_classes: K, for a factory that asks for it; the model may turn out to have another number.
         classes: the names of the model's classes in the order of its outputs; None takes its own.
         sigma: noise level that a denoiser will see; None takes that of the denoiser in the model.
-        bounds: (low, high) of the inputs, for those that the model is tried on; None where they have none.
+        bounds: (low, high) of the data, near which the model is tried; None for none.
         front: options that may put a denoiser in front.
         output: name or position of the output that holds the logits, where several could; and
         runtime: that of an integer network in a file (see `load_model`); both part of the identity.
@@ -204,7 +209,8 @@ def _read_options(
     Raises InputError for `classes` that its card contradicts, weights that it does not have, or a second denoiser.
     """
     asked = asked if isinstance(asked, ModelConfig) else ModelConfig.parse({"model": asked})
-    card = model_card(asked) if isinstance(asked.model, str) and local_path(asked.model).is_dir() else None
+    is_folder = isinstance(asked.model, str) and not is_ensemble(asked.model) and local_path(asked.model).is_dir()
+    card = model_card(asked) if is_folder else None
     if card is None or card.quantised is None:
         return asked, classes
     if asked.weights != "best":
@@ -223,13 +229,15 @@ def _load(
 ) -> _Loaded:
     """Load the model of a folder, or of any other spec. Raises FileError or ModelError."""
     spec = asked.model
+    if is_ensemble(spec):
+        model, cards = read_ensemble(spec, asked.weights, asked.trust)
+        _check_shape(spec, cards[0], input_shape)
+        codes = [card.model for card in cards if not MODELS.is_own(card.model)]
+        return _Loaded(model, None, codes[0] if codes else None, output, cards[0].class_names, None, {})
     if isinstance(spec, str) and (folder := local_path(spec)).is_dir():
         model_card(asked)
         model, card = read_network(folder, asked.weights, asked.trust)
-        if card.input_shape != input_shape:
-            images = ", or --resize and --crop" if len(input_shape) == len(card.input_shape) == 3 else ""
-            raise ModelError(f"{spec} takes inputs of shape {card.input_shape}, but the data set has {input_shape}: "
-                             f"use the data it was trained on{images}")
+        _check_shape(spec, card, input_shape)
         code = None if MODELS.is_own(card.model) else card.model
         return _Loaded(model, None, code, output, card.class_names, None, {})
     started = time.monotonic()
@@ -256,6 +264,14 @@ def _load(
         beside |= {"mean": list(asked.mean), "std": asked.std and list(asked.std)}
     source, code = (None, spec) if loaded.kind == "object" else (loaded.content, loaded.code)
     return _Loaded(loaded.model, source, code, None, names, columns, beside, loaded.note)
+
+
+def _check_shape(spec: str, card: ModelCard, input_shape: tuple[int, ...]) -> None:
+    """Raise ModelError where a folder's network takes inputs of another shape."""
+    if card.input_shape != input_shape:
+        images = ", or --resize and --crop" if len(input_shape) == len(card.input_shape) == 3 else ""
+        raise ModelError(f"{spec} takes inputs of shape {card.input_shape}, but the data set has {input_shape}: "
+                         f"use the data it was trained on{images}")
 
 
 def _move(model: Any, device: torch.device | None) -> Any:

@@ -37,6 +37,7 @@ from smoothcert.limits import path_inside
 from smoothcert.models import MODELS, build_model, load_model
 from smoothcert.parts import Registry
 from smoothcert.smoothing.content import state_parts
+from smoothcert.smoothing.ensemble import Ensemble
 from smoothcert.smoothing.real import RealNetwork
 
 DENOISER = "denoiser"
@@ -341,6 +342,8 @@ def source_of(network: nn.Module) -> bytes:
     For a composition, return its own text, those of its parts, and the settings that its answers depend on.
     """
     kind = type(network)
+    if isinstance(network, Ensemble):
+        return b"\0".join([network.mean.encode(), _text_of(kind), *map(source_of, network.members)])
     if isinstance(network, DenoisedClassifier | WalkJump | Attractor | RealNetwork):
         names = [name for name in inspect.signature(kind).parameters if name not in _NO_SETTINGS]
         settings = json.dumps({name: getattr(network, name) for name in names}, sort_keys=True)

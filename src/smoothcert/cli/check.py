@@ -20,6 +20,6 @@ def check(config: CheckConfig, as_json: bool) -> None:
                         config.rho)
     say(json.dumps(found.to_json()) if as_json else render_checked(found))
     if config.junit is not None:
-        emit('<?xml version="1.0" encoding="UTF-8"?>\n' + to_junit(found), config.junit)
+        emit(to_junit(found), config.junit)
     if not found.holds:
         raise typer.Exit(1)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from smoothcert.cli.attack import attack
+from smoothcert.cli.bundle import bundle
 from smoothcert.cli.certify import certify
 from smoothcert.cli.check import check
 from smoothcert.cli.compare import compare
@@ -57,7 +58,8 @@ def _root(
 
 
 for verb in (train, quantise, certify, predict, attack, distributional, transfer, label_best, route, recertify, table,
-             plot, report, compare, check, cost, plan, export, reproduce, verify, selftest, info, push, pull, demo):
+             plot, report, bundle, compare, check, cost, plan, export, reproduce, verify, selftest, info, push, pull,
+             demo):
     if isinstance(verb, typer.Typer):
         app.add_typer(verb)
     else:

@@ -99,7 +99,7 @@ def solve(
     ascent = Ascent(gamma, search.steps, loss.mean, decay=True, fresh=sigma, noise_in_cost=False,
                     tolerance=search.tolerance)
     copies = 1 if sigma is None else search.draws
-    still = torch.zeros_like(images).unsqueeze(1).expand(-1, copies, -1, -1, -1)
+    still = torch.zeros_like(images).unsqueeze(1).expand(-1, copies, *images.shape[1:])
     moved = attack_images(ascent, model, images, labels, still, generator=generator, bounds=None, rows=search.rows)
     return judge(model, loss, images, moved, labels, gamma, sigma, search, generator)
 

@@ -4,7 +4,6 @@ A README.md that lies in the folder keeps its text and its YAML; the figures sta
 what the YAML says of them are written anew.
 """
 
-import math
 import re
 from typing import Any
 
@@ -15,11 +14,12 @@ from smoothcert.config.numbers import from_yaml
 from smoothcert.errors import FileError
 from smoothcert.hub.contents import Kind
 from smoothcert.io.paths import CERTIFICATES
+from smoothcert.report.model_index import describe_results
 from smoothcert.report.shown import render
 from smoothcert.results.base import Points
-from smoothcert.results.certified import Result, default_radii
-from smoothcert.results.figures import radius_words, sigma_words
+from smoothcert.results.certified import Result
 from smoothcert.results.gather import put_side_by_side, read_result
+from smoothcert.results.metrics import list_metrics
 from smoothcert.store.store import Store
 
 TAGS = ("smoothcert", "randomized-smoothing", "certified-robustness")
@@ -51,7 +51,8 @@ def write_card_text(
         front |= {"library_name": "smoothcert", "pipeline_tag": "image-classification"} \
             if model is None or model.kind == "classifier" else {"library_name": "smoothcert"}
         if result is not None and store is not None:
-            front["model-index"] = [{"name": name, "results": [_describe_results(result, store, radii)]}]
+            results = [describe_results(store, list_metrics(result, radii or ()))]
+            front["model-index"] = [{"name": name, "results": results}]
         else:
             front.pop("model-index", None)  # figures that nothing in the repository proves
     points = Points(tuple(radii or ()))
@@ -60,24 +61,6 @@ def write_card_text(
     body = body or f"# {name}\n\n{figures}\n"
     text = _FIGURES.sub(lambda _: figures, body) if _FIGURES.search(body) else f"{body.rstrip()}\n\n{figures}\n"
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n{text}"
-
-
-def _describe_results(result: Result, store: Store, radii: tuple[float, ...] | None) -> dict[str, Any]:
-    """Return certified accuracies as the hub's model-index has them: shares, rounded down."""
-    data = store.identity.data
-    shown = [r for r in radii or default_radii([result]) if not result.is_out_of_reach(r)]
-    claim = f", {result.claim.words}" if result.claim else ""
-    under = f"({result.norm}, sigma {sigma_words(result.sigma)}{claim})"
-    figures = [("certified_accuracy", f"certified accuracy at {radius_words(r, result.norm)} {under}",
-                float(result.is_right(r).mean())) for r in shown]
-    figures.append(("average_certified_radius", f"average certified radius {under}", result.acr))
-    proved = {"alpha": result.alpha, "n": result.n, "images": result.images}
-    return {
-        "task": {"type": "image-classification", "name": "Image classification"},
-        "dataset": {"type": data.name, "name": data.name, "split": data.split},
-        "metrics": [{"type": kind, "name": words, "value": math.floor(value * 1e4 + 1e-9) / 1e4, "args": dict(proved)}
-                    for kind, words, value in figures],
-    }
 
 
 def _sentences(kind: Kind, repo: str, model: ModelCard | None, store: Store | None) -> list[str]:

@@ -11,8 +11,9 @@ from smoothcert.classifiers.folder import last_checkpoint
 from smoothcert.errors import FileError, HubError, StoreError
 from smoothcert.io.paths import CERTIFICATES
 from smoothcert.limits import HUB_BYTES, HUB_FILES, JSON_BYTES, LOG_BYTES, YAML_BYTES, path_inside, within
+from smoothcert.store.adversaries import list_store_files
 from smoothcert.store.manifest import NAME as MANIFEST
-from smoothcert.store.manifest import is_store, read_manifest
+from smoothcert.store.manifest import is_store
 
 Kind = Literal["model", "dataset"]
 """Of a repository: a model directory's, or a store's."""
@@ -77,14 +78,7 @@ def gather_contents(folder: Path, certificates: Path | None = None, checkpoints:
 
 def _files_of_store(folder: Path) -> dict[str, Path]:
     """Return the files of a finished store by their names in it."""
-    manifest = read_manifest(folder)
-    if not manifest.complete:
-        raise StoreError(f"{folder} is not finished: the same command finishes its run")
-    found = [MANIFEST, *(entry.name for entry in manifest.shards)]
-    found += [name for name in ("times.jsonl", "adversaries.json") if (folder / name).is_file()]
-    found += sorted(str(path.relative_to(folder)) for path in folder.glob("adversaries/*.safetensors")
-                    if is_expected("dataset", str(path.relative_to(folder))))
-    return {name: path_inside(folder, name) for name in found}
+    return {name: path_inside(folder, name) for name in list_store_files(folder)}
 
 
 def kind_of_files(names: Iterable[str], repo: str) -> Kind:

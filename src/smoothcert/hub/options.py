@@ -53,7 +53,7 @@ class PushConfig(HubConfig):
         None, description="certify store of this model, to go into the repository and its card (default: the folder "
                           "certificates of the model directory, where it has one)",
         json_schema_extra={"metavar": "STORE"})
-    radii: Radii | None = Field(None, description="radii of the card, in pixel units, such as 0.5,1 or 64/255 "
+    radii: Radii | None = Field(None, description="radii of the card, in the data's units, such as 0.5,1 or 64/255 "
                                                   "(default: those that the run decided, else evenly spaced)")
     license: str | None = Field(None, description="licence of the repository, as the hub names it, such as mit")
     private: bool = Field(False, description="create the repository as a private one")

@@ -5,7 +5,7 @@
 | `label` | (M,) | true classes |
 | `select`, `estimate` | (M, K) | votes that choose the class, and votes of fresh samples that bound it; or, instead: |
 | `predict` | (M, K) | votes of PREDICT |
-| `sigma` | () | noise level, in pixel units |
+| `sigma` | () | noise level, in the data's units |
 | `index` | (M,) | which images of the data set; 0, 1, 2, ... where absent |
 | `alpha` | () | failure probability; 0.001 where absent |
 | `method` | () | two-sided (where absent), cohen or t-certify |

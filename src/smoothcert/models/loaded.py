@@ -110,8 +110,7 @@ def load_model(
         spec: one of MODEL_FORMS, whose factory may also be a ready module or an object with `predict_proba`; or the
             model or factory itself (see `smoothcert.models.given.load_given`).
         num_classes, input_shape: K (1 for real values in place of scores) and the shape of one input, if known; a
-            factory gets those that its signature names, and the shape in a file is compared with input_shape. A file of
-            weights knows its own K.
+            factory gets those that its signature names, and the shape in a file is compared. Weights know their own K.
         trust: let a .pt2 file run code: torch unpickles parts of it, and evaluates its expressions; let a .skops file
             name types that are not known to be harmless. A factory is code that the caller names, so it needs no
             permission; ONNX files, files of weights and the hubs' weights cannot run code.

@@ -8,6 +8,7 @@ from smoothcert.checks import check_positive, construct
 from smoothcert.errors import InputError
 from smoothcert.objectives.adre import Adre
 from smoothcert.objectives.adversarial import Adversarial
+from smoothcert.objectives.cat_rs import CatRS
 from smoothcert.objectives.consistency import Consistency
 from smoothcert.objectives.deen import Deen
 from smoothcert.objectives.denoise import Denoise
@@ -16,6 +17,7 @@ from smoothcert.objectives.macer import Macer
 from smoothcert.objectives.nal import NAL
 from smoothcert.objectives.protocol import Loss, Objective, Step, Trained, WholeBatch
 from smoothcert.objectives.smoothadv import SmoothAdv
+from smoothcert.objectives.smoothmix import SmoothMix
 from smoothcert.objectives.stability import Stability
 from smoothcert.objectives.trades import Trades
 from smoothcert.objectives.wrm import WRM
@@ -33,6 +35,7 @@ def _check_objective(part: Any) -> list[str]:
 OBJECTIVES: Registry[type] = Registry("objective", "smoothcert.objectives", {
     "gaussian": Gaussian, "clean": Clean, "smoothadv": SmoothAdv, "adre": Adre, "stability": Stability,
     "trades": Trades, "adversarial": Adversarial, "macer": Macer, "consistency": Consistency,
+    "smoothmix": SmoothMix, "cat-rs": CatRS,
     "nal": NAL, "wrm": WRM,
     "deen": Deen, "denoise": Denoise, "xhat": Xhat,
 }, _check_objective)

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from smoothcert.checks import check_weight
 from smoothcert.errors import InputError
 from smoothcert.objectives.deen import DENOISING, read_levels, squared_error
-from smoothcert.objectives.protocol import Loss, Model, Step, Trained, WholeBatch
+from smoothcert.objectives.protocol import Loss, Model, Step, Trained, WholeBatch, check_classifier
 from smoothcert.smoothing.soft import freeze
 
 
@@ -40,8 +40,7 @@ class Denoise(WholeBatch):
         if self.sigmas is not None:
             read_levels(self.sigmas)
         check_weight("stability", self.stability)
-        if self.classifier is not None and not isinstance(self.classifier, nn.Module):
-            raise InputError(f"classifier must be a torch module, images -> logits, got {self.classifier!r}")
+        check_classifier(self.classifier)
         if (self.stability > 0) != (self.classifier is not None):
             raise InputError("stability above 0 and classifier go together: stability weighs how the classifier "
                              "answers the denoised image")

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from smoothcert.attacks import l2_norms
+from smoothcert.errors import InputError
 
 Model = Callable[[Tensor], Tensor]
 Trained = Literal["classifier", "denoiser"]
@@ -74,8 +76,30 @@ class WholeBatch:
         return (range(batch),)
 
 
+class SplitByNoise(WholeBatch):
+    """A classifier trained on m noises an image: a batch of B images is split into m parts of B/m images x m noises
+    with an optimiser step each, so that a training pass has B rows whatever m is.
+
+    Attributes:
+        m: noises an image.
+    """
+
+    m: int
+
+    def split(self, batch: int) -> Sequence[Sequence[int]]:
+        """Return m parts, or one for each image where there are fewer than m."""
+        return [part.tolist() for part in np.array_split(np.arange(batch), min(self.m, batch))]
+
+
+def check_classifier(classifier: Any) -> None:
+    """Raise InputError unless an objective's classifier is None or a module."""
+    if classifier is not None and not isinstance(classifier, nn.Module):
+        raise InputError(f"classifier must be a torch module, images -> logits, got {classifier!r}")
+
+
 def warm_up(eps: float, epoch: float, warmup: float) -> float:
-    """Return eps times (epochs begun) / warmup, at most eps: it grows linearly, epoch by epoch, and is never 0.
+    """Return eps, or another value, times (epochs begun) / warmup, at most eps: it grows linearly, epoch by epoch, and
+    is never 0.
 
     >>> [warm_up(1.0, epoch, 4) for epoch in (0, 0.9, 1, 3, 8)]
     [0.25, 0.25, 0.5, 1.0, 1.0]

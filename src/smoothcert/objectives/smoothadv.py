@@ -1,21 +1,18 @@
 """`smoothadv`: adversarial training of the smoothed classifier (Salman et al. 2019)."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
-import numpy as np
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from smoothcert.attacks import ATTACKS, attack_images, build_attack
 from smoothcert.checks import check_count, check_known, check_weight
-from smoothcert.objectives.protocol import Loss, Model, Step, Trained, attack_parts, warm_up
+from smoothcert.objectives.protocol import Loss, Model, SplitByNoise, Step, attack_parts, warm_up
 from smoothcert.smoothing.soft import draw_noise, noisy_logits
 
 
 @dataclass(frozen=True)
-class SmoothAdv:
+class SmoothAdv(SplitByNoise):
     """Minimise (1/m) sum_i CE(F(x^ + e_i), y), where x^ maximises J(x') = -log (1/m) sum_i F_y(x' + e_i) over
     ||x' - x||_2 <= eps, under the same e_1..e_m ~ N(0, sigma^2 I).
 
@@ -30,9 +27,6 @@ class SmoothAdv:
         warmup: epochs over which eps grows linearly; the paper's 10 belong to its 150 epochs.
     """
 
-    trains: ClassVar[Trained] = "classifier"
-    prefers: ClassVar[Mapping[str, Any]] = {}
-
     sigma: float
     m: int = 2
     eps: float = 0.5
@@ -45,10 +39,6 @@ class SmoothAdv:
         check_known("attack of smoothadv", self.attack, [name for name in ATTACKS if name not in ("stein", "deepfool")])
         check_weight("warmup", self.warmup)
         build_attack(self.attack, eps=self.eps, steps=self.steps)
-
-    def split(self, batch: int) -> Sequence[Sequence[int]]:
-        """Return m parts, or one for each image where there are fewer than m."""
-        return [part.tolist() for part in np.array_split(np.arange(batch), min(self.m, batch))]
 
     def loss(self, model: Model, images: Tensor, labels: Tensor, step: Step) -> Loss:
         noise = draw_noise(images, self.m, self.sigma, step.generator)

@@ -43,22 +43,33 @@ def _margin(one: Decision) -> str:
     return f"{math.floor(one.margin * 10**_DIGITS + 1e-9) / 10**_DIGITS:+.{_DIGITS}f}"
 
 
-def to_junit(checked: Checked) -> str:
-    """Return the outcomes as JUnit XML: a test case for each requirement, a failure where it fails, an error where it
-    is undecided."""
-    counts = {"tests": str(len(checked.decisions)), "failures": str(checked.count("fails")),
-              "errors": str(checked.count("undecided")), "skipped": "0", "time": "0"}
-    suites = ElementTree.Element("testsuites", counts)
-    name = one_line(checked.name)
-    suite = ElementTree.SubElement(suites, "testsuite", {"name": f"smoothcert check {name}", **counts})
-    for one in checked.decisions:
-        case = ElementTree.SubElement(suite, "testcase", {"classname": name, "name": one.requirement, "time": "0"})
-        why = f": {one.why}" if one.why else ""
-        words = f"limit {_limit(one)}, required {one.number:g}, margin {_margin(one)}{why}"
-        if one.outcome == "holds":
-            ElementTree.SubElement(case, "system-out").text = words
-        else:
-            kind = "failure" if one.outcome == "fails" else "error"
-            ElementTree.SubElement(case, kind, {"message": words, "type": one.outcome}).text = words
+def decision_words(one: Decision) -> str:
+    """Return the limit, what was required, and by how much it is met."""
+    why = f": {one.why}" if one.why else ""
+    return f"limit {_limit(one)}, required {one.number:g}, margin {_margin(one)}{why}"
+
+
+def to_junit(*checked: Checked) -> str:
+    """Return the outcomes on one or several runs as JUnit XML: a test case for each requirement, a failure where it
+    fails, an error where it is undecided."""
+    suites = ElementTree.Element("testsuites", _counts(*checked))
+    for run in checked:
+        name = one_line(run.name)
+        suite = ElementTree.SubElement(suites, "testsuite", {"name": f"smoothcert check {name}", **_counts(run)})
+        for one in run.decisions:
+            case = ElementTree.SubElement(suite, "testcase", {"classname": name, "name": one.requirement, "time": "0"})
+            words = decision_words(one)
+            if one.outcome == "holds":
+                ElementTree.SubElement(case, "system-out").text = words
+            else:
+                kind = "failure" if one.outcome == "fails" else "error"
+                ElementTree.SubElement(case, kind, {"message": words, "type": one.outcome}).text = words
     ElementTree.indent(suites)
-    return ElementTree.tostring(suites, encoding="unicode", xml_declaration=False)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suites, encoding="unicode")
+
+
+def _counts(*checked: Checked) -> dict[str, str]:
+    count = {"tests": sum(len(run.decisions) for run in checked),
+             "failures": sum(run.count("fails") for run in checked),
+             "errors": sum(run.count("undecided") for run in checked), "skipped": 0, "time": 0}
+    return {name: str(value) for name, value in count.items()}

@@ -16,6 +16,9 @@ from smoothcert.results.base import Points, StoreResult, is_foreign
 from smoothcert.results.gather import read_result
 from smoothcert.store.manifest import is_store
 
+_LISTED = 100
+"""Values of a list that are shown."""
+
 
 @dataclass(frozen=True)
 class Description:
@@ -74,6 +77,7 @@ def outline(facts: dict[str, Any], indent: int = 0) -> str:
         if isinstance(value, dict) and value:
             lines += [one_line(f"{' ' * indent}{name}:"), outline(value, indent + 2)]
         else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            more = f" ... ({len(value):,} in all)" if isinstance(value, list) and len(value) > _LISTED else ""
+            shown = ", ".join(map(str, value[:_LISTED])) + more if isinstance(value, list) else value
             lines.append(one_line(f"{' ' * indent}{name}: {shown}"))
     return "\n".join(lines)

@@ -51,7 +51,7 @@ class LogsConfig(RecordsConfig):
 class RadiiConfig(Config):
     """Options of the figures to show."""
 
-    radii: Radii | None = Field(None, description="radii, in pixel units, such as 0.5,1,1.5 or 2/255 (default: evenly "
+    radii: Radii | None = Field(None, description="radii, in the data's units, such as 0.5,1 or 2/255 (default: evenly "
                                                   "spaced)")
     rho: Probability = Field(0.05, description="failure probability of each data-set interval")
 
@@ -103,16 +103,21 @@ class CompareConfig(NormConfig):
     other: str = Field(description="another one over the same images", json_schema_extra={"argument": "OTHER"})
 
 
-class CheckConfig(LogsConfig):
+class BoundConfig(Config):
+    """Options of the figures that requirements are held against."""
+
+    bound: Literal["population", "test_set", "bernstein", "all_radii", "observed"] = Field(
+        "population", description="figures to compare: lower limits for new images (population), for these images "
+                                  "(test_set, bernstein; all_radii: at every radius at once), or observed")
+
+
+class CheckConfig(LogsConfig, BoundConfig):
     """Options of `smoothcert check`."""
 
     store: Stored = Field(description="a finished store, a log (TSV) or a count file (NPZ)",
                           json_schema_extra={"argument": "STORE"})
     require: Stores = Field(description="what has to hold, such as 'accuracy@0.5 >= 0.40'; may be given several times",
                             json_schema_extra={"metavar": "REQUIREMENT", "repeatable": True})
-    bound: Literal["population", "test_set", "bernstein", "all_radii", "observed"] = Field(
-        "population", description="figures to compare: lower limits for new images (population), for these images "
-                                  "(test_set, bernstein; all_radii: at every radius at once), or observed")
     rho: Probability = Field(0.05, description="failure probability of each limit")
     junit: Local | None = Field(None, description="also write the outcomes as JUnit XML",
                                 json_schema_extra={"metavar": "FILE"})
@@ -213,7 +218,7 @@ class PlanConfig(StoredImages):
     pilot: Stored | None = Field(None, description="a pilot: a store of certify or predict over some 50 images, a "
                                                    "count file, or a published log",
                                  json_schema_extra={"argument": "PILOT"})
-    radius: Weight | None = Field(None, description="the radius of the claim, in pixel units")
+    radius: Weight | None = Field(None, description="the radius of the claim, in the data's units")
     accuracy: Probability | None = Field(None, description="wanted: at least this share of new images is certified at "
                                                            "the radius; or give a budget, which buys the highest share")
     samples: Sigma | None = Field(None, description="budget: samples of the whole run, on average")

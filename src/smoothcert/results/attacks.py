@@ -183,7 +183,7 @@ class AttackResult(StoreResult):
         for (m, steps, n), attacks in groups.items():
             points = [*([clean[n]] if n in clean else []), *attacks]
             lines.append(Measured(measure, f"m {m}, T {steps}, n {n:,}", tuple(one.size for one in points),
-                                  tuple(getattr(one, measure) for one in points), attacks[0].images))
+                                  tuple(getattr(one, measure) for one in points), attacks[0].images, axis=self.axis))
         return lines
 
 

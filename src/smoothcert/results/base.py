@@ -52,6 +52,7 @@ class Measured:
         values: one for each point.
         out_of_reach: whether no sample of the run could have proved the point; none is where it is empty.
         is_comparable: whether the figures that a paper prints for the store are of this line.
+        axis: what `at` is.
     """
 
     measure: str
@@ -63,6 +64,7 @@ class Measured:
     acr: float | None = None
     abstained: float | None = None
     is_comparable: bool = True
+    axis: str = "radius"
 
 
 class StoreResult(Displayed):
@@ -71,8 +73,9 @@ class StoreResult(Displayed):
     Attributes:
         kind: the kind of store.
         holds: its records in words, for messages.
-        takes_radii, is_certified, is_on_pages, is_comparable: whether it can be asked at radii, holds a certified
-            radius of each image, has a place on an HTML page, and can be compared with another one image by image.
+        takes_radii, is_certified, is_on_pages, has_own_page, is_comparable: whether it can be asked at radii, holds a
+            certified radius of each image, has a place on the HTML page of certificates, or on one of its kind alone,
+            and can be compared with another one image by image.
         name: how tables and legends call it.
     """
 
@@ -81,6 +84,7 @@ class StoreResult(Displayed):
     takes_radii: ClassVar[bool] = False
     is_certified: ClassVar[bool] = False
     is_on_pages: ClassVar[bool] = False
+    has_own_page: ClassVar[bool] = False
     is_comparable: ClassVar[bool] = False
     name: str
 

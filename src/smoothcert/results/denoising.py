@@ -16,7 +16,7 @@ from smoothcert.store.recertify import noise_of
 from smoothcert.store.store import Store
 
 Estimate = Callable[[np.ndarray], np.ndarray]
-"""Noisy images (N, C, H, W) float32 -> estimates of the clean ones, of the same shape."""
+"""Noisy inputs (N, *shape) float32 -> estimates of the clean ones, of the same shape."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Estimates:
 
 @dataclass(frozen=True)
 class Denoised:
-    """Images, noisy copies of them, and the copies denoised: (M, C, H, W) each, nothing clipped.
+    """Images, noisy copies of them, and the copies denoised: (M, *shape) each, nothing clipped.
 
     Attributes:
         walked: after a walk or a flow that follows the estimates, or None.
@@ -52,7 +52,7 @@ class Contraction:
     """Two figures of each image x, estimated from noisy copies x + e (Saremi & Srivastava 2020):
 
         contraction    ||x_hat(x + e) - E x_hat(x + e)|| / ||e||, root mean squares over e
-        slide          ||E x_hat(x + e) - x||, in pixel units
+        slide          ||E x_hat(x + e) - x||, in the data's units
 
     For the Gaussian denoiser x_hat = beta y they are beta and (1 - beta) ||x||.
 
@@ -86,7 +86,7 @@ class Failures:
         count, of: how many such images there are, and how many the runs share.
         index, first, second: (G,) those shown, the largest difference first, and their radii; 0 for a wrong answer.
         words: (G,) their classes.
-        clean, noisy: (G, C, H, W), the noisy ones as the second run drew them.
+        clean, noisy: (G, *shape), the noisy ones as the second run drew them.
         estimates: the noisy ones denoised, or None.
     """
 
@@ -120,7 +120,7 @@ def denoise_gallery(store: Store, images_of: ImagesOf, how: Estimates, count: in
 
 
 def denoise_image(store: Store, image: np.ndarray, key: int, how: Estimates, count: int) -> Captioned:
-    """Return the first `count` noisy copies of one image (C, H, W) of a store, denoised; its index is `key`."""
+    """Return the first `count` noisy copies of one input of a store, denoised; its index is `key`."""
     noise = noise_of(store)
     noisy = noisy_copies(image, noise, check_count("count", count), store.identity.seed, key, "estimate")
     return Captioned(denoise_copies(image, noisy, how, noise.sigma), tuple(f"copy {k + 1}" for k in range(count)))
@@ -177,7 +177,7 @@ def contraction_of(store: Store, images_of: ImagesOf, how: Estimates, count: int
 
 
 def denoise_copies(clean: np.ndarray, noisy: np.ndarray, how: Estimates, sigma: float) -> Denoised:
-    """Return noisy copies of images, one of each or all of one (C, H, W), beside their denoised versions."""
+    """Return noisy copies of images, one of each or all of one, beside their denoised versions."""
     return Denoised(np.broadcast_to(clean, noisy.shape), noisy, how.estimate(noisy),
                     how.walked(noisy) if how.walked else None, sigma)
 
@@ -185,7 +185,7 @@ def denoise_copies(clean: np.ndarray, noisy: np.ndarray, how: Estimates, sigma: 
 def contraction_and_slide(
     images: np.ndarray, index: np.ndarray, estimate: Estimate, noise: Noise, copies: int = 64, seed: int = 0
 ) -> Contraction:
-    """Return contraction ratio and slide of each image (M, C, H, W), estimated from `copies` noisy ones.
+    """Return contraction ratio and slide of each input (M, *shape), estimated from `copies` noisy ones.
 
     Copies come in pairs x + e and x - e, so that E x_hat is estimated without error where x_hat is affine. What the
     mean m over p pairs misses, E ||m - E x_hat||^2, is estimated by the spread of the pairs' own means, added to the

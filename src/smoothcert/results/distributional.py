@@ -131,7 +131,7 @@ class Robustness(StoreResult):
                 labels = sorted({figures[f"{kind}_label"] for figures in at.values()}) if kind in FORMS else []
                 name = f"{kind} (rho with noise)" if kind == "inside" else kind
                 lines.append(Measured("bound", ", ".join([name, *labels]), tuple(at),
-                                      tuple(figures[kind] for figures in at.values()), self.images))
+                                      tuple(figures[kind] for figures in at.values()), self.images, axis="rho"))
         return lines
 
 

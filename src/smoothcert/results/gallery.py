@@ -10,6 +10,7 @@ from smoothcert.checks import check_count, check_positive
 from smoothcert.errors import InputError
 from smoothcert.noise import Noise, build_noise
 from smoothcert.results.base import check_records
+from smoothcert.results.views import check_image
 from smoothcert.stats import ABSTAIN
 from smoothcert.store.recertify import noise_of
 from smoothcert.store.store import Store
@@ -38,7 +39,7 @@ class Gallery:
     """G images in falling order of radius, the abstained last.
 
     Attributes:
-        clean, noisy: (G, C, H, W) float32; noisy copies are not clipped.
+        clean, noisy: (G, *shape) float32; noisy copies are not clipped.
         index, label, prediction, radius: (G,); -1 for an abstention.
         class_names: (K,) names, by class.
         drawn: each noisy copy is the first of those that bounded its radius; else it is another of the same law.
@@ -71,7 +72,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Panels:
-    """An image (C, H, W), and noisy copies (S, C, H, W), one at each sigma (S,). Copies are not clipped."""
+    """An input, and noisy copies of it (S, *shape), one at each sigma (S,). Copies are not clipped."""
 
     image: np.ndarray
     sigma: np.ndarray
@@ -136,13 +137,13 @@ def cut(radius: float) -> str:
 
 def noisy_copy(image: np.ndarray, noise: Noise, seed: int, key: int, stage: str = "estimate",
                format: str | None = None) -> np.ndarray:
-    """Return the first noisy copy that (seed, key, stage) draws around an image (C, H, W)."""
+    """Return the first noisy copy that (seed, key, stage) draws around an input."""
     return noisy_copies(image, noise, 1, seed, key, stage, format)[0]
 
 
 def noisy_copies(image: np.ndarray, noise: Noise, count: int, seed: int, key: int, stage: str,
                  format: str | None = None) -> np.ndarray:
-    """Return the first copies that (seed, key, stage) draws around an image: float32 (count, C, H, W), not clipped."""
+    """Return the first copies that (seed, key, stage) draws around an input: float32 (count, *shape), not clipped."""
     copies = np.empty((count, image.size), dtype=np.float32)
     centre = noise.centre(image)
     noise.fill(copies, centre, noise.stream(seed, key, stage, centre, format=format))
@@ -174,6 +175,7 @@ def resolution_study(image: np.ndarray, sigma: float, factors: Sequence[int] = (
     Raises:
         InputError: factors that do not nest, or an image smaller than the largest.
     """
+    check_image(image, "a study of resolutions")
     sigma, most = check_positive("sigma", sigma), max(factors)
     if min(factors) < 1 or any(most % factor for factor in factors):
         raise InputError(f"factors must be whole numbers that divide the largest, got {tuple(factors)}")
@@ -200,7 +202,7 @@ def average_pool(image: np.ndarray, factor: int) -> np.ndarray:
 
 
 Answers = Callable[[np.ndarray], np.ndarray]
-"""Images (N, C, H, W) float32 -> classes (N,) int64."""
+"""Inputs (N, *shape) float32 -> classes (N,) int64."""
 
 _BATCH = 256
 
@@ -210,10 +212,10 @@ class Regions:
     """A plane through an image x, x + a u + b v, and the votes around x (Cohen et al. 2019, Fig. 1).
 
     Attributes:
-        offsets: (G,) the values of a, and of b, in pixel units; 0 is x itself.
+        offsets: (G,) the values of a, and of b, in the data's units; 0 is x itself.
         classes: (G, G) class at (b, a): rows go with b.
         counts: (K,) votes of the noisy copies.
-        typical: sigma sqrt(d), the length of a typical noise in d dimensions, in pixel units.
+        typical: sigma sqrt(d), the length of a typical noise in d dimensions, in the data's units.
         directions: (2, d) u and v, orthonormal.
         radius: the certified radius of the image; 0 where it is not known.
         class_names: (K,) names, by class.
@@ -230,7 +232,7 @@ class Regions:
 
 @dataclass(frozen=True)
 class Margins:
-    """A linear classifier's class of each image, and the l2 distance to where another class wins, in pixel units."""
+    """A linear classifier's class of each image, and the l2 distance to where another class wins."""
 
     prediction: np.ndarray
     margin: np.ndarray
@@ -240,7 +242,7 @@ def decision_regions(
     answers: Answers, image: np.ndarray, noise: Noise, num_classes: int, *, points: int = 101, n: int = 1000,
     seed: int = 0, key: int = 0,
 ) -> Regions:
-    """Return the classes on a square of 2.4 sigma sqrt(d) around an image (C, H, W), and the votes of n noisy copies.
+    """Return the classes on a square of 2.4 sigma sqrt(d) around an input, and the votes of n noisy copies.
 
     In many dimensions a plane of random directions shows one class: noise has the length sigma sqrt(d), and hardly any
     of it lies in the plane. So u points to the mean of the copies that voted for the runner-up, v to that of those
@@ -270,7 +272,7 @@ def linear_margins(images: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> 
     it fails; with two classes it tends to the margin.
 
     Args:
-        images: (M, C, H, W). weight: (K, d). bias: (K,).
+        images: (M, *shape). weight: (K, d). bias: (K,).
     Raises:
         InputError: other shapes.
 

@@ -179,21 +179,21 @@ class PageRun:
 
 
 @dataclass(frozen=True)
-class PageIntervals:
-    """A regression on a page: its intervals, and the store they came from."""
+class PageOutputs:
+    """A regression or a multi-label run on a page of its kind: its figures, and the store they came from."""
 
-    result: CertifiedIntervals
+    result: CertifiedIntervals | CertifiedLabels
     store: Store
 
 
 class GatheredPage(NamedTuple):
-    """The runs and the attacks of a page, or the regressions of one of their own, and the errors of the others, each
-    in the order they were named."""
+    """The runs and the attacks of a page, or the runs of one other task, and the errors of the others, each in the
+    order they were named."""
 
     runs: list[PageRun]
     attacks: list[AttackResult]
     problems: list[SmoothcertError]
-    regressions: Sequence[PageIntervals] = ()
+    outputs: Sequence[PageOutputs] = ()
 
 
 def gather_page(texts: Sequence[str], images_of: ImagesOf | None, *, alpha: float | None = None,
@@ -212,18 +212,18 @@ def gather_page(texts: Sequence[str], images_of: ImagesOf | None, *, alpha: floa
     def read(one: Named) -> tuple[Any, Store]:
         store = open_records(one.path, alpha, radius_column)
         result = read_result(store, one.name)
-        if not result.is_on_pages and not isinstance(result, CertifiedIntervals):
+        if not (result.is_on_pages or result.has_own_page):
             raise StoreError(f"{one.name} holds {result.holds}, and a report shows what was certified of single "
                              f"images: `smoothcert table` shows it")
         return result.in_norm("l2"), store
 
     opened, problems = open_each(texts, read)
-    regressions = [PageIntervals(result, store) for result, store in opened if isinstance(result, CertifiedIntervals)]
-    if regressions:
-        if others := [result.name for result, _ in opened if not isinstance(result, CertifiedIntervals)]:
-            raise InputError(f"{regressions[0].result.name} holds the intervals of a regression, and {others[0]} "
-                             f"answers of classes: give each a page of its own")
-        return GatheredPage([], [], problems, regressions)
+    if outputs := [PageOutputs(result, store) for result, store in opened if result.has_own_page]:
+        first = outputs[0].result
+        if others := [result for result, _ in opened if result.kind != first.kind]:
+            raise InputError(f"{first.name} holds {first.holds}, and {others[0].name} holds {others[0].holds}: give "
+                             f"each a page of its own")
+        return GatheredPage([], [], problems, outputs)
     runs = [PageRun(result, store) for result, store in opened if result.is_certified]
     if not runs:
         raise StoreError("\n".join(["a report shows what was certified: give at least one certify store or log with "

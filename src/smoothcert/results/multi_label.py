@@ -60,6 +60,7 @@ class CertifiedLabels(StoreResult):
     kind: ClassVar[str] = "multi-label"
     holds: ClassVar[str] = "the labels of a multi-label run"
     takes_radii: ClassVar[bool] = True
+    has_own_page: ClassVar[bool] = True
 
     name: str
     index: np.ndarray

@@ -55,6 +55,7 @@ class CertifiedIntervals(StoreResult):
     kind: ClassVar[str] = "regression"
     holds: ClassVar[str] = "the intervals of a regression"
     takes_radii: ClassVar[bool] = True
+    has_own_page: ClassVar[bool] = True
 
     name: str
     index: np.ndarray

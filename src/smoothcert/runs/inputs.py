@@ -14,6 +14,7 @@ import torch
 
 from smoothcert.classifiers.classifier import Classifier, model_card, open_classifier
 from smoothcert.classifiers.denoisers import denoiser_sigma
+from smoothcert.classifiers.ensembles import is_ensemble, name_ensemble
 from smoothcert.config.sampling import ATTACKED, RunConfig
 from smoothcert.data import ImageData, select_indices, take_evenly
 from smoothcert.data.base import PixelSource, scaled
@@ -37,6 +38,8 @@ AnyRun = TypeVar("AnyRun", bound=RunConfig)
 def model_title(model: Any) -> str:
     """Return a model as a store shows it: without the folders that lead to it."""
     name = label_model(model)
+    if is_ensemble(name):
+        return name_ensemble(name)
     return Path(name).name if Path(name).exists() else name
 
 

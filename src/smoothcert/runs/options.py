@@ -68,9 +68,9 @@ class CertifyConfig(SamplingConfig, LogConfig):
         None, description="sequential: size n for each image so that at most this share of the mean radius at n-max "
                           "is lost, such as 0.01")
     curve_to: Radius | None = Field(
-        None, description="with curve-loss: ask for the curve up to this radius alone, in pixel units; beyond it, the "
+        None, description="with curve-loss: ask for the curve up to this radius alone; beyond it, the "
                           "curve is a lower bound")
-    radii: Radii | None = Field(None, description="radii to print, in pixel units, such as 0.5,1,1.5 or 64/255; with "
+    radii: Radii | None = Field(None, description="radii to print, in the data's units, such as 0.5,1 or 64/255; with "
                                                    "n-max: decide just these, and stop when all are decided; "
                                                    "regression: those of the intervals")
     method: Method = Field("two-sided", description="procedure: two-sided, cohen or t-certify")
@@ -222,7 +222,7 @@ class TransferConfig(SamplingConfig):
     alpha: Probability | None = Field(  # type: ignore[assignment]
         None, description="failure probability of each certificate (default: the store's)")
     method: Method | None = Field(None, description="two-sided or cohen (default: the store's, or two-sided)")
-    radii: Radii | None = Field(None, description="radii to print, in pixel units, such as 0.5,1,1.5 or 64/255")
+    radii: Radii | None = Field(None, description="radii to print, in the data's units, such as 0.5,1,1.5 or 64/255")
     data: DataPart = Field(None, description="data set of the store, in the forms of certify (default: where the run "
                                              "found it)")
     split: str | None = Field(  # type: ignore[assignment]
@@ -261,7 +261,7 @@ class AttackConfig(SamplingConfig):
     """Options of `smoothcert attack`: every image is attacked at every eps (or multiple), m and number of steps."""
 
     eps: Sizes | None = Field(
-        None, description="bounds on the perturbation's norm, in pixel units, such as 0.25,0.5,1 or 8/255")
+        None, description="bounds on the perturbation's norm, in the data's units, such as 0.25,0.5,1 or 8/255")
     m: Wholes = Field(
         "8", validate_default=True, description="noisy copies that the attack sees, such as 1,8,128; 0 attacks the "
                                                 "base classifier at the image itself")

@@ -10,6 +10,7 @@ import torch
 
 from smoothcert.classifiers.classifier import open_classifier
 from smoothcert.classifiers.denoisers import put_behind_denoiser
+from smoothcert.classifiers.ensembles import is_ensemble
 from smoothcert.config.model import ModelConfig
 from smoothcert.config.sampling import RunConfig
 from smoothcert.data import ImageData
@@ -116,7 +117,7 @@ def data_options(store: Store, asked: Any) -> dict[str, Any]:
         if places:
             given = {name: value for name, value in given.items() if value}
             return {**(noted.prepared if noted else {}), **given, "data": f"{kind}:{places[0]}"}
-    if isinstance(asked.model, str) and local_path(asked.model).is_dir():
+    if is_ensemble(asked.model) or (isinstance(asked.model, str) and local_path(asked.model).is_dir()):
         return given
     raise InputError(f"the images of {store.folder} are {name}, and nothing says where they are: give --data")
 

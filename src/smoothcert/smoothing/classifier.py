@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from smoothcert.checks import check_bounds, check_count, check_positive, check_seed, check_shape
 from smoothcert.errors import InputError, ModelError
 from smoothcert.machine import find_device
-from smoothcert.noise import NoiseCentre, build_noise, fresh_seed, image_key, reach_of
+from smoothcert.noise import NoiseCentre, build_noise, fresh_seed, reach_of
 from smoothcert.progress import Progress, Workload, metering, reporting
 from smoothcert.smoothing.adapters import adapted
 from smoothcert.smoothing.contract import check_placed
-from smoothcert.smoothing.images import check_inputs, check_labels, read_otherwise
+from smoothcert.smoothing.images import check_inputs, check_labels, noise_keys, read_otherwise
 from smoothcert.smoothing.kept import KeptVoters
 from smoothcert.smoothing.precision import isolate
 from smoothcert.smoothing.protocols import (
@@ -396,12 +396,7 @@ class SmoothedClassifier(nn.Module):
     def _images(self, x: Any, index: int | Sequence[int] | None) -> tuple[np.ndarray, list[int], bool]:
         """Return checked float32 inputs (N, *shape) on the host, their noise keys, and whether x was a single one."""
         images, single = check_inputs(x, self.bounds, self.input_shape)
-        if index is None:
-            return images, [image_key(image) for image in images], single
-        keys = [index] if isinstance(index, int | np.integer) else list(index)
-        if len(keys) != len(images):
-            raise InputError(f"index must name each of the {len(images)} image(s), got {len(keys)} of them")
-        return images, [check_count("index", key, least=0) for key in keys], single
+        return images, noise_keys(images, index), single
 
 
 def refuse_smoothed(model: Any) -> None:

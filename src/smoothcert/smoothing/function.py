@@ -3,21 +3,19 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from smoothcert.checks import check_bounds, check_count, check_positive, check_seed, check_shape
-from smoothcert.errors import InputError
 from smoothcert.machine import find_device
-from smoothcert.noise import build_noise, fresh_seed, image_key, reach_of
+from smoothcert.noise import build_noise, fresh_seed, reach_of
 from smoothcert.progress import Progress, Workload, count_passes, metering, reporting
 from smoothcert.smoothing.adapters import Fit, adapted, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
 from smoothcert.smoothing.classifier import ImageList, refuse_smoothed
 from smoothcert.smoothing.contract import check_placed, try_rows
-from smoothcert.smoothing.images import check_inputs
+from smoothcert.smoothing.images import check_inputs, noise_keys
 from smoothcert.smoothing.outputs import OutputSampler, open_sampler, real_function
 from smoothcert.smoothing.precision import isolate, repeatable
 from smoothcert.smoothing.protocols import Denoiser, base_classifier, check_ready, device_of, evaluation, is_random
@@ -60,7 +58,7 @@ class SmoothedFunction:
             judge: samples the outputs of an input, and judges them.
         """
         inputs, single = check_inputs(x, self.bounds, self.input_shape)
-        keys = _keys_of(inputs, index)
+        keys = noise_keys(inputs, index)
         check_ready(self.model)
         check_placed(self.device, self.model, self.denoiser)
         with isolate(self.device), reporting(progress, verbose), evaluation(self.model), repeatable():
@@ -86,13 +84,3 @@ class SmoothedFunction:
     def __repr__(self) -> str:
         name = type(self.model).__name__ if isinstance(self.model, nn.Module) else str(self.model)
         return f"{type(self).__name__}({name}, sigma={self.sigma:g}, seed={self.seed})"
-
-
-def _keys_of(inputs: np.ndarray, index: int | Sequence[int] | None) -> list[int]:
-    """Return the noise keys of inputs: their indices where they are given, else one made of their bytes."""
-    if index is None:
-        return [image_key(one) for one in inputs]
-    keys = [index] if isinstance(index, int | np.integer) else list(index)
-    if len(keys) != len(inputs):
-        raise InputError(f"index must name each of the {len(inputs)} input(s), got {len(keys)} of them")
-    return [check_count("index", key, least=0) for key in keys]

@@ -1,12 +1,15 @@
 """Read images as users give them, check them, and refuse them with advice."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from smoothcert.checks import check_count
 from smoothcert.errors import InputError
+from smoothcert.noise import image_key
 from smoothcert.smoothing.adapters import choose
 
 
@@ -69,6 +72,16 @@ def _is_single(given: tuple[int, ...], shape: tuple[int, ...] | None, listed: bo
     raise InputError(f"inputs must be images, (C, H, W) or (N, C, H, W), got shape {given}: for others give the shape "
                      f"of one as input_shape, such as input_shape=(12, 1000) for series or (30,) for the rows of a "
                      f"table, or give several in a list")
+
+
+def noise_keys(inputs: np.ndarray, index: int | Sequence[int] | None) -> list[int]:
+    """Return the noise keys of inputs (N, *shape): their indices in their data set, else keys made of their bytes."""
+    if index is None:
+        return [image_key(one) for one in inputs]
+    keys = [index] if isinstance(index, int | np.integer) else list(index)
+    if len(keys) != len(inputs):
+        raise InputError(f"index must name each of the {len(inputs)} image(s), got {len(keys)} of them")
+    return [check_count("index", key, least=0) for key in keys]
 
 
 def check_labels(labels: Any, needed: bool, images: int, num_classes: int) -> list[int] | None:

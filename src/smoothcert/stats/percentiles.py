@@ -25,10 +25,12 @@ Upper end: q = the upper p_+ percentile has P(Y < q) <= p_+, and Y_(k) < q says 
 
 With a = alpha / (2 M) all M outputs of a function keep both ends at once with probability 1 - alpha, at one radius. The
 ranks hang on n, p, r / sigma and a alone, so they are fixed before anything is drawn. The first condition is the second
-one of n - k + 1 and 1 - p_-, so that one search finds both. Where samples have laws of their own, f_i(x + e_i) with
-f_i that are nearly equal, read F_x as the mean of theirs: the theorem holds for it, and so do the two bounds, since no
-sum of independent indicators has heavier tails than the binomial one of the same mean, beyond one from it (W. Hoeffding
-1956, "On the distribution of the number of successes in independent trials").
+one of n - k + 1 and 1 - p_-, so that one search finds both.
+
+Where samples have laws of their own, f_i(x + e_i) with f_i that are nearly equal, read F_x as the mean of theirs. The
+theorem holds for it, and so do both bounds: no sum of independent indicators has heavier tails than the binomial one of
+the same mean, up to one below that mean and from one above it on (W. Hoeffding 1956, "On the distribution of the number
+of successes in independent trials"), and no rank lies nearer if a < 1/4, p_- <= 1 - 1/n and p_+ >= 1/n.
 """
 
 import math
@@ -203,7 +205,7 @@ class PercentilePlan:
 
     def is_exact(self, kept: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return (R,) bool: whether sketches of these ranks hold those of a radius, or are read a little wider."""
-        return np.isin(self.ranks, kept).all(axis=1)
+        return np.asarray(np.isin(self.ranks, kept).all(axis=1))
 
     def judge(self, values: np.ndarray) -> "Intervals":
         """Return the intervals of an input from all n outputs (n, M)."""

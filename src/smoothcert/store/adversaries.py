@@ -1,6 +1,6 @@
 """Attacked images beside a store: one file for each part of its list and setting, and a listing with their hashes.
 
-    adversaries/002-00000.safetensors   `images` float32 (B, C, H, W) and `index` int64 (B,): setting 2, part 0
+    adversaries/002-00000.safetensors   `images` float32 (B, *shape) and `index` int64 (B,): setting 2, part 0
     adversaries.json                    what each file holds, and its SHA-256; written when all are there
 """
 
@@ -18,7 +18,8 @@ from smoothcert.errors import FileError, InputError, StoreError
 from smoothcert.io.files import make_folder, read_json, sha256, write_json, write_whole
 from smoothcert.io.paths import Place
 from smoothcert.limits import path_inside
-from smoothcert.store.manifest import is_store
+from smoothcert.store.manifest import NAME as MANIFEST
+from smoothcert.store.manifest import is_store, read_manifest
 
 LISTING = "adversaries.json"
 
@@ -54,11 +55,11 @@ def read_adversaries(folder: Place, **setting: Any) -> tuple[np.ndarray, np.ndar
     Args:
         setting: `eps` (or `times`), `m` and `steps`; what is left out must be the same in the whole store.
     Returns:
-        Indices (M,) of the images in their data set, and the attacked images (M, C, H, W), float32.
+        Indices (M,) of the images in their data set, and the attacked inputs (M, *shape), float32.
     Raises:
         InputError: no or several such settings. FileError: no listing. StoreError: a missing or changed file.
     """
-    listed = _read_listing(folder)
+    listed = read_listing(folder)
     entries = [entry for entry in listed if all(entry.get(name) == value for name, value in setting.items())]
     found = {tuple(entry[name] for name in ATTACKED if name in entry): entry for entry in entries}
     if len(found) != 1:
@@ -69,8 +70,27 @@ def read_adversaries(folder: Place, **setting: Any) -> tuple[np.ndarray, np.ndar
     return np.concatenate([part["index"] for part in parts]), np.concatenate([part["images"] for part in parts])
 
 
-def _read_listing(folder: Place) -> list[dict[str, Any]]:
-    """Return the entries of the listing: names that stay in the folder, hashes, and settings that are numbers."""
+def list_store_files(folder: Place) -> list[str]:
+    """Return the names of the files of a finished store, the manifest first: all that its run wrote to be kept, and
+    nothing that says where it was made.
+
+    Raises:
+        FileError, StoreError: no store, a damaged one, or one that is not finished.
+    """
+    manifest = read_manifest(folder)
+    if not manifest.complete:
+        raise StoreError(f"{folder} is not finished: the same command finishes its run")
+    found = [MANIFEST, *(entry.name for entry in manifest.shards)]
+    found += [name for name in ("times.jsonl", LISTING) if (folder / name).is_file()]
+    kept = read_listing(folder) if LISTING in found else []
+    return [*found, *sorted(f"adversaries/{entry['file']}" for entry in kept)]
+
+
+def read_listing(folder: Place) -> list[dict[str, Any]]:
+    """Return the entries of the listing: names that stay in the folder, hashes, and settings that are numbers.
+
+    Raises FileError where there is none, StoreError where it is none.
+    """
     if not (folder / LISTING).is_file():
         raise FileError(f"{folder} keeps no attacked images: attack with --save-adversaries, and let the run finish")
     entries = read_json(folder / LISTING)
@@ -91,6 +111,6 @@ def _read(folder: Place, name: str, digest: str) -> dict[str, np.ndarray]:
     except (SafetensorError, ValueError, KeyError) as error:
         raise StoreError(f"{path} is corrupt: {error}") from None
     shapes = {key: value.shape for key, value in found.items()}
-    if set(shapes) != {"images", "index"} or len(shapes["images"]) != 4 or shapes["index"] != shapes["images"][:1]:
+    if set(shapes) != {"images", "index"} or len(shapes["images"]) < 2 or shapes["index"] != shapes["images"][:1]:
         raise StoreError(f"{path} holds no attacked images and their indices")
     return found

@@ -5,7 +5,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from smoothcert.errors import MissingExtraError
 
@@ -30,7 +29,9 @@ def flat_table(store: "Store") -> pa.Table:
 
     Raises StoreError where the records are damaged.
     """
-    table = _flat_ends(store, store.records.drop_columns([TALLIES])).append_column("correct", pa.array(store.correct))
+    table = store.records.drop_columns([TALLIES])
+    table = _flat_ends(store, table) if store.kind == "regression" else table
+    table = table.append_column("correct", pa.array(store.correct))
     looks = store.records.column(TALLIES).combine_chunks().flatten()
     for stage in looks.field("stage").unique().to_pylist() if len(looks) else []:
         counts = store.counts(stage)
@@ -43,12 +44,11 @@ def flat_table(store: "Store") -> pa.Table:
 
 def _flat_ends(store: "Store", table: pa.Table) -> pa.Table:
     """Return a table with a column in place of each place in its lists of ends, and without sketches."""
-    for name in ("lower", "upper", "sketch") if store.kind == "regression" else ():
-        radii = [] if name == "sketch" else store.identity.regression.radii
-        for place, radius in enumerate(radii):
-            table = table.append_column(f"{name}_{radius:g}", pc.list_element(table.column(name), place))
-        table = table.drop_columns([name])
-    return table
+    radii = store.identity.regression.radii
+    for name in ("lower", "upper"):
+        for radius, ends in zip(radii, store.lists(name, len(radii)).T, strict=True):
+            table = table.append_column(f"{name}_{radius:g}", pa.array(ends))
+    return table.drop_columns(["lower", "upper", "sketch"])
 
 
 def to_pandas(store: "Store") -> Any:

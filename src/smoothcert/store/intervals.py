@@ -53,7 +53,7 @@ class Sketches:
             raise EmptyStoreError(f"{store.folder} has no input with the records of all its outputs yet: let its run "
                                   f"finish some")
         kept = np.isin(store.column("index"), whole)
-        values = read_lists(store, "sketch", len(run.ranks))[kept].reshape(len(whole), run.outputs, -1)
+        values = store.lists("sketch", len(run.ranks))[kept].reshape(len(whole), run.outputs, -1)
         target = store.column("target").astype(np.float64)[kept].reshape(len(whole), run.outputs)
         return cls(plan_of(store.identity), np.array(run.ranks), store.column("index")[kept][:: run.outputs], values,
                    None if np.isnan(target).any() else target)
@@ -80,15 +80,6 @@ def plan_of(identity: Identity) -> PercentilePlan:
                               run.percentile, run.outputs)
     except ValueError as error:
         raise StoreError(f"its radii, n and alpha are those of no regression: {error}") from None
-
-
-def read_lists(store: Store, name: str, width: int) -> np.ndarray:
-    """Return (records, width) float32 of a column of lists. Raises StoreError for lists of another length."""
-    lists = store.at_hand.column(name).combine_chunks()
-    flat = lists.flatten()
-    if lists.null_count or flat.null_count or not np.all(np.diff(lists.offsets.to_numpy()) == width):
-        raise StoreError(f"{store.folder} is damaged: the column {name} does not have {width} numbers in each record")
-    return flat.to_numpy().reshape(-1, width)
 
 
 def write_reread(folder: Place, store: Store, sketches: Sketches) -> None:

@@ -235,6 +235,14 @@ class Store(Displayed):
             return values.to_numpy(zero_copy_only=False)
         return np.from_dlpack(values)  # to_numpy imports pandas where it is installed: a third of a second
 
+    def lists(self, name: str, width: int) -> np.ndarray:
+        """Return (M, width) values of a column of lists. Raises StoreError for lists of another length."""
+        lists: Any = self.at_hand.column(name).combine_chunks()
+        flat = lists.flatten()
+        if lists.null_count or flat.null_count or not np.all(np.diff(lists.offsets.to_numpy()) == width):
+            raise StoreError(f"{self.folder} is damaged: its column {name} must have {width} numbers in each record")
+        return flat.to_numpy().reshape(-1, width)
+
     def rows_of(self, index: np.ndarray) -> np.ndarray:
         """Return the rows of the records of these images (M,), each of which has one record."""
         order = np.argsort(self.column("index"))

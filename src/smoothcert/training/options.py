@@ -48,15 +48,16 @@ class TrainConfig(DataConfig, MachineConfig, LogConfig):
                             "auto uses that of init, else standard for colour and none for grey images, as the "
                             "literature does")
     objective: ObjectivePart = Field("gaussian", description="training objective: gaussian, clean, smoothadv, adre, "
-                                                             "stability, trades, adversarial, macer, consistency, nal, "
-                                                             "wrm or xhat (behind a denoiser); deen or denoise to "
-                                                             "train a denoiser; or file.py:CLASS, "
+                                                             "stability, trades, adversarial, macer, consistency, "
+                                                             "smoothmix, cat-rs, nal, wrm or xhat (behind a denoiser); "
+                                                             "deen or denoise to train a denoiser; or file.py:CLASS, "
                                                              "package.module:CLASS")
     denoiser: DenoiserPart = Field(None, description="directory of a trained denoiser, to train the classifier behind; "
                                                      "it becomes a frozen part of the model; or file.py:CLASS, "
                                                      "package.module:CLASS", json_schema_extra={"metavar": "PATH"})
-    classifier: str | None = Field(None, description="model for the stability term of objective denoise: a model "
-                                                     "directory, or another torch model that certify accepts")
+    classifier: str | None = Field(None, description="model whose votes are the targets of objective cat-rs, or for "
+                                                     "the stability term of objective denoise: a model directory, or "
+                                                     "another torch model that certify accepts")
     objective_option: Options = Field(default_factory=dict, description="option of the objective, KEY=VALUE "
                                                                         "(repeatable)")
     sigma: Sigma | None = Field(None, description="noise level of the objective, of validation and, by default, of "

@@ -142,11 +142,7 @@ def open_unlabelled(
         teacher = _read_labels(Path(spec), pool, indices, data.num_classes)
     else:
         teacher = open_teacher(spec, config, data, device)
-        if teacher.class_names is not None and data.named:
-            places = match_classes(data.class_names, teacher.class_names, data.name, spec,
-                                   "use a model that answers with classes of the data")
-        elif teacher.num_classes != data.num_classes:
-            raise ModelError(f"{spec} has {teacher.num_classes} classes, but the data set has {data.num_classes}")
+        places = match_teacher(spec, teacher, data)
     return Unlabelled(pool, indices, teacher, places, device, config.unlabelled_weight)
 
 
@@ -187,6 +183,17 @@ def open_teacher(spec: str, config: TrainConfig, data: ImageData, device: torch.
     with seed_torch(config.seed, "pseudo-labels"):
         return open_classifier(asked, data.shape, data.num_classes, device=device, output=config.output,
                                bounds=data.bounds)
+
+
+def match_teacher(spec: str, teacher: Classifier, data: ImageData) -> np.ndarray:
+    """Return the data's class for each of the other model's classes, (K,) int64. Raises InputError or ModelError where
+    they do not match."""
+    if teacher.class_names is not None and data.named:
+        return match_classes(data.class_names, teacher.class_names, data.name, spec,
+                             "use a model that answers with classes of the data")
+    if teacher.num_classes != data.num_classes:
+        raise ModelError(f"{spec} has {teacher.num_classes} classes, but the data set has {data.num_classes}")
+    return np.arange(data.num_classes)
 
 
 def _read_stored(path: Path, indices: np.ndarray) -> np.ndarray:

@@ -41,7 +41,7 @@ from smoothcert.training.pretrained import (
     read_frozen_denoiser,
     read_initial_weights,
 )
-from smoothcert.training.self_training import open_teacher, open_unlabelled
+from smoothcert.training.self_training import match_teacher, open_teacher, open_unlabelled
 from smoothcert.training.state import TrainState, build_state
 from smoothcert.training.workers import train_by_workers
 
@@ -144,6 +144,8 @@ def _train_jointly(config: TrainConfig, log: Figures) -> ModelCard:
     denoiser, config = read_frozen_denoiser(config, data, initial)
     teacher = open_teacher(config.classifier, config, data, device) if config.classifier else None
     objective = _build_objective(config, teacher, denoiser)
+    if teacher and objective.trains == "classifier":
+        _check_teacher(str(config.classifier), teacher, data)
     config = apply_preferences(config, objective)
     fit, held_out = split_indices(data, config)
     config = initial.name_network(config, data, objective.trains) if initial else \
@@ -262,6 +264,15 @@ def _build_objective(config: TrainConfig, teacher: Classifier | None, denoiser: 
         raise
     except InputError as error:
         raise ConfigError([str(error)]) from None
+
+
+def _check_teacher(spec: str, teacher: Classifier, data: ImageData) -> None:
+    """Raise InputError or ModelError unless the model whose answers are targets has the classes of the data, in their
+    order."""
+    places = match_teacher(spec, teacher, data)
+    if not np.array_equal(places, np.arange(data.num_classes)):
+        raise InputError(f"classifier: {spec} has other classes than {data.name}, or the same in another order: use a "
+                         f"model that was trained on the same classes, or give their order with --classes")
 
 
 def _new_card(

@@ -1,7 +1,7 @@
 """The words of a page: what a run is, what its guarantee says and does not say, and warnings."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from smoothcert.report.selftest import SelfTest
 from smoothcert.results.base import ASSUMED_ALPHA, is_foreign
@@ -28,7 +28,8 @@ SAYS_NOT = (
     "It is void when the weights, sigma or the preprocessing change.",
 )
 ASSUMES = (
-    "Images are in [0, 1], normalisation is inside the model, and noise is not clipped. Radii are in those units.",
+    "Sigma and radii are in the units of the data (images are in [0, 1]), normalisation is inside the model, and noise "
+    "is not clipped.",
     "The class was chosen from other samples than those that bound its probability.",
     "alpha, n and the images were chosen beforehand, not after a look at the counts.",
     "The random numbers behave like independent normal ones.",
@@ -53,7 +54,7 @@ def settings(run: PageRun) -> list[tuple[str, str]]:
     lines += [
         ("model", f"{origin.get('model', '')} (by {model.by}: {model.sha256 or model.id})"),
         ("certified in", describe_arithmetic(run.store)),
-        ("data", f"{data.name}, {data.split}, images {tuple(data.shape)}"),
+        ("data", f"{data.name}, {data.split}, inputs of shape {tuple(data.shape)}"),
         ("SHA-256 of the data", data.sha256), ("which images", _flat(identity.images.raw)),
         ("noise", _flat(identity.noise.raw)), ("seed", str(identity.seed)),
         ("procedure", _flat(identity.procedure.raw)),
@@ -132,7 +133,16 @@ def _flat(fields: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
 
 
-def find_untested(found: SelfTest, runs: Sequence[PageRun]) -> list[tuple[str, str]]:
+class StoredRun(Protocol):
+    """A run by its name, and its store."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def store(self) -> Store: ...
+
+
+def find_untested(found: SelfTest, runs: Sequence[StoredRun]) -> list[tuple[str, str]]:
     """Return (run, words) for each run made with versions, noise, precision, engine or device that were not tested."""
     made = {check.group for check in found.checks if check.verdict != "skipped"}
     tested = {*found.environment.get("versions", "").split(", "),

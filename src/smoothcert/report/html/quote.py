@@ -35,8 +35,9 @@ def quote(run: PageRun, radii: Sequence[float], rho: float) -> tuple[str, str]:
     result, radius = run.result, quoted_radius(run.result, radii)
     at = result.at([radius], rho)
     sure = down(100 * (1 - rho), 4).rstrip("0").rstrip(".")
-    unchanged = (f", and stay so under every change of their pixels with an l2 norm below {radius:g}, where pixels lie "
-                 f"in [0, 1]" if radius else "")
+    what, units = _units(run)
+    unchanged = f", and stay so under every change of their {what} with an l2 norm below {radius:g}, {units}" * bool(
+        radius)
     promise = "are classified correctly by the smoothed classifier" if result.claim is None else result.claim.promise
     first = (f"With {sure}% confidence, at least {percent(at.test_set[0])}% of {_images(run)} {promise}"
              f"{_classifier(run)}{unchanged}{_provided(result)}.")
@@ -74,6 +75,14 @@ def _images(run: PageRun) -> str:
     if images.every > 1:
         return f"{count} images of {name}, one in {images.every} from number {images.start} on)"
     return f"the {count} images of {name}, numbers {images.start} to {images.start + images.count - 1})"
+
+
+def _units(run: PageRun) -> tuple[str, str]:
+    """Return what the radii are a change of, and their units, in words."""
+    data = None if is_foreign(run.store) else run.store.identity.data
+    if data is None or (len(data.shape) == 3 and data.bounds == (0, 1)):
+        return "pixels", "where pixels lie in [0, 1]"
+    return "values", "in the units of the data"
 
 
 def _classifier(run: PageRun) -> str:

@@ -106,7 +106,7 @@ def draw_wall(data: Wall, ax: Axes | None = None) -> Figure:
     """Draw radii in falling order under r_max, the most that the samples could prove."""
     figure, axes = open_axes(ax, height=4.0 + 0.17 * min(len(data.names), NAMED + 1), xlim=(0, 100),
                              xlabel="images, largest radius first (% of the run)",
-                             ylabel="certified l2 radius (pixel units)")
+                             ylabel="certified l2 radius (units of the data)")
     for number, (radii, share) in enumerate(zip(data.radii, data.share, strict=True)):
         style = look(number)
         axes.plot(100 * share, radii, **style)

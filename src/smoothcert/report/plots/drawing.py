@@ -22,6 +22,7 @@ from smoothcert.results.denoising import Estimates
 from smoothcert.results.distributional import Robustness
 from smoothcert.results.gallery import Answers, ImagesOf
 from smoothcert.results.gather import RESULTS, open_each
+from smoothcert.results.multi_label import CertifiedLabels
 from smoothcert.results.regression import CertifiedIntervals
 from smoothcert.results.studies import votes_of
 from smoothcert.store.store import Store
@@ -164,5 +165,6 @@ TAKES: dict[str, Callable[[Store, str], Any]] = {
     "votes": lambda store, name: (Result.of(store, name), votes_of(store)),
     "robustness": Robustness.of,
     "intervals": CertifiedIntervals.of,
+    "labels": CertifiedLabels.of,
 }
 """Functions of a store and its name that give what a kind shows of it, or raise where the store does not have it."""

@@ -10,6 +10,7 @@ from matplotlib.patches import Circle, Rectangle
 
 from smoothcert.errors import InputError
 from smoothcert.report.plots.drawing import Request
+from smoothcert.report.plots.inputs import show_inputs
 from smoothcert.report.plots.kinds import (
     ContractionPlot,
     DenoisedPlot,
@@ -42,6 +43,7 @@ from smoothcert.results.gallery import (
     noise_panels,
     resolution_study,
 )
+from smoothcert.results.views import view_range
 from smoothcert.stats import ABSTAIN
 from smoothcert.store.recertify import noise_of
 from smoothcert.store.store import Store
@@ -113,12 +115,12 @@ def draw_gallery(data: Gallery) -> Figure:
     rows = -(-count // _COLUMNS)
     figure = new_figure(1.9 * min(count, _COLUMNS), 1.28 * rows + 0.4)
     cells: Any = figure.subplots(rows, min(count, _COLUMNS), squeeze=False)
+    limits = view_range(data.clean, data.noisy)
     for k, axes in enumerate(cells.flat):
         axes.axis("off")
         if k >= count:
             continue
-        gap = np.ones((*data.clean.shape[1:3], max(1, data.clean.shape[3] // 14)), dtype=np.float32)
-        show_image(axes, np.concatenate([data.clean[k], gap, data.noisy[k]], axis=2))
+        show_inputs(axes, [data.clean[k], data.noisy[k]], limits)
         wrong = data.prediction[k] not in (data.label[k], ABSTAIN)
         words = data.words(k)
         words = words if len(words) <= _CAPTION else words[:_CAPTION - 1] + "…"
@@ -136,8 +138,9 @@ def draw_panels(data: Panels) -> Figure:
     figure = new_figure(1.6 * (len(data.sigma) + 1), 1.9)
     cells: Any = figure.subplots(1, len(data.sigma) + 1)
     words = ["as it is", *(f"sigma {sigma:g}" for sigma in data.sigma)]
+    limits = view_range(data.image[None], data.noisy)
     for axes, image, title in zip(cells, [data.image, *data.noisy], words, strict=True):
-        show_image(axes, image)
+        show_inputs(axes, [image], limits)
         axes.set_title(title, fontsize=9)
         axes.axis("off")
     return figure
@@ -148,11 +151,12 @@ def draw_resolution(data: Resolution) -> Figure:
     """Draw a column for each size: the clean image, the noisy one, and that average-pooled to the smallest size."""
     figure = new_figure(2.0 * len(data.clean) + 0.4, 6.3)
     cells: Any = figure.subplots(3, len(data.clean), squeeze=False)
+    limits = view_range(data.clean[0][None])
     for column, side in enumerate(data.side):
         kinds = ((data.clean[column], f"{side} pixels"), (data.noisy[column], f"noise sigma {data.sigma:g}"),
                  (data.pooled[column], f"pooled: sigma {data.residual[column]:.3g} left"))
         for axes, (image, title) in zip(cells[:, column], kinds, strict=True):
-            show_image(axes, image)
+            show_inputs(axes, [image], limits)
             axes.set_title(title, fontsize=9)
             axes.axis("off")
     return figure
@@ -180,7 +184,7 @@ def draw_regions(data: Regions) -> Figure:
         plane.add_patch(Circle((0, 0), radius, fill=False, edgecolor=INK, linewidth=1.6))
     plane.plot(0, 0, "+", color=INK, markersize=9)
     plane.grid(visible=False)
-    plane.set(xlabel="along u (pixel units)", ylabel="along v (pixel units)",
+    plane.set(xlabel="along u (units of the data)", ylabel="along v (units of the data)",
               title="classes; dotted: typical noise length" + (f"; solid: radius {radius:.3f}" if radius > 0 else ""))
     voted = [c for c in shown if data.counts[c]]
     words = [names[c] if c < len(names) else str(c) for c in voted]
@@ -192,15 +196,6 @@ def draw_regions(data: Regions) -> Figure:
     for axes in (plane, bars):
         axes.title.set_fontsize(8.5)
     return figure
-
-
-def show_image(axes: Any, image: np.ndarray) -> None:
-    """Show an image (C, H, W), clipped to [0, 1] for the eye alone; other than 3 channels are averaged."""
-    shown = np.clip(image, 0, 1)
-    if len(shown) == 3:
-        axes.imshow(shown.transpose(1, 2, 0))
-    else:
-        axes.imshow(shown.mean(axis=0), cmap="gray", vmin=0, vmax=1)
 
 
 def _tint(k: int) -> tuple[float, float, float]:
@@ -246,10 +241,11 @@ def draw_denoised(shown: Captioned) -> Figure:
     rows += [("walk or flow", data.walked)] if data.walked is not None else []
     figure = new_figure(0.5 + 1.15 * len(shown.words), 0.5 + 1.32 * len(rows))
     cells: Any = figure.subplots(len(rows), len(shown.words), squeeze=False)
+    limits = view_range(*(images for _, images in rows))
     for row, (name, images) in zip(cells, rows, strict=True):
         row[0].set_ylabel(name, fontsize=8)
         for k, axes in enumerate(row):
-            show_image(axes, images[k])
+            show_inputs(axes, [images[k]], limits)
             axes.set(xticks=[], yticks=[])
             axes.grid(visible=False)
             if images is not data.clean:
@@ -268,12 +264,11 @@ def draw_failures(data: Failures) -> Figure:
     parts = [data.clean, data.noisy] + ([data.estimates] if data.estimates is not None else [])
     figure = new_figure(max(4.6, 1.05 * len(parts) * columns), 1.4 * rows + 0.5)
     cells: Any = figure.subplots(rows, columns, squeeze=False)
+    limits = view_range(*parts) if shown else (0.0, 1.0)
     for k, axes in enumerate(cells.flat):
         axes.axis("off")
         if k < shown:
-            gap = np.ones((*data.clean.shape[1:3], max(1, data.clean.shape[3] // 14)), dtype=np.float32)
-            strip = [piece for part in parts for piece in (part[k], gap)][:-1]
-            show_image(axes, np.concatenate(strip, axis=2))
+            show_inputs(axes, [part[k] for part in parts], limits)
             axes.set_title(f"{data.words[k]} (image {data.index[k]}): R {cut(data.first[k])} > {cut(data.second[k])}",
                            fontsize=7, pad=3)
     figure.supxlabel(f"{data.count:,} of {data.of:,} images have a larger radius in {data.names[0]} than in "
@@ -287,7 +282,7 @@ def draw_contraction(found: Contracted) -> Figure:
     data = found.data
     figure = new_figure(5.2, 4.2)
     axes = figure.add_subplot(xlabel="contraction ||x_hat(x + e) - E x_hat|| / ||e|| (estimate)",
-                              ylabel="slide ||E x_hat(x + e) - x|| (pixel units, estimate)")
+                              ylabel="slide ||E x_hat(x + e) - x|| (units of the data, estimate)")
     kinds = (("right", found.right), ("wrong", ~found.right & ~found.abstained), ("abstained", found.abstained))
     drawn = [(axes.plot(data.contraction[kind], data.slide[kind], MARKERS[k], color=COLOURS[k], alpha=0.6,
                         markeredgewidth=0)[0], f"{name} ({kind.sum()})")

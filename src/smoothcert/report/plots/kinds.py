@@ -225,6 +225,8 @@ KINDS: Registry[Kind] = Registry("kind of picture", "smoothcert.plots", {
                         needs=(StoredDenoiser, StoredImages)),
     "distributional": Kind("bounds on the expected loss against rho, and the worst case found",
                            "lines.gather_bounds_on_loss", "lines.draw_bounds_on_loss", take="robustness"),
+    "labels": Kind("labels of multi-label runs that are right and certified against radius",
+                   "labels.gather_labels", "labels.draw_labels", take="labels"),
     "widths": Kind("widths of a regression's certified intervals against radius",
                    "widths.gather_widths", "widths.draw_widths", take="intervals"),
 }, _check_kind)

@@ -42,7 +42,7 @@ from smoothcert.results.curves import (
 from smoothcert.results.studies import Theorems, among, compare_bounds, project_over_alpha, project_over_n, theorems
 from smoothcert.stats import clopper_pearson
 
-RADIUS = "l2 radius (pixel units of [0, 1])"
+RADIUS = "l2 radius (units of the data)"
 NORMS = {"l2": "l2", "linf": "l-infinity"}
 _MARKS = 7
 _DASHES = {"certificate": "-", "bound": (0, (5, 1.5)), "found": (0, (1.2, 1.2))}
@@ -233,7 +233,7 @@ def draw_envelopes(data: Envelopes, ax: Axes | None = None) -> Figure:
     names = [curve.name for curve in curves] or [one.name for one in data.runs]
     _finish(axes, right, names, extra=extra)
     if under_attack:
-        axes.set_xlabel(f"size of the attack, {NORMS[data.norm]} (pixel units of [0, 1])")
+        axes.set_xlabel(f"size of the attack, {NORMS[data.norm]} (units of the data)")
     return figure
 
 
@@ -252,7 +252,7 @@ def draw_empirical(data: Empirical, ax: Axes | None = None) -> Figure:
                                    elinewidth=1, linewidth=0.8, linestyle=style["linestyle"], marker=marker(number)))
     _finish(axes, right, [curve.name for curve in data.curves],
             extra=[(bars, one.name) for bars, one in zip(drawn, data.observed, strict=True)])
-    axes.set_xlabel(f"{NORMS[data.norm]} radius, or size of the attack (pixel units of [0, 1])")
+    axes.set_xlabel(f"{NORMS[data.norm]} radius, or size of the attack (units of the data)")
     return figure
 
 

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from smoothcert.checks import check_count, check_known
 from smoothcert.errors import EngineWarning, InputError
 from smoothcert.progress import phase
+from smoothcert.smoothing.engines.ensembles import TOGETHER, EarlyStop, stops_early
 from smoothcert.smoothing.engines.protocol import Choice, Engine, Refused, Run
 from smoothcert.smoothing.engines.registry import ANY_BATCH, ENGINES, EngineSetting, fault
 from smoothcert.smoothing.engines.runtimes import RUNTIMES, describe_bf16
 from smoothcert.smoothing.engines.trial import CHECKED, LEAST_CHECKED, Trial, compare_runtimes, try_engines
 from smoothcert.smoothing.files import NetworkFile, find_file, put_in_place
+from smoothcert.smoothing.passes import Passes
 from smoothcert.smoothing.precision import NARROW, PRECISIONS, reduce_precision
 from smoothcert.smoothing.protocols import is_random
 
@@ -32,7 +34,9 @@ def open_engine(
     An engine that cannot run the model, or does not give its votes on 500 noisy inputs (see `registry`), is refused
     with an EngineWarning; the eager one takes its place, and last the plain model. A callable that is no torch module,
     or that is random, only ever runs plain; a network in a file also in ONNX Runtime and OpenVINO. For an integer one
-    in a file they are no engines but what it is, so none is checked against another, nor are two in bfloat16.
+    in a file they are no engines but what it is, so none is checked against another, nor are two in bfloat16. Of an
+    ensemble of probabilities each member is run by the engine, and no more members than decide a vote (see
+    `ensembles`).
 
     Args:
         name: from `ENGINES`, or "auto": the fastest in a timed trial of those that can be started in `TRIAL_SHARE` of
@@ -74,12 +78,31 @@ def _open(name: str, setting: EngineSetting, samples: int, only_plain: str | Non
         if name != "auto":
             _warn(name, reason, "plain")
         return replace(fallback, choice=Choice("plain", reason=reason))
+    if stops_early(setting.model) and setting.precision == "float32" and setting.device.type == "cpu":
+        return _open_members(name, setting, samples, fallback)
     with phase("choosing an engine", unit="engines") as choosing:
         trial = Trial([name] if file else list(dict.fromkeys((name, "eager"))))
         if name == "auto":
             trial = try_engines(setting, samples, fallback.run, choosing)
         choosing.say("checking its votes")
         return _first_sound(setting, trial, fallback)
+
+
+def _open_members(name: str, setting: EngineSetting, samples: int, fallback: Engine) -> Engine:
+    """Return an engine that runs the members of an ensemble one by one, all in the engine that suits the first of them,
+    and stops early; the plain ensemble where its votes or its logits without stopping are not the plain ones."""
+    engines = list[Engine]()
+    for member in setting.model.members:
+        engines.append(_open(engines[0].name if engines else name, replace(setting, model=member), samples, None))
+    expected = setting.expected(fallback.run, CHECKED)
+    passes = [Passes(engine.run, expected.shape[1], engine.batch or setting.batch) for engine in engines]
+    weights = setting.model.weights.tolist()
+    reason = fault(expected, setting.logits(EarlyStop(passes, weights, stops=False), CHECKED), "float32")
+    if reason is not None:
+        _warn(engines[0].name, reason, fallback.name)
+        return fallback
+    taken = engines[0]
+    return Engine(taken.name, EarlyStop(passes, weights), TOGETHER * setting.batch, choice=taken.choice)
 
 
 def _check_range(setting: EngineSetting, run: Run) -> None:

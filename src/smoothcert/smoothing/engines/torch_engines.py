@@ -68,8 +68,16 @@ def _prepare(model: nn.Module, precision: str) -> nn.Module:
     with refuse_on_error("the network cannot be copied"):
         network: Any = Narrow(model, NARROW[precision]) if precision in NARROW else fold(model)
         network.requires_grad_(False)
-    return network.to(memory_format=torch.channels_last)
+    return put_channels_last(network)
 
 
-def _channels_last(rows: Tensor) -> Tensor:
-    return rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows
+def put_channels_last(network: nn.Module) -> nn.Module:
+    """Lay the weights of a network out as two-dimensional convolutions are fastest, in place, and return it.
+
+    `network.to(memory_format=torch.channels_last)` raises where a tensor has five axes.
+    """
+    return network._apply(_channels_last)
+
+
+def _channels_last(values: Tensor) -> Tensor:
+    return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
