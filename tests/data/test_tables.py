@@ -274,9 +274,9 @@ class TestObjects:
             load_data([(np.zeros(3), 0), (np.zeros(4), 1)])
         with pytest.raises(InputError, match=r"give it as a list of one, \[1\]"):
             load_data([(1.0, 0), (2.0, 1)])
-        with pytest.raises(InputError, match="have no columns, takes resize, crop, bounds, levels alone"):
+        with pytest.raises(InputError, match="which have no columns"):
             load_data((SERIES, LABELS), features="a")
-        with pytest.raises(InputError, match="features: digits takes resize, crop alone"):
+        with pytest.raises(InputError, match="features: of no use with digits, whose options are resize, crop"):
             load_data("digits", features="a")
 
 

@@ -78,7 +78,7 @@ class TableColumns:
         inputs: one of images or of tensors, or several that are put together.
         label: of the labels.
         images: whether the one of `inputs` may hold images.
-        left_out: those of the others that hold no numbers.
+        left_out: the others, where all columns of numbers are taken.
     """
 
     inputs: tuple[str, ...]
@@ -156,14 +156,15 @@ def table_data(rows: StoredRows, name: str, split: str, reading: Reading, num_cl
     columns = choose_columns(schema, rows.files[0], reading)
     if len(rows.table) == 0:
         raise DataError(f"{rows.files[0]} holds no images or other inputs")
+    read_inputs = _one_column if columns.images else _stacked
     if reading.real and known_classes is None:
-        source, stored_as = (_one_column if columns.images else _stacked)(rows, columns, reading)
-        return real_data(name, split, number_array(rows.table, columns.label, rows.where), source, stored_as)
+        return real_data(name, split, number_array(rows.table, columns.label, rows.where),
+                         *read_inputs(rows, columns, reading))
     known = known_classes or class_names(schema, columns.label)
     labels, found = label_array(rows.table, columns.label, rows.where, known)
     named = known or found
     names = resolve_classes(labels, named, num_classes, rows.where)
-    source, stored_as = (_one_column if columns.images else _stacked)(rows, columns, reading)
+    source, stored_as = read_inputs(rows, columns, reading)
     return ImageData(name, split, labels, names, source,
                      f"{len(labels)} inputs, stored as {stored_as}; preprocessing: {source.preprocessing}",
                      named=named is not None)
@@ -210,8 +211,8 @@ def _stacked(rows: StoredRows, columns: TableColumns, reading: Reading) -> tuple
         raise DataError(list_faults(f"columns of {rows.files[0]}", faults))
     alone = len(shapes) == len(arrays) == 1 and () not in shapes
     if columns.left_out:
-        logging.getLogger(__name__).info(f"{rows.files[0]}: left out {', '.join(columns.left_out)}, which are no "
-                                         f"numbers; --features names the columns to use")
+        logging.getLogger(__name__).info(f"{rows.files[0]}: left out {', '.join(columns.left_out)}, which hold no "
+                                         f"numbers, or number the rows; --features names the columns to use")
     values = arrays[columns.inputs[0]] if alone else np.stack(list(arrays.values()), axis=1)
     source = TensorSource(values, rows.where, reading, () if alone else columns.inputs)
     return source, f"the columns {', '.join(columns.inputs)}"
