@@ -105,6 +105,10 @@ class ProcessorWarning(UserWarning):
     """A network gives the same answers only on processors like this one, and its run cannot go on elsewhere."""
 
 
+class ColumnsWarning(UserWarning):
+    """Columns of a table are no part of its inputs, because they hold no numbers, or number the rows."""
+
+
 class CardWarning(UserWarning):
     """Records that belong together were made on several kinds of GPU, which round close calls otherwise."""
 

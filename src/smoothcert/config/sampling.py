@@ -50,9 +50,9 @@ def check_sigma(noise: Any, sigma: float | None) -> None:
 class RunConfig(ModelConfig, DataConfig, MachineConfig):
     """Options of every run over a model's images: which model, images and noise, and which store."""
 
-    data: DataPart = Field(None, description="data set: digits, mnist, cifar10, parquet:PATH, imagefolder:PATH, "
-                                             "file.py:NAME or package.module:NAME (default: the model's training "
-                                             "data, else digits)")
+    data: DataPart = Field(None, description="data set: digits, mnist, cifar10, parquet:PATH, csv:PATH, npz:PATH, "
+                                             "datasets:PATH, imagefolder:PATH, file.py:NAME or package.module:NAME "
+                                             "(default: the model's training data, else digits)")
     model: ModelPart = Field(description="model directory, zoo:NAME, package.module:factory, file.py:factory, "
                                          "FILE.pt2, FILE.onnx, FILE.xml, sklearn:FILE.skops, hf:NAME, timm:NAME or "
                                          "torchvision:NAME; or a file of weights (.pt, .pth, .pth.tar, .ckpt, .bin, "

@@ -65,6 +65,6 @@ def prepare_multi_label(config: CertifyConfig) -> MultiLabelRun:
         "procedure": plan.identity(), "multi_label": {"labels": plan.labels, "threshold": config.threshold},
     })
     return MultiLabelRun(
-        config=inputs.resolve(config), identity=identity, most_samples=plan.each().most(),
+        config=inputs.resolve(config), identity=identity, most_samples=-(-plan.each().most() // plan.labels),
         provenance={**inputs.provenance(config), "classes": ["absent", "present"]}, source=inputs.source, data=data,
         indices=inputs.indices, present=data.targets == 1, plan=plan, sampler=sampler, model=inputs.classifier.model)

@@ -33,8 +33,9 @@ if TYPE_CHECKING:  # the objectives import torch, which --help does without
 class TrainConfig(DataConfig, MachineConfig, LogConfig):
     """Options of `smoothcert train`."""
 
-    data: DataPart = Field("digits", description="data set: digits, mnist, cifar10, parquet:PATH, imagefolder:PATH, "
-                                                   "labels:FILE, file.py:NAME or package.module:NAME")
+    data: DataPart = Field("digits", description="data set: digits, mnist, cifar10, parquet:PATH, csv:PATH, npz:PATH, "
+                                                   "datasets:PATH, imagefolder:PATH, labels:FILE, file.py:NAME or "
+                                                   "package.module:NAME")
     model: str | None = Field(None, description="linear, mlp, cnn, lenet, cnn3, conv1d (series), airbench, "
                                                 "resnet18, resnet20, resnet50, resnet110 or vgg16; or file.py:factory, "
                                                 "package.module:factory, hf:NAME, timm:NAME, torchvision:NAME "
