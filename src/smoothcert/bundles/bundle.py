@@ -87,8 +87,7 @@ def bundle(
             stores = place_stores(named) if named else open_stores(config.stores)
             runs = Gathered([one.result for one in stores]).at(Points(tuple(config.radii or ()), config.rho))
             checked = check_stores(stores, config.require, config.bound, config.rho)
-        with phase("verifying", len(stores), "stores"):
-            verified = verify_stores(stores, config.noise)
+        verified = verify_stores(stores, config.noise)
         if tested is None and not config.no_selftest:
             from smoothcert.selftest.run import selftest  # brings torch
 
@@ -103,12 +102,12 @@ def bundle(
 
 def _write(folder: Path, config: BundleConfig, found: Findings, outcomes: Sequence[BundleOutcome],
            time: datetime | None) -> tuple[str, ...]:
-    """Write all files into a folder, and return their names: first those on the stores, then those on these files."""
+    """Write all files into a folder, first those on the stores, then those on these files, and return their names."""
     manifests = {f"{one.place}/{MANIFEST}": (one.source / MANIFEST).read_bytes() for one in found.stores}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in manifests.items()}
-    files = [file for one, content in zip(found.stores, manifests.values(), strict=True)
-             for file in list_store(one, content, not config.digest_only)]
-    files += [*list_evidence(found, config), *list_documents(found, config, list(digests.values()), time)]
+    files = [*list_evidence(found, config), *list_documents(found, config, list(digests.values()), time)]
+    files += [file for one, content in zip(found.stores, manifests.values(), strict=True)
+              for file in list_store(one, content, not config.digest_only)]
     listed = [*files, BundleFile(STATEMENT, b"", "what was tested, and the SHA-256 of every file", "in-toto statement, "
               "predicate test-result; to be signed, see below"),
               BundleFile(SUMS, b"", "the SHA-256 of every file", f"`sha256sum --check {SUMS}`")]

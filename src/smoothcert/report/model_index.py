@@ -21,10 +21,10 @@ def describe_results(store: Store, metrics: Sequence[Metric], more: Mapping[str,
     known = data if isinstance(data, DataIdentity) else None
     inputs = _TASKS.get(len(known.shape) if known else 3, "")
     task = f"{inputs} {'regression' if store.kind == 'regression' else 'classification'}".strip()
-    is_hubs = inputs and task != "image regression"
+    is_known = inputs and task != "image regression"
     name = known.name if known else _UNKNOWN
     return {
-        "task": {"type": task.replace(" ", "-") if is_hubs else "other", "name": task.capitalize()},
+        "task": {"type": task.replace(" ", "-") if is_known else "other", "name": task.capitalize()},
         "dataset": {"type": name, "name": name, **({"split": known.split} if known else {})},
         "metrics": [{"type": one.kind, "name": one.name, "value": one.value, "args": {
             **one.setting, **({"at_least": one.at_least} if more and one.at_least is not None else {}), **(more or {})}}
