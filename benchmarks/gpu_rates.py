@@ -47,16 +47,18 @@ def measure_copies(setting: Setting) -> list[Finding]:
 
 
 def measure_noise(setting: Setting) -> list[Finding]:
-    """Values a second of noisy rows on the grid, as they are drawn here."""
-    shape, n = (3, 32, 32), 64 if setting.quick else 4096
-    noise = build_noise("grid", SIGMA)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", EngineWarning)
-        rows = open_rows(noise, shape, 3072, 0, "philox-v1", setting.device)
-    subject = Subject(0, noise.centre(np.full(shape, 0.5, np.float32)))
-    where = "on the GPU" if isinstance(rows, DeviceRows) else "on the host"
-    return [_rate(setting, f"rows on the grid, {where}", lambda: rows.draw([Segment(subject, "estimate", 0, n)]),
-                  n * 3072, 1e9, "thousand million values/s")]
+    """Values a second of noisy rows, as they are drawn here."""
+    shape, n, found = (3, 32, 32), 64 if setting.quick else 4096, []
+    for kind, stream_format in (("grid", "philox-v1"), ("sound", "sound-philox-v1")):
+        noise = build_noise(kind, SIGMA)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", EngineWarning)
+            rows = open_rows(noise, shape, 3072, 0, stream_format, setting.device)
+        segment = Segment(Subject(0, noise.centre(np.zeros(shape, np.float32))), "estimate", 0, n)
+        where = "on the GPU" if isinstance(rows, DeviceRows) else "on the host"
+        found.append(_rate(setting, f"rows of {kind} noise, {where}", partial(rows.draw, [segment]), n * 3072, 1e9,
+                           "thousand million values/s"))
+    return found
 
 
 def _rate(setting: Setting, name: str, run: Callable[[], object], amount: float, unit: float, words: str) -> Finding:
