@@ -1,6 +1,7 @@
 """Inputs of any shape through every verb: one linear model, a table of shapes, few samples."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from smoothcert.errors import InputError, MissingExtraError, ModelError
 from smoothcert.models import Normalise
 from smoothcert.noise import build_noise
 from smoothcert.quantisation.export import export_network
+from smoothcert.report.html import report_page
+from smoothcert.results.gather import gather_page
 from smoothcert.runs.distributional import distributional
 from smoothcert.runs.options import DistributionalConfig
-from smoothcert.runs.reopen import reopen_answers
+from smoothcert.runs.reopen import reopen_answers, reopen_data
 from smoothcert.verify.options import VerifyConfig
 from smoothcert.verify.verify import verify
 
@@ -106,6 +109,17 @@ def test_every_verb_takes_them(store, place, shape):
     if len(shape) != 3:
         with pytest.raises(InputError, match=r"for images \(C, H, W\)"):
             smoothcert.plot(store, kind="resolution", data=data)
+
+
+def test_a_page_draws_lines_for_series_and_bars_for_tables(store, place, shape):
+    found = gather_page([str(place / "store")], partial(reopen_data, data=f"npz:{place}/data.npz"))
+    page = report_page(found.runs)
+    cards = page[page.index('id="gallery"') : page.index('id="images"')]
+    lines, bars, pictures = (cards.count(word) for word in ("<polyline", "<rect", "<img"))
+    inputs = 2 * store.num_records
+    kinds = {1: (0, inputs * shape[0], 0), 2: (inputs * shape[0], 0, 0)}
+    assert (lines, bars, pictures) == kinds.get(len(shape), (0, 0, inputs))
+    assert ("where pixels lie in [0, 1]" in page, "in the units of the data" in page) == (False, True)
 
 
 def test_training_denoising_and_their_refusals(place, shape):

@@ -36,7 +36,7 @@ class ConfigError(InputError):
 
 
 class ModelError(SmoothcertError):
-    """A base classifier does not keep its contract: (N, C, H, W) images in, (N, K) logits out."""
+    """A base classifier does not keep its contract: (N, *shape) inputs in, (N, K) logits out."""
 
 
 class CodeError(ModelError, InputError):
@@ -103,6 +103,10 @@ class RandomWeightsWarning(UserWarning):
 
 class ProcessorWarning(UserWarning):
     """A network gives the same answers only on processors like this one, and its run cannot go on elsewhere."""
+
+
+class ColumnsWarning(UserWarning):
+    """Columns of a table are no part of its inputs, because they hold no numbers, or number the rows."""
 
 
 class CardWarning(UserWarning):

@@ -60,7 +60,7 @@ def certify(
     """Certify the images of a data set: a class and an l2 radius for each.
 
     Args:
-        model: a torch module in eval mode, a function from images (N, C, H, W) to logits (N, K), an object with
+        model: a torch module in eval mode, a function from inputs (N, *shape) to logits (N, K), an object with
             `predict_proba`, a factory of one of these, or a `SmoothedClassifier`, whose sigma, noise, denoiser and seed
             are then used; or a name, as the command line takes it (a folder, "zoo:NAME", "net.py:build", "net.onnx").
         data: `ImageData`; a pair (images, labels); a map-style torch Dataset, or a DataLoader of one; a Hugging Face
@@ -71,7 +71,8 @@ def certify(
         out: the folder of the store. The same call resumes an interrupted run. None keeps the store in memory.
         log_to: loggers of the figures so far, such as "tensorboard:DIR", an object, or a list of them.
         progress: is called with the progress of the run. verbose: shows it.
-        options: any other option of `CertifyConfig`, by its name.
+        options: any other option of `CertifyConfig`, by its name, such as task="regression" for a function with real
+            values, or task="multi-label".
     Returns:
         The finished store: `smoothcert.table` shows its figures, `smoothcert.plot` its curve, `to_pandas` its records.
     Raises:

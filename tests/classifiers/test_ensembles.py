@@ -91,7 +91,7 @@ def test_members_that_do_not_fit_are_refused_before_work_starts(members, tmp_pat
 
 def test_all_that_does_not_fit_is_said_at_once(members, tmp_path):
     odd = write_member(tmp_path / "odd", 9, input_shape=(1, 6, 6), class_names=NAMES[::-1])
-    with pytest.raises(ModelError, match=r"(?s)is no ensemble:.*takes images of shape.*other classes"):
+    with pytest.raises(ModelError, match=r"(?s)is no ensemble:.*takes inputs of shape.*other classes"):
         ensemble_card(spec([members[0], odd]))
 
 

@@ -85,7 +85,7 @@ def test_no_global_generator_is_read_or_set():
 
 def test_images_of_any_range_unless_bounds_are_given():
     Smooth(half_space, 2, SIGMA).predict(torch.full((3, 2, 2), -3.0), 100, 0.01, 50)
-    with pytest.raises(InputError, match="pixels must lie"):
+    with pytest.raises(InputError, match="values must lie"):
         Smooth(half_space, 2, SIGMA, bounds=(0, 1)).predict(torch.full((3, 2, 2), -3.0), 100, 0.01, 50)
 
 
@@ -224,7 +224,7 @@ def test_the_estimators_attributes_are_read_at_each_call():
 
 
 def test_clip_values_are_checked():
-    with pytest.raises(InputError, match="pixels must lie"):
+    with pytest.raises(InputError, match="values must lie"):
         estimator(clip_values=(0.0, 1.0)).predict(X)
     low, high = np.full((3, 2, 2), -0.5, np.float32), np.ones((3, 2, 2), np.float32)
     assert estimator(clip_values=(low, high)).predict(X).shape == (3, 2)

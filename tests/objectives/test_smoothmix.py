@@ -115,6 +115,8 @@ def test_the_attack_is_not_projected_and_stays_among_the_pixels():
         objective = build_objective("smoothmix", 0.5, steps=3, step_size=size)
         moved = float(loss_of(objective, logistic(), PIXEL, PIXEL_LABELS).parts["perturbation"])
         assert moved == pytest.approx(expected, rel=1e-4)
+    beyond = objective.loss(logistic(), PIXEL, PIXEL_LABELS, Step(generator(), 100.0, bounds=None)).parts
+    assert float(beyond["perturbation"]) == pytest.approx(2.7, rel=1e-4)
     assert build_objective("smoothmix", 0.25) == build_objective("smoothmix", 0.25, m=2, eta=5, steps=4, warmup=10)
     by_default, given = (loss_of(build_objective("smoothmix", 0.25, **options), network()).total
                          for options in ({}, {"step_size": 0.5}))

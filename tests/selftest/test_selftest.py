@@ -29,7 +29,7 @@ from smoothcert.selftest.finding import FALSE_ALARM, QUICK, Finding, Planned, Se
 from smoothcert.selftest.integers import IntegerNetwork, plan_integer_checks
 from smoothcert.selftest.normals import Normals
 from smoothcert.selftest.options import SelftestConfig
-from smoothcert.selftest.votes import Certificates, EngineVotes, Networks, spaces
+from smoothcert.selftest.votes import Certificates, EngineVotes, Networks, other_shapes, spaces
 from smoothcert.smoothing import voters
 from smoothcert.smoothing.engines import ENGINES, runtimes
 from smoothcert.smoothing.engines.protocol import Refused
@@ -121,6 +121,17 @@ def test_reduced_precision_is_green_and_has_no_smaller_spaces(precision):
     votes = EngineVotes("eager", True, Networks(setting))
     assert reds([*votes.plan_checks(), *Certificates(votes).plan_checks()]) == set()
     assert spaces(setting) == []
+
+
+def test_other_shapes_are_green_and_other_noise_for_them_is_red(monkeypatch):
+    assert reds(other_shapes(SETTING)) == set()
+    opened = Setting.voter
+
+    def voter(setting, model, num_classes, shape, engine):
+        return opened(replace(setting, seed=setting.seed + (len(shape) != 3)), model, num_classes, shape, engine)
+
+    monkeypatch.setattr(Setting, "voter", voter)
+    assert len(reds(other_shapes(SETTING))) == 3
 
 
 def test_the_command_prints_keeps_and_exits_with_the_verdict(tmp_path, monkeypatch):

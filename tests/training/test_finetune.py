@@ -352,7 +352,7 @@ class TestSelfTraining:
         ({"unlabelled_weight": 0}, ConfigError, "unlabelled_weight"),
         ({"pseudo_labels": "nowhere"}, FileError, "no model folder nowhere"),
         ({"max_images": None}, InputError, "leave some over"),
-        ({"resize": 6}, ModelError, r"takes images of shape \(1, 8, 8\)"),
+        ({"resize": 6}, ModelError, r"takes inputs of shape \(1, 8, 8\)"),
         ({"unlabelled_split": "moon"}, InputError, "moon"),
     ])
     def test_bad_requests_leave_nothing_behind(self, tmp_path, pretrained, options, kind, words):

@@ -53,14 +53,14 @@ def ensemble_card(spec: str) -> ModelCard:
     first, problems = cards[0], []
     for folder, card in zip(folders, cards, strict=True):
         if card.kind == "denoiser":
-            problems.append(f"{folder} is a denoiser, whose answers are images")
+            problems.append(f"{folder} is a denoiser, whose answers are inputs")
         elif card.denoiser is not None:
             problems.append(f"{folder} was trained behind a denoiser: use classifiers without one, and put one in "
                             f"front of all with --denoiser")
         elif card.quantised is not None:
             problems.append(f"{folder} holds an integer network: use the float32 network that it was made from")
         if card.input_shape != first.input_shape:
-            problems.append(f"{folder} takes images of shape {card.input_shape}, but {folders[0]} of "
+            problems.append(f"{folder} takes inputs of shape {card.input_shape}, but {folders[0]} of "
                             f"{first.input_shape}")
         if card.class_names != first.class_names:
             problems.append(f"{folder} has other classes than {folders[0]}, or the same in another order: "

@@ -1,6 +1,7 @@
 """Options that the runs over a model's images share."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from inspect import signature
@@ -35,22 +36,23 @@ BLOCK = 16
 
 
 def check_sigma(noise: Any, sigma: float | None) -> None:
-    """Raise InputError for a sigma that the kind of noise cannot have, whatever the images."""
+    """Raise InputError for a sigma that the kind of noise cannot have, whatever the data."""
     if sigma is None or noise is None:
         return
-    try:
-        import_module("smoothcert.noise").build_noise(noise, sigma, levels=1)
-    except InputError:
-        raise InputError(f"sigma: {sigma:g} is too large for {noise} noise on any images: give sigma in pixel units "
-                         f"of [0, 1], or noise gaussian") from None
+    for levels in (1, None):
+        with suppress(InputError):
+            import_module("smoothcert.noise").build_noise(noise, sigma, levels=levels)
+            return
+    raise InputError(f"sigma: {sigma:g} is too large for {noise} noise on any data: give sigma in the data's units "
+                     f"([0, 1] of images), or noise gaussian")
 
 
 class RunConfig(ModelConfig, DataConfig, MachineConfig):
     """Options of every run over a model's images: which model, images and noise, and which store."""
 
-    data: DataPart = Field(None, description="data set: digits, mnist, cifar10, parquet:PATH, imagefolder:PATH, "
-                                             "file.py:NAME or package.module:NAME (default: the model's training "
-                                             "data, else digits)")
+    data: DataPart = Field(None, description="data set: digits, mnist, cifar10, parquet:PATH, csv:PATH, npz:PATH, "
+                                             "datasets:PATH, imagefolder:PATH, file.py:NAME or package.module:NAME "
+                                             "(default: the model's training data, else digits)")
     model: ModelPart = Field(description="model directory, zoo:NAME, package.module:factory, file.py:factory, "
                                          "FILE.pt2, FILE.onnx, FILE.xml, sklearn:FILE.skops, hf:NAME, timm:NAME or "
                                          "torchvision:NAME; or a file of weights (.pt, .pth, .pth.tar, .ckpt, .bin, "

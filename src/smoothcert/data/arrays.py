@@ -79,9 +79,10 @@ class TensorSource:
         self.columns = tuple(names)
         self.shape: tuple[int, ...] = values.shape[1:]
         self.levels, self.bounds = reading.levels, reading.tensor_bounds
-        if faults := find_faults(values, where, self.bounds, names):
+        with np.errstate(over="ignore"):  # too large a number is refused below
+            self._values = np.ascontiguousarray(values, dtype=np.float32)
+        if faults := find_faults(self._values, where, self.bounds, names):
             raise DataError(list_faults("the inputs", faults))
-        self._values = np.ascontiguousarray(values, dtype=np.float32)
 
     def __len__(self) -> int:
         return len(self._values)
@@ -98,12 +99,14 @@ class TensorSource:
 def find_faults(values: np.ndarray, where: Where, bounds: Bounds, names: Sequence[str] = ()) -> list[str]:
     """Return what is wrong with numbers (N, ...): for each kind of fault, and each of the columns `names` along the
     second axis, the first that has it."""
-    if names:
-        return [f"{name}: {fault}" for column, name in enumerate(names)
-                for fault in find_faults(values[:, column], where, bounds)]
     low, high = bounds or (-np.inf, np.inf)
     with np.errstate(over="ignore", invalid="ignore"):
         stored = values.astype(np.float32, copy=False)
+        if np.isfinite(stored).all() and stored.min() >= np.float32(low) and stored.max() <= np.float32(high):
+            return []
+        if names:
+            return [f"{name}: {fault}" for column, name in enumerate(names)
+                    for fault in find_faults(values[:, column], where, bounds)]
         faults = {"a value is missing (NaN or empty)": np.isnan(stored),
                   "is infinite, or beyond what float32 holds": np.isinf(stored),
                   f"is outside the bounds [{low:g}, {high:g}]": np.isfinite(stored) & ~(

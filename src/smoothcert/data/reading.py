@@ -65,11 +65,11 @@ class Reading:
         return self.bounds in (None, (0, 1))
 
     def refuse(self, taken: Sequence[str], what: str) -> None:
-        """Raise InputError for options that are given but not among those that `what` takes."""
+        """Raise InputError for options that are given but not among those that are `taken` by `what`."""
         given = [name for name in READING if getattr(self, name) is not None]
         if unfit := [name for name in given if name not in taken]:
-            raise InputError(f"{' and '.join(unfit)}: {what} takes {', '.join(taken)} alone: leave "
-                             f"{'it' if len(unfit) == 1 else 'them'} out")
+            raise InputError(f"{' and '.join(unfit)}: of no use with {what}, whose options are {', '.join(taken)}: "
+                             f"leave {'it' if len(unfit) == 1 else 'them'} out")
 
     def refuse_preprocessing(self, shape: Sequence[int]) -> None:
         """Raise InputError if inputs of this shape, which are no images, are to be resized or cropped."""

@@ -5,9 +5,9 @@ A table is read into memory as it is stored; images are decoded when they are us
 
 import bisect
 import io
-import logging
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -43,7 +43,7 @@ from smoothcert.data.encoded import EncodedSource, survey
 from smoothcert.data.reading import Reading
 from smoothcert.data.targets import real_data
 from smoothcert.data.tensor_types import tensor_type
-from smoothcert.errors import DataError, FileError
+from smoothcert.errors import ColumnsWarning, DataError, FileError
 from smoothcert.limits import IMAGE_BYTES, open_bounded
 
 _NUMBERING = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
@@ -78,13 +78,11 @@ class TableColumns:
         inputs: one of images or of tensors, or several that are put together.
         label: of the labels.
         images: whether the one of `inputs` may hold images.
-        left_out: those of the others that hold no numbers.
     """
 
     inputs: tuple[str, ...]
     label: str
     images: bool
-    left_out: tuple[str, ...] = ()
 
     @property
     def wanted(self) -> set[str]:
@@ -96,7 +94,8 @@ def choose_columns(schema: pa.Schema, file: str, reading: Reading) -> TableColum
     """Return the columns of inputs and labels: those that are asked for; else one of images or lists; else all that
     hold numbers.
 
-    Raises DataError where they are not there, or are there twice; it names the columns of the table.
+    Raises DataError where they are not there, or are there twice; it names the columns of the table. Warns with
+    ColumnsWarning of columns that are left out, though none was asked for.
     """
     listed = ", ".join(f"{field.name} ({field.type})" for field in schema)
     asked = [*(reading.features or ()), *([] if reading.label is None else [reading.label])]
@@ -125,7 +124,10 @@ def choose_columns(schema: pa.Schema, file: str, reading: Reading) -> TableColum
         if not numbers:
             raise DataError(f"{file} has no image column (one of encoded bytes, of paths, called image, or of lists of "
                             f"pixels) and no column of numbers beside the label; its columns: {listed}")
-        columns = TableColumns(numbers, label, False, tuple(name for name in fields if name not in numbers))
+        if left_out := [name for name in fields if name not in numbers]:
+            warnings.warn(f"{file}: left out {', '.join(left_out)}, which hold no numbers, or number the rows; "
+                          f"--features names the columns to use", ColumnsWarning, stacklevel=2)
+        columns = TableColumns(numbers, label, False)
     if twice := [name for name in sorted(columns.wanted) if schema.names.count(name) > 1]:
         raise DataError(f"{file} has several columns {', '.join(twice)}: keep one of each")
     return columns
@@ -156,14 +158,15 @@ def table_data(rows: StoredRows, name: str, split: str, reading: Reading, num_cl
     columns = choose_columns(schema, rows.files[0], reading)
     if len(rows.table) == 0:
         raise DataError(f"{rows.files[0]} holds no images or other inputs")
+    read_inputs = _one_column if columns.images else _stacked
     if reading.real and known_classes is None:
-        source, stored_as = (_one_column if columns.images else _stacked)(rows, columns, reading)
-        return real_data(name, split, number_array(rows.table, columns.label, rows.where), source, stored_as)
+        return real_data(name, split, number_array(rows.table, columns.label, rows.where),
+                         *read_inputs(rows, columns, reading))
     known = known_classes or class_names(schema, columns.label)
     labels, found = label_array(rows.table, columns.label, rows.where, known)
     named = known or found
     names = resolve_classes(labels, named, num_classes, rows.where)
-    source, stored_as = (_one_column if columns.images else _stacked)(rows, columns, reading)
+    source, stored_as = read_inputs(rows, columns, reading)
     return ImageData(name, split, labels, names, source,
                      f"{len(labels)} inputs, stored as {stored_as}; preprocessing: {source.preprocessing}",
                      named=named is not None)
@@ -209,9 +212,6 @@ def _stacked(rows: StoredRows, columns: TableColumns, reading: Reading) -> tuple
                    for fault in find_faults(array, rows.where, reading.tensor_bounds)]
         raise DataError(list_faults(f"columns of {rows.files[0]}", faults))
     alone = len(shapes) == len(arrays) == 1 and () not in shapes
-    if columns.left_out:
-        logging.getLogger(__name__).info(f"{rows.files[0]}: left out {', '.join(columns.left_out)}, which are no "
-                                         f"numbers; --features names the columns to use")
     values = arrays[columns.inputs[0]] if alone else np.stack(list(arrays.values()), axis=1)
     source = TensorSource(values, rows.where, reading, () if alone else columns.inputs)
     return source, f"the columns {', '.join(columns.inputs)}"

@@ -21,7 +21,7 @@ from smoothcert.noise import Noise, image_key
 from smoothcert.smoothing.protocols import check_ready
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-"""A data set in pieces, read once: images (B, C, H, W) and labels (B,)."""
+"""A data set in pieces, read once: inputs (B, *shape) and labels (B,)."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ def sample_losses(
     The noise is that of certification, stage "estimate" of (seed, image), and does not depend on the batch.
 
     Args:
-        model: (N, C, H, W) -> (N, K) logits, in eval mode.
+        model: (N, *shape) -> (N, K) logits, in eval mode.
         loss: one with a ceiling.
-        images, labels: (B, C, H, W) float32 and (B,), on the model's device.
+        images, labels: (B, *shape) float32 and (B,), on the model's device.
         keys: each image's index in its data set; None uses a hash of its bytes.
         gradient: also estimate the gradient of l_hat.
         rows: at most this many noisy images in one pass; None is 128 on a CPU and 512 elsewhere.
@@ -112,7 +112,7 @@ def _sample_one(
     model: Any, loss: PointLoss, image: np.ndarray, label: Tensor, noise: Noise, n: int, key: tuple[int, int],
     gradient: bool, rows: int, device: torch.device,
 ) -> tuple[float, float, np.ndarray]:
-    """Return mean, variance and Stein's gradient for one image (C, H, W)."""
+    """Return mean, variance and Stein's gradient for one input."""
     centre = noise.centre(image)
     stream = noise.stream(*key, "estimate", centre)
     total = squares = 0.0

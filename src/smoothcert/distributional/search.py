@@ -73,7 +73,7 @@ class Solved:
     """The end of the ascent for B images.
 
     Attributes:
-        moved: x_K, (B, C, H, W).
+        moved: x_K, (B, *shape).
         loss: l_hat(x_K), (B,) float64, a mean over fresh noise.
         cost: ||x_K - x0||^2, (B,).
         slope: norm of the bracket's gradient at x_K, (B,), a mean over fresh noise (including its own error).
@@ -140,7 +140,7 @@ def inside_bound(
     """Return the bound with the supremum inside the expectation: WRM's, of the base classifier.
 
     Args:
-        model: (N, C, H, W) -> (N, K) logits, in eval mode.
+        model: (N, *shape) -> (N, K) logits, in eval mode.
         loss: l >= 0; only a loss with a ceiling can give a certificate.
         batches: (images, labels) in pieces, read once; for a certificate independent draws of the law P0.
         gammas: prices of distance, chosen before the images were seen.
@@ -175,7 +175,7 @@ def find_ends(
     model: Model, loss: PointLoss, images: Tensor, labels: Tensor, gamma: float, noise: Noise | None,
     standing: Standing, search: Search, seed: int, generator: torch.Generator,
 ) -> Ends:
-    """Ascend from images (B, C, H, W) at one gamma, and return where that ended.
+    """Ascend from inputs (B, *shape) at one gamma, and return where that ended.
 
     Args:
         noise: of the outside form; None for the inside form.
@@ -283,7 +283,7 @@ def move_equivalently(
     model: Model, images: Tensor, labels: Tensor, gamma: float, sigma: float | None, generator: torch.Generator, *,
     loss: PointLoss = cross_entropy, steps: int = 15, draws: int = 4,
 ) -> Tensor:
-    """Return the images (B, C, H, W) after the ascent of `eps_equivalent`."""
+    """Return the inputs (B, *shape) after the ascent of `eps_equivalent`."""
     ascent = Ascent(check_gammas(gamma)[0], check_count("steps", steps), loss.mean, noise_in_cost=False,
                     fresh=check_optional_positive("sigma", sigma))
     still = draw_noise(images, check_count("draws", draws) if sigma else 1, 0.0, generator)

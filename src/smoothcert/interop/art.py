@@ -45,7 +45,7 @@ class _WithoutArt:
 
     def loss_gradient(self, x: Any, y: Any, training_mode: bool = False, **kwargs: Any) -> np.ndarray:
         inputs = torch.from_numpy(np.asarray(x, dtype=np.float32)).requires_grad_()
-        network = _Front(self.model.train(training_mode), self.input_shape, *_mean_and_std(self.preprocessing))
+        network = _Front(self.model.train(training_mode), *_mean_and_std(self.preprocessing))
         loss = self.loss(network(inputs.to(self.device)), _labels(y).to(self.device))
         return torch.autograd.grad(loss, inputs)[0].numpy()
 
@@ -110,7 +110,7 @@ class SmoothedEstimator(_Base):
             verbose: of no effect.
             is_abstain: False gives the most frequent class instead, which claims nothing.
         """
-        plan, images = FixedPredict(self.sample_size, self.alpha), self._images(x)
+        plan, images = FixedPredict(self.sample_size, self.alpha), self._inputs(x)
         found = self._ready().predict(images, plan, batch_size=rows_in_a_pass(batch_size, images[0].size))
         answers = np.zeros((len(images), self.nb_classes), dtype=np.float32)
         for row, one in zip(answers, cast(list[Prediction], found), strict=True):
@@ -121,7 +121,7 @@ class SmoothedEstimator(_Base):
 
     def certify(self, x: Any, n: int, batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
         """Return classes (N,) int64, -1 for abstentions, and l2 radii (N,) float64, from `n` samples an image."""
-        plan, images = FixedN(n0=self.sample_size, n=n, alpha=self.alpha, method="cohen"), self._images(x)
+        plan, images = FixedN(n0=self.sample_size, n=n, alpha=self.alpha, method="cohen"), self._inputs(x)
         found = cast(list[Certificate], self._ready().certify(
             images, plan, batch_size=rows_in_a_pass(batch_size, images[0].size)))
         return (np.array([ABSTAIN if one.prediction is None else one.prediction for one in found], dtype=np.int64),
@@ -144,30 +144,31 @@ class SmoothedEstimator(_Base):
                 x = np.asarray(x, dtype=np.float32)
                 y = np.eye(self.nb_classes, dtype=np.float32)[y] if np.ndim(y) == 1 else y
             return super().loss_gradient(x, y, training_mode=training_mode, **kwargs)
-        images = torch.from_numpy(self._images(x)).requires_grad_()
+        inputs = torch.from_numpy(self._inputs(x)).requires_grad_()
         classifier = self._ready().train(training_mode)
         classifier.m = self.sample_size
-        scores = classifier(images)
-        gradient = torch.autograd.grad(nll_loss(scores, _labels(y).to(scores.device)), images)[0]
+        scores = classifier(inputs)
+        gradient = torch.autograd.grad(nll_loss(scores, _labels(y).to(scores.device)), inputs)[0]
         classifier.eval()
-        return gradient.numpy().reshape(np.shape(x))
+        return gradient.numpy()
 
     def _ready(self) -> SmoothedClassifier:
         low_high = None if self.clip_values is None else np.asarray(self.clip_values)
         bounds = tuple(map(float, low_high)) if low_high is not None and low_high.ndim == 1 else None
         return self._live.ready(self._base(), sigma=self.scale, num_classes=self.nb_classes, seed=self.seed,
-                                bounds=bounds, noise=self.noise, levels=self.levels)
+                                bounds=bounds, noise=self.noise, levels=self.levels,
+                                input_shape=tuple(self.input_shape))
 
     def _base(self) -> nn.Module:
         """Return the base classifier, with the preprocessing inside; the same one while neither is exchanged."""
         model, preprocessing, front = self._front
         if model is not self.model or preprocessing is not self.preprocessing:
-            front = _Front(self.model, tuple(self.input_shape), *_mean_and_std(self.preprocessing))
+            front = _Front(self.model, *_mean_and_std(self.preprocessing))
             self._front = (self.model, self.preprocessing, front.model if front.changes_nothing else front)
         return cast(nn.Module, self._front[2])
 
-    def _images(self, x: Any) -> np.ndarray:
-        """Return inputs (N, *input_shape) as images (N, C, H, W), in which a vector is one row of pixels."""
+    def _inputs(self, x: Any) -> np.ndarray:
+        """Return inputs (N, *input_shape), checked, as float32."""
         inputs, shape = np.asarray(x), tuple(self.input_shape)
         if inputs.ndim != 1 + len(shape) or inputs.shape[1:] != shape or not len(inputs):
             raise InputError(f"inputs must have shape (N, {', '.join(map(str, shape))}), got {inputs.shape}")
@@ -176,7 +177,7 @@ class SmoothedEstimator(_Base):
             low, high = self.clip_values
             if (inputs < low).any() or (inputs > high).any():
                 raise InputError("inputs must keep clip_values, got values outside: clip them, or give no clip_values")
-        return inputs.reshape(len(inputs), *_image_shape(shape))
+        return inputs
 
 
 class _Function(nn.Module):
@@ -193,18 +194,17 @@ class _Function(nn.Module):
 
 
 class _Front(nn.Module):
-    """A model behind the standardisation of its inputs, which come as images."""
+    """A model behind the standardisation of its inputs."""
 
-    def __init__(self, model: nn.Module, shape: tuple[int, ...], mean: np.ndarray, std: np.ndarray):
+    def __init__(self, model: nn.Module, mean: np.ndarray, std: np.ndarray):
         super().__init__()
-        self.model, self.shape, self.training = model, shape, model.training
+        self.model, self.training = model, model.training
         device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), None)
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32, device=device), persistent=False)
-        self.changes_nothing = shape == _image_shape(shape) and not np.any(mean) and bool(np.all(std == 1))
+        self.changes_nothing = not np.any(mean) and bool(np.all(std == 1))
 
-    def forward(self, images: Tensor) -> Any:
-        inputs = images.reshape(len(images), *self.shape)
+    def forward(self, inputs: Tensor) -> Any:
         mean, std = (_along(cast(Tensor, values), inputs) for values in (self.mean, self.std))
         return self.model((inputs - mean) / std)
 
@@ -235,11 +235,6 @@ def _mean_and_std(preprocessing: Any) -> tuple[np.ndarray, np.ndarray]:
                          f"the model")
     mean, std = (np.asarray(values, dtype=np.float32) for values in preprocessing)
     return mean, std
-
-
-def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape (C, H, W) in which an input of any shape is sampled."""
-    return shape if len(shape) == 3 else (1, 1, int(np.prod(shape)))
 
 
 def _given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Reference networks by name, and the loading of users' own models.
 
-A model is any callable from float32 images (N, C, H, W) in [0, 1] to logits (N, K); its normalisation is inside it.
+A model is any callable from float32 inputs (N, *shape), images (N, C, H, W) in [0, 1], to logits (N, K); its
+normalisation is inside it.
 onnxruntime and the hubs' libraries are imported only when a model needs them.
 """
 

@@ -113,7 +113,7 @@ def load_onnx(
 ) -> LoadedModel:
     """Return the model in an ONNX file; its content is the bytes of the file and of the weights stored beside it.
 
-    The input is (N, C, H, W), or (N, D) for images that are flattened first, of floats of any precision; images are
+    The input is (N, *shape), or (N, D) for images that are flattened first, of floats of any precision; images are
     cast to it. The logits are the one output that can hold them (see `smoothing.adapters`).
 
     Args:

@@ -64,7 +64,7 @@ class CatRS(SplitByNoise):
 
     Attributes:
         m: noises an image, 4 in the paper.
-        lam: lambda; None is 2 sigma, the paper's .5 / 1 / 2 at sigma .25 / .5 / 1.
+        lam: lambda; None is 2 sigma, the paper's .5 / 1 / 2 at sigma .25 / .5 / 1 on CIFAR-10.
         eps: bound on ||e_i* - e_i||_2 before the moments are matched; 1 in the paper.
         steps: T, 4 in the paper.
         votes: noises an image for p.

@@ -23,8 +23,8 @@ class SmoothMix(SplitByNoise):
 
     for m noises e_i ~ N(0, sigma^2 I), so that the answer fades towards no class on the way to x_adv, which is
     over-confident about a wrong class. x_adv takes T unit-norm steps that ascend -log G_y under the same noises, each
-    clamped to the pixels' range, and none projected. As for `smoothadv`, a batch of B images is split into m parts with
-    an optimiser step each, and costs m T passes of B rows to the input and 2 m to the weights.
+    clamped to the bounds of the data, and none projected. As for `smoothadv`, a batch of B images is split into m parts
+    with an optimiser step each, and costs m T passes of B rows to the input and 2 m to the weights.
 
     It differs from the authors' code in two points: t is a constant, which has no gradient; and x and x_mix pass
     together, so that BatchNorm sees one batch of both. Their variant that trains on a one-step adversary in place of x
@@ -57,7 +57,8 @@ class SmoothMix(SplitByNoise):
         share = standard_uniforms((len(images),), step.generator, images) / 2
         size = self.step_size or 2 * self.sigma
         inner = PGD(self.steps * size, self.steps, step_size=size)  # a ball that T steps do not leave
-        adversarial = attack_images(inner, model, images, labels, noise, generator=step.generator)
+        adversarial = attack_images(inner, model, images, labels, noise, generator=step.generator,
+                                    bounds=step.bounds)
         mixed = torch.lerp(images, adversarial, along(share, images))
         logits = noisy_logits(model, torch.cat([images, mixed]), torch.cat([noise, noise]))
         at_images, at_mixtures = logits.chunk(2)

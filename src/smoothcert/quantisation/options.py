@@ -24,8 +24,8 @@ class QuantiseConfig(ModelConfig, DataConfig, MachineConfig):
                                          ".ckpt, .bin, .safetensors), with --model for its network",
                              json_schema_extra={"argument": "MODEL"})
     data: DataPart = Field(None, description="data set of the calibration images: digits, mnist, cifar10, "
-                                             "parquet:PATH, imagefolder:PATH, file.py:NAME or package.module:NAME "
-                                             "(default: the model's training data)")
+                                             "parquet:PATH, csv:PATH, npz:PATH, datasets:PATH, imagefolder:PATH, "
+                                             "file.py:NAME or package.module:NAME (default: the model's training data)")
     split: str = Field("train", description="split of the data set; not the one that is certified later")
     images: Annotated[int, Field(ge=LEAST_IMAGES)] = Field(
         512, description=f"calibration images, evenly spaced over the split, at least {LEAST_IMAGES}")

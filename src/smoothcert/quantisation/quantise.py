@@ -135,7 +135,7 @@ def _open(config: QuantiseConfig) -> tuple[Inputs, RunConfig]:
 
 
 def draw_noisy(data: ImageData, indices: np.ndarray, noise: Noise, seed: int, start: int = 0) -> np.ndarray:
-    """Return a noisy copy of each image, (N, C, H, W) float32, keyed by seed and index in a stage of its own.
+    """Return a noisy copy of each image, (N, *shape) float32, keyed by seed and index in a stage of its own.
 
     The network is then independent of all noise that it is certified with, also under the same seed.
 
@@ -153,7 +153,7 @@ def quantise_graph(graph: Any, noisy: np.ndarray, path: Path) -> dict[str, int]:
     """Write the integer form of a float32 graph, and return the numbers of operators that stay in float.
 
     Args:
-        graph: an `onnx.ModelProto`. noisy: calibration images (N, C, H, W).
+        graph: an `onnx.ModelProto`. noisy: calibration inputs (N, *shape).
     Raises:
         ModelError: onnxruntime cannot quantise it, or there is no layer to quantise.
     """

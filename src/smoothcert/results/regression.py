@@ -1,5 +1,6 @@
 """Certified intervals of a regression: their widths at each radius, and how many targets lie inside."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -35,6 +36,10 @@ class Widths:
     high: float
     inside: float | None
     exact: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as plain values, with null for infinite widths, which JSON does not have."""
+        return {name: None if value == math.inf else value for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True, repr=False)
@@ -150,4 +155,4 @@ class IntervalRuns:
         return [{"store": run.path or None, "kind": self.kind, "name": run.name, "inputs": run.images,
                  "complete": run.complete, "sigma": run.sigma, "percentile": run.percentile, "alpha": run.alpha,
                  "n": run.n, "outputs": run.outputs, "notes": list(run.notes),
-                 "figures": [vars(one) for one in run.at(self.radii)]} for run in self.results]
+                 "figures": [one.to_json() for one in run.at(self.radii)]} for run in self.results]

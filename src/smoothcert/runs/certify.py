@@ -88,7 +88,7 @@ class SamplingRun(Run):
             yield done.tag, self.record(index, done, done.values), done.seconds
 
     def answer(self, images: Iterable[tuple[Any, np.ndarray, int]]) -> Iterator[Finished]:
-        """Take images (tag, float32 (C, H, W), noise key) through the plan, and yield each as it is done."""
+        """Take images (tag, float32 input, noise key) through the plan, and yield each as it is done."""
         with evaluation(self.model):
             yield from run_plan(self.plan, self.voter, images, self.data.num_classes, self._label)
 

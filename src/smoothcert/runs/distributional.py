@@ -161,7 +161,7 @@ class DistributionalRun(Run):
     def _measure_unmoved(
         self, setting: AscentSetting, image: Tensor, label: Tensor, index: int, random: torch.Generator
     ) -> dict[str, float]:
-        """Return the loss of an image (1, C, H, W) itself, with the moments for the certificate where it needs them."""
+        """Return the loss of an input (1, *shape) itself, with the moments for the certificate where it needs them."""
         model, noise = fix_normals(self.inputs.classifier.model, random), self.inputs.noise
         outside = setting.form == "outside"
         if self.loss.ceiling is None or not outside:
@@ -175,7 +175,7 @@ class DistributionalRun(Run):
     def _measure_ascent(
         self, setting: AscentSetting, image: Tensor, label: Tensor, index: int, random: torch.Generator
     ) -> dict[str, float]:
-        """Return where the ascent from an image (1, C, H, W) ended."""
+        """Return where the ascent from an input (1, *shape) ended."""
         model, noise = fix_normals(self.inputs.classifier.model, random), self.inputs.noise
         standing = find_standing(setting, self.identity.distributional, noise.sigma)
         found = find_ends(model, self.loss, image, label, setting.gamma or 0.0, noise if setting.form == "outside"
@@ -189,7 +189,7 @@ class DistributionalRun(Run):
     def _measure_equivalent(
         self, setting: AscentSetting, image: Tensor, label: Tensor, index: int, random: torch.Generator
     ) -> dict[str, float]:
-        """Return how far NAL's ascent takes an image (1, C, H, W) in 15 steps, and the loss there."""
+        """Return how far NAL's ascent takes an input (1, *shape) in 15 steps, and the loss there."""
         model = fix_normals(self.inputs.classifier.model, random)
         sigma, gamma = self.inputs.noise.sigma, setting.gamma or 0.0
         moved = move_equivalently(model, image, label, gamma, sigma, random)
@@ -197,5 +197,5 @@ class DistributionalRun(Run):
         return {"loss": float(found.loss[0]), "cost": float(found.cost[0])}
 
     def _batch(self, image: np.ndarray) -> Tensor:
-        """Return one image (C, H, W) as (1, C, H, W) on the device."""
+        """Return one input as (1, *shape) on the device."""
         return torch.from_numpy(image[None]).to(self.inputs.device)

@@ -11,7 +11,6 @@ from functools import partial
 import numpy as np
 
 from smoothcert.errors import InputError
-from smoothcert.progress import count_passes
 from smoothcert.runs.options import CertifyConfig
 from smoothcert.runs.outputs import OutputRun, identify_outputs, open_outputs
 from smoothcert.smoothing.rows import Subject
@@ -47,9 +46,7 @@ class MultiLabelRun(OutputRun):
 
     def _count(self, subject: Subject, stage: str, n: int) -> np.ndarray:
         """Return of how many of n copies each label is present, (L,)."""
-        values = self.sampler.draw(subject, stage, n)
-        count_passes(n)
-        return (values > self.config.threshold).sum(axis=0)
+        return (self.sampler.draw(subject, stage, n) > self.config.threshold).sum(axis=0)
 
 
 def prepare_multi_label(config: CertifyConfig) -> MultiLabelRun:
@@ -68,6 +65,6 @@ def prepare_multi_label(config: CertifyConfig) -> MultiLabelRun:
         "procedure": plan.identity(), "multi_label": {"labels": plan.labels, "threshold": config.threshold},
     })
     return MultiLabelRun(
-        config=inputs.resolve(config), identity=identity, most_samples=plan.each().most(),
+        config=inputs.resolve(config), identity=identity, most_samples=-(-plan.each().most() // plan.labels),
         provenance={**inputs.provenance(config), "classes": ["absent", "present"]}, source=inputs.source, data=data,
         indices=inputs.indices, present=data.targets == 1, plan=plan, sampler=sampler, model=inputs.classifier.model)

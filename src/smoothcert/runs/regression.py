@@ -11,7 +11,6 @@ from functools import partial
 
 import numpy as np
 
-from smoothcert.progress import count_passes
 from smoothcert.runs.options import CertifyConfig
 from smoothcert.runs.outputs import OutputRun, identify_outputs, open_outputs
 from smoothcert.stats import PercentilePlan
@@ -32,7 +31,6 @@ class RegressionRun(OutputRun):
     def sample(self, index: int) -> list[Record]:
         subject = self.sampler.subject(self.data.image(index), index)
         values = self.sampler.draw(subject, "estimate", self.plan.n)
-        count_passes(self.plan.n)
         kept = np.array(self.identity.regression.ranks)
         sketch = order_statistics(values, kept).T
         estimate, lower, upper = self.plan.read(kept, sketch)

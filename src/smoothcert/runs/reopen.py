@@ -30,7 +30,7 @@ _ABOVE = 3
 """Folders above a store in which the data of its run are looked for."""
 
 Estimate = Callable[[np.ndarray], np.ndarray]
-"""Noisy images (N, C, H, W) float32 -> estimates of the clean ones, of the same shape."""
+"""Noisy inputs (N, *shape) float32 -> estimates of the clean ones, of the same shape."""
 
 
 def reopen_data(

@@ -59,10 +59,10 @@ class Setting:
         return build_noise(self.noise_kind, self.sigma)
 
     def voter(
-        self, model: torch.nn.Module | Callable, num_classes: int, shape: tuple[int, int, int], engine: str,
+        self, model: torch.nn.Module | Callable, num_classes: int, shape: tuple[int, ...], engine: str,
         batch_size: int | None = None,
     ) -> OpenVoter:
-        """Return the library's voter for a model on images of a shape, in pixels."""
+        """Return the library's voter for a model on inputs of a shape, in pixels."""
         how = Sampling(engine, "pixels", self.precision, self.noise_format, batch_size or self.batch_size, self.device)
         return open_voter(model, self.noise, num_classes, shape, self.seed, None, how)
 

@@ -46,7 +46,7 @@ class Catcher:
         return torch.tensor([[1.0, 0.0]], device=rows.device).expand(len(rows), 2)
 
 
-def catch(setting: Setting, shape: tuple[int, int, int], image: np.ndarray, parts: Sequence[tuple[int, str]],
+def catch(setting: Setting, shape: tuple[int, ...], image: np.ndarray, parts: Sequence[tuple[int, str]],
            samples: int) -> tuple[np.ndarray, Voter]:
     """Return the noisy copies (streams, samples, d) of an image for each (key, stage), as a network gets them."""
     catcher = Catcher()

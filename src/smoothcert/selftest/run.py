@@ -21,7 +21,7 @@ from smoothcert.selftest.integers import plan_integer_checks
 from smoothcert.selftest.known import SHAPE, halfspace
 from smoothcert.selftest.normals import Normals
 from smoothcert.selftest.options import SelftestConfig
-from smoothcert.selftest.votes import Certificates, EngineVotes, Networks, Unusable, spaces
+from smoothcert.selftest.votes import Certificates, EngineVotes, Networks, Unusable, other_shapes, spaces
 from smoothcert.smoothing.engines import ENGINES
 from smoothcert.smoothing.engines.runtimes import PACKAGES, RUNTIMES
 from smoothcert.stats import FixedCertify
@@ -74,6 +74,7 @@ def _plan_checks(setting: Setting, engine: str) -> Iterator[Planned]:
         if name in RUNTIMES and setting.precision == "float32" and setting.device.type == "cpu":
             yield from plan_integer_checks(name, engine != "all")
     yield from spaces(setting)
+    yield from other_shapes(setting)
     yield from plan_store_checks()
 
 

@@ -182,7 +182,7 @@ class EngineVotes:
         except Unusable as reason:
             return reason
 
-    def _open(self, network: torch.nn.Module, num_classes: int, shape: tuple[int, int, int]) -> OpenVoter:
+    def _open(self, network: torch.nn.Module, num_classes: int, shape: tuple[int, ...]) -> OpenVoter:
         """Return the voter, or raise Unusable where it would run in another engine."""
         try:
             with warnings.catch_warnings(record=True) as said:
@@ -297,6 +297,23 @@ def spaces(setting: Setting) -> list[Planned]:
         return []
     return [Planned.chance("smaller spaces", known.space, _in_space, setting, known)
             for known in (halfspace(), quadrants(), band())]
+
+
+def other_shapes(setting: Setting) -> list[Planned]:
+    """Return a check for each of a few shapes that are no images'."""
+    return [Planned.certain("other shapes", f"inputs {shape} get the votes of an image of the same values", _in_shape,
+                            setting, shape) for shape in ((16,), (2, 8), (1, 2, 2, 4))]
+
+
+def _in_shape(setting: Setting, shape: tuple[int, ...]) -> Finding:
+    """Test that the votes of inputs of a shape are those of an image with the same values, drawn by the same key."""
+    known, n = quadrants(), setting.sizes.votes // 10
+    network, image, votes = known.network.to(setting.device), image_at(*POINTS[1]), []
+    for form in (SHAPE, shape):
+        voter = setting.voter(network, known.num_classes, form, "plain").voter
+        subject = voter.subject(image.reshape(form), 1)
+        votes.append(voter.count([Segment(subject, "estimate", 0, n)])[0].tolist())
+    return Finding(votes[0] == votes[1], f"{votes[1]} votes, {votes[0]} of the image", "equal")
 
 
 def _in_space(setting: Setting, known: Known, level: float) -> Finding:

@@ -39,7 +39,7 @@ ANY_BATCH, ONE_ROW = BatchSizes(), BatchSizes(1, 1)
 def in_batches(run: Callable[[Tensor], Tensor], images: Tensor, sizes: BatchSizes) -> Tensor:
     """Return run(images), computed in batches of those sizes, the short ones filled up with zeros.
 
-    images (N, C, H, W) -> (N, K), for a `run` that judges each image alone; the rows of the filling are dropped.
+    inputs (N, *shape) -> (N, K), for a `run` that judges each image alone; the rows of the filling are dropped.
 
     >>> in_batches(lambda batch: batch.reshape(4, 1) + 1, torch.arange(6.), BatchSizes(4, 4)).flatten()
     tensor([1., 2., 3., 4., 5., 6.])

@@ -175,7 +175,7 @@ class _Trial:
         except SmoothcertError:
             raise
         except (Exception, SystemExit) as error:
-            raise ModelError(f"the model cannot take float32 inputs of shape {tuple(rows.shape)}: "
+            raise ModelError(f"the model cannot take float32 images of shape {tuple(rows.shape)}: "
                              f"{first_line(error)}") from error
         self.overwrites = self.overwrites or not torch.equal(given, rows)
         if self._num_classes is None:

@@ -32,7 +32,7 @@ class Runtime:
 
 @runtime_checkable
 class NetworkFile(Protocol):
-    """A network in a file: float32 images (N, C, H, W) -> logits (N, K), for any N.
+    """A network in a file: float32 inputs (N, *shape) -> logits (N, K), for any N.
 
     Attributes:
         runtime: the runtime that is part of what it is; None where any runtime gives its votes.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from smoothcert.checks import check_bounds, check_count, check_positive, check_seed, check_shape
 from smoothcert.machine import find_device
 from smoothcert.noise import build_noise, fresh_seed, reach_of
-from smoothcert.progress import Progress, Workload, count_passes, metering, reporting
+from smoothcert.progress import Progress, Workload, metering, reporting
 from smoothcert.smoothing.adapters import Fit, adapted, behind_fit
 from smoothcert.smoothing.batching import ONE_ROW
 from smoothcert.smoothing.classifier import ImageList, refuse_smoothed
@@ -67,7 +67,6 @@ class SmoothedFunction:
             with metering("sampling", Workload(len(inputs), len(inputs), "inputs", n * len(inputs), True)) as meter:
                 for one, key in zip(inputs, keys, strict=True):
                     found.append(judge(plan, sampler, sampler.subject(one, key)))
-                    count_passes(n)
                     meter.finish(n, n)
         return found[0] if single else found
 

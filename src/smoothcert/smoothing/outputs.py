@@ -17,6 +17,7 @@ from torch import nn
 
 from smoothcert.errors import ModelError
 from smoothcert.noise import Noise
+from smoothcert.progress import count_passes
 from smoothcert.smoothing.passes import Passes
 from smoothcert.smoothing.precision import reduce_precision
 from smoothcert.smoothing.protocols import Denoiser, Normals, PredictProba, is_random
@@ -37,13 +38,13 @@ def real_function(model: Any) -> RealNetwork | RealFunction:
     Raises:
         ModelError: anything else, or a classifier of that kind, whose `predict` gives classes.
     """
+    if isinstance(model, nn.Module):
+        return RealNetwork(model)
     owner = getattr(model, "__self__", model) if getattr(model, "__name__", "") == "predict" else model
     if hasattr(owner, "predict_proba"):
         raise ModelError(f"{type(owner).__name__} is a classifier, and a regression needs a function with real values: "
                          f"leave the task out to certify its classes, or give a function, such as "
                          f"lambda x: model.predict_proba(x.flatten(1).numpy())[:, 1]")
-    if isinstance(model, nn.Module):
-        return RealNetwork(model)
     if hasattr(owner, "predict") and (owner is not model or not callable(model)):
         return RealFunction(PredictProba(owner.predict, None, 1))
     if callable(model):
@@ -80,6 +81,7 @@ class OutputSampler:
                 rows = self._rows.draw([segment])
                 normals_from = (lambda _start, _end, of=segment: [self._walk(of)]) if self._random else None
                 found.append(self._passes.logits(rows, normals_from)[:, :-1].float().cpu())
+                count_passes(min(PASS, n - start))
         values = torch.cat(found)[:n].numpy()
         if np.isnan(values).any():
             raise ModelError("the function returned NaN, of which no percentile can be certified: check its weights "

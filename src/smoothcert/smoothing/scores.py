@@ -32,8 +32,8 @@ class Scores:
         """Return log G, (N, K) float32, differentiable in the images and in the parameters of `run`.
 
         Args:
-            run: (N, C, H, W) -> (N, K) logits, with `Normals` after the rows where `random`.
-            images: (N, C, H, W) float32 on the device of `run`.
+            run: (N, *shape) -> (N, K) logits, with `Normals` after the rows where `random`.
+            images: (N, *shape) float32 on the device of `run`.
             m: noisy copies.
             start: the place of the first one's noise in its stream.
             rows: copies in a pass.
@@ -55,7 +55,7 @@ class Scores:
         return log_soft(logits, images, self._shifts(shape, m, start, device), rows)
 
     def _shifts(self, shape: tuple[int, ...], m: int, start: int, device: torch.device) -> Tensor:
-        """Return m noise vectors, (m, C, H, W) on the device: those of an image of zeros. The last ones are kept."""
+        """Return m noise vectors, (m, *shape) on the device: those of an image of zeros. The last ones are kept."""
         key = (shape, m, start, device)
         if key not in self._kept:
             centre = self._noise.centre(np.zeros(shape, dtype=np.float32))

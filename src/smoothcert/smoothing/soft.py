@@ -33,13 +33,13 @@ def add_noise(images: Tensor, sigma: float, generator: torch.Generator) -> Tenso
 
 
 def draw_noise(images: Tensor, m: int, sigma: float, generator: torch.Generator) -> Tensor:
-    """Return e ~ N(0, sigma^2 I) for m copies of each image: (B, C, H, W) -> (B, m, C, H, W)."""
+    """Return e ~ N(0, sigma^2 I) for m copies of each image: (B, *shape) -> (B, m, *shape)."""
     shape = (len(images), m, *images.shape[1:])
     return standard_normals(shape, generator, images).mul_(sigma)
 
 
 def noisy_logits(model: Any, images: Tensor, noise: Tensor) -> Tensor:
-    """Return the logits of the m noisy copies in one pass: (b, C, H, W), (b, m, C, H, W) -> (b, m, K).
+    """Return the logits of the m noisy copies in one pass: (b, *shape), (b, m, *shape) -> (b, m, K).
 
     16-bit logits, as autocast gives them, are widened, because their probabilities would round to 0 and 1.
     """
@@ -55,14 +55,14 @@ def log_mean_softmax(logits: Tensor) -> Tensor:
 def log_soft(
     logits: Callable[[Tensor, int, Tensor], Tensor], images: Tensor, noise: Tensor, rows: int
 ) -> Tensor:
-    """Return log G for images that share their noise: (b, C, H, W), (m, C, H, W) -> (b, K), in passes of at most `rows`
+    """Return log G for images that share their noise: (b, *shape), (m, *shape) -> (b, K), in passes of at most `rows`
     copies.
 
     Where a gradient is wanted and one pass does not do, each is computed again on the way back, so that no more than
     the graph of one pass is in memory.
 
     Args:
-        logits: (images (n, C, H, W), place of the first copy, noise of the copies (k, C, H, W)) -> (n, k, K).
+        logits: (inputs (n, *shape), place of the first copy, noise of the copies (k, *shape)) -> (n, k, K).
     """
     copies = min(len(noise), rows)
     together = max(1, rows // copies)
@@ -142,8 +142,8 @@ def predict_softly(
     history is the votes of the same n copies.
 
     Args:
-        model: (N, C, H, W) -> (N, K) logits, in eval mode.
-        images: float32 (B, C, H, W).
+        model: (N, *shape) -> (N, K) logits, in eval mode.
+        images: float32 (B, *shape).
         keys: their indices in the data set. The noise is that of PREDICT: stream `predict` of (seed, key).
         format: of the noise's streams.
     """

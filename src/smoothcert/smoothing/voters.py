@@ -51,7 +51,7 @@ class Voter(Protocol):
         ...
 
     def subject(self, image: np.ndarray, key: int) -> Subject:
-        """Return an image (C, H, W), float32, made ready for its samples."""
+        """Return an input, float32, made ready for its samples."""
         ...
 
     def count(self, segments: Sequence[Segment]) -> np.ndarray:
@@ -304,7 +304,7 @@ def run_plan(
     plan: Plan, voter: Voter, images: Iterable[tuple[Any, np.ndarray, int]], num_classes: int,
     label_of: Callable[[Any], int] | None = None,
 ) -> Iterator[Finished]:
-    """Take images (tag, float32 (C, H, W), noise key) through a plan; each comes out when it is done.
+    """Take images (tag, float32 input, noise key) through a plan; each comes out when it is done.
 
     Images are taken from the iterable only when there is room for them, and answers do not depend on their company. An
     iterator that stops is asked again after every round, until those that it gave are done.

@@ -33,19 +33,21 @@ if TYPE_CHECKING:  # the objectives import torch, which --help does without
 class TrainConfig(DataConfig, MachineConfig, LogConfig):
     """Options of `smoothcert train`."""
 
-    data: DataPart = Field("digits", description="data set: digits, mnist, cifar10, parquet:PATH, imagefolder:PATH, "
-                                                   "labels:FILE, file.py:NAME or package.module:NAME")
-    model: str | None = Field(None, description="linear, mlp, cnn, lenet, cnn3, airbench, resnet18, resnet20, "
-                                                "resnet50, resnet110 or vgg16; or file.py:factory, "
+    data: DataPart = Field("digits", description="data set: digits, mnist, cifar10, parquet:PATH, csv:PATH, npz:PATH, "
+                                                   "datasets:PATH, imagefolder:PATH, labels:FILE, file.py:NAME or "
+                                                   "package.module:NAME")
+    model: str | None = Field(None, description="linear, mlp, cnn, lenet, cnn3, conv1d (series), airbench, "
+                                                "resnet18, resnet20, resnet50, resnet110 or vgg16; or file.py:factory, "
                                                 "package.module:factory, hf:NAME, timm:NAME, torchvision:NAME "
-                                                "(default: that of init, else cnn); a denoiser: energy-residual, "
+                                                "(default: that of init, else cnn, conv1d for series, mlp for other "
+                                                "shapes); a denoiser: energy-residual, "
                                                 "energy-scalar or direct (default: energy-residual)")
     model_option: Options = Field(default_factory=dict, description="option of the model, KEY=VALUE (repeatable), such "
                                                                     "as activation=elu")
     normalise: Literal["auto", "standard", "centre", "none"] = Field(
         "auto", description="layer in front of the network: standard ((x - mean) / std), centre (x - mean) or none; "
-                            "auto uses that of init, else standard for colour and none for grey images, as the "
-                            "literature does")
+                            "auto uses that of init, else none for grey images and standard for others and for inputs "
+                            "that are no images")
     objective: ObjectivePart = Field("gaussian", description="training objective: gaussian, clean, smoothadv, adre, "
                                                              "stability, trades, adversarial, macer, consistency, "
                                                              "smoothmix, cat-rs, nal, wrm or xhat (behind a denoiser); "

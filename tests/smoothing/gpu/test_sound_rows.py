@@ -60,7 +60,7 @@ def as_on_a_gpu(monkeypatch):
              "host": lambda noise, shape, seed, device: HostRows(noise, shape, seed, FORMAT, device)}
 
     def opened(model, kind, **how):
-        monkeypatch.setattr(sampling, "_rows", lambda noise, space, shape, seed, device, how: kinds[kind](
+        monkeypatch.setattr(sampling, "choose_rows", lambda noise, space, shape, seed, device, how: kinds[kind](
             noise, shape, seed, device))
         how = {"engine": "plain", "noise_format": FORMAT, "batch_size": 16, **how}
         return open_voter(model, build_noise("sound", COARSE), 2, SHAPE, 7, None, Sampling(**how), Conduct()).voter

@@ -40,7 +40,7 @@ def as_on_a_gpu(request, monkeypatch):
         given = (int(np.prod(shape)), seed) if kind is DeviceRows else (seed, "philox-v1")
         return kind(noise, shape, *given, device)
 
-    monkeypatch.setattr(sampling, "_rows", rows)
+    monkeypatch.setattr(sampling, "choose_rows", rows)
     with shortcuts(vote_kernel=request.param == "kernels"):
         yield request.param
 
@@ -58,7 +58,7 @@ def segments(voter):
 
 def on_cpu(monkeypatch, make):
     with monkeypatch.context() as patch:
-        patch.setattr(sampling, "_rows", lambda noise, space, shape, seed, device, how: sampling.HostRows(
+        patch.setattr(sampling, "choose_rows", lambda noise, space, shape, seed, device, how: sampling.HostRows(
             noise, shape, seed, "philox-v1", device))
         return make()
 
@@ -144,7 +144,7 @@ def test_a_random_denoiser_has_each_rows_own_normals(as_on_a_gpu, monkeypatch):
 def test_a_recorded_step_gives_the_same_counts(monkeypatch):
     """The twin of a CUDA graph does the step again: on static buffers, without a look at the host's own numbers."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(sampling, "_rows", lambda noise, space, shape, seed, device, how: DeviceRows(
+    monkeypatch.setattr(sampling, "choose_rows", lambda noise, space, shape, seed, device, how: DeviceRows(
         noise, shape, 36, seed, device))
     recorded = []
 
@@ -165,7 +165,7 @@ def test_a_recorded_step_gives_the_same_counts(monkeypatch):
     for broken in (lambda step, device: 1 / 0, lambda step, device: lambda: None):  # or it writes no votes
         monkeypatch.undo()
         monkeypatch.setenv("TRITON_INTERPRET", "1")
-        monkeypatch.setattr(sampling, "_rows", lambda noise, space, shape, seed, device, how: DeviceRows(
+        monkeypatch.setattr(sampling, "choose_rows", lambda noise, space, shape, seed, device, how: DeviceRows(
             noise, shape, 36, seed, device))
         monkeypatch.setattr(graphs, "record", broken)
         unrecorded = opened(mlp(), engine="eager")

@@ -12,7 +12,7 @@ from smoothcert.report.plots.kinds import PlotConfig
 from smoothcert.report.plots.style import handle, in_style, legend, look, marker, open_axes
 from smoothcert.results.regression import CertifiedIntervals, Widths
 
-_POINTS = 33
+_POINTS = 17
 
 
 @dataclass(frozen=True)

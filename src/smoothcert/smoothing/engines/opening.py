@@ -44,7 +44,7 @@ def open_engine(
             cache folder, but for networks in files; the check is made in any case.
         model: base classifier on `device`, ready for use; never changed. All engines but plain keep the weights that
             it has now.
-        shape: of one row, (C, H, W) or that of a latent space.
+        shape: of one row, that of an input or of a latent space.
         batch: the most rows a call; engines may compute fewer at once.
         precision: see `reduce_precision`; the engine runs that classifier.
         samples: rows the run is expected to need; None counts as few.
