@@ -310,7 +310,8 @@ def test_a_time_is_that_of_the_environment(stores, tmp_path, monkeypatch):
 def test_regressions_and_labels_have_their_own_figures(stores, tmp_path):
     written = smoothcert.bundle([stores["regression"], stores["multi-label"]], tmp_path / "b", no_selftest=True)
     assert written.result == "PASSED"
-    assert {"report-intervals.html", "tables-regression.csv", "tables-multi-label.csv"} <= set(written.files)
+    assert {"report-intervals.html", "report-labels.html", "tables-regression.csv",
+            "tables-multi-label.csv"} <= set(written.files)
     assert "report.html" not in written.files
     models = [one for one in load(tmp_path / "b", "bom.cdx.json")["components"] if "modelCard" in one]
     tasks = {one["modelCard"]["modelParameters"]["task"]: one["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
