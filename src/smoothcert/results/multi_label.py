@@ -1,18 +1,16 @@
 """Certified labels: how many inputs have all labels right and certified, and how many labels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from smoothcert.checks import one_line
-from smoothcert.results.base import Measured, Points, StoreResult, check_records, setting_of
-from smoothcert.results.networks import describe_network
+from smoothcert.results.base import Measured, Points, check_records
+from smoothcert.results.outputs import OutputResult, describe_run
 from smoothcert.stats.intervals import certified_accuracy
 from smoothcert.stats.multi_label import LabelAnswers
 from smoothcert.store.multi_label import LabelVotes
-from smoothcert.store.names import name_of
 from smoothcert.store.store import Store
 
 STEPS = 8
@@ -42,38 +40,20 @@ class LabelFigures:
         return float(np.mean(self.labels))
 
 
-@dataclass(frozen=True, repr=False)
-class CertifiedLabels(StoreResult):
+@dataclass(frozen=True, repr=False, kw_only=True)
+class CertifiedLabels(OutputResult):
     """The certified labels of the inputs of one run.
 
     Attributes:
-        name: how tables and legends call it.
-        index: (N,) the inputs. present: (N, L) bool, by the data.
+        present: (N, L) bool, by the data.
         answers: what is certified of them.
-        sigma, alpha, n: what they were certified with; alpha is that of an input.
-        setting: the store's identity without what tells its inputs apart.
-        complete: whether the run has finished.
-        notes: what the store says that a reader has to know.
-        path: the store that holds them. network: which one they are of, in words.
     """
 
     kind: ClassVar[str] = "multi-label"
     holds: ClassVar[str] = "the labels of a multi-label run"
-    takes_radii: ClassVar[bool] = True
-    has_own_page: ClassVar[bool] = True
 
-    name: str
-    index: np.ndarray
     present: np.ndarray
     answers: LabelAnswers
-    sigma: float
-    alpha: float
-    n: int
-    setting: dict[str, Any] = field(default_factory=dict)
-    complete: bool = True
-    notes: tuple[str, ...] = ()
-    path: str = ""
-    network: str = ""
 
     @classmethod
     def of(cls, store: Store, name: str | None = None) -> Self:
@@ -84,20 +64,14 @@ class CertifiedLabels(StoreResult):
     @classmethod
     def build(cls, store: Store, votes: LabelVotes, name: str | None = None, path: str | None = None) -> Self:
         """Return what the votes of a store prove; `path` is where it is kept."""
-        return cls(one_line(name or name_of(store.folder)), votes.index, votes.present, votes.judge(),
-                   store.identity.noise.sigma, votes.plan.alpha, votes.plan.n, setting_of(store.identity),
-                   store.complete, tuple(map(one_line, store.provenance.notes)),
-                   str(store.folder) if path is None else path, describe_network(store))
+        return cls(index=votes.index, present=votes.present, answers=votes.judge(), alpha=votes.plan.alpha,
+                   n=votes.plan.n, **describe_run(store, name, path))
 
     @classmethod
     def default_radii(cls, results: Sequence["CertifiedLabels"]) -> list[float]:
         """Return evenly spaced radii up to the largest that is certified."""
         most = max(float(one.answers.holm.max()) for one in results)
         return [round(float(r), 3) for r in np.linspace(0, most, STEPS, endpoint=False)] if most else [0.0]
-
-    @property
-    def images(self) -> int:
-        return len(self.index)
 
     def at(self, radii: Sequence[float], rho: float = 0.05) -> list[LabelFigures]:
         """Return the figures at each radius."""

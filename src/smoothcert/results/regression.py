@@ -2,16 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from smoothcert.checks import one_line
-from smoothcert.results.base import Measured, Points, StoreResult, check_records, setting_of
-from smoothcert.results.networks import describe_network
+from smoothcert.results.base import Measured, Points, check_records
+from smoothcert.results.outputs import OutputResult, describe_run
 from smoothcert.store.intervals import Sketches
-from smoothcert.store.names import name_of
 from smoothcert.store.store import Store
 
 QUANTILES = (0.1, 0.9)
@@ -42,39 +40,21 @@ class Widths:
         return {name: None if value == math.inf else value for name, value in vars(self).items()}
 
 
-@dataclass(frozen=True, repr=False)
-class CertifiedIntervals(StoreResult):
+@dataclass(frozen=True, repr=False, kw_only=True)
+class CertifiedIntervals(OutputResult):
     """The intervals of a regression over the inputs of one run.
 
     Attributes:
-        name: how tables and legends call it.
-        index: (N,) the inputs.
         sketches: what intervals are read from, at the run's own radii.
-        sigma, alpha, n, percentile, outputs: what they were certified with.
-        setting: the store's identity without what tells its inputs apart.
-        complete: whether the run has finished.
-        notes: what the store says that a reader has to know.
-        path: the store that holds them. network: which one they are of, in words.
+        percentile, outputs: what they were certified with.
     """
 
     kind: ClassVar[str] = "regression"
     holds: ClassVar[str] = "the intervals of a regression"
-    takes_radii: ClassVar[bool] = True
-    has_own_page: ClassVar[bool] = True
 
-    name: str
-    index: np.ndarray
     sketches: Sketches
-    sigma: float
-    alpha: float
-    n: int
     percentile: float
     outputs: int
-    setting: dict[str, Any] = field(default_factory=dict)
-    complete: bool = True
-    notes: tuple[str, ...] = ()
-    path: str = ""
-    network: str = ""
 
     @classmethod
     def of(cls, store: Store, name: str | None = None) -> Self:
@@ -86,14 +66,8 @@ class CertifiedIntervals(StoreResult):
     def build(cls, store: Store, sketches: Sketches, name: str | None = None, path: str | None = None) -> Self:
         """Return intervals as sketches of a store are to be read; `path` is where they are kept."""
         plan = sketches.plan
-        return cls(one_line(name or name_of(store.folder)), sketches.index, sketches, plan.sigma, plan.alpha, plan.n,
-                   plan.percentile, plan.outputs, setting_of(store.identity), store.complete,
-                   tuple(map(one_line, store.provenance.notes)), str(store.folder) if path is None else path,
-                   describe_network(store))
-
-    @property
-    def images(self) -> int:
-        return len(self.index)
+        return cls(index=sketches.index, sketches=sketches, alpha=plan.alpha, n=plan.n, percentile=plan.percentile,
+                   outputs=plan.outputs, **describe_run(store, name, path))
 
     @property
     def radii(self) -> tuple[float, ...]:

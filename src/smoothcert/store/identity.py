@@ -259,7 +259,7 @@ class Identity(IdentityPart):
         routed_from: the stores whose certificates these are composed of.
     """
 
-    kind: Literal["certify", "predict", "attack", "distributional", "regression", "multi-label"]
+    kind: Literal["certify", "predict", "attack", "distributional", "multi-label", "regression"]
     num_classes: Annotated[int, Field(ge=1, le=CLASSES)]
     images: ImageList
     noise: NoiseIdentity

@@ -14,9 +14,8 @@ from smoothcert.errors import EmptyStoreError, StoreError
 from smoothcert.io.paths import Place
 from smoothcert.stats import PercentilePlan
 from smoothcert.store.identity import Identity
-from smoothcert.store.provenance import provenance
-from smoothcert.store.source import read_source, write_source
-from smoothcert.store.store import Store, write_table
+from smoothcert.store.recertify import write_again
+from smoothcert.store.store import Store
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,17 +83,9 @@ def plan_of(identity: Identity) -> PercentilePlan:
 
 def write_reread(folder: Place, store: Store, sketches: Sketches) -> None:
     """Keep intervals that were read again as a store of their own, with the sketches they come from."""
-    store.check_complete()
-    plan, records = sketches.plan, store.records
+    plan = sketches.plan
     estimate, lower, upper = sketches.read()
-    columns = {"estimate": pa.array(estimate.ravel()), **{
-        name: pa.FixedSizeListArray.from_arrays(pa.array(ends.ravel()), len(plan.radii)).cast(pa.list_(pa.float32()))
-        for name, ends in (("lower", lower), ("upper", upper))}}
-    for name, values in columns.items():
-        records = records.set_column(records.schema.get_field_index(name), records.schema.field(name), values)
-    identity = store.identity.replace(
-        procedure=plan.identity(), regression={**store.identity.regression.raw, "radii": list(plan.radii)},
-        recertified_from=store.identity.digest)
-    write_table(folder, identity, {**store.provenance.raw, "recertified_with": provenance()["versions"]}, records)
-    if source := read_source(store.folder):
-        write_source(folder, source)
+    ends = {name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), len(plan.radii)).cast(
+        pa.list_(pa.float32())) for name, values in (("lower", lower), ("upper", upper))}
+    write_again(folder, store, {"estimate": pa.array(estimate.ravel()), **ends}, procedure=plan.identity(),
+                regression={**store.identity.regression.raw, "radii": list(plan.radii)})

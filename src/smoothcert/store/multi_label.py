@@ -10,11 +10,8 @@ from smoothcert.errors import EmptyStoreError, StoreError
 from smoothcert.io.paths import Place
 from smoothcert.stats import MultiLabelPlan
 from smoothcert.stats.multi_label import LabelAnswers
-from smoothcert.store.identity import Identity
-from smoothcert.store.provenance import provenance
-from smoothcert.store.recertify import noise_of
-from smoothcert.store.source import read_source, write_source
-from smoothcert.store.store import Store, write_table
+from smoothcert.store.recertify import noise_of, write_again
+from smoothcert.store.store import Store
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +69,6 @@ def plan_of_labels(store: Store) -> MultiLabelPlan:
 
 def write_judged(folder: Place, store: Store, votes: LabelVotes) -> None:
     """Keep certificates that were computed again as a store of their own, with the votes they come from."""
-    store.check_complete()
-    records, answers = store.records, votes.judge()
-    for name, values in (("prediction", answers.prediction), ("radius", answers.radius)):
-        records = records.set_column(records.schema.get_field_index(name), records.schema.field(name),
-                                     pa.array(values.ravel()))
-    identity: Identity = store.identity.replace(procedure=votes.plan.identity(),
-                                                recertified_from=store.identity.digest)
-    write_table(folder, identity, {**store.provenance.raw, "recertified_with": provenance()["versions"]}, records)
-    if source := read_source(store.folder):
-        write_source(folder, source)
+    answers = votes.judge()
+    write_again(folder, store, {"prediction": pa.array(answers.prediction.ravel()),
+                                "radius": pa.array(answers.radius.ravel())}, procedure=votes.plan.identity())

@@ -1,7 +1,7 @@
 """Certificates of stores: computed again from their counts at another alpha, method or margin, with no model and no
 torch, and checked to be those that another run needs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -180,16 +180,27 @@ def _design(procedure: Procedure) -> dict[str, Any]:
 
 def write_recertified(folder: Place, store: Store, answers: CertifiedCounts, procedure: dict[str, Any]) -> None:
     """Keep recomputed certificates as a store of their own, with the counts they come from."""
+    columns = {"prediction": pa.array(answers.prediction), "radius": pa.array(answers.radius)}
+    if _knows_labels(procedure) and not _knows_labels(store.identity.procedure.raw):
+        columns["tallies"] = add_label_looks(store.records.column("tallies"), store.column("label"))
+    write_again(folder, store, columns, procedure=procedure)
+
+
+def write_again(folder: Place, store: Store, columns: Mapping[str, Any], **changes: Any) -> None:
+    """Keep a store's records with other answers, computed again from what they hold, as a store of their own.
+
+    Args:
+        columns: the columns of the records that take the place of the stored ones. changes: of the identity.
+    Raises:
+        StoreError: the store is not complete.
+    """
     if not store.complete:
         raise StoreError(f"{store.folder} is not complete: finish its run first, or leave out -o to look at what is "
                          f"there")
     records = store.records
-    columns = {"prediction": pa.array(answers.prediction), "radius": pa.array(answers.radius)}
-    if _knows_labels(procedure) and not _knows_labels(store.identity.procedure.raw):
-        columns["tallies"] = add_label_looks(records.column("tallies"), store.column("label"))
     for name, values in columns.items():
         records = records.set_column(records.schema.get_field_index(name), records.schema.field(name), values)
-    write_table(folder, store.identity.replace(procedure=procedure, recertified_from=store.identity.digest),
+    write_table(folder, store.identity.replace(**changes, recertified_from=store.identity.digest),
                 {**store.provenance.raw, "recertified_with": provenance()["versions"]}, records)
     if source := read_source(store.folder):
         write_source(folder, source)
