@@ -28,7 +28,7 @@ def test_bad_known_values_are_refused(write):
     with pytest.raises(InputError, match="num_classes"):
         load_model(f"{path}:build", num_classes=0)
     with pytest.raises(InputError, match="input_shape"):
-        load_model(f"{path}:build", input_shape=(8, 8))
+        load_model(f"{path}:build", input_shape=(8, 0))
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from smoothcert.runs.attack import attack
 from smoothcert.runs.certify import certify
 from smoothcert.runs.cluster import BLOCK, Actors, by_cluster
 from smoothcert.runs.crew import by_crew
-from smoothcert.runs.distributional import distributional
 from smoothcert.runs.options import AttackConfig, CertifyConfig, DistributionalConfig
 from smoothcert.runs.ray_connection import join_cluster
 
@@ -118,18 +117,11 @@ def test_the_cluster_asks_for_its_token(nodes):
 
 
 @pytest.mark.slow
-def test_every_run_that_samples_works_there(home, nodes, tmp_path):
-    runs = {"attack": (attack, AttackConfig, {"n": "100", "steps": 2, "eps": "0.3", "m": "0,4", "max_images": 20,
-                                              "save_adversaries": True}),
-            "distributional": (distributional, DistributionalConfig,
-                               {"n": 100, "gamma": "0.5", "max_images": 18, "search_option": ["steps=2", "draws=2"]})}
-    for name, (run, config, more) in runs.items():
-        for where in ({}, {"cluster": nodes.address, "workers": 1}):
-            given = options(home, tmp_path / f"{name}{len(where)}", **where) | more
-            if name == "distributional":
-                del given["engine"]
-            run(config.parse(given))
-        assert content(tmp_path / f"{name}0") == content(tmp_path / f"{name}2") != {}
+def test_an_attack_gives_the_bytes_of_one_process_there(home, nodes, tmp_path):
+    for where in ({}, {"cluster": nodes.address, "workers": 1}):
+        attack(AttackConfig.parse(options(home, tmp_path / f"attack{len(where)}", **where) | {
+            "n": "100", "steps": 2, "eps": "0.3", "m": "0,4", "max_images": 20, "save_adversaries": True}))
+    assert content(tmp_path / "attack0") == content(tmp_path / "attack2") != {}
 
 
 @pytest.mark.slow

@@ -169,7 +169,7 @@ PICTURES = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten
 
 
 @pytest.mark.parametrize(("model", "shape", "words"), [
-    (SERIES, (10, 2, 30), r"takes it as a batch of 10: series \(N, C, T\) are given as x\[:, :, None, :\]"),
+    (SERIES, (10, 2, 30), r"takes it as a batch of 10: give the shape of one input, input_shape=\(C, T\) of series"),
     (Net(), (10, 4, 4), r"takes it as a batch of 10: .*grey images as x\[:, None\]"),
     (PICTURES, (10, 8, 8), r"was read as one image \(C, H, W\): several have shape \(N, C, H, W\)"),
 ])

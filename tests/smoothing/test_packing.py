@@ -53,9 +53,9 @@ def run(plan, capacity, keys=range(12)):
 @pytest.mark.parametrize("name", PLANS)
 @pytest.mark.parametrize("capacity", [1, 16, 127, 4096, None])
 def test_an_image_is_answered_as_if_it_were_alone(name, capacity):
-    plan = PLANS[name]
-    done, _ = run(plan, capacity)
-    assert sorted(finished.tag for finished in done) == sorted(f"tag {key}" for key in range(12))
+    plan, keys = PLANS[name], range(2 if capacity == 1 else 12)
+    done, _ = run(plan, capacity, keys)
+    assert sorted(finished.tag for finished in done) == sorted(f"tag {key}" for key in keys)
     for finished in done:
         key = int(finished.tag.split()[1])
         [alone], _ = run(plan, 10**9, keys=[key])
