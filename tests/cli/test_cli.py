@@ -323,9 +323,10 @@ def test_the_program_is_named_so_that_a_shell_finds_it(tmp_path, monkeypatch):
 def test_demo(tmp_path, monkeypatch):
     """As it is but for two options: on every ninth image, and without a trial of engines."""
     parse = CertifyConfig.parse
-    monkeypatch.setattr(CertifyConfig, "parse", lambda told: parse({**told, "every": 9, "engine": "eager"}))
     monkeypatch.chdir(tmp_path)
-    result = run("demo", "-o", "my d", "-q")
+    with monkeypatch.context() as changed:
+        changed.setattr(CertifyConfig, "parse", lambda told: parse({**told, "every": 9, "engine": "eager"}))
+        result = run("demo", "-o", "my d", "-q")
     assert "certified accuracy" in result.output
     commands = [line for line in result.output.split("What to try next:")[1].splitlines() if line.startswith("  ")]
     assert len(commands) == 5
