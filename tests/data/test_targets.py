@@ -35,6 +35,25 @@ def test_targets_are_part_of_the_fingerprint():
     assert one.fingerprint([0, 1]) != other.fingerprint([0, 1])
 
 
+def test_several_label_columns_of_a_table(tmp_path):
+    (tmp_path / "a.csv").write_text("a,up,b,down\n1,0,2,1\n3,1,4,0")
+    data = open_data(f"csv:{tmp_path / 'a.csv'}", "test", real=True, label="down, up")
+    assert data.targets.tolist() == [[1, 0], [0, 1]]
+    assert data.batch([0, 1]).tolist() == [[1, 2], [3, 4]], "no label is an input"
+    for given, words in ({"label": "up,sideways"}, "no column sideways"), ({"label": "up,up"}, "^up: give each"), \
+            ({"label": "up,down", "features": ["a", "up"]}, "^up: give each"):
+        with pytest.raises(DataError, match=words):
+            open_data(f"csv:{tmp_path / 'a.csv'}", "test", real=True, **given)
+    with pytest.raises(DataError, match="no column up,down"):
+        open_data(f"csv:{tmp_path / 'a.csv'}", "test", label="up,down")
+
+
+def test_several_label_columns_hold_no_lists(tmp_path):
+    (tmp_path / "a.csv").write_text('a,up,down\n1,0,"[1, 2]"\n3,1,"[0, 2]"')
+    with pytest.raises(DataError, match=r"^down: several label columns"):
+        open_data(f"csv:{tmp_path / 'a.csv'}", "test", real=True, features=["a"], label="up,down")
+
+
 def test_several_targets_an_input():
     assert from_tensors(X, np.stack([Y, Y], axis=1), real=True).targets.shape == (4, 2)
 

@@ -118,6 +118,13 @@ def test_other_work_gives_the_same_bytes(store, tmp_path, monkeypatch):
     assert (again.folder / shard).read_bytes() == (store.folder / shard).read_bytes()
 
 
+def test_tasks_are_known_after_the_networks_were_released(tmp_path):
+    """The driver of several workers lets go of its networks, then hands out the two records of each input together."""
+    run = prepare_regression(options(tmp_path / "store"))
+    run.release()
+    assert run.tasks([1, 2, 3, 9]) == [(1,), (2, 3), (9,)]
+
+
 def test_a_store_is_verified_by_its_order_statistics(store, tmp_path):
     assert verify(VerifyConfig(store=store.folder)).problems == []
     again = VerifyConfig.parse({"store": store.folder, "resample": 4, "model": Linear(), "data": options(

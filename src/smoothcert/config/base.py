@@ -137,7 +137,9 @@ class ReadingConfig(Config):
                                                      "age,weight; or the array of inputs of a .npz file (default: the "
                                                      "column of images or lists, else every column of numbers)",
                                    json_schema_extra={"metavar": "COLUMNS"})
-    label: str | None = Field(None, description="column, or array, of the labels (default: label, y or target)",
+    label: str | None = Field(None, description="column, or array, of the labels; of a table also several, such as "
+                                                "l1,l2, for the tasks regression and multi-label (default: label, y or "
+                                                "target)",
                               json_schema_extra={"metavar": "COLUMN"})
     bounds: Bounds | None = Field(None, description="LOW,HIGH that all values keep, or none (default: 0,1 for images, "
                                                     "none for other inputs)",

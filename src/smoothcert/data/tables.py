@@ -76,18 +76,18 @@ class TableColumns:
 
     Attributes:
         inputs: one of images or of tensors, or several that are put together.
-        label: of the labels.
+        labels: of the labels; several only where they are real values, or say of each of several labels if it is there.
         images: whether the one of `inputs` may hold images.
     """
 
     inputs: tuple[str, ...]
-    label: str
+    labels: tuple[str, ...]
     images: bool
 
     @property
     def wanted(self) -> set[str]:
         """The names of the columns to read."""
-        return {*self.inputs, self.label, *({SHAPE_COLUMN} if self.images else ())}
+        return {*self.inputs, *self.labels, *({SHAPE_COLUMN} if self.images else ())}
 
 
 def choose_columns(schema: pa.Schema, file: str, reading: Reading) -> TableColumns:
@@ -98,26 +98,31 @@ def choose_columns(schema: pa.Schema, file: str, reading: Reading) -> TableColum
     ColumnsWarning of columns that are left out, though none was asked for.
     """
     listed = ", ".join(f"{field.name} ({field.type})" for field in schema)
-    asked = [*(reading.features or ()), *([] if reading.label is None else [reading.label])]
+    labels = () if reading.label is None else (reading.label,)
+    if reading.real and reading.label is not None and reading.label not in schema.names:
+        labels = tuple(name.strip() for name in reading.label.split(","))
+    asked = [*(reading.features or ()), *labels]
     if absent := [name for name in asked if name not in schema.names]:
         named = ", ".join(f"{name}{suggestion(name, schema.names)}" for name in absent)
         raise DataError(f"{file} has no column {named}; its columns: {listed}")
-    label = reading.label or next((name for name in LABEL_COLUMNS if name in schema.names and name not in asked), None)
-    if label is None:
+    if again := sorted({name for name in asked if asked.count(name) > 1}):
+        raise DataError(f"{', '.join(again)}: give each column of the features and of the labels once")
+    labels = labels or tuple(name for name in LABEL_COLUMNS if name in schema.names and name not in asked)[:1]
+    if not labels:
         if used := [name for name in asked if name in LABEL_COLUMNS]:
             raise DataError(f"{file} has no label column beside the features, of which {used[0]} is one: leave it out "
                             f"of them, or name another, --label COLUMN; its columns: {listed}")
         raise DataError(f"{file} has no label column ({', '.join(LABEL_COLUMNS)}): name it, --label COLUMN; its "
                         f"columns: {listed}")
-    fields = {field.name: field for field in schema if field.name != label}
+    fields = {field.name: field for field in schema if field.name not in labels}
     if reading.features:
         alone = len(reading.features) == 1 and is_encoded(storage(fields[reading.features[0]].type))
-        columns = TableColumns(tuple(reading.features), label, alone)
+        columns = TableColumns(tuple(reading.features), labels, alone)
     elif images := _image_columns(fields):
         if len(images) > 1 and images[0] not in IMAGE_COLUMNS:
             raise DataError(f"{file} has several columns that could be images ({', '.join(images)}): call the right "
                             f"one image, or name those to use, --features COLUMN,COLUMN; its columns: {listed}")
-        columns = TableColumns((images[0],), label, True)
+        columns = TableColumns((images[0],), labels, True)
     else:
         numbers = tuple(name for name, field in fields.items()
                         if is_number(field.type) and not _NUMBERING.fullmatch(name))
@@ -127,7 +132,7 @@ def choose_columns(schema: pa.Schema, file: str, reading: Reading) -> TableColum
         if left_out := [name for name in fields if name not in numbers]:
             warnings.warn(f"{file}: left out {', '.join(left_out)}, which hold no numbers, or number the rows; "
                           f"--features names the columns to use", ColumnsWarning, stacklevel=2)
-        columns = TableColumns(numbers, label, False)
+        columns = TableColumns(numbers, labels, False)
     if twice := [name for name in sorted(columns.wanted) if schema.names.count(name) > 1]:
         raise DataError(f"{file} has several columns {', '.join(twice)}: keep one of each")
     return columns
@@ -160,16 +165,27 @@ def table_data(rows: StoredRows, name: str, split: str, reading: Reading, num_cl
         raise DataError(f"{rows.files[0]} holds no images or other inputs")
     read_inputs = _one_column if columns.images else _stacked
     if reading.real and known_classes is None:
-        return real_data(name, split, number_array(rows.table, columns.label, rows.where),
-                         *read_inputs(rows, columns, reading))
-    known = known_classes or class_names(schema, columns.label)
-    labels, found = label_array(rows.table, columns.label, rows.where, known)
+        return real_data(name, split, _targets(rows, columns.labels), *read_inputs(rows, columns, reading))
+    (label,) = columns.labels
+    known = known_classes or class_names(schema, label)
+    labels, found = label_array(rows.table, label, rows.where, known)
     named = known or found
     names = resolve_classes(labels, named, num_classes, rows.where)
     source, stored_as = read_inputs(rows, columns, reading)
     return ImageData(name, split, labels, names, source,
                      f"{len(labels)} inputs, stored as {stored_as}; preprocessing: {source.preprocessing}",
                      named=named is not None)
+
+
+def _targets(rows: StoredRows, names: tuple[str, ...]) -> np.ndarray:
+    """Return the real values (N,) or (N, M) of one column, or (N, M) of M columns of numbers."""
+    arrays = [number_array(rows.table, name, rows.where) for name in names]
+    if len(arrays) == 1:
+        return arrays[0]
+    if lists := [name for name, array in zip(names, arrays, strict=True) if array.ndim > 1]:
+        raise DataError(f"{', '.join(lists)}: several label columns must hold a number a row, and these hold lists: "
+                        f"give one column of lists alone, or columns of numbers")
+    return np.stack(arrays, axis=1)
 
 
 def _one_column(rows: StoredRows, columns: TableColumns, reading: Reading) -> tuple[PixelSource, str]:

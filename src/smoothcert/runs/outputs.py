@@ -36,7 +36,8 @@ class OutputRun(Run):
 
     def tasks(self, pending: Sequence[int]) -> list[Task]:
         """Return the pending positions, those of one input together."""
-        return [tuple(task) for _, task in groupby(pending, lambda position: position // self.sampler.outputs)]
+        outputs = self.identity.records_per_image  # the sampler is gone where other processes make the records
+        return [tuple(task) for _, task in groupby(pending, lambda position: position // outputs)]
 
     def records(self, tasks: Iterable[Task]) -> Iterator[Done]:
         for task in tasks:

@@ -42,7 +42,7 @@ def real_function(model: Any) -> RealNetwork | RealFunction:
         return RealNetwork(model)
     owner = getattr(model, "__self__", model) if getattr(model, "__name__", "") == "predict" else model
     if hasattr(owner, "predict_proba"):
-        raise ModelError(f"{type(owner).__name__} is a classifier, and a regression needs a function with real values: "
+        raise ModelError(f"{type(owner).__name__} is a classifier, and this task needs a function with real values: "
                          f"leave the task out to certify its classes, or give a function, such as "
                          f"lambda x: model.predict_proba(x.flatten(1).numpy())[:, 1]")
     if hasattr(owner, "predict") and (owner is not model or not callable(model)):
