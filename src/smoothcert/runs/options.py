@@ -86,8 +86,9 @@ class CertifyConfig(SamplingConfig, LogConfig):
                                       "percentile within each of radii, by median smoothing)")
     percentile: Probability = Field(0.5, description="regression: the percentile of the noisy outputs that is bounded, "
                                                      "in (0, 1): 0.5 is the median")
-    threshold: Real = Field(0.0, description="multi-label: a label is present where its output exceeds this: 0 for "
-                                             "logits, 0.5 for probabilities")
+    threshold: Annotated[Real, Field(allow_inf_nan=False)] = Field(
+        0.0, description="multi-label: a label is present where its output exceeds this: 0 for logits, 0.5 for "
+                         "probabilities")
     claim: Options = Field(default_factory=dict, description="the claim about new images that the run was planned for, "
                                                              "KEY=VALUE: radius, accuracy, rho, pilot, as `smoothcert "
                                                              "plan` writes them; it becomes part of the store's "
