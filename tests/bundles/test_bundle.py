@@ -425,6 +425,15 @@ def test_nothing_is_written_over_or_left_behind(stores, tmp_path):
     refuse(FileError, "cannot write", stores["certify"], tmp_path / "b" / "x" / "y")
 
 
+def test_no_bundle_is_written_into_a_store(stores, tmp_path):
+    (tmp_path / "link").symlink_to(stores["certify"])
+    before = sorted(stores["certify"].rglob("*"))
+    for out in (stores["certify"] / "b", stores["certify"] / "sub" / "b.zip", tmp_path / "link" / "b"):
+        with pytest.raises(InputError, match="lies in the store"):
+            smoothcert.bundle(stores["certify"], out, no_selftest=True)
+    assert sorted(stores["certify"].rglob("*")) == before
+
+
 def test_all_mistakes_are_named_together(stores, tmp_path):
     with pytest.raises(ConfigError) as error:
         smoothcert.bundle(stores["certify"], tmp_path / "b", radii=[-1], require="acuracy > 1", rho=2, quick=True,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from smoothcert.bundles.contents import Findings, list_documents, list_evidence, list_store
-from smoothcert.bundles.files import BundleFile, check_new, draft, move_into_place, write_files
+from smoothcert.bundles.files import BundleFile, check_new, check_outside, draft, move_into_place, write_files
 from smoothcert.bundles.options import BundleConfig
 from smoothcert.bundles.outcomes import (
     BundleOutcome,
@@ -74,9 +74,9 @@ def bundle(
     Args:
         named: the stores with their names, in place of those that the options name.
     Raises:
-        MissingExtraError: without the packages that write and check the formats. InputError: `out` exists; a store
-        twice; a selftest that is not possible here. StoreError, FileError: stores that are not finished, have no
-        records or cannot be read; a file that cannot be written. Nothing is left then.
+        MissingExtraError: without the packages that write and check the formats. InputError: `out` exists or lies in a
+        store; a store twice; a selftest that is not possible here. StoreError, FileError: stores that are not finished,
+        have no records or cannot be read; a file that cannot be written. Nothing is left then.
     """
     check_packages()
     check_new(config.out)
@@ -85,6 +85,7 @@ def bundle(
         tested = read_selftest(config.selftest) if config.selftest else None
         with phase("reading the stores"):
             stores = place_stores(named) if named else open_stores(config.stores)
+            check_outside(config.out, [one.source for one in stores])
             runs = Gathered([one.result for one in stores]).at(Points(tuple(config.radii or ()), config.rho))
             checked = check_stores(stores, config.require, config.bound, config.rho)
         verified = verify_stores(stores, config.noise)

@@ -46,6 +46,13 @@ def check_new(out: Path) -> None:
         raise InputError(f"{out} exists: give a new folder or a new file for -o")
 
 
+def check_outside(out: Path, stores: Iterable[Place]) -> None:
+    """Raise InputError where a bundle would lie inside a store, which is evidence and is not written into."""
+    for store in stores:
+        if isinstance(store, Path) and out.resolve().is_relative_to(store.resolve()):
+            raise InputError(f"{out} lies in the store {store}: give a place outside it for -o")
+
+
 @contextmanager
 def draft(out: Path) -> Iterator[Path]:
     """Give a folder beside `out` to write into, which is gone afterwards. Raises FileError."""
