@@ -34,7 +34,7 @@ FROZEN = {
     "denoise/networks.py": "645109d440d52390f824452d1b7b02f7fcbbcd6f6debdffbdf590dc01d852757",
     "denoise/walks.py": "39a423a4a74b290f99272e42d1dc15a3c64b382a951087456238e4598ae067c1",
     "smoothing/adapters.py": "e3e4dd51234427d9fbd0faefd22292b49037f5303f36c2806b3fa8e3cb68d5ac",
-    "smoothing/ensemble.py": "66532c4d5d3b458fd6b0563dd1d3938320470d97d9e0f634aca9264e720ef992",
+    "smoothing/ensemble.py": "3e2194d7038bf1ca8522039a5ded1f9e5243ac3e4026aa9f01d97ecfe1f5787c",
     "smoothing/protocols.py": "78711de954faaa57cecebd73a8ca3f47dabb95ae4b7570df866a509cc5c655a2",
     "smoothing/real.py": "9c6a3620dbf3523df25779766ca507f84ba4e34ae7b3ced76a39f67ec95f4b45",
 }

@@ -54,6 +54,8 @@ def test_gradients_reach_every_member_and_the_image():
     (lambda: (members(1),), "at least two members"), (lambda: ([len, len],), "torch modules"),
     (lambda: (members(), "median"), "logits or probabilities"), (lambda: (members(), "logits", [1, 2]), "3 finite"),
     (lambda: (members(), "logits", [1, 0, 1]), "above 0"),
+    (lambda: (members(), "logits", [1, "x", 1]), "finite numbers"),
+    (lambda: (members(), "logits", [1e308, 1e308, 1e308]), "finite numbers"),
 ])
 def test_what_is_refused(arguments, words):
     with pytest.raises(InputError, match=words):

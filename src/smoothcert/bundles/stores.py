@@ -60,7 +60,7 @@ def place_stores(named: Sequence[tuple[str, Store]]) -> list[BundledStore]:
         if not is_store(store.folder):
             raise StoreError(f"{store.folder} is not a store on disk, and a bundle is of stores, whose records can be "
                              f"verified: {_INSTEAD}; a store in memory is kept by its method `save`")
-        if any(store.folder.absolute() == one.source.absolute() for one in found):
+        if any(store.folder.resolve() == one.source.resolve() for one in found):
             raise InputError(f"{store.folder} is named twice: name each store once")
         store.check_complete()
         folder = f"{FOLDER}/{_name_folder(name, taken)}"

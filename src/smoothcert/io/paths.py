@@ -81,6 +81,9 @@ class RemotePath:
     def absolute(self) -> "RemotePath":
         return self
 
+    def resolve(self) -> "RemotePath":
+        return self
+
     def exists(self) -> bool:
         return self.is_file() or self.is_dir()
 

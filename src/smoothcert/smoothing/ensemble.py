@@ -38,9 +38,13 @@ class Ensemble(nn.Module):
                              f"{', '.join(type(member).__name__ for member in members)}")
         if mean not in MEANS:
             raise InputError(f"mean must be logits or probabilities, got {mean!r}")
-        given = [1.0] * len(members) if weights is None else [float(weight) for weight in weights]
-        if len(given) != len(members) or not all(0 < weight < float("inf") for weight in given):
-            raise InputError(f"weights must be {len(members)} finite numbers above 0, one for each member, got {given}")
+        try:
+            given = [1.0] * len(members) if weights is None else [float(weight) for weight in weights]
+        except (TypeError, ValueError):
+            given = []
+        if len(given) != len(members) or not (min(given) > 0 and sum(given) < float("inf")):
+            raise InputError(f"weights must be {len(members)} finite numbers above 0, one for each member, got "
+                             f"{weights}")
         self.members, self.mean = nn.ModuleList(members), mean
         self.register_buffer("weights", torch.tensor(given, dtype=torch.float64).div(sum(given)).float())
         self.training = members[0].training
