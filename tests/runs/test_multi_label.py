@@ -129,6 +129,12 @@ def test_a_wrong_radius_is_found(folder, tmp_path):
     assert "radius is 0.0" in done.output
 
 
+def test_what_shows_classes_says_that_there_are_none(folder):
+    done = CliRunner().invoke(app, ["plot", "gallery", str(folder / "store"), "-o", str(folder / "gallery.png")])
+    assert done.exit_code == 1
+    assert "is a multi-label store, whose data have no classes" in done.output
+
+
 def test_a_store_of_classes_has_no_labels():
     model = lambda x: x.flatten(1)[:, :2]  # noqa: E731
     store = smoothcert.certify(model, (torch.ones(2, 1, 1, 2), [0, 1]), sigma=0.5, n=10, n0=5)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from smoothcert.results.base import StoreResult
     from smoothcert.store.store import Store
 
+Reread = tuple["StoreResult", tuple[float, ...]]
+"""What was computed again, and the radii to show it at."""
+
 _OF_VOTES = ("method", "margin", "no_margin", "top_k", "groups", "costs", "labels_known", "noise")
 
 
@@ -23,57 +26,53 @@ def recertify(config: RecertifyTableConfig, as_json: bool) -> None:
     from smoothcert.report.shown import render
     from smoothcert.results.base import Points
     from smoothcert.results.gather import put_side_by_side
+    from smoothcert.store.names import name_of
 
     form, stored = format_of(config, as_json), open_votes(config.store)
-    result, radii = REREAD.get(stored.kind, reread_votes)(config, stored)
+    name, kept = (name_of(config.out), str(config.out)) if config.out else (None, "")
+    result, radii = REREAD.get(stored.kind, reread_votes)(config, stored, name, kept)
     runs = put_side_by_side([result], Points(radii, config.rho, intervals=config.intervals))
     say(json.dumps(runs.to_json()[0]) if as_json else render([runs], form))
 
 
-def reread_votes(config: RecertifyTableConfig, stored: "Store") -> tuple["StoreResult", tuple[float, ...]]:
+def reread_votes(config: RecertifyTableConfig, stored: "Store", name: str | None, kept: str) -> Reread:
     """Return the certificates of a certify store computed again, and the radii to show; keep them if asked to."""
     from smoothcert.results.certified import Result
     from smoothcert.store.claims import make_claim
-    from smoothcert.store.names import name_of
     from smoothcert.store.recertify import recertify as run
     from smoothcert.store.recertify import write_recertified
 
     margin = None if config.no_margin else "stored" if config.margin is None else config.margin
     claim = make_claim(stored, config.top_k, config.groups, config.costs)
     answers, procedure = run(stored, config.alpha, config.method, margin, config.noise, claim, config.labels_known)
-    name, kept = (name_of(config.out), str(config.out)) if config.out else (None, "")
     result = Result.build(stored, name, procedure, answers.prediction, answers.radius, kept)
     if config.out:
         write_recertified(config.out, stored, answers, procedure)
     return result, tuple(config.radii or ())
 
 
-def reread_intervals(config: RecertifyTableConfig, stored: "Store") -> tuple["StoreResult", tuple[float, ...]]:
+def reread_intervals(config: RecertifyTableConfig, stored: "Store", name: str | None, kept: str) -> Reread:
     """Return the intervals of a regression store read again at other radii or another alpha, and keep them if asked
     to."""
     from smoothcert.results.regression import CertifiedIntervals
     from smoothcert.store.intervals import Sketches, write_reread
-    from smoothcert.store.names import name_of
 
     refuse_foreign(config, stored)
     sketches = Sketches.of(stored).at(config.radii, config.alpha)
-    name, kept = (name_of(config.out), str(config.out)) if config.out else (None, "")
     result = CertifiedIntervals.build(stored, sketches, name, kept)
     if config.out:
         write_reread(config.out, stored, sketches)
     return result, ()
 
 
-def rejudge_labels(config: RecertifyTableConfig, stored: "Store") -> tuple["StoreResult", tuple[float, ...]]:
+def rejudge_labels(config: RecertifyTableConfig, stored: "Store", name: str | None, kept: str) -> Reread:
     """Return the labels of a multi-label store certified again at another alpha, and the radii to show; keep them if
     asked to."""
     from smoothcert.results.multi_label import CertifiedLabels
     from smoothcert.store.multi_label import LabelVotes, write_judged
-    from smoothcert.store.names import name_of
 
     refuse_foreign(config, stored)
     votes = LabelVotes.of(stored).at(config.alpha)
-    name, kept = (name_of(config.out), str(config.out)) if config.out else (None, "")
     result = CertifiedLabels.build(stored, votes, name, kept)
     if config.out:
         write_judged(config.out, stored, votes)

@@ -118,6 +118,13 @@ def replace_by_attacked(data: ImageData, config: PredictConfig, store: Store) ->
                     {"attack": attack.name, **setting})
 
 
+def check_has_classes(store: Store) -> None:
+    """Raise StoreError for the store of a task whose data have no classes."""
+    if store.identity.of_outputs:
+        raise StoreError(f"{store.folder} is a {store.kind} store, whose data have no classes: this shows those of a "
+                         f"classifier")
+
+
 def in_classes_of(store: Store, data: ImageData, advice: str = "give the data of the run") -> ImageData:
     """Return the data with the classes of a store, checked to hold the images of its run.
 
@@ -127,9 +134,7 @@ def in_classes_of(store: Store, data: ImageData, advice: str = "give the data of
         InputError: they do not, or have other classes; it says what differs.
     """
     told = store.identity.data
-    if store.kind == "regression":
-        raise StoreError(f"{store.folder} is a regression store, whose data have no classes: this shows those of a "
-                         f"classifier")
+    check_has_classes(store)
     if list(data.shape) != told.shape:
         raise _other(store, data, f"those have shape {tuple(told.shape)}, these {data.shape}: give the run's "
                                   f"--resize and --crop, or --features")

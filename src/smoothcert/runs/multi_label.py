@@ -13,8 +13,7 @@ import numpy as np
 from smoothcert.errors import InputError
 from smoothcert.runs.options import CertifyConfig
 from smoothcert.runs.outputs import OutputRun, identify_outputs, open_outputs
-from smoothcert.smoothing.rows import Subject
-from smoothcert.stats import MultiLabelPlan
+from smoothcert.stats import Look, MultiLabelPlan
 from smoothcert.store.identity import Identity
 from smoothcert.store.records import Record, Tally
 
@@ -35,18 +34,14 @@ class MultiLabelRun(OutputRun):
 
     def sample(self, index: int) -> list[Record]:
         subject = self.sampler.subject(self.data.image(index), index)
-        select, estimate = (self._count(subject, stage, n)
-                            for stage, n in (("select", self.plan.n0), ("estimate", self.plan.n)))
-        found = self.plan.judge(select[None], estimate[None])
-        return [Record(index, int(self.present[index, k]), int(found.prediction[0, k]),
-                       {"output": k, "radius": float(found.radius[0, k])}, subject.centre.off_grid,
-                       [Tally.of(stage, (n - votes[k], votes[k]))
-                        for stage, n, votes in (("select", self.plan.n0, select), ("estimate", self.plan.n, estimate))])
-                for k in range(self.plan.labels)]
-
-    def _count(self, subject: Subject, stage: str, n: int) -> np.ndarray:
-        """Return of how many of n copies each label is present, (L,)."""
-        return (self.sampler.draw(subject, stage, n) > self.config.threshold).sum(axis=0)
+        votes = [(stage, n, self.sampler.count_above(subject, stage, n, self.config.threshold))
+                 for stage, n in (("select", self.plan.n0), ("estimate", self.plan.n))]
+        histories = [[Look(stage, np.array([n - present[k], present[k]])) for stage, n, present in votes]
+                     for k in range(self.plan.labels)]
+        found = self.plan.each.judge(histories)
+        return [Record(index, int(self.present[index, k]), int(found.prediction[k]),
+                       {"output": k, "radius": float(found.values["radius"][k])}, subject.centre.off_grid,
+                       [Tally.of(look.stage, look.counts) for look in looks]) for k, looks in enumerate(histories)]
 
 
 def prepare_multi_label(config: CertifyConfig) -> MultiLabelRun:
@@ -65,6 +60,6 @@ def prepare_multi_label(config: CertifyConfig) -> MultiLabelRun:
         "procedure": plan.identity(), "multi_label": {"labels": plan.labels, "threshold": config.threshold},
     })
     return MultiLabelRun(
-        config=inputs.resolve(config), identity=identity, most_samples=-(-plan.each().most() // plan.labels),
+        config=inputs.resolve(config), identity=identity, most_samples=-(-plan.each.most() // plan.labels),
         provenance={**inputs.provenance(config), "classes": ["absent", "present"]}, source=inputs.source, data=data,
         indices=inputs.indices, present=data.targets == 1, plan=plan, sampler=sampler, model=inputs.classifier.model)

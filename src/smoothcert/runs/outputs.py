@@ -71,7 +71,7 @@ def open_outputs(config: CertifyConfig, what: str) -> tuple[Inputs, OutputSample
                          f"input")
     with phase("preparing to sample"):
         return inputs, open_sampler(inputs.classifier.model, noise, outputs, data.shape, inputs.seed, inputs.device,
-                                    config.noise_format)
+                                    inputs.noise_format(config.noise_format))
 
 
 def identify_outputs(config: CertifyConfig, inputs: Inputs, sampler: OutputSampler) -> dict[str, Any]:

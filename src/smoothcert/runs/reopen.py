@@ -19,7 +19,7 @@ from smoothcert.denoise import DenoisedClassifier, generator_normals
 from smoothcert.errors import InputError, SmoothcertError
 from smoothcert.io.paths import local_path
 from smoothcert.parts import Registry
-from smoothcert.runs.inputs import in_classes_of
+from smoothcert.runs.inputs import check_has_classes, in_classes_of
 from smoothcert.smoothing import evaluation
 from smoothcert.smoothing.engines.runtimes import RUNTIMES
 from smoothcert.store.comparison import differences, without_unrecorded
@@ -49,6 +49,7 @@ def reopen_data(
     Raises:
         InputError: they are nowhere, or are other ones. FileError, DataError: they cannot be read.
     """
+    check_has_classes(store)
     if not store.identity.data_or_none.raw:
         raise InputError(f"{store.folder} does not say which data set it is of: this needs a store")
     stored, noted = store.identity.data, read_source(store.folder)

@@ -56,7 +56,7 @@ class SmoothedMultiLabelClassifier(SmoothedFunction):
         MultiLabelPlan(1, n0, n, alpha)
 
         def judge(plan: MultiLabelPlan, sampler: OutputSampler, subject: Subject) -> LabelAnswers:
-            votes = [(sampler.draw(subject, stage, size) > self.threshold).sum(axis=0)[None]
+            votes = [sampler.count_above(subject, stage, size, self.threshold)[None]
                      for stage, size in (("select", n0), ("estimate", n))]
             found = plan.judge(*votes)
             return LabelAnswers(found.chosen[0], found.radius[0], found.holm[0])

@@ -88,6 +88,10 @@ class OutputSampler:
                              "and its input scale (float32 inputs in their bounds plus Gaussian noise)")
         return values
 
+    def count_above(self, subject: Subject, stage: str, n: int, threshold: float) -> np.ndarray:
+        """Return at how many of the samples that `draw` gives each output exceeds a threshold, int64 (M,)."""
+        return (self.draw(subject, stage, n) > threshold).sum(axis=0)
+
     def _walk(self, segment: Segment) -> Normals:
         return lambda step, like: self._rows.walk([segment], step).to(like.dtype)
 

@@ -26,6 +26,7 @@ class SmoothedRegressor(SmoothedFunction):
     Raises:
         InputError: values outside these. ModelError: a model that is no function of one input.
 
+    >>> import torch
     >>> h = SmoothedRegressor(lambda x: x.mean(dim=(1, 2, 3)), sigma=0.5, seed=0)
     >>> found = h.certify(torch.ones(1, 4, 4), radii=(0.25, 0.5), n=1000)
     >>> low, high = found.at(0.25)  # the mean moves by r / 4

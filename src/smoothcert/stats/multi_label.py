@@ -15,6 +15,7 @@ claim can exceed alpha, and then only the radii at alpha / L hold.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -73,15 +74,16 @@ class MultiLabelPlan:
     def __post_init__(self) -> None:
         check_count("labels", self.labels)
         check_probability("alpha", self.alpha)
-        self.each()
+        _ = self.each
 
+    @cached_property
     def each(self) -> FixedN:
-        """Return the plan of a single label, whose two classes are absent and present, at its part of alpha."""
+        """The plan of a single label, whose two classes are absent and present, at its part of alpha."""
         return FixedN(self.n0, self.n, self.alpha / self.labels, METHOD, radius_of=self.radius_of)
 
     def identity(self) -> dict[str, Any]:
         """Return the procedure as a store's identity has it; alpha is that of an input."""
-        return {**self.each().identity(), "alpha": self.alpha}
+        return {**self.each.identity(), "alpha": self.alpha}
 
     def judge(self, select: np.ndarray, estimate: np.ndarray) -> LabelAnswers:
         """Certify M inputs.

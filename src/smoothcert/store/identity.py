@@ -325,6 +325,11 @@ class Identity(IdentityPart):
             raise ValueError("it is a transfer and does not say from which run, or the other way round")
 
     @property
+    def of_outputs(self) -> bool:
+        """True where the records are of a function's outputs, and the data have targets in place of classes."""
+        return self.kind in ("regression", "multi-label")
+
+    @property
     def seed(self) -> int:
         """The seed of every stream. Raises StoreError where it is not known, as in a log; so do the next six."""
         return self._need("seed", self.seed_or_none)

@@ -129,7 +129,7 @@ def _plan(readable: Readable, noise: Any) -> tuple[Plan | None, bool, bool]:
     if identity.routed_from is not None:
         return None, False, False
     if identity.kind == "multi-label":
-        return plan_of_labels(readable.store).each(), True, True
+        return plan_of_labels(readable.store).each, True, True
     if identity.procedure.method == "softmax":
         return predict_plan(n=identity.procedure.n), True, False
     computed_again = (identity.recertified_from or identity.counted_from) and identity.procedure.design != "fixed"

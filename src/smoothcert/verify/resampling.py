@@ -164,7 +164,7 @@ def _rebuild(readable: Readable, config: VerifyConfig, out: Path, device: str) -
     if identity.counted_from is not None:
         origin = "made from the counts of a certify store"
     elif identity.recertified_from is not None and (
-            identity.procedure.design != "fixed" or identity.kind in ("regression", "multi-label")):
+            identity.procedure.design != "fixed" or identity.of_outputs):
         origin = "certified again from the counts of another store"
     if origin:
         raise InputError(f"{readable.folder} was {origin}: its looks were taken by that one's procedure, so give "
