@@ -63,7 +63,7 @@ class OutputSampler:
 
     def __init__(self, rows: Any, run: Callable[..., Any], outputs: int, random: bool):
         self._rows, self._random, self.outputs, self.format = rows, random, outputs, rows.format
-        self._passes = Passes(run, outputs + 1, PASS, "the outputs of a regression are computed in passes of one size")
+        self._passes = Passes(run, outputs + 1, PASS, "the outputs of a function are computed in passes of one size")
 
     def subject(self, x: np.ndarray, key: int) -> Subject:
         """Return an input made ready for its samples."""
@@ -84,7 +84,7 @@ class OutputSampler:
                 count_passes(min(PASS, n - start))
         values = torch.cat(found)[:n].numpy()
         if np.isnan(values).any():
-            raise ModelError("the function returned NaN, of which no percentile can be certified: check its weights "
+            raise ModelError("the function returned NaN, of which nothing can be certified: check its weights "
                              "and its input scale (float32 inputs in their bounds plus Gaussian noise)")
         return values
 
