@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import gpu_checks
+import gpu_commands
 import gpu_rates
 import torch
 from goals import write_results
@@ -38,7 +39,10 @@ PARTS: dict[str, tuple[float, Part]] = {
     "rates": (150, gpu_rates.measure_networks),
     "kernels a batch": (30, gpu_rates.profile_batches),
     "compile": (60, gpu_rates.measure_compile),
-    "tests": (60, gpu_checks.run_tests),
+    "batch trial": (30, gpu_rates.measure_trial),
+    "workers": (60, gpu_commands.check_workers),
+    "training": (30, gpu_commands.check_training),
+    "tests": (60, gpu_commands.run_tests),
 }
 """What is looked at, in this order, with the seconds that it may take on a GPU; what no longer fits is left out."""
 

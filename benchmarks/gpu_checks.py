@@ -1,10 +1,7 @@
 """The parts of the GPU's benchmark that are right or wrong; see gpu.py."""
 
-import subprocess
-import sys
 import warnings
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +12,7 @@ from smoothcert.errors import EngineWarning
 from smoothcert.noise import open_stream, row_key
 from smoothcert.smoothing.gpu import shortcuts
 from smoothcert.smoothing.gpu.referee import ROWS, Referee, open_referee
-from smoothcert.smoothing.gpu.shortcuts import is_taken
+from smoothcert.smoothing.gpu.shortcuts import NAMES, is_taken
 from smoothcert.smoothing.gpu.votes import choose_write, write_plainly
 from smoothcert.smoothing.precision import tf32
 from smoothcert.smoothing.voters import is_close
@@ -126,7 +123,7 @@ def check_shortcuts(setting: Setting) -> list[Finding]:
     batch = 100 if setting.quick else 1000
     whole = setting.counts(name, n, batch_size=batch)
     found = []
-    for shortcut in ("noise_kernel", "vote_kernel", "fused_convolutions", "cuda_graph"):
+    for shortcut in NAMES:
         taken = not is_taken(shortcut)
         with warnings.catch_warnings(record=True) as told, shortcuts(**{shortcut: taken}):
             warnings.simplefilter("always", EngineWarning)
@@ -152,22 +149,3 @@ def check_memory(setting: Setting) -> list[Finding]:
         torch.cuda.set_per_process_memory_fraction(1.0)
     words = "; ".join(str(w.message) for w in told if "memory" in str(w.message))
     return [Finding("", "with room for 256 MiB", equal and bool(words), words or "no batch was halved")]
-
-
-def run_tests(setting: Setting) -> list[Finding]:
-    """tests/test_gpu.py, and a quick selftest with the eager engine."""
-    if setting.quick:
-        return [Finding("", "tests/test_gpu.py and selftest", None, "not run by --quick")]
-    root = Path(__file__).resolve().parents[1]
-    commands = {
-        "selftest --quick": ["-m", "smoothcert", "selftest", "--quick", "--engine", "eager", "--device",
-                             str(setting.device), "--seed", "0"],
-        "tests/test_gpu.py": ["-m", "pytest", "-q", "-n", "0", "tests/test_gpu.py", "tests/smoothing/gpu"],
-    }
-    found = []
-    for name, command in commands.items():
-        done = subprocess.run([sys.executable, *command], cwd=root, capture_output=True, text=True, check=False,
-                              timeout=max(setting.left, 1.0))
-        last = (done.stdout.strip() or done.stderr.strip()).splitlines()[-1:]
-        found.append(Finding("", name, done.returncode == 0, " ".join(last)[:200]))
-    return found

@@ -145,20 +145,18 @@ def measure_networks(setting: Setting) -> list[Finding]:
 
 def _measure_network(setting: Setting, subject: Network, precision: str) -> list[Finding]:
     """Each in turn, the reference among them."""
-    batches: tuple[int | None, ...] = (None,) if setting.quick else (None, 512)
-    ways: dict[str, dict[str, bool]] = {"all shortcuts": {}, "no CUDA graph": {"cuda_graph": False},
-                                        "no fused convolutions": {"fused_convolutions": False}}
-    if setting.quick:
-        ways = {"eager": {}}
+    ways: list[tuple[str, int | None]] = [("", None)] if setting.quick else [
+        ("", None), ("", 512), ("cuda_graph", None), ("fused_convolutions", None), ("row_layout", None),
+        ("layout_trial", None)]
     voters: dict[str, Opened] = {}
-    for batch in batches:
-        for way, taken in ways.items():
-            how = Sampling("eager", precision=precision, batch_size=batch, device=setting.device, samples=LONG_RUN)
-            with shortcuts(**taken), warnings.catch_warnings():
-                warnings.simplefilter("ignore", EngineWarning)
-                voter = opened(subject, build_noise("grid", SIGMA), how)
-            if voter.open.batch is not None:
-                voters[f"{way}, batch {voter.open.batch}"] = voter
+    for left_out, batch in ways:
+        how = Sampling("eager", precision=precision, batch_size=batch, device=setting.device, samples=LONG_RUN)
+        with shortcuts(**{name: False for name in (left_out,) if name}), warnings.catch_warnings():
+            warnings.simplefilter("ignore", EngineWarning)
+            voter = opened(subject, build_noise("grid", SIGMA), how)
+        if voter.open.batch is not None:
+            way = f"without {left_out}" if left_out else "all shortcuts"
+            voters[f"{way}, batch {voter.open.batch}"] = voter
     large = subject.image.size > 10_000
     n = 200 if setting.quick else 5000 if large else 50_000
     runs: dict[str, Run] = {name: drawing(subject, voter, n) for name, voter in voters.items()}
@@ -220,6 +218,27 @@ def measure_compile(setting: Setting) -> list[Finding]:
     words = "; ".join(str(w.message) for w in told) or f"starts in {start:.0f} s, {rate:,.0f} samples/s"
     return [Finding("", name, voter.open.engine == "compile" and equal, words, {"compile start s": start}),
             Finding("", "memory after 10 more runs", grown[0] < 2**20, f"{grown[0] / 2**20:+.1f} MiB")]
+
+
+def measure_trial(setting: Setting) -> list[Finding]:
+    """The batch that a long run chooses, its rate, and its counts beside those without a choice."""
+    if setting.quick:
+        return [Finding("", "batch trial", None, "not run by --quick")]
+    found = []
+    for name in ("lenet", "resnet20"):
+        subject, counts, runs, batch = setting.network(name), [], {}, 0
+        for taken in (False, True):
+            with shortcuts(batch_trial=taken):
+                voter = opened(subject, build_noise("grid", SIGMA), Sampling(
+                    "eager", device=setting.device, samples=LONG_RUN))
+            segment = Segment(voter.open.voter.subject(subject.image, 0), "estimate", 0, 2**18)
+            counts.append(sum(voter.open.voter.count([segment]) for _ in range(4)))
+            runs["chosen" if taken else "as it begins"] = drawing(subject, voter, 2**18)
+            batch = getattr(voter.open.voter, "batch", 0)
+        rates = interleaved(runs, _ROUNDS, time.perf_counter)
+        found.append(Finding("", f"{name}: batch of a long run", np.array_equal(*counts),
+                             f"{batch}, {rates.ratio('chosen', 'as it begins').median:.2f} times the rate before"))
+    return found
 
 
 @contextmanager

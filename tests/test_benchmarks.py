@@ -23,7 +23,8 @@ def test_the_gpus_benchmark_runs_on_a_cpu(tmp_path):
     assert [line.split(" | ")[0] for line in lines] == [found["part"] for found in findings]
     assert list(dict.fromkeys(found["part"] for found in findings)) == [
         "switches", "noise bits", "vote kernel", "referee", "batches", "shortcuts", "out of memory", "copies",
-        "noise rate", "host work", "rates", "kernels a batch", "compile", "tests"]
+        "noise rate", "host work", "rates", "kernels a batch", "compile", "batch trial", "workers",
+        "training", "tests"]
     assert not [found for found in findings if found["passed"] is False]
     calls = next(found["words"] for found in findings if found["part"] == "host work")
     assert float(calls.split(", ")[1].split()[0]) <= 31 / 4, "a quarter of the 31 before rounds stayed on the device"

@@ -31,9 +31,12 @@ from smoothcert.smoothing.engines import (
 from smoothcert.smoothing.engines.protocol import Refused
 from smoothcert.smoothing.engines.registry import fault
 from smoothcert.smoothing.engines.runtimes import PACKAGES
+from smoothcert.smoothing.engines.torch_engines import FoldedPass
 from smoothcert.smoothing.engines.trial import time_rows, versions_of
 from smoothcert.smoothing.folding import fold
+from smoothcert.smoothing.gpu import shortcuts
 from smoothcert.smoothing.precision import NARROW, tf32
+from smoothcert.smoothing.rows import Intake
 from smoothcert.smoothing.voters import CLOSE_CALL
 
 CPU = torch.device("cpu")
@@ -806,3 +809,31 @@ def test_openvino_is_imported_without_its_reporter():
             "'openvino_telemetry' in sys.modules)")
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.split() == ["openvino.tools.ovc.telemetry_stub", "False"]
+
+
+@pytest.mark.parametrize(("last", "first", "precision", "channels_last"), [
+    (2.0, 1.0, "float32", False), (1.0, 2.0, "float32", True), (2.0, 1.0, "fp16", True), (2.0, None, "float32", True),
+], ids=["faster", "slower", "in tensor cores", "fails"])
+def test_a_gpu_takes_the_faster_layout(networks, monkeypatch, last, first, precision, channels_last):
+    """The clock runs by the layout of the rows that the network is given."""
+    clock, shape = [0.0], SHAPES["lenet"]
+    run = ENGINES["eager"](networks["lenet"], shape, 16, CPU, precision)
+
+    def compute(self, rows):
+        if not self.intake.channels_last and first is None:
+            raise RuntimeError("no kernel")
+        clock[0] += last if self.intake.channels_last else first
+        return called(self, rows)
+
+    called = FoldedPass.__call__
+    monkeypatch.setattr(FoldedPass, "__call__", compute)
+    monkeypatch.setattr(trial, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    rows = rows_of(shape, 16)
+    setting = SimpleNamespace(device=SimpleNamespace(type="cuda"), precision=precision, shape=shape, batch=16,
+                              inputs=lambda n: iter([rows[:n]]))
+    found = trial.choose_layout(setting, run)
+    assert found.intake == Intake(channels_last, NARROW.get(precision, torch.float32))
+    assert torch.allclose(called(found, rows), called(run, rows), atol=1e-5)
+    with shortcuts(layout_trial=False):
+        assert trial.choose_layout(setting, run) is run
+    assert trial.choose_layout(setting, print) is print, "another engine's"

@@ -94,12 +94,14 @@ def test_tensors_of_other_shapes_are_refused(fill_normals):
             fill_normals(some, keys, positions)
 
 
+_DRAW = {"table": "*i64", "owner": "*i32", "first": "*i64", "centres": "*fp32", "fractions": "*fp32", "rows": "i32",
+         "values": "i32", "scale": "fp32", "step": "fp32"}
+_ALL = {"ROWS": 8, "QUADS": 32, "GRID": True, "FRACTIONS": True}
 KERNELS = {
-    "_fill": ({"out": "*fp32", "keys": "*i64", "positions": "*i64", "rows": "i32", "values": "i32"},
-              {"ROWS": 8, "QUADS": 32}),
-    "_draw": ({"out": "*fp32", "table": "*i64", "owner": "*i32", "first": "*i64", "centres": "*fp32",
-               "fractions": "*fp32", "rows": "i32", "values": "i32", "scale": "fp32", "step": "fp32"},
-              {"ROWS": 8, "QUADS": 32, "GRID": True, "FRACTIONS": True}),
+    "fill": ("_fill", {"out": "*fp32", "keys": "*i64", "positions": "*i64", "rows": "i32", "values": "i32"},
+             {"ROWS": 8, "QUADS": 32}),
+    "draw": ("_draw", {"out": "*fp32", **_DRAW}, {**_ALL, "CHANNELS": 1}),
+    "draw, channels last, in bf16": ("_draw", {"out": "*bf16", **_DRAW}, {**_ALL, "CHANNELS": 3}),
 }
 
 
@@ -110,10 +112,12 @@ def test_compiled_it_holds_correctly_rounded_operations_alone(tmp_path, kernel):
 
     Before Triton 3.3 quotients and square roots flush: none of theirs is near 2^-126, nor what they are made of.
     """
-    ptx = compile_kernel(tmp_path, "smoothcert.smoothing.philox_kernel", kernel, *KERNELS[kernel])
+    ptx = compile_kernel(tmp_path, "smoothcert.smoothing.philox_kernel", *KERNELS[kernel])
     operations = set(re.findall(r"^\s+([a-z][a-z0-9_.]*\.f32)(?:\.\w+)?\s", ptx, re.MULTILINE))
     operations = {re.sub(r"^(div|sqrt)\.rn\.ftz", r"\1.rn", name) for name in operations}
     arithmetic = {name for name in operations if name.split(".")[0] not in ("mov", "ld", "st", "selp", "setp", "abs",
                                                                                             "neg")}
+    assert ("cvt.rn.bf16x2.f32" in arithmetic) == ("bf16" in kernel)
     assert arithmetic >= {"mul.rn.f32", "add.rn.f32", "div.rn.f32", "sqrt.rn.f32"}
-    assert arithmetic <= {"mul.rn.f32", "add.rn.f32", "sub.rn.f32", "div.rn.f32", "sqrt.rn.f32", "cvt.rn.f32"}
+    assert arithmetic <= {"mul.rn.f32", "add.rn.f32", "sub.rn.f32", "div.rn.f32", "sqrt.rn.f32", "cvt.rn.f32",
+                          "cvt.rn.bf16x2.f32"}

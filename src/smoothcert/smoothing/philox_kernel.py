@@ -49,24 +49,25 @@ def fill_normals(out: Tensor, keys: Tensor, positions: Tensor) -> None:
 
 def draw_rows(
     out: Tensor, table: Tensor, owner: Tensor, first: Tensor, centres: Tensor, fractions: Tensor | None,
-    scale: float, step: float | None,
+    scale: float, step: float | None, channels: int = 1,
 ) -> None:
     """Write the noisy copies first ... first + len(out) - 1 of a round: z scale + centre, for standard normals z, or on
     a grid of `step` the whole numbers round(z scale + fraction) + centre times it.
 
     Args:
-        out: (m, d) float32, contiguous, on a GPU.
+        out: (m, d), contiguous, on a GPU, of any float type: values are rounded to it last.
         table: (segments, 5) int64: the three words of `row_key`, the position of sample 0 of all, the row of `centres`.
         owner: int32, the segment of each sample.
         first: (1,) int64.
         centres, fractions: (any, d) float32, those of `NoiseCentre`.
+        channels: C, to write a row's values (C, d / C) as (d / C, C), the channels last.
     """
     grid, tile = tiles(*out.shape)
     with torch.cuda.device_of(out):
         launch = cast(Any, _draw)[grid]
         launch(out, table, owner, first, centres, centres if fractions is None else fractions, len(out),
                out.shape[1], scale, 1.0 if step is None else step, **tile, GRID=step is not None,
-               FRACTIONS=fractions is not None, enable_fp_fusion=False)
+               FRACTIONS=fractions is not None, CHANNELS=channels, enable_fp_fusion=False)
 
 
 def tiles(rows: int, values: int) -> tuple[tuple[int, int], dict[str, int]]:
@@ -93,7 +94,7 @@ def _fill(out, keys, positions, rows, values, ROWS: tl.constexpr, QUADS: tl.cons
 
 @triton.jit(do_not_specialize=["rows"])
 def _draw(out, table, owner, first, centres, fractions, rows, values, scale, step, ROWS: tl.constexpr,
-          QUADS: tl.constexpr, GRID: tl.constexpr, FRACTIONS: tl.constexpr):
+          QUADS: tl.constexpr, GRID: tl.constexpr, FRACTIONS: tl.constexpr, CHANNELS: tl.constexpr):
     """Write noisy copies: the arithmetic of `GaussianNoise.place`, and with GRID that of `GridNoise.place`."""
     row, there, _at, position, k0, k1, c3, slot = find_rows(table, owner, first, rows, ROWS)
     y = _quads(position, k0, k1, c3, ROWS, QUADS) * scale
@@ -110,7 +111,16 @@ def _draw(out, table, owner, first, centres, fractions, rows, values, scale, ste
     y += tl.load(centres + place, mask=mask, other=0.0)
     if GRID:
         y *= step
-    tl.store(out + row.to(tl.int64)[:, None] * values + column, y, mask=mask)
+    tl.store(out + row.to(tl.int64)[:, None] * values + places(column, values, CHANNELS), y, mask=mask)
+
+
+@triton.jit
+def places(column, values, CHANNELS: tl.constexpr):
+    """Return where the values of a row are written: in order, or with the channels last."""
+    if CHANNELS == 1:
+        return column
+    pixels = values // CHANNELS
+    return column % pixels * CHANNELS + column // pixels
 
 
 @triton.jit

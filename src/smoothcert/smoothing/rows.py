@@ -83,6 +83,18 @@ class SpaceNoise:
         return self._space.place(normals, values, self._sigma)
 
 
+@dataclass(frozen=True)
+class Intake:
+    """How a network reads its rows; whatever else it is given, it converts.
+
+    Attributes:
+        channels_last: whether images lie in memory with the channels last.
+    """
+
+    channels_last: bool = False
+    dtype: torch.dtype = torch.float32
+
+
 class HostRows:
     """Rows drawn by NumPy into one buffer that every batch reuses, then moved to the device (no copy on a CPU).
 

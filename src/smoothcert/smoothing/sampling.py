@@ -22,6 +22,7 @@ from smoothcert.smoothing.files import Runtime, find_file, runtime_of
 from smoothcert.smoothing.gpu.opening import ON_DEVICE, open_rows
 from smoothcert.smoothing.gpu.referee import Referee, open_referee
 from smoothcert.smoothing.gpu.rows import DeviceRows, SentRows
+from smoothcert.smoothing.gpu.shortcuts import is_taken
 from smoothcert.smoothing.gpu.voter import DeviceVoter
 from smoothcert.smoothing.gpu.votes import choose_write
 from smoothcert.smoothing.passes import Passes, halve_batch
@@ -188,13 +189,16 @@ def _network_voter(
              "the model changes the rows that it is given" if conduct.overwrites else None)
     passes = Passes(run, num_classes, engine.batch or batch, fixed)
     rows = choose_rows(noise, space, row, seed, device, how)
+    if isinstance(rows, DeviceRows) and denoiser is None and is_taken("row_layout"):
+        rows.intake = engine.intake
     if isinstance(rows, DeviceRows | SentRows):
         # Without a referee the engine judges again, in its own batches, what was not drawn rightly.
         again = open_referee(judge, row, device, random) if referee else Referee(run, passes.batch, nullcontext)
         voter: NetworkVoter | DeviceVoter = DeviceVoter(rows, passes, again, num_classes, device,
                                                         choose_write(num_classes, device), referee, random,
-                                                        engine.name == "eager" and denoiser is None
-                                                        and not conduct.alone)
+                                                        records=engine.name == "eager" and denoiser is None
+                                                        and not conduct.alone,
+                                                        free=referee and how.batch_size is None)
     else:
         voter = NetworkVoter(
             rows, passes, judge, num_classes, referee, random, conduct.overwrites,

@@ -13,7 +13,8 @@ from smoothcert.smoothing.gpu import rows as gpu_rows
 from smoothcert.smoothing.gpu.memory import send
 from smoothcert.smoothing.gpu.opening import open_rows
 from smoothcert.smoothing.gpu.rows import DeviceRows, Round, SentRows
-from smoothcert.smoothing.rows import HostRows, Segment, Subject
+from smoothcert.smoothing.gpu.sound_rows import SoundRows
+from smoothcert.smoothing.rows import HostRows, Intake, Segment, Subject
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 needs_triton = pytest.mark.skipif(not HAS_TRITON, reason="needs Triton, which torch brings on Linux with CUDA")
@@ -48,6 +49,30 @@ def test_the_gpu_draws_the_rows_of_the_host(kind, scale):
         n = min(10, found.total - start)
         assert torch.equal(on_device.take(n, first), wanted[start : start + n])
         first.add_(n)
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("kind", "rows"), [("grid", DeviceRows), ("gaussian", DeviceRows), ("sound", SoundRows)])
+def test_rows_are_written_as_a_network_reads_them(kind, rows, dtype):
+    """The same values, rounded once, with the channels last; what the referee judges stays as it was."""
+    noise = build_noise(kind, 0.5)
+    on_device = rows(noise, SHAPE, 105, 7, DEVICE)
+    wanted = HostRows(noise, SHAPE, 7, on_device.format, DEVICE).draw(segments(noise, 0.999)).clone()
+    on_device.intake = Intake(channels_last=True, dtype=dtype)
+    found = Round(segments(noise, 0.999), DEVICE)
+    on_device.begin(found, found.total)
+    written = on_device.take(found.total, torch.zeros(1, dtype=torch.int64, device=DEVICE))
+    assert written.is_contiguous(memory_format=torch.channels_last)
+    assert written.dtype == dtype
+    right = slice(None) if on_device.odd is None else on_device.odd[: found.total] == 0
+    rounded = wanted.to(dtype)
+    if (DEVICE.type, dtype) == ("cpu", torch.bfloat16):  # Triton's interpreter cuts the bits off
+        rounded = (wanted.view(torch.int32) & -(2**16)).view(torch.float32).to(dtype)
+    assert torch.equal(written[right], rounded[right])
+    drawn = on_device.draw(segments(noise, 0.999))
+    assert drawn.is_contiguous()
+    assert torch.equal(drawn, wanted)
 
 
 @needs_triton

@@ -109,8 +109,8 @@ def test_compiled_it_computes_in_whole_numbers(tmp_path):
              "shifted": "*fp32", "cuts": "*i32", "codes": "*i32", "rows": "i32", "values": "i32", "width": "i32",
              "end": "fp32", "step": "fp32", "filler": "fp32"}
     ptx = compile_kernel(tmp_path, "smoothcert.smoothing.gpu.sound_kernel", "_draw", types,
-                         {"ROWS": 8, "PAIRS": 32, "SHIFTED": True})
+                         {"ROWS": 8, "PAIRS": 32, "SHIFTED": True, "CHANNELS": 3})
     operations = set(re.findall(r"^\s+([a-z][a-z0-9_.]*\.f32)(?:\.\w+)?\s", ptx, re.MULTILINE))
     arithmetic = {name for name in operations if name.split(".")[0] not in ("mov", "ld", "st", "selp", "setp")}
-    assert arithmetic <= {"cvt.rn.f32", "cvt.rzi.s32.f32", "add.f32", "add.rn.f32", "mul.f32", "mul.rn.f32", "min.f32",
-                          "max.f32", "neg.f32"}
+    assert arithmetic <= {"cvt.rn.f32", "cvt.rzi.s32.f32", "add.f32", "add.rn.f32", "sub.rn.f32", "mul.f32",
+                          "mul.rn.f32", "min.f32", "max.f32", "neg.f32"}

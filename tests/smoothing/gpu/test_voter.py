@@ -12,7 +12,9 @@ from smoothcert.errors import EngineWarning, ModelError
 from smoothcert.noise import build_noise
 from smoothcert.smoothing import Sampling, Segment, open_voter, sampling
 from smoothcert.smoothing.contract import Conduct
+from smoothcert.smoothing.engines.torch_engines import FoldedPass
 from smoothcert.smoothing.gpu import graphs, shortcuts
+from smoothcert.smoothing.gpu import voter as voter_module
 from smoothcert.smoothing.gpu.rows import DeviceRows, SentRows
 from smoothcert.smoothing.gpu.voter import DeviceVoter
 from smoothcert.smoothing.voters import CLOSE_CALL, NetworkVoter
@@ -175,6 +177,75 @@ def test_a_recorded_step_gives_the_same_counts(monkeypatch):
     found = opened(mlp(), engine="plain")
     found.count(segments(found))
     assert not recorded, "the model's own tensors may be replaced"
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="needs Triton, which torch brings on Linux with CUDA")
+class TestKernels:
+    """With the kernels in Triton's interpreter, and the step itself in place of its recording."""
+
+    @pytest.fixture(autouse=True)
+    def kernels(self, monkeypatch):
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+        monkeypatch.setattr(sampling, "choose_rows", lambda noise, space, shape, seed, device, how: DeviceRows(
+            noise, shape, int(np.prod(shape)), seed, device))
+        monkeypatch.setattr(graphs, "record", lambda step, device: step)
+        monkeypatch.setattr(graphs, "find_fault", lambda replay, step, first, votes: None)
+
+    @pytest.mark.parametrize("precision", ["float32", "fp16"])
+    def test_rows_come_as_the_network_reads_them(self, monkeypatch, precision):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, K)).eval()
+        with shortcuts(row_layout=False):
+            plain = opened(model, engine="eager", precision=precision)
+        wanted, read = plain.count(segments(plain)), []
+        compute = FoldedPass.__call__
+        found = opened(model, engine="eager", precision=precision)
+        monkeypatch.setattr(FoldedPass, "__call__", lambda run, rows: (read.append(rows.dtype), compute(run, rows))[1])
+        assert np.array_equal(found.count(segments(found)), wanted)
+        assert read[0] == {"float32": torch.float32, "fp16": torch.float16}[precision]
+        read.clear()
+        behind = opened(model, engine="eager", precision=precision, denoiser=lambda rows, sigma: rows)
+        behind.count(segments(behind))
+        assert set(read) == {torch.float32}, "a denoiser takes float32"
+
+    @pytest.mark.parametrize(("seconds", "wrong", "taken"), [
+        ({1000: 4.0, 250: 0.5, 62: 0.2}, 0, 250), ({1000: 4.0, 250: 0.5, 62: 0.1}, 0, 62),
+        ({1000: 4.0, 250: 2.0, 62: 1.0}, 0, 1000), ({1000: 4.0, 250: 0.5, 62: 0.2}, 250, 62),
+    ], ids=["fastest", "smallest", "none is faster", "others vote otherwise"])
+    def test_a_long_run_takes_the_fastest_batch(self, monkeypatch, seconds, wrong, taken):
+        clock = [0.0]
+        monkeypatch.setattr(graphs, "_now", lambda device: clock[0])
+
+        def record(step, device):
+            def run():
+                before = int(found._first)
+                step()
+                size = int(found._first) - before
+                clock[0] += seconds[size]
+                if size == wrong:
+                    found._votes[before] = (found._votes[before] + 1) % K
+            return run
+
+        monkeypatch.setattr(graphs, "record", record)
+        plain, found = (opened(mlp(), engine="eager", batch_size=batch) for batch in (1000, None))
+        found.capacity = None
+        parts = [[Segment(voter.subject(IMAGES[0], 0), "estimate", 0, 12_000)] for voter in (plain, found)]
+        monkeypatch.setattr(voter_module, "_TRIAL_SHARE", 1.0)
+        for _ in range(3):
+            found.count(parts[1])
+        assert found.batch == taken
+        assert wrong or np.array_equal(found.count(parts[1]), plain.count(parts[0]))
+        assert plain.batch == 1000, "it was asked for"
+
+    def test_a_short_run_makes_no_trial_of_batches(self):
+        found = opened(mlp(), engine="eager", batch_size=None)
+        tried = found._smaller
+        found.count([Segment(found.subject(IMAGES[0], 0), "estimate", 0, 12_000)])
+        assert tried
+        assert found._smaller == tried
+        with shortcuts(batch_trial=False):
+            assert not opened(mlp(), engine="eager", batch_size=None)._smaller
 
 
 def test_out_of_memory_in_a_round_halves_the_batch(as_on_a_gpu, monkeypatch):

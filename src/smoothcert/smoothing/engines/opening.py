@@ -16,7 +16,14 @@ from smoothcert.smoothing.engines.ensembles import TOGETHER, EarlyStop, stops_ea
 from smoothcert.smoothing.engines.protocol import Choice, Engine, Refused, Run
 from smoothcert.smoothing.engines.registry import ANY_BATCH, ENGINES, EngineSetting, fault
 from smoothcert.smoothing.engines.runtimes import RUNTIMES, describe_bf16
-from smoothcert.smoothing.engines.trial import CHECKED, LEAST_CHECKED, Trial, compare_runtimes, try_engines
+from smoothcert.smoothing.engines.trial import (
+    CHECKED,
+    LEAST_CHECKED,
+    Trial,
+    choose_layout,
+    compare_runtimes,
+    try_engines,
+)
 from smoothcert.smoothing.files import NetworkFile, find_file, put_in_place
 from smoothcert.smoothing.passes import Passes
 from smoothcert.smoothing.precision import NARROW, PRECISIONS, reduce_precision
@@ -155,7 +162,7 @@ def _first_sound(setting: EngineSetting, trial: Trial, fallback: Engine) -> Engi
     expected: Tensor | None = None
     for name, following in pairwise([*trial.names, fallback.name]):
         try:
-            run = trial.built.get(name) or setting.build(name)
+            run = choose_layout(setting, trial.built.get(name) or setting.build(name))
             expected = setting.expected(fallback.run, trial.checked) if expected is None else expected
             reason = fault(expected, setting.try_out(run, trial.checked), setting.precision)
             if reason is None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from smoothcert.errors import first_line
 from smoothcert.progress.pace import describe_count
 from smoothcert.smoothing.files import Runtime
+from smoothcert.smoothing.rows import Intake
 
 Run = Callable[[Tensor], Tensor]
 """A forward pass: float32 rows (N, ...) -> logits (N, K)."""
@@ -71,6 +72,11 @@ class Engine:
     batch: int | None
     runtime: Runtime | None = None
     choice: Choice | None = None
+
+    @property
+    def intake(self) -> Intake:
+        """How it reads its rows."""
+        return getattr(self.run, "intake", Intake())
 
 
 class Refused(Exception):

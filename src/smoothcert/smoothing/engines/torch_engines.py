@@ -1,5 +1,6 @@
 """torch's own ways to run a network: as it is, folded, and compiled. The first three functions are `Builder`s."""
 
+import copy
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from smoothcert.smoothing.folding import fold
 from smoothcert.smoothing.gpu.convolutions import fuse_where_it_runs
 from smoothcert.smoothing.gpu.shortcuts import is_taken
 from smoothcert.smoothing.precision import NARROW, Narrow, guard_tf32, no_graph, reduce_precision, tf32
+from smoothcert.smoothing.rows import Intake
 
 
 def plain(model: Any, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
@@ -38,12 +40,33 @@ def eager(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.de
     if device.type == "cuda" and is_taken("fused_convolutions"):
         with tf32(precision == "tf32"):
             network = fuse_where_it_runs(network, shape, device)
+    return FoldedPass(network, precision)
 
-    def run(rows: Tensor) -> Tensor:
+
+class FoldedPass:
+    """A pass of a folded network in one memory layout, for any number of rows.
+
+    Attributes:
+        intake: how the network reads its rows.
+    """
+
+    def __init__(self, network: nn.Module, precision: str, channels_last: bool = True) -> None:
+        self._network, self._precision = network, precision
+        self.intake = Intake(channels_last, NARROW.get(precision, torch.float32))
+        self._lay_out = _channels_last if channels_last else Tensor.contiguous
+        self._run = guard_tf32(self._compute, precision)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return self._run(rows)
+
+    def channels_first(self) -> "FoldedPass":
+        """Return the same with the channels first, in a copy of the network."""
+        network = copy.deepcopy(self._network)._apply(Tensor.contiguous)
+        return FoldedPass(network, self._precision, channels_last=False)
+
+    def _compute(self, rows: Tensor) -> Tensor:
         with no_graph():
-            return network(_channels_last(rows)).float()
-
-    return guard_tf32(run, precision)
+            return self._network(self._lay_out(rows)).float()
 
 
 def torch_compile(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:

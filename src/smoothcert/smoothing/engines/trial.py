@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from smoothcert.errors import MissingExtraError, SmoothcertError
 from smoothcert.progress import Phase
 from smoothcert.smoothing.engines.outcomes import TrialOutcome, recall, remember, trial_key
-from smoothcert.smoothing.engines.protocol import Choice, Refused, Run
+from smoothcert.smoothing.engines.protocol import Choice, Refused, Run, refuse_on_error
 from smoothcert.smoothing.engines.registry import ANY_BATCH, ENGINES, EngineSetting
 from smoothcert.smoothing.engines.runtimes import EXTRAS, PACKAGES, RUNTIMES, import_packages
+from smoothcert.smoothing.engines.torch_engines import FoldedPass
 from smoothcert.smoothing.files import NetworkFile, find_file, put_in_place
+from smoothcert.smoothing.gpu.shortcuts import is_taken
 
 CHECKED = 500
 """Noisy inputs on which an engine must agree; "auto" takes a 200th of a run's samples in shorter ones."""
@@ -23,6 +25,7 @@ TRIAL_SHARE = 0.02
 """The share of a run's time that "auto" may spend on its choice, with the check of what it chose."""
 
 LEAST_CHECKED = 100
+_LAID_OUT = 512  # rows on which the two memory layouts are timed
 _PRECISIONS_OF = {"onnxruntime": ("float32",), "openvino": ("float32", "bf16"), "mnn": ("float32",)}
 _SLOW_START = (15.0, 0.1, 1e-7)
 _STARTS = {"eager": (0.03, 5e-4, 1e-8), "onnxruntime": (3.0, 0.03, 5e-8), "openvino": (4.0, 0.03, 5e-8),
@@ -193,6 +196,25 @@ def guess_start(name: str, model: Any) -> float:
         return base
     layers = sum(1 for part in model.modules() if not list(part.children()))
     return base + of_layer * layers + of_weight * sum(weight.numel() for weight in model.parameters())
+
+
+def choose_layout(setting: EngineSetting, run: Run) -> Run:
+    """Return a pass in the memory layout in which a GPU computes it faster.
+
+    Only float32 leaves a choice: the tensor cores, which compute everything else, want the channels last.
+    """
+    if not isinstance(run, FoldedPass) or (setting.device.type, setting.precision, len(setting.shape)) != (
+            "cuda", "float32", 3) or not is_taken("layout_trial"):
+        return run
+    first = run.channels_first()
+    rows = next(setting.inputs(min(setting.batch, _LAID_OUT)))
+    last_rows = rows.contiguous(memory_format=torch.channels_last)
+    try:
+        with refuse_on_error("it fails with the channels first"):
+            times = time_rows({"last": lambda _: run(last_rows), "first": lambda _: first(rows)}, rows, rounds=2)
+    except Refused:
+        return run
+    return first if times["first"] < times["last"] else run
 
 
 def time_rows(runs: Mapping[str, Run], rows: Tensor, rounds: int = 5) -> dict[str, float]:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 _WARM_UP = 3  # runs, in which cuDNN and cuBLAS take their workspaces
-_TIMED = 3  # runs of each way, of which the fastest counts
+
+TIMED = 3
+"""Trials of each way, of which the fastest counts."""
 
 
 def record(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
@@ -51,24 +53,31 @@ def find_fault(replay: Callable[[], None], step: Callable[[], None], first: Tens
     """Return why a recorded step should not be used: other votes than the step's, or no less time. None: it should.
 
     Args:
-        first: set to 0 before each trial; a step adds the samples that it has done.
-        votes: int32, of two batches, which two steps from 0 on write.
+        first, votes: as for `try_out`; the votes of two steps.
     """
-    def written(run: Callable[[], None]) -> tuple[Tensor, float]:
-        fastest = float("inf")
-        for _ in range(_TIMED):
-            first.zero_()
-            votes.zero_()
-            started = _now(votes.device)
-            run()
-            run()
-            fastest = min(fastest, _now(votes.device) - started)
-        return votes.clone(), fastest
-
-    (wanted, plain), (found, recorded) = written(step), written(replay)
+    (wanted, plain), (found, recorded) = (try_out(run, 2, first, votes) for run in (step, replay))
     if not torch.equal(found, wanted):
         return "its votes are others"
     return None if recorded < plain else f"it takes {recorded / plain:.2f} times the time"
+
+
+def try_out(run: Callable[[], None], times: int, first: Tensor, votes: Tensor) -> tuple[Tensor, float]:
+    """Return the votes that some steps from sample 0 on write, and their seconds in the fastest of a few trials.
+
+    Args:
+        times: the steps.
+        first: set to 0 before each trial; a step adds the samples that it has done.
+        votes: int32, where the steps write.
+    """
+    fastest = float("inf")
+    for _ in range(TIMED):
+        first.zero_()
+        votes.zero_()
+        started = _now(votes.device)
+        for _ in range(times):
+            run()
+        fastest = min(fastest, _now(votes.device) - started)
+    return votes.clone(), fastest
 
 
 def _now(device: torch.device) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from smoothcert.noise import GaussianNoise, GridNoise, Noise, NoiseCentre, PhiloxStream, row_key, walk_position
 from smoothcert.smoothing.gpu.memory import send
-from smoothcert.smoothing.rows import HostRows, Segment, SpaceNoise, Subject
+from smoothcert.smoothing.rows import HostRows, Intake, Segment, SpaceNoise, Subject
 
 _LEAST = 64  # of the rows that buffers have room for
 
@@ -97,6 +97,7 @@ class DeviceRows:
     Args:
         dimension: standard normals a row takes: prod(shape) for pixels.
     Attributes:
+        intake: how the kernel of `take` writes rows; what is drawn otherwise is float32 with the channels first.
         generation: changes whenever the buffers do that a recorded round would read.
         odd: int8, one a sample of the round: 1 for those that `take` has not drawn rightly, and `draw` does; or None.
     """
@@ -104,6 +105,7 @@ class DeviceRows:
     format = PhiloxStream.format
 
     odd: Tensor | None = None
+    intake = Intake()
     _words = staticmethod(row_key)
 
     def __init__(
@@ -120,7 +122,7 @@ class DeviceRows:
         self._table = torch.empty((0, 5), dtype=torch.int64, device=device)
         self._owner = torch.empty(0, dtype=torch.int32, device=device)
         self._zero = torch.zeros(1, dtype=torch.int64, device=device)
-        self._rows = torch.empty((0, self.width), device=device)
+        self._rows = dict[Intake, Tensor]()
 
     def begin(self, found: Round, room: int) -> None:
         """Draw the samples of a round from now on.
@@ -147,16 +149,19 @@ class DeviceRows:
         self._owner[found.total :].zero_()
 
     def take(self, n: int, first: Tensor) -> Tensor:
-        """Return rows first ... first + n - 1 of the round, (n, *shape) float32; valid until the next call.
+        """Return rows first ... first + n - 1 of the round, (n, *shape); valid until the next call.
 
         Args:
             first: (1,) int64 on the device.
         """
+        return self._take(n, first, self.intake)
+
+    def _take(self, n: int, first: Tensor, intake: Intake) -> Tensor:
         if self._placement is not None:
-            out = self._room(n)
+            out, channels = self._room(n, intake)
             self._kernels.draw_rows(out, self._table, self._owner, first, self._centres, self._fractions,
-                                    *self._placement)
-            return out.view(-1, *self._shape)
+                                    *self._placement, channels)
+            return self._as_rows(out, channels)
         at = first + torch.arange(n, device=self._device)
         lines = self._table[self._owner[at].to(torch.int64)]
         normals = torch.empty((n, self._dimension), device=self._device)
@@ -169,7 +174,7 @@ class DeviceRows:
         """Return the rows of all segments in order, as `HostRows.draw` does; a round that was begun is over."""
         found = Round(segments, self._device)
         self.begin(found, found.total)
-        return self.take(found.total, self._zero)
+        return self._take(found.total, self._zero, Intake())
 
     def single(self, segment: Segment, offset: int) -> Segment:
         """Return one sample of a segment, for `draw`."""
@@ -185,12 +190,18 @@ class DeviceRows:
         self._kernels.fill_normals(normals, words, send(positions, self._device))
         return normals.view(-1, *self._shape)
 
-    def _room(self, n: int) -> Tensor:
-        """Return room for n rows, (n, width); that of the rows before."""
-        if len(self._rows) < n:
-            self._rows = torch.empty((n, self.width), device=self._device)
+    def _room(self, n: int, intake: Intake) -> tuple[Tensor, int]:
+        """Return room for n rows, (n, width), and the channels that come last there, or 1; that of the rows before."""
+        if (rows := self._rows.get(intake)) is None or len(rows) < n:
+            rows = self._rows[intake] = torch.empty((n, self.width), dtype=intake.dtype, device=self._device)
             self.generation += 1
-        return self._rows[:n]
+        return rows[:n], self._shape[0] if intake.channels_last and len(self._shape) == 3 else 1
+
+    def _as_rows(self, values: Tensor, channels: int) -> Tensor:
+        """Return what a kernel wrote, (n, width), as rows (n, *shape)."""
+        if channels == 1:
+            return values.view(-1, *self._shape)
+        return values.view(-1, *self._shape[1:], channels).permute(0, 3, 1, 2)
 
     def _shift(self, centre: NoiseCentre) -> np.ndarray:
         """Return what `_fractions` holds of a centre."""

@@ -9,8 +9,12 @@ _taken = {
     "noise_kernel": True,  # rows are drawn on the GPU; else on the host, by the same format
     "vote_kernel": True,  # two launches a batch in place of a dozen operations of torch
     "fused_convolutions": True,  # a convolution with its bias, ReLU and sum in one call of cuDNN
+    "row_layout": True,  # rows are written as the network reads them: with the channels last, in 16 bits
+    "layout_trial": True,  # float32 with the channels first, where a trial finds it faster
     "cuda_graph": True,  # a batch's draw, forward pass and votes replayed in one launch, where a trial finds it faster
+    "batch_trial": True,  # a smaller batch in long runs, where a trial of recorded batches finds it faster
 }
+NAMES = tuple(_taken)
 
 
 def is_taken(name: str) -> bool:

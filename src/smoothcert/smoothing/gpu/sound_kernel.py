@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from smoothcert.noise.lattice import FINE, REST
-from smoothcert.smoothing.philox_kernel import find_rows, philox, tiles
+from smoothcert.smoothing.philox_kernel import find_rows, philox, places, tiles
 
 # A word is high 2^32 + low: both j lie in `low`, the column in both, what is held against its cut in `high`.
 _J, _BOTH, _COLUMN = tl.constexpr(FINE.offset), tl.constexpr(2 * FINE.offset), tl.constexpr(FINE.column)
@@ -26,12 +26,12 @@ _REST = tl.constexpr(REST)
 
 def draw_sound_rows(
     out: Tensor, odd: Tensor, table: Tensor, owner: Tensor, first: Tensor, centres: Tensor, shifted: Tensor | None,
-    cuts: Tensor, codes: Tensor, width: int, end: float, step: float, filler: float,
+    cuts: Tensor, codes: Tensor, width: int, end: float, step: float, filler: float, channels: int = 1,
 ) -> None:
     """Write the noisy copies first ... first + len(out) - 1 of a round, and mark those with a value of the rest.
 
     Args:
-        out, table, owner, first, centres: as for `draw_rows`; at most 2^31 - 1 columns of tables in all.
+        out, table, owner, first, centres, channels: as for `draw_rows`; at most 2^31 - 1 columns of tables in all.
         odd: int8, one a sample of the round: 1 is written for a sample with a value of the rest, else nothing.
         shifted: (any, 1) float32, beside `centres`: 1 where a centre has fractions. None where none has.
         cuts, codes: those of `LatticeNormal`: one law after the other, the first for centres without fractions.
@@ -44,12 +44,12 @@ def draw_sound_rows(
         launch = cast(Any, _draw)[grid]
         launch(out, odd, table, owner, first, centres, centres if shifted is None else shifted, cuts, codes, len(out),
                out.shape[1], width, end, step, filler, ROWS=tile["ROWS"], PAIRS=tile["QUADS"],
-               SHIFTED=shifted is not None, enable_fp_fusion=False)
+               SHIFTED=shifted is not None, CHANNELS=channels, enable_fp_fusion=False)
 
 
 @triton.jit(do_not_specialize=["rows", "width"])
 def _draw(out, odd, table, owner, first, centres, shifted, cuts, codes, rows, values, width, end, step, filler,
-          ROWS: tl.constexpr, PAIRS: tl.constexpr, SHIFTED: tl.constexpr):
+          ROWS: tl.constexpr, PAIRS: tl.constexpr, SHIFTED: tl.constexpr, CHANNELS: tl.constexpr):
     """Do the arithmetic of `LatticeNormal.draw` and of `SoundNoise.place`."""
     row, there, at, position, k0, k1, c3, slot = find_rows(table, owner, first, rows, ROWS)
     pair = (tl.program_id(1) * PAIRS + tl.arange(0, PAIRS)).to(tl.uint32)[None, :]
@@ -68,6 +68,6 @@ def _draw(out, odd, table, owner, first, centres, shifted, cuts, codes, rows, va
     y = (base + j).to(tl.float32) + tl.load(centres + slot * values + column, mask=mask, other=0.0)
     rest = mask & (kind == _REST)
     y = tl.where(rest, filler, tl.minimum(tl.maximum(y, -end), end) * step)
-    tl.store(out + row.to(tl.int64)[:, None] * values + column, y, mask=mask)
+    tl.store(out + row.to(tl.int64)[:, None] * values + places(column, values, CHANNELS), y, mask=mask)
     marked = tl.max(rest.to(tl.int32), axis=1) > 0
     tl.store(odd + at, tl.full((ROWS,), 1, tl.int8), mask=marked)

@@ -12,7 +12,7 @@ from smoothcert.noise import NoiseCentre, SoundNoise, SoundPhiloxStream
 from smoothcert.noise.lattice import FINE, LatticeNormal, lattice_normal
 from smoothcert.smoothing.gpu.memory import send
 from smoothcert.smoothing.gpu.rows import DeviceRows, Round
-from smoothcert.smoothing.rows import Segment, Subject
+from smoothcert.smoothing.rows import Intake, Segment, Subject
 
 
 class SoundRows(DeviceRows):
@@ -41,13 +41,10 @@ class SoundRows(DeviceRows):
             self._cuts, self._codes = (send(np.concatenate([getattr(law, name) for law in self._laws]), self._device)
                                        for name in ("cuts", "codes"))
 
-    def take(self, n: int, first: Tensor) -> Tensor:
-        return self._take(n, first, 0.0)
-
     def draw(self, segments: Sequence[Segment]) -> Tensor:
         found = Round(segments, self._device)
         self.begin(found, found.total)
-        rows = self._take(found.total, self._zero, np.nan)
+        rows = self._take(found.total, self._zero, Intake(), np.nan)
         lost = rows.view(found.total, -1).isnan().nonzero()
         if len(lost):
             samples, values = lost.cpu().numpy().T
@@ -56,11 +53,12 @@ class SoundRows(DeviceRows):
             rows.view(found.total, -1)[lost[:, 0], lost[:, 1]] = send(np.concatenate(right), self._device)
         return rows
 
-    def _take(self, n: int, first: Tensor, filler: float) -> Tensor:
-        out = self._room(n)
+    def _take(self, n: int, first: Tensor, intake: Intake, filler: float = 0.0) -> Tensor:
+        out, channels = self._room(n, intake)
         self._draw_rows(out, self.odd, self._table, self._owner, first, self._centres, self._fractions, self._cuts,
-                        self._codes, self._laws[0].width, float(self.noise.end), float(self.noise.step), filler)
-        return out.view(-1, *self._shape)
+                        self._codes, self._laws[0].width, float(self.noise.end), float(self.noise.step), filler,
+                        channels)
+        return self._as_rows(out, channels)
 
     def _find(self, segment: Segment, offset: int, value: int) -> np.ndarray:
         """Return a value of the rest of one sample, (1,) float32."""

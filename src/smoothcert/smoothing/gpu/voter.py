@@ -19,6 +19,9 @@ from smoothcert.smoothing.protocols import Normals, check_finite
 from smoothcert.smoothing.rows import Segment, Subject
 
 _ROUND_BATCHES = 64  # between two waits for the device
+_SHARES = (4, 16)  # of the batch: smaller ones, whose activations may stay in the GPU's cache
+_LEAST_BATCH = 32
+_TRIAL_SHARE = 0.05  # of the samples so far, that a trial of batches may take
 
 _log = logging.getLogger("smoothcert")
 
@@ -37,17 +40,21 @@ class DeviceVoter:
         random: whether both classifiers take `Normals` after the rows.
         records: whether the engine's step may be recorded: it must keep to its own tensors, whatever becomes of the
             model's.
+        free: whether smaller batches would give the same counts, so that a trial may choose one where steps are
+            recorded.
+    Attributes:
+        batch: the samples of a step as of now.
     """
 
     def __init__(
         self, rows: DeviceRows | SentRows, passes: Passes, referee: Referee, num_classes: int,
         device: torch.device, write: WriteVotes = write_plainly, marks: bool = True, random: bool = False,
-        records: bool = False,
+        records: bool = False, free: bool = False,
     ) -> None:
         self._rows, self._passes, self._referee, self._num_classes = rows, passes, referee, num_classes
         self._device, self._write, self._marks, self._random = device, write, marks, random
-        self._batch = passes.batch
-        self.capacity: int | None = self._batch * _ROUND_BATCHES
+        self.batch = passes.batch
+        self.capacity: int | None = self.batch * _ROUND_BATCHES
         self.format = rows.format
         self.close_calls = 0
         self._first = torch.zeros(1, dtype=torch.int64, device=device)
@@ -55,6 +62,9 @@ class DeviceVoter:
         self._recorded: tuple[int, Callable[[], None]] | None = None
         self._records = records and is_taken("cuda_graph") and isinstance(rows, DeviceRows) and (
             write is not write_plainly and not random)
+        self._smaller = [size for size in (self.batch // share for share in _SHARES) if size >= _LEAST_BATCH] if (
+            free and is_taken("batch_trial")) else []
+        self._done = 0
 
     def subject(self, image: np.ndarray, key: int) -> Subject:
         return Subject(key, self._rows.noise.centre(image))
@@ -85,9 +95,9 @@ class DeviceVoter:
 
     def _launch(self, found: Round) -> Tensor:
         """Return the votes of a round, int32 (total,), without waiting for them."""
-        batches = -(-found.total // self._batch)
-        if len(self._votes) < batches * self._batch:
-            room = self._batch * max(batches, _ROUND_BATCHES)
+        batches = -(-found.total // self.batch)
+        if len(self._votes) < batches * self.batch:
+            room = self.batch * max(batches, _ROUND_BATCHES)
             self._votes, self._recorded = torch.zeros(room, dtype=torch.int32, device=self._device), None
         self._rows.begin(found, len(self._votes))
         self._first.zero_()
@@ -95,10 +105,15 @@ class DeviceVoter:
             for _ in range(batches):
                 replay()
         else:
-            for start in range(0, found.total, self._batch):
-                self._step(found, start, min(self._batch, found.total - start))
+            for start in range(0, found.total, self.batch):
+                self._step(found, start, min(self.batch, found.total - start))
         votes = self._votes[: found.total].clone()
-        return votes if self._rows.odd is None else votes.masked_fill_(self._rows.odd[: found.total] > 0, CLOSE)
+        if self._rows.odd is not None:
+            votes.masked_fill_(self._rows.odd[: found.total] > 0, CLOSE)
+        self._done += found.total
+        if self._smaller and found.total > self.batch:
+            self._choose_batch(found)
+        return votes
 
     def _step(self, found: Round, start: int, n: int) -> None:
         """Draw, classify and judge the next n samples; `start` of a round says whose a random classifier's are."""
@@ -110,19 +125,52 @@ class DeviceVoter:
     def _record(self, found: Round) -> Callable[[], None] | None:
         """Return the recorded step for the buffers as they are; None where there is none that is right and faster."""
         if self._recorded is None or self._recorded[0] != self._rows.generation:
-            step, untried = partial(self._step, found, 0, self._batch), self._recorded is None
-            try:
-                replay = graphs.record(step, self._device)
-                self._recorded = self._rows.generation, replay
-                two = self._votes[: 2 * self._batch]
-                reason = graphs.find_fault(replay, step, self._first, two) if untried else None
-            except Exception as error:  # a network that waits for the device, or calls what cannot be recorded
-                reason = f"the step cannot be recorded ({first_line(error)})"
-            if reason:
-                _log.info("no CUDA graph: %s", reason)
-                self._records, self._recorded = False, None
-            self._first.zero_()
+            self._recorded = self._try_to_record(found, self.batch, untried=self._recorded is None)
+            self._records = self._recorded is not None
         return None if self._recorded is None else self._recorded[1]
+
+    def _try_to_record(self, found: Round, size: int, untried: bool = False) -> tuple[int, Callable[[], None]] | None:
+        """Return the step of a batch, recorded, with the generation of the buffers it reads; None where it is no use.
+
+        Args:
+            untried: whether it is compared with the step.
+        """
+        step = partial(self._step, found, 0, size)
+        recorded, reason = None, None
+        try:
+            replay = graphs.record(step, self._device)
+            recorded = self._rows.generation, replay
+            reason = graphs.find_fault(replay, step, self._first, self._votes[: 2 * size]) if untried else None
+        except Exception as error:  # a network that waits for the device, or calls what cannot be recorded
+            reason = f"the step cannot be recorded ({first_line(error)})"
+        self._first.zero_()
+        if reason:
+            _log.info("no CUDA graph of %d samples: %s", size, reason)
+            return None
+        return recorded
+
+    def _choose_batch(self, found: Round) -> None:
+        """Take the batch that is the fastest when recorded, once to find it is a small share of what has been done.
+
+        A batch whose votes are not those of the one before, but for close calls, is not taken.
+        """
+        trials = 4 * sum(self._smaller) + graphs.TIMED * (1 + len(self._smaller)) * self.batch
+        if self._recorded is None or self._done * _TRIAL_SHARE < trials:
+            return
+        room, sizes, self._smaller = self._votes[: self.batch], self._smaller, []
+        wanted, seconds = graphs.try_out(self._recorded[1], 1, self._first, room)
+        fastest = seconds / self.batch
+        for size in sizes:
+            if (recorded := self._try_to_record(found, size)) is None:
+                continue
+            times = len(room) // size
+            votes, seconds = graphs.try_out(recorded[1], times, self._first, room)
+            near = (votes < 0) | (wanted < 0)
+            right = not bool(((votes != wanted) & ~near)[: times * size].any())
+            if right and seconds / (times * size) < fastest:
+                fastest, self.batch, self._recorded = seconds / (times * size), size, recorded
+        self._first.zero_()
+        _log.info("batches of %d from now on", self.batch)
 
     def _settle(self, found: Round, votes: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Wait for a round's votes, and return which of its samples were close calls with their classes."""
