@@ -4,18 +4,14 @@ The recipe `mnist-objectives` trains for 6 epochs (`ROWS=gaussian,smoothmix,cat-
 """
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 from objectives import MEANING, table
-from workplace import WORK, data_dir
+from workplace import WORK, run
 
 from smoothcert.results.certified import Result
 from smoothcert.store.provenance import machine_line
 from smoothcert.store.store import read_store
 
-CLI = str(Path(sys.executable).parent / "smoothcert")
 EPOCHS, EVERY = 2, 100
 OUT = WORK / "newer-objectives"
 SETTINGS = ({"m": 2, "eta": 5, "steps": 2, "step_size": 2, "warmup": 1},
@@ -46,11 +42,6 @@ def main() -> str:
 def train(name: str, sigma: float, *options: str) -> None:
     run("train", "--data", "mnist", "--model", "lenet", "--sigma", str(sigma), "--epochs", str(EPOCHS), *options, "-o",
         str(OUT / name))
-
-
-def run(*words: str) -> None:
-    subprocess.run([CLI, *words, "--threads", "1", "--quiet", "--data-dir", str(data_dir())], check=True,
-                   stdout=subprocess.DEVNULL)
 
 
 def seconds(name: str) -> float:

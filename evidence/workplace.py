@@ -1,7 +1,9 @@
-"""Where evidence works: its folder, and the data it needs."""
+"""Where evidence works: its folder, the data it needs, and the command line on one processor thread."""
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 WORK = Path(__file__).parents[1] / "evidence-work"
@@ -21,3 +23,10 @@ def data_dir() -> Path:
     if not (folder / "mnist" / "test.parquet").is_file():
         raise SystemExit("needs the MNIST parquet files: set SMOOTHCERT_DATA_DIR")
     return folder
+
+
+def run(*words: str) -> None:
+    """Run `smoothcert` with those words, and raise where it fails."""
+    command = str(Path(sys.executable).parent / "smoothcert")
+    subprocess.run([command, *words, "--threads", "1", "--quiet", "--data-dir", str(data_dir())], check=True,
+                   stdout=subprocess.DEVNULL)
