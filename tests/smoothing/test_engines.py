@@ -811,6 +811,18 @@ def test_openvino_is_imported_without_its_reporter():
     assert told.split() == ["openvino.tools.ovc.telemetry_stub", "False"]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_folded_network_computes_in_its_layout_from_the_first_layer_on(channels):
+    """Also with one channel, whose weights lie in memory alike in both layouts."""
+    model = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+    last = ENGINES["eager"](model, (channels, 8, 8), 2, CPU, "float32")
+    for run, layout in ((last, torch.channels_last), (last.channels_first(), torch.contiguous_format)):
+        seen = []
+        next(iter(run._network.children())).register_forward_hook(lambda *given, seen=seen: seen.append(given[2]))
+        run(torch.zeros(2, channels, 8, 8))
+        assert seen[0].is_contiguous(memory_format=layout)
+
+
 @pytest.mark.parametrize(("last", "first", "precision", "channels_last"), [
     (2.0, 1.0, "float32", False), (1.0, 2.0, "float32", True), (2.0, 1.0, "fp16", True), (2.0, None, "float32", True),
 ], ids=["faster", "slower", "in tensor cores", "fails"])

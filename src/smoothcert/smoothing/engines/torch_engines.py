@@ -53,7 +53,7 @@ class FoldedPass:
     def __init__(self, network: nn.Module, precision: str, channels_last: bool = True) -> None:
         self._network, self._precision = network, precision
         self.intake = Intake(channels_last, NARROW.get(precision, torch.float32))
-        self._lay_out = _channels_last if channels_last else Tensor.contiguous
+        self._laid_out = _channels_last if channels_last else Tensor.contiguous
         self._run = guard_tf32(self._compute, precision)
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -61,12 +61,12 @@ class FoldedPass:
 
     def channels_first(self) -> "FoldedPass":
         """Return the same with the channels first, in a copy of the network."""
-        network = copy.deepcopy(self._network)._apply(Tensor.contiguous)
-        return FoldedPass(network, self._precision, channels_last=False)
+        return FoldedPass(_lay_out(copy.deepcopy(self._network), torch.contiguous_format), self._precision,
+                          channels_last=False)
 
     def _compute(self, rows: Tensor) -> Tensor:
         with no_graph():
-            return self._network(self._lay_out(rows)).float()
+            return self._network(self._laid_out(rows)).float()
 
 
 def torch_compile(model: nn.Module, shape: tuple[int, ...], batch: int, device: torch.device, precision: str) -> Run:
@@ -99,7 +99,16 @@ def put_channels_last(network: nn.Module) -> nn.Module:
 
     `network.to(memory_format=torch.channels_last)` raises where a tensor has five axes.
     """
-    return network._apply(_channels_last)
+    return _lay_out(network, torch.channels_last)
+
+
+def _lay_out(network: nn.Module, layout: torch.memory_format) -> nn.Module:
+    """Lay weights out in place.
+
+    By `to`, since `contiguous` leaves what has one channel as it is: it lies in memory alike in both layouts, but its
+    strides tell a convolution in which to compute, and the layers after it go on in that one.
+    """
+    return network._apply(lambda values: values.to(memory_format=layout) if values.ndim == 4 else values)
 
 
 def _channels_last(values: Tensor) -> Tensor:
