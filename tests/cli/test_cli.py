@@ -10,7 +10,7 @@ import sys
 import warnings
 from glob import glob
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, get_args, get_origin
 
 import numpy as np
 import pytest
@@ -154,6 +154,35 @@ def test_every_field_is_an_option_with_its_words_and_default(verb):
         assert field.description.split("(")[0].split()[0] in shown
     assert "(default: 0.001)" in shown or verb not in ("certify", "predict")
     assert "--config" in shown
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_option_with_one_value_is_given_twice(verb):
+    """All of them are named at once; the second would silently replace the first."""
+    once = ["config", *(name for name, field in VERBS[verb].model_fields.items()
+                        if field.annotation is not bool and get_origin(field.annotation) is not dict
+                        and not {"argument", "repeatable"} & (field.json_schema_extra or {}).keys())]
+    said = run(verb, *(word for name in once for value in "ab" for word in ("--" + name.replace("_", "-"), value)),
+               code=2).stderr
+    assert f"{len(once)} mistakes in the options" in said
+    for name in once:
+        assert f"- {name}: is given 2 times (a, b): give it once" in said
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["table", "s", "--radii", "0.5", "--radii", "1"], "radii: is given 2 times (0.5, 1): give it once, with commas"),
+    (["table", "s", "-o", "a", "--out", "b"], "out: is given 2 times (a, b)"),
+    (["plot", "curve", "s", "--title", "a", "--title", "b"], "title: is given 2 times (a, b)"),
+    (["certify", "m", "--claim", "rho=0.1", "--claim", "rho=0.2"], "claim: give each KEY once, got rho several times"),
+])
+def test_what_is_given_twice_is_refused_in_words(arguments, words):
+    assert words in run(*arguments, code=2).stderr
+
+
+def test_what_may_be_given_several_times_stays_so(work):
+    said = run("check", work / "s", "--require", "acr >= 0", "--require", "accuracy@0 >= 0").stdout
+    assert "acr" in said
+    assert "accuracy" in said
 
 
 def test_every_verb_has_a_configuration_and_takes_a_file(work, tmp_path):
