@@ -179,6 +179,18 @@ def test_what_is_given_twice_is_refused_in_words(arguments, words):
     assert words in run(*arguments, code=2).stderr
 
 
+@pytest.mark.parametrize(("verb", "options"), [
+    ("certify", ("radii", "indices", "bounds", "mean", "features", "log-to")),
+    ("attack", ("eps", "m", "steps", "n")), ("distributional", ("rho", "gamma")), ("predict", ("n",)),
+    ("reproduce", ("row",)),
+])
+def test_a_list_has_no_empty_part(verb, options):
+    """A comma too many may stand for a value that was forgotten."""
+    said = run(verb, "x", *(word for name in options for word in (f"--{name}", "1,,2")), code=2).stderr
+    for name in options:
+        assert f"{name.replace('-', '_')}: part 2 of the list '1,,2' is empty" in said
+
+
 def test_what_may_be_given_several_times_stays_so(work):
     said = run("check", work / "s", "--require", "acr >= 0", "--require", "accuracy@0 >= 0").stdout
     assert "acr" in said

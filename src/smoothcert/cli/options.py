@@ -75,7 +75,7 @@ def _take_once(texts: dict[str, Any], config: type[Config]) -> dict[str, Any]:
     given, problems = dict(texts), []
     for name, value in texts.items():
         field = config.model_fields.get(name)
-        if not isinstance(value, list) or field is not None and _may_repeat(field):
+        if not isinstance(value, list) or (field is not None and _may_repeat(field)):
             continue
         given[name] = value[0] if value else None
         if len(value) > 1:
