@@ -5,9 +5,9 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from smoothcert.checks import check_probability, check_weight, construct
+from smoothcert.checks import construct
 from smoothcert.config.base import LogConfig, MachineConfig, Part
 from smoothcert.config.fields import (
     AttackPart,
@@ -33,7 +33,7 @@ from smoothcert.config.fields import (
     Wholes,
 )
 from smoothcert.config.sampling import ATTACKED, RunConfig, SamplingConfig
-from smoothcert.errors import InputError
+from smoothcert.errors import ConfigError, InputError
 from smoothcert.io.paths import place
 
 if TYPE_CHECKING:  # each method imports what it needs: torch and SciPy would slow --help down
@@ -157,13 +157,18 @@ class CertifyConfig(SamplingConfig, LogConfig):
 
     def _check_claim(self) -> None:
         """Raise InputError unless the claim is one that a plan could have written for this run."""
-        if set(self.claim) != {"radius", "accuracy", "rho", "pilot"}:
-            raise InputError(f"claim has radius, accuracy, rho and pilot, as `smoothcert plan` writes them; got "
-                             f"{', '.join(self.claim)}")
-        check_probability("claim: accuracy", self.claim["accuracy"])
-        check_probability("claim: rho", self.claim["rho"])
-        if check_weight("claim: radius", self.claim["radius"]) not in (self.radii or ()):
-            raise InputError(f"claim: radius {self.claim['radius']:g} is none of radii: the run would not decide it")
+        from smoothcert.store.identity import ClaimIdentity  # brings NumPy, which --help does without
+
+        try:
+            claim = ClaimIdentity.model_validate(self.claim)
+        except ValidationError as error:
+            raise ConfigError([f"claim.{e['loc'][0]}: {e['msg'].lower()}, got {e['input']!r:.80}"
+                               for e in error.errors()], "the claim") from None
+        if claim.model_extra:
+            raise InputError(f"claim has {', '.join(ClaimIdentity.model_fields)}, as `smoothcert plan` writes them; got "
+                             f"{', '.join(claim.model_extra)} too")
+        if claim.radius not in (self.radii or ()):
+            raise InputError(f"claim: radius {claim.radius:g} is none of radii: the run would not decide it")
 
 
 class PredictConfig(SamplingConfig, LogConfig):
