@@ -261,16 +261,18 @@ def table(stores: Stores, *, radii: Sequence[float] | None = None, **options: An
     Returns:
         A page, which is text where it is printed and HTML in a notebook; see its `to_markdown` and `to_latex`.
     Raises:
-        StoreError, FileError: what cannot be read. InputError: stores of several kinds.
+        StoreError, FileError: what cannot be read. InputError: stores of several kinds, or points that they do not
+        have.
     """
     from smoothcert.report.shown import PAGES
     from smoothcert.results.base import Points
-    from smoothcert.results.gather import put_side_by_side, read_result
+    from smoothcert.results.gather import Gathered, read_result
 
     results = [read_result(store, name) for name, store in _named(stores)]
     if len({result.kind for result in results}) > 1:
         raise InputError(f"a table is of stores of one kind, got {', '.join(result.kind for result in results)}")
-    runs = put_side_by_side(results, Points(**{**({} if radii is None else {"radii": tuple(radii)}), **options}))
+    points = Points(**{**({} if radii is None else {"radii": tuple(radii)}), **options})
+    (runs,) = Gathered(results).at(points)
     return PAGES[runs.kind](runs, "text")
 
 

@@ -310,6 +310,7 @@ def test_all_mistakes_of_a_yaml_file_at_once(tmp_path):
     (["certify", "{new}", "-o", "{new}2"], 1, "no model folder"),
     (["certify", "{m}", "--sigma", "0.5", "--n", "1000", "--max-images", "30", "-o", "{s}"], 1, "noise.sigma"),
     (["certify", "{m}", "--data", "parquet:{new}.parquet", "-o", "{new}2"], 1, "new.parquet"),
+    (["certify", "{m}", "--task", "multi-label", "--intervals", "all", "-o", "{new}"], 2, "intervals chooses among"),
     (["train", "--objective", "gausian", "-o", "{new}"], 2, "gaussian"),
     (["train", "--model", "lenett", "--sigma", "1", "-o", "{new}"], 2, "lenet"),
     (["table", "{new}"], 1, "no store"),

@@ -165,8 +165,8 @@ class CertifyConfig(SamplingConfig, LogConfig):
             raise ConfigError([f"claim.{e['loc'][0]}: {e['msg'].lower()}, got {e['input']!r:.80}"
                                for e in error.errors()], "the claim") from None
         if claim.model_extra:
-            raise InputError(f"claim has {', '.join(ClaimIdentity.model_fields)}, as `smoothcert plan` writes them; got "
-                             f"{', '.join(claim.model_extra)} too")
+            raise InputError(f"claim has {', '.join(ClaimIdentity.model_fields)}, as `smoothcert plan` writes them; "
+                             f"got {', '.join(claim.model_extra)} too")
         if claim.radius not in (self.radii or ()):
             raise InputError(f"claim: radius {claim.radius:g} is none of radii: the run would not decide it")
 
