@@ -18,9 +18,9 @@ from smoothcert.progress import Progress, count_passes, phase, reporting
 from smoothcert.runs.certify import SamplingRun
 from smoothcert.runs.executors import executor_of
 from smoothcert.runs.inputs import Inputs, in_classes_of, model_title, open_inputs
-from smoothcert.runs.options import TransferConfig
 from smoothcert.runs.reopen import data_options, find_part
 from smoothcert.runs.run import Done, Task
+from smoothcert.runs.transfer_options import TransferConfig
 from smoothcert.smoothing import Sampling, evaluation, open_voter
 from smoothcert.smoothing.pairs import PairVoter
 from smoothcert.smoothing.precision import isolate
