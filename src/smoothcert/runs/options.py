@@ -153,7 +153,7 @@ class CertifyConfig(SamplingConfig, LogConfig):
 
     def _check_claim(self) -> None:
         """Raise InputError unless the claim is one that a plan could have written for this run."""
-        from smoothcert.store.identity import ClaimIdentity  # brings NumPy, which --help does without
+        from smoothcert.store.identity_parts import ClaimIdentity  # brings NumPy, which --help does without
 
         try:
             claim = ClaimIdentity.model_validate(self.claim)

@@ -29,7 +29,8 @@ from smoothcert.stats import History, plan_from
 from smoothcert.stats.sequential import SEQUENTIAL_METHODS
 from smoothcert.stats.transfer import PAIRED, Transfer, paired_looks, split, tally_pairs
 from smoothcert.store.comparison import differences, without_unrecorded
-from smoothcert.store.identity import Identity, TransferSource
+from smoothcert.store.identity import Identity
+from smoothcert.store.identity_parts import TransferSource
 from smoothcert.store.recertify import check_certified
 from smoothcert.store.records import Record, Tally
 from smoothcert.store.store import Store, read_store
