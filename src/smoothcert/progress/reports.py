@@ -67,7 +67,7 @@ def silent(event: Event) -> None:
 
 @dataclass(frozen=True)
 class Kept:
-    """What an interruption would leave.
+    """The work that an interruption would leave.
 
     Attributes:
         words: what is kept, as a sentence.
