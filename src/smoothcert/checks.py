@@ -64,6 +64,22 @@ def real_number(text: str) -> float:
     return value
 
 
+def split_commas(text: str) -> list[str]:
+    """Return the parts of a list that is written with commas, without the spaces around them; none of a blank text.
+
+    >>> split_commas("0.5, 1,3/2"), split_commas("")
+    (['0.5', '1', '3/2'], [])
+
+    Raises:
+        InputError: a part is empty, as after a comma too many.
+    """
+    parts = [part.strip() for part in text.split(",")] if text.strip() else []
+    if not all(parts):
+        raise InputError(f"part {parts.index('') + 1} of the list {text!r} is empty: give values with single commas "
+                         f"between them")
+    return parts
+
+
 def check_positive(name: str, value: Any) -> float:
     """Return `value` as a float, or raise InputError unless it is a finite number above zero."""
     number = _number(name, value, "a number above 0")

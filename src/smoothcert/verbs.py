@@ -17,14 +17,15 @@ from torch import nn
 from smoothcert.classifiers.card import ModelCard
 from smoothcert.config.sampling import RunConfig
 from smoothcert.errors import InputError
-from smoothcert.io.paths import place
+from smoothcert.interop import open_named
 from smoothcert.noise import NOISES
 from smoothcert.progress import Progress
 from smoothcert.runs import attack as attack_run
 from smoothcert.runs import certify as sampling_runs
 from smoothcert.runs import transfer as transfer_run
 from smoothcert.runs.inputs import model_title
-from smoothcert.runs.options import AttackConfig, CertifyConfig, PredictConfig, TransferConfig
+from smoothcert.runs.options import AttackConfig, CertifyConfig, PredictConfig
+from smoothcert.runs.transfer_options import TransferConfig
 from smoothcert.smoothing import SmoothedClassifier
 from smoothcert.store.manifest import is_store
 from smoothcert.store.store import Store, read_store
@@ -157,7 +158,7 @@ def transfer(
         data: the store's data, in the forms of `certify`; None looks where the store's run found them.
         n: noisy copies an image that both networks judge. share: part of alpha that the flips between them may spend.
         alpha, method: None takes those of the store. All of these are to be chosen before any copy is judged.
-        options: any other option of `smoothcert.runs.options.TransferConfig`, by its name.
+        options: any other option of `smoothcert.runs.transfer_options.TransferConfig`, by its name.
         max_images, batch_size, workers, out, progress, verbose: as for `certify`.
     Returns:
         The finished store. `smoothcert.results.transfers.Transferred` says what the transfer gained or lost.
@@ -191,7 +192,7 @@ def plan(
     from smoothcert.results.planning import ClaimRequest, plan_claim
     from smoothcert.runs.reopen import reopen_data
 
-    ((_, store),) = _named(pilot)
+    ((_, store),) = open_named(pilot)
     return plan_claim(store, ClaimRequest(radius, accuracy, samples, **options), partial(reopen_data, data=data))
 
 
@@ -261,16 +262,16 @@ def table(stores: Stores, *, radii: Sequence[float] | None = None, **options: An
     Returns:
         A page, which is text where it is printed and HTML in a notebook; see its `to_markdown` and `to_latex`.
     Raises:
-        StoreError, FileError: what cannot be read. InputError: stores of several kinds.
+        StoreError, FileError: what cannot be read. InputError: stores of several kinds, or points that they lack.
     """
     from smoothcert.report.shown import PAGES
     from smoothcert.results.base import Points
-    from smoothcert.results.gather import put_side_by_side, read_result
+    from smoothcert.results.gather import Gathered, read_result
 
-    results = [read_result(store, name) for name, store in _named(stores)]
+    results = [read_result(store, name) for name, store in open_named(stores)]
     if len({result.kind for result in results}) > 1:
         raise InputError(f"a table is of stores of one kind, got {', '.join(result.kind for result in results)}")
-    runs = put_side_by_side(results, Points(**{**({} if radii is None else {"radii": tuple(radii)}), **options}))
+    (runs,) = Gathered(results).at(Points(() if radii is None else tuple(radii), **options))
     return PAGES[runs.kind](runs, "text")
 
 
@@ -293,7 +294,7 @@ def check(
     """
     from smoothcert.results.requirements import check_store
 
-    [(name, opened)] = _named([store])
+    [(name, opened)] = open_named([store])
     return check_store(opened, [require] if isinstance(require, str) else require, bound, rho, name)
 
 
@@ -318,7 +319,7 @@ def bundle(
     from smoothcert.bundles.bundle import bundle as run
     from smoothcert.bundles.options import BundleConfig
 
-    named = _named(stores)
+    named = open_named(stores)
     given = {"stores": [str(store.folder) for _, store in named], "out": Path(out), "radii": radii, "title": title,
              "require": require, **options}
     config = BundleConfig.parse({name: value for name, value in given.items() if value is not None})
@@ -344,19 +345,7 @@ def plot(
     from smoothcert.report.plots import picture
     from smoothcert.runs.reopen import reopen_data
 
-    return picture(kind, _named(stores), ax=ax, images_of=partial(reopen_data, data=data), **options)
-
-
-def _named(stores: Stores) -> list[tuple[str, Store]]:
-    """Return stores, opened, and their names."""
-    from smoothcert.interop import open_records
-    from smoothcert.store.names import distinct_names, log_stem
-
-    pairs = list(stores.items()) if isinstance(stores, dict) else \
-        [(None, one) for one in (stores if isinstance(stores, list | tuple) else [stores])]
-    found = [one if isinstance(one, Store) else open_records(place(str(one))) for _, one in pairs]
-    names = distinct_names([store.folder for store in found])
-    return [(given or log_stem(name), store) for (given, _), name, store in zip(pairs, names, found, strict=True)]
+    return picture(kind, open_named(stores), ax=ax, images_of=partial(reopen_data, data=data), **options)
 
 
 def _run(

@@ -425,6 +425,12 @@ def test_nothing_is_written_over_or_left_behind(stores, tmp_path):
     refuse(FileError, "cannot write", stores["certify"], tmp_path / "b" / "x" / "y")
 
 
+@pytest.mark.parametrize("name", ["b.tar", "b.tar.gz", "b.TGZ", "b.tar.xz"])
+def test_a_folder_is_not_called_by_the_name_of_another_archive(stores, tmp_path, name):
+    refuse(InputError, "a folder or a zip file", stores["certify"], tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_bundle_is_written_into_a_store(stores, tmp_path):
     (tmp_path / "link").symlink_to(stores["certify"])
     before = sorted(stores["certify"].rglob("*"))

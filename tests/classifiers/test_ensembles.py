@@ -99,6 +99,8 @@ def test_all_that_does_not_fit_is_said_at_once(members, tmp_path):
     (lambda a: f"ensemble:{a}", InputError, "names 1 model folder: .*at least two"),
     (lambda a: f"ensemble:{a},{a}", InputError, "at least two different"),
     (lambda a: "soft-ensemble:", InputError, "names no model folders"),
+    (lambda a: f"ensemble:{a},,{a}2", InputError, "part 2 of the list .* is empty"),
+    (lambda a: f"ensemble:{a},{a}2,", InputError, "part 3 of the list .* is empty"),
     (lambda a: f"ensemble:{a},/nowhere/at/all", FileError, "/nowhere/at/all"),
     (lambda a: f"ensemble:{a},zoo:no-such", SmoothcertError, "entry of the zoo"),
     (lambda a: f"ensemble:{','.join(f'{a}{k}' for k in range(99))}", FileError, "a0"),

@@ -10,7 +10,7 @@ import sys
 import warnings
 from glob import glob
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, get_args, get_origin
 
 import numpy as np
 import pytest
@@ -156,6 +156,47 @@ def test_every_field_is_an_option_with_its_words_and_default(verb):
     assert "--config" in shown
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_option_with_one_value_is_given_twice(verb):
+    """All of them are named at once; the second would silently replace the first."""
+    once = ["config", *(name for name, field in VERBS[verb].model_fields.items()
+                        if field.annotation is not bool and get_origin(field.annotation) is not dict
+                        and not {"argument", "repeatable"} & (field.json_schema_extra or {}).keys())]
+    said = run(verb, *(word for name in once for value in "ab" for word in ("--" + name.replace("_", "-"), value)),
+               code=2).stderr
+    assert f"{len(once)} mistakes in the options" in said
+    for name in once:
+        assert f"- {name}: is given 2 times (a, b): give it once" in said
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["table", "s", "--radii", "0.5", "--radii", "1"], "radii: is given 2 times (0.5, 1): give it once, with commas"),
+    (["table", "s", "-o", "a", "--out", "b"], "out: is given 2 times (a, b)"),
+    (["plot", "curve", "s", "--title", "a", "--title", "b"], "title: is given 2 times (a, b)"),
+    (["certify", "m", "--claim", "rho=0.1", "--claim", "rho=0.2"], "claim: give each KEY once, got rho several times"),
+])
+def test_what_is_given_twice_is_refused_in_words(arguments, words):
+    assert words in run(*arguments, code=2).stderr
+
+
+@pytest.mark.parametrize(("verb", "options"), [
+    ("certify", ("radii", "indices", "bounds", "mean", "features", "log-to")),
+    ("attack", ("eps", "m", "steps", "n")), ("distributional", ("rho", "gamma")), ("predict", ("n",)),
+    ("reproduce", ("row",)),
+])
+def test_a_list_has_no_empty_part(verb, options):
+    """A comma too many may stand for a value that was forgotten."""
+    said = run(verb, "x", *(word for name in options for word in (f"--{name}", "1,,2")), code=2).stderr
+    for name in options:
+        assert f"{name.replace('-', '_')}: part 2 of the list '1,,2' is empty" in said
+
+
+def test_what_may_be_given_several_times_stays_so(work):
+    said = run("check", work / "s", "--require", "acr >= 0", "--require", "accuracy@0 >= 0").stdout
+    assert "acr" in said
+    assert "accuracy" in said
+
+
 def test_every_verb_has_a_configuration_and_takes_a_file(work, tmp_path):
     assert {*VERBS, "plot"} == set(get_command(app).commands)
     file = tmp_path / "c.yaml"
@@ -269,6 +310,7 @@ def test_all_mistakes_of_a_yaml_file_at_once(tmp_path):
     (["certify", "{new}", "-o", "{new}2"], 1, "no model folder"),
     (["certify", "{m}", "--sigma", "0.5", "--n", "1000", "--max-images", "30", "-o", "{s}"], 1, "noise.sigma"),
     (["certify", "{m}", "--data", "parquet:{new}.parquet", "-o", "{new}2"], 1, "new.parquet"),
+    (["certify", "{m}", "--task", "multi-label", "--intervals", "all", "-o", "{new}"], 2, "intervals chooses among"),
     (["train", "--objective", "gausian", "-o", "{new}"], 2, "gaussian"),
     (["train", "--model", "lenett", "--sigma", "1", "-o", "{new}"], 2, "lenet"),
     (["table", "{new}"], 1, "no store"),

@@ -1,11 +1,13 @@
 """The progress of commands as people and pipes see it: phases, forecast, Ctrl-C, -q and -v."""
 
 import io
+import itertools
 import json
 import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from smoothcert.cli.main import app
 from smoothcert.progress import Event
 from smoothcert.progress.bars import PlainLines
 from smoothcert.runs.certify import certify, predict
+from smoothcert.runs.executors import here
 from smoothcert.runs.options import CertifyConfig, PredictConfig
 from smoothcert.smoothing.engines import ENGINES, trial
 from smoothcert.store.store import read_store
@@ -47,6 +50,12 @@ class Slow(torch.nn.Module):
 
 def build(num_classes):
     return Slow()
+"""
+
+
+FUNCTION = """
+def build(num_classes):
+    return lambda x: x.flatten(1)[:, :10]
 """
 
 
@@ -192,6 +201,28 @@ class TestCtrlC:
         assert seconds < 2, "1 s on a quiet machine"
         again = CliRunner().invoke(app, command)
         assert f"{kept} of 20 images are done; left: {20 - kept} images" in again.stderr
+        assert read_store(tmp_path / "s").complete
+
+    @pytest.mark.parametrize(("code", "more"), [(SLOW, []), (FUNCTION, ["--model-id", "NAME"])])
+    @pytest.mark.parametrize("done", [0, 2])
+    def test_the_command_that_is_told_goes_on(self, tmp_path, monkeypatch, code, more, done):
+        """A model that is known by its answers alone needs a name once there are records of it."""
+        def stop(run, pending):
+            yield from itertools.islice(here(run, pending), done)
+            raise KeyboardInterrupt
+
+        (tmp_path / "net.py").write_text(code)
+        command = options(f"{tmp_path / 'net.py'}:build", tmp_path / "s", **{"max-images": 4, "n": 100})
+        monkeypatch.setattr(sys, "argv", ["smoothcert", *command])
+        with monkeypatch.context() as patch:
+            patch.setattr("smoothcert.runs.executors.here", stop)
+            said = CliRunner().invoke(app, command)
+        assert said.exit_code == 1
+        assert f"interrupted: {done} of 4 images are done" in said.stderr
+        told = shlex.split(said.stderr.splitlines()[-1])
+        assert told == ["smoothcert", *command, *(more if done else [])]
+        again = CliRunner().invoke(app, told[1:])
+        assert again.exit_code == 0, again.stderr
         assert read_store(tmp_path / "s").complete
 
     def test_is_answered_while_a_step_cannot_be_interrupted(self, spec, tmp_path):

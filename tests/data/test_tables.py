@@ -69,6 +69,7 @@ class TestColumns:
         ({"label": "class"}, DataError, "no column class"),
         ({"features": "age,name"}, DataError, "name: row 0 of .* holds 'p', which is not a number"),
         ({"features": "age,age"}, InputError, "each once"),
+        ({"features": "age,,sex"}, InputError, "part 2 of the list"),
         ({"features": "age,label"}, DataError, "no label column beside the features"),
         ({"features": "age", "label": "age"}, InputError, "may not hold its answer"),
         ({"resize": 4}, InputError, "resize and crop are for images"),

@@ -5,7 +5,7 @@ import pytest
 
 from smoothcert.data import from_tensors
 from smoothcert.data.load import open_data
-from smoothcert.errors import DataError
+from smoothcert.errors import DataError, InputError
 
 X = np.linspace(-2, 2, 12).reshape(4, 3)
 Y = np.array([0.5, -1.0, 3.0, 151.0])
@@ -46,6 +46,8 @@ def test_several_label_columns_of_a_table(tmp_path):
             open_data(f"csv:{tmp_path / 'a.csv'}", "test", real=True, **given)
     with pytest.raises(DataError, match="no column up,down"):
         open_data(f"csv:{tmp_path / 'a.csv'}", "test", label="up,down")
+    with pytest.raises(InputError, match="part 2 of the list 'up,,down' is empty"):
+        open_data(f"csv:{tmp_path / 'a.csv'}", "test", real=True, label="up,,down")
 
 
 def test_several_label_columns_hold_no_lists(tmp_path):

@@ -188,6 +188,7 @@ def test_a_radius_column_of_another_name_is_picked_by_all_verbs(tmp_path):
     assert both[0]["acr"] == both[1]["acr"]
     assert "first" in run("compare", path, plain, "--radius-column", "generalized_bound,radius").stdout
     assert "no column generalised_bound" in run("table", path, "--radius-column", "generalised_bound", code=1).stderr
+    assert "part 2 of the list 'a,,b' is empty" in run("table", path, "--radius-column", "a,,b", code=2).stderr
     run("plot", "curve", path, *pick, "-o", tmp_path / "c.svg")
     run("report", path, *pick, "-o", tmp_path / "r.html", "--no-gallery")
     run("export", path, *pick, "-o", tmp_path / "e.tsv")

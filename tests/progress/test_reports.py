@@ -8,6 +8,7 @@ import torch
 from smoothcert import SmoothedClassifier
 from smoothcert.progress import (
     Event,
+    Kept,
     Meter,
     Phase,
     Reporter,
@@ -93,7 +94,7 @@ class TestPhases:
 
     def test_an_interruption_gets_a_note_of_what_is_kept(self):
         with pytest.raises(KeyboardInterrupt) as found, reporting(lambda event: None):
-            keep(lambda: "3 of 5 images are done")
+            keep(lambda: Kept("3 of 5 images are done", ("--model-id", "NAME")))
             raise KeyboardInterrupt
         assert found.value.__notes__ == ["3 of 5 images are done"]
 

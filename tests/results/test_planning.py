@@ -176,9 +176,11 @@ def test_an_unfinished_pilot_is_told_to_stay_so(tmp_path):
 
 
 @pytest.mark.parametrize(("claim", "words"), [
-    ({"radius": 0.5}, "claim has radius, accuracy"),
+    ({"radius": 0.5}, r"(?s)3 mistakes.*claim\.accuracy: field required.*claim\.rho.*claim\.pilot"),
+    ({"radius": 0.5, "accuracy": 0.5, "rho": 0.05, "pilot": "x", "sigma": 1}, "got sigma too"),
+    ({"radius": 0.5, "accuracy": 0.5, "rho": 0.05, "pilot": 7}, "claim.pilot: input should be a valid string, got 7"),
     ({"radius": 0.3, "accuracy": 0.5, "rho": 0.05, "pilot": "x"}, "none of radii"),
-    ({"radius": 0.5, "accuracy": 1.5, "rho": 0.05, "pilot": "x"}, "accuracy must lie"),
+    ({"radius": 0.5, "accuracy": 1.5, "rho": 0.05, "pilot": "x"}, "claim.accuracy: .*less than 1, got 1.5"),
 ])
 def test_a_wrong_claim_is_told_with_the_other_mistakes(claim, words):
     from smoothcert.runs.options import CertifyConfig

@@ -27,7 +27,7 @@ from smoothcert.results.predictions import Predicted
 from smoothcert.runs.certify import certify, predict, prepare_sampling
 from smoothcert.runs.options import CertifyConfig, PredictConfig
 from smoothcert.runs.settings import read_certified
-from smoothcert.store.identity import ImageList, describe_images
+from smoothcert.store.identity_parts import ImageList, describe_images
 from smoothcert.store.recertify import recertify, write_recertified
 from smoothcert.store.records import Record
 from smoothcert.store.store import open_store, read_store

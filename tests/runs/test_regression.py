@@ -218,12 +218,17 @@ def test_what_verbs_print_and_draw(store, tmp_path, command):
     (("table", "S", "--norm", "linf"), "store of kind regression"),
     (("table", "S", "S", "--paired"), "here are none"),
     (("table", "S", "--one-pass"), "holds the intervals of a regression"),
+    (("table", "S", "--intervals", "all"), "--intervals chooses among the lower bounds that runs of certification"),
+    (("info", "S", "--intervals", "all"), "--intervals chooses among the lower bounds that runs of certification"),
+    (("recertify", "S", "--intervals", "all", "-o", "x"), "leave out intervals"),
+    (("recertify", "S", "--margin", "0", "-o", "x"), "leave out margin"),
 ])
 def test_verbs_of_classes_refuse_it_with_words(store, tmp_path, command, words, why, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = command(*(str(store.folder) if word == "S" else word for word in words))
     assert done.exit_code != 0
     assert why in done.output
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("given", "words"), [

@@ -24,8 +24,9 @@ from smoothcert.report.html.facts import settings
 from smoothcert.results.gather import gather_page
 from smoothcert.results.transfers import Transferred
 from smoothcert.runs.certify import certify, predict
-from smoothcert.runs.options import CertifyConfig, PredictConfig, TransferConfig
+from smoothcert.runs.options import CertifyConfig, PredictConfig
 from smoothcert.runs.transfer import STAGE, transfer
+from smoothcert.runs.transfer_options import TransferConfig
 from smoothcert.stats.transfer import PAIRED, tally_pairs
 from smoothcert.store.recertify import errors_in, recertify, write_recertified
 from smoothcert.store.store import read_store

@@ -16,7 +16,8 @@ from smoothcert.bundles.stores import BundledStore, list_limits
 from smoothcert.errors import FileError
 from smoothcert.results.figures import sigma_words
 from smoothcert.results.metrics import DIGITS, Metric
-from smoothcert.store.identity import DataIdentity, Identity
+from smoothcert.store.identity import Identity
+from smoothcert.store.identity_parts import DataIdentity
 from smoothcert.version import __version__
 
 BOM = "bom.cdx.json"

@@ -39,7 +39,12 @@ def is_zip(out: Path) -> bool:
 
 
 def check_new(out: Path) -> None:
-    """Raise InputError where something is in the place of a bundle."""
+    """Raise InputError where something is in the place of a bundle, and for the name of an archive that is no zip file.
+    """
+    endings = {ending for _, known, _ in shutil.get_unpack_formats() for ending in known}
+    if not is_zip(out) and out.name.lower().endswith(tuple(endings)):
+        raise InputError(f"{out} is the name of an archive, and a bundle is a folder or a zip file: give -o DIR or "
+                         f"-o FILE.zip")
     if out.is_dir() and not is_zip(out) and not any(out.iterdir()):
         return
     if out.exists() or out.is_symlink():

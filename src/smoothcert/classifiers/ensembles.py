@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from smoothcert.checks import split_commas
 from smoothcert.classifiers.card import ModelCard, check_model_dir, read_card
 from smoothcert.classifiers.folder import read_network
 from smoothcert.errors import InputError, ModelError
@@ -90,7 +91,7 @@ def read_ensemble(spec: str, weights: str = "best", trust: bool = False) -> tupl
 
 def _members(spec: str) -> Counter[str]:
     """Return the folders of an ensemble in their order, and how often each is named. Raises InputError."""
-    found = Counter(folder.strip() for folder in spec.partition(":")[2].split(",") if folder.strip())
+    found = Counter(split_commas(spec.partition(":")[2]))
     if len(found) < 2:
         raise InputError(f"{spec} names {len(found) or 'no'} model folder{'' if len(found) == 1 else 's'}: an ensemble "
                          f"has at least two different ones, {' or '.join(ENSEMBLE_FORMS)}")

@@ -1,5 +1,7 @@
 """`smoothcert certify`."""
 
+from collections.abc import Iterator
+
 from smoothcert.cli.options import verb
 from smoothcert.cli.output import say_result
 from smoothcert.progress import phase
@@ -9,6 +11,11 @@ from smoothcert.runs.options import CertifyConfig
 
 class CertifyTableConfig(CertifyConfig, IntervalsConfig):
     """Options of `smoothcert certify`: the run, and the table of it."""
+
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
+        if self.task != "classification" and self.intervals != "one":
+            yield f"intervals chooses among lower bounds that the task {self.task} does not have: leave it out"
 
 
 @verb

@@ -9,23 +9,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
+from smoothcert.progress import Kept
+
 _interrupted = threading.Event()
 
 GRACE = 0.6
 """Seconds that the work has to stop by itself."""
 
 
-def say_goodbye(kept: str | None) -> str:
-    """Return what an interrupted command says.
-
-    Args:
-        kept: what is kept, as a sentence; None where nothing is.
+def say_goodbye(kept: Kept | None) -> str:
+    """Return what an interrupted command says: what is kept, if anything is, and the command that goes on from there.
     """
     _interrupted.set()
-    command = shlex.join(["smoothcert", *sys.argv[1:]])
+    command = ["smoothcert", *sys.argv[1:]]
     if kept is None:
-        return f"interrupted; the same command starts again:\n  {command}"
-    return f"interrupted: {kept}; the same command goes on from there:\n  {command}"
+        return f"interrupted; the same command starts again:\n  {shlex.join(command)}"
+    added = f" with {shlex.join(kept.more)}" if kept.more else ""
+    return (f"interrupted: {kept.words}; the same command{added} goes on from there:\n"
+            f"  {shlex.join([*command, *kept.more])}")
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def leave_if_interrupted() -> Iterator[None]:
 
 
 @contextmanager
-def answer_interrupts(kept: Callable[[], str | None]) -> Iterator[None]:
+def answer_interrupts(kept: Callable[[], Kept | None]) -> Iterator[None]:
     """Raise KeyboardInterrupt within on Ctrl-C and SIGTERM, and end the process if that does not stop the work.
 
     Python raises it between two of its own steps, and a forward pass or a compiler may hold one up for long. A thread

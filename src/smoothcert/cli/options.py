@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from smoothcert.cli.output import listen, report_errors, say
 from smoothcert.config.base import Config
-from smoothcert.errors import InputError
+from smoothcert.errors import ConfigError, InputError
 
 _JSON = typer.Option("--json", help="Print the result as JSON on standard output.")
 _QUIET = typer.Option("--quiet", "-q", help="Show only errors and results.")
@@ -39,13 +39,16 @@ def verb(run: Callable[..., None]) -> Callable[..., None]:
 def make_command(run: Callable[..., None], config: type[Config]) -> Callable[..., None]:
     """Return the command that checks the options of a configuration class and calls `run`.
 
-    Options arrive as text and are checked by the configuration itself, so that all mistakes are reported together.
+    Options arrive as text and are checked by the configuration itself, so that all mistakes are reported together; but
+    for those that are given twice, of which it would see one.
     """
     flags = {"as_json": _JSON} if "as_json" in inspect.signature(run).parameters else {}
 
     @report_errors
-    def command(**given: Any) -> None:
+    def command(**texts: Any) -> None:
+        given = _take_once(texts, config)
         file, quiet, verbose = (given.pop(name) for name in ("config", "quiet", "verbose"))
+        file = file and Path(file)
         print_only, asked = given.pop("print_config"), {name: given.pop(name) for name in flags}
         values = {name: value for name, value in given.items() if value not in (None, False, [], ())}
         if quiet and verbose:
@@ -56,12 +59,37 @@ def make_command(run: Callable[..., None], config: type[Config]) -> Callable[...
         with listen(quiet, verbose):
             run(config.gather(values, file), **asked)
 
-    parameters = [*(_parameter(name, config) for name in _order(config)), _optional("config", Path | None, _FILE, None),
+    parameters = [*(_parameter(name, config) for name in _order(config)), _single("config", _FILE),
                   *(_optional(name, bool, flag, False) for name, flag in {
                       **flags, "print_config": _PRINT, "quiet": _QUIET, "verbose": _VERBOSE}.items())]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
+
+
+def _take_once(texts: dict[str, Any], config: type[Config]) -> dict[str, Any]:
+    """Return what was given, with the single text in place of the list of those options that have one value.
+
+    Raises ConfigError for every such option that is given several times.
+    """
+    given, problems = dict(texts), []
+    for name, value in texts.items():
+        field = config.model_fields.get(name)
+        if not isinstance(value, list) or (field is not None and _may_repeat(field)):
+            continue
+        given[name] = value[0] if value else None
+        if len(value) > 1:
+            commas = ", with commas between its values" if field and _plain_type(field.annotation) is tuple else ""
+            problems.append(f"{name}: is given {len(value)} times ({', '.join(value)}): give it once{commas}")
+    if problems:
+        raise ConfigError(problems, "the options")
+    return given
+
+
+def _may_repeat(field: FieldInfo) -> bool:
+    """Tell whether an option may be given several times, or is an argument of several texts."""
+    hints = _hints(field)
+    return "argument" in hints or bool(hints.get("repeatable")) or _plain_type(field.annotation) is dict
 
 
 def _order(config: type[Config]) -> list[str]:
@@ -96,7 +124,12 @@ def _parameter(name: str, config: type[Config]) -> inspect.Parameter:
         words += f" (default: {field.default})"
     types_shown = {int: "INT", float: "FLOAT", Path: "PATH", tuple: "LIST"}
     metavar = hints.get("metavar") or types_shown.get(kind, "TEXT")
-    return _optional(name, str | None, typer.Option(*flags, metavar=metavar, help=words), None)
+    return _single(name, typer.Option(*flags, metavar=metavar, help=words))
+
+
+def _single(name: str, option: Any) -> inspect.Parameter:
+    """Return the parameter of an option with one value; as a list, so that a second one does not replace the first."""
+    return _optional(name, list[str] | None, option, None)
 
 
 def _hints(field: FieldInfo) -> dict[str, Any]:

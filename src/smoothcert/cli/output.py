@@ -17,7 +17,7 @@ import typer
 from smoothcert.checks import printable
 from smoothcert.cli.interrupts import answer_interrupts, say_goodbye
 from smoothcert.errors import SmoothcertError
-from smoothcert.progress import Event, Progress, reporting, silent
+from smoothcert.progress import Event, Progress, Reporter, reporting, silent
 
 T = TypeVar("T")
 
@@ -61,8 +61,8 @@ def report_errors(command: Callable[..., T]) -> Callable[..., T]:
         except SmoothcertError as error:
             say(f"error: {error}", err=True)
             raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as stop:
-            say(say_goodbye(next(iter(getattr(stop, "__notes__", ())), None)), err=True)
+        except KeyboardInterrupt:  # outside `listen`, where nothing is kept
+            say(say_goodbye(None), err=True)
             raise typer.Exit(1) from None
 
     return run_command
@@ -78,30 +78,36 @@ def fail_for(problems: Sequence[SmoothcertError]) -> None:
 
 @contextmanager
 def listen(quiet: bool, verbose: bool) -> Iterator[None]:
-    """Show the progress of what is done within, its warnings and, if asked for, its log, all on standard error.
+    """Show the progress of what is done within, its warnings and, if asked for, its log, all on standard error; where
+    it is interrupted, say what is kept and set the exit code.
 
     Args:
         quiet: show nothing but errors.
         verbose: show the log of the package too: phases with their times, choices, and what was found in a cache.
     """
-    with ExitStack() as stack:
-        displays: list[Progress] = []
+    reporter = Reporter()
+    try:
+        with ExitStack() as stack:
+            displays: list[Progress] = []
 
-        def tell(event: Event) -> None:
-            if not displays:  # only now, since most commands have none to show
-                from smoothcert.progress.bars import show
+            def tell(event: Event) -> None:
+                if not displays:  # only now, since most commands have none to show
+                    from smoothcert.progress.bars import show
 
-                displays.append(stack.enter_context(show()))
-            displays[0](event)
+                    displays.append(stack.enter_context(show()))
+                displays[0](event)
 
-        if quiet:
-            stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")
-        elif verbose:
-            stack.enter_context(_log_to_terminal())
-        reporter = stack.enter_context(reporting(silent if quiet else tell))
-        stack.enter_context(answer_interrupts(lambda: reporter.kept() if reporter.kept else None))
-        yield
+            if quiet:
+                stack.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+            elif verbose:
+                stack.enter_context(_log_to_terminal())
+            reporter = stack.enter_context(reporting(silent if quiet else tell))
+            stack.enter_context(answer_interrupts(lambda: reporter.kept() if reporter.kept else None))
+            yield
+    except KeyboardInterrupt:
+        say(say_goodbye(reporter.kept() if reporter.kept else None), err=True)
+        raise typer.Exit(1) from None
 
 
 @contextmanager

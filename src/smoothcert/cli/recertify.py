@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Reread = tuple["StoreResult", tuple[float, ...]]
 """What was computed again, and the radii to show it at."""
 
-_OF_VOTES = ("method", "margin", "no_margin", "top_k", "groups", "costs", "labels_known", "noise")
+_OF_VOTES = ("method", "margin", "no_margin", "top_k", "groups", "costs", "labels_known", "noise", "intervals")
 
 
 @verb
@@ -81,7 +81,8 @@ def rejudge_labels(config: RecertifyTableConfig, stored: "Store", name: str | No
 
 def refuse_foreign(config: RecertifyTableConfig, stored: "Store") -> None:
     """Raise InputError for options that are for the votes of classes."""
-    if foreign := [name.replace("_", "-") for name in _OF_VOTES if getattr(config, name)]:
+    fields = type(config).model_fields
+    if foreign := [name.replace("_", "-") for name in _OF_VOTES if getattr(config, name) != fields[name].default]:
         raise InputError(f"{config.store} is a {stored.kind} store, of which alpha and radii can be asked: leave out "
                          f"{', '.join(foreign)}")
 

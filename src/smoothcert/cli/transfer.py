@@ -6,7 +6,7 @@ from smoothcert.cli.options import verb
 from smoothcert.cli.output import say
 from smoothcert.progress import phase
 from smoothcert.report.options import IntervalsConfig
-from smoothcert.runs.options import TransferConfig
+from smoothcert.runs.transfer_options import TransferConfig
 
 
 class TransferTableConfig(TransferConfig, IntervalsConfig):

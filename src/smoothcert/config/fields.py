@@ -3,6 +3,7 @@
 import importlib
 import math
 import re
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, PlainSerializer, SerializationInfo
 
-from smoothcert.checks import check_bounds, check_known, check_seed, real_number
+from smoothcert.checks import check_bounds, check_known, check_seed, real_number, split_commas
 from smoothcert.config.numbers import from_yaml
 from smoothcert.errors import SmoothcertError
 from smoothcert.io.paths import RemotePath, local_path, place
@@ -25,7 +26,7 @@ _FRACTION = re.compile(f"{_DECIMAL}/{_DECIMAL}")
 
 def _split(value: Any) -> Any:
     """Split '1,2,3' into ['1', '2', '3'], so that lists can be given on a command line."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    return split_commas(value) if isinstance(value, str) else value
 
 
 def _pairs(value: Any) -> Any:
@@ -35,6 +36,8 @@ def _pairs(value: Any) -> Any:
     pairs = [str(item).partition("=") for item in value]
     if not all(key and equals for key, equals, _ in pairs):
         raise ValueError(f"give KEY=VALUE, got {list(value)}")
+    if again := [key for key, times in Counter(key for key, _, _ in pairs).items() if times > 1]:
+        raise ValueError(f"give each KEY once, got {', '.join(again)} several times: {list(value)}")
     try:
         return {key: from_yaml(text) for key, _, text in pairs}
     except yaml.YAMLError as error:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from smoothcert.checks import check_bounds, check_count
+from smoothcert.checks import check_bounds, check_count, split_commas
 from smoothcert.data.base import Bounds
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import InputError
@@ -44,7 +44,7 @@ class Reading:
         if self.levels is not None:
             check_count("levels", self.levels)
         if isinstance(self.features, str):
-            object.__setattr__(self, "features", tuple(part.strip() for part in self.features.split(",")))
+            object.__setattr__(self, "features", tuple(split_commas(self.features)))
         if self.features is not None and (not self.features or len(set(self.features)) < len(self.features)):
             raise InputError(f"features must be the names of one or more columns, each once, got "
                              f"{', '.join(self.features) or 'none'}")

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from smoothcert.checks import suggestion
+from smoothcert.checks import split_commas, suggestion
 from smoothcert.data.arrays import (
     ArraySource,
     TensorSource,
@@ -100,7 +100,7 @@ def choose_columns(schema: pa.Schema, file: str, reading: Reading) -> TableColum
     listed = ", ".join(f"{field.name} ({field.type})" for field in schema)
     labels = () if reading.label is None else (reading.label,)
     if reading.real and reading.label is not None and reading.label not in schema.names:
-        labels = tuple(name.strip() for name in reading.label.split(","))
+        labels = tuple(split_commas(reading.label))
     asked = [*(reading.features or ()), *labels]
     if absent := [name for name in asked if name not in schema.names]:
         named = ", ".join(f"{name}{suggestion(name, schema.names)}" for name in absent)

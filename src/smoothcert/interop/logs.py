@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from smoothcert.checks import split_commas
 from smoothcert.errors import FileError, StoreError
 from smoothcert.interop.log_text import (
     FACTS,
@@ -138,7 +139,7 @@ def round_down(radius: float) -> str:
 
 def _radius_column(path: Path, header: list[str], asked: str | None) -> str | None:
     """Return the name of the column with the radii; None for a log of PREDICT."""
-    wanted = [name.strip().lower() for name in (asked or "radius").split(",")]
+    wanted = [name.lower() for name in split_commas(asked or "radius")]
     found = next((name for name in wanted if name in (*header, "none")), None)
     if found:
         return None if found == "none" else found

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -12,7 +13,7 @@ from smoothcert.interop.logs import read_log, write_log
 from smoothcert.io.files import make_folder, write_whole
 from smoothcert.io.paths import Place, place
 from smoothcert.store.frames import TALLIES
-from smoothcert.store.names import distinct_names, name_of
+from smoothcert.store.names import distinct_names, log_stem, name_of
 from smoothcert.store.store import Store, read_store
 
 
@@ -37,6 +38,21 @@ def open_records(path: Place, alpha: float | None = None, radius_column: str | N
     if isinstance(path, Path) and path.is_file():
         return read_counts(path, alpha) if path.suffix == ".npz" else read_log(path, alpha, radius_column)
     return read_store(path)
+
+
+def open_named(stores: Any) -> list[tuple[str, Store]]:
+    """Return stores, opened, and their names.
+
+    Args:
+        stores: a store, its folder, a log or a count file; a list of them; or a mapping from names to them.
+    Raises:
+        FileError, StoreError: what `open_records` raises.
+    """
+    pairs = list(stores.items()) if isinstance(stores, dict) else \
+        [(None, one) for one in (stores if isinstance(stores, list | tuple) else [stores])]
+    found = [one if isinstance(one, Store) else open_records(place(str(one))) for _, one in pairs]
+    names = distinct_names([store.folder for store in found])
+    return [(given or log_stem(name), store) for (given, _), name, store in zip(pairs, names, found, strict=True)]
 
 
 def open_votes(path: Place) -> Store:

@@ -7,6 +7,7 @@ Workload announces itself where it is done (`phase`, `announce`, `count_passes`)
 from smoothcert.progress.meter import Meter, Workload, metering
 from smoothcert.progress.reports import (
     Event,
+    Kept,
     Phase,
     Progress,
     Reporter,
@@ -22,6 +23,6 @@ from smoothcert.progress.reports import (
 )
 
 __all__ = [
-    "Event", "Meter", "Phase", "Progress", "Reporter", "SampleRelay", "Workload", "announce", "count_passes",
-    "counting", "keep", "metering", "phase", "relay", "reporting", "silent",
+    "Event", "Kept", "Meter", "Phase", "Progress", "Reporter", "SampleRelay", "Workload", "announce",
+    "count_passes", "counting", "keep", "metering", "phase", "relay", "reporting", "silent",
 ]

@@ -65,18 +65,31 @@ def silent(event: Event) -> None:
     """Report nothing."""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """The work that an interruption would leave.
+
+    Attributes:
+        words: what is kept, as a sentence.
+        more: the options that the command needs beside its own to go on from there, such as ("--model-id", "NAME").
+    """
+
+    words: str
+    more: tuple[str, ...] = ()
+
+
 class Reporter:
     """Hands events to a callback, and knows what an interruption would leave.
 
     Attributes:
         count: receives the numbers of samples that are drawn, while a phase waits for them.
-        kept: returns what an interruption would leave, as a sentence; None where nothing has been begun.
+        kept: returns what an interruption would leave; None where nothing has been begun.
     """
 
     def __init__(self, progress: Progress = silent, clock: Callable[[], float] = time.monotonic):
         self.progress, self.clock = progress, clock
         self.count: Callable[[int], None] | None = None
-        self.kept: Callable[[], str] | None = None
+        self.kept: Callable[[], Kept] | None = None
 
 
 _NOBODY = Reporter()
@@ -109,7 +122,7 @@ def reporting(progress: Progress | None = None, verbose: bool = False) -> Iterat
             yield reporter
         except KeyboardInterrupt as stop:
             if reporter.kept is not None:
-                stop.add_note(reporter.kept())
+                stop.add_note(reporter.kept().words)
             raise
         finally:
             _current.reset(token)
@@ -227,6 +240,6 @@ class SampleRelay:
         self._held, self._last = 0, self._clock()
 
 
-def keep(kept: Callable[[], str]) -> None:
+def keep(kept: Callable[[], Kept]) -> None:
     """Say from now on by this function what an interruption would leave."""
     _current.get().kept = kept

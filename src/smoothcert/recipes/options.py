@@ -1,16 +1,11 @@
 """Options of `reproduce`, and of the step `recertify` of a recipe."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from smoothcert.config.base import Config, MachineConfig
-from smoothcert.config.fields import Count, Local, Method, Probability, Stored
-
-
-def split_names(value: object) -> object:
-    """Return the names in a text with commas; any other value stays as it is."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+from smoothcert.config.fields import Count, Local, Method, Names, Probability, Stored
 
 
 class ReproduceConfig(MachineConfig):
@@ -18,7 +13,7 @@ class ReproduceConfig(MachineConfig):
 
     recipe: str | None = Field(None, description="name of a recipe, or a file RECIPE.yaml (default: list them)",
                                json_schema_extra={"argument": "RECIPE"})
-    row: Annotated[tuple[str, ...], BeforeValidator(split_names)] | None = Field(
+    row: Names | None = Field(
         None, description="only these rows, such as gaussian,adre (default: all)")
     scale: Literal["smoke", "cpu", "gpu", "paper"] = Field(
         "cpu", description="budget: smoke (seconds, shows that it runs), cpu (minutes a row), gpu (more epochs, "

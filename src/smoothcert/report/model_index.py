@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smoothcert.results.metrics import Metric
-from smoothcert.store.identity import DataIdentity
+from smoothcert.store.identity_parts import DataIdentity
 from smoothcert.store.store import Store
 
 _TASKS = {1: "tabular", 3: "image"}

@@ -60,7 +60,7 @@ class IntervalsConfig(Config):
     """Options of a table of certified accuracy for people."""
 
     intervals: Literal["one", "all"] = Field(
-        "one", description="lower bounds of certified accuracy to show: one (for new images) or all")
+        "one", description="lower bounds of certified accuracy of classes to show: one (for new images) or all")
 
 
 class PrintedConfig(RadiiConfig):

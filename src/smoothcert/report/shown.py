@@ -15,7 +15,7 @@ from smoothcert.results.attacks import AttackResult, AttackRuns, Outcome
 from smoothcert.results.base import Points, Runs, StoreResult
 from smoothcert.results.compare import Beside, UnderAttack, Violations
 from smoothcert.results.figures import alpha_words, confidence, down, percent, sigma_words
-from smoothcert.results.gather import put_side_by_side
+from smoothcert.results.gather import Gathered, put_side_by_side
 from smoothcert.results.predictions import PredictedRuns
 from smoothcert.results.transfers import Transferred
 
@@ -141,8 +141,8 @@ def render(runs: Sequence[Runs], style: str) -> str:
 
 
 def render_result(result: StoreResult, points: Points = Points()) -> str:  # noqa: B008
-    """Return the text of one result."""
-    return render([put_side_by_side([result], points)], "text")
+    """Return the text of one result. Raises InputError where it cannot be asked at these points."""
+    return render(Gathered([result]).at(points), "text")
 
 
 def result_json(result: StoreResult, points: Points = Points()) -> dict[str, Any]:  # noqa: B008

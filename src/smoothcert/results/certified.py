@@ -33,7 +33,7 @@ from smoothcert.stats import (
 from smoothcert.stats.claims import is_right
 from smoothcert.stats.intervals import accuracy_of_counts, check_radii, claims
 from smoothcert.stats.one_pass import LabelLimits, OnePass, bound_one_pass
-from smoothcert.store.identity import claim_of
+from smoothcert.store.identity_parts import claim_of
 from smoothcert.store.manifest import describe_cards
 from smoothcert.store.names import name_of
 from smoothcert.store.recertify import limit_labels_of

@@ -108,6 +108,9 @@ class Gathered:
         if points.paired and certified < 2:
             raise InputError(f"--paired is the difference of other runs of certification from the first one, and here "
                              f"{'is one' if certified else 'are none'}: leave it out, or name more")
+        if points.intervals != "one" and not certified:
+            raise InputError("--intervals chooses among the lower bounds that runs of certification of classes have, "
+                             "and here are none: leave it out")
         if points.radii and not any(one.takes_radii for one in self.results):
             raise InputError("--radii are for runs of certification, of labels, of distributional bounds and of "
                              "regressions, and here are none: leave them out")

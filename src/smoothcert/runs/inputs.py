@@ -27,7 +27,8 @@ from smoothcert.progress import phase
 from smoothcert.runs.options import PredictConfig
 from smoothcert.smoothing.engines.runtimes import RUNTIMES
 from smoothcert.store.adversaries import read_adversaries
-from smoothcert.store.identity import Identity, are_first, describe_images
+from smoothcert.store.identity import Identity
+from smoothcert.store.identity_parts import are_first, describe_images
 from smoothcert.store.manifest import is_store, read_manifest
 from smoothcert.store.source import Source
 from smoothcert.store.store import Store, read_store

@@ -1,39 +1,35 @@
-"""Options of `certify`, `predict`, `attack` and `distributional`."""
+"""Options of `certify`, `predict`, `attack` and `distributional`; those of `transfer` are in `transfer_options`."""
 
 from collections.abc import Iterator
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from smoothcert.checks import check_probability, check_weight, construct
+from smoothcert.checks import construct
 from smoothcert.config.base import LogConfig, MachineConfig, Part
 from smoothcert.config.fields import (
     AttackPart,
     Costs,
     Counts,
-    DataPart,
     Looks,
     Method,
     ModelPart,
-    NoiseKind,
     Options,
     Probability,
     Radii,
     Radius,
     Real,
     Samples,
-    Seed,
     Sigma,
     Sizes,
     Stored,
-    StorePart,
     Whole,
     Wholes,
 )
 from smoothcert.config.sampling import ATTACKED, RunConfig, SamplingConfig
-from smoothcert.errors import InputError
+from smoothcert.errors import ConfigError, InputError
 from smoothcert.io.paths import place
 
 if TYPE_CHECKING:  # each method imports what it needs: torch and SciPy would slow --help down
@@ -157,13 +153,18 @@ class CertifyConfig(SamplingConfig, LogConfig):
 
     def _check_claim(self) -> None:
         """Raise InputError unless the claim is one that a plan could have written for this run."""
-        if set(self.claim) != {"radius", "accuracy", "rho", "pilot"}:
-            raise InputError(f"claim has radius, accuracy, rho and pilot, as `smoothcert plan` writes them; got "
-                             f"{', '.join(self.claim)}")
-        check_probability("claim: accuracy", self.claim["accuracy"])
-        check_probability("claim: rho", self.claim["rho"])
-        if check_weight("claim: radius", self.claim["radius"]) not in (self.radii or ()):
-            raise InputError(f"claim: radius {self.claim['radius']:g} is none of radii: the run would not decide it")
+        from smoothcert.store.identity_parts import ClaimIdentity  # brings NumPy, which --help does without
+
+        try:
+            claim = ClaimIdentity.model_validate(self.claim)
+        except ValidationError as error:
+            raise ConfigError([f"claim.{e['loc'][0]}: {e['msg'].lower()}, got {e['input']!r:.80}"
+                               for e in error.errors()], "the claim") from None
+        if claim.model_extra:
+            raise InputError(f"claim has {', '.join(ClaimIdentity.model_fields)}, as `smoothcert plan` writes them; "
+                             f"got {', '.join(claim.model_extra)} too")
+        if claim.radius not in (self.radii or ()):
+            raise InputError(f"claim: radius {claim.radius:g} is none of radii: the run would not decide it")
 
 
 class PredictConfig(SamplingConfig, LogConfig):
@@ -200,58 +201,6 @@ class PredictConfig(SamplingConfig, LogConfig):
             yield "setting says which attack of a store: give adversaries, that store"
         if unknown := sorted(set(self.setting) - set(ATTACKED)):
             yield f"setting takes {', '.join(ATTACKED)}; got {', '.join(unknown)}"
-
-
-ORIGINAL_OPTIONS = ("weights", "network", "model_option", "mean", "std", "trust", "denoiser", "walk_jump", "attractor",
-                    "front_option")
-"""What `original-option` takes: the options of `certify` that say more of a model than its name."""
-
-
-class TransferConfig(SamplingConfig):
-    """Options of `smoothcert transfer`: what they leave out is as in the store."""
-
-    store: StorePart = Field(description="finished store of `smoothcert certify`, of the original network",
-                             json_schema_extra={"argument": "STORE"})
-    original: ModelPart | None = Field(None, description="the store's network, in the forms of MODEL (default: MODEL "
-                                                         "itself, in the store's precision)")
-    original_option: Options = Field(default_factory=dict, description="option of the original, KEY=VALUE "
-                                                                       "(repeatable): weights, network, mean, "
-                                                                       "denoiser and others of certify")
-    n: Samples = Field(10_000, description="noisy copies an image that both networks judge")
-    share: Probability = Field(0.5, description="part of alpha that the flips between them may spend; the store's "
-                                                "looks have the rest")
-    alpha: Probability | None = Field(  # type: ignore[assignment]
-        None, description="failure probability of each certificate (default: the store's)")
-    method: Method | None = Field(None, description="two-sided or cohen (default: the store's, or two-sided)")
-    radii: Radii | None = Field(None, description="radii to print, in the data's units, such as 0.5,1,1.5 or 64/255")
-    data: DataPart = Field(None, description="data set of the store, in the forms of certify (default: where the run "
-                                             "found it)")
-    split: str | None = Field(  # type: ignore[assignment]
-        None, description="split of the data set (default: the store's)")
-    sigma: Sigma | None = Field(None, description="noise level, which must be the store's (default: that)")
-    noise: NoiseKind | None = Field(None, description="noise of the store, where it is your own code: file.py:CLASS, "
-                                                      "package.module:CLASS")
-    seed: Seed | None = Field(None, description="run seed in [0, 2^128) of the copies (default: the store's, whose own "
-                                                "samples are others)")
-
-    def original_model(self) -> RunConfig:
-        """Return the options that name the original network. Raises ConfigError where they are wrong."""
-        given = {name: getattr(self, name) for name in ORIGINAL_OPTIONS} if self.original is None else {}
-        model = self.model if self.original is None else self.original
-        return RunConfig.parse({**given, **self.original_option, "model": model, "out": self.out}, "original-option")
-
-    def _parts(self) -> Iterator[Part]:
-        yield from super()._parts()
-        if not set(self.original_option) - set(ORIGINAL_OPTIONS):
-            yield {"original", "original_option", "model", "out"}, self.original_model
-
-    def _contradictions(self) -> Iterator[str]:
-        yield from super()._contradictions()
-        if unknown := sorted(set(self.original_option) - set(ORIGINAL_OPTIONS)):
-            yield f"original-option takes {', '.join(ORIGINAL_OPTIONS)}; got {', '.join(unknown)}"
-        if self.method == "t-certify":
-            yield ("t-certify splits alpha after seeing the counts, which leaves no part of it to the flips: give "
-                   "method two-sided or cohen")
 
 
 TIMES = (1.0, 1.5, 2.0)

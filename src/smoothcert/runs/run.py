@@ -20,13 +20,13 @@ from smoothcert.errors import (
     RandomWeightsWarning,
     SmoothcertError,
 )
-from smoothcert.progress import Meter, Workload, announce, keep, metering
+from smoothcert.progress import Kept, Meter, Workload, announce, keep, metering
 from smoothcert.store.comparison import differences
 from smoothcert.store.identity import Identity
 from smoothcert.store.provenance import provenance
 from smoothcert.store.records import Record
 from smoothcert.store.source import Source, write_source
-from smoothcert.store.store import Store, open_store, read_store
+from smoothcert.store.store import Store, StoreWriter, open_store, read_store
 
 Task = tuple[int, ...]
 """Positions in the run's list of records that one process works on together."""
@@ -93,12 +93,11 @@ class Run(ABC):
             execute: who does it: see `executors`.
             watch: is called with every record that was kept.
         """
-        total, unit = self.identity.record_count, self.unit
         with open_store(self.config.out, self.identity, provenance(**self.provenance)) as store:
             if self.source is not None:
                 write_source(self.config.out, self.source)
             pending = store.pending()
-            keep(lambda: f"{total - len(store.pending())} of {total} {unit} are done and kept in {self.config.out}")
+            keep(lambda: self._kept(store))
             for line in self.forecast(pending):
                 announce(line)
             with self.meter(pending) as meter:
@@ -109,6 +108,14 @@ class Run(ABC):
                         watch(record)
             store.finish()
         return read_store(self.config.out)
+
+    def _kept(self, store: StoreWriter) -> Kept:
+        """Return what an interruption would leave in the store."""
+        total = self.identity.record_count
+        words = f"{total - len(store.pending())} of {total} {self.unit} are done and kept in {self.config.out}"
+        if not store.needs_name:
+            return Kept(words)
+        return Kept(f"{words}, whose model is known by its answers alone", ("--model-id", "NAME"))
 
     @property
     def unit(self) -> str:

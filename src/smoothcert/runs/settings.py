@@ -10,7 +10,7 @@ import numpy as np
 
 from smoothcert.distributional.concavity import Standing, inside_standing, outside_standing
 from smoothcert.errors import StoreError
-from smoothcert.store.identity import DistributionalIdentity
+from smoothcert.store.identity_parts import DistributionalIdentity
 from smoothcert.store.recertify import check_certified
 from smoothcert.store.store import Store
 

@@ -18,9 +18,9 @@ from smoothcert.progress import Progress, count_passes, phase, reporting
 from smoothcert.runs.certify import SamplingRun
 from smoothcert.runs.executors import executor_of
 from smoothcert.runs.inputs import Inputs, in_classes_of, model_title, open_inputs
-from smoothcert.runs.options import TransferConfig
 from smoothcert.runs.reopen import data_options, find_part
 from smoothcert.runs.run import Done, Task
+from smoothcert.runs.transfer_options import TransferConfig
 from smoothcert.smoothing import Sampling, evaluation, open_voter
 from smoothcert.smoothing.pairs import PairVoter
 from smoothcert.smoothing.precision import isolate
@@ -29,7 +29,8 @@ from smoothcert.stats import History, plan_from
 from smoothcert.stats.sequential import SEQUENTIAL_METHODS
 from smoothcert.stats.transfer import PAIRED, Transfer, paired_looks, split, tally_pairs
 from smoothcert.store.comparison import differences, without_unrecorded
-from smoothcert.store.identity import Identity, TransferSource
+from smoothcert.store.identity import Identity
+from smoothcert.store.identity_parts import TransferSource
 from smoothcert.store.recertify import check_certified
 from smoothcert.store.records import Record, Tally
 from smoothcert.store.store import Store, read_store

@@ -1,8 +1,7 @@
 """SmoothedClassifier: the thin face that users hold."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import Any, overload
 
 import numpy as np
@@ -16,6 +15,7 @@ from smoothcert.machine import find_device
 from smoothcert.noise import NoiseCentre, build_noise, fresh_seed, reach_of
 from smoothcert.progress import Progress, Workload, metering, reporting
 from smoothcert.smoothing.adapters import adapted
+from smoothcert.smoothing.calls import choose_certify_plan, choose_predict_plan, make_certificate, make_prediction
 from smoothcert.smoothing.contract import check_placed
 from smoothcert.smoothing.images import check_inputs, check_labels, noise_keys, read_otherwise
 from smoothcert.smoothing.kept import KeptVoters
@@ -35,23 +35,7 @@ from smoothcert.smoothing.rows import Segment, Subject, walk_normals
 from smoothcert.smoothing.sampling import Sampling, behind, default_batch
 from smoothcert.smoothing.scores import Scores
 from smoothcert.smoothing.voters import Finished, run_plan
-from smoothcert.stats import (
-    AtRadii,
-    Certificate,
-    CertifyPlan,
-    ClassCounts,
-    Curve,
-    FixedN,
-    FixedPredict,
-    Plan,
-    Prediction,
-    PredictPlan,
-    Sequential,
-    certify_plan,
-    predict_plan,
-)
-from smoothcert.stats.histories import LABEL
-from smoothcert.stats.plans import with_noise
+from smoothcert.stats import AtRadii, Certificate, CertifyPlan, Plan, Prediction, PredictPlan
 
 ImageList = Sequence[Tensor] | Sequence[np.ndarray]
 """Inputs of one shape. Their type says that they are several; that of a tensor or array does not."""
@@ -225,20 +209,15 @@ class SmoothedClassifier(nn.Module):
         Raises:
             InputError: parts that make no plan, or a plan and parts. ModelError: a model that fails.
 
+        >>> from smoothcert.stats import Sequential
         >>> linear = lambda x: torch.stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], dim=1)
         >>> g = SmoothedClassifier(linear, sigma=0.5, num_classes=2, seed=0)
         >>> g.predict(torch.ones(1, 4, 4), Sequential(n_max=10_000)).prediction
         0
         """
-        parts = {"n": n, "alpha": alpha, "n_max": n_max}
-        if isinstance(plan, FixedPredict | Sequential):
-            _check_alone(plan, parts)
-            chosen = plan
-        else:
-            chosen = predict_plan(alpha, _either("n", plan, n, "predict takes FixedPredict or Sequential"), n_max)
+        chosen = choose_predict_plan(plan, n=n, alpha=alpha, n_max=n_max)
         finished, single = self._run(chosen, x, index, batch_size, progress, verbose)
-        results = [Prediction(_class_or_none(done.prediction), done.values["p_value"],
-                              ClassCounts(done.history[-1].counts), chosen.alpha) for done in finished]
+        results = [make_prediction(done, chosen) for done in finished]
         return results[0] if single else results
 
     @overload
@@ -286,6 +265,7 @@ class SmoothedClassifier(nn.Module):
         Raises:
             InputError: parts that make no plan, or a plan and parts. ModelError: a model that fails.
 
+        >>> from smoothcert.stats import AtRadii, FixedN
         >>> linear = lambda x: torch.stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], dim=1)
         >>> g = SmoothedClassifier(linear, sigma=0.5, num_classes=2, seed=0)
         >>> g.certify(torch.ones(1, 4, 4), FixedN(n=1000)) == g.certify(torch.ones(1, 4, 4), n=1000)
@@ -293,24 +273,10 @@ class SmoothedClassifier(nn.Module):
         >>> [c.prediction for c in g.certify(torch.ones(2, 1, 4, 4), AtRadii(radii=[0.25], n_max=1000))]
         [0, 0]
         """
-        parts = {"n0": n0, "n": n, "alpha": alpha, "method": method, "margin": margin, "radii": radii,
-                 "curve_loss": curve_loss, "curve_to": curve_to, "n_max": n_max}
-        if isinstance(plan, FixedN | AtRadii | Curve):
-            _check_alone(plan, parts)
-            chosen = with_noise(plan, self.noise.radius)
-        else:
-            n0 = _either("n0", plan, n0, "certify takes FixedN, AtRadii or Curve")
-            chosen = certify_plan(partial(self.noise.radius, margin=margin), n0=n0, n=n, radii=radii,
-                                  curve_loss=curve_loss, curve_to=curve_to, n_max=n_max, alpha=alpha, method=method,
-                                  margin=margin, labels_known=labels is not None)
+        chosen = choose_certify_plan(self.noise, plan, labels is not None, n0=n0, n=n, alpha=alpha, method=method,
+                                     margin=margin, radii=radii, curve_loss=curve_loss, curve_to=curve_to, n_max=n_max)
         finished, single = self._run(chosen, x, index, batch_size, progress, verbose, labels)
-        results = []
-        for done in finished:
-            looks = tuple(ClassCounts(look.counts) for look in done.history if look.stage == "estimate")
-            before = [look.counts for look in done.history if look.stage not in ("estimate", LABEL)]
-            selection = ClassCounts(before[0] if before else np.zeros(self.num_classes, dtype=np.int64))
-            results.append(Certificate(_class_or_none(done.prediction), done.values["radius"], selection, looks,
-                                       self.sigma, chosen.alpha, chosen.method, chosen.margin, done.off_grid))
+        results = [make_certificate(done, chosen, self.sigma, self.num_classes) for done in finished]
         return results[0] if single else results
 
     def soft(self, x: Tensor, m: int = 64, *, index: int | Sequence[int] | None = None) -> Tensor:
@@ -405,27 +371,5 @@ def refuse_smoothed(model: Any) -> None:
         raise ModelError("the model is a SmoothedClassifier already: give the model in it (g.model)")
 
 
-def _check_alone(plan: CertifyPlan | PredictPlan, parts: Mapping[str, object]) -> None:
-    """Raise InputError where parts of a plan are given beside a plan."""
-    if beside := [name for name, value in parts.items() if value is not None]:
-        raise InputError(f"{type(plan).__name__} holds the whole procedure: give {', '.join(beside)} to it, or leave "
-                         f"the plan out")
-
-
-def _either(name: str, positional: Any, named: int | None, expected: str) -> int | None:
-    """Return the number of samples that stands in the place of a plan, or the one given by name."""
-    if positional is None:
-        return named
-    if hasattr(positional, "judge") or isinstance(positional, str):
-        raise InputError(f"{expected}, got {positional!r}")
-    if named is not None:
-        raise InputError(f"{name} is given twice, as {positional!r} and as {named!r}")
-    return positional
-
-
 def _modules(model: Any) -> Iterable[nn.Module]:
     return model.modules() if isinstance(model, nn.Module) else ()
-
-
-def _class_or_none(prediction: Any) -> int | None:
-    return None if prediction < 0 else int(prediction)

@@ -12,7 +12,8 @@ from smoothcert.errors import FileError, IdentityError, StoreError
 from smoothcert.io.files import list_problems, read_json, write_json
 from smoothcert.io.paths import Place
 from smoothcert.store.comparison import differences, without_unrecorded
-from smoothcert.store.identity import Identity, IdentityPart
+from smoothcert.store.identity import Identity
+from smoothcert.store.identity_parts import IdentityPart
 from smoothcert.store.records import VALUES
 
 VERSION = 2

@@ -18,7 +18,8 @@ from smoothcert.stats.histories import History
 from smoothcert.stats.one_pass import LabelLimits, limit_labels
 from smoothcert.stats.plans import AnyPlan
 from smoothcert.store.comparison import differences, without_unrecorded
-from smoothcert.store.identity import Identity, Procedure
+from smoothcert.store.identity import Identity
+from smoothcert.store.identity_parts import Procedure
 from smoothcert.store.provenance import provenance
 from smoothcert.store.records import add_label_looks
 from smoothcert.store.source import read_source, write_source

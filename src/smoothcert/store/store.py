@@ -73,6 +73,14 @@ class StoreWriter:
         """Return the positions that have no record yet, in order."""
         return [p for p in range(self._total) if p // SHARD not in self._finished and p not in self._open]
 
+    @property
+    def needs_name(self) -> bool:
+        """True where the run goes on only under a name for its model: known by its answers alone, the model may have
+        changed since the records that are there."""
+        identity = self._manifest.identity
+        known = identity.model_or_none is None or identity.model.by != "probe"
+        return not known and 0 < len(self.pending()) < self._total
+
     def add(self, position: int, record: Record, seconds: float | None = None) -> None:
         """Keep a finished record; on a disk it survives whatever happens after this returns (see `Lines`)."""
         if self._journal is None:  # begins without the damaged and finished lines of the one before
@@ -167,8 +175,7 @@ def open_store(
             manifest = Manifest(identity, Provenance.model_validate(json.loads(json.dumps(provenance))))
             manifest.write(folder)
         writer = StoreWriter(folder, manifest)
-        unproved = identity.model_or_none is not None and identity.model.by == "probe"
-        if unproved and 0 < len(writer.pending()) < identity.record_count:
+        if writer.needs_name:
             raise IdentityError(
                 f"{folder} cannot be gone on with: its model is known by its answers to fixed inputs alone, and may "
                 f"have changed since. If it has not, give it a name with --model-id (change the name whenever the "

@@ -22,7 +22,7 @@ from smoothcert.machine import has_bf16_units, pick_device
 from smoothcert.models import model_names, model_sources
 from smoothcert.models.layers import channel_constants
 from smoothcert.objectives import OBJECTIVES, Objective, Trained, describe_values
-from smoothcert.progress import Progress, keep, phase, reporting
+from smoothcert.progress import Kept, Progress, keep, phase, reporting
 from smoothcert.smoothing.precision import isolate
 from smoothcert.store.store import check_identity
 from smoothcert.training.batches import TrainingSet, batch_sizes
@@ -78,10 +78,10 @@ def train(config: TrainConfig, progress: Progress | None = None, *, verbose: boo
         return train_share(config, log)
 
 
-def _describe_kept(config: TrainConfig) -> str:
+def _describe_kept(config: TrainConfig) -> Kept:
     """Return what a run that is stopped now leaves."""
     done = read_card(config.out).epochs_done if is_model_dir(config.out) else 0
-    return f"{done} of {config.epochs} epochs are done and kept in {config.out}"
+    return Kept(f"{done} of {config.epochs} epochs are done and kept in {config.out}")
 
 
 def resolve_machine_options(config: TrainConfig, device: torch.device) -> TrainConfig:

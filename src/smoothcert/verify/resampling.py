@@ -27,11 +27,11 @@ from smoothcert.runs.options import (
     CertifyConfig,
     DistributionalConfig,
     PredictConfig,
-    TransferConfig,
 )
 from smoothcert.runs.reopen import data_options, find_part
 from smoothcert.runs.run import Run
 from smoothcert.runs.transfer import Original, prepare_transfer
+from smoothcert.runs.transfer_options import TransferConfig
 from smoothcert.smoothing.sampling import NOISE_FORMATS
 from smoothcert.stats import is_same
 from smoothcert.store.comparison import differences, without_unrecorded
