@@ -3,6 +3,7 @@
 import importlib
 import math
 import re
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +36,8 @@ def _pairs(value: Any) -> Any:
     pairs = [str(item).partition("=") for item in value]
     if not all(key and equals for key, equals, _ in pairs):
         raise ValueError(f"give KEY=VALUE, got {list(value)}")
+    if twice := sorted(key for key, count in Counter(key for key, _, _ in pairs).items() if count > 1):
+        raise ValueError(f"give each key once, got {', '.join(twice)} several times")
     try:
         return {key: from_yaml(text) for key, _, text in pairs}
     except yaml.YAMLError as error:
