@@ -70,13 +70,13 @@ class Reporter:
 
     Attributes:
         count: receives the numbers of samples that are drawn, while a phase waits for them.
-        kept: returns what an interruption would leave, as a sentence; None where nothing has been begun.
+        kept: returns what an interruption would leave, as a sentence; None where it would leave nothing.
     """
 
     def __init__(self, progress: Progress = silent, clock: Callable[[], float] = time.monotonic):
         self.progress, self.clock = progress, clock
         self.count: Callable[[int], None] | None = None
-        self.kept: Callable[[], str] | None = None
+        self.kept: Callable[[], str | None] = lambda: None
 
 
 _NOBODY = Reporter()
@@ -108,8 +108,8 @@ def reporting(progress: Progress | None = None, verbose: bool = False) -> Iterat
         try:
             yield reporter
         except KeyboardInterrupt as stop:
-            if reporter.kept is not None:
-                stop.add_note(reporter.kept())
+            if left := reporter.kept():
+                stop.add_note(left)
             raise
         finally:
             _current.reset(token)
@@ -227,6 +227,6 @@ class SampleRelay:
         self._held, self._last = 0, self._clock()
 
 
-def keep(kept: Callable[[], str]) -> None:
+def keep(kept: Callable[[], str | None]) -> None:
     """Say from now on by this function what an interruption would leave."""
     _current.get().kept = kept
