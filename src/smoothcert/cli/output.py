@@ -100,7 +100,7 @@ def listen(quiet: bool, verbose: bool) -> Iterator[None]:
         elif verbose:
             stack.enter_context(_log_to_terminal())
         reporter = stack.enter_context(reporting(silent if quiet else tell))
-        stack.enter_context(answer_interrupts(lambda: reporter.kept()))
+        stack.enter_context(answer_interrupts(lambda: reporter.kept() if reporter.kept else None))
         yield
 
 

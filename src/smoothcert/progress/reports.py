@@ -76,7 +76,7 @@ class Reporter:
     def __init__(self, progress: Progress = silent, clock: Callable[[], float] = time.monotonic):
         self.progress, self.clock = progress, clock
         self.count: Callable[[int], None] | None = None
-        self.kept: Callable[[], str | None] = lambda: None
+        self.kept: Callable[[], str | None] | None = None
 
 
 _NOBODY = Reporter()
@@ -108,7 +108,7 @@ def reporting(progress: Progress | None = None, verbose: bool = False) -> Iterat
         try:
             yield reporter
         except KeyboardInterrupt as stop:
-            if left := reporter.kept():
+            if reporter.kept is not None and (left := reporter.kept()):
                 stop.add_note(left)
             raise
         finally:
