@@ -271,6 +271,15 @@ class TestCtrlC:
         assert f"interrupted: {done} of 500 epochs are done and kept in {tmp_path / 'm'}" in said
         assert seconds < 2
 
+    def test_before_the_first_epoch_of_a_training_says_that_nothing_is_kept(self, tmp_path, monkeypatch):
+        def stop(*given, **more):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("smoothcert.training.train.train_share", stop)
+        said = CliRunner().invoke(app, ["train", "--data", "digits", "--sigma", "0.25", "-o", str(tmp_path / "m")])
+        assert "interrupted; the same command starts again:" in said.stderr
+        assert not (tmp_path / "m").exists()
+
     def test_handlers_are_put_back(self):
         before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt), answer_interrupts(lambda: None):

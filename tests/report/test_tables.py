@@ -404,7 +404,8 @@ def test_an_attack_has_its_table_in_every_format(kinds):
 @pytest.mark.parametrize(("names", "options", "words"), [
     (["predict"], ["--envelope"], "here are none"), (["certify"], ["--envelope"], "here is one"),
     (["predict"], ["--radii", "0.5"], "--radii are for"), (["attack"], ["--radii", "0.5"], "--radii are for"),
-    (["predict"], ["--norm", "linf"], "kind predict"), (["certify", "attack"], ["--norm", "linf"], "kind attack"),
+    (["predict"], ["--norm", "linf"], "kind predict: --norm linf is for the radii of certify stores and logs"),
+    (["certify", "attack"], ["--norm", "linf"], "kind attack"),
     (["certify"], ["--json", "--format", "csv"], "give one of them"), (["certify", "attack"], ["--merge"], "merged"),
 ])
 def test_what_would_do_nothing_is_refused(kinds, names, options, words):

@@ -18,8 +18,8 @@ from smoothcert.noise import build_noise
 from smoothcert.recipes.plan import plan
 from smoothcert.recipes.recipe import read_recipe, recipe_names
 from smoothcert.report.plots import picture
-from smoothcert.report.plots.images import draw_failures
-from smoothcert.results.denoising import Estimates, contraction_and_slide, denoise_copies, failures_of
+from smoothcert.report.plots.images import draw_denoised, draw_failures
+from smoothcert.results.denoising import Captioned, Estimates, contraction_and_slide, denoise_copies, failures_of
 from smoothcert.results.gallery import linear_margins, noisy_copies
 from smoothcert.store.identity import Identity
 from smoothcert.store.store import read_store
@@ -204,6 +204,17 @@ def test_panels_hold_the_estimates_of_the_noisy_images():
     expected = np.square((noisy / 2 - clean).astype(float)).sum(axis=(1, 2, 3))
     np.testing.assert_allclose(found.error(found.estimates), expected, rtol=1e-6)
     assert denoise_copies(clean[0], noisy, shrunk(1), SIGMA).clean.shape == noisy.shape
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 16), (2, 3, 4, 5)])
+def test_panels_show_the_errors_of_inputs_of_any_shape(shape):
+    clean = np.zeros((2, *shape), np.float32)
+    noisy = np.stack([np.full(shape, 1.0), np.full(shape, 2.0)])
+    data = denoise_copies(clean, noisy, shrunk(0.5), SIGMA)
+    figure = draw_denoised(Captioned(data, ("first", "second")))
+    told = [axes.get_xlabel() for axes in figure.axes if axes.get_xlabel()]
+    size = np.prod(shape)
+    assert told == [f"error {error * size:.4g}" for error in (1, 4, 0.25, 1)]
 
 
 def test_failures_are_the_images_where_the_first_run_proves_more(home):

@@ -285,7 +285,7 @@ def test_a_file_with_one_output_serves(tmp_path):
 
 
 def test_targets_must_be_as_many_as_outputs(tmp_path):
-    with pytest.raises(InputError, match="2 outputs, and tensors has 1 targets"):
+    with pytest.raises(InputError, match="model: 2, targets of an input of tensors: 1"):
         certify(options(tmp_path / "s", data=(inputs(3), [1.5, 2.5, 3.5])))
 
 

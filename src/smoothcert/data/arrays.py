@@ -205,7 +205,8 @@ def class_indices(values: np.ndarray, where: Where, categories: Sequence[str] | 
         if odd.any():
             row = int(np.argmax(odd))
             raise DataError(f"{where(row)} has the label {values[row].tolist()!s:.80}; labels of shape {values.shape} "
-                            f"must be one-hot: a single 1, and zeros")
+                            f"must be one-hot: a single 1, and zeros (certify takes several labels of an input with "
+                            f"task multi-label, and real values with task regression)")
         return values.argmax(axis=1), None
     if values.ndim != 1:
         raise DataError(f"labels must have shape (N,), or be one-hot (N, K), got {values.dtype} of shape "
@@ -276,8 +277,8 @@ def _check_whole(values: np.ndarray, where: Where) -> np.ndarray:
     odd = ~((np.floor(values) == values) & (np.abs(values) <= _LARGEST))
     if odd.any():
         row = int(np.argmax(odd))
-        missing = " (a missing label?)" if np.isnan(values[row]) else ""
-        raise DataError(f"{where(row)} has label {values[row]}{missing}; labels must be whole numbers or names")
+        hint = "a missing label?" if np.isnan(values[row]) else "certify takes real values with task regression"
+        raise DataError(f"{where(row)} has label {values[row]} ({hint}); labels must be whole numbers or names")
     return values.astype(np.int64)
 
 

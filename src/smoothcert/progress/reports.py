@@ -83,13 +83,13 @@ class Reporter:
 
     Attributes:
         count: receives the numbers of samples that are drawn, while a phase waits for them.
-        kept: returns what an interruption would leave; None where nothing has been begun.
+        kept: returns what an interruption would leave; None where it would leave nothing.
     """
 
     def __init__(self, progress: Progress = silent, clock: Callable[[], float] = time.monotonic):
         self.progress, self.clock = progress, clock
         self.count: Callable[[int], None] | None = None
-        self.kept: Callable[[], Kept] | None = None
+        self.kept: Callable[[], Kept | None] | None = None
 
 
 _NOBODY = Reporter()
@@ -121,8 +121,8 @@ def reporting(progress: Progress | None = None, verbose: bool = False) -> Iterat
         try:
             yield reporter
         except KeyboardInterrupt as stop:
-            if reporter.kept is not None:
-                stop.add_note(reporter.kept().words)
+            if reporter.kept is not None and (left := reporter.kept()):
+                stop.add_note(left.words)
             raise
         finally:
             _current.reset(token)
@@ -240,6 +240,6 @@ class SampleRelay:
         self._held, self._last = 0, self._clock()
 
 
-def keep(kept: Callable[[], Kept]) -> None:
+def keep(kept: Callable[[], Kept | None]) -> None:
     """Say from now on by this function what an interruption would leave."""
     _current.get().kept = kept

@@ -111,8 +111,8 @@ class StoreResult(Displayed):
     def in_norm(self, norm: str, dimension: int | None = None) -> Self:
         """Return the same figures for balls of `norm`, or raise InputError where it has no radii."""
         if norm != "l2":
-            raise InputError(f"{self.name} is a store of kind {self.kind}: --norm {norm} is for certified radii alone "
-                             f"(rho is a mean squared l2 move): leave it out")
+            raise InputError(f"{self.name} is a store of kind {self.kind}: --norm {norm} is for the radii of certify "
+                             f"stores and logs: leave it out")
         return self
 
     def measurements(self, radii: Sequence[float]) -> list[Measured]:

@@ -44,7 +44,7 @@ class Denoised:
 
     def error(self, of: np.ndarray) -> np.ndarray:
         """Return ||image - clean||^2 of each image of `noisy`, `estimates` or `walked`, (M,)."""
-        return np.square(of.astype(float) - self.clean).sum(axis=(1, 2, 3))
+        return np.square(of.astype(float) - self.clean).reshape(len(of), -1).sum(axis=1)
 
 
 @dataclass(frozen=True)

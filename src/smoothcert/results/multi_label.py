@@ -25,6 +25,7 @@ class LabelFigures:
         exact: the share of the inputs with all labels right and certified.
         population: with probability 1 - rho, at most the share of new inputs that have all labels right and robust.
         labels: (L,) the share of the inputs with this label right and certified.
+        mean: the share of all labels that are right and certified, of one count: L shares add rounding errors.
         present: the same share of all labels that are present, over all inputs; None where none is.
     """
 
@@ -32,12 +33,8 @@ class LabelFigures:
     exact: float
     population: float
     labels: tuple[float, ...]
+    mean: float
     present: float | None
-
-    @property
-    def mean(self) -> float:
-        """The share of all labels that are right and certified."""
-        return float(np.mean(self.labels))
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -82,7 +79,7 @@ class CertifiedLabels(OutputResult):
             kept = right & (self.answers.holm >= radius)
             found.append(LabelFigures(
                 float(radius), float(exact.accuracy[at]), float(exact.population[at]),
-                tuple(kept.mean(axis=0).tolist()),
+                tuple(kept.mean(axis=0).tolist()), float(kept.mean()),
                 float(kept[self.present].mean()) if self.present.any() else None))
         return found
 
@@ -120,5 +117,5 @@ class LabelRuns:
         return [{"store": run.path or None, "kind": self.kind, "name": run.name, "inputs": run.images,
                  "complete": run.complete, "sigma": run.sigma, "alpha": run.alpha, "n": run.n, "rho": self.rho,
                  "labels": run.present.shape[1], "notes": list(run.notes),
-                 "figures": [{**vars(one), "mean": one.mean} for one in run.at(self.radii, self.rho)]}
+                 "figures": [vars(one) for one in run.at(self.radii, self.rho)]}
                 for run in self.results]

@@ -67,8 +67,9 @@ def open_outputs(config: CertifyConfig, what: str) -> tuple[Inputs, OutputSample
                          f"code: give noise grid, gaussian or sound")
     outputs = inputs.classifier.num_classes - 1
     if data.targets is not None and data.targets.shape[1] != outputs:
-        raise InputError(f"the model has {outputs} outputs, and {data.name} has {data.targets.shape[1]} targets an "
-                         f"input")
+        raise InputError(f"outputs of the model: {outputs}, targets of an input of {data.name}: "
+                         f"{data.targets.shape[1]}; there must be as many: name the targets with label, or give "
+                         f"another model")
     with phase("preparing to sample"):
         return inputs, open_sampler(inputs.classifier.model, noise, outputs, data.shape, inputs.seed, inputs.device,
                                     inputs.noise_format(config.noise_format))
