@@ -238,9 +238,11 @@ class Store(Displayed):
         """Return (M,) values of one column of the records, any but the tallies."""
         chunks = self.at_hand.column(name)
         values = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()  # which would copy the one
-        if pa.types.is_boolean(values.type) or not pa.types.is_primitive(values.type) or values.null_count:
+        if not pa.types.is_primitive(values.type) or values.null_count:
             return values.to_numpy(zero_copy_only=False)
-        return np.from_dlpack(values)  # to_numpy imports pandas where it is installed: a third of a second
+        # to_numpy imports pandas where it is installed: a third of a second.
+        is_true = pa.types.is_boolean(values.type)
+        return np.from_dlpack(values.cast(pa.uint8())).astype(bool) if is_true else np.from_dlpack(values)
 
     def lists(self, name: str, width: int) -> np.ndarray:
         """Return (M, width) values of a column of lists. Raises StoreError for lists of another length."""
