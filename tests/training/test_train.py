@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from smoothcert.classifiers.folder import module_hash, read_card, read_network, read_weights
+from smoothcert.classifiers.folder import is_model_dir, module_hash, read_card, read_network, read_weights
 from smoothcert.data import load_data
 from smoothcert.errors import ConfigError, FileError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
 from smoothcert.objectives import OBJECTIVES, Step, build_objective
-from smoothcert.training.loop import MEASURES
+from smoothcert.training.loop import MEASURES, Averages
 from smoothcert.training.options import TrainConfig
 from smoothcert.training.state import learning_rate, momentum
 from smoothcert.training.train import apply_preferences, split_indices, train
@@ -285,9 +285,14 @@ def test_single_rows_under_batch_norm_are_named(tmp_path):
         train(config(tmp_path / "m", model=f"{tmp_path / 'normed.py'}:build", model_option={}, batch_size=1))
 
 
-def test_divergence_says_so(tmp_path):
-    with pytest.raises(ModelError, match="diverged"):
+def test_divergence_says_what_is_kept(tmp_path, monkeypatch):
+    with pytest.raises(ModelError, match=r"diverged; lower --lr, or set --clip-norm$"):
         train(config(tmp_path / "m", lr=1e30))
+    means = Averages.means
+    monkeypatch.setattr(Averages, "means", lambda averages, ranks: {
+        **means(averages, ranks), **({"loss": np.nan} if is_model_dir(tmp_path / "n") else {})})
+    with pytest.raises(ModelError, match=r"loss is nan in epoch 2: .*--clip-norm\. Epoch 1 is kept$"):
+        train(config(tmp_path / "n", epochs=2))
 
 
 def test_damaged_model_directories_are_named(tmp_path):

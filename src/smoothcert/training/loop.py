@@ -219,8 +219,9 @@ class Loop:
         self.training.say(words) if is_last else self.training.advance(0, words)
         for name, value in losses.items():
             if not np.isfinite(value):
+                kept = f". Epoch {epoch} is kept" if epoch else ""
                 raise ModelError(f"the {name.replace('_', ' ')} is {value} in epoch {epoch + 1}: training has "
-                                 f"diverged; lower --lr, or set --clip-norm. The last finished epoch is kept")
+                                 f"diverged; lower --lr, or set --clip-norm{kept}")
 
     @torch.no_grad()
     def _validate(self, measure: Measure) -> dict[str, float]:
