@@ -262,23 +262,24 @@ class TestCtrlC:
     def test_in_training_counts_epochs(self, tmp_path):
         command = ["train", "--data", "digits", "--model", "mlp", "--sigma", "0.25", "--epochs", "500", "-o",
                    str(tmp_path / "m")]
-        child = start(command)
-        while not list((tmp_path / "m").glob("checkpoints/*")):
+        child, card = start(command), tmp_path / "m" / "model.json"
+        while not card.exists() or not json.loads(card.read_text())["epochs_done"]:
             assert child.poll() is None, child.communicate()[1]
             time.sleep(0.02)
         said, seconds = end(child)
-        done = json.loads((tmp_path / "m" / "model.json").read_text())["epochs_done"]
+        done = json.loads(card.read_text())["epochs_done"]
         assert f"interrupted: {done} of 500 epochs are done and kept in {tmp_path / 'm'}" in said
         assert seconds < 2
 
-    def test_before_the_first_epoch_of_a_training_says_that_nothing_is_kept(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("where", ["train.train_share", "loop.Loop._step"])
+    def test_before_the_first_epoch_of_a_training_says_that_nothing_is_kept(self, tmp_path, monkeypatch, where):
         def stop(*given, **more):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("smoothcert.training.train.train_share", stop)
+        monkeypatch.setattr(f"smoothcert.training.{where}", stop)
         said = CliRunner().invoke(app, ["train", "--data", "digits", "--sigma", "0.25", "-o", str(tmp_path / "m")])
         assert "interrupted; the same command starts again:" in said.stderr
-        assert not (tmp_path / "m").exists()
+        assert not (tmp_path / "m" / "metrics.jsonl").exists()
 
     def test_handlers_are_put_back(self):
         before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)

@@ -79,10 +79,9 @@ def train(config: TrainConfig, progress: Progress | None = None, *, verbose: boo
 
 
 def _describe_kept(config: TrainConfig) -> Kept | None:
-    """Return what a run that is stopped now leaves, or None for nothing."""
-    if not is_model_dir(config.out):
-        return None
-    return Kept(f"{read_card(config.out).epochs_done} of {config.epochs} epochs are done and kept in {config.out}")
+    """Return what a run that is stopped now leaves, or None for no epoch."""
+    done = read_card(config.out).epochs_done if is_model_dir(config.out) else 0
+    return Kept(f"{done} of {config.epochs} epochs are done and kept in {config.out}") if done else None
 
 
 def resolve_machine_options(config: TrainConfig, device: torch.device) -> TrainConfig:
