@@ -25,14 +25,23 @@ MEANING = ("`above gaussian`: difference in ACR on the same images, with the sta
 
 
 def main() -> str:
-    out, planned = WORK / "objectives", plan(read_recipe("mnist-objectives"), "cpu")
-    rows = os.environ["ROWS"].split(",") if os.environ.get("ROWS") else list(planned.tasks)
+    rows = os.environ["ROWS"].split(",") if os.environ.get("ROWS") else list(_planned().tasks)
+    left = [row for row in _planned().tasks if row not in rows]
+    return measure(rows) + (f"\nNot run: {', '.join(left)}.\n" if left else "")
+
+
+def measure(rows: list[str], subject: str = "Objectives", note: str = "") -> str:
+    """Run rows of the recipe, or go on with them, and return the page of them."""
+    out, planned = WORK / "objectives", _planned()
     subprocess.run([CLI, "reproduce", "mnist-objectives", "--scale", "cpu", "-o", str(out), "--threads", "1", "--quiet",
                     "--row", ",".join(rows), "--data-dir", str(data_dir())], check=True, stdout=subprocess.DEVNULL)
     results = {row: certified(planned, row, out) for row in rows}
     seconds = {row: line.seconds for line in compare_recipe(planned, out).lines for row in line.rows}
-    left = [row for row in planned.tasks if row not in rows]
-    return page(results, seconds) + (f"\nNot run: {', '.join(left)}.\n" if left else "")
+    return page(results, seconds, subject, note)
+
+
+def _planned() -> RecipePlan:
+    return plan(read_recipe("mnist-objectives"), "cpu")
 
 
 def certified(planned: RecipePlan, row: str, out: Path) -> Result:
@@ -41,10 +50,10 @@ def certified(planned: RecipePlan, row: str, out: Path) -> Result:
     return Result.of(read_store(task.path(out)))
 
 
-def page(results: dict[str, Result], seconds: dict[str, float]) -> str:
+def page(results: dict[str, Result], seconds: dict[str, float], subject: str, note: str) -> str:
     """The table, each row also as its difference from `gaussian` on the same images."""
-    lines = ["# Objectives on MNIST: LeNet, sigma 0.5, 6 epochs on the full training set for all\n",
-             f"{machine_line()}. Seconds are the clock's, with whatever else ran.\n",
+    lines = [f"# {subject} on MNIST: LeNet, sigma 0.5, 6 epochs on the full training set for all\n",
+             f"{machine_line()}. Seconds are the clock's, with whatever else ran.{note}\n",
              "`smoothcert reproduce mnist-objectives --scale cpu`: 200 test images, n = 10,000, alpha = .001, method "
              f"cohen. {MEANING}\n"]
     return "\n".join([*lines, *table(results, seconds)]) + "\n"
