@@ -4,5 +4,6 @@ from objectives import measure
 
 
 def main() -> str:
-    return measure(["gaussian", "smoothmix", "cat-rs"], "SmoothMix and CAT-RS", " Much did beside cat-rs, whose seconds "
-                   "include the network that judges for it; [what a step costs](../benchmarks.md) was measured alone.")
+    note = (" Much did beside cat-rs, whose seconds include the network that judges for it; "
+            "[what a step costs](../benchmarks.md) was measured alone.")
+    return measure(["gaussian", "smoothmix", "cat-rs"], "SmoothMix and CAT-RS", note)
