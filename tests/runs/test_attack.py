@@ -586,7 +586,7 @@ class TestAdversaries:
     ({"eps_from": "c", "attack_option": ["norm=linf"]}, "l2"), ({"eps": "1", "attack": "pdg"}, 'did you mean "pgd"'),
     ({"eps": "1", "attack_option": ["gamma=0.1"]}, "'pgd' has no option 'gamma'"),
     ({"eps": "1", "attack": "ddn", "attack_option": ["gamma=2"]}, "gamma must"),
-    ({"eps": "1", "attack_option": ["gamma=1", "gamma=2"]}, "each key once, got gamma"),
+    ({"eps": "1", "attack_option": ["gamma=1", "gamma=2"]}, "give each KEY once, got gamma"),
     ({"eps": "1", "attack_option": ["steps=2"]}, "give --steps"), ({"eps": "1", "attack_option": ["x"]}, "KEY=VALUE"),
     ({"eps": "1", "attack": "stein", "m": "0,8"}, "stein"), ({"eps": "1", "target": -1}, "target"),
     ({"eps": "1", "epz": "2"}, "epz: unknown option"), ({"eps": "1", "n_max": 9}, "n_max: unknown option"),

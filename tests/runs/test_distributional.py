@@ -364,7 +364,7 @@ class TestShown:
         for style in ("markdown", "latex"):
             assert "cross-entropy clipped at 2.303" in self.run("table", store.folder, "--format", style)
         assert "can be merged" in self.run("table", store.folder, store.folder, "--merge", code=2)
-        assert "l2 move" in self.run("table", store.folder, "--norm", "linf", "--radii", "2/255", code=2)
+        assert "radii of certify" in self.run("table", store.folder, "--norm", "linf", "--radii", "2/255", code=2)
         assert "CSV has one kind" in self.run("table", certified.folder, store.folder, "--format", "csv", code=2)
 
     def test_everywhere_else(self, store, certified, tmp_path):

@@ -59,8 +59,7 @@ class Fit:
         if isinstance(answer, np.ndarray):
             answer = torch.from_numpy(np.ascontiguousarray(answer)).to(rows.device)
         if not isinstance(answer, Tensor):  # nor a stand-in of torch.fx, which has no shape to go by
-            raise ModelError(f"the base classifier must return a tensor or an array of logits, got "
-                             f"{type(answer).__name__}")
+            raise ModelError(f"the base classifier must return a tensor of logits, got {type(answer).__name__}")
         k = _classes(tuple(answer.shape), len(rows))
         logits = answer if k is None else answer.reshape(len(rows), k)
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits  # NumPy has no bfloat16
@@ -163,7 +162,7 @@ def choose(answer: Any, n: int, num_classes: int | None, output: str | int | Non
     """
     outputs = named_outputs(answer)
     if not outputs:
-        raise ModelError(f"the base classifier must return a tensor or an array of logits, got {type(answer).__name__}")
+        raise ModelError(f"the base classifier must return a tensor of logits, got {type(answer).__name__}")
     classes = {name: _classes(tuple(value.shape), n) for name, value in outputs.items()}
     if output is not None:
         name, value = _picked(outputs, output)

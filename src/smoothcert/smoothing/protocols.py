@@ -177,7 +177,7 @@ def as_logits(answers: Any) -> Tensor:
         answers = answers.dequantize() if answers.is_quantized else answers
     if not isinstance(answers, Tensor) or answers.is_complex() or answers.is_meta or answers.is_nested:
         kind = f"an array of {answers.dtype}" if hasattr(answers, "dtype") else type(answers).__name__
-        raise ModelError(f"the base classifier must return a tensor or an array of logits, got {kind}")
+        raise ModelError(f"the base classifier must return a tensor of logits, got {kind}")
     if answers.ndim > 2:
         answers = answers.reshape(len(answers), *(size for size in answers.shape[1:] if size != 1))
     if answers.is_floating_point():
