@@ -103,10 +103,10 @@ def listen(quiet: bool, verbose: bool) -> Iterator[None]:
             elif verbose:
                 stack.enter_context(_log_to_terminal())
             reporter = stack.enter_context(reporting(silent if quiet else tell))
-            stack.enter_context(answer_interrupts(lambda: reporter.kept() if reporter.kept else None))
+            stack.enter_context(answer_interrupts(reporter.kept))
             yield
     except KeyboardInterrupt:
-        say(say_goodbye(reporter.kept() if reporter.kept else None), err=True)
+        say(say_goodbye(reporter.kept()), err=True)
         raise typer.Exit(1) from None
 
 

@@ -83,13 +83,20 @@ class Reporter:
 
     Attributes:
         count: receives the numbers of samples that are drawn, while a phase waits for them.
-        kept: returns what an interruption would leave; None where it would leave nothing.
     """
 
     def __init__(self, progress: Progress = silent, clock: Callable[[], float] = time.monotonic):
         self.progress, self.clock = progress, clock
         self.count: Callable[[int], None] | None = None
-        self.kept: Callable[[], Kept | None] | None = None
+        self._kept: Callable[[], Kept | None] = lambda: None
+
+    def keep(self, kept: Callable[[], Kept | None]) -> None:
+        """Say from now on by this function what an interruption would leave."""
+        self._kept = kept
+
+    def kept(self) -> Kept | None:
+        """Return what an interruption would leave; None for nothing."""
+        return self._kept()
 
 
 _NOBODY = Reporter()
@@ -121,8 +128,8 @@ def reporting(progress: Progress | None = None, verbose: bool = False) -> Iterat
         try:
             yield reporter
         except KeyboardInterrupt as stop:
-            if reporter.kept is not None and (left := reporter.kept()):
-                stop.add_note(left.words)
+            if kept := reporter.kept():
+                stop.add_note(kept.words)
             raise
         finally:
             _current.reset(token)
@@ -242,4 +249,4 @@ class SampleRelay:
 
 def keep(kept: Callable[[], Kept | None]) -> None:
     """Say from now on by this function what an interruption would leave."""
-    _current.get().kept = kept
+    _current.get().keep(kept)
