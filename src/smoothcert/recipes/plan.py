@@ -106,7 +106,7 @@ def plan(recipe: Recipe, scale: str = "paper") -> RecipePlan:
             if measures or any(task.folder in other.needs for other in wanted):
                 wanted.insert(0, task)
         tasks[row] = tuple(wanted)
-    used = {task.step for wanted in tasks.values() for task in wanted}
+    used = {task.step for wanted in tasks.values() for task in wanted} | _referred(recipe)
     rows_with: dict[str, list[str]] = {}
     for row, found in resolved.items():
         for task, unresolved in found:
@@ -131,6 +131,14 @@ def digest(verb: str, options: Options) -> str:
 
     content = json.dumps(options, sort_keys=True, default=encode)
     return f"{verb}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+def _referred(recipe: Recipe) -> set[str]:
+    """Return the steps that any step, row or scale refers to: another scale may use what this one does not."""
+    found: set[str] = set()
+    _map_values(recipe.model_dump(mode="json"), lambda value: found.add(value.removeprefix("$step."))
+                if isinstance(value, str) and value.startswith("$step.") else None)
+    return found
 
 
 def _check_names(recipe: Recipe) -> list[str]:

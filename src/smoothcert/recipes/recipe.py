@@ -57,6 +57,8 @@ def _load(path: str) -> Any:
 VERBS = {
     "train": Verb("smoothcert.training.options:TrainConfig", "smoothcert.training.train:train", marker="model.json",
                   measures=False),
+    "quantise": Verb("smoothcert.quantisation.options:QuantiseConfig", "smoothcert.quantisation.quantise:quantise",
+                     marker="model.json", measures=False),
     "certify": Verb("smoothcert.runs.options:CertifyConfig", "smoothcert.runs.certify:certify"),
     "predict": Verb("smoothcert.runs.options:PredictConfig", "smoothcert.runs.certify:predict"),
     "attack": Verb("smoothcert.runs.options:AttackConfig", "smoothcert.runs.attack:attack"),
