@@ -169,13 +169,24 @@ def test_fast_recipes_share_training_and_differ_in_rows(scale):
         trained[name] = {row: {task.folder for task in found if task.verb == "train"} for row, found in tasks.items()}
         assert len({found[-1].folder for found in tasks.values()}) == len(tasks), "each row is a run of its own"
     gaussian, objectives, attacks = (trained[name] for name in ("gaussian", "objectives", "attacks"))
-    assert gaussian["sigma-0.25"] == attacks["gaussian"] == trained["t-certify"]["gaussian-0.25"]
-    assert gaussian["sigma-0.25"] < objectives["sigma-0.25-smoothadv-eps-1"] == attacks["smoothadv"]
+    first = set() if scale == "cpu" else gaussian["sigma-0.25"]  # there the first networks are the zoo's
+    assert first == attacks["gaussian"] == trained["t-certify"]["gaussian-0.25"]
+    assert first < objectives["sigma-0.25-smoothadv-eps-1"] == attacks["smoothadv"]
     assert objectives["sigma-0.5-adre"] == trained["t-certify"]["adre-0.5"]
     assert attacks["undefended"] == trained["distributional"]["nal-1.5"] & trained["denoised"]["sigma-0.25-direct"]
 
 
-@pytest.mark.parametrize(("name", "budget"), [("objectives", 24), ("distributional", 30)])
+def test_the_fast_recipes_certify_networks_in_8_bits_on_a_cpu():
+    for name in ("objectives", "t-certify"):
+        for tasks in plan(known(f"cifar10-fast-{name}"), "cpu").tasks.values():
+            quantised, certified = (
+                next(task for task in tasks if task.verb == verb) for verb in ("quantise", "certify"))
+            assert certified.needs == {quantised.folder}
+        assert "quantise" not in {task.verb for tasks in plan(known(f"cifar10-fast-{name}"), "gpu").tasks.values()
+                                  for task in tasks}
+
+
+@pytest.mark.parametrize(("name", "budget"), [("objectives", 12), ("distributional", 30)])
 def test_the_fast_recipes_compare_at_equal_cost(name, budget):
     """In passes over the images, of which an epoch takes as many as the objectives' own pages say."""
     passes = {
@@ -311,6 +322,19 @@ def test_a_recipe_measures_something():
     with pytest.raises(ConfigError, match="step model: no step that measures something uses it"):
         plan(recipe(lambda content: content.update(steps=content["steps"][:1], best=[], scales={"paper": {"about": ""}},
                                                    rows=[{"name": "a", "parameters": {"n": 1}}])))
+
+
+def test_a_step_may_be_used_at_one_scale_alone():
+    """A step that no scale uses is a slip; one that the scale at hand does without is not."""
+    def spare(content, model="$step.spare"):
+        (first, *_) = content["steps"]
+        content["steps"].insert(1, {**first, "name": "spare", "options": {**first["options"], "batch-size": 32}})
+        content["scales"]["cpu"].setdefault("steps", {}).setdefault("certified", {})["model"] = model
+
+    assert "spare" not in {task.step for task in plan(recipe(spare)).tasks["a"]}
+    assert "spare" in {task.step for task in plan(recipe(spare), "cpu").tasks["a"]}
+    with pytest.raises(ConfigError, match="step spare: no step that measures something uses it"):
+        plan(recipe(lambda content: spare(content, "$step.model")))
 
 
 def test_bad_files_and_names(tmp_path):

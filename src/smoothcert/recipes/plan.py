@@ -89,24 +89,18 @@ class RecipePlan:
 def plan(recipe: Recipe, scale: str = "paper") -> RecipePlan:
     """Plan the tasks of every row of a recipe at a scale, and check them all with the verbs' own configurations.
 
-    A row has the tasks that measure something, and those that they use.
+    A row has the tasks that measure something, and those that they use. A step that no scale uses is a mistake.
 
     Raises:
         InputError: the recipe has no such scale. ConfigError: with the problems of all rows.
     """
     if scale not in recipe.scales:
         raise InputError(f"{recipe.name} has no scale {scale!r}; its scales: {', '.join(recipe.scales)}")
-    resolved = {row.name: _resolve_row(recipe, recipe.scales[scale], row)  # type: ignore[index]
-                for row in recipe.rows}
-    tasks: dict[str, tuple[Task, ...]] = {}
-    for row, found in resolved.items():
-        wanted: list[Task] = []
-        for task, _ in reversed(found):
-            measures = task.verb not in VERBS or VERBS[task.verb].measures
-            if measures or any(task.folder in other.needs for other in wanted):
-                wanted.insert(0, task)
-        tasks[row] = tuple(wanted)
-    used = {task.step for wanted in tasks.values() for task in wanted} | _referred(recipe)
+    at_scale = {name: {row.name: _resolve_row(recipe, budget, row) for row in recipe.rows}
+                for name, budget in recipe.scales.items()}
+    used = {task.step for rows in at_scale.values() for found in rows.values() for task in _wanted(found)}
+    resolved = at_scale[scale]  # type: ignore[index]
+    tasks = {row: _wanted(found) for row, found in resolved.items()}
     rows_with: dict[str, list[str]] = {}
     for row, found in resolved.items():
         for task, unresolved in found:
@@ -133,14 +127,6 @@ def digest(verb: str, options: Options) -> str:
     return f"{verb}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
-def _referred(recipe: Recipe) -> set[str]:
-    """Return the steps that any step, row or scale refers to: another scale may use what this one does not."""
-    found: set[str] = set()
-    _map_values(recipe.model_dump(mode="json"), lambda value: found.add(value.removeprefix("$step."))
-                if isinstance(value, str) and value.startswith("$step.") else None)
-    return found
-
-
 def _check_names(recipe: Recipe) -> list[str]:
     """Return the problems with names in a recipe: missing, repeated or unknown ones."""
     steps, rows = [step.name for step in recipe.steps], [row.name for row in recipe.rows]
@@ -160,6 +146,16 @@ def _check_names(recipe: Recipe) -> list[str]:
     problems += [f"{where}: unknown {kind} {name!r}{suggestion(name, known)}"
                  for where, kind, name, known in named if name not in known]
     return problems
+
+
+def _wanted(found: list[tuple[Task, list[str]]]) -> tuple[Task, ...]:
+    """Return the tasks of a row that measure something, and those that they use."""
+    wanted: list[Task] = []
+    for task, _ in reversed(found):
+        measures = task.verb not in VERBS or VERBS[task.verb].measures
+        if measures or any(task.folder in other.needs for other in wanted):
+            wanted.insert(0, task)
+    return tuple(wanted)
 
 
 def _resolve_row(recipe: Recipe, scale: Scale, row: Row) -> list[tuple[Task, list[str]]]:
