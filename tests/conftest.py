@@ -13,6 +13,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():  # read where kernels are defined, Triton's own at its first import by whatever test
+    os.environ["TRITON_INTERPRET"] = "1"
 with suppress(ValueError):  # not the main thread
     # A shell starts what it runs in the background with Ctrl-C ignored, and the tests' children would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,21 +2,19 @@
 same operations in NumPy; and, compiled for GPUs that are not there, it holds no operation that could round otherwise.
 """
 
-import importlib.util
 import re
 
 import numpy as np
 import pytest
 import torch
 
+from kernels import DEVICE, needs_triton
 from ptx import compile_kernel
 from smoothcert.errors import InputError
 from smoothcert.noise import open_stream, row_key
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton, which torch brings "
-                                "on Linux with CUDA")
+pytestmark = needs_triton
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROWS = [
     (1, 0, "estimate", 5), (1, 0, "estimate", 6), (1, 0, "select", 5), (1, 1, "estimate", 2**32 - 1),
     (7, 2**200 + 3, "estimate", 2**32), (2**127, 4, "walk", 2**40 + 17), (0, 2**32 - 1, "predict", 0),
@@ -25,12 +23,9 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def fill_normals():
-    with pytest.MonkeyPatch.context() as patch:
-        if DEVICE == "cpu":
-            patch.setenv("TRITON_INTERPRET", "1")  # read where the kernel is defined, which is at its import
-        from smoothcert.smoothing.philox_kernel import fill_normals
+    from smoothcert.smoothing.philox_kernel import fill_normals
 
-        yield fill_normals
+    return fill_normals
 
 
 def kernel(fill_normals, rows, dimension, dtype=torch.int64):
@@ -51,7 +46,7 @@ def twin(rows, dimension):
 def check(got, wanted):
     """Within 4 ulp on a GPU; the same bits where the interpreter stands in for it."""
     assert np.all(np.abs(got - wanted) <= 4 * np.spacing(np.abs(wanted)))
-    if DEVICE == "cpu":
+    if DEVICE.type == "cpu":
         assert np.array_equal(got, wanted)
 
 

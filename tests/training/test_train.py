@@ -15,7 +15,16 @@ import torch
 
 from smoothcert.classifiers.folder import module_hash, read_card, read_network, read_weights
 from smoothcert.data import load_data
-from smoothcert.errors import ConfigError, FileError, IdentityError, InputError, ModelError, SmoothcertError, StoreError
+from smoothcert.errors import (
+    ConfigError,
+    FileError,
+    IdentityError,
+    InputError,
+    ModelError,
+    QualityWarning,
+    SmoothcertError,
+    StoreError,
+)
 from smoothcert.objectives import OBJECTIVES, Step, build_objective
 from smoothcert.training.loop import MEASURES, Averages
 from smoothcert.training.options import TrainConfig
@@ -207,6 +216,24 @@ def test_warm_up_is_linear_from_zero():
     assert np.allclose(np.diff(rates[:10]), rates[1] - rates[0])
     assert rates[0] < 0.1
     assert rates[10] == 1.0
+
+
+@pytest.mark.parametrize("warmup", [3, 10])
+def test_a_warm_up_of_the_whole_training_is_refused(warmup):
+    with pytest.raises(ConfigError, match=f"warmup must be shorter than the training.* 3 epochs, got {warmup}"):
+        config(Path("unused"), schedule="cosine", warmup=warmup)
+
+
+@pytest.mark.parametrize(("objective", "options", "words"), [
+    ("smoothadv", {"m": 1, "steps": 1}, "eps grows over 10 epochs, and this training has 1: it only reaches 10% "),
+    ("smoothmix", {"m": 1, "steps": 1, "warmup": 4}, "eta grows over 4 epochs, and this training has 1: it"),
+    ("adre", {"k": 1}, None),  # nothing is attacked without eps
+    ("smoothadv", {"m": 1, "steps": 1, "warmup": 1}, None),
+])
+def test_a_training_shorter_than_its_objectives_warm_up_says_so(tmp_path, recwarn, objective, options, words):
+    train(config(tmp_path / "model", objective=objective, objective_option=options, epochs=1, max_images=80))
+    said = [str(warning.message) for warning in recwarn if warning.category is QualityWarning]
+    assert [words in message for message in said] == ([True] if words else [])
 
 
 class TestObjectives:

@@ -143,6 +143,9 @@ class TrainConfig(DataConfig, MachineConfig, LogConfig):
             yield {"objective", "objective_option", "sigma", "classifier"}, partial(self.build_objective, stand_in)
 
     def _contradictions(self) -> Iterator[str]:
+        if self.warmup >= self.epochs:
+            yield (f"warmup must be shorter than the training, which has {self.epochs} epochs, got {self.warmup:g}: "
+                   f"the learning rate reaches lr only after it")
         if self.new_head and self.init is None:
             yield "new-head replaces the last layer of another model: give init, that model's directory"
         if self.unlabelled is not None and self.pseudo_labels is None:

@@ -15,7 +15,7 @@ from smoothcert.classifiers.denoisers import warn_if_useless
 from smoothcert.classifiers.folder import DENOISER, builders_of, checkpoints, read_state, write_denoiser
 from smoothcert.data import ImageData, channel_statistics, load_data, select_indices
 from smoothcert.draws import derive_seed
-from smoothcert.errors import ConfigError, FileError, InputError
+from smoothcert.errors import ConfigError, FileError, InputError, QualityWarning
 from smoothcert.io.files import claim_folder, lock_folder
 from smoothcert.loggers import Figures, open_loggers
 from smoothcert.machine import has_bf16_units, pick_device
@@ -144,6 +144,7 @@ def _train_jointly(config: TrainConfig, log: Figures) -> ModelCard:
     denoiser, config = read_frozen_denoiser(config, data, initial)
     teacher = open_teacher(config.classifier, config, data, device) if config.classifier else None
     objective = _build_objective(config, teacher, denoiser)
+    _warn_of_warm_up(objective, config)
     if teacher and objective.trains == "classifier":
         _check_teacher(str(config.classifier), teacher, data)
     config = apply_preferences(config, objective)
@@ -264,6 +265,17 @@ def _build_objective(config: TrainConfig, teacher: Classifier | None, denoiser: 
         raise
     except InputError as error:
         raise ConfigError([str(error)]) from None
+
+
+def _warn_of_warm_up(objective: Objective, config: TrainConfig) -> None:
+    """Warn where the training ends before the objective's own warm-up does, as with defaults made for 150 epochs."""
+    warmup = getattr(objective, "warmup", 0.0)
+    grown = next((name for name in ("eps", "eta") if getattr(objective, name, None) is not None), None)
+    if grown and warmup > config.epochs and is_main_process():
+        warnings.warn(f"objective {config.objective}: {grown} grows over {warmup:g} epochs, and this training has "
+                      f"{config.epochs}: it only reaches {config.epochs / warmup:.0%} of the "
+                      f"{getattr(objective, grown):g} asked for; train for longer, or give the objective's option "
+                      f"warmup, at most {config.epochs}", QualityWarning, stacklevel=2)
 
 
 def _check_teacher(spec: str, teacher: Classifier, data: ImageData) -> None:

@@ -1,11 +1,11 @@
 """Rows of a GPU: the host's bits, sent once, and a warning that names the cost where the GPU does not draw them."""
 
-import importlib.util
 
 import numpy as np
 import pytest
 import torch
 
+from kernels import DEVICE, needs_triton
 from smoothcert.errors import EngineWarning
 from smoothcert.noise import build_noise
 from smoothcert.smoothing.gpu import opening, shortcuts
@@ -16,17 +16,8 @@ from smoothcert.smoothing.gpu.rows import DeviceRows, Round, SentRows
 from smoothcert.smoothing.gpu.sound_rows import SoundRows
 from smoothcert.smoothing.rows import HostRows, Intake, Segment, Subject
 
-HAS_TRITON = importlib.util.find_spec("triton") is not None
-needs_triton = pytest.mark.skipif(not HAS_TRITON, reason="needs Triton, which torch brings on Linux with CUDA")
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHAPE = (3, 5, 7)
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, *SHAPE)).astype(np.float32) / np.float32(255)
-
-
-@pytest.fixture(autouse=True)
-def interpreter(monkeypatch):
-    if DEVICE.type == "cpu":
-        monkeypatch.setenv("TRITON_INTERPRET", "1")  # read where the kernels are defined, which is at their import
 
 
 def segments(noise, scale=1.0):

@@ -1,12 +1,12 @@
 """Sound noise on a GPU: the host's bits, and samples that a kernel cannot draw are judged again."""
 
-import importlib.util
 import re
 
 import numpy as np
 import pytest
 import torch
 
+from kernels import DEVICE, needs_triton
 from ptx import compile_kernel
 from smoothcert.errors import EngineWarning
 from smoothcert.noise import SoundNoise, build_noise
@@ -17,19 +17,11 @@ from smoothcert.smoothing.gpu.rows import Round, SentRows
 from smoothcert.smoothing.gpu.sound_rows import SoundRows
 from smoothcert.smoothing.rows import HostRows, Segment, Subject
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton, which torch brings "
-                                "on Linux with CUDA")
+pytestmark = needs_triton
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHAPE, FORMAT = (3, 5, 7), "sound-philox-v1"
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, *SHAPE)).astype(np.float32) / np.float32(255)
 COARSE = 1e-4  # a sigma of 104 steps: off the grid 3 in 1,000 values are of the rest
-
-
-@pytest.fixture(autouse=True)
-def interpreter(monkeypatch):
-    if DEVICE.type == "cpu":
-        monkeypatch.setenv("TRITON_INTERPRET", "1")  # read where the kernels are defined, which is at their import
 
 
 def segments(noise, scale):

@@ -1,6 +1,5 @@
 """The GPU's voter on a CPU: with the plain twins, with the kernels in Triton's interpreter, and as a recorded step."""
 
-import importlib.util
 
 import numpy as np
 import pytest
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 
 from centred import centred
+from kernels import needs_interpreter
 from smoothcert.errors import EngineWarning, ModelError
 from smoothcert.noise import build_noise
 from smoothcert.smoothing import Sampling, Segment, open_voter, sampling
@@ -19,7 +19,6 @@ from smoothcert.smoothing.gpu.rows import DeviceRows, SentRows
 from smoothcert.smoothing.gpu.voter import DeviceVoter
 from smoothcert.smoothing.voters import CLOSE_CALL, NetworkVoter
 
-HAS_TRITON = importlib.util.find_spec("triton") is not None
 CPU = torch.device("cpu")
 SHAPE, K = (1, 6, 6), 5
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, *SHAPE)).astype(np.float32) / np.float32(255)
@@ -31,11 +30,9 @@ def mlp():
         return nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, K)).eval()
 
 
-@pytest.fixture(params=["twins", pytest.param("kernels", marks=pytest.mark.skipif(
-    not HAS_TRITON, reason="needs Triton, which torch brings on Linux with CUDA"))])
+@pytest.fixture(params=["twins", pytest.param("kernels", marks=needs_interpreter)])
 def as_on_a_gpu(request, monkeypatch):
     """Rows as on a GPU, on the CPU, so that the voter is the GPU's; returns how they are drawn."""
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
 
     def rows(noise, space, shape, seed, device, how):
         kind = DeviceRows if request.param == "kernels" else SentRows
@@ -142,10 +139,9 @@ def test_a_random_denoiser_has_each_rows_own_normals(as_on_a_gpu, monkeypatch):
     assert np.array_equal(found.count(segments(found)), plain.count(segments(plain)))
 
 
-@pytest.mark.skipif(not HAS_TRITON, reason="needs Triton, which torch brings on Linux with CUDA")
+@needs_interpreter
 def test_a_recorded_step_gives_the_same_counts(monkeypatch):
     """The twin of a CUDA graph does the step again: on static buffers, without a look at the host's own numbers."""
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(sampling, "choose_rows", lambda noise, space, shape, seed, device, how: DeviceRows(
         noise, shape, 36, seed, device))
     recorded = []
@@ -166,7 +162,6 @@ def test_a_recorded_step_gives_the_same_counts(monkeypatch):
     assert len(recorded) == 2, "again only where the buffers have changed"
     for broken in (lambda step, device: 1 / 0, lambda step, device: lambda: None):  # or it writes no votes
         monkeypatch.undo()
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
         monkeypatch.setattr(sampling, "choose_rows", lambda noise, space, shape, seed, device, how: DeviceRows(
             noise, shape, 36, seed, device))
         monkeypatch.setattr(graphs, "record", broken)
@@ -179,13 +174,12 @@ def test_a_recorded_step_gives_the_same_counts(monkeypatch):
     assert not recorded, "the model's own tensors may be replaced"
 
 
-@pytest.mark.skipif(not HAS_TRITON, reason="needs Triton, which torch brings on Linux with CUDA")
+@needs_interpreter
 class TestKernels:
     """With the kernels in Triton's interpreter, and the step itself in place of its recording."""
 
     @pytest.fixture(autouse=True)
     def kernels(self, monkeypatch):
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
         monkeypatch.setattr(sampling, "choose_rows", lambda noise, space, shape, seed, device, how: DeviceRows(
             noise, shape, int(np.prod(shape)), seed, device))
         monkeypatch.setattr(graphs, "record", lambda step, device: step)

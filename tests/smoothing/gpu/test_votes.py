@@ -1,25 +1,14 @@
 """Votes of a GPU: the kernel writes its twin's, in Triton's interpreter where there is no GPU."""
 
-import importlib.util
-
 import pytest
 import torch
 
+from kernels import DEVICE, needs_triton
 from ptx import compile_kernel
 from smoothcert.smoothing.gpu import shortcuts
 from smoothcert.smoothing.gpu import votes as gpu_votes
 from smoothcert.smoothing.gpu.votes import CLOSE, LOST, choose_write, write_plainly
 from smoothcert.smoothing.voters import is_close
-
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton, which torch brings "
-                                  "on Linux with CUDA")
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@pytest.fixture(autouse=True)
-def interpreter(monkeypatch):
-    if DEVICE.type == "cpu":
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
 
 
 def logits_of(n, classes, seed=0):
