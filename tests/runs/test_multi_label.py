@@ -1,6 +1,7 @@
 """Multi-label runs: radii against known margins, resumed runs, files to tables, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 import smoothcert
 from smoothcert.cli.main import app
 from smoothcert.errors import ConfigError, InputError, StoreError
+from smoothcert.results.compare import compare
 from smoothcert.results.gather import read_result
 from smoothcert.results.multi_label import CertifiedLabels
 from smoothcert.runs.multi_label import prepare_multi_label
@@ -88,12 +90,29 @@ def test_figures_at_a_radius_are_those_of_the_definition(folder):
     result = read_result(read_store(folder / "store"), "run")
     assert isinstance(result, CertifiedLabels)
     answers = result.answers
-    kept = (answers.chosen == result.present) & (answers.holm >= 0.1)
+    kept = (answers.chosen == result.label) & (answers.holm >= 0.1)
     (found,) = result.at([0.1])
     assert found.exact == kept.all(axis=1).mean()
     assert found.labels == tuple(kept.mean(axis=0))
-    assert found.present == kept[result.present].mean()
+    assert found.present == kept[result.label].mean()
     assert found.population < found.exact < found.mean == kept.sum() / kept.size
+
+
+def test_two_runs_are_compared_by_the_inputs_with_all_labels_right(folder, tmp_path):
+    certify(folder, out=tmp_path / "other", sigma=0.02)
+    stores = [read_store(folder / "store"), read_store(tmp_path / "other")]
+    one, two = (CertifiedLabels.of(store) for store in stores)
+    found = compare(one, two, [0.0, 0.1], 0.05)
+    for difference, radius in zip(found.differences, (0.0, 0.1), strict=True):
+        assert (difference.first, difference.second) == tuple(run.at([radius])[0].exact for run in (one, two))
+    inside = [((run.answers.chosen == run.label) & (run.answers.holm >= 0.1)).all(axis=1) for run in (one, two)]
+    assert found.differences[1].only_first == (inside[0] & ~inside[1]).sum() > 0
+    run = CliRunner().invoke(app, ["compare", str(folder / "store"), str(tmp_path / "other")])
+    assert run.exit_code == 0, run.output
+    assert "right and certified at the radius" in run.output
+    other = replace(two, label=~two.label)
+    with pytest.raises(InputError, match="are over different data sets: image 0 has label"):
+        compare(one, other, [0.0], 0.05)
 
 
 def test_from_the_command_line_to_tables_and_checks(folder, tmp_path):

@@ -202,9 +202,8 @@ def _comparison_page(comparison: Comparison) -> Page:
     above = [f"{one} (first) against {two} (second): {comparison.images} images that both have{left_out}"]
     above += [f"{which}: {network}" for which, network in zip(("first", "second"), comparison.networks, strict=True)
               if network]
-    certified = ""
+    certified = " and certified at the radius" if comparison.differences[0].radius is not None else ""
     if comparison.acr is not None:
-        certified = " and certified at the radius"
         error = "" if comparison.acr_error is None else f" (standard error {comparison.acr_error:.3f}, an estimate)"
         first, second = comparison.acr
         above.append(f"ACR {down(first, 3)} and {down(second, 3)}: difference {first - second:+.3f}{error}")

@@ -17,7 +17,7 @@ def labels_page(runs: LabelRuns, style: str) -> Page:
 
 
 def _table(run: CertifiedLabels, runs: LabelRuns) -> Table:
-    labels = run.present.shape[1]
+    labels = run.label.shape[1]
     above = [f"{run.name}: {run.images} inputs, {labels} labels, sigma {run.sigma:g}, alpha {run.alpha:g}, n {run.n:,}"
              + ("" if run.complete else "  (UNFINISHED)")]
     shown = range(labels) if labels <= _MOST_LABELS else range(0)

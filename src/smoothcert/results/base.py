@@ -115,6 +115,21 @@ class StoreResult(Displayed):
                              f"stores and logs: leave it out")
         return self
 
+    def is_decided(self, radius: Any) -> bool:
+        """Return whether the claims at `radius` are settled, rather than a lower bound."""
+        return True
+
+    def is_out_of_reach(self, radius: Any) -> bool:
+        """Return whether its samples could not have proved `radius`, and no right image claims it.
+
+        A share of 0 at such a radius says nothing.
+        """
+        return False
+
+    def reach_note(self, radii: Sequence[float]) -> str:
+        """Return what its samples could have proved, "" where they could have proved all of `radii`."""
+        return ""
+
     def measurements(self, radii: Sequence[float]) -> list[Measured]:
         """Return its figures, line by line; certificates are read at `radii`, the others at points of their own."""
         raise NotImplementedError
@@ -142,8 +157,8 @@ class Runs(Protocol):
 class OverImages(Protocol):
     """A run over single images, which can be held against others.
 
-    `index` (M,) are its images, each once; `label` (M,) their classes, where known; `classes` the names of the classes,
-    where known; `setting` says under "data" which data set they are of.
+    `index` (M,) are its images, each once; `label` (M,) their classes or (M, L) their labels, where known; `classes`
+    the names of the classes, where known; `setting` says under "data" which data set they are of.
     """
 
     @property
@@ -266,7 +281,8 @@ def check_same_data(runs: Sequence[OverImages]) -> None:
         if first.label is None or other.label is None:
             continue
         shared, one, two = np.intersect1d(first.index, other.index, assume_unique=True, return_indices=True)
-        bad = np.flatnonzero(first.label[one] != _translate_labels(other, first)[two])
+        differ = first.label[one] != _translate_labels(other, first)[two]
+        bad = np.flatnonzero(differ.any(axis=tuple(range(1, differ.ndim))))
         if len(bad):
             where = bad[0]
             raise InputError(

@@ -13,6 +13,7 @@ from smoothcert.results.attacks import View, alpha_of, axis_of, norm_of, pick
 from smoothcert.results.base import check_same_data, run_notes
 from smoothcert.results.best import reach_notes
 from smoothcert.results.certified import Result
+from smoothcert.results.multi_label import CertifiedLabels
 from smoothcert.results.paired import Difference, find_differences, shared_images
 from smoothcert.results.predictions import Predicted
 from smoothcert.stats import proved_level
@@ -26,7 +27,8 @@ class Comparison:
     """`differences` of two runs over the `images` that they share; `left_out` are images of one of them only.
 
     `acr` are the average certified radii on the shared images, and `acr_error` the standard error of their difference,
-    an estimate; None for predictions. `networks` say which network each run is of; "" where a run does not tell.
+    an estimate; None for predictions and labels. `networks` say which network each run is of; "" where a run does
+    not tell.
     """
 
     names: tuple[str, str]
@@ -49,16 +51,22 @@ class Comparison:
         return {**asdict(self), "differences": self.rows()}
 
 
-def compare(first: Result | Predicted, second: Result | Predicted, radii: Sequence[float], rho: float) -> Comparison:
-    """Compare two runs of one kind image by image; answers of PREDICT are compared at no radius.
+Comparable = Result | Predicted | CertifiedLabels
+"""What is compared with another one of its kind."""
+
+
+def compare(first: Comparable, second: Comparable, radii: Sequence[float], rho: float) -> Comparison:
+    """Compare two runs of one kind image by image; answers of PREDICT are compared at no radius, labels by the images
+    that have all of them right. Radii are those of their table where none are given.
 
     Raises:
         InputError: they are over different data sets, share no image, or are of different kinds.
     """
     check_probability("rho", rho)
     if first.kind != second.kind:
-        raise InputError(f"{first.name} and {second.name} are of different kinds: radii cannot be compared with the "
-                         f"answers of PREDICT")
+        raise InputError(f"{first.name} holds {first.holds}, and {second.name} holds {second.holds}: they cannot be "
+                         f"compared")
+    radii = list(radii) or type(first).default_radii([first, second])
     check_same_data([first, second])
     one, two = shared_images(first, second)
     places = ((first, one), (second, two))

@@ -8,10 +8,9 @@ import numpy as np
 from smoothcert.checks import check_count
 from smoothcert.errors import InputError
 from smoothcert.noise import Noise
-from smoothcert.results.base import check_records, check_same_data
+from smoothcert.results.base import check_kind, check_records, check_same_data
 from smoothcert.results.certified import Result
 from smoothcert.results.gallery import ImagesOf, gallery_of, noisy_copies, noisy_copy
-from smoothcert.results.gather import RESULTS
 from smoothcert.store.recertify import noise_of
 from smoothcert.store.store import Store
 
@@ -163,9 +162,7 @@ def contraction_of(store: Store, images_of: ImagesOf, how: Estimates, count: int
     Raises:
         InputError: a store without records or with several an image; and what `contraction_and_slide` raises.
     """
-    if not RESULTS[store.kind].result.is_comparable:
-        raise InputError(f"{store.folder} is a store of kind {store.kind}: contraction takes the images and answers of "
-                         f"a certify or predict store")
+    check_kind(store, "certify", "predict", why=": contraction takes images and the answers about them")
     rows = store.num_records
     check_records(store)
     chosen = np.unique(np.linspace(0, rows - 1, min(check_count("count", count), rows)).round().astype(np.int64))

@@ -156,15 +156,13 @@ def gather(
 
 
 def compare_gathered(runs: Gathered, radii: Sequence[float], rho: float) -> Comparison:
-    """Compare the two results gathered; radii are those of their table where none are given."""
+    """Compare the two results gathered; raises what `compare` raises, and InputError for kinds without a comparison."""
     for one in runs.results:
         if not one.is_comparable:
             raise InputError(f"{one.name} holds {one.holds}, which are not compared image by image: `smoothcert table` "
                              f"shows several side by side")
     first, second = runs.of_kinds(RESULTS)
-    if first.kind != second.kind:
-        raise InputError(f"{first.name} has radii and {second.name} the answers of PREDICT: they cannot be compared")
-    return compare(first, second, list(radii) or type(first).default_radii([first, second]), rho)
+    return compare(first, second, radii, rho)
 
 
 @dataclass(frozen=True)

@@ -42,14 +42,17 @@ class CertifiedLabels(OutputResult):
     """The certified labels of the inputs of one run.
 
     Attributes:
-        present: (N, L) bool, by the data.
+        label: (N, L) bool, the labels that are present, by the data.
         answers: what is certified of them.
     """
 
     kind: ClassVar[str] = "multi-label"
     holds: ClassVar[str] = "the labels of a multi-label run"
+    is_comparable: ClassVar[bool] = True
+    norm: ClassVar[str] = "l2"
+    credit: ClassVar[None] = None
 
-    present: np.ndarray
+    label: np.ndarray
     answers: LabelAnswers
 
     @classmethod
@@ -61,18 +64,45 @@ class CertifiedLabels(OutputResult):
     @classmethod
     def build(cls, store: Store, votes: LabelVotes, name: str | None = None, path: str | None = None) -> Self:
         """Return what the votes of a store prove; `path` is where it is kept."""
-        return cls(index=votes.index, present=votes.present, answers=votes.judge(), alpha=votes.plan.alpha,
+        return cls(index=votes.index, label=votes.present, answers=votes.judge(), alpha=votes.plan.alpha,
                    n=votes.plan.n, **describe_run(store, name, path))
 
     @classmethod
-    def default_radii(cls, results: Sequence["CertifiedLabels"]) -> list[float]:
+    def default_radii(cls, results: Sequence[Any]) -> list[float]:
         """Return evenly spaced radii up to the largest that is certified."""
         most = max(float(one.answers.holm.max()) for one in results)
         return [round(float(r), 3) for r in np.linspace(0, most, STEPS, endpoint=False)] if most else [0.0]
 
+    @property
+    def classes(self) -> None:
+        """None: what is present is told by labels of their own."""
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """None: its bounds rest on the alpha of the run."""
+        return ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Its notes."""
+        return self.notes
+
+    @property
+    def _right(self) -> np.ndarray:
+        """(N, L) bool: right and not abstained."""
+        return (self.answers.chosen == self.label) & (self.answers.holm > 0)
+
+    def comparison_points(self, radii: Sequence[float]) -> list[float]:
+        """Return the radii at which it is compared with another run."""
+        return list(radii)
+
+    def is_right(self, radius: float) -> np.ndarray:
+        """Return (N,) bool: all labels right and certified at `radius`."""
+        return np.all(self._right & (self.answers.holm >= radius), axis=1)
+
     def at(self, radii: Sequence[float], rho: float = 0.05) -> list[LabelFigures]:
         """Return the figures at each radius."""
-        right = (self.answers.chosen == self.present) & (self.answers.holm > 0)
+        right = self._right
         exact = certified_accuracy(self.answers.holm.min(axis=1), right.all(axis=1), radii, self.alpha, rho)
         found = []
         for at, radius in enumerate(radii):
@@ -80,7 +110,7 @@ class CertifiedLabels(OutputResult):
             found.append(LabelFigures(
                 float(radius), float(exact.accuracy[at]), float(exact.population[at]),
                 tuple(kept.mean(axis=0).tolist()), float(kept.mean()),
-                float(kept[self.present].mean()) if self.present.any() else None))
+                float(kept[self.label].mean()) if self.label.any() else None))
         return found
 
     def measurements(self, radii: Sequence[float]) -> list[Measured]:
@@ -116,6 +146,6 @@ class LabelRuns:
         """Return an object for each run."""
         return [{"store": run.path or None, "kind": self.kind, "name": run.name, "inputs": run.images,
                  "complete": run.complete, "sigma": run.sigma, "alpha": run.alpha, "n": run.n, "rho": self.rho,
-                 "labels": run.present.shape[1], "notes": list(run.notes),
+                 "labels": run.label.shape[1], "notes": list(run.notes),
                  "figures": [vars(one) for one in run.at(self.radii, self.rho)]}
                 for run in self.results]

@@ -123,18 +123,6 @@ class Predicted(StoreResult):
         """Return (M,) bool: right."""
         return self.correct
 
-    def is_decided(self, radius: None) -> bool:
-        """Return True: its answers are no lower bound."""
-        return True
-
-    def is_out_of_reach(self, radius: None) -> bool:
-        """Return False: its answers prove no radius."""
-        return False
-
-    def reach_note(self, radii: Sequence[float]) -> str:
-        """Return "": its answers prove no radius."""
-        return ""
-
     def measurements(self, radii: Sequence[float]) -> list[Measured]:
         """Return its accuracy and abstentions at every n; a paper prints those at the largest."""
         return [Measured("accuracy", f"n {look.n:,}" if self.earlier else "", (0.0,), (float(look.correct.mean()),),
