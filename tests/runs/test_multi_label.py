@@ -1,6 +1,7 @@
 """Multi-label runs: radii against known margins, resumed runs, files to tables, and what is refused."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,6 +111,11 @@ def test_two_runs_are_compared_by_the_inputs_with_all_labels_right(folder, tmp_p
     run = CliRunner().invoke(app, ["compare", str(folder / "store"), str(tmp_path / "other")])
     assert run.exit_code == 0, run.output
     assert "right and certified at the radius" in run.output
+    assert two.ceiling < 0.1 < one.ceiling, "beyond what unanimous votes prove a share of 0 says nothing"
+    assert found.differences[1].out_of_reach == (False, True)
+    table = CliRunner().invoke(app, ["table", str(tmp_path / "other"), "--radii", "0,0.1"]).output
+    assert "0.1              -" in table
+    assert f"no radius above {math.floor(1000 * two.ceiling) / 1000:.3f} can be proved with n = 1,000" in table
     other = replace(two, label=~two.label)
     with pytest.raises(InputError, match="are over different data sets: image 0 has label"):
         compare(one, other, [0.0], 0.05)

@@ -21,9 +21,13 @@ def _table(run: CertifiedLabels, runs: LabelRuns) -> Table:
     above = [f"{run.name}: {run.images} inputs, {labels} labels, sigma {run.sigma:g}, alpha {run.alpha:g}, n {run.n:,}"
              + ("" if run.complete else "  (UNFINISHED)")]
     shown = range(labels) if labels <= _MOST_LABELS else range(0)
-    rows = [[f"{one.radius:g}", percent(one.exact), percent(one.population), percent(one.mean),
-             "" if one.present is None else percent(one.present), percent(min(one.labels)),
-             *(percent(one.labels[k]) for k in shown)] for one in run.at(runs.radii, runs.rho)]
+    rows = []
+    for one in run.at(runs.radii, runs.rho):
+        cells = [percent(one.exact), percent(one.population), percent(one.mean),
+                 "" if one.present is None else percent(one.present), percent(min(one.labels)),
+                 *(percent(one.labels[k]) for k in shown)]
+        rows.append([f"{one.radius:g}", *(["-"] * len(cells) if run.is_out_of_reach(one.radius) else cells)])
+    notes = [*run.notes, *filter(None, [run.reach_note(runs.radii)])]
     heads = ["radius", "all labels", "new inputs, at least", "mean label", "present", "worst label",
              *(f"label {k}" for k in shown)]
-    return Table.of(heads, rows, above, [f"note: {note}" for note in run.notes])
+    return Table.of(heads, rows, above, [f"note: {note}" for note in notes])

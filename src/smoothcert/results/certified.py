@@ -19,7 +19,7 @@ from smoothcert.results.base import (
     setting_of,
     unseen_classes,
 )
-from smoothcert.results.figures import alpha_words, down, sigma_words
+from smoothcert.results.figures import reach_words
 from smoothcert.results.networks import describe_network, transfer_notes
 from smoothcert.stats import (
     AccuracyBounds,
@@ -287,8 +287,7 @@ class Result(StoreResult):
         """Return what its samples could have proved, "" where they could have proved all of `radii`."""
         if self.ceiling is None or not any(map(self.is_out_of_reach, radii)):
             return ""
-        return (f"no radius above {down(self.ceiling, 3)} can be proved with n = {self.n:,}, alpha "
-                f"{alpha_words(self.alpha)} and sigma {sigma_words(self.sigma)}; a dash stands beyond it")
+        return reach_words(self.ceiling, self.n, self.alpha, self.sigma)
 
     def measurements(self, radii: Sequence[float]) -> list[Measured]:
         """Return its certified accuracy at `radii`, with its ACR and abstentions."""

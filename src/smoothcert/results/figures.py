@@ -55,6 +55,16 @@ def sigma_words(sigma: float) -> str:
     return "?" if math.isnan(sigma) else f"{sigma:g}"
 
 
+def reach_words(ceiling: float, n: int | None, alpha: float | None, sigma: float) -> str:
+    """Return what n samples could have proved at the most.
+
+    >>> reach_words(0.5, 100, 0.001, 0.25)
+    'no radius above 0.500 can be proved with n = 100, alpha 0.001 and sigma 0.25; a dash stands beyond it'
+    """
+    return (f"no radius above {down(ceiling, 3)} can be proved with n = {n:,}, alpha {alpha_words(alpha)} and sigma "
+            f"{sigma_words(sigma)}; a dash stands beyond it")
+
+
 def alpha_words(alpha: float | None) -> str:
     """Return an alpha as it is printed; "?" where a log does not state it."""
     return "?" if alpha is None else f"{alpha:g}"

@@ -7,7 +7,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from smoothcert.results.base import Measured, Points, check_records
+from smoothcert.results.figures import reach_words
 from smoothcert.results.outputs import OutputResult, describe_run
+from smoothcert.stats import max_radius
 from smoothcert.stats.intervals import certified_accuracy
 from smoothcert.stats.multi_label import LabelAnswers
 from smoothcert.store.multi_label import LabelVotes
@@ -91,6 +93,20 @@ class CertifiedLabels(OutputResult):
     def _right(self) -> np.ndarray:
         """(N, L) bool: right and not abstained."""
         return (self.answers.chosen == self.label) & (self.answers.holm > 0)
+
+    @property
+    def ceiling(self) -> float:
+        """r_max: the largest radius that its samples could have proved of any label."""
+        return float(max_radius(self.n, self.alpha, self.sigma))
+
+    def is_out_of_reach(self, radius: float) -> bool:
+        """Return whether its samples could not have proved `radius`, and no right label claims it."""
+        return radius > self.ceiling and not np.any(self._right & (self.answers.holm >= radius))
+
+    def reach_note(self, radii: Sequence[float]) -> str:
+        """Return what its samples could have proved, "" where they could have proved all of `radii`."""
+        beyond = any(map(self.is_out_of_reach, radii))
+        return reach_words(self.ceiling, self.n, self.alpha, self.sigma) if beyond else ""
 
     def comparison_points(self, radii: Sequence[float]) -> list[float]:
         """Return the radii at which it is compared with another run."""
