@@ -17,6 +17,8 @@ from smoothcert.classifiers.folder import read_card
 from smoothcert.recipes.comparison import compare_recipe, render_markdown
 from smoothcert.recipes.plan import RecipePlan, Task, plan
 from smoothcert.recipes.recipe import read_recipe, recipe_names
+from smoothcert.results.certified import Result
+from smoothcert.results.compare import compare
 from smoothcert.results.cost import Pilot
 from smoothcert.store.provenance import machine_line
 from smoothcert.store.store import read_store
@@ -43,6 +45,7 @@ def main() -> str:
         comparison = compare_recipe(planned, OUT)
         if comparison.lines:
             blocks.append(render_markdown(comparison).replace("\n## ", "\n### ").replace("# ", "## ", 1))
+        blocks += _above_gaussian(planned)
         left = [row for row, tasks in planned.tasks.items() if not all(task.is_done(OUT) for task in tasks)]
         if left:
             blocks.append(f"Not finished of `{planned.recipe.name}`: {', '.join(left)}.")
@@ -78,6 +81,26 @@ def _time(named: str, task: Task) -> str:
         return (f"| {named} | {seconds:,.0f} | {len(pilot.samples):,} images, {pilot.samples.mean():,.0f} samples an "
                 f"image, {1000 * seconds / samples:.2f} ms a sample |")
     return ""
+
+
+def _above_gaussian(planned: RecipePlan) -> Iterator[str]:
+    """By sigma, what the finished rows have above the row of Gaussian augmentation, on the same images."""
+    done = {row: Result.of(read_store(tasks[-1].path(OUT))) for row, tasks in planned.tasks.items()
+            if tasks[-1].verb == "certify" and tasks[-1].is_done(OUT)}
+    for base in filter(lambda row: row.endswith("-gaussian"), done):
+        sigma = base.removesuffix("gaussian")
+        others = {row: result for row, result in done.items() if row.startswith(sigma) and row != base}
+        if others:
+            radii = planned.tasks[base][-1].options["radii"]
+            lines = [f"| above {base}, points | {' | '.join(f'{radius:g}' for radius in radii)} |",
+                     "|---" * (len(radii) + 1) + "|"]
+            for row, result in others.items():
+                found = compare(result, done[base], radii, 0.05).differences
+                lines.append(f"| {row} | " + " | ".join(f"{100 * one.value:+.1f} [{100 * one.low:+.1f}, "
+                                                        f"{100 * one.high:+.1f}]" for one in found) + " |")
+            yield "\n".join(lines)
+            yield ("Differences of certified accuracy on the same images, with 95 % intervals for new ones, each at "
+                   "one radius chosen beforehand.")
 
 
 def _picture(gaussian: RecipePlan) -> Iterator[str]:
