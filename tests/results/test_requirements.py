@@ -180,7 +180,7 @@ def test_predictions_have_accuracy_and_abstentions(tmp_path):
 
 
 def test_other_stores_and_unfinished_runs_are_refused(tmp_path, store):
-    with pytest.raises(StoreError, match="runs of certification or of PREDICT"):
+    with pytest.raises(StoreError, match="runs of certification, of labels or of PREDICT"):
         check_store(read_store(attacked(tmp_path / "a")), ["acr > 0"])
     with pytest.raises(StoreError, match="not finished"):
         check_requirements(replace(Result.of(store), complete=False), parse_requirements(["acr > 0"]))

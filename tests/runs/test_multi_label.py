@@ -17,6 +17,7 @@ from smoothcert.errors import ConfigError, InputError, StoreError
 from smoothcert.results.compare import compare
 from smoothcert.results.gather import read_result
 from smoothcert.results.multi_label import CertifiedLabels
+from smoothcert.results.requirements import check_requirements, parse_requirements
 from smoothcert.runs.multi_label import prepare_multi_label
 from smoothcert.runs.options import CertifyConfig
 from smoothcert.store.multi_label import LabelVotes
@@ -119,6 +120,29 @@ def test_two_runs_are_compared_by_the_inputs_with_all_labels_right(folder, tmp_p
     other = replace(two, label=~two.label)
     with pytest.raises(InputError, match="are over different data sets: image 0 has label"):
         compare(one, other, [0.0], 0.05)
+
+
+def test_requirements_are_held_against_the_inputs_with_all_labels_right(folder):
+    result = CertifiedLabels.of(read_store(folder / "store"))
+    (at,) = result.at([0.1])
+
+    def decide(text, bound="population"):
+        (decision,) = check_requirements(result, parse_requirements([text]), bound).decisions
+        return decision
+
+    assert decide("accuracy@0.1 > 0").limit == at.population
+    assert decide("accuracy@0.1 >= 1").outcome == "fails"
+    assert decide(f"accuracy@0.1 >= {at.exact:.9f}", "observed").outcome == "holds"
+    right = (result.answers.chosen == result.label).all(axis=1)
+    lower, larger = (radius.min(axis=1)[right] for radius in (result.answers.radius, result.answers.holm))
+    between = float((lower + larger)[larger > lower][0] / 2)
+    limit = decide(f"accuracy@{between!r} > 0", "all_radii").limit
+    assert limit <= (lower >= between).sum() / 20 < result.at([between])[0].exact, "Holm's hold one by one alone"
+    for text, why in (("acr > 0", "one class an image"), ("one_pass@0.1 > 0", "one class"),
+                      ("abstained < 1", "by itself")):
+        assert decide(text).outcome == "undecided"
+        assert why in decide(text).why
+    assert decide("accuracy@9 > 0").outcome == "undecided", "no n votes could have proved it"
 
 
 def test_from_the_command_line_to_tables_and_checks(folder, tmp_path):

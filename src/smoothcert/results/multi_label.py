@@ -9,7 +9,7 @@ import numpy as np
 from smoothcert.results.base import Measured, Points, check_records
 from smoothcert.results.figures import reach_words
 from smoothcert.results.outputs import OutputResult, describe_run
-from smoothcert.stats import max_radius
+from smoothcert.stats import AccuracyBounds, max_radius
 from smoothcert.stats.intervals import certified_accuracy
 from smoothcert.stats.multi_label import LabelAnswers
 from smoothcert.store.multi_label import LabelVotes
@@ -116,11 +116,19 @@ class CertifiedLabels(OutputResult):
         """Return (N,) bool: all labels right and certified at `radius`."""
         return np.all(self._right & (self.answers.holm >= radius), axis=1)
 
+    def bounds(self, radii: Sequence[float], rho: float, at_once: bool = False) -> AccuracyBounds:
+        """Return the share of inputs with all labels right and certified, with its intervals.
+
+        Args:
+            at_once: take the radii that hold together, in place of Holm's, which hold at one radius chosen beforehand.
+        """
+        radius = self.answers.radius if at_once else self.answers.holm
+        right = (self.answers.chosen == self.label) & (radius > 0)
+        return certified_accuracy(radius.min(axis=1), right.all(axis=1), radii, self.alpha, rho)
+
     def at(self, radii: Sequence[float], rho: float = 0.05) -> list[LabelFigures]:
         """Return the figures at each radius."""
-        right = self._right
-        exact = certified_accuracy(self.answers.holm.min(axis=1), right.all(axis=1), radii, self.alpha, rho)
-        found = []
+        right, exact, found = self._right, self.bounds(radii, rho), []
         for at, radius in enumerate(radii):
             kept = right & (self.answers.holm >= radius)
             found.append(LabelFigures(

@@ -15,6 +15,7 @@ from smoothcert.errors import ConfigError, InputError, StoreError
 from smoothcert.results.base import StoreResult
 from smoothcert.results.certified import Result
 from smoothcert.results.gather import read_result
+from smoothcert.results.multi_label import CertifiedLabels
 from smoothcert.results.predictions import Predicted
 from smoothcert.stats import clopper_pearson
 from smoothcert.stats.intervals import acr_limit
@@ -25,6 +26,9 @@ GRAMMAR = """a requirement is METRIC RELATION NUMBER, such as 'accuracy@0.5 >= 0
   METRIC    accuracy@RADIUS (accuracy alone: at radius 0, or of PREDICT), one_pass@RADIUS, acr, abstained
   RELATION  >=  >  <=  <
   NUMBER    0.4, 2/5 or, of a share, 40%; RADIUS: 0.5 or 128/255"""
+
+Checkable = Result | Predicted | CertifiedLabels
+"""What requirements are held against."""
 
 BOUNDS = {
     "population": "lower limits for new images", "test_set": "lower limits for these images",
@@ -191,7 +195,7 @@ def check_requirements(
     not meet, where it is not decided, is undecided.
 
     Args:
-        result: of a run of certification or of PREDICT.
+        result: of a run of certification, of labels or of PREDICT.
         bound: a key of `BOUNDS`.
         rho: failure probability of each limit; several hold together with 1 minus the sum.
     Raises:
@@ -199,9 +203,9 @@ def check_requirements(
     """
     check_known("bound", bound, BOUNDS)
     check_probability("rho", rho)
-    if not isinstance(result, Result | Predicted):
+    if not isinstance(result, Checkable):
         raise StoreError(f"{result.name} holds {getattr(result, 'holds', result.kind)}: requirements are on runs of "
-                         f"certification or of PREDICT")
+                         f"certification, of labels or of PREDICT")
     if not result.complete:
         raise StoreError(f"{result.name} is not finished: finish its run first (the same command resumes it)")
     decisions = tuple(_decide(one, _LIMITS[one.metric](result, one, bound, rho)) for one in requirements)
@@ -219,22 +223,24 @@ def _decide(asked: Requirement, limits: Limits) -> Decision:
     return Decision(asked.text, "undecided" if limits.early else "fails", limit, asked.number, margin, limits.early)
 
 
-def _accuracy(result: Result | Predicted, asked: Requirement, bound: str, rho: float) -> Limits:
+def _accuracy(result: Checkable, asked: Requirement, bound: str, rho: float) -> Limits:
+    if isinstance(result, Predicted) and asked.radius is not None:
+        return Limits(None, None, "answers of PREDICT prove no radius: ask for accuracy alone")
+    radius = asked.radius or 0.0
     if isinstance(result, Predicted):
-        if asked.radius is not None:
-            return Limits(None, None, "answers of PREDICT prove no radius: ask for accuracy alone")
-        at, early = result.bounds(rho), ""
+        at = result.bounds(rho)
+    elif isinstance(result, CertifiedLabels):
+        at = result.bounds([radius], rho, at_once=bound == "all_radii")
     else:
-        radius = asked.radius or 0.0
         at = result.at([radius], rho)
-        early = "" if result.is_decided(radius) else "the run stopped before this radius was decided"
-        early = early or result.reach_note([radius]).split(";")[0]
+    early = "" if result.is_decided(radius) else "the run stopped before this radius was decided"
+    early = early or result.reach_note([radius]).split(";")[0]
     return _from_below(float(getattr(at, "accuracy" if bound == "observed" else bound)[0]), bound, early)
 
 
-def _one_pass(result: Result | Predicted, asked: Requirement, bound: str, rho: float) -> Limits:
-    if isinstance(result, Predicted):
-        return Limits(None, None, "one_pass is of runs of certification")
+def _one_pass(result: Checkable, asked: Requirement, bound: str, rho: float) -> Limits:
+    if not isinstance(result, Result):
+        return Limits(None, None, "one_pass is of runs of certification of one class an image")
     if result.label_limits is None:
         return Limits(None, None, "there are no votes for the labels, which one_pass is computed from")
     at = result.one_pass([asked.radius or 0.0], rho)
@@ -242,9 +248,9 @@ def _one_pass(result: Result | Predicted, asked: Requirement, bound: str, rho: f
     return _from_below(float(value[0]), bound, "the run stopped early" if result.is_lower_bound else "")
 
 
-def _acr(result: Result | Predicted, asked: Requirement, bound: str, rho: float) -> Limits:
-    if isinstance(result, Predicted):
-        return Limits(None, None, "answers of PREDICT have no radii")
+def _acr(result: Checkable, asked: Requirement, bound: str, rho: float) -> Limits:
+    if not isinstance(result, Result):
+        return Limits(None, None, "the ACR is of runs of certification of one class an image")
     early = "the run stopped early, so its ACR is a lower bound" if result.is_lower_bound else ""
     early = early or result.reach_note([asked.number]).split(";")[0]
     if bound == "observed":
@@ -255,11 +261,13 @@ def _acr(result: Result | Predicted, asked: Requirement, bound: str, rho: float)
     return _from_below(acr_limit(result.radius, result.correct, result.level, rho, widest), bound, early)
 
 
-def _abstained(result: Result | Predicted, asked: Requirement, bound: str, rho: float) -> Limits:
+def _abstained(result: Checkable, asked: Requirement, bound: str, rho: float) -> Limits:
     """Return limits of the share of images that the run abstains from.
 
     Every abstention is seen, so these images' share has no error, and that of new ones the error of a sample.
     """
+    if isinstance(result, CertifiedLabels):
+        return Limits(None, None, "each label of an input abstains by itself")
     count, images = int(result.abstained.sum()), result.images
     early = "the run stopped early: with more samples it may abstain less" if (
         isinstance(result, Result) and result.is_lower_bound) else ""
