@@ -205,15 +205,15 @@ def in_order_of_numbers(names: Sequence[str]) -> tuple[str, ...] | None:
 
     >>> in_order_of_numbers(["0", "180", "270", "90"]), in_order_of_numbers(["c_1", "c_10", "c_2"])
     (('0', '90', '180', '270'), ('c_1', 'c_2', 'c_10'))
-    >>> in_order_of_numbers(["1", "one"]), in_order_of_numbers(["1", "01"])
-    (None, None)
+    >>> in_order_of_numbers(["1", "one"]), in_order_of_numbers(["1", "01"]), in_order_of_numbers(["c_1", "2"])
+    (None, None, None)
     """
     head = names[0].rstrip("0123456789.")
     head = "" if head in ("+", "-") else head
-    numbers = [name.removeprefix(head) for name in names]
-    if not all(_NUMBER.fullmatch(number) for number in numbers) or len(set(map(Fraction, numbers))) != len(names):
+    if not all(name.startswith(head) and _NUMBER.fullmatch(name[len(head):]) for name in names):
         return None
-    return tuple(name for _, name in sorted(zip(map(Fraction, numbers), names, strict=True)))
+    numbers = {Fraction(name[len(head):]): name for name in names}
+    return tuple(numbers[number] for number in sorted(numbers)) if len(numbers) == len(names) else None
 
 
 def match_classes(model: Sequence[str], data: Sequence[str], whose: str = "the model", other: str = "the data",

@@ -203,13 +203,14 @@ class TestParquet:
         data = self.load(tmp_path, {"image": column, "label": self.LABELS})
         assert np.array_equal(data.batch(range(4))[:, 0] * np.float32(255), self.GREY)
 
-    @pytest.mark.parametrize("form", ["null bytes", "path alone", "text", "dictionary of text"])
+    @pytest.mark.parametrize("form", ["null bytes", "empty bytes", "path alone", "text", "dictionary of text"])
     def test_paths_start_at_the_file(self, tmp_path, form, monkeypatch):
         """An absolute path is taken as it is."""
         files = write_images(tmp_path / "set" / "images", self.GREY)
         paths = [f"images/{file.name}" for file in files[:3]] + [str(files[3])]
         both = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
         column = {"null bytes": pa.array([{"bytes": None, "path": p} for p in paths], both),
+                  "empty bytes": pa.array([{"bytes": b"", "path": p} for p in paths], both),
                   "path alone": pa.array([{"path": p} for p in paths]), "text": pa.array(paths),
                   "dictionary of text": pa.array(paths).dictionary_encode()}[form]
         monkeypatch.chdir(tmp_path)
@@ -357,7 +358,7 @@ class TestParquet:
 
     @pytest.mark.parametrize("content", [b"", b"not an image", encode(GREY[0])[:40], None])
     def test_a_corrupt_image(self, tmp_path, content):
-        kind, words = (FileError, r"2\.png cannot be read") if content is None else (DataError, "cannot be decoded")
+        kind, words = (FileError, r"2\.png cannot be read") if not content else (DataError, "cannot be decoded")
         with pytest.raises(kind, match=rf"row 2 of .*x\.parquet.*{words}"):
             self.load(tmp_path, hub_table([*self.GREY[:2], content], [0, 1, 2]))
 

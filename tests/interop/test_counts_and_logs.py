@@ -300,7 +300,8 @@ def test_snippets_of_the_docs(tmp_path, monkeypatch, library):
     page = (Path(__file__).parents[2] / "docs" / "interop.md").read_text()
     (code,) = [body for body in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S) if f"import {library}" in body]
     expected = store(tmp_path / "store", count=300)  # two shards
-    for other in ("times.jsonl", "journal.jsonl", ".shard-00002.parquet.tmp"):
+    (tmp_path / "store" / "adversaries").mkdir()
+    for other in ("times.jsonl", "journal.jsonl", ".shard-00002.parquet.tmp", "adversaries.json", "adversaries/0.npy"):
         (tmp_path / "store" / other).write_text("not parquet")
     monkeypatch.chdir(tmp_path)
     names: dict = {}

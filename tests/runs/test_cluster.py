@@ -269,8 +269,16 @@ def test_what_is_refused(home, tmp_path, monkeypatch):
             monkeypatch.setitem(sys.modules, "ray", Refusing(found))
             with pytest.raises(InputError, match="cannot join local: asked to join local"):
                 list(by_cluster(run, [0]))
+    monkeypatch.setattr(Refusing, "init", starts_too_slowly)
+    run.config.cluster = "local"
+    with pytest.raises(InputError, match=r"(?s)cannot join local: The current node timed out.*use --workers"):
+        list(by_cluster(run, [0]))
     with pytest.raises(ConfigError, match="cluster"):
         DistributionalConfig.parse({"model": str(tmp_path), "cluster": 3})
+
+
+def starts_too_slowly(ray: Any, address: str, **options: Any) -> None:
+    raise Exception("The current node timed out during startup")  # as Ray itself does
 
 
 class Refusing:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from smoothcert.denoise.diffusion import DiffusionDenoiser, noise_schedule
@@ -283,10 +284,16 @@ def added(value, relu):
     return value
 
 
+def with_data(value, data):
+    value.data = data
+    return value
+
+
 def unfoldable(kind):
     """Networks in which a BatchNorm that follows a convolution, or looks so, must stay, and where ReLU must copy."""
     torch.manual_seed(0)
     conv, norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+    doubled = 2 * conv.weight.detach().double()
 
     class Net(nn.Module):
         def __init__(self):
@@ -299,6 +306,8 @@ def unfoldable(kind):
                     "relu between": lambda: self.norm(functional.relu(y)),
                     "added to an alias": lambda: added(self.norm(y), self.relu),
                     "added to a view": lambda: added(y, self.relu),
+                    "data set": lambda: with_data(self.norm(y), y),
+                    "weights of a call": lambda: self.norm(functional_call(self.conv, {"weight": doubled}, (x,))),
                     "relu of a view": lambda: functional.relu(y.flatten(1)) + y.flatten(1),
                     "relu of a shared value": lambda: functional.relu(y) + y,
                     "relu of the input": lambda: functional.relu(x) + self.conv(x)}.get(kind, lambda: self.norm(y))()
@@ -330,7 +339,7 @@ def unfoldable(kind):
 @pytest.mark.parametrize("kind", [
     "used twice", "called twice", "relu between", "relu of a view", "relu of a shared value", "relu of the input",
     "hook", "subclass", "no statistics", "forward of a layer", "forward of the network", "hook of the network",
-    "added to an alias", "added to a view",
+    "added to an alias", "added to a view", "data set", "weights of a call",
 ])
 def test_what_cannot_be_folded_stays_as_it_is(kind):
     model = unfoldable(kind).double()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.utils.parametrizations import weight_norm
 
 from smoothcert.models import build_model
@@ -422,9 +423,9 @@ def hooked() -> nn.Module:
     return network
 
 
-def altered(change: Callable[[nn.Module], object]) -> nn.Module:
+def altered(change: Callable[[nn.Module], object], *before: nn.Module) -> nn.Module:
     """A linear network, changed on the instance so that it bends far from every image anyone would probe it with."""
-    network = flat(nn.Linear(64, 5))
+    network = nn.Sequential(*before, *flat(nn.Linear(64, 5)))
     change(network)
     return network
 
@@ -432,6 +433,44 @@ def altered(change: Callable[[nn.Module], object]) -> nn.Module:
 def with_own_forward(part: nn.Module) -> None:
     forward = part.forward
     part.forward = lambda images: forward(images).clamp(-1e6, 1e6)
+
+
+def with_own_convolution(part: nn.Conv2d) -> None:
+    """As published code does that pads otherwise: the step within `forward` is replaced, not `forward`."""
+    convolve = part._conv_forward
+    part._conv_forward = lambda *args: convolve(*args).clamp(-1e6, 1e6)
+
+
+def under_autocast(module: nn.Module, images: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        value = module.first(images.flatten(1))
+    return module.second(value.float())
+
+
+def with_weights_swapped(module: nn.Module, images: Tensor) -> Tensor:
+    """As binary networks do: other weights for one call, put back behind it."""
+    kept = [weight.data for weight in module.first.parameters()]
+    for weight in module.first.parameters():
+        weight.data = weight.data.sign()
+    value = module.first(images.flatten(1))
+    for weight, data in zip(module.first.parameters(), kept, strict=True):
+        weight.data = data
+    return module.second(value)
+
+
+def with_weights_written(module: nn.Module, images: Tensor) -> Tensor:
+    kept = nn.utils.parameters_to_vector(module.first.parameters())
+    with torch.no_grad():
+        for weight in module.first.parameters():
+            weight.sign_()
+        value = module.first(images.flatten(1))
+    nn.utils.vector_to_parameters(kept, module.first.parameters())
+    return module.second(value)
+
+
+def with_weights_given(module: nn.Module, images: Tensor) -> Tensor:
+    weights = {name: value.detach().sign() for name, value in module.first.named_parameters()}
+    return module.second(functional_call(module.first, weights, (images.flatten(1),)))
 
 
 class Bent(Tensor):
@@ -497,6 +536,12 @@ NO_SPACE: dict[str, Callable[[], nn.Module]] = {
     "added to a view": aliased(lambda value: added(value[:, :2])),
     "added by operator": aliased(lambda value: operator.iadd(value, value)),
     "written out": aliased(lambda value: torch.abs(value, out=value)),
+    "data set": aliased(lambda value: setattr(value, "data", value.data.clamp(-1e6, 1e6))),
+    "autocast within": lambda: Calls(under_autocast),
+    "weights swapped": lambda: Calls(with_weights_swapped),
+    "weights written": lambda: Calls(with_weights_written),
+    "weights of a functional call": lambda: Calls(with_weights_given),
+    "step of a layer": lambda: altered(lambda network: with_own_convolution(network[0]), nn.Conv2d(1, 1, 1)),
     "in place and dropped": lambda: Calls(
         lambda m, x: (h := m.first(x.flatten(1)), m.act(h), m.second(h))[2], act=nn.ReLU(inplace=True)),
     "control flow": lambda: Calls(lambda m, x: m.second(m.first(x.flatten(1)) * (2 if x.sum() > 0 else 1))),

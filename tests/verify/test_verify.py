@@ -246,8 +246,9 @@ def test_votes_that_were_never_drawn_are_found_by_resampling(home, tmp_path):
 
     forged(home / "bf16", tmp_path / "s", unanimous)
     assert checked(tmp_path / "s") == {}
-    found = checked(tmp_path / "s", resample=3, model=f"{home}/nets.py:Means")
-    assert any("tallies is [{'stage': 'predict', 'n': 30, 'classes': [7]" in one for one in found["resampled"])
+    found = verify(VerifyConfig.parse({"store": tmp_path / "s", "resample": 3, "model": f"{home}/nets.py:Means"}))
+    assert any("tallies is [{'stage': 'predict', 'n': 30, 'classes': [7]" in one for one in found.problems)
+    assert found.checks[-1].told == "3 records drawn again"  # where the run was: on a CPU
 
 
 def test_another_model_is_refused_with_both_hashes(home):

@@ -252,7 +252,7 @@ class ColumnBlobs:
         """
         stored: Any = self._column[index].as_py()
         if isinstance(stored, dict):
-            stored = stored.get("path") if stored.get("bytes") is None else stored["bytes"]
+            stored = stored.get("bytes") or stored.get("path")
         if stored is None or stored == "":
             raise DataError(f"{self.where(index)} holds no image: neither bytes nor a path")
         if isinstance(stored, bytes):

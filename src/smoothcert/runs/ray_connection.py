@@ -60,10 +60,11 @@ def _connect(ray: Any, address: str) -> None:
             _check_answers(address)
             _agree_on_token(ray, address)
         ray.init(address, **quiet)
-    except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray raises Exception itself where its own processes do not start in time
         if _has_tokens(ray) and isinstance(error, ray.exceptions.AuthenticationError):
             raise InputError(f"cluster: {address} asks for its token, but {_describe_token()}") from None
-        raise InputError(f"cluster: cannot join {address}: {error}\nGive the address of a running Ray cluster "
+        again = "Try again while this machine has less to do, or use --workers. " if address == "local" else ""
+        raise InputError(f"cluster: cannot join {address}: {error}\n{again}Give the address of a running Ray cluster "
                          f"(HOST:PORT of its head, or ray://HOST:10001 from outside, with its token in "
                          f"~/.ray/auth_token where it has one), auto or local") from None
 

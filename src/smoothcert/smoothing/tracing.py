@@ -1,8 +1,9 @@
 """Networks traced by torch.fx: nothing is missed, what is affine in the images is proved, and a network is cut in two.
 
-A trace follows the code of `forward` on stand-ins. It does not see a `forward` or `__call__` that was put on a module
-later, nor the hooks of modules that it does not enter: such modules are found before. And it takes `g += h` for
-`g = g + h`, though another name of the same tensor sees the change too; here it becomes a step of its own.
+A trace follows the code of `forward` on stand-ins. It does not see a `forward` or another method that was put on a
+module later, nor the hooks of modules that it does not enter: such modules are found before. And it takes `g += h` for
+`g = g + h`, though another name of the same tensor sees the change too; here it becomes a step of its own. What would
+leave no step at all is an error: `g.data = h`, autocast within `forward`, weights that are replaced for one call.
 
 A node is called affine only if every step that leads to it is on the short lists below. Numbers never decide this:
 a layer that bends far from the probed images would pass any numerical test.
@@ -40,7 +41,12 @@ _RELUS = (functional.relu, torch.relu)
 
 
 class Proxy(fx.Proxy):
-    """A stand-in that tells `g += h` from `g = g + h`."""
+    """A stand-in that tells `g += h` from `g = g + h`, and refuses `g.data = h`."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if hasattr(Tensor, name):
+            raise TypeError(f"a trace does not see that {name} of a tensor is set")
+        super().__setattr__(name, value)
 
 
 for _function in _OUT_OF_PLACE:
@@ -49,11 +55,27 @@ for _function in _OUT_OF_PLACE:
 
 
 class Tracer(fx.Tracer):
-    """A tracer that enters no altered module, so that it is called as a whole."""
+    """A tracer that enters no altered module, so that it is called as a whole.
+
+    Raises TypeError where a step is taken under another autocast than the trace began with, or a module is called with
+    other tensors than it held then: the graph would not say so.
+    """
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         self._altered = {id(part) for part in root.modules() if is_altered(part)}  # a trace alters `Module.__call__`
+        self._held = {id(part): _tensors_of(part) for part in root.modules()}
+        self._autocast = _autocast_types()
         return super().trace(root, concrete_args)
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if _autocast_types() != self._autocast:
+            raise TypeError("a trace does not see autocast within a forward pass")
+        return super().create_node(*args, **kwargs)
+
+    def call_module(self, m: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if any(_tensors_of(part) != self._held.get(id(part)) for part in m.modules()):
+            raise TypeError("a trace does not see that a module's weights are replaced within a forward pass")
+        return super().call_module(m, *args, **kwargs)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return Proxy(node, self)
@@ -66,11 +88,25 @@ def is_altered(module: nn.Module) -> bool:
     """Tell whether a module may compute something else than the `forward` of its class on its own plain tensors."""
     own, kind = vars(module), type(module)
     called = isinstance(module, fx.GraphModule) or kind.__call__ is _CALL
-    replaced = any(name in own for name in ("forward", "__call__", "_call_impl", "_wrapped_call_impl"))
+    replaced = "__call__" in own or any(callable(getattr(kind, name, None)) for name in own)  # a method of its own
     patched = kind in _FORWARDS and kind.forward is not _FORWARDS[kind]
-    tensors = (*module._parameters.values(), *module._buffers.values())
+    tensors = (*module._parameters.values(), *module._buffers.values(),
+               *(value for value in own.values() if isinstance(value, Tensor)))
     special = any(tensor is not None and type(tensor) not in _PLAIN for tensor in tensors)
     return bool(not called or replaced or patched or special or module._forward_hooks or module._forward_pre_hooks)
+
+
+def _tensors_of(module: nn.Module) -> list[tuple[int, ...]]:
+    """Return which tensors a module itself holds, where their values lie, and how often these were written."""
+    tensors = [tensor for tensor in (*module._parameters.values(), *module._buffers.values()) if tensor is not None]
+    return [(id(tensor), tensor.data_ptr() if type(tensor) in _PLAIN else 0,
+             0 if tensor.is_inference() else tensor._version) for tensor in tensors]
+
+
+def _autocast_types() -> list[torch.dtype | None]:
+    """Return the type that autocast computes in on each kind of device, None where it is off."""
+    kinds = filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu"))
+    return [torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None for kind in kinds]
 
 
 def has_global_hooks() -> bool:
@@ -201,7 +237,11 @@ class _ImagesProxy(Proxy):
 
     def __init__(self, node: fx.Node, tracer: fx.Tracer, sizes: tuple[int, ...]) -> None:
         super().__init__(node, tracer)
-        self._sizes, self.ndim = sizes, 1 + len(sizes)
+        self._sizes = sizes
+
+    @property
+    def ndim(self) -> int:
+        return 1 + len(self._sizes)
 
     def dim(self) -> int:
         return self.ndim

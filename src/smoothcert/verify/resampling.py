@@ -90,10 +90,10 @@ def check_resampling(readable: Readable, config: VerifyConfig) -> StoreCheck:
                 problems.append(f"{kept} holds other images than were found again")
     versions, here = readable.manifest.provenance.versions, provenance()["versions"]
     if problems:
-        there, now = (", ".join(f"{name} {version}" for name, version in one.items()) or "unknown versions"
+        made, now = (", ".join(f"{name} {version}" for name, version in one.items()) or "unknown versions"
                       for one in (versions, here))
         others = "another kind of processor than the run's" if versions == here else (
-            f"made with {there}; here {now}: other versions, or another kind of processor,")
+            f"made with {made}; here {now}: other versions, or another kind of processor,")
         problems.append(f"{others} may round near ties and gradients otherwise")
     told = f"{len(chosen)} records drawn again"
     if device != there:
