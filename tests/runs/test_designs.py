@@ -10,8 +10,9 @@ from printed import store_text
 from smoothcert import SmoothedClassifier
 from smoothcert.errors import ConfigError, InputError
 from smoothcert.interop.opening import open_records, write_records
+from smoothcert.noise import build_noise
 from smoothcert.results.certified import Result
-from smoothcert.runs.certify import certify, predict
+from smoothcert.runs.certify import certify, predict, usual_samples
 from smoothcert.runs.options import CertifyConfig, PredictConfig
 from smoothcert.stats.plans import PLANS
 from smoothcert.store.recertify import recertify
@@ -59,6 +60,19 @@ def options(net: str, out: Path, **more):
 
 def shards(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.parquet"))}
+
+
+def test_an_engine_is_weighed_against_about_the_samples_that_images_take(net):
+    """A list of radii is decided with a good part of its samples, where one radius at a large n_max takes few."""
+    def usual(**options):
+        return usual_samples(CertifyConfig.parse({"model": net, "sigma": 0.5, "out": "s", **options}).plan(
+            build_noise("gaussian", 0.5), None))
+
+    assert usual(n=1000, n0=100) == 1100
+    assert 3000 <= usual(n_max=10_000, radii="0,0.25,0.5,0.75") <= 5500
+    assert 1400 <= usual(n_max=100_000, radii="0.5") <= 4000
+    assert usual(n_max=500, radii="0,0.25,0.5") <= 1000
+    assert usual(n_max=100_000, curve_loss=0.05) < 20_000
 
 
 @pytest.mark.parametrize(("run", "kind", "design", "more"), [

@@ -4,6 +4,7 @@
 drawn for an image, and what its counts mean.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -123,6 +124,19 @@ class SamplingRun(Run):
                       [Tally.of(look.stage, look.counts) for look in done.history])
 
 
+def usual_samples(plan: Plan) -> int:
+    """Return about how many samples an image takes, against which the start of an engine is weighed.
+
+    Sequential plans stop early. On CIFAR-10 one radius took 1,400 to 2,400 of at most 100,000, four radii 3,300 to
+    5,300 of at most 10,000, and seven 6,000 of these: 4 to 13 sqrt(n_max) a radius.
+    """
+    told = plan.identity()
+    if "n_max" not in told:
+        return plan.most()
+    radii = told.get("radii")
+    return min(plan.most(), 10 * math.isqrt(told["n_max"]) * len(radii)) if radii else plan.most() // 10
+
+
 def prepare_sampling(
     config: SamplingConfig, plan_for: PlanFor, keep: Keep | None = None, answers: int = 1,
 ) -> SamplingRun:
@@ -139,12 +153,9 @@ def prepare_sampling(
     if (stored := inputs.stored and inputs.stored.procedure) and stored.design == plan.identity().get("design"):
         plan = plan_for(noise, stored.version)
     engine = inputs.stored.engine if config.engine == "auto" and inputs.stored else config.engine
-    # What an engine costs to start is weighed against the samples to come: sequential plans rarely take a tenth of
-    # their most.
-    expected = plan.most() // 10 if "n_max" in plan.identity() else plan.most()
     noise_format = inputs.noise_format(config.noise_format)
     how = Sampling("plain" if engine == "exact" else engine, config.space, config.precision, noise_format,
-                   config.batch_size, inputs.device, expected * len(indices) * answers)
+                   config.batch_size, inputs.device, usual_samples(plan) * len(indices) * answers)
     with phase("preparing to sample"):
         ready = open_voter(model, noise, data.num_classes, data.shape, inputs.seed, None, how,
                            inputs.classifier.conduct, data.bounds)
