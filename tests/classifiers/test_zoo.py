@@ -168,7 +168,7 @@ def test_training_starts_from_the_zoo_and_takes_labels_from_it(entry, tmp_path):
         "init": "zoo:digits-cnn", "sigma": 0.25, "epochs": 1, "max_images": 64, "unlabelled": "digits",
         "max_unlabelled": 64, "pseudo_labels": "zoo:digits-mlp", "out": tmp_path / "m"}))
     assert (card.model, card.options) == ("cnn", {"width": 4})
-    assert card.init == {"from": str(entry), "weights": "best", "fresh": []}
+    assert card.init == {"from": "zoo:digits-cnn", "weights": "best", "fresh": []}
     with pytest.raises(UnknownNameError, match="digits-mlp"):
         train(TrainConfig.gather({"sigma": 0.25, "unlabelled": "digits", "pseudo_labels": "zoo:mlp",
                                   "max_images": 64, "out": tmp_path / "n"}))

@@ -196,6 +196,15 @@ def zoo_names() -> list[str]:
     return names
 
 
+def name_folder(folder: Path) -> str:
+    """Return how a user names a folder: `zoo:NAME` for an entry of the zoo, wherever that lies, else its path."""
+    try:
+        zoo = zoo_dir()
+    except FileError:
+        return str(folder)
+    return f"{_ZOO_PREFIX}{folder.relative_to(zoo)}" if folder.is_relative_to(zoo) else str(folder)
+
+
 def zoo_dir() -> Path:
     """Return the zoo's folder: SMOOTHCERT_ZOO_DIR, else that of this checkout. Raises FileError where it is missing."""
     named = os.environ.get(ZOO_DIR_VARIABLE)

@@ -20,7 +20,7 @@ from smoothcert.classifiers.folder import (
 from smoothcert.data import ImageData
 from smoothcert.errors import FileError, InputError, ModelError
 from smoothcert.io.files import sha256
-from smoothcert.io.paths import is_weights_file
+from smoothcert.io.paths import is_weights_file, name_folder
 from smoothcert.models import load_model, model_names
 from smoothcert.models.matching import last_layer
 from smoothcert.models.weights import check_network
@@ -59,7 +59,7 @@ class InitialWeights:
 
     def describe(self, fresh: tuple[str, ...]) -> dict[str, Any]:
         """Return the entry `init` of the run's card."""
-        return {"from": str(self.folder), "weights": self.weights, "fresh": list(fresh)}
+        return {"from": name_folder(self.folder), "weights": self.weights, "fresh": list(fresh)}
 
     def normalisation(self, asked: str) -> dict[str, Any]:
         """Return the mean and std inside the source network, which its weights are made for.
