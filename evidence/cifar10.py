@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from kept import in_points
 from workplace import WORK, data_dir
 
 from smoothcert.classifiers.folder import read_card
@@ -96,8 +97,7 @@ def _above_gaussian(planned: RecipePlan) -> Iterator[str]:
                      "|---" * (len(radii) + 1) + "|"]
             for row, result in others.items():
                 found = compare(result, done[base], radii, 0.05).differences
-                lines.append(f"| {row} | " + " | ".join(f"{100 * one.value:+.1f} [{100 * one.low:+.1f}, "
-                                                        f"{100 * one.high:+.1f}]" for one in found) + " |")
+                lines.append(f"| {row} | {' | '.join(map(in_points, found))} |")
             yield "\n".join(lines)
             yield ("Differences of certified accuracy on the same images, with 95 % intervals for new ones, each at "
                    "one radius chosen beforehand.")

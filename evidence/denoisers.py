@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from kept import in_points
 from objectives import certified
 from scipy import stats
 from torch import nn
@@ -23,7 +24,7 @@ from smoothcert.recipes.comparison import compare_recipe
 from smoothcert.recipes.plan import RecipePlan, plan
 from smoothcert.recipes.recipe import read_recipe
 from smoothcert.results.certified import Result
-from smoothcert.results.compare import Difference, compare
+from smoothcert.results.compare import compare
 from smoothcert.results.gallery import linear_margins
 from smoothcert.store.provenance import machine_line
 from smoothcert.store.store import read_store
@@ -136,7 +137,7 @@ def linear(planned: RecipePlan) -> list[str]:
     lines += ["", "g[pi] minus g[h] on the same images, in points, with 95 % paired intervals:\n",
               f"| sigma | {' | '.join(f'at {r:g}' for r in RADII)} |", "|---" * (1 + len(RADII)) + "|"]
     for sigma, found in zip(SIGMAS, behind, strict=True):
-        lines.append(f"| {sigma:g} | {' | '.join(map(_difference, found.differences))} |")
+        lines.append(f"| {sigma:g} | {' | '.join(map(in_points, found.differences))} |")
     return [*lines, "", BEYOND]
 
 
@@ -149,12 +150,6 @@ def _best(results: list[Result]) -> np.ndarray:
     """Percent at each radius; NaN where no run's samples could prove it."""
     found = 100 * np.max([result.at(RADII, 0.05).accuracy for result in results], axis=0)
     return np.where([all(result.is_out_of_reach(r) for result in results) for r in RADII], np.nan, found)
-
-
-def _difference(found: Difference) -> str:
-    if all(found.out_of_reach):
-        return "-"
-    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
 def _margins(planned: RecipePlan, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -239,7 +234,7 @@ def adversarial(planned: RecipePlan, rows: list[str]) -> list[str]:
             one, two = (results.get(f"{name}-{sigma:g}") for name in (first, second))
             if one and two:
                 found = compare(one, two, RADII, 0.05).differences
-                lines.append(f"- {first} less {second}, sigma {sigma:g}: {', '.join(map(_difference, found))}")
+                lines.append(f"- {first} less {second}, sigma {sigma:g}: {', '.join(map(in_points, found))}")
     left = [row for row in planned.tasks if row not in rows]
     return [*lines, "", BEYOND, "", f"Not run: {', '.join(left)}."]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from kept import in_points
 from workplace import WORK, data_dir
 
 from smoothcert.classifiers.ensembles import read_ensemble
@@ -113,7 +114,7 @@ def page(results: dict[str, Result], measured: dict[str, Measured]) -> str:
         if title != best:
             found = compare(result, results[best], RADII, 0.05)
             cells.append(f"{result.acr - results[best].acr:+.3f} ({found.acr_error or 0.0:.3f})")
-            cells += [f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]" for d in found.differences]
+            cells += map(in_points, found.differences)
         lines.append("| " + " | ".join([*cells, *[""] * (3 + 2 * len(RADII) - len(cells))]) + " |")
     some = next(iter(measured.values()))
     lines += ["", "## Early stopping\n",

@@ -10,6 +10,7 @@ from typing import Any
 from smoothcert.io.files import write_json
 from smoothcert.recipes.plan import plan
 from smoothcert.recipes.recipe import Recipe, recipe_names
+from smoothcert.results.paired import Difference
 
 LINE = ("step", "folder", "setting", "measure", "images", "seconds", "acr", "abstained")
 FIGURE = ("at", "obtained", "low", "high", "out_of_reach")
@@ -92,6 +93,13 @@ def _cell(figure: Mapping[str, Any], measure: str) -> str:
 
 def percent(value: float) -> str:
     return f"{100 * value:.4g}"
+
+
+def in_points(found: Difference) -> str:
+    """A paired difference with its interval, in points; a dash where neither run could have proved the radius."""
+    if all(found.out_of_reach):
+        return "-"
+    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
 def percent_down(value: float) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kept import in_points
 from workplace import WORK, data_dir
 
 from smoothcert.recipes.comparison import compare_recipe
@@ -71,6 +72,6 @@ def table(results: dict[str, Result], seconds: dict[str, float]) -> list[str]:
             found = compare(result, base, RADII, 0.05)
             above, error = result.acr - base.acr, found.acr_error or 0.0
             cells.append(f"{above:+.3f} ({error:.3f})")
-            cells += [f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]" for d in found.differences]
+            cells += map(in_points, found.differences)
         lines.append("| " + " | ".join([*cells, *[""] * (10 - len(cells))]) + " |")
     return lines
