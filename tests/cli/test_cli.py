@@ -105,6 +105,7 @@ def test_progress_obeys_neither_markup_nor_control_characters():
     lines = PlainLines(written, iter(range(0, 1000, 10)).__next__)
     lines(Event("sampling", 1, 2, "images", words="[bold]a\x1b[31m[/nothing]"))
     lines.tick()
+    lines.close()
     assert "[bold]a\\x1b[31m[/nothing]" in written.getvalue()
 
 

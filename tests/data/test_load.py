@@ -13,7 +13,7 @@ import torch
 from image_files import STORED, hub_table, on_grid, pixels, stored, write
 from smoothcert.data import DATA_DIR_VARIABLE, channel_statistics, from_tensors, load_data, select_indices, take_evenly
 from smoothcert.data import encoded as encoded_module
-from smoothcert.data.load import read_digits
+from smoothcert.data.named import read_digits
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.errors import DataError, FileError, InputError, MissingExtraError, UnknownNameError
 

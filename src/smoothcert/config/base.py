@@ -161,8 +161,9 @@ class ReadingConfig(Config):
 class DataConfig(ReadingConfig):
     """Options of runs that read inputs: where the data lie, and how they are made ready."""
 
-    data_dir: Local | None = Field(None, description="folder with the data sets' parquet files "
-                                                    "(or set the environment variable SMOOTHCERT_DATA_DIR)")
+    data_dir: Local | None = Field(None, description="folder with the data sets, as parquet files or as "
+                                                    "torchvision has them (or set the environment "
+                                                    "variable SMOOTHCERT_DATA_DIR)")
     num_classes: Annotated[int, Field(ge=2)] | None = Field(
         None, description="number of classes K (default: the model's or the data's)")
     classes: ClassNames | None = Field(

@@ -1,29 +1,20 @@
-"""The loading of every data set: scikit-learn's digits, MNIST and CIFAR-10 by name, others by the path where they lie.
-"""
+"""The loading of every data set: some by their names, others by the path where they lie."""
 
 import importlib
-import importlib.util
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from smoothcert.checks import suggestion
 from smoothcert.classes import check_class_count, index_names, read_class_names
-from smoothcert.data.arrays import ArraySource
-from smoothcert.data.base import ImageData, resolve_classes
-from smoothcert.data.preprocess import Preprocess
+from smoothcert.data.base import ImageData
+from smoothcert.data.named import NAMED_SETS
+from smoothcert.data.originals import find_original
 from smoothcert.data.reading import Reading
-from smoothcert.errors import CodeError, DataError, FileError, InputError, MissingExtraError, UnknownNameError
+from smoothcert.errors import CodeError, InputError, UnknownNameError
 from smoothcert.parts import Registry, names_code
-
-if TYPE_CHECKING:
-    from smoothcert.data.tables import StoredRows
 
 _IMAGES = ("resize", "crop")
 _TABLES = (*_IMAGES, "features", "label", "bounds", "levels")
@@ -36,26 +27,6 @@ DISK_KINDS = tuple(kind for kind in PATH_KINDS if kind != "labels")
 """Those of them whose path leads to the inputs themselves."""
 KNOWN_SPECS = ("digits", "mnist", "cifar10", "parquet:PATH", "csv:PATH", "npz:PATH", "datasets:PATH",
                "imagefolder:PATH", "labels:FILE")
-SPLITS = ("train", "test")
-DATA_DIR_VARIABLE = "SMOOTHCERT_DATA_DIR"
-_DIGIT_NAMES = tuple("0123456789")
-
-
-@dataclass(frozen=True)
-class HubSet:
-    """A data set of the public hub: its repository, its image column, the shape (C, H, W), and its classes."""
-
-    repository: str
-    image_column: str
-    shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
-
-
-HUB_SETS = {
-    "mnist": HubSet("ylecun/mnist", "image", (1, 28, 28), _DIGIT_NAMES),
-    "cifar10": HubSet("uoft-cs/cifar10", "img", (3, 32, 32), (
-        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")),
-}
 
 
 def load_data(spec: Any, split: str = "test", *, data_dir: str | PathLike[str] | None = None,
@@ -125,7 +96,7 @@ def _open(spec: Any, split: str, data_dir: str | PathLike[str] | None, reading: 
         from smoothcert.data.own import given_data
 
         return given_data(spec, split, reading, num_classes)
-    if spec in OWN_SETS:
+    if spec in NAMED_SETS:
         reading.refuse(_IMAGES, spec)
         return DATA[spec](split, reading.preprocess, num_classes, folder)
     kind, colon, location = spec.partition(":")
@@ -143,7 +114,7 @@ def _open(spec: Any, split: str, data_dir: str | PathLike[str] | None, reading: 
         absent = isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name == kind.partition(".")[0]
         if not absent and names_code(spec):
             raise
-        close = suggestion(f"{kind}:PATH" if colon else spec, KNOWN_SPECS)
+        close = _suggest_kind(spec) or suggestion(f"{kind}:PATH" if colon else spec, KNOWN_SPECS)
         known = ", ".join(dict.fromkeys([*KNOWN_SPECS, *DATA]))
         raise UnknownNameError(f"unknown data set {spec!r}{close}; known: {known}; or your own, as file.py:NAME or "
                                f"package.module:NAME") from None
@@ -152,130 +123,24 @@ def _open(spec: Any, split: str, data_dir: str | PathLike[str] | None, reading: 
     return load_own(part, DATA.label(spec), split, reading, num_classes, data_dir)
 
 
-def load_digits(split: str, preprocess: Preprocess, num_classes: int | None, data_dir: Path | None = None
-                ) -> ImageData:
-    """Return scikit-learn's 1,797 digits of 8x8 pixels in 17 shades: every fifth is `test`, the rest `train`."""
-    _check_split("digits", split)
-    images, target = read_digits()
-    chosen = np.flatnonzero((np.arange(len(target)) % 5 == 4) == (split == "test"))
-    labels = target[chosen]
-
-    def where(index: int) -> str:
-        return f"image {index} of the digits"
-
-    source = ArraySource(images[chosen, None], where, levels=16, preprocess=preprocess)
-    return ImageData("digits", split, labels, resolve_classes(labels, _DIGIT_NAMES, num_classes, where), source,
-                     f"{len(labels)} images from scikit-learn; preprocessing: {source.preprocessing}")
-
-
-def read_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Return scikit-learn's digits: images (1797, 8, 8) uint8 in 0..16, and labels (1797,) int64.
-
-    They are read from the file in its package. Importing scikit-learn takes a second of the processor, longer than
-    certifying a first image.
-    """
-    package = importlib.util.find_spec("sklearn")
-    folders = package.submodule_search_locations if package else None
-    file = Path(next(iter(folders or ["."]))) / "datasets" / "data" / "digits.csv.gz"
-    if file.is_file():
-        rows = np.loadtxt(file, delimiter=",", dtype=np.uint8)
-        return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
-    from sklearn import datasets
-
-    digits: Any = datasets.load_digits()
-    return digits.images.astype(np.uint8), digits.target.astype(np.int64)
-
-
-def load_hub_set(name: str, split: str, preprocess: Preprocess, num_classes: int | None,
-                 data_dir: Path | None = None) -> ImageData:
-    """Return MNIST or CIFAR-10 from parquet files in `data_dir`, else in $SMOOTHCERT_DATA_DIR, else from the hub.
-
-    Raises FileError if a folder is given and the set is not in it, MissingExtraError if none is given and the hub's
-    library is absent, DataError if the files hold another data set.
-    """
-    from smoothcert.data.parquet import read_rows
-    from smoothcert.data.tables import table_data
-
-    _check_split(name, split)
-    known, folder = HUB_SETS[name], data_folder(name, data_dir)
-    rows = _from_hub(name, split) if folder is None else read_rows(find_files(name, split, folder))
-    data = table_data(rows, name, split, Reading(), num_classes, known.class_names)
-    if data.shape != known.shape:
-        raise DataError(f"{rows.files[0]} holds images of shape {data.shape}; those of {name} are {known.shape}")
-    if preprocess == Preprocess():
-        return data
-    return table_data(rows, name, split, Reading(preprocess.resize, preprocess.crop), num_classes, known.class_names)
-
-
-OWN_SETS = {"digits": load_digits, **{name: partial(load_hub_set, name) for name in HUB_SETS}}
-DATA: Registry[Any] = Registry("data set", "smoothcert.data", OWN_SETS, lambda part: [])
+DATA: Registry[Any] = Registry("data set", "smoothcert.data", NAMED_SETS, lambda part: [])
 """Data sets by name; see `smoothcert.data.own.load_own` for what those of others are."""
+
+
+def _suggest_kind(spec: str) -> str:
+    """Return, for an error message, how to name what lies at a path that was given without its kind; else nothing."""
+    path = Path(spec).expanduser()
+    if os.path.isfile(path):
+        kind = path.suffix[1:].lower()
+        return f", which is a file: write {kind}:{spec}" if kind in PATH_KINDS else ""
+    if not os.path.isdir(path):
+        return ""
+    if original := find_original(path):
+        return f", which is a folder: write {original}, and --data-dir {spec}"
+    kind = "parquet" if any(path.glob("*.parquet")) else "datasets" if any(path.glob("*.json")) else "imagefolder"
+    return f", which is a folder: write {kind}:{spec}"
 
 
 def is_own_code(spec: object) -> bool:
     """Tell whether a text names data by the place of a user's code."""
     return names_code(spec) and str(spec).partition(":")[0] not in PATH_KINDS
-
-
-def data_folder(spec: Any, data_dir: Path | None) -> Path | None:
-    """Return the folder in which a set of the hub is looked for: `data_dir`, else $SMOOTHCERT_DATA_DIR, else None."""
-    if not isinstance(spec, str) or spec not in HUB_SETS:
-        return None
-    variable = os.environ.get(DATA_DIR_VARIABLE)
-    return data_dir or (Path(variable).expanduser() if variable else None)
-
-
-def find_files(name: str, split: str, folder: Path) -> list[Path]:
-    """Return the parquet files of one split under any accepted layout. Raises FileError naming those tried."""
-    from smoothcert.data.parquet import split_files
-
-    if not folder.is_dir():
-        raise FileError(f"{folder} is not a folder; give the one that holds {name}/{split}.parquet "
-                        f"(--data-dir, or the variable {DATA_DIR_VARIABLE})")
-    layouts = (name, f"{name}/data", f"{name}/{name}", f"{name}/plain_text")
-    for layout in layouts:
-        files = split_files(folder / layout, split)
-        if files:
-            return files
-    files = split_files(folder, split)
-    if files and _is_of(name, folder, files[0]):
-        return files
-    tried = ", ".join(f"{prefix}{split}{end}.parquet" for prefix in (*(f"{layout}/" for layout in layouts), "")
-                      for end in ("", "-*"))
-    unfit = f"; {files[0].name} there is of another data set" if files else ""
-    raise FileError(f"no {split} images of {name} in {folder}{unfit}; tried {tried}")
-
-
-def _is_of(name: str, folder: Path, file: Path) -> bool:
-    """Tell by its folder and its columns if a file that lies in the data folder itself is of the set `name`."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        columns = pq.read_schema(file).names
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise FileError(f"{file} cannot be read as a parquet file: {error}") from error
-    return "label" in columns and (folder.resolve().name == name or HUB_SETS[name].image_column in columns)
-
-
-def _from_hub(name: str, split: str) -> "StoredRows":
-    """Return the rows of one split through the hub's library, from its cache or the network."""
-    from smoothcert.data.tables import StoredRows
-
-    repository = HUB_SETS[name].repository
-    elsewhere = f"a folder that holds {name}/{split}.parquet (--data-dir, or the variable {DATA_DIR_VARIABLE})"
-    try:
-        from datasets import load_dataset
-    except ImportError as error:
-        raise MissingExtraError("datasets", "hub", f"loading {name} without {elsewhere}") from error
-    try:
-        table = load_dataset(repository, split=split).with_format("arrow")[:]
-    except Exception as error:  # the library passes on whatever the network, the disk or the hub raise
-        raise FileError(f"{repository} cannot be fetched from the hub ({type(error).__name__}: {error}); "
-                        f"give {elsewhere}") from error
-    return StoredRows(table, (repository,))
-
-
-def _check_split(name: str, split: str) -> None:
-    if split not in SPLITS:
-        raise InputError(f"{name} has no split {split!r}; its splits: {', '.join(SPLITS)}")

@@ -18,7 +18,8 @@ from smoothcert.classifiers.ensembles import is_ensemble, name_ensemble
 from smoothcert.config.sampling import ATTACKED, RunConfig
 from smoothcert.data import ImageData, select_indices, take_evenly
 from smoothcert.data.base import PixelSource, scaled
-from smoothcert.data.load import DATA, data_folder, is_own_code, names_from_indices, open_data
+from smoothcert.data.load import DATA, is_own_code, names_from_indices, open_data
+from smoothcert.data.named import data_folder
 from smoothcert.errors import InputError, ModelError, StoreError
 from smoothcert.machine import list_cards, pick_device
 from smoothcert.models import label_model

@@ -14,7 +14,8 @@ from smoothcert.classifiers.ensembles import is_ensemble
 from smoothcert.config.model import ModelConfig
 from smoothcert.config.sampling import RunConfig
 from smoothcert.data import ImageData
-from smoothcert.data.load import DATA, DATA_DIR_VARIABLE, HUB_SETS, data_folder, is_own_code, open_data
+from smoothcert.data.load import DATA, is_own_code, open_data
+from smoothcert.data.named import DATA_DIR_VARIABLE, HUB_SETS, data_folder
 from smoothcert.denoise import DenoisedClassifier, generator_normals
 from smoothcert.errors import InputError, SmoothcertError
 from smoothcert.io.paths import local_path

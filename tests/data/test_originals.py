@@ -1,0 +1,198 @@
+"""MNIST and CIFAR-10 in the files of their authors, as torchvision leaves them on disk."""
+
+import gzip
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from image_files import pixels
+from smoothcert.data import load_data
+from smoothcert.errors import DataError, FileError, UnknownNameError
+
+GREY, DIGITS = pixels(6, 28, 28), [0, 1, 2, 3, 4, 9]
+COLOUR, CLASSES = pixels(4, 3, 32, 32), [3, 8, 8, 0]
+IMAGES, LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+
+
+def idx(values) -> bytes:
+    array = np.asarray(values, dtype=np.uint8)
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def put(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def put_mnist(folder: Path, images: str = IMAGES, labels: str = LABELS, pack=lambda content: content) -> None:
+    put(folder / images, pack(idx(GREY)))
+    put(folder / labels, pack(idx(DIGITS)))
+
+
+def python2_pickle(images: np.ndarray, labels: list[int], kind: bytes = b"u1") -> bytes:
+    """Return what Python 2 wrote with protocol 2, where text is bytes: the form of the published batches."""
+    def text(value: bytes) -> bytes:
+        return b"T" + struct.pack("<i", len(value)) + value
+
+    def number(value: int) -> bytes:
+        return b"J" + struct.pack("<i", value)
+
+    rows = images.reshape(len(images), -1)
+    array = (b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
+             + b"(K\x01" + number(len(rows)) + number(rows.shape[1]) + b"\x86cnumpy\ndtype\n" + text(kind)
+             + b"K\x00K\x01\x87R(K\x03" + text(b"|") + b"NNN" + number(-1) + number(-1) + b"K\x00tb\x89"
+             + text(rows.tobytes()) + b"tb")
+    return (b"\x80\x02}(" + text(b"batch_label") + text(b"testing batch 1 of 1") + text(b"labels") + b"]("
+            + b"".join(map(number, labels)) + b"e" + text(b"data") + array + b"u.")
+
+
+def binary(images: np.ndarray, labels: list[int]) -> bytes:
+    return b"".join(bytes([label]) + image.tobytes() for image, label in zip(images, labels, strict=True))
+
+
+class TestMnist:
+    @pytest.mark.parametrize("place", ["MNIST/raw", "mnist/raw", "mnist"])
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_layouts(self, tmp_path, place, packed):
+        names = [f"{IMAGES}.gz", f"{LABELS}.gz"] if packed else [IMAGES, LABELS]
+        put_mnist(tmp_path / place, *names, pack=gzip.compress if packed else bytes)
+        data = load_data("mnist", data_dir=tmp_path)
+        assert np.array_equal(data.batch(range(6)), GREY[:, None].astype(np.float32) / np.float32(255))
+        assert data.labels.tolist() == DIGITS
+        assert (data.name, data.split, data.shape, data.num_classes, data.levels) == ("mnist", "test", (1, 28, 28), 10,
+                                                                                      255)
+
+    def test_names_with_a_dot_in_the_folder_itself(self, tmp_path):
+        put_mnist(tmp_path / "MNIST", "t10k-images.idx3-ubyte", "t10k-labels.idx1-ubyte")
+        assert len(load_data("mnist", data_dir=tmp_path / "MNIST")) == 6
+
+    def test_the_folder_raw_itself(self, tmp_path):
+        put_mnist(tmp_path / "MNIST" / "raw")
+        assert len(load_data("mnist", data_dir=tmp_path / "MNIST" / "raw")) == 6
+
+    def test_other_sets_with_the_same_file_names_are_not_mnist(self, tmp_path):
+        put_mnist(tmp_path / "FashionMNIST" / "raw")
+        for folder in (tmp_path, tmp_path / "FashionMNIST", tmp_path / "FashionMNIST" / "raw"):
+            with pytest.raises(FileError, match=f"no test images of mnist in .*MNIST/raw/{IMAGES}"):
+                load_data("mnist", data_dir=folder)
+
+    def test_resizing(self, tmp_path):
+        put_mnist(tmp_path / "MNIST" / "raw")
+        data = load_data("mnist", data_dir=tmp_path, resize=14)
+        assert data.image(0).shape == data.shape == (1, 14, 14)
+
+    def test_images_without_their_labels(self, tmp_path):
+        put(tmp_path / "mnist" / IMAGES, idx(GREY))
+        with pytest.raises(FileError, match=f"has no {LABELS} beside it"):
+            load_data("mnist", data_dir=tmp_path)
+
+    @pytest.mark.parametrize(("images", "labels", "message"), [
+        (idx(GREY)[:-1], idx(DIGITS), r"says that it holds 6 x 28 x 28 bytes, and has 4,703 of 4,704"),
+        (idx(GREY), idx(DIGITS[:5]), "holds 6 images and .* 5 labels"),
+        (idx(DIGITS), idx(DIGITS), "is no IDX file of bytes with 3 axes: it begins with 00 00 08 01, expected"),
+        (b"", idx(DIGITS), "is no IDX file"),
+        (b"\x1f\x8b nonsense", idx(DIGITS), "cannot be unpacked by gzip"),
+        (gzip.compress(idx(GREY))[:-30], idx(DIGITS), "cannot be unpacked by gzip"),
+    ])
+    def test_damaged(self, tmp_path, images, labels, message):
+        put(tmp_path / "mnist" / IMAGES, images)
+        put(tmp_path / "mnist" / LABELS, labels)
+        with pytest.raises(FileError, match=message):
+            load_data("mnist", data_dir=tmp_path)
+
+    def test_another_size_and_an_eleventh_class(self, tmp_path):
+        put(tmp_path / "mnist" / IMAGES, idx(pixels(6, 32, 32)))
+        put(tmp_path / "mnist" / LABELS, idx(DIGITS))
+        with pytest.raises(DataError, match=r"shape \(1, 32, 32\); those of mnist are \(1, 28, 28\)"):
+            load_data("mnist", data_dir=tmp_path)
+        put_mnist(tmp_path / "mnist")
+        put(tmp_path / "mnist" / LABELS, idx([0, 1, 2, 10, 4, 5]))
+        with pytest.raises(DataError, match=f"image 3 of .*{IMAGES} has label 10"):
+            load_data("mnist", data_dir=tmp_path)
+
+    def test_more_than_mnist_can_be(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("smoothcert.data.originals._MOST_BYTES", 1000)
+        put_mnist(tmp_path / "mnist", f"{IMAGES}.gz", f"{LABELS}.gz",
+                  pack=lambda content: gzip.compress(bytes(len(content))))
+        with pytest.raises(FileError, match=r"unpacked size of .* the limit is 1,000"):
+            load_data("mnist", data_dir=tmp_path)
+
+
+class TestCifar10:
+    @pytest.mark.parametrize("parent", [".", "cifar10"])
+    @pytest.mark.parametrize(("file", "content"), [
+        ("cifar-10-batches-py/test_batch", python2_pickle(COLOUR, CLASSES)),
+        ("cifar-10-batches-py/test_batch", pickle.dumps({"data": COLOUR.reshape(4, -1), "labels": CLASSES}, 4)),
+        ("cifar-10-batches-bin/test_batch.bin", binary(COLOUR, CLASSES)),
+        ("test_batch", python2_pickle(COLOUR, CLASSES)), ("test_batch.bin", binary(COLOUR, CLASSES)),
+    ], ids=["python 2", "python 3", "binary", "python, alone", "binary, alone"])
+    def test_layouts(self, tmp_path, parent, file, content):
+        put(tmp_path / parent / file, content)
+        data = load_data("cifar10", data_dir=tmp_path)
+        assert np.array_equal(data.batch(range(4)), COLOUR.astype(np.float32) / np.float32(255))
+        assert data.labels.tolist() == CLASSES
+        assert (data.shape, data.class_names[3]) == ((3, 32, 32), "cat")
+
+    def test_all_layouts_have_one_fingerprint(self, tmp_path):
+        put(tmp_path / "a" / "cifar-10-batches-py" / "test_batch", python2_pickle(COLOUR, CLASSES))
+        put(tmp_path / "b" / "cifar-10-batches-bin" / "test_batch.bin", binary(COLOUR, CLASSES))
+        first, second = (load_data("cifar10", data_dir=tmp_path / name) for name in "ab")
+        assert first.fingerprint(range(4)) == second.fingerprint(range(4))
+
+    def test_batches_come_in_their_order(self, tmp_path):
+        for k in range(1, 6):
+            put(tmp_path / "cifar-10-batches-bin" / f"data_batch_{k}.bin", binary(COLOUR[:1], [k]))
+        assert load_data("cifar10", "train", data_dir=tmp_path).labels.tolist() == [1, 2, 3, 4, 5]
+        (tmp_path / "cifar-10-batches-bin" / "data_batch_3.bin").unlink()
+        with pytest.raises(FileError, match=r"has no data_batch_3\.bin beside it"):
+            load_data("cifar10", "train", data_dir=tmp_path)
+
+    def test_messages_count_images_within_their_file(self, tmp_path):
+        for k in range(1, 6):
+            put(tmp_path / f"data_batch_{k}.bin", binary(COLOUR, [0, 1, 2, 12 if k == 2 else 3]))
+        with pytest.raises(DataError, match=r"image 3 of .*data_batch_2\.bin has label 12"):
+            load_data("cifar10", "train", data_dir=tmp_path)
+
+    @pytest.mark.parametrize(("content", "message"), [
+        (pickle.dumps(Path("x"), protocol=2), "it names pathlib"),
+        (python2_pickle(COLOUR, CLASSES, kind=b"O8"), "values of type b'O8', expected bytes"),
+        (python2_pickle(COLOUR, CLASSES)[:900], "is no batch of CIFAR-10"),
+        (python2_pickle(COLOUR, CLASSES[:3]), "as many whole numbers"),
+        (python2_pickle(COLOUR[:, :1], CLASSES), "rows of 3,072 bytes"),
+        (pickle.dumps([1, 2]), "expected a dictionary"), (b"", "is no batch of CIFAR-10"),
+    ])
+    def test_what_is_no_batch_is_refused(self, tmp_path, content, message):
+        put(tmp_path / "cifar-10-batches-py" / "test_batch", content)
+        with pytest.raises(FileError, match=message):
+            load_data("cifar10", data_dir=tmp_path)
+
+    def test_a_cut_binary_batch(self, tmp_path):
+        put(tmp_path / "test_batch.bin", binary(COLOUR, CLASSES)[:-5])
+        with pytest.raises(FileError, match=r"has 12,287 bytes, which are no whole rows of 3,073"):
+            load_data("cifar10", data_dir=tmp_path)
+
+    def test_an_archive_has_to_be_unpacked(self, tmp_path):
+        put(tmp_path / "cifar-10-python.tar.gz", b"")
+        with pytest.raises(FileError, match=r"has to be unpacked: tar xzf cifar-10-python\.tar\.gz"):
+            load_data("cifar10", data_dir=tmp_path)
+
+
+def test_a_path_without_its_kind_is_told_how_to_be_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    put(Path("tv/cifar-10-batches-py/test_batch"), python2_pickle(COLOUR, CLASSES))
+    put(Path("rows/test.parquet"), b"")
+    put(Path("arrays/state.json"), b"{}")
+    put(Path("pets/test/cat/0.png"), b"")
+    put(Path("images.npz"), b"")
+    put(Path("weights.pt"), b"")
+    for spec, expected in {"tv": "write cifar10, and --data-dir tv", "rows": "write parquet:rows",
+                           "arrays": "write datasets:arrays", "pets": "write imagefolder:pets",
+                           "images.npz": "write npz:images.npz"}.items():
+        with pytest.raises(UnknownNameError, match=f"which is a (file|folder): {expected};"):
+            load_data(spec)
+    with pytest.raises(UnknownNameError) as caught:
+        load_data("weights.pt")
+    assert "write" not in str(caught.value)
