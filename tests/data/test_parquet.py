@@ -323,7 +323,7 @@ class TestParquet:
             load_data(f"parquet:{path}")
 
     @pytest.mark.parametrize(("columns", "message"), [
-        ({"image": [b""], "class": [1]}, r"no label column .*image \(binary\), class \(int64\)"),
+        ({"image": [b""], "kind": [1]}, r"no label column .*image \(binary\), kind \(int64\)"),
         ({"text": ["a"], "label": [1]}, r"no image column.*text \(string\), label \(int64\)"),
         ({"left": [b""], "right": [b""], "label": [1]}, r"several columns that could be images \(left, right\)"),
         ({"image": [[["a"]]], "label": [1]}, "lists must hold numbers, these are string"),

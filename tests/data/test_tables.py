@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv, ipc
 
+from image_files import pixels, write_images
 from smoothcert.data import channel_statistics, from_tensors, load_data
 from smoothcert.errors import ColumnsWarning, DataError, FileError, InputError
 
@@ -129,6 +130,45 @@ class TestLists:
             else:
                 with pytest.raises(DataError, match=words):
                     load_data(spec, features="x")
+
+
+class TestPaths:
+    """Tables whose inputs are the paths of images."""
+
+    PIXELS = pixels(4, 6, 5, 3)
+
+    def columns(self, folder, name):
+        files = write_images(folder / "pictures", self.PIXELS)
+        return {name: [str(file.relative_to(folder)) for file in files], "label": ["cat", "dog"] * 2}
+
+    @pytest.mark.parametrize("kind", ["csv", "parquet"])
+    @pytest.mark.parametrize("name", ["image", "file_name", "path"])
+    def test_usual_names(self, tmp_path, kind, name):
+        data = load_data(write(tmp_path, kind, self.columns(tmp_path, name)))
+        assert data.class_names == ("cat", "dog")
+        assert np.array_equal(255 * data.batch(range(4)), self.PIXELS.transpose(0, 3, 1, 2))
+
+    def test_another_name_is_asked_for(self, tmp_path):
+        spec = write(tmp_path, "csv", self.columns(tmp_path, "where"))
+        with pytest.raises(DataError, match=r"no image column .*--features COLUMN; its columns: where \(string\)"):
+            load_data(spec)
+        assert load_data(spec, features="where", resize=3).shape == (3, 3, 3)
+
+    def test_beside_columns_of_numbers_they_are_asked_for(self, tmp_path):
+        spec = write(tmp_path, "csv", {**self.columns(tmp_path, "file_name"), "age": [1.0, 2.0, 3.0, 4.0]})
+        with pytest.warns(ColumnsWarning, match="left out file_name, which hold no numbers"):
+            assert load_data(spec).columns == ("age",)
+        assert load_data(spec, features="file_name").shape == (3, 6, 5)
+
+    def test_other_columns_of_text_are_left_out(self, tmp_path):
+        spec = write(tmp_path, "csv", {**self.columns(tmp_path, "file_name"), "note": ["a", "b", "c", "d"]})
+        with pytest.warns(ColumnsWarning, match="left out note, which hold no paths of images"):
+            assert load_data(spec).shape == (3, 6, 5)
+
+    def test_a_file_that_is_not_there(self, tmp_path):
+        spec = write(tmp_path, "csv", {"file_name": ["nowhere.png"], "class": ["cat"]})
+        with pytest.raises(FileError, match=r"row 0 of .*x\.csv holds no image bytes, but a path: .*nowhere\.png"):
+            load_data(spec)
 
 
 class TestCsv:

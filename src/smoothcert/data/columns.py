@@ -14,7 +14,9 @@ from smoothcert.errors import DataError, FileError
 from smoothcert.limits import from_json
 
 IMAGE_COLUMNS = ("image", "img")
-LABEL_COLUMNS = ("label", "labels", "fine_label", "y", "target")
+PATH_COLUMNS = ("file_name", "filename", "file_path", "filepath", "image_path", "img_path", "path", "file")
+"""Names of a column of the paths of images, in a table that has no other inputs."""
+LABEL_COLUMNS = ("label", "labels", "fine_label", "y", "target", "class")
 SHAPE_COLUMN = "shape"
 
 

@@ -28,6 +28,7 @@ from smoothcert.data.base import ImageData, PixelSource, resolve_classes
 from smoothcert.data.columns import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
+    PATH_COLUMNS,
     SHAPE_COLUMN,
     class_names,
     is_encoded,
@@ -116,7 +117,8 @@ def choose_columns(schema: pa.Schema, file: str, reading: Reading) -> TableColum
                         f"columns: {listed}")
     fields = {field.name: field for field in schema if field.name not in labels}
     if reading.features:
-        alone = len(reading.features) == 1 and is_encoded(storage(fields[reading.features[0]].type))
+        kind = storage(fields[reading.features[0]].type)
+        alone = len(reading.features) == 1 and (is_encoded(kind) or is_string(kind))
         columns = TableColumns(tuple(reading.features), labels, alone)
     elif images := _image_columns(fields):
         if len(images) > 1 and images[0] not in IMAGE_COLUMNS:
@@ -126,13 +128,16 @@ def choose_columns(schema: pa.Schema, file: str, reading: Reading) -> TableColum
     else:
         numbers = tuple(name for name, field in fields.items()
                         if is_number(field.type) and not _NUMBERING.fullmatch(name))
-        if not numbers:
-            raise DataError(f"{file} has no image column (one of encoded bytes, of paths, called image, or of lists of "
-                            f"pixels) and no column of numbers beside the label; its columns: {listed}")
-        if left_out := [name for name in fields if name not in numbers]:
-            warnings.warn(f"{file}: left out {', '.join(left_out)}, which hold no numbers, or number the rows; "
+        paths = tuple(name for name in PATH_COLUMNS if name in fields and is_string(storage(fields[name].type)))[:1]
+        if not (numbers or paths):
+            raise DataError(f"{file} has no image column (one of encoded bytes, of lists of pixels, or of paths, such "
+                            f"as image or {PATH_COLUMNS[0]}) and no column of numbers beside the label: name the "
+                            f"column of paths, --features COLUMN; its columns: {listed}")
+        inputs, wanted = (numbers, "numbers") if numbers else (paths, "paths of images")
+        if left_out := [name for name in fields if name not in inputs]:
+            warnings.warn(f"{file}: left out {', '.join(left_out)}, which hold no {wanted}, or number the rows; "
                           f"--features names the columns to use", ColumnsWarning, stacklevel=2)
-        columns = TableColumns(numbers, labels, False)
+        columns = TableColumns(inputs, labels, not numbers)
     if twice := [name for name in sorted(columns.wanted) if schema.names.count(name) > 1]:
         raise DataError(f"{file} has several columns {', '.join(twice)}: keep one of each")
     return columns
