@@ -2,24 +2,19 @@
 
 import gzip
 import pickle
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from image_files import pixels
+from originals import binary, idx, python2_pickle
 from smoothcert.data import load_data
 from smoothcert.errors import DataError, FileError, UnknownNameError
 
 GREY, DIGITS = pixels(6, 28, 28), [0, 1, 2, 3, 4, 9]
 COLOUR, CLASSES = pixels(4, 3, 32, 32), [3, 8, 8, 0]
 IMAGES, LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
-
-
-def idx(values) -> bytes:
-    array = np.asarray(values, dtype=np.uint8)
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
 def put(path: Path, content: bytes) -> None:
@@ -30,27 +25,6 @@ def put(path: Path, content: bytes) -> None:
 def put_mnist(folder: Path, images: str = IMAGES, labels: str = LABELS, pack=lambda content: content) -> None:
     put(folder / images, pack(idx(GREY)))
     put(folder / labels, pack(idx(DIGITS)))
-
-
-def python2_pickle(images: np.ndarray, labels: list[int], kind: bytes = b"u1") -> bytes:
-    """Return what Python 2 wrote with protocol 2, where text is bytes: the form of the published batches."""
-    def text(value: bytes) -> bytes:
-        return b"T" + struct.pack("<i", len(value)) + value
-
-    def number(value: int) -> bytes:
-        return b"J" + struct.pack("<i", value)
-
-    rows = images.reshape(len(images), -1)
-    array = (b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
-             + b"(K\x01" + number(len(rows)) + number(rows.shape[1]) + b"\x86cnumpy\ndtype\n" + text(kind)
-             + b"K\x00K\x01\x87R(K\x03" + text(b"|") + b"NNN" + number(-1) + number(-1) + b"K\x00tb\x89"
-             + text(rows.tobytes()) + b"tb")
-    return (b"\x80\x02}(" + text(b"batch_label") + text(b"testing batch 1 of 1") + text(b"labels") + b"]("
-            + b"".join(map(number, labels)) + b"e" + text(b"data") + array + b"u.")
-
-
-def binary(images: np.ndarray, labels: list[int]) -> bytes:
-    return b"".join(bytes([label]) + image.tobytes() for image, label in zip(images, labels, strict=True))
 
 
 class TestMnist:
@@ -157,17 +131,29 @@ class TestCifar10:
             load_data("cifar10", "train", data_dir=tmp_path)
 
     @pytest.mark.parametrize(("content", "message"), [
-        (pickle.dumps(Path("x"), protocol=2), "it names pathlib"),
-        (python2_pickle(COLOUR, CLASSES, kind=b"O8"), "values of type b'O8', expected bytes"),
+        (pickle.dumps(Path("x"), protocol=2), "is no batch of CIFAR-10, a pickled dictionary of data and labels"),
+        (pickle.dumps({"data": Path("x"), "labels": [1]}, protocol=2), "is no batch of CIFAR-10"),
+        (pickle.dumps(2.5), "its step BINFLOAT has no place in one"),
+        (python2_pickle(COLOUR, CLASSES, kind=b"O8"), "not rows of 3,072 bytes"),
         (python2_pickle(COLOUR, CLASSES)[:900], "is no batch of CIFAR-10"),
-        (python2_pickle(COLOUR, CLASSES[:3]), "as many whole numbers"),
-        (python2_pickle(COLOUR[:, :1], CLASSES), "rows of 3,072 bytes"),
-        (pickle.dumps([1, 2]), "expected a dictionary"), (b"", "is no batch of CIFAR-10"),
+        (python2_pickle(COLOUR, CLASSES[:3]), "not rows of 3,072 bytes, one for each label"),
+        (python2_pickle(COLOUR[:, :1], CLASSES), "not rows of 3,072 bytes"),
+        (pickle.dumps([1, 2]), "is no batch of CIFAR-10"), (b"", "is no batch of CIFAR-10"),
     ])
     def test_what_is_no_batch_is_refused(self, tmp_path, content, message):
         put(tmp_path / "cifar-10-batches-py" / "test_batch", content)
         with pytest.raises(FileError, match=message):
             load_data("cifar10", data_dir=tmp_path)
+
+    def test_nothing_that_a_pickle_names_is_called(self, tmp_path):
+        class Hostile:
+            def __reduce__(self):
+                return Path.touch, (tmp_path / "touched",)
+
+        put(tmp_path / "test_batch", pickle.dumps({"data": Hostile(), "labels": [1]}, protocol=2))
+        with pytest.raises(FileError, match="is no batch"):
+            load_data("cifar10", data_dir=tmp_path)
+        assert not (tmp_path / "touched").exists()
 
     def test_a_cut_binary_batch(self, tmp_path):
         put(tmp_path / "test_batch.bin", binary(COLOUR, CLASSES)[:-5])

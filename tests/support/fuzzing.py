@@ -4,8 +4,10 @@ A `Reader` has valid files (`seeds`), a way to read one, and edits that know its
 `outcome` says what became of it: read, refused with an error of smoothcert's own, or anything else, which is a defect.
 """
 
+import gzip
 import io
 import json
+import pickle
 import struct
 import warnings
 import zipfile
@@ -25,6 +27,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import save as save_tensors
 
+from originals import idx, python2_pickle
 from smoothcert.classifiers.folder import read_network, read_state
 from smoothcert.data import load_data
 from smoothcert.errors import SmoothcertError
@@ -447,6 +450,27 @@ def _read_parquet(content: bytes, folder: Path) -> Any:
     return load_data(f"parquet:{_written(content, folder / 'test.parquet')}").batch([0])
 
 
+def _idx_seeds() -> list[bytes]:
+    content = idx(np.random.default_rng(0).integers(0, 256, (3, 28, 28)))
+    return [content, gzip.compress(content)]
+
+
+def _read_idx(content: bytes, folder: Path) -> Any:
+    _written(idx([0, 1, 2]), folder / "mnist" / "t10k-labels-idx1-ubyte")
+    _written(content, folder / "mnist" / "t10k-images-idx3-ubyte")
+    return load_data("mnist", data_dir=folder).batch([0])
+
+
+def _batch_seeds() -> list[bytes]:
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), np.uint8)
+    return [python2_pickle(images, [3, 8]), pickle.dumps({"data": images.reshape(2, -1), "labels": [3, 8]}, 4)]
+
+
+def _read_batch(content: bytes, folder: Path) -> Any:
+    _written(content, folder / "cifar-10-batches-py" / "test_batch")
+    return load_data("cifar10", data_dir=folder).batch([0])
+
+
 IDENTITY = {
     "kind": "certify", "model": {"by": "module", "sha256": "ab" * 32}, "num_classes": 10,
     "data": {"name": "digits", "split": "test", "shape": [1, 8, 8], "sha256": "cd" * 32},
@@ -610,6 +634,8 @@ READERS = {reader.name: reader for reader in (
     Reader("count file (npz)", _counts_seeds, _read_counts, (zip_edit,)),
     Reader("images (seven formats)", _image_seeds, _read_image),
     Reader("data (parquet)", _parquet_seeds, _read_parquet, (column_edit,)),
+    Reader("MNIST's files (IDX)", _idx_seeds, _read_idx),
+    Reader("CIFAR-10's batches (pickle)", _batch_seeds, _read_batch),
     Reader("manifest, its hash made anew", lambda: [_store_file("manifest.json")], _read_manifest, (resealed,)),
     Reader("shard, its hash made anew", lambda: [_store_file("shard-00000.parquet")], _read_shard, (column_edit,)),
     Reader("journal", lambda: [_store_file("journal.jsonl", False)], _read_journal, (journal_edit,)),

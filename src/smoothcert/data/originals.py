@@ -7,13 +7,13 @@ LeCun, Cortes and Burges, "The MNIST database"; Krizhevsky, "The CIFAR-10 datase
 
 import gzip
 import io
-import pickle
+import pickletools
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -147,45 +147,96 @@ def _read_batch(file: Path) -> tuple[np.ndarray, np.ndarray]:
         rows = np.frombuffer(content, np.uint8).reshape(-1, row + 1)
         pixels, labels = rows[:, 1:], rows[:, 0].astype(np.int64)
     else:
-        pixels, labels = _unpickle_batch(content, file)
+        pixels, labels = _read_pickled(content, file)
     return pixels.reshape(-1, 3, _SIDE, _SIDE), labels
 
 
-def _unpickle_batch(content: bytes, file: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_pickled(content: bytes, file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows (N, 3072) and the labels (N,) of a batch of the python version."""
     try:
-        batch = _BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle raises anything
-        raise FileError(f"{file} is no batch of CIFAR-10: {error}") from error
-    found = batch if isinstance(batch, dict) else {}
-    pixels, labels = (found.get(key.encode(), found.get(key)) for key in ("data", "labels"))
-    if not (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 2
-            and pixels.shape[1] == 3 * _SIDE * _SIDE and isinstance(labels, list) and len(labels) == len(pixels)
-            and all(isinstance(label, int) for label in labels)):
-        raise FileError(f"{file} is no batch of CIFAR-10: expected a dictionary of data, rows of 3,072 bytes, and of "
-                        f"labels, as many whole numbers")
-    return pixels, np.array(labels, dtype=np.int64)
+        batch = {_as_text(key): value for key, value in _read_pickle(content).items()}
+        labels = np.array([int(label) for label in batch["labels"]], dtype=np.int64)
+        _, shape, kind, by_columns, rows = batch["data"].state
+        if _as_text(kind.arguments[0]) != "u1" or shape != (len(labels), 3 * _SIDE * _SIDE) or by_columns:
+            raise ValueError("its data are not rows of 3,072 bytes, one for each label")
+        rows = rows if isinstance(rows, bytes) else rows.encode("latin-1")
+        return np.frombuffer(rows, np.uint8).reshape(shape), labels
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise FileError(f"{file} is no batch of CIFAR-10, a pickled dictionary of data and labels: "
+                        f"{str(error) or type(error).__name__}") from error
 
 
-def _empty(kind: Any, shape: Any, code: Any) -> np.ndarray:
-    """Return an array for the unpickler to fill, whatever the pickle asks for."""
-    return np.empty(0, np.uint8)
+@dataclass
+class _Made:
+    """What a pickle asks to be made by a call: the arguments of the call, and the state that is set afterwards."""
+
+    arguments: Any
+    state: Any = None
 
 
-def _byte_type(code: Any, *flags: Any) -> np.dtype:
-    if code not in (b"u1", "u1"):
-        raise pickle.UnpicklingError(f"it holds values of type {code!r}, expected bytes")
-    return cast(Any, np.dtype)(code, False, True)
+def _read_pickle(content: bytes) -> Any:
+    """Return what a pickle describes, with a `_Made` in place of every call.
+
+    A pickle is a program for a machine with a stack. Its steps are followed here, but nothing that it names is looked
+    up or called, so that a hostile one can do no more than fail. Text of Python 2 is left as it was stored.
+
+    Raises ValueError for steps that a batch does not need.
+    """
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[Any, Any] = {}
+
+    def pop(count: int) -> list[Any]:
+        if not 0 <= count <= len(stack):
+            raise ValueError("it takes more values than it has")
+        start = len(stack) - count
+        found = stack[start:]
+        del stack[start:]
+        return found
+
+    def pop_to_mark() -> list[Any]:
+        return pop(len(stack) - marks.pop())
+
+    for step, given, _ in pickletools.genops(content):
+        name = step.name
+        if name in _VALUES:
+            stack.append(given)
+        elif name in _WITHOUT_VALUE:
+            stack.append(_WITHOUT_VALUE[name]())
+        elif name == "MARK":
+            marks.append(len(stack))
+        elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            memo[len(memo) if given is None else given] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[given])
+        elif name in ("SETITEM", "SETITEMS"):
+            pairs = pop(2) if name == "SETITEM" else pop_to_mark()
+            stack[-1].update(zip(pairs[::2], pairs[1::2], strict=True))
+        elif name in ("APPEND", "APPENDS"):
+            entries = pop(1) if name == "APPEND" else pop_to_mark()
+            stack[-1].extend(entries)
+        elif name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
+            stack.append(tuple(pop_to_mark() if name == "TUPLE" else pop(int(name[-1]))))
+        elif name == "STACK_GLOBAL":
+            stack.append(" ".join(map(str, pop(2))))
+        elif name == "REDUCE":
+            stack.append(_Made(pop(2)[1]))
+        elif name == "BUILD":
+            made, made.state = pop(2)
+            stack.append(made)
+        elif name == "STOP":
+            return stack[-1]
+        elif name not in ("PROTO", "FRAME"):
+            raise ValueError(f"its step {name} has no place in one")
+    raise ValueError("it has no end")
 
 
-_KNOWN: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _empty, ("numpy._core.multiarray", "_reconstruct"): _empty,
-    ("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): _byte_type}
+_VALUES = ("BININT", "BININT1", "BININT2", "SHORT_BINSTRING", "BINSTRING", "SHORT_BINUNICODE", "BINUNICODE",
+           "SHORT_BINBYTES", "BINBYTES", "GLOBAL")
+_WITHOUT_VALUE: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_DICT": dict, "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple}
 
 
-class _BatchUnpickler(pickle.Unpickler):
-    """Makes dictionaries, lists, numbers, texts and arrays of bytes; a pickle that names anything else is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _KNOWN:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which a batch does not need")
-        return _KNOWN[module, name]
+def _as_text(value: Any) -> Any:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
