@@ -168,7 +168,7 @@ def _read_pickled(content: bytes, file: Path) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass
 class _Made:
-    """What a pickle asks to be made by a call: the arguments of the call, and the state that is set afterwards."""
+    """A call that a pickle asks for, and that is not made: its arguments, and the state that its result is given."""
 
     arguments: Any
     state: Any = None
