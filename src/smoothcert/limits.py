@@ -26,6 +26,8 @@ LOG_BYTES = 1 << 30
 """Size of a log (TSV)."""
 CSV_BYTES = 1 << 30
 """Size of a table of comma-separated values."""
+LIST_BYTES = 1 << 26
+"""Size of a list of the images of a folder: that of a million takes two thirds of it."""
 HUB_BYTES = 1 << 36
 """Size of all files that are taken from a repository of the hub."""
 HUB_FILES = 20_000

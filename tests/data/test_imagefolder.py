@@ -140,3 +140,47 @@ class TestImageFolder:
         (tmp_path / "cat" / "0.png").write_bytes(b"nonsense")
         with pytest.raises(DataError, match=r"cat/0\.png: cannot be decoded; .* not in an image format"):
             load_data(f"imagefolder:{tmp_path}")
+
+
+class TestTinyImageNet:
+    """The layout of the published archive: val has a list of classes, test has none."""
+
+    PIXELS, CLASSES = pixels(4, 8, 8, 3), ["n02", "n01", "n02", "n01"]
+
+    def fill(self, root):
+        for seed, name in enumerate(("n01", "n02", "n03")):
+            write_images(root / "train" / name / "images", pixels(2, 8, 8, 3, seed=seed))
+        files = write_images(root / "val" / "images", self.PIXELS)
+        lines = [f"{file.name}\t{name}\t0\t32\t44\t62\n" for file, name in zip(files, self.CLASSES, strict=True)]
+        (root / "val" / "val_annotations.txt").write_text("".join(lines))
+        write_images(root / "test" / "images", self.PIXELS[:1])
+        return root
+
+    def test_it_is_read_as_it_is(self, tmp_path):
+        spec = f"imagefolder:{self.fill(tmp_path)}"
+        train, test = load_data(spec, "train"), load_data(spec, "test", classes=["n01", "n02", "n03"])
+        assert train.class_names == test.class_names == ("n01", "n02", "n03")
+        assert test.labels.tolist() == [0, 0, 1, 1]
+        assert np.array_equal(255 * test.batch(range(4)), self.PIXELS[[1, 3, 0, 2]].transpose(0, 3, 1, 2))
+
+    def test_folders_of_classes_in_place_of_the_list_are_the_same_data(self, tmp_path):
+        listed = load_data(f"imagefolder:{self.fill(tmp_path / 'a')}").fingerprint(range(4))
+        for k, name in enumerate(self.CLASSES):
+            folder = tmp_path / "b" / "val" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "a" / "val" / "images" / f"{k}.png").rename(folder / f"{k}.png")
+        assert load_data(f"imagefolder:{tmp_path / 'b'}").fingerprint(range(4)) == listed
+
+    @pytest.mark.parametrize("line", ["0.png n01\n", "../0.png\tn01\n"])
+    def test_another_list(self, tmp_path, line):
+        self.fill(tmp_path)
+        with (tmp_path / "val" / "val_annotations.txt").open("a") as file:
+            file.write(line)
+        with pytest.raises(DataError, match=r"val_annotations\.txt, line 5, is .* a tab between them"):
+            load_data(f"imagefolder:{tmp_path}")
+
+    def test_a_listed_image_that_is_not_there(self, tmp_path):
+        self.fill(tmp_path)
+        (tmp_path / "val" / "images" / "2.png").unlink()
+        with pytest.raises(FileError, match=r"val/images/2\.png cannot be read"):
+            load_data(f"imagefolder:{tmp_path}")

@@ -1,4 +1,4 @@
-"""Images stored as encoded files (PNG, JPEG, ...), and a folder of them with one folder per class.
+"""Images that are encoded (PNG, JPEG, ...), in files of their own or in the cells of a table.
 
 Headers are checked at load, and pixels are decoded when they are used.
 
@@ -13,16 +13,14 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 
-from smoothcert.data.base import Bounds, ImageData, resolve_classes
-from smoothcert.data.preprocess import IMAGENET, Preprocess
-from smoothcert.data.reading import Reading
-from smoothcert.errors import DataError, FileError, InputError
-from smoothcert.limits import IMAGE_BYTES, PIXELS, open_bounded, within
+from smoothcert.data.base import Bounds
+from smoothcert.data.preprocess import Preprocess
+from smoothcert.errors import DataError
+from smoothcert.limits import PIXELS, within
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,11 +35,6 @@ SURVEY_SAMPLE = 1_000
 THREADED_PIXELS = 64 * 64
 """Smaller images are decoded in one thread: most of their time goes to the interpreter, which threads share."""
 _LEAST_PER_THREAD = 16
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
-SPLIT_FOLDERS = {"test": ("test", "val", "validation")}
-"""Folders that may hold a split, in the order in which they are tried; other splits have their own name only."""
-_KNOWN_SPLITS = ("train", "test", "val", "validation")
 
 _GREY_MODES = ("1", "L", "LA", "La")
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
@@ -292,72 +285,3 @@ def _common_size(blobs: Blobs, found: Survey, preprocess: Preprocess) -> tuple[i
         raise DataError(f"the images differ in size{after}: {examples}; "
                         "give resize and crop so that all come out alike")
     return next(iter(outputs))
-
-
-class FileBlobs:
-    """Encoded images, each in a file of its own."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        self._paths = paths
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def open(self, index: int) -> BinaryIO:
-        """Return the image's file. Raises FileError if it cannot be opened, or is too long for an image."""
-        return open_bounded(self._paths[index], IMAGE_BYTES)
-
-    def where(self, index: int) -> str:
-        """Return the image's path."""
-        return str(self._paths[index])
-
-
-def load_imagefolder(path: Path, split: str, reading: Reading, num_classes: int | None) -> ImageData:
-    """Return the images of one split, classes and files in the order of their names, decoded when they are used.
-
-    If no preprocessing is given, a set whose images share one size of at most 224 x 224 is used as it is; any other
-    gets ImageNet's (shorter side to 256, centre crop 224). Raises FileError for a missing folder, InputError for a
-    split that is not there, DataError for the rest.
-    """
-    root = _split_folder(path, split)
-    classes = sorted(_folders(root))
-    files: list[tuple[Path, int]] = []
-    for label, folder in enumerate(classes):  # with the files of the folders below it, as torchvision finds them
-        within_class: list[Path] = []
-        for place, folders, entries in os.walk(root / folder):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            within_class += [Path(place, name) for name in entries
-                             if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")]
-        files += [(file, label) for file in sorted(within_class)]
-    if not files:
-        raise DataError(f"{root} holds no images; imagefolder:PATH expects PATH/SPLIT/CLASS/*.png "
-                        f"(classes found: {', '.join(classes) or 'none'})")
-    blobs = FileBlobs([file for file, _ in files])
-    labels = np.array([label for _, label in files], dtype=np.int64)
-    names = resolve_classes(labels, classes, num_classes, blobs.where)
-    found = survey(blobs)
-    is_small = len(found.sizes) == 1 and max(next(iter(found.sizes))) <= (IMAGENET.crop or 0)
-    preprocess = IMAGENET if reading.preprocess == Preprocess() and not is_small else reading.preprocess
-    source = EncodedSource(blobs, found, preprocess)
-    divided = "" if root != path else "; the folder is not divided into splits"
-    return ImageData(f"imagefolder:{path.resolve().name}", split, labels, names, source,
-                     f"{len(files)} images, stored as {'/'.join(found.formats)}; "
-                     f"preprocessing: {source.preprocessing}{divided}")
-
-
-def _split_folder(path: Path, split: str) -> Path:
-    """Return the folder that holds the class folders of `split`, which is PATH itself if it has no splits."""
-    if not path.is_dir():
-        raise FileError(f"{path} is not a folder; imagefolder:PATH expects PATH/SPLIT/CLASS/*.png")
-    folders = _folders(path)
-    for name in SPLIT_FOLDERS.get(split, (split,)):
-        if name in folders:
-            return path / name
-    splits = [name for name in _KNOWN_SPLITS if name in folders]
-    if splits:
-        raise InputError(f"{path} has no split {split!r}; the splits found: {', '.join(splits)}")
-    return path
-
-
-def _folders(path: Path) -> set[str]:
-    return {entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")}

@@ -21,7 +21,7 @@ _TABLES = (*_IMAGES, "features", "label", "bounds", "levels")
 PATH_KINDS = {
     "parquet": ("parquet:load_parquet", _TABLES), "csv": ("csv_files:load_csv", _TABLES),
     "npz": ("npz:load_npz", _TABLES), "datasets": ("saved:load_saved", _TABLES),
-    "imagefolder": ("encoded:load_imagefolder", _IMAGES), "labels": ("relabelled:load_relabelled", _TABLES)}
+    "imagefolder": ("imagefolder:load_imagefolder", _IMAGES), "labels": ("relabelled:load_relabelled", _TABLES)}
 """What stands before the colon in KIND:PATH: the function of this room that loads it, and the options it takes."""
 DISK_KINDS = tuple(kind for kind in PATH_KINDS if kind != "labels")
 """Those of them whose path leads to the inputs themselves."""

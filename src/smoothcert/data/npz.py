@@ -7,7 +7,7 @@ import numpy as np
 from smoothcert.checks import suggestion
 from smoothcert.data.arrays import ArraySource, TensorSource, channels_first, class_indices, is_image_shape
 from smoothcert.data.base import ImageData, PixelSource, resolve_classes
-from smoothcert.data.encoded import SPLIT_FOLDERS
+from smoothcert.data.imagefolder import SPLIT_FOLDERS
 from smoothcert.data.parquet import find_split
 from smoothcert.data.reading import Reading
 from smoothcert.data.targets import real_data

@@ -7,7 +7,7 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from smoothcert.data.base import ImageData
-from smoothcert.data.encoded import SPLIT_FOLDERS
+from smoothcert.data.imagefolder import SPLIT_FOLDERS
 from smoothcert.data.parquet import join_rows
 from smoothcert.data.reading import Reading
 from smoothcert.data.tables import choose_columns, table_data
