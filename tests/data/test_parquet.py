@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from image_files import encode, hub_table, on_grid, pixels, write, write_images
+from smoothcert.classes import ClassWarning
 from smoothcert.data import DATA_DIR_VARIABLE, load_data
 from smoothcert.data import encoded as encoded_module
 from smoothcert.errors import DataError, FileError, InputError
@@ -239,7 +240,7 @@ class TestParquet:
         assert data.class_names == names
 
     def test_the_categories_of_pandas_keep_their_order(self, tmp_path):
-        """As pandas writes them, with classes that no row has; several files agree on the order, or it is by name."""
+        """As pandas writes them, with classes that no row has; where files disagree on the order, it is by name."""
         def categorical(names):
             told = {"columns": [{"name": "label", "pandas_type": "categorical"}]}
             column = pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int8()), names)
@@ -250,8 +251,12 @@ class TestParquet:
         write(tmp_path / "test-1.parquet", categorical(["dog", "cat", "eel"]))
         data = load_data(f"parquet:{tmp_path}")
         assert (data.labels.tolist(), data.class_names) == ([0, 1, 0, 1], ("dog", "cat", "eel"))
-        write(tmp_path / "test-1.parquet", categorical(["cat", "dog", "eel"]))
+        write(tmp_path / "test-1.parquet", categorical(["dog", "eel"]))
         data = load_data(f"parquet:{tmp_path}")
+        assert (data.labels.tolist(), data.class_names) == ([0, 1, 0, 2], ("dog", "cat", "eel"))
+        write(tmp_path / "test-1.parquet", categorical(["cat", "dog", "eel"]))
+        with pytest.warns(ClassWarning, match=r"categories of label differ between files \(cat, dog, eel and dog"):
+            data = load_data(f"parquet:{tmp_path}")
         assert (data.labels.tolist(), data.class_names) == ([1, 0, 0, 1], ("cat", "dog"))
 
     def test_names_among_those_that_are_known(self, tmp_path):

@@ -1,6 +1,7 @@
 """The columns of a table: labels, classes, and numbers, lists and Arrow's tensors as arrays."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from smoothcert.classes import ClassWarning
 from smoothcert.data.arrays import class_indices
 from smoothcert.data.tensor_types import TensorType, tensor_type
 from smoothcert.errors import DataError, FileError
@@ -94,7 +96,8 @@ def label_array(table: pa.Table, name: str, where: Callable[[int], str], known: 
 def _read_categories(table: pa.Table, name: str) -> tuple[str, ...] | None:
     """Return the classes of a categorical column that has an order of its own, as pandas and the enums of polars do.
 
-    Return None for other columns, and if the order is that in which the names occur.
+    Return None for other columns, and if the order is that in which the names occur. A file may lack some categories of
+    another; if two files have them in different orders, there is no order, with a ClassWarning.
     """
     column, field = table.column(name), table.schema.field(name)
     if not pa.types.is_dictionary(column.type) or not column.num_chunks:
@@ -108,7 +111,13 @@ def _read_categories(table: pa.Table, name: str) -> tuple[str, ...] | None:
             or any(key.startswith(b"_PL_ENUM") for key in field.metadata or {})):
         return None
     orders = {tuple(chunk.dictionary.drop_null().to_pylist()) for chunk in column.chunks}
-    return orders.pop() if len(orders) == 1 else None
+    longest = max(orders, key=len)
+    if all(tuple(one for one in longest if one in order) == order for order in orders):
+        return longest
+    shown = " and ".join(", ".join(order[:4]) + ", ..." * (len(order) > 4) for order in sorted(orders)[:2])
+    warnings.warn(f"the categories of {name} differ between files ({shown}): the classes are put in the order of "
+                  f"their names", ClassWarning, stacklevel=2)
+    return None
 
 
 def pixel_array(table: pa.Table, name: str, where: Callable[[int], str]) -> np.ndarray:
