@@ -4,9 +4,12 @@ Each limit is far above what the package needs and far below what harms a machin
 limit, and what to do. docs/untrusted.md lists the limits.
 """
 
+import gzip
+import io
 import json
 import os
 import stat
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -88,6 +91,23 @@ def bounded_bytes(path: Path, limit: int) -> bytes:
             return file.read()
         except OSError as error:
             raise FileError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def unpacked_bytes(path: Path, limit: int) -> bytes:
+    """Return the content of a file, unpacked if it is compressed by gzip, of at most `limit` bytes either way.
+
+    Raises FileError as `open_bounded` does, and for a damaged file.
+    """
+    content = bounded_bytes(path, limit)
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    try:
+        with gzip.open(io.BytesIO(content)) as file:
+            whole = file.read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise FileError(f"{path} cannot be unpacked by gzip: {error}") from error
+    within(f"the unpacked size of {path} in bytes", len(whole), limit, "split it into smaller files")
+    return whole
 
 
 def from_json(text: str | bytes, where: str) -> Any:

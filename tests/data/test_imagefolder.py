@@ -42,6 +42,28 @@ class TestImageFolder:
         assert len(load_data(f"imagefolder:{tmp_path}", "test")) == 4
         assert len(load_data(f"imagefolder:{tmp_path}", "train")) == 6
 
+    @pytest.mark.parametrize(("train", "test"), [("Training", "Testing"), ("TRAIN", "Test"), ("train", "valid")])
+    def test_split_folders_by_their_other_names(self, tmp_path, train, test):
+        self.fill(tmp_path / train, count=3)
+        self.fill(tmp_path / test)
+        assert len(load_data(f"imagefolder:{tmp_path}", "test")) == 4
+        assert len(load_data(f"imagefolder:{tmp_path}", "train")) == 6
+        assert len(load_data(f"imagefolder:{tmp_path}", test)) == 4
+        with pytest.raises(InputError, match=f"no split 'dev'; the splits found: {train}, {test}"):
+            load_data(f"imagefolder:{tmp_path}", "dev")
+
+    def test_folders_of_archives_are_no_classes(self, tmp_path):
+        self.fill(tmp_path)
+        write_images(tmp_path / "__MACOSX" / "cat", pixels(1, 6, 5, 3))
+        data = load_data(f"imagefolder:{tmp_path}")
+        assert (data.class_names, data.divided) == (("cat", "dog"), False)
+
+    def test_a_list_beside_the_images_is_pointed_out(self, tmp_path):
+        write_images(tmp_path / "test", pixels(1, 6, 5, 3))
+        (tmp_path / "test" / "metadata.csv").write_text("file_name,label\n0.png,cat\n")
+        with pytest.raises(DataError, match=r"holds no images; .*csv:.*metadata\.csv"):
+            load_data(f"imagefolder:{tmp_path}")
+
     def test_folders_below_a_class_belong_to_it(self, tmp_path):
         """As in the layout CLASS/images/*.png; what is hidden does not count."""
         images = pixels(3, 4, 4)

@@ -1,5 +1,6 @@
 """Inputs that are no images: csv:, parquet:, npz: and datasets: sources, and Python objects of any shape."""
 
+import gzip
 import json
 
 import numpy as np
@@ -192,7 +193,16 @@ class TestCsv:
         with pytest.raises(DataError, match=r"holds lists, but '\[1, 2' in row 1"):
             self.load(tmp_path, 's,y\n"[1, 2]",0\n"[1, 2",1\n')
 
+    def test_compressed_by_gzip(self, tmp_path):
+        assert self.load(tmp_path, gzip.compress(b"a,y\n1,0\n2,1\n")).batch([0, 1]).tolist() == [[1], [2]]
+        with pytest.raises(FileError, match="cannot be unpacked by gzip"):
+            self.load(tmp_path, gzip.compress(b"a,y\n1,0\n2,1\n")[:-9])
+
+    def test_whole_numbers_may_name_columns(self, tmp_path):
+        assert self.load(tmp_path, "0,1,label\n5,6,0\n7,8,1\n").columns == ("0", "1")
+
     @pytest.mark.parametrize(("text", "error", "words"), [
+        ("5.1,3.5,setosa\n4.9,3,setosa\n7,3.2,versicolor\n", DataError, r"begins with numbers, 5\.1, 3\.5, and should"),
         ("a,b,y\n1,2,0\n1,2\n3,4,1,5\n2,2,1\n", DataError, "(?s)line 3 has 2 values instead of 3.*line 4 has 4"),
         ("1,2,0\n1,2,1\n", DataError, "begins with numbers"),
         ("", FileError, "cannot be read"),
@@ -245,6 +255,17 @@ class TestNpz:
         assert (data.shape, data.bounds, data.levels) == ((3, 6, 7), (0, 1), 255)
         assert self.load(tmp_path, options={"bounds": "none"}, x=pixels, y=[0, 1]).image(1).max() > 1
 
+    @pytest.mark.parametrize("last", [False, True])
+    def test_arrays_with_channels_are_images_if_their_values_can_be(self, tmp_path, last):
+        shown = pixels(2, 6, 7, 3) if last else pixels(2, 3, 6, 7)
+        expected = self.load(tmp_path, x=shown, y=[0, 1])
+        for x in (shown.astype(np.int64), shown.astype(np.float32) / np.float32(255)):
+            data = self.load(tmp_path, x=x, y=[0, 1])
+            assert (data.shape, data.bounds, data.levels) == ((3, 6, 7), (0, 1), 255)
+            assert np.array_equal(data.batch([0, 1]), expected.batch([0, 1]))
+        for x in (shown - 0.5, shown.astype(np.int64) + 1):
+            assert self.load(tmp_path, x=x, y=[0, 1]).bounds is None
+
     def test_unusable_arrays(self, tmp_path):
         x = SERIES.copy()
         x[1, 2, 3], x[3, 0, 0] = np.nan, np.inf
@@ -255,6 +276,34 @@ class TestNpz:
         np.savez(tmp_path / "o.npz", x=np.array([[1, "a"]], dtype=object), y=[0])
         with pytest.raises(FileError, match="values of type object"):
             load_data(f"npz:{tmp_path / 'o.npz'}")
+
+
+class TestNpy:
+    """A file of inputs with a file of labels beside it."""
+
+    SHOWN = pixels(4, 6, 7, 3)
+
+    @pytest.mark.parametrize(("inputs", "labels"), [
+        ("fog.npy", "labels.npy"), ("cifar10.1_v6_data.npy", "cifar10.1_v6_labels.npy"), ("X_test.npy", "y_test.npy"),
+        ("train_images.npy", "train_labels.npy")])
+    def test_labels_are_found(self, tmp_path, inputs, labels):
+        np.save(tmp_path / inputs, self.SHOWN)
+        np.save(tmp_path / "y.npy", [1, 1, 1, 1])
+        np.save(tmp_path / labels, LABELS)
+        data = load_data(f"npz:{tmp_path / inputs}")
+        assert (data.shape, data.bounds, data.labels.tolist()) == ((3, 6, 7), (0, 1), LABELS)
+        assert load_data(f"npz:{tmp_path / inputs}", label="y.npy", num_classes=2).labels.tolist() == [1] * 4
+
+    def test_without_labels(self, tmp_path):
+        np.save(tmp_path / "fog.npy", self.SHOWN)
+        with pytest.raises(DataError, match=r"fog\.npy has no labels beside it, such as labels\.npy"):
+            load_data(f"npz:{tmp_path / 'fog.npy'}")
+        with pytest.raises(FileError, match=r"absent\.npy"):
+            load_data(f"npz:{tmp_path / 'fog.npy'}", label="absent.npy")
+        with pytest.raises(FileError, match="leads out of"):
+            load_data(f"npz:{tmp_path / 'fog.npy'}", label="../labels.npy")
+        with pytest.raises(InputError, match="is one array"):
+            load_data(f"npz:{tmp_path / 'fog.npy'}", features="x")
 
 
 class TestSaved:

@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from smoothcert.classifiers.card import read_card
-from smoothcert.errors import ConfigError, InputError, ModelError
+from smoothcert.errors import ConfigError, InputError, ModelError, QualityWarning
 from smoothcert.runs.attack import attack
 from smoothcert.runs.certify import certify
 from smoothcert.runs.options import AttackConfig, CertifyConfig
@@ -55,6 +55,34 @@ def test_a_model_folder_and_a_store_remember_how_inputs_are_read(work, tmp_path)
         reopen_data(store, f"csv:{tmp_path / 'moved/t'}", features=("a", "c"))
     assert attack(AttackConfig.parse({"model": work / "m", "eps": 0.5, "m": 2, "steps": 2, "n": 50, "max_images": 3,
                                       "seed": 0, "out": tmp_path / "a"})).identity.data.raw["shape"] == [2]
+
+
+def test_columns_of_another_order_are_put_in_that_of_the_training(work, tmp_path):
+    rows = [line.split(",") for line in (work / "t/test.csv").read_text().split()]
+    for split in ("train", "test"):
+        shutil.copy(work / f"t/{split}.csv", tmp_path / f"{split}.csv")
+    train(TrainConfig.parse({"data": f"csv:{tmp_path}", "label": "kind", "model": "linear", "sigma": 0.25, "epochs": 1,
+                             "batch_size": 16, "seed": 0, "out": tmp_path / "m"}))
+    options = {"model": tmp_path / "m", "n": 100, "seed": 0}
+    before = certify(CertifyConfig.parse({**options, "out": tmp_path / "s"}))
+    turned = "\n".join(",".join([c, b, a, y, kind]) for a, b, c, y, kind in rows) + "\n"
+    (tmp_path / "test.csv").write_text(turned)
+    after = certify(CertifyConfig.parse({**options, "out": tmp_path / "s2"}))
+    assert after.counts("certify").tolist() == before.counts("certify").tolist()
+    (tmp_path / "other.csv").write_text(turned)
+    other = {**options, "data": f"csv:{tmp_path / 'other.csv'}", "label": "kind", "out": tmp_path / "s3"}
+    with pytest.raises(InputError, match="was fitted on the columns a, b, c, y, and the inputs have c, b, a, y"):
+        certify(CertifyConfig.parse(other))
+    named = certify(CertifyConfig.parse({**other, "features": "a,b,c,y"}))
+    assert named.counts("certify").tolist() == before.counts("certify").tolist()
+
+
+def test_the_inputs_of_the_training_are_said_to_be_so(work, tmp_path):
+    shutil.copy(work / "t/train.csv", tmp_path / "all.csv")
+    train(TrainConfig.parse({"data": f"csv:{tmp_path / 'all.csv'}", "label": "kind", "model": "linear", "sigma": 0.25,
+                             "epochs": 1, "batch_size": 16, "seed": 0, "out": tmp_path / "m"}))
+    with pytest.warns(QualityWarning, match="has no splits, so these are inputs that .* was trained on"):
+        certify(CertifyConfig.parse({"model": tmp_path / "m", "n": 100, "max_images": 3, "out": tmp_path / "s"}))
 
 
 def test_a_file_of_scikit_learn_is_given_the_columns_that_it_was_fitted_on(work, tmp_path):

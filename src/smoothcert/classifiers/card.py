@@ -1,6 +1,7 @@
 """model.json, the description of a model in its directory, checked when it is read."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -133,9 +134,14 @@ class ModelCard(Displayed):
                 **self.best}
 
 
-def describe_data(asked: Any, name: str) -> dict[str, Any]:
-    """Return the entry of a card for the data of a training: as the options `asked` name them, else by their `name`."""
-    return {"data": asked.data if isinstance(asked.data, str) else name, "resize": None, "crop": None, **asked.reading}
+def describe_data(asked: Any, name: str, columns: Sequence[str]) -> dict[str, Any]:
+    """Return the entry of a card for the data of a training: as the options `asked` name them, else by their `name`.
+
+    The `columns` of a table are its features, so that later tables are read in the same order.
+    """
+    features = {"features": list(columns)} if 0 < len(columns) <= CARD_COLUMNS else {}
+    named = asked.data if isinstance(asked.data, str) else name
+    return {"data": named, "resize": None, "crop": None, **features, **asked.reading}
 
 
 def is_model_dir(folder: Path) -> bool:

@@ -83,6 +83,7 @@ class ImageData(Displayed):
         description: a note for people.
         named: the data name their classes, rather than number them.
         targets: (N, M) float64, the real values that a regression is to give; None where the data have none.
+        divided: the data have splits; without any, every split is all of the data.
     """
 
     name: str
@@ -93,6 +94,7 @@ class ImageData(Displayed):
     description: str = ""
     named: bool = True
     targets: np.ndarray | None = None
+    divided: bool = True
 
     def __post_init__(self) -> None:
         if len(self.labels) != len(self.source):

@@ -1,6 +1,7 @@
 """Labelled inputs in files of comma-separated values: one input a line, and a line of names first."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from smoothcert.data.parquet import find_split, join_rows
 from smoothcert.data.reading import Reading
 from smoothcert.data.tables import table_data
 from smoothcert.errors import DataError, FileError
-from smoothcert.limits import CSV_BYTES, bounded_bytes
+from smoothcert.limits import CSV_BYTES, unpacked_bytes
 
 _SHOWN = 5
 _SEPARATORS = (",", ";", "\t")
@@ -28,7 +29,8 @@ def load_csv(path: Path, split: str, reading: Reading, num_classes: int | None) 
     """
     files = find_split(path, split, "csv")
     rows = join_rows([_read(file) for file in files], files)
-    return table_data(rows, f"csv:{path.resolve().name}", split, reading, num_classes)
+    data = table_data(rows, f"csv:{path.resolve().name}", split, reading, num_classes)
+    return replace(data, divided=not path.is_file())
 
 
 def _read(file: Path) -> pa.Table:
@@ -40,7 +42,7 @@ def _read(file: Path) -> pa.Table:
                    f"{row.text!r:.80}")
         return "skip"
 
-    content = bounded_bytes(file, CSV_BYTES)
+    content = unpacked_bytes(file, CSV_BYTES)
     try:
         content.decode("utf-8")
         separator = next((one for one in _SEPARATORS if one.encode() in content.partition(b"\n")[0]), ",")
@@ -54,9 +56,10 @@ def _read(file: Path) -> pa.Table:
         more = f"\n  - and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else ""
         raise DataError(f"{file} has lines of another length than the first:\n"
                         + "\n".join(f"  - {one}" for one in odd[:_SHOWN]) + more)
-    if all(_is_number(name) for name in table.column_names):
-        raise DataError(f"{file} begins with numbers, {', '.join(table.column_names)[:80]}, and should begin with a "
-                        f"line that names its columns")
+    numbers = [name for name in table.column_names if _is_number(name)]
+    if len(numbers) == table.num_columns or any("." in name for name in numbers):  # whole numbers may be names
+        raise DataError(f"{file} begins with numbers, {', '.join(numbers)[:80]}, and should begin with a line that "
+                        f"names its columns")
     for place, name in enumerate(table.column_names):
         texts = table.column(place)
         if is_string(texts.type) and str(next(iter(texts.drop_null()), "")).startswith("["):

@@ -13,10 +13,12 @@ from smoothcert.data.reading import Reading
 from smoothcert.errors import DataError, FileError, InputError
 from smoothcert.limits import IMAGE_BYTES, LIST_BYTES, bounded_bytes, open_bounded
 
-SPLIT_FOLDERS = {"test": ("test", "val", "validation")}
+SPLIT_FOLDERS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
 """Folders that may hold a split, in the order in which they are tried; other splits have their own name only."""
-_KNOWN_SPLITS = ("train", "test", "val", "validation")
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
+_NO_CLASSES = ("__MACOSX", "@eaDir")
+"""Folders that archives and network drives add to those of the images."""
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
+                      ".pbm"})
 _LIST = "val_annotations.txt"
 """Tiny ImageNet's file of classes: a line for each image of the folder `images`, its name and its class first."""
 
@@ -51,8 +53,9 @@ def load_imagefolder(path: Path, split: str, reading: Reading, num_classes: int 
     classes = sorted(by_class)
     files = [(file, label) for label, name in enumerate(classes) for file in sorted(by_class[name])]
     if not files:
+        listed = next((f"; its list of images is read as csv:{file}" for file in root.glob("metadata.csv")), "")
         raise DataError(f"{root} holds no images; imagefolder:PATH expects PATH/SPLIT/CLASS/*.png "
-                        f"(classes found: {', '.join(classes) or 'none'})")
+                        f"(classes found: {', '.join(classes) or 'none'}){listed}")
     blobs = FileBlobs([file for file, _ in files])
     labels = np.array([label for _, label in files], dtype=np.int64)
     names = resolve_classes(labels, classes, num_classes, blobs.where)
@@ -60,21 +63,21 @@ def load_imagefolder(path: Path, split: str, reading: Reading, num_classes: int 
     is_small = len(found.sizes) == 1 and max(next(iter(found.sizes))) <= (IMAGENET.crop or 0)
     preprocess = IMAGENET if reading.preprocess == Preprocess() and not is_small else reading.preprocess
     source = EncodedSource(blobs, found, preprocess)
-    divided = "" if root != path else "; the folder is not divided into splits"
+    undivided = "; the folder is not divided into splits" if root == path else ""
     return ImageData(f"imagefolder:{path.resolve().name}", split, labels, names, source,
                      f"{len(files)} images, stored as {'/'.join(found.formats)}; "
-                     f"preprocessing: {source.preprocessing}{divided}")
+                     f"preprocessing: {source.preprocessing}{undivided}", divided=root != path)
 
 
 def _split_folder(path: Path, split: str) -> Path:
     """Return the folder that holds the classes of `split`, which is PATH itself if it has no splits."""
     if not path.is_dir():
         raise FileError(f"{path} is not a folder; imagefolder:PATH expects PATH/SPLIT/CLASS/*.png")
-    folders = _folders(path)
-    found = [path / name for name in SPLIT_FOLDERS.get(split, (split,)) if name in folders]
+    folders = {name.lower(): path / name for name in _folders(path)}
+    found = [folders[name] for name in SPLIT_FOLDERS.get(split, (split.lower(),)) if name in folders]
     if found:  # Tiny ImageNet's test images have no classes
         return next((one for one in found if (one / _LIST).is_file() or _folders(one) != {"images"}), found[0])
-    splits = [name for name in _KNOWN_SPLITS if name in folders]
+    splits = [folders[name].name for known in SPLIT_FOLDERS.values() for name in known if name in folders]
     if splits:
         raise InputError(f"{path} has no split {split!r}; the splits found: {', '.join(splits)}")
     return path
@@ -104,4 +107,5 @@ def _read_list(root: Path) -> dict[str, list[Path]]:
 
 
 def _folders(path: Path) -> set[str]:
-    return {entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    return {entry.name for entry in path.iterdir()
+            if entry.is_dir() and not entry.name.startswith(".") and entry.name not in _NO_CLASSES}

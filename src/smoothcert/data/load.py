@@ -131,7 +131,7 @@ def _suggest_kind(spec: str) -> str:
     """Return, for an error message, how to name what lies at a path that was given without its kind; else nothing."""
     path = Path(spec).expanduser()
     if os.path.isfile(path):
-        kind = path.suffix[1:].lower()
+        kind = path.suffix[1:].lower().replace("npy", "npz")
         return f", which is a file: write {kind}:{spec}" if kind in PATH_KINDS else ""
     if not os.path.isdir(path):
         return ""

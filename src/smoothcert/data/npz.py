@@ -1,5 +1,6 @@
-"""Labelled inputs in `.npz` files: one array of inputs and one of labels, for each split or for all."""
+"""Labelled inputs in `.npz` and `.npy` files: one array of inputs and one of labels, for each split or for all."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from smoothcert.data.parquet import find_split
 from smoothcert.data.reading import Reading
 from smoothcert.data.targets import real_data
 from smoothcert.errors import DataError, InputError
-from smoothcert.io.arrays import read_arrays
+from smoothcert.io.arrays import read_array, read_arrays
+from smoothcert.limits import path_inside
 
 INPUTS = ("x", "X", "inputs", "images", "data", "features", "embeddings", "arr_0")
 """Names under which the inputs are looked for, also with the split before or behind: x_test, test_x."""
@@ -22,18 +24,23 @@ _SPLITS = ("train", "test", "val", "validation")
 
 
 def load_npz(path: Path, split: str, reading: Reading, num_classes: int | None) -> ImageData:
-    """Return the inputs of a file of arrays, or of the file of `split` in a folder.
+    """Return the inputs of a file of arrays, or of the file of `split` in a folder; or of a `.npy` file of inputs with
+    one of labels beside it, as CIFAR-10-C has them.
 
     Inputs and labels are the arrays that `reading` names, else those of `split` (x_test and y_test, test_images and
-    test_labels, ...), else x and y. Whole numbers of 8 bits in the shape of images are images; any other numbers are
-    taken as they are.
+    test_labels, ...), else x and y. Images are whole numbers of 8 bits in the shape of images, and, with a channel axis
+    of 1 or 3, any whole numbers in 0..levels (255) or floats in [0, 1]. All other numbers are taken as they are.
 
     Raises FileError for a file that is missing or corrupt, InputError for a split that it lacks, DataError for content
     that cannot be used.
     """
     (file, *_) = find_split(path, split, "npz")
-    arrays = read_arrays(file)
-    inputs, labels = _choose(arrays, file, split, reading)
+    if file.suffix == ".npy":
+        inputs, labels = file.name, _find_labels(file, reading)
+        arrays = {name: read_array(file.parent / name) for name in (inputs, labels)}
+    else:
+        arrays = read_arrays(file)
+        inputs, labels = _choose(arrays, file, split, reading)
 
     def where(index: int) -> str:
         return f"row {index} of {inputs} in {file}"
@@ -52,7 +59,7 @@ def load_npz(path: Path, split: str, reading: Reading, num_classes: int | None) 
         names = tuple(listed.tolist())
     return ImageData(f"npz:{path.resolve().name}", split, indices, resolve_classes(indices, names, num_classes, where),
                      source, f"{len(indices)} inputs, {inputs} and {labels}; preprocessing: {source.preprocessing}",
-                     named=names is not None)
+                     named=names is not None, divided=path.is_dir() or inputs not in (*INPUTS, file.name))
 
 
 def _choose(arrays: dict[str, np.ndarray], file: Path, split: str, reading: Reading) -> tuple[str, str]:
@@ -78,6 +85,21 @@ def _choose(arrays: dict[str, np.ndarray], file: Path, split: str, reading: Read
     return found["features"], found["label"]
 
 
+def _find_labels(file: Path, reading: Reading) -> str:
+    """Return the name of the file of labels that belongs to a `.npy` file of inputs. Raises InputError, DataError."""
+    if reading.features:
+        raise InputError(f"features: {file} is one array, and has no parts to choose from")
+    if reading.label is not None:
+        path_inside(file.parent, reading.label)
+        return reading.label
+    named = [re.sub(rf"(?<![A-Za-z]){word}(?![A-Za-z])", label, file.name) for word in INPUTS for label in LABELS]
+    there = [name for name in (*named, "labels.npy") if name != file.name and (file.parent / name).is_file()]
+    if not there:
+        raise DataError(f"{file} has no labels beside it, such as labels.npy in its folder: name their file, --label "
+                        f"FILE")
+    return there[0]
+
+
 def _find(arrays: dict[str, np.ndarray], known: tuple[str, ...], split: str) -> str | None:
     """Return the array of a split under one of the known names, else the one of all inputs, None if neither is there.
     """
@@ -90,7 +112,15 @@ def _find(arrays: dict[str, np.ndarray], known: tuple[str, ...], split: str) -> 
 
 
 def _source(values: np.ndarray, where, reading: Reading) -> PixelSource:
-    if values.dtype == np.uint8 and is_image_shape(values.shape[1:]) and reading.may_be_images:
+    if reading.may_be_images and _are_images(values, reading.levels or 255):
         return ArraySource(channels_first(values, where(0)), where, levels=reading.levels or 255,
                            preprocess=reading.preprocess)
     return TensorSource(values, where, reading)
+
+
+def _are_images(values: np.ndarray, levels: int) -> bool:
+    if values.dtype == np.uint8:
+        return is_image_shape(values.shape[1:])
+    if values.ndim != 4 or not values.size or values.dtype.kind not in "iuf" or not is_image_shape(values.shape[1:]):
+        return False
+    return bool(values.min() >= 0 and values.max() <= (1 if values.dtype.kind == "f" else levels))

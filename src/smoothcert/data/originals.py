@@ -5,11 +5,8 @@ MNIST: a file of images and a file of labels in the IDX format, which may be com
 LeCun, Cortes and Burges, "The MNIST database"; Krizhevsky, "The CIFAR-10 dataset".
 """
 
-import gzip
-import io
 import pickletools
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from smoothcert.errors import FileError
-from smoothcert.limits import bounded_bytes, within
+from smoothcert.limits import bounded_bytes, unpacked_bytes
 
 _STEMS = {"train": "train", "test": "t10k"}
 _BATCHES = {"train": tuple(f"data_batch_{k}" for k in range(1, 6)), "test": ("test_batch",)}
@@ -111,7 +108,7 @@ def _read_idx_pair(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_idx(file: Path, axes: int) -> np.ndarray:
     """Return the array of bytes of an IDX file: two zeros, the type, the number of axes, their lengths, the values."""
-    content = _unpacked(file)
+    content = unpacked_bytes(file, _MOST_BYTES)
     head = 4 * (1 + axes)
     if len(content) < head or content[:4] != bytes([0, 0, 8, axes]):
         raise FileError(f"{file} is no IDX file of bytes with {axes} ax{'es' if axes > 1 else 'is'}: it begins with "
@@ -122,19 +119,6 @@ def _read_idx(file: Path, axes: int) -> np.ndarray:
         raise FileError(f"{file} says that it holds {' x '.join(map(str, shape))} bytes, and has {size:,} of "
                         f"{expected:,}: it is damaged")
     return np.frombuffer(content, np.uint8, offset=head).reshape(shape)
-
-
-def _unpacked(file: Path) -> bytes:
-    content = bounded_bytes(file, _MOST_BYTES)
-    if not content.startswith(b"\x1f\x8b"):
-        return content
-    try:
-        with gzip.open(io.BytesIO(content)) as packed_file:
-            whole = packed_file.read(_MOST_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise FileError(f"{file} cannot be unpacked by gzip: {error}") from error
-    within(f"the unpacked size of {file} in bytes", len(whole), _MOST_BYTES, "it cannot be what its name says")
-    return whole
 
 
 def _read_batch(file: Path) -> tuple[np.ndarray, np.ndarray]:

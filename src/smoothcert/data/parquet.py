@@ -1,5 +1,6 @@
 """Labelled inputs in parquet files: the hub's layout of images, raw bytes, lists of numbers, or columns of numbers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ def load_parquet(path: Path, split: str, reading: Reading, num_classes: int | No
     DataError for content that cannot be used.
     """
     files = find_split(path, split, "parquet", ("", "data"))
-    return table_data(read_rows(files, reading), f"parquet:{path.resolve().name}", split, reading, num_classes)
+    data = table_data(read_rows(files, reading), f"parquet:{path.resolve().name}", split, reading, num_classes)
+    return replace(data, divided=not path.is_file())
 
 
 def find_split(path: Path, split: str, ending: str, below: tuple[str, ...] = ("",)) -> list[Path]:

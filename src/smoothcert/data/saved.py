@@ -1,5 +1,6 @@
 """Data sets that Hugging Face's `datasets` saved on disk, read from their Arrow files without that library."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def load_saved(path: Path, split: str, reading: Reading, num_classes: int | None
     if not files:
         raise DataError(f"{folder} holds no rows")
     rows = join_rows([_read(file, reading) for file in files], files)
-    return table_data(rows, f"datasets:{path.resolve().name}", split, reading, num_classes)
+    data = table_data(rows, f"datasets:{path.resolve().name}", split, reading, num_classes)
+    return replace(data, divided=folder != path)
 
 
 def _read(file: Path, reading: Reading) -> pa.Table:

@@ -134,7 +134,7 @@ def choose_columns(schema: pa.Schema, file: str, reading: Reading) -> TableColum
                             f"as image or {PATH_COLUMNS[0]}) and no column of numbers beside the label: name the "
                             f"column of paths, --features COLUMN; its columns: {listed}")
         inputs, wanted = (numbers, "numbers") if numbers else (paths, "paths of images")
-        if left_out := [name for name in fields if name not in inputs]:
+        if left_out := [name or "the unnamed column" for name in fields if name not in inputs]:
             warnings.warn(f"{file}: left out {', '.join(left_out)}, which hold no {wanted}, or number the rows; "
                           f"--features names the columns to use", ColumnsWarning, stacklevel=2)
         columns = TableColumns(inputs, labels, not numbers)
@@ -274,5 +274,5 @@ class ColumnBlobs:
                             f"download the images, or store their bytes")
         if os.path.normpath(path).split(os.sep)[0] == os.pardir:
             raise DataError(f"{self.where(index)} holds the path {path!r}, which leads out of the folder of its "
-                            f"parquet file: move that up, or store the images' bytes")
+                            f"table: move that up, or store the images' bytes")
         return Path(self._rows.file(index)).parent / path

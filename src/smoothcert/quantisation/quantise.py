@@ -267,7 +267,8 @@ def _describe(
         versions={"smoothcert": __version__,
                   **{tool: importlib.import_module(tool).__version__ for tool in _VERSIONS}},
         denoiser=isinstance(inputs.classifier.model, DenoisedClassifier))
-    trained_on = original.data if original is not None and config.data is None else describe_data(config, data.name)
+    trained_on = original.data if original is not None and config.data is None else \
+        describe_data(config, data.name, data.columns)
     stored = sum(math.prod(tensor.dims) for tensor in graph.graph.initializer if tensor.data_type == tensor.FLOAT)
     return ModelCard(
         model=INTEGER, options={}, input_shape=data.shape, num_classes=data.num_classes,

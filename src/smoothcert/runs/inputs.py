@@ -3,7 +3,8 @@
 Images may be those that an attack store kept, in place of the clean ones, and are checked to be those of a store.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from smoothcert.data import ImageData, select_indices, take_evenly
 from smoothcert.data.base import PixelSource, scaled
 from smoothcert.data.load import DATA, is_own_code, names_from_indices, open_data
 from smoothcert.data.named import data_folder
-from smoothcert.errors import InputError, ModelError, StoreError
+from smoothcert.errors import InputError, ModelError, QualityWarning, StoreError
 from smoothcert.machine import list_cards, pick_device
 from smoothcert.models import label_model
 from smoothcert.noise import Noise, SoundNoise, build_noise, fresh_seed, reach_of
@@ -178,6 +179,24 @@ def _asks_for(config: RunConfig, data: str) -> bool:
     return config.data is None or (isinstance(config.data, str) and config.data == data)
 
 
+def _check_columns(config: RunConfig, fitted: tuple[str, ...], trained_on: Mapping[str, Any], data: ImageData) -> None:
+    """Raise InputError where a table has other columns than the model was fitted on, or has them in another order.
+
+    The names that a model folder has of them may be replaced by those of the options.
+    """
+    if not fitted and config.features is None:
+        fitted = tuple(trained_on.get("features") or ())
+    if fitted and data.columns and fitted != data.columns:
+        raise InputError(f"{label_model(config.model)} was fitted on the columns {', '.join(fitted)}, and the inputs "
+                         f"have {', '.join(data.columns)}: name its own in their order, --features")
+
+
+def _warn_of_training_inputs(config: RunConfig, spec: str) -> None:
+    warnings.warn(f"{spec} has no splits, so these are inputs that {label_model(config.model)} was trained on, and the "
+                  f"figures say nothing of new ones: train on a part of them, and give the other, --data",
+                  QualityWarning, stacklevel=3)
+
+
 def noise_for(data: ImageData, part: Any, sigma: float) -> Noise:
     """Return the noise that the options name, or the usual one, for the levels and bounds of the data.
 
@@ -272,6 +291,8 @@ def open_inputs(config: RunConfig, keep: Keep | None = None, real: bool = False)
     with phase("loading the data"):
         data = open_data(spec, config.split, data_dir=config.data_dir,
                          num_classes=config.num_classes or (card.num_classes if card else None), real=real, **prepared)
+    if trained_on and not data.divided:
+        _warn_of_training_inputs(config, spec)
     source = Source.of(spec, data_folder(spec, config.data_dir), **prepared)
     sigma = config.sigma or denoiser_sigma(config.denoiser) or (card.sigma if card else None)
     if sigma is None:
@@ -288,9 +309,7 @@ def open_inputs(config: RunConfig, keep: Keep | None = None, real: bool = False)
                                      classes=config.classes, model_id=config.model_id, device=device,
                                      sigma=noise.sigma, bounds=data.bounds, front=config, output=config.output,
                                      runtime=engine if engine in RUNTIMES else None)
-    if classifier.columns and data.columns and classifier.columns != data.columns:
-        raise InputError(f"{label_model(config.model)} was fitted on the columns {', '.join(classifier.columns)}, and "
-                         f"the inputs have {', '.join(data.columns)}: name its own in their order, --features")
+    _check_columns(config, classifier.columns, card.data if card else {}, data)
     data = data if real else _in_classes(data, config, classifier)
     indices = select_indices(len(data), start=config.start, every=config.every, indices=config.indices)
     attacked: dict[str, Any] = {}

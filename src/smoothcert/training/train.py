@@ -301,7 +301,7 @@ def _new_card(
         model=str(config.model), options={**config.model_option, **normalise},
         input_shape=data.shape, num_classes=data.num_classes, class_names=data.class_names, levels=data.levels,
         sigma=config.sigma, kind=trains,
-        data=describe_data(config, data.name),
+        data=describe_data(config, data.name, data.columns),
         identity={"kind": "train", "settings": settings, "processes": ranks.world,
                   "data": {"fit": data.fingerprint(fit), "held_out": data.fingerprint(held_out)}},
     )
