@@ -95,6 +95,15 @@ class TestColumns:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "datasets"])
+def test_the_index_of_pandas_is_no_column(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"a": [1.0, 2, 3, 4], "label": LABELS}, index=pandas.Index([7, 8, 9, 10], name="patient"))
+    table.to_parquet(tmp_path / "x.parquet")
+    with pytest.warns(ColumnsWarning, match="left out patient"):
+        assert load_data(f"parquet:{tmp_path / 'x.parquet'}").columns == ("a",)
+    assert load_data(f"parquet:{tmp_path / 'x.parquet'}", features="a,patient").columns == ("a", "patient")
+
+
 class TestLists:
     def test_columns_of_lists_have_their_shape(self, tmp_path, kind):
         columns = {"signal": lists(SERIES), "a": lists(SERIES[:, 0]), "b": lists(SERIES[:, 1]), "label": LABELS}

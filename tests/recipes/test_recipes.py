@@ -177,7 +177,7 @@ def test_fast_recipes_share_training_and_differ_in_rows(scale):
 
 
 def test_the_fast_recipes_certify_networks_in_8_bits_on_a_cpu():
-    for name in ("objectives", "t-certify"):
+    for name in ("gaussian", "objectives", "t-certify"):
         for tasks in plan(known(f"cifar10-fast-{name}"), "cpu").tasks.values():
             quantised, certified = (
                 next(task for task in tasks if task.verb == verb) for verb in ("quantise", "certify"))
@@ -436,6 +436,19 @@ def test_a_radius_out_of_reach_has_a_dash(done):
     rows = [line.split() for line in said.splitlines()]
     assert [row[-1] for row in rows if "obtained" in row or "95%" in row] == ["-"] * 2 * len(beyond)
     assert "could not have proved this radius" in said
+
+
+def test_radii_that_a_run_did_not_decide_are_left_out(tmp_path):
+    def deciding(content):
+        del content["steps"][1], content["steps"][2:], content["best"], content["scales"]["cpu"]
+        content["steps"][1]["options"].update({"n0": None, "n": None, "n-max": 200, "radii": "$row.radii"})
+        content["rows"] = [{"name": name, "parameters": {"radii": radii}, "expected": {"certified": {"acr": 1}}}
+                           for name, radii in (("one", [0.1]), ("all", [0, 0.1, 0.2]))]
+
+    planned = plan(recipe(deciding))
+    reproduce(planned, planned.tasks, tmp_path, {"threads": 1}, watching([]))
+    found = {line.row: [figure.at for figure in line.figures] for line in compare_recipe(planned, tmp_path).lines}
+    assert found == {"one": [0.1], "all": [0, 0.1, 0.2]}
 
 
 def test_attacks_are_read_by_eps_or_by_multiple_of_the_radius(tmp_path):

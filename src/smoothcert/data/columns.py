@@ -73,6 +73,15 @@ def _hub_feature(schema: pa.Schema, name: str) -> Any:
         return None
 
 
+def pandas_index(schema: pa.Schema) -> frozenset[str]:
+    """Return the columns in which pandas stored the index of a table, and not its content."""
+    try:
+        stored = from_json((schema.metadata or {})[b"pandas"], "the table's metadata")["index_columns"]
+        return frozenset(name for name in stored if isinstance(name, str))
+    except (KeyError, TypeError, FileError):
+        return frozenset()
+
+
 def label_array(table: pa.Table, name: str, where: Callable[[int], str], known: Sequence[str] | None = None
                 ) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """Return ((N,) int64 labels, the names of the classes or None); `known` are names that are known already.

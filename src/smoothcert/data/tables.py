@@ -37,6 +37,7 @@ from smoothcert.data.columns import (
     is_string,
     label_array,
     number_array,
+    pandas_index,
     pixel_array,
     storage,
 )
@@ -126,8 +127,9 @@ def choose_columns(schema: pa.Schema, file: str, reading: Reading) -> TableColum
                             f"one image, or name those to use, --features COLUMN,COLUMN; its columns: {listed}")
         columns = TableColumns((images[0],), labels, True)
     else:
+        index = pandas_index(schema)
         numbers = tuple(name for name, field in fields.items()
-                        if is_number(field.type) and not _NUMBERING.fullmatch(name))
+                        if is_number(field.type) and not _NUMBERING.fullmatch(name) and name not in index)
         paths = tuple(name for name in PATH_COLUMNS if name in fields and is_string(storage(fields[name].type)))[:1]
         if not (numbers or paths):
             raise DataError(f"{file} has no image column (one of encoded bytes, of lists of pixels, or of paths, such "

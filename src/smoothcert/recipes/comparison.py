@@ -125,7 +125,7 @@ def compare_recipe(plan: RecipePlan, out: Path) -> RecipeComparison:
             # a figure is expected of rows that are one run where all that print it agree
             expected = Expected.parse(_intersect([row.expected[step].model_dump() for row in plan.recipe.rows
                                                     if row.name in rows and step in row.expected]))
-            lines += [_line(one, expected if one.is_comparable else Expected.parse({}), rows, task, seconds)
+            lines += [_line(result, one, expected if one.is_comparable else Expected.parse({}), rows, task, seconds)
                       for one in result.measurements(at)]
     return RecipeComparison(plan, tuple(lines), tuple(_best(plan, lines)))
 
@@ -137,11 +137,17 @@ def _intersect(printed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             if found and (isinstance(found[0], dict) or all(value == found[0] for value in found))}
 
 
-def _line(one: Measured, expected: Expected, rows: tuple[str, ...], task: Task, seconds: float) -> Line:
-    """Return measured figures with the expected ones, and the intervals of shares."""
+def _line(result: StoreResult, one: Measured, expected: Expected, rows: tuple[str, ...], task: Task, seconds: float
+          ) -> Line:
+    """Return measured figures with the expected ones, and the intervals of shares.
+
+    Radii that the run did not decide are left out: what it has of them is a lower bound, and no figure to compare.
+    """
     printed: Mapping[float, float] = getattr(expected, one.measure, {})
     figures = []
     for at, value, out in zip(one.at, one.values, one.out_of_reach or [False] * len(one.at), strict=True):
+        if not (out or result.is_decided(at)):
+            continue
         low = high = None
         if one.measure != "bound":
             count = round(value * one.images)
