@@ -94,7 +94,6 @@ class TestColumns:
             load_data(write(tmp_path / "more", kind, columns), features="age,name")
 
 
-@pytest.mark.parametrize("kind", ["parquet", "datasets"])
 def test_the_index_of_pandas_is_no_column(tmp_path):
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame({"a": [1.0, 2, 3, 4], "label": LABELS}, index=pandas.Index([7, 8, 9, 10], name="patient"))
@@ -104,6 +103,7 @@ def test_the_index_of_pandas_is_no_column(tmp_path):
     assert load_data(f"parquet:{tmp_path / 'x.parquet'}", features="a,patient").columns == ("a", "patient")
 
 
+@pytest.mark.parametrize("kind", ["parquet", "datasets"])
 class TestLists:
     def test_columns_of_lists_have_their_shape(self, tmp_path, kind):
         columns = {"signal": lists(SERIES), "a": lists(SERIES[:, 0]), "b": lists(SERIES[:, 1]), "label": LABELS}
