@@ -112,7 +112,7 @@ def _find(arrays: dict[str, np.ndarray], known: tuple[str, ...], split: str) -> 
 
 
 def _source(values: np.ndarray, where, reading: Reading) -> PixelSource:
-    if reading.may_be_images and _are_images(values, reading.levels or 255):
+    if reading.may_be_images and _are_images(values, min(reading.levels or 255, 255)):
         return ArraySource(channels_first(values, where(0)), where, levels=reading.levels or 255,
                            preprocess=reading.preprocess)
     return TensorSource(values, where, reading)

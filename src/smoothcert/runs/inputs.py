@@ -291,7 +291,7 @@ def open_inputs(config: RunConfig, keep: Keep | None = None, real: bool = False)
     with phase("loading the data"):
         data = open_data(spec, config.split, data_dir=config.data_dir,
                          num_classes=config.num_classes or (card.num_classes if card else None), real=real, **prepared)
-    if trained_on and not data.divided:
+    if trained_on and not data.divided and config.split != "train":
         _warn_of_training_inputs(config, spec)
     source = Source.of(spec, data_folder(spec, config.data_dir), **prepared)
     sigma = config.sigma or denoiser_sigma(config.denoiser) or (card.sigma if card else None)
