@@ -105,8 +105,10 @@ def unpacked_bytes(path: Path, limit: int) -> bytes:
         with gzip.open(io.BytesIO(content)) as file:
             whole = file.read(limit + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise FileError(f"{path} cannot be unpacked by gzip: {error}") from error
-    within(f"the unpacked size of {path} in bytes", len(whole), limit, "split it into smaller files")
+        raise FileError(f"{path} cannot be unpacked by gzip: its gzip data are damaged or cut off ({error}). Copy it "
+                        f"again") from None
+    within(f"the unpacked size of {path} in bytes", len(whole), limit,
+           "either it is not what its name says, or it has to be split")
     return whole
 
 

@@ -75,11 +75,16 @@ def _hub_feature(schema: pa.Schema, name: str) -> Any:
 
 def pandas_index(schema: pa.Schema) -> frozenset[str]:
     """Return the columns in which pandas stored the index of a table, and not its content."""
+    return frozenset(name for name in _pandas_notes(schema, "index_columns") if isinstance(name, str))
+
+
+def _pandas_notes(schema: pa.Schema, name: str) -> list[Any]:
+    """Return a list in the metadata that pandas leaves in a table, empty where there is none."""
     try:
-        stored = from_json((schema.metadata or {})[b"pandas"], "the table's metadata")["index_columns"]
-        return frozenset(name for name in stored if isinstance(name, str))
+        found = from_json((schema.metadata or {})[b"pandas"], "the table's metadata")[name]
     except (KeyError, TypeError, FileError):
-        return frozenset()
+        return []
+    return found if isinstance(found, list) else []
 
 
 def label_array(table: pa.Table, name: str, where: Callable[[int], str], known: Sequence[str] | None = None
@@ -111,11 +116,8 @@ def _read_categories(table: pa.Table, name: str) -> tuple[str, ...] | None:
     column, field = table.column(name), table.schema.field(name)
     if not pa.types.is_dictionary(column.type) or not column.num_chunks:
         return None
-    try:
-        metadata = from_json((table.schema.metadata or {})[b"pandas"], "the table's metadata")["columns"]
-        categorical = [one["name"] for one in metadata if one["pandas_type"] == "categorical"]
-    except (KeyError, TypeError, FileError):
-        categorical = []
+    categorical = [one.get("name") for one in _pandas_notes(table.schema, "columns")
+                   if isinstance(one, dict) and one.get("pandas_type") == "categorical"]
     if not (column.type.ordered or name in categorical
             or any(key.startswith(b"_PL_ENUM") for key in field.metadata or {})):
         return None

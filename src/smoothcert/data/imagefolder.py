@@ -53,7 +53,8 @@ def load_imagefolder(path: Path, split: str, reading: Reading, num_classes: int 
     classes = sorted(by_class)
     files = [(file, label) for label, name in enumerate(classes) for file in sorted(by_class[name])]
     if not files:
-        listed = next((f"; its list of images is read as csv:{file}" for file in root.glob("metadata.csv")), "")
+        table = root / "metadata.csv"
+        listed = f"; its list of images is read as csv:{table}" if table.is_file() else ""
         raise DataError(f"{root} holds no images; imagefolder:PATH expects PATH/SPLIT/CLASS/*.png "
                         f"(classes found: {', '.join(classes) or 'none'}){listed}")
     blobs = FileBlobs([file for file, _ in files])

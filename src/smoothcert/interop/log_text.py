@@ -1,11 +1,8 @@
 """The text of a log as a header and rows, whichever tool wrote, edited or packed it; and what it says of its making."""
 
 import csv
-import gzip
-import io
 import math
 import re
-import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from smoothcert.errors import FileError
-from smoothcert.limits import LOG_BYTES, bounded_bytes, within
+from smoothcert.limits import LOG_BYTES, unpacked_bytes
 from smoothcert.stats import METHODS
 from smoothcert.store.names import log_stem
 from smoothcert.store.store import Store
@@ -22,7 +19,6 @@ NEEDED = ("idx", "label", "predict")
 COLUMNS = "idx, label, predict, radius (not in logs of PREDICT), correct, time"
 
 _PREAMBLE = 50  # the header stands among the first so many lines
-_GZIP = b"\x1f\x8b"
 _PACKED = {b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _WHOLE = re.compile(r"\s*-?\d+(?:\.0*)?\s*")
 _LONG_TIME = re.compile(r"\d+ days?, \d+:\d\d:\d\d(?:\.\d+)?")
@@ -112,9 +108,7 @@ def read_text(path: Path) -> LogText:
 
 
 def _decode(path: Path) -> str:
-    content = bounded_bytes(path, LOG_BYTES)
-    if content.startswith(_GZIP):
-        content = _unzip(path, content)
+    content = unpacked_bytes(path, LOG_BYTES)
     if packed := next((name for mark, name in _PACKED.items() if content.startswith(mark)), None):
         raise FileError(f"cannot read {path} as a log: it is packed with {packed}. Unpack it, or pack it with gzip")
     encoding = "utf-8-sig"
@@ -131,16 +125,6 @@ def _decode(path: Path) -> str:
     if not text.strip():
         raise FileError(f"{path} is empty: a log has a line of names, and a line for each image")
     return text
-
-
-def _unzip(path: Path, content: bytes) -> bytes:
-    try:
-        unpacked = gzip.GzipFile(fileobj=io.BytesIO(content)).read(LOG_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise FileError(f"cannot read {path} as a log: its gzip data are damaged or cut off ({error}). Copy it again"
-                        ) from None
-    within(f"the unpacked length of {path}", len(unpacked), LOG_BYTES, "it is not a log, or has to be split")
-    return unpacked
 
 
 def _header(path: Path, lines: list[str]) -> tuple[int, list[str], Separator]:
