@@ -115,6 +115,9 @@ class TestLists:
     @pytest.mark.parametrize("text", [
         "ant\nbee\ncat\n", "\ufeffant\r\nbee\r\ncat\r\n\r\n", '["ant", "bee", "cat"]',
         '{"0": "ant", "2": "cat", "1": "bee"}', '{"bee": 1, "ant": 0, "cat": 2}',
+        '{"0": ["ant", "x"], "1": ["bee", "x"], "2": ["cat", "y"]}',
+        '{"architectures": ["Net"], "id2label": {"0": "ant", "1": "bee", "2": "cat"}, "num_labels": 3}',
+        '{"label2id": {"bee": 1, "ant": 0, "cat": 2}}',
     ])
     def test_a_file_has_one_a_line_or_json(self, tmp_path, text):
         (tmp_path / "names").write_text(text)
@@ -123,6 +126,7 @@ class TestLists:
     @pytest.mark.parametrize(("text", "words"), [
         ("", "must hold class names"), ("ant\n\nbee\n", "name 2 of 3"), ("ant\nbee\nant\n", "'ant' more than once"),
         ("[1.5, 2]", "name 1 of 2"), ('{"1": "ant", "2": "bee"}', "every index from 0 on"), ("[1,", "corrupt"),
+        ('{"0": [], "1": []}', "every index from 0 on"), ('{"id2label": {"1": "ant"}}', "every index from 0 on"),
     ])
     def test_what_is_no_list_is_refused(self, tmp_path, text, words):
         (tmp_path / "names").write_text(text)

@@ -52,7 +52,8 @@ def index_names(count: int) -> tuple[str, ...]:
 
 
 def read_class_names(given: Any) -> tuple[str, ...]:
-    """Return class names from a list, or from a file: one a line, or JSON: a list, {index: name} or {name: index}.
+    """Return class names from a list, or from a file: one a line, or JSON: a list, {index: name}, {name: index}, or the
+    configuration of a model of Hugging Face, with `id2label` or `label2id`.
 
     Raises FileError for a file that cannot be read, InputError for content other than names.
     """
@@ -65,9 +66,15 @@ def read_class_names(given: Any) -> tuple[str, ...]:
 def names_by_index(mapping: Mapping[Any, Any]) -> tuple[str, ...] | None:
     """Return the names of {index: name} or {name: index} in the order of indices, None unless these are 0 to K - 1.
 
+    Of a list of names of one class the first is taken: in Keras's `imagenet_class_index.json` those are WordNet's
+    numbers, which folders of images have, and the words behind them are not all different.
+
     >>> names_by_index({"1": "dog", "0": "cat"}), names_by_index({"dog": 1, "cat": 0}), names_by_index({"3": "cat"})
     (('cat', 'dog'), ('cat', 'dog'), None)
+    >>> names_by_index({"0": ["n01440764", "tench"]})
+    ('n01440764',)
     """
+    mapping = {key: value[0] if isinstance(value, list) and value else value for key, value in mapping.items()}
     by_name = mapping and all(_is_index(value) for value in mapping.values())
     pairs = {str(v): k for k, v in mapping.items()} if by_name else {str(k): v for k, v in mapping.items()}
     wanted = index_names(len(mapping))
@@ -159,7 +166,8 @@ def _parse_names(content: bytes, where: str) -> Any:
     value = from_json(text, where)
     if not isinstance(value, dict):
         return value
-    names = names_by_index(value)
+    listed = next((value[key] for key in ("id2label", "label2id") if isinstance(value.get(key), dict)), value)
+    names = names_by_index(listed)
     if names is None:
         raise InputError(f"{where} must give the name of every index from 0 on, as {{\"0\": \"cat\", \"1\": \"dog\"}}")
     return names

@@ -63,8 +63,11 @@ class TestColumns:
         assert data.fingerprint(range(4)) != load_data(spec, features="sex,age").fingerprint(range(4))
 
     def test_columns_that_number_the_rows_are_no_features(self, tmp_path, kind):
-        with pytest.warns(ColumnsWarning, match="left out Unnamed: 0, name, which hold no numbers"):
-            assert load_data(write(tmp_path, kind, {"Unnamed: 0": [0, 1, 2, 3], **ROWS})).shape == (2,)
+        numbers = {"Unnamed: 0": [0, 1, 2, 3], "Id": [7, 8, 9, 10]}
+        with pytest.warns(ColumnsWarning, match="left out Unnamed: 0, Id, name, which hold no numbers, or number the"):
+            spec = write(tmp_path, kind, {**numbers, **ROWS})
+            assert load_data(spec).shape == (2,)
+        assert load_data(spec, features="Id,age,sex").shape == (3,)
 
     @pytest.mark.parametrize(("options", "error", "words"), [
         ({"features": "ages,weight"}, DataError, r'no column ages \(did you mean "age"\?\), weight; its columns: age'),

@@ -56,7 +56,7 @@ class RunConfig(ModelConfig, DataConfig, MachineConfig):
     model: ModelPart = Field(description="model directory, zoo:NAME, package.module:factory, file.py:factory, "
                                          "FILE.pt2, FILE.onnx, FILE.xml, sklearn:FILE.skops, hf:NAME, timm:NAME or "
                                          "torchvision:NAME; or a file of weights (.pt, .pth, .pth.tar, .ckpt, .bin, "
-                                         ".safetensors), with --model for its network",
+                                         ".th, .safetensors), with --model for its network",
                        json_schema_extra={"argument": "MODEL"})
     model_id: str | None = Field(None, description="name for a model that is neither a network nor a file, so that "
                                                    "its run can be resumed")

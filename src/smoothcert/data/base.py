@@ -256,7 +256,9 @@ def check_labels(labels: np.ndarray, num_classes: int | None, where: Callable[[i
     bad = np.flatnonzero(outside)
     if bad.size:
         expected = "at least 0" if num_classes is None else f"in 0..{num_classes - 1} ({num_classes} classes)"
-        raise DataError(f"{where(int(bad[0]))} has label {labels[bad[0]]}; labels must be {expected}")
+        unknown = ("; -1 marks images whose labels are not given: take another split, such as --split validation"
+                   if (labels == -1).all() else "")
+        raise DataError(f"{where(int(bad[0]))} has label {labels[bad[0]]}; labels must be {expected}{unknown}")
 
 
 def check_targets(targets: np.ndarray, size: int, where: Callable[[int], str]) -> None:

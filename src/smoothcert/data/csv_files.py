@@ -9,8 +9,9 @@ from pyarrow import csv
 
 from smoothcert.data.base import ImageData
 from smoothcert.data.columns import is_string
-from smoothcert.data.parquet import find_split, join_rows
+from smoothcert.data.parquet import join_rows
 from smoothcert.data.reading import Reading
+from smoothcert.data.splits import find_split
 from smoothcert.data.tables import table_data
 from smoothcert.errors import DataError, FileError
 from smoothcert.limits import CSV_BYTES, unpacked_bytes
@@ -27,10 +28,10 @@ def load_csv(path: Path, split: str, reading: Reading, num_classes: int | None) 
     Raises FileError if nothing is there or a file is corrupt, InputError for a split that the folder lacks, DataError
     for content that cannot be used.
     """
-    files = find_split(path, split, "csv")
-    rows = join_rows([_read(file) for file in files], files)
+    found = find_split(path, split, ".csv", ".csv.gz")
+    rows = join_rows([_read(file) for file in found.files], found.files)
     data = table_data(rows, f"csv:{path.resolve().name}", split, reading, num_classes)
-    return replace(data, divided=not path.is_file())
+    return replace(data, divided=found.divided)
 
 
 def _read(file: Path) -> pa.Table:

@@ -10,13 +10,10 @@ from smoothcert.data.base import ImageData, resolve_classes
 from smoothcert.data.encoded import EncodedSource, survey
 from smoothcert.data.preprocess import IMAGENET, Preprocess
 from smoothcert.data.reading import Reading
+from smoothcert.data.splits import folders_of, known_splits, split_names
 from smoothcert.errors import DataError, FileError, InputError
 from smoothcert.limits import IMAGE_BYTES, LIST_BYTES, bounded_bytes, open_bounded
 
-SPLIT_FOLDERS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
-"""Folders that may hold a split, in the order in which they are tried; other splits have their own name only."""
-_NO_CLASSES = ("__MACOSX", "@eaDir")
-"""Folders that archives and network drives add to those of the images."""
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
                       ".pbm"})
 _LIST = "val_annotations.txt"
@@ -74,11 +71,11 @@ def _split_folder(path: Path, split: str) -> Path:
     """Return the folder that holds the classes of `split`, which is PATH itself if it has no splits."""
     if not path.is_dir():
         raise FileError(f"{path} is not a folder; imagefolder:PATH expects PATH/SPLIT/CLASS/*.png")
-    folders = {name.lower(): path / name for name in _folders(path)}
-    found = [folders[name] for name in SPLIT_FOLDERS.get(split, (split.lower(),)) if name in folders]
+    folders = {name.lower(): path / name for name in folders_of(path)}
+    found = [folders[name] for name in split_names(split) if name in folders]
     if found:  # Tiny ImageNet's test images have no classes
-        return next((one for one in found if (one / _LIST).is_file() or _folders(one) != {"images"}), found[0])
-    splits = [folders[name].name for known in SPLIT_FOLDERS.values() for name in known if name in folders]
+        return next((one for one in found if (one / _LIST).is_file() or folders_of(one) != ["images"]), found[0])
+    splits = [folders[name].name for name in known_splits() if name in folders]
     if splits:
         raise InputError(f"{path} has no split {split!r}; the splits found: {', '.join(splits)}")
     return path
@@ -86,7 +83,7 @@ def _split_folder(path: Path, split: str) -> Path:
 
 def _find_images(root: Path) -> dict[str, list[Path]]:
     """Return the images of every class, with those of the folders below its own, as torchvision finds them."""
-    found: dict[str, list[Path]] = {name: [] for name in _folders(root)}
+    found: dict[str, list[Path]] = {name: [] for name in folders_of(root)}
     for name, images in found.items():
         for place, folders, entries in os.walk(root / name):
             folders[:] = [folder for folder in folders if not folder.startswith(".")]
@@ -105,8 +102,3 @@ def _read_list(root: Path) -> dict[str, list[Path]]:
                             f"{root / 'images'} and its class, with a tab between them")
         found.setdefault(rest[0], []).append(root / "images" / image)
     return found
-
-
-def _folders(path: Path) -> set[str]:
-    return {entry.name for entry in path.iterdir()
-            if entry.is_dir() and not entry.name.startswith(".") and entry.name not in _NO_CLASSES}

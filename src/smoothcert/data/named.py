@@ -15,6 +15,7 @@ from smoothcert.data.base import ImageData, resolve_classes
 from smoothcert.data.originals import advise_unpacking, first_layout, read_original
 from smoothcert.data.preprocess import Preprocess
 from smoothcert.data.reading import Reading
+from smoothcert.data.splits import split_files
 from smoothcert.errors import DataError, FileError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -131,15 +132,13 @@ def find_files(name: str, split: str, folder: Path) -> list[Path]:
 
     Raises FileError if the folder is not there.
     """
-    from smoothcert.data.parquet import split_files
-
     if not folder.is_dir():
         raise FileError(f"{folder} is not a folder; give the one that holds {name}/{split}.parquet, or the files of "
                         f"torchvision (--data-dir, or the variable {DATA_DIR_VARIABLE})")
     for layout in _layouts(name):
-        if files := split_files(folder / layout, split):
+        if files := split_files(folder / layout, split, ".parquet"):
             return files
-    files = split_files(folder, split)
+    files = split_files(folder, split, ".parquet")
     return files if files and _is_of(name, folder, files[0]) else []
 
 
@@ -149,11 +148,10 @@ def _layouts(name: str) -> tuple[str, ...]:
 
 def _describe_absence(name: str, split: str, folder: Path) -> str:
     """Return where the set was looked for, and what lies there in its place."""
-    from smoothcert.data.parquet import split_files
-
     parquet = ", ".join(f"{prefix}{split}{end}.parquet" for prefix in (*(f"{layout}/" for layout in _layouts(name)), "")
                         for end in ("", "-*"))
-    other = "".join(f"; {file.name} there is of another data set" for file in split_files(folder, split)[:1])
+    there = split_files(folder, split, ".parquet")[:1]
+    other = "".join(f"; {file.name} there is of another data set" for file in there)
     return (f"no {split} images of {name} in {folder}{other}{advise_unpacking(name, folder)}; tried {parquet}, and the "
             f"files of its authors, such as {first_layout(name, split)}")
 

@@ -8,9 +8,8 @@ import numpy as np
 from smoothcert.checks import suggestion
 from smoothcert.data.arrays import ArraySource, TensorSource, channels_first, class_indices, is_image_shape
 from smoothcert.data.base import ImageData, PixelSource, resolve_classes
-from smoothcert.data.imagefolder import SPLIT_FOLDERS
-from smoothcert.data.parquet import find_split
 from smoothcert.data.reading import Reading
+from smoothcert.data.splits import find_split, known_splits, split_names
 from smoothcert.data.targets import real_data
 from smoothcert.errors import DataError, InputError
 from smoothcert.io.arrays import read_array, read_arrays
@@ -20,7 +19,6 @@ INPUTS = ("x", "X", "inputs", "images", "data", "features", "embeddings", "arr_0
 """Names under which the inputs are looked for, also with the split before or behind: x_test, test_x."""
 LABELS = ("y", "Y", "labels", "label", "targets", "target", "arr_1")
 CLASS_NAMES = ("class_names", "classes", "target_names")
-_SPLITS = ("train", "test", "val", "validation")
 
 
 def load_npz(path: Path, split: str, reading: Reading, num_classes: int | None) -> ImageData:
@@ -34,7 +32,11 @@ def load_npz(path: Path, split: str, reading: Reading, num_classes: int | None) 
     Raises FileError for a file that is missing or corrupt, InputError for a split that it lacks, DataError for content
     that cannot be used.
     """
-    (file, *_) = find_split(path, split, "npz")
+    found = find_split(path, split, ".npz")
+    if len(found.files) > 1:
+        raise DataError(f"{path} has {len(found.files)} files of the split {split!r} ({found.files[0].name}, ...), and "
+                        f"arrays are read from one: put them together, or give one of them")
+    file = found.files[0]
     if file.suffix == ".npy":
         inputs, labels = file.name, _find_labels(file, reading)
         arrays = {name: read_array(file.parent / name) for name in (inputs, labels)}
@@ -59,7 +61,7 @@ def load_npz(path: Path, split: str, reading: Reading, num_classes: int | None) 
         names = tuple(listed.tolist())
     return ImageData(f"npz:{path.resolve().name}", split, indices, resolve_classes(indices, names, num_classes, where),
                      source, f"{len(indices)} inputs, {inputs} and {labels}; preprocessing: {source.preprocessing}",
-                     named=names is not None, divided=path.is_dir() or inputs not in (*INPUTS, file.name))
+                     named=names is not None, divided=found.divided or inputs not in (*INPUTS, file.name))
 
 
 def _choose(arrays: dict[str, np.ndarray], file: Path, split: str, reading: Reading) -> tuple[str, str]:
@@ -76,7 +78,7 @@ def _choose(arrays: dict[str, np.ndarray], file: Path, split: str, reading: Read
     for key, known in (("features", INPUTS), ("label", LABELS)):
         found[key] = found[key] or _find(arrays, known, split)
     if found["features"] is None or found["label"] is None:
-        splits = [name for name in _SPLITS if _find(arrays, INPUTS, name) and _find(arrays, LABELS, name)]
+        splits = [name for name in known_splits() if _find(arrays, INPUTS, name) and _find(arrays, LABELS, name)]
         if splits:
             raise InputError(f"{file} has no split {split!r}; the splits found: {', '.join(splits)}")
         missing = " and ".join(word for word, key in (("inputs", "features"), ("labels", "label")) if not found[key])
@@ -103,7 +105,7 @@ def _find_labels(file: Path, reading: Reading) -> str:
 def _find(arrays: dict[str, np.ndarray], known: tuple[str, ...], split: str) -> str | None:
     """Return the array of a split under one of the known names, else the one of all inputs, None if neither is there.
     """
-    for part in SPLIT_FOLDERS.get(split, (split,)):
+    for part in split_names(split):
         for name in known:
             for key in (f"{name}_{part}", f"{part}_{name}"):
                 if key in arrays:

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 
 from smoothcert.data.base import ImageData
 from smoothcert.data.reading import Reading
+from smoothcert.data.splits import find_split
 from smoothcert.data.tables import StoredRows, choose_columns, table_data
-from smoothcert.errors import DataError, FileError, InputError
+from smoothcert.errors import DataError, FileError
 from smoothcert.limits import check_unpacked_size
 
 _ROWS = 64  # read at a time: a few bytes of a file can stand for a long row, repeated
@@ -22,34 +23,9 @@ def load_parquet(path: Path, split: str, reading: Reading, num_classes: int | No
     Raises FileError if nothing is there or a file is corrupt, InputError for a split that the folder lacks,
     DataError for content that cannot be used.
     """
-    files = find_split(path, split, "parquet", ("", "data"))
-    data = table_data(read_rows(files, reading), f"parquet:{path.resolve().name}", split, reading, num_classes)
-    return replace(data, divided=not path.is_file())
-
-
-def find_split(path: Path, split: str, ending: str, below: tuple[str, ...] = ("",)) -> list[Path]:
-    """Return a file itself, or the files of one split in a folder or in the first of some folders `below` it.
-
-    Raises FileError where there are none, InputError for a split that is not there.
-    """
-    if not path.exists():
-        raise FileError(f"{path} does not exist; {ending}:PATH takes a .{ending} file or a folder of them")
-    if path.is_file():
-        return [path]
-    for folder in below:
-        if files := split_files(path / folder, split, ending):
-            return files
-    splits = sorted({file.name.split(".")[0].split("-")[0] for folder in below
-                     for file in (path / folder).glob(f"*.{ending}")})
-    if not splits:
-        raise FileError(f"{path} holds no .{ending} files{', nor does its folder data' if len(below) > 1 else ''}")
-    raise InputError(f"{path} has no split {split!r}; the splits found: {', '.join(splits)}")
-
-
-def split_files(folder: Path, split: str, ending: str = "parquet") -> list[Path]:
-    """Return the files of one split in one folder, sorted: `{split}.parquet`, else all `{split}-*.parquet`."""
-    whole = folder / f"{split}.{ending}"
-    return [whole] if whole.is_file() else sorted(folder.glob(f"{split}-*.{ending}"))
+    found = find_split(path, split, ".parquet")
+    data = table_data(read_rows(found.files, reading), f"parquet:{path.resolve().name}", split, reading, num_classes)
+    return replace(data, divided=found.divided)
 
 
 def read_rows(files: list[Path], reading: Reading = Reading()) -> StoredRows:  # noqa: B008

@@ -8,9 +8,9 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from smoothcert.data.base import ImageData
-from smoothcert.data.imagefolder import SPLIT_FOLDERS
 from smoothcert.data.parquet import join_rows
 from smoothcert.data.reading import Reading
+from smoothcert.data.splits import split_names
 from smoothcert.data.tables import choose_columns, table_data
 from smoothcert.errors import DataError, FileError, InputError
 from smoothcert.io.files import read_json
@@ -29,7 +29,7 @@ def load_saved(path: Path, split: str, reading: Reading, num_classes: int | None
     folder = path
     if (path / _SPLITS).is_file():
         splits = _field(path / _SPLITS, "splits", str)
-        found = next((name for name in SPLIT_FOLDERS.get(split, (split,)) if name in splits), None)
+        found = next((name for name in split_names(split) if name in splits), None)
         if found is None:
             raise InputError(f"{path} has no split {split!r}; the splits found: {', '.join(splits)}")
         folder = path_inside(path, found)

@@ -48,8 +48,8 @@ from smoothcert.data.tensor_types import tensor_type
 from smoothcert.errors import ColumnsWarning, DataError, FileError
 from smoothcert.limits import IMAGE_BYTES, open_bounded
 
-_NUMBERING = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
-"""Names that pandas gives to a column that numbers the rows."""
+_NUMBERING = re.compile(r"|Unnamed: \d+|__index_level_\d+__|index|(row_?)?id", re.IGNORECASE)
+"""Names of a column that numbers the rows, given by pandas or by hand."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ CERTIFICATES = "certificates"
 _ZOO_PREFIX = "zoo:"
 _CHECKOUT_ZOO = Path(__file__).parents[3] / "zoo"
 
-WEIGHTS_SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
+WEIGHTS_SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".th", ".safetensors")
 """Endings of files that hold the weights of a network and not the network; `.tar` stands for `.pth.tar`."""
 
 

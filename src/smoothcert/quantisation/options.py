@@ -21,7 +21,7 @@ class QuantiseConfig(ModelConfig, DataConfig, MachineConfig):
     model: ModelPart = Field(description="the network to quantise: a model directory, zoo:NAME, "
                                          "package.module:factory, file.py:factory, FILE.pt2, FILE.onnx, hf:NAME, "
                                          "timm:NAME or torchvision:NAME; or a file of weights (.pt, .pth, .pth.tar, "
-                                         ".ckpt, .bin, .safetensors), with --model for its network",
+                                         ".ckpt, .bin, .th, .safetensors), with --model for its network",
                              json_schema_extra={"argument": "MODEL"})
     data: DataPart = Field(None, description="data set of the calibration images: digits, mnist, cifar10, "
                                              "parquet:PATH, csv:PATH, npz:PATH, datasets:PATH, imagefolder:PATH, "
