@@ -1,5 +1,6 @@
 """Stores, logs and count files, opened and written alike; and records as one flat parquet file."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,12 +89,13 @@ def write_flat(store: Store, path: Path) -> None:
 
 
 def name_inputs(texts: Sequence[str]) -> list[Named]:
-    """Return inputs `PATH` or `METHOD=PATH` with names: the ends of the paths, without the endings of logs if possible.
+    """Return inputs `PATH` or `METHOD=PATH` with names: the ends of the paths, without the endings of logs if possible;
+    of a method with one path, the method.
 
     >>> [one.name for one in name_inputs(["a/noise_0.25/sigma_0.25.tsv", "a/noise_0.50/sigma_0.50.tsv"])]
     ['sigma_0.25', 'sigma_0.50']
-    >>> [one.name for one in name_inputs(["ours=a/s.tsv", "theirs=b/s.tsv"])]
-    ['ours a/s', 'theirs b/s']
+    >>> [one.name for one in name_inputs(["ours=a/s.tsv", "ours=b/s.tsv", "theirs=c/s.tsv"])]
+    ['ours a/s', 'ours b/s', 'theirs']
     >>> [one.name for one in name_inputs(["run", "run.tsv", "run.npz"])]
     ['run', 'run.tsv', 'run.npz']
     """
@@ -108,5 +110,7 @@ def name_inputs(texts: Sequence[str]) -> list[Named]:
     for path, end in zip(whole, short, strict=True):
         meant.setdefault(end, set()).add(path)
     names = distinct_names([path if len(meant[end]) > 1 else end for path, end in zip(whole, short, strict=True)])
-    return [Named(path, f"{group} {name}" if group else name, group)
+    groups = Counter(group for group, _ in split)
+    return [Named(path, name if not group else group if groups[group] == 1 and group not in names
+                  else f"{group} {name}", group)
             for (group, path), name in zip(split, names, strict=True)]
