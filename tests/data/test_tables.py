@@ -193,6 +193,11 @@ class TestCsv:
         text = "\ufeffa,b,y\r\n1,2,0\r\n3,\"4\",1\r\n".replace(",", separator)
         assert self.load(tmp_path, text).batch([0, 1]).tolist() == [[1, 2], [3, 4]]
 
+    @pytest.mark.parametrize("text", ["a;b;y\n1,5;2;0\n3;-4,25;1\n", "sep=;\r\na;b;y\r\n1.5;2;0\r\n3;-4.25;1\r\n",
+                                      "a, b, y\n1.5, 2, 0\n3, -4.25, 1\n", '"a,A";"b,B";"y"\n"1,5";2;0\n3;"-4,25";1\n'])
+    def test_how_spreadsheets_write_them(self, tmp_path, text):
+        assert self.load(tmp_path, text).batch([0, 1]).tolist() == [[1.5, 2], [3, -4.25]]
+
     def test_a_late_fraction_does_not_surprise(self, tmp_path):
         """Types are guessed from the whole file, not from its first block of a megabyte."""
         text = "a,y\n" + "".join(f"{i},{i % 2}\n" for i in range(150_000)) + "0.5,1\n"

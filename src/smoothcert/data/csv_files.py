@@ -1,6 +1,7 @@
 """Labelled inputs in files of comma-separated values: one input a line, and a line of names first."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +19,16 @@ from smoothcert.limits import CSV_BYTES, unpacked_bytes
 
 _SHOWN = 5
 _SEPARATORS = (",", ";", "\t")
+_SEPARATOR_LINE = re.compile(rb"(?:\xef\xbb\xbf)?sep=([,;\t])\r?\n")
+"""A first line by which Excel is told the separator."""
+_DECIMAL_COMMA = re.compile(rb"[;\n\"]-?\d+,\d+[;\r\n\"]")
 
 
 def load_csv(path: Path, split: str, reading: Reading, num_classes: int | None) -> ImageData:
     """Return the inputs of a CSV file, or of the files of `split` in a folder.
 
-    Lines are separated by commas, semicolons or tabs, whichever the first line has. A cell may hold a list in JSON.
+    Values are separated by commas, semicolons or tabs, whichever the first line has most of. Beside semicolons, numbers
+    may be written with a decimal comma. A cell may hold a list in JSON.
 
     Raises FileError if nothing is there or a file is corrupt, InputError for a split that the folder lacks, DataError
     for content that cannot be used.
@@ -46,11 +51,12 @@ def _read(file: Path) -> pa.Table:
     content = unpacked_bytes(file, CSV_BYTES)
     try:
         content.decode("utf-8")
-        separator = next((one for one in _SEPARATORS if one.encode() in content.partition(b"\n")[0]), ",")
+        content, separator, decimal = _dialect(content)
         table = csv.read_csv(  # in one block, because types are guessed from the first one alone
             pa.BufferReader(content), csv.ReadOptions(use_threads=False, block_size=len(content) + 1),
             csv.ParseOptions(delimiter=separator, invalid_row_handler=note, newlines_in_values=True),
-            csv.ConvertOptions(strings_can_be_null=True))
+            csv.ConvertOptions(strings_can_be_null=True, decimal_point=decimal))
+        table = table.rename_columns([name.strip() for name in table.column_names])
     except (pa.ArrowException, ValueError) as error:
         raise FileError(f"{file} cannot be read as comma-separated values in UTF-8: {error}") from None
     if odd:
@@ -66,6 +72,16 @@ def _read(file: Path) -> pa.Table:
         if is_string(texts.type) and str(next(iter(texts.drop_null()), "")).startswith("["):
             table = table.set_column(place, name, _read_lists(texts, f"{file}: the column {name}"))
     return table
+
+
+def _dialect(content: bytes) -> tuple[bytes, str, str]:
+    """Return a table without the line that tells Excel its separator, the separator, and the decimal point."""
+    if told := _SEPARATOR_LINE.match(content):
+        content, separator = content[told.end():], told[1].decode()
+    else:
+        names = re.sub(r'"[^"]*"', "", content.partition(b"\n")[0].decode())
+        separator = max(_SEPARATORS, key=names.count)
+    return content, separator, "," if separator == ";" and _DECIMAL_COMMA.search(content) else "."
 
 
 def _read_lists(texts: pa.ChunkedArray, where: str) -> pa.Array:
