@@ -52,7 +52,7 @@ def main() -> str:
         left = [row for row, tasks in planned.tasks.items() if not all(task.is_done(OUT) for task in tasks)]
         if left:
             blocks.append(f"Not finished of `{planned.recipe.name}`: {', '.join(left)}.")
-    return "\n\n".join([*blocks, *_picture(plans[0])]) + "\n"
+    return "\n\n".join([*blocks, *_pictures(plans[0])]) + "\n"
 
 
 def _speed(plans: list[RecipePlan]) -> Iterator[str]:
@@ -128,8 +128,8 @@ def _above_gaussian(planned: RecipePlan) -> Iterator[str]:
                    "one radius chosen beforehand.")
 
 
-def _picture(gaussian: RecipePlan) -> Iterator[str]:
-    """Our curves and the published ones in one plot, with one line for each network and sigma."""
+def _pictures(gaussian: RecipePlan) -> Iterator[str]:
+    """Our curves and the published ones in one plot, with one line for each network and sigma; and a gallery."""
     rows = {f"{float(row.removeprefix('sigma-')):.2f}": task.path(OUT) for row, (*_, task) in gaussian.tasks.items()
             if row != ONE_RADIUS and task.is_done(OUT)}
     published = Path(os.environ.get("SMOOTHCERT_LOGS_DIR", "")) / "certify" / "cifar10" / "resnet110"
@@ -144,3 +144,12 @@ def _picture(gaussian: RecipePlan) -> Iterator[str]:
         yield f"![Certified accuracy of airbench and of the published ResNet-110](../pictures/{file.name})"
         yield ("Ours is decided at steps of 0.25 alone, and is a lower bound between them. The published curve is of "
                "500 other test images, so the two are not paired.")
+    if "0.25" in rows:
+        file = PICTURES / "cifar10-gallery.png"
+        subprocess.run([CLI, "plot", "gallery", str(rows["0.25"]), "--count", "12", "--data-dir", str(data_dir()),
+                        "-o", str(file)], check=True)
+        yield "## Gallery"
+        yield (f"![Twelve test images from the largest radius to the smallest, each beside a noisy copy]"
+               f"(../pictures/{file.name})")
+        yield ("Twelve test images at sigma 0.25 by their certified radius, each beside one of its noisy copies. A "
+               "dashed frame marks a wrong answer.")

@@ -113,7 +113,7 @@ def draw_gallery(data: Gallery) -> Figure:
     """Draw each image beside a noisy copy, with its answer and radius; a red dashed frame marks a wrong answer."""
     count = len(data.clean)
     rows = -(-count // _COLUMNS)
-    figure = new_figure(1.9 * min(count, _COLUMNS), 1.28 * rows + 0.4)
+    figure = new_figure(1.9 * min(count, _COLUMNS), 1.14 * rows + 0.1)
     cells: Any = figure.subplots(rows, min(count, _COLUMNS), squeeze=False)
     limits = view_range(data.clean, data.noisy)
     for k, axes in enumerate(cells.flat):
