@@ -10,7 +10,7 @@ import pytest
 from image_files import pixels
 from originals import binary, idx, python2_pickle
 from smoothcert.data import load_data
-from smoothcert.errors import DataError, FileError, UnknownNameError
+from smoothcert.errors import DataError, FileError
 
 GREY, DIGITS = pixels(6, 28, 28), [0, 1, 2, 3, 4, 9]
 COLOUR, CLASSES = pixels(4, 3, 32, 32), [3, 8, 8, 0]
@@ -164,21 +164,3 @@ class TestCifar10:
         put(tmp_path / "cifar-10-python.tar.gz", b"")
         with pytest.raises(FileError, match=r"has to be unpacked: tar xzf cifar-10-python\.tar\.gz"):
             load_data("cifar10", data_dir=tmp_path)
-
-
-def test_a_path_without_its_kind_is_told_how_to_be_named(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    put(Path("tv/cifar-10-batches-py/test_batch"), python2_pickle(COLOUR, CLASSES))
-    put(Path("rows/test.parquet"), b"")
-    put(Path("arrays/state.json"), b"{}")
-    put(Path("pets/test/cat/0.png"), b"")
-    put(Path("images.npz"), b"")
-    put(Path("weights.pt"), b"")
-    for spec, expected in {"tv": "write cifar10, and --data-dir tv", "rows": "write parquet:rows",
-                           "arrays": "write datasets:arrays", "pets": "write imagefolder:pets",
-                           "images.npz": "write npz:images.npz"}.items():
-        with pytest.raises(UnknownNameError, match=f"which is a (file|folder): {expected};"):
-            load_data(spec)
-    with pytest.raises(UnknownNameError) as caught:
-        load_data("weights.pt")
-    assert "write" not in str(caught.value)

@@ -1,7 +1,6 @@
 """The loading of every data set: some by their names, others by the path where they lie."""
 
 import importlib
-import os
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 from smoothcert.checks import suggestion
 from smoothcert.classes import check_class_count, index_names, read_class_names
 from smoothcert.data.base import ImageData
+from smoothcert.data.kinds import suggest_kind
 from smoothcert.data.named import NAMED_SETS
-from smoothcert.data.originals import find_original
 from smoothcert.data.reading import Reading
 from smoothcert.errors import CodeError, InputError, UnknownNameError
 from smoothcert.parts import Registry, names_code
@@ -114,7 +113,7 @@ def _open(spec: Any, split: str, data_dir: str | PathLike[str] | None, reading: 
         absent = isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name == kind.partition(".")[0]
         if not absent and names_code(spec):
             raise
-        close = _suggest_kind(spec) or suggestion(f"{kind}:PATH" if colon else spec, KNOWN_SPECS)
+        close = suggest_kind(spec) or suggestion(f"{kind}:PATH" if colon else spec, KNOWN_SPECS)
         known = ", ".join(dict.fromkeys([*KNOWN_SPECS, *DATA]))
         raise UnknownNameError(f"unknown data set {spec!r}{close}; known: {known}; or your own, as file.py:NAME or "
                                f"package.module:NAME") from None
@@ -125,20 +124,6 @@ def _open(spec: Any, split: str, data_dir: str | PathLike[str] | None, reading: 
 
 DATA: Registry[Any] = Registry("data set", "smoothcert.data", NAMED_SETS, lambda part: [])
 """Data sets by name; see `smoothcert.data.own.load_own` for what those of others are."""
-
-
-def _suggest_kind(spec: str) -> str:
-    """Return, for an error message, how to name what lies at a path that was given without its kind; else nothing."""
-    path = Path(spec).expanduser()
-    if os.path.isfile(path):
-        kind = path.suffix[1:].lower().replace("npy", "npz")
-        return f", which is a file: write {kind}:{spec}" if kind in PATH_KINDS else ""
-    if not os.path.isdir(path):
-        return ""
-    if original := find_original(path):
-        return f", which is a folder: write {original}, and --data-dir {spec}"
-    kind = "parquet" if any(path.glob("*.parquet")) else "datasets" if any(path.glob("*.json")) else "imagefolder"
-    return f", which is a folder: write {kind}:{spec}"
 
 
 def is_own_code(spec: object) -> bool:
