@@ -142,7 +142,7 @@ def test_usual_wrappers_are_seen_through(tmp_path, factory, wrap):
     assert not any(module.training for module in loaded.model.modules())
 
 
-@pytest.mark.parametrize("ending", [".pt", ".pth", ".pth.tar", ".tar", ".ckpt", ".bin", ".PT", ".safetensors"])
+@pytest.mark.parametrize("ending", [".pt", ".pth", ".pth.tar", ".tar", ".ckpt", ".bin", ".PT", ".th", ".safetensors"])
 def test_every_ending_is_read(tmp_path, ending):
     network = build_model("mlp", (1, 2, 2), 3, hidden=(5,), mean=(0.5,), std=(0.25,)).eval()
     path = tmp_path / f"w{ending}"
@@ -162,6 +162,17 @@ def test_several_entries_that_fit_are_for_the_user_to_choose(tmp_path, factory):
     assert "entry state_dict_ema" in loaded.note
     with pytest.raises(ModelError, match=r"no entry 'ema'; it holds state_dict \(4 tensors: 1.weight"):
         load(tmp_path / "w.pt", f"{factory}:build", weights="ema")
+
+
+def test_several_networks_of_one_entry_are_for_the_user_to_choose(tmp_path, factory):
+    student, teacher = small(), small()
+    state = {f"{name}.{key}": tensor for name, network in (("student", student), ("teacher", teacher))
+             for key, tensor in network.state_dict().items()}
+    torch.save({"state_dict": {**state, "criterion.weight": torch.ones(4)}}, tmp_path / "w.ckpt")
+    with pytest.raises(ModelError, match=r"several times: state_dict\.student, state_dict\.teacher; pick one"):
+        load(tmp_path / "w.ckpt", f"{factory}:build")
+    loaded = load(tmp_path / "w.ckpt", f"{factory}:build", weights="state_dict.teacher")
+    assert_same(loaded.model, teacher, (3, 2, 2))
 
 
 def test_what_is_left_over_is_named_and_can_be_left_out(tmp_path, factory):

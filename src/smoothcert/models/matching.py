@@ -101,7 +101,8 @@ def find_match(checkpoint: Checkpoint, network: nn.Module, renamed: bool = False
     if not matches:
         raise ModelError(f"{checkpoint.path} has none of the {len(wanted)} names of the network "
                          f"({_first(list(wanted))}); {_overview(checkpoint)}")
-    fitting = [match for match in matches if match.complete and not match.unexpected]
+    whole = [match for match in matches if match.complete]
+    fitting = [match for match in whole if not match.unexpected] or whole
     if len(fitting) > 1:
         raise ModelError(f"{checkpoint.path} holds weights of this network several times: "
                          f"{', '.join(one_line(match.place) or 'the file itself' for match in fitting)}; pick one with "
