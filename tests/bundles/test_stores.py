@@ -40,4 +40,4 @@ def test_a_mapping_gives_names_and_methods_give_groups(store, tmp_path):
     assert sorted(path.name for path in (tmp_path / "b" / "stores").iterdir()) == ["ours", "theirs"]
     found = open_stores([f"ours={store}", f"theirs={other}"])
     assert [one.result.group for one in found] == ["ours", "theirs"]
-    assert [one.place for one in found] == ["stores/ours-s", "stores/theirs-t"]
+    assert [one.place for one in found] == ["stores/ours", "stores/theirs"]

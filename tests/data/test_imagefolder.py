@@ -204,5 +204,15 @@ class TestTinyImageNet:
     def test_a_listed_image_that_is_not_there(self, tmp_path):
         self.fill(tmp_path)
         (tmp_path / "val" / "images" / "2.png").unlink()
-        with pytest.raises(FileError, match=r"val/images/2\.png cannot be read"):
+        with pytest.raises(DataError, match=r"1 are in one of the two alone, such as 2\.png, which the folder lacks"):
+            load_data(f"imagefolder:{tmp_path}")
+
+    def test_the_list_has_every_image_once(self, tmp_path):
+        listed = self.fill(tmp_path) / "val" / "val_annotations.txt"
+        lines = listed.read_text().splitlines(keepends=True)
+        listed.write_text("".join([*lines, lines[1].split("\t")[0] + "\tn03\n"]))
+        with pytest.raises(DataError, match=r"has 1\.png twice, in the lines 2 and 5"):
+            load_data(f"imagefolder:{tmp_path}")
+        listed.write_text("".join(lines[1:]))
+        with pytest.raises(DataError, match=r"such as 0\.png, which the list lacks"):
             load_data(f"imagefolder:{tmp_path}")

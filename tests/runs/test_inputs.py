@@ -71,9 +71,17 @@ def test_columns_of_another_order_are_put_in_that_of_the_training(work, tmp_path
     assert after.counts("certify").tolist() == before.counts("certify").tolist()
     (tmp_path / "other.csv").write_text(turned)
     other = {**options, "data": f"csv:{tmp_path / 'other.csv'}", "label": "kind", "out": tmp_path / "s3"}
-    with pytest.raises(InputError, match="was fitted on the columns a, b, c, y, and the inputs have c, b, a, y"):
-        certify(CertifyConfig.parse(other))
-    named = certify(CertifyConfig.parse({**other, "features": "a,b,c,y"}))
+    moved = certify(CertifyConfig.parse(other))
+    assert moved.counts("certify").tolist() == before.counts("certify").tolist()
+    assert not verify(VerifyConfig.parse({"store": moved.folder, "model": tmp_path / "m", "resample": 2})).problems
+    more = "\n".join(",".join([c, "x" if kind == "kind" else "7", b, a, y, kind]) for a, b, c, y, kind in rows) + "\n"
+    (tmp_path / "other.csv").write_text(more)
+    wider = certify(CertifyConfig.parse({**other, "out": tmp_path / "s4"}))
+    assert wider.counts("certify").tolist() == before.counts("certify").tolist()
+    (tmp_path / "other.csv").write_text(turned.replace("c,b,", "c,B,", 1))
+    with pytest.raises(InputError, match="was fitted on the columns a, b, c, y, and the inputs have c, B, a, y: name"):
+        certify(CertifyConfig.parse({**other, "out": tmp_path / "s5"}))
+    named = certify(CertifyConfig.parse({**other, "features": "a,B,c,y", "out": tmp_path / "s5"}))
     assert named.counts("certify").tolist() == before.counts("certify").tolist()
 
 

@@ -16,6 +16,8 @@ from smoothcert.runs.reopen import reopen_data
 from smoothcert.store.recertify import recertify, write_recertified
 from smoothcert.store.source import NAME
 from smoothcert.store.store import read_store
+from smoothcert.verify.options import VerifyConfig
+from smoothcert.verify.verify import verify
 
 MODEL = "import torch\n\ndef build():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))\n"
 OPTIONS = {"model": "net.py:build", "sigma": 0.25, "n": 10, "n0": 10, "seed": 0, "threads": 1, "engine": "eager"}
@@ -129,6 +131,18 @@ def test_the_folder_of_a_named_set_is_remembered(tmp_path, monkeypatch, variable
     shutil.rmtree(tmp_path / "p" / "sets")
     with pytest.raises(InputError, match=f"there is no {tmp_path}/p/sets\\): give --data-dir"):
         reopen_data(store)
+
+
+def test_a_check_draws_from_the_named_set_that_the_run_found(tmp_path, monkeypatch):
+    """And not from another that the variable leads to."""
+    for place, seed in (("p", 0), ("other", 1)):
+        write(tmp_path / place / "mnist" / "test.parquet", hub_table(pixels(6, 28, 28, seed=seed), [0, 1, 2, 3, 4, 9]))
+    (tmp_path / "net.py").write_text(MODEL.replace("192, 2", "784, 10"))
+    monkeypatch.setenv(DATA_DIR_VARIABLE, str(tmp_path / "other"))
+    options = {**OPTIONS, "model": f"{tmp_path}/net.py:build", "model_id": "net"}
+    certify(CertifyConfig.parse({**options, "data": "mnist", "data_dir": tmp_path / "p", "out": tmp_path / "s"}))
+    asked = VerifyConfig.parse({"store": tmp_path / "s", "model": options["model"], "model_id": "net", "resample": 2})
+    assert "data.sha256" not in str(verify(asked).problems)
 
 
 def test_images_that_lie_in_no_file_leave_no_note(tmp_path):

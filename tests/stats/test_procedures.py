@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
 from smoothcert.errors import InputError, UnknownNameError
-from smoothcert.stats import ABSTAIN, METHODS, ClassCounts, certify_counts, clopper_pearson, predict_counts
+from smoothcert.stats import (
+    ABSTAIN,
+    METHODS,
+    ClassCounts,
+    certify_counts,
+    clopper_pearson,
+    max_radius,
+    predict_counts,
+)
+from smoothcert.stats.procedures import agreement_level
 from smoothcert.stats.radius import z_lower
 
 _SPEC = importlib.util.spec_from_file_location(
@@ -384,3 +393,14 @@ def test_class_counts_are_values():
 def test_bad_class_counts_are_refused(values):
     with pytest.raises(InputError):
         ClassCounts(values)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("n", "alpha"), [(20, 0.05), (300, 0.001), (100_000, 1e-6)])
+def test_samples_that_all_agree_reach_the_largest_radius_of_their_method(method, n, alpha):
+    votes = [[0, n, 0], [1, n - 1, 0]]
+    agreed, other = certify_counts(votes, votes, 0.25, alpha, method).radius
+    largest = max_radius(n, agreement_level(method, alpha), 0.25)
+    assert agreed <= largest
+    assert agreed == pytest.approx(largest, rel=1e-9)
+    assert other < agreed

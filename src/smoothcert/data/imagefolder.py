@@ -87,18 +87,32 @@ def _find_images(root: Path) -> dict[str, list[Path]]:
     for name, images in found.items():
         for place, folders, entries in os.walk(root / name):
             folders[:] = [folder for folder in folders if not folder.startswith(".")]
-            images += [Path(place, entry) for entry in entries
-                       if os.path.splitext(entry)[1].lower() in SUFFIXES and not entry.startswith(".")]
+            images += [Path(place, entry) for entry in entries if _is_image(entry)]
     return found
 
 
 def _read_list(root: Path) -> dict[str, list[Path]]:
-    """Return the images of every class that Tiny ImageNet's list names. Raises DataError for a line of another form."""
+    """Return the images of every class that Tiny ImageNet's list names.
+
+    Raises DataError for a line of another form, and unless the list and the folder have the same images, each once.
+    """
     found: dict[str, list[Path]] = {}
-    for number, line in enumerate(bounded_bytes(root / _LIST, LIST_BYTES).decode(errors="replace").splitlines(), 1):
+    lines: dict[str, int] = {}
+    where, images = root / _LIST, root / "images"
+    for number, line in enumerate(bounded_bytes(where, LIST_BYTES).decode(errors="replace").splitlines(), 1):
         image, *rest = line.split("\t")
         if not rest or Path(image).name != image:
-            raise DataError(f"{root / _LIST}, line {number}, is {line!r:.80}; expected the name of an image in "
-                            f"{root / 'images'} and its class, with a tab between them")
-        found.setdefault(rest[0], []).append(root / "images" / image)
+            raise DataError(f"{where}, line {number}, is {line!r:.80}; expected the name of an image in {images} and "
+                            f"its class, with a tab between them")
+        if (first := lines.setdefault(image, number)) != number:
+            raise DataError(f"{where} has {image} twice, in the lines {first} and {number}: keep one of them")
+        found.setdefault(rest[0], []).append(images / image)
+    there = {entry.name for entry in os.scandir(images) if _is_image(entry.name)} if images.is_dir() else set()
+    if alone := sorted(there ^ set(lines)):
+        raise DataError(f"{where} and {images} must have the same images, and {len(alone)} are in one of the two "
+                        f"alone, such as {alone[0]}, which {'the folder' if alone[0] in lines else 'the list'} lacks")
     return found
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")

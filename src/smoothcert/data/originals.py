@@ -88,14 +88,19 @@ def _candidates(name: str, split: str, folder: Path) -> Iterator[list[Path]]:
         here = [""] if "mnist" in (own.name.lower(), own.parent.name.lower() if own.name == "raw" else "") else []
         for place in ("MNIST/raw", "mnist/raw", "mnist", *here, *(["raw"] if here else [])):
             for dot in "-.":
-                for ending in ("", ".gz"):
-                    yield [folder / place / f"{_STEMS[split]}-{kind}{dot}{form}-ubyte{ending}"
-                           for kind, form in (("images", "idx3"), ("labels", "idx1"))]
+                yield [_plain_or_packed(folder / place / f"{_STEMS[split]}-{kind}{dot}{form}-ubyte")
+                       for kind, form in (("images", "idx3"), ("labels", "idx1"))]
     else:
         for parent in ("", name):
             for place in ("cifar-10-batches-py", "cifar-10-batches-bin", ""):
                 for ending in ("", ".bin"):
                     yield [folder / parent / place / f"{batch}{ending}" for batch in _BATCHES[split]]
+
+
+def _plain_or_packed(file: Path) -> Path:
+    """Return a file, or the one that gzip made of it where that alone is there."""
+    packed = file.with_name(f"{file.name}.gz")
+    return packed if packed.is_file() and not file.is_file() else file
 
 
 def _read_idx_pair(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -111,8 +116,9 @@ def _read_idx(file: Path, axes: int) -> np.ndarray:
     content = unpacked_bytes(file, _MOST_BYTES)
     head = 4 * (1 + axes)
     if len(content) < head or content[:4] != bytes([0, 0, 8, axes]):
-        raise FileError(f"{file} is no IDX file of bytes with {axes} ax{'es' if axes > 1 else 'is'}: it begins with "
-                        f"{content[:4].hex(' ')}, expected 00 00 08 {axes:02x}")
+        got = f"it begins with {content[:4].hex(' ')}" if content else "it is empty"
+        raise FileError(f"{file} is no IDX file of bytes with {axes} ax{'es' if axes > 1 else 'is'}: {got}, expected "
+                        f"00 00 08 {axes:02x}")
     shape = struct.unpack(f">{axes}I", content[4:head])
     size = len(content) - head
     if (expected := int(np.prod(shape, dtype=object))) != size:
@@ -137,17 +143,19 @@ def _read_batch(file: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_pickled(content: bytes, file: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows (N, 3072) and the labels (N,) of a batch of the python version."""
+    refusal = FileError(f"{file} is damaged, or is no batch of CIFAR-10 as its authors pickled it: a dictionary of "
+                        f"data, rows of {3 * _SIDE * _SIDE:,} bytes, and of labels, a list. Arrays of your own are "
+                        f"read from .npz: numpy.savez(\"own.npz\", x=images, y=labels)")
     try:
         batch = {_as_text(key): value for key, value in _read_pickle(content).items()}
         labels = np.array([int(label) for label in batch["labels"]], dtype=np.int64)
         _, shape, kind, by_columns, rows = batch["data"].state
         if _as_text(kind.arguments[0]) != "u1" or shape != (len(labels), 3 * _SIDE * _SIDE) or by_columns:
-            raise ValueError("its data are not rows of 3,072 bytes, one for each label")
+            raise refusal
         rows = rows if isinstance(rows, bytes) else rows.encode("latin-1")
         return np.frombuffer(rows, np.uint8).reshape(shape), labels
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        raise FileError(f"{file} is no batch of CIFAR-10, a pickled dictionary of data and labels: "
-                        f"{str(error) or type(error).__name__}") from error
+        raise refusal from error
 
 
 @dataclass

@@ -33,6 +33,7 @@ from smoothcert.stats import (
 from smoothcert.stats.claims import is_right
 from smoothcert.stats.intervals import accuracy_of_counts, check_radii, claims
 from smoothcert.stats.one_pass import LabelLimits, OnePass, bound_one_pass
+from smoothcert.stats.procedures import agreement_level
 from smoothcert.store.identity_parts import claim_of
 from smoothcert.store.manifest import describe_cards
 from smoothcert.store.names import name_of
@@ -266,8 +267,9 @@ class Result(StoreResult):
             return None
         if self.norm != "l2" and "dimension" not in self.setting:
             return None
-        most = max_radius if self.claim is None else self.claim.widest
-        ceiling = float(most(self.n, self.alpha, self.sigma))
+        level = self.alpha if self.method is None else agreement_level(self.method, self.alpha)
+        ceiling = (float(max_radius(self.n, level, self.sigma)) if self.claim is None
+                   else self.claim.widest(self.n, self.alpha, self.sigma))
         return ceiling if self.norm == "l2" else float(linf_radius(ceiling, self.setting["dimension"]))
 
     def is_out_of_reach(self, radius: float) -> bool:

@@ -4,7 +4,7 @@ Images may be those that an attack store kept, in place of the clean ones, and a
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from smoothcert.classifiers.card import ModelCard
 from smoothcert.classifiers.classifier import Classifier, model_card, open_classifier
 from smoothcert.classifiers.denoisers import denoiser_sigma
 from smoothcert.classifiers.ensembles import is_ensemble, name_ensemble
@@ -179,14 +180,28 @@ def _asks_for(config: RunConfig, data: str) -> bool:
     return config.data is None or (isinstance(config.data, str) and config.data == data)
 
 
-def _check_columns(config: RunConfig, fitted: tuple[str, ...], trained_on: Mapping[str, Any], data: ImageData) -> None:
-    """Raise InputError where a table has other columns than the model was fitted on, or has them in another order.
+def _open_as_fitted(config: RunConfig, card: ModelCard | None, spec: Any, reading: dict[str, Any], real: bool
+                    ) -> tuple[ImageData, dict[str, Any]]:
+    """Return the data, and how they are read.
 
-    The names that a model folder has of them may be replaced by those of the options.
+    A table is read with the columns that a model folder was trained on, in their order, unless the options name others.
     """
-    if not fitted and config.features is None:
-        fitted = tuple(trained_on.get("features") or ())
+    def opened() -> ImageData:
+        return open_data(spec, config.split, data_dir=config.data_dir, real=real,
+                         num_classes=config.num_classes or (card.num_classes if card else None), **reading)
+
+    data = opened()
+    fitted: tuple[str, ...] = tuple(card.data.get("features") or ()) if card and config.features is None else ()
     if fitted and data.columns and fitted != data.columns:
+        _check_columns(config, fitted, tuple(name for name in fitted if name in data.columns), data)
+        reading = {**reading, "features": list(fitted)}
+        data = opened()
+    return data, reading
+
+
+def _check_columns(config: RunConfig, fitted: tuple[str, ...], found: tuple[str, ...], data: ImageData) -> None:
+    """Raise InputError where the columns that are found in a table are not those that a model was fitted on."""
+    if fitted != found:
         raise InputError(f"{label_model(config.model)} was fitted on the columns {', '.join(fitted)}, and the inputs "
                          f"have {', '.join(data.columns)}: name its own in their order, --features")
 
@@ -289,8 +304,7 @@ def open_inputs(config: RunConfig, keep: Keep | None = None, real: bool = False)
     prepared = {**{name: value for name, value in trained_on.items() if name != "data" and value is not None},
                 **config.reading, "numeric_classes": config.numeric_classes}
     with phase("loading the data"):
-        data = open_data(spec, config.split, data_dir=config.data_dir,
-                         num_classes=config.num_classes or (card.num_classes if card else None), real=real, **prepared)
+        data, prepared = _open_as_fitted(config, card, spec, prepared, real)
     if trained_on and not data.divided and config.split != "train":
         _warn_of_training_inputs(config, spec)
     source = Source.of(spec, data_folder(spec, config.data_dir), **prepared)
@@ -309,7 +323,8 @@ def open_inputs(config: RunConfig, keep: Keep | None = None, real: bool = False)
                                      classes=config.classes, model_id=config.model_id, device=device,
                                      sigma=noise.sigma, bounds=data.bounds, front=config, output=config.output,
                                      runtime=engine if engine in RUNTIMES else None)
-    _check_columns(config, classifier.columns, card.data if card else {}, data)
+    if classifier.columns and data.columns:
+        _check_columns(config, classifier.columns, data.columns, data)
     data = data if real else _in_classes(data, config, classifier)
     indices = select_indices(len(data), start=config.start, every=config.every, indices=config.indices)
     attacked: dict[str, Any] = {}

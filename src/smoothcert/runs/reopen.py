@@ -88,7 +88,7 @@ def likely_places(store: Store, noted: Source | None, data_dir: Path | None) -> 
     places = noted.places(store.folder) if noted is not None and noted.data == kind else []
     if not colon:
         first = data_folder(kind, data_dir)
-        return [*([first] if first else []), *([] if data_dir else places)]
+        return [*([] if data_dir else places), *([first] if first else [])]
     near = [Path.cwd(), *(store.folder.resolve().parents[:_ABOVE] if isinstance(store.folder, Path) else ())]
     places = [*([data_dir / name] if data_dir else []), *places, *(folder / name for folder in near)]
     return [place for place in dict.fromkeys(places)
@@ -110,15 +110,14 @@ def data_options(store: Store, asked: Any) -> dict[str, Any]:
     name = store.identity.data.name
     if asked.data is not None:
         return given
-    if name in DATA:
-        return {**given, "data": name}
     kind, colon, _ = name.partition(":")
     noted = read_source(store.folder)
-    if colon and not is_own_code(name):
-        places = [place for place in likely_places(store, noted, asked.data_dir) if place.exists()]
-        if places:
-            given = {name: value for name, value in given.items() if value}
-            return {**(noted.prepared if noted else {}), **given, "data": f"{kind}:{places[0]}"}
+    places = [place for place in likely_places(store, noted, asked.data_dir) if place.exists()]
+    if name in DATA:
+        return {**given, "data": name, **({"data_dir": places[0]} if name in HUB_SETS and places else {})}
+    if colon and not is_own_code(name) and places:
+        given = {name: value for name, value in given.items() if value}
+        return {**(noted.prepared if noted else {}), **given, "data": f"{kind}:{places[0]}"}
     if is_ensemble(asked.model) or (isinstance(asked.model, str) and local_path(asked.model).is_dir()):
         return given
     raise InputError(f"the images of {store.folder} are {name}, and nothing says where they are: give --data")

@@ -183,7 +183,7 @@ def two_sided_bounds(n_a: np.ndarray, rivals: np.ndarray, n: np.ndarray, alpha: 
     No Bonferroni correction over the rivals is needed: the true runner-up is one fixed class, and its count is at
     most the largest rival's. The two events share alpha.
     """
-    p, q = lower_limit(n_a, n, 0.9 * alpha)
+    p, q = lower_limit(n_a, n, agreement_level("two-sided", alpha))
     p_b, q_b = upper_limit(rivals.max(axis=1), n, 0.1 * alpha)
     return cap_rival(p, q, p_b, q_b)
 
@@ -229,6 +229,15 @@ def proved_level(method: str, alpha: float) -> float:
     (0.001, 0.002)
     """
     return min(2 * alpha, 1 - 2.0**-53) if method == "t-certify" else alpha
+
+
+def agreement_level(method: str, alpha: float) -> float:
+    """Return the level of the lower bound of p_a that a method's radius rests on where all samples agree.
+
+    >>> agreement_level("cohen", 0.001), agreement_level("two-sided", 0.001)
+    (0.001, 0.0009000000000000001)
+    """
+    return 0.9 * alpha if method == "two-sided" else alpha
 
 
 def _gap(bounds: ProbabilityBounds) -> np.ndarray:

@@ -27,8 +27,8 @@ class VerifyConfig(ModelConfig, ReadingConfig):
                                                                     "(repeatable)")
     data: DataPart = Field(None, description="data set of the store, in the forms of certify (default: where the run "
                                              "found it)")
-    data_dir: Local | None = Field(None, description="folder with the data sets' parquet files (or set the "
-                                                         "environment variable SMOOTHCERT_DATA_DIR)")
+    data_dir: Local | None = Field(None, description="folder with the data sets' files (default: where the run "
+                                                    "found them, else the environment variable SMOOTHCERT_DATA_DIR)")
     classes: ClassNames | None = Field(
         None, description="classes of the run, if it was given them (default: as the store has them)",
         json_schema_extra={"metavar": "FILE"})

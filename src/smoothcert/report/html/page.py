@@ -126,7 +126,8 @@ def _charts() -> Markup:
                ("observed", "Share of the votes for the chosen class",
                 "Images by the observed share; the upright scale is logarithmic. Near 1/2 the answer is in doubt."),
                ("bounded", "Lower bound of that class's probability",
-                "The same after the bound that the radius is computed from (Clopper-Pearson, one-sided, at alpha)."))
+                "The same after a lower bound: Clopper-Pearson, one-sided, at alpha. The method two-sided takes "
+                "0.9 alpha for its radius, so that its bound is a little lower."))
     parts = [element("figure", element("figcaption", element("strong", title), element("br"), words),
                      element("div", class_="chart", id=name, role="img", aria_label=title))
              for name, title, words in figures]
