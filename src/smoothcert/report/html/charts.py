@@ -108,7 +108,7 @@ def points_legend(attacks: Sequence[AttackResult], runs: int) -> Markup:
         return Markup("")
     words = "Only a curve over those same images can be compared with it."
     return element("p", element("small", "Dotted with points, accuracy under attack: ", *(
-        join_parts(part, "; " if k + 1 < len(parts) else ". ") for k, part in enumerate(parts)), words))
+        join_parts(part, "; " if k + 1 < len(parts) else ". ") for k, part in enumerate(parts)), words), id="points")
 
 
 def _small(drawn: Markup) -> Markup:

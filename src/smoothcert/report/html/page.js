@@ -46,6 +46,7 @@
       series.push({ kind: run.points ? "points" : "steps", x: drawn.radius.map((r) => r * by), y: inPercent(drawn.accuracy),
         low: bound ? inPercent(drawn[bound]) : null, mark: run.points ? mark : null, ...look });
     });
+    if (attacks.length) at("points").hidden = axis !== "l2";
     if (axis === "l2") {
       attacks.forEach((attack, k) => series.push({ kind: "line", x: attack.size, y: inPercent(attack.accuracy), mark: attack.mark,
         colour: (runs.length + k) % 7, dash: 2 }));

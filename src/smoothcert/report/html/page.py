@@ -39,9 +39,9 @@ def report_page(
     """
     asked, radii = radii, list(radii) or default_radii([run.result for run in runs])
     title = title or f"Certified robustness: {', '.join(run.name for run in runs[:4])}{' ...' if runs[4:] else ''}"
-    words = (f"{len(runs):,} run{'s' if len(runs) > 1 else ''}, {sum(run.result.images for run in runs):,} images. "
-             f"Percentages and radii are rounded down. Lower bounds hold with probability {confidence(rho)} at one "
-             f"radius chosen beforehand.")
+    words = (f"{len(runs):,} run{'s' if len(runs) > 1 else ''} with {sum(run.result.images for run in runs):,} "
+             f"certificates. Percentages and radii are rounded down. Lower bounds hold with probability "
+             f"{confidence(rho)} at one radius chosen beforehand.")
     meaning = [join_parts(element(f"h{level}", title), element("ul", *(element("li", line) for line in lines)))
                for level, title, lines in ((2, "What this says", SAYS), (3, "What it does not say", SAYS_NOT),
                                            (3, "What it assumes", ASSUMES))]
