@@ -31,6 +31,7 @@ def found(folder, split="test", *endings):
     (["data/test-0.parquet"], ["data/test-0.parquet"]),
     (["default/test/0000.parquet", "default/train/0000.parquet"], ["default/test/0000.parquet"]),
     (["plain_text/test-00000-of-00001.parquet"], ["plain_text/test-00000-of-00001.parquet"]),
+    (["TEST.parquet", "train.parquet"], ["TEST.parquet"]),
     (["val.parquet", "train.parquet"], ["val.parquet"]),
     (["validation-0.parquet", "train-0.parquet"], ["validation-0.parquet"]),
     (["data/test.parquet", "validation.parquet"], ["data/test.parquet"]),

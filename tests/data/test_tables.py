@@ -258,6 +258,7 @@ class TestNpz:
         assert (len(self.load(tmp_path, "train", **arrays)), len(self.load(tmp_path, **arrays))) == (4, 2)
         with pytest.raises(InputError, match="no split 'dev'; the splits found: train, test"):
             self.load(tmp_path, "dev", **arrays)
+        assert len(self.load(tmp_path, "Hard", x_Hard=SERIES[:3], y_Hard=LABELS[:3], **arrays)) == 3
         other = {"vectors": SERIES[:, 0], "who": np.array(["p", "q", "p", "q"])}
         assert self.load(tmp_path, options={"features": "vectors", "label": "who"}, **other).class_names == ("p", "q")
         with pytest.raises(DataError, match=r"under a usual name .*its arrays: vectors \(4, 5\), who \(4,\)"):

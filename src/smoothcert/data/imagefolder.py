@@ -72,7 +72,7 @@ def _split_folder(path: Path, split: str) -> Path:
     if not path.is_dir():
         raise FileError(f"{path} is not a folder; imagefolder:PATH expects PATH/SPLIT/CLASS/*.png")
     folders = {name.lower(): path / name for name in folders_of(path)}
-    found = [folders[name] for name in split_names(split) if name in folders]
+    found = [folders[name] for name in map(str.lower, split_names(split)) if name in folders]
     if found:  # Tiny ImageNet's test images have no classes
         return next((one for one in found if (one / _LIST).is_file() or folders_of(one) != ["images"]), found[0])
     splits = [folders[name].name for name in known_splits() if name in folders]

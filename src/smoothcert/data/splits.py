@@ -30,9 +30,9 @@ def split_names(split: str) -> tuple[str, ...]:
     """Return the names that a split goes by, in the order in which they are tried.
 
     >>> split_names("test"), split_names("Dev")
-    (('test', 'testing', 'val', 'valid', 'validation'), ('dev',))
+    (('test', 'testing', 'val', 'valid', 'validation'), ('Dev',))
     """
-    return _NAMES.get(split, (split.lower(),))
+    return _NAMES.get(split, (split,))
 
 
 def known_splits() -> tuple[str, ...]:
@@ -75,9 +75,9 @@ def find_split(path: Path, split: str, *endings: str) -> SplitFiles:
 
 def split_files(folder: Path, name: str, *endings: str) -> list[Path]:
     """Return the files of the split with this name in one folder, sorted: `NAME.parquet`, else all `NAME-*.parquet` or
-    `NAME_0.parquet`, else those of the folder NAME.
+    `NAME_0.parquet`, else those of the folder NAME; in small letters or capitals.
     """
-    files = _files(folder, endings)
+    files, name = _files(folder, endings), name.lower()
     if whole := [file for file in files if _stem(file, endings).lower() == name]:
         return whole[:1]
     part = re.compile(rf"{re.escape(name)}(-|[_.]\d)", re.IGNORECASE)
