@@ -1,23 +1,19 @@
 """CIFAR-10 with a fast network, by the recipes `cifar10-fast-*`: hours, so finished rows are kept from run to run.
 
-`make evidence PART=cifar10` shows every row that is finished and runs none; `ROWS=cifar10-fast-gaussian/sigma-0.25,...`
-runs these first, or goes on with them.
+`make evidence PART=cifar10` shows every row that is finished and runs none but those that `ROWS` names (see `rows.py`).
 """
 
-import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from kept import in_points
 from reckoning import SETS, rates
+from rows import CLI, run_asked_rows, speed, tables, training_seconds, unfinished
 from workplace import WORK, data_dir
 
-from smoothcert.classifiers.folder import read_card
-from smoothcert.recipes.comparison import compare_recipe, render_markdown
-from smoothcert.recipes.plan import RecipePlan, Task, plan
+from smoothcert.recipes.plan import RecipePlan, plan
 from smoothcert.recipes.recipe import read_recipe, recipe_names
 from smoothcert.results.certified import Result
 from smoothcert.results.compare import compare
@@ -25,7 +21,6 @@ from smoothcert.results.cost import Pilot
 from smoothcert.store.provenance import machine_line
 from smoothcert.store.store import read_store
 
-CLI = str(Path(sys.executable).parent / "smoothcert")
 OUT = WORK / "cifar10"
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 GAUSSIAN, ONE_RADIUS = "cifar10-fast-gaussian", "sigma-0.25-at-0.5"
@@ -35,59 +30,15 @@ DATA = ("The CIFAR-10 images here are JPEG copies of quality 75 of the original 
 
 
 def main() -> str:
-    for name in filter(None, os.environ.get("ROWS", "").split(",")):
-        recipe, _, row = name.partition("/")
-        subprocess.run([CLI, "reproduce", recipe, "--scale", "cpu", "--row", row, "-o", str(OUT), "--data-dir",
-                        str(data_dir())], check=True, stdout=subprocess.DEVNULL)
+    run_asked_rows(OUT, "cifar10-fast-")
     names = sorted(filter(lambda name: name.startswith("cifar10-fast-"), recipe_names()), key=lambda n: n != GAUSSIAN)
     plans = [plan(read_recipe(name), "cpu") for name in names]
     blocks = ["# CIFAR-10 on two cores", f"{machine_line()}. {DATA}",
-              "Networks of these recipes are in [the zoo](zoo.md), with certificates of their own.", *_speed(plans),
+              "Networks of these recipes are in [the zoo](zoo.md), with certificates of their own.", *speed(plans, OUT),
               *_from_nothing(plans[0])]
     for planned in plans:
-        comparison = compare_recipe(planned, OUT)
-        if comparison.lines:
-            blocks.append(render_markdown(comparison).replace("\n## ", "\n### ").replace("# ", "## ", 1))
-        blocks += _above_gaussian(planned)
-        left = [row for row, tasks in planned.tasks.items() if not all(task.is_done(OUT) for task in tasks)]
-        if left:
-            blocks.append(f"Not finished of `{planned.recipe.name}`: {', '.join(left)}.")
+        blocks += [*tables(planned, OUT), *_above_gaussian(planned), *unfinished(planned, OUT)]
     return "\n\n".join([*blocks, *_pictures(plans[0])]) + "\n"
-
-
-def _speed(plans: list[RecipePlan]) -> Iterator[str]:
-    """What every finished training and certification took."""
-    rows: dict[str, str] = {}
-    for planned in plans:
-        for row, tasks in planned.tasks.items():
-            for task in tasks:
-                if task.is_done(OUT) and task.folder not in rows:
-                    rows[task.folder] = _time(f"{planned.recipe.name}, {row} | {task.step}", task)
-    if rows:
-        yield "## Speed"
-        yield ("Wall-clock seconds of training, and seconds of one process for certification, which `--workers` share. "
-               "The machine did other work beside it.")
-        told = [line for line in rows.values() if line]
-        yield "\n".join(["| recipe, row | step | seconds | of what |", "|---|---|---|---|", *told])
-
-
-def _time(named: str, task: Task) -> str:
-    folder = task.path(OUT)
-    if task.verb == "train":
-        card = read_card(folder)
-        return (f"| {named} | {_training(folder):,.0f} | {card.epochs_done} epochs, autocast "
-                f"{card.identity['settings']['autocast']}, {card.identity['processes']} process(es) |")
-    if task.verb == "certify":
-        pilot = Pilot.of(read_store(folder))
-        samples, seconds = pilot.samples.sum(), pilot.seconds.sum()
-        return (f"| {named} | {seconds:,.0f} | {len(pilot.samples):,} images, {pilot.samples.mean():,.0f} samples an "
-                f"image, {1000 * seconds / samples:.2f} ms a sample |")
-    return ""
-
-
-def _training(folder: Path) -> float:
-    """Seconds of all epochs."""
-    return sum(json.loads(line)["seconds"] for line in (folder / "metrics.jsonl").read_text().splitlines())
 
 
 def _from_nothing(gaussian: RecipePlan) -> Iterator[str]:
@@ -95,7 +46,7 @@ def _from_nothing(gaussian: RecipePlan) -> Iterator[str]:
     tasks = {task.step: task for task in gaussian.tasks[ONE_RADIUS]}
     if not tasks["certified"].is_done(OUT):
         return
-    training = _training(tasks["model"].path(OUT)) / 60
+    training = training_seconds(tasks["model"].path(OUT)) / 60
     pilot = Pilot.of(read_store(tasks["certified"].path(OUT)))
     certifying, images = pilot.seconds.sum() / CORES / 60, len(pilot.samples)
     seconds = 1 / rates()["resnet110 reference"]

@@ -8,7 +8,7 @@ from pathlib import Path
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 PARTS = ("coverage", "percentiles", "sequential", "linear", "invariance", "kills", "mnist", "fast", "networks",
          "cifar10", "attacks", "objectives", "newer_objectives", "denoisers", "distributional", "cluster", "cost",
-         "faults", "torchrun", "fuzz", "routing", "ensembles", "one_radius", "five_papers")
+         "mnist_later", "faults", "torchrun", "fuzz", "routing", "ensembles", "one_radius", "five_papers")
 """Modules beside this one; each has main() -> Markdown."""
 
 
