@@ -6,10 +6,10 @@ from pathlib import Path
 
 from smoothcert.data.imagefolder import SUFFIXES
 from smoothcert.data.originals import find_original
+from smoothcert.data.saved import DICTIONARY, STATE
 from smoothcert.data.splits import known_splits
 
 _ENDINGS = {".parquet": "parquet", ".npz": "npz", ".npy": "npz", ".csv": "csv", ".csv.gz": "csv"}
-_SAVED = ("dataset_dict.json", "state.json")
 _DEPTH = 3
 """Folders within folders that are looked through, ..."""
 _ENTRIES = 10_000
@@ -30,7 +30,7 @@ def suggest_kind(spec: str) -> str:
 
 
 def _name_folder(path: Path) -> str:
-    if any((path / name).is_file() for name in _SAVED):
+    if any((path / name).is_file() for name in (DICTIONARY, STATE)):
         return f"datasets:{path}"
     for depth in range(_DEPTH):
         entries = sorted(islice(path.glob("*/" * depth + "*"), _ENTRIES))

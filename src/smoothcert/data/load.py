@@ -9,7 +9,6 @@ from typing import Any
 from smoothcert.checks import suggestion
 from smoothcert.classes import check_class_count, index_names, read_class_names
 from smoothcert.data.base import ImageData
-from smoothcert.data.kinds import suggest_kind
 from smoothcert.data.named import NAMED_SETS
 from smoothcert.data.reading import Reading
 from smoothcert.errors import CodeError, InputError, UnknownNameError
@@ -113,6 +112,8 @@ def _open(spec: Any, split: str, data_dir: str | PathLike[str] | None, reading: 
         absent = isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name == kind.partition(".")[0]
         if not absent and names_code(spec):
             raise
+        from smoothcert.data.kinds import suggest_kind  # brings pyarrow, which other data do without
+
         close = suggest_kind(spec) or suggestion(f"{kind}:PATH" if colon else spec, KNOWN_SPECS)
         known = ", ".join(dict.fromkeys([*KNOWN_SPECS, *DATA]))
         raise UnknownNameError(f"unknown data set {spec!r}{close}; known: {known}; or your own, as file.py:NAME or "

@@ -17,7 +17,7 @@ from smoothcert.io.files import read_json
 from smoothcert.limits import UNPACKED_BYTES, open_bounded, path_inside
 
 STATE = "state.json"
-_SPLITS = "dataset_dict.json"
+DICTIONARY = "dataset_dict.json"
 
 
 def load_saved(path: Path, split: str, reading: Reading, num_classes: int | None) -> ImageData:
@@ -27,8 +27,8 @@ def load_saved(path: Path, split: str, reading: Reading, num_classes: int | None
     cannot be used.
     """
     folder = path
-    if (path / _SPLITS).is_file():
-        splits = _field(path / _SPLITS, "splits", str)
+    if (path / DICTIONARY).is_file():
+        splits = _field(path / DICTIONARY, "splits", str)
         found = next((name for name in split_names(split) if name in splits), None)
         if found is None:
             raise InputError(f"{path} has no split {split!r}; the splits found: {', '.join(splits)}")
