@@ -2,16 +2,13 @@
 
 import json
 import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from workplace import WORK, data_dir
+from workplace import CLI, WORK, data_dir
 
 from smoothcert.store.provenance import machine_line
 
-CLI = str(Path(sys.executable).parent / "smoothcert")
 TRAIN = "--data mnist --model lenet --sigma 0.5 --epochs 6 --threads 1"
 CERTIFY = "--n0 100 --n 10000 --method cohen --every 100 --seed 0"
 STRENGTH = "--eps 1.5,2 --m 0,1,8,32,128 --steps 20 --n 100,1000 --every 100 --seed 0 --threads 1"

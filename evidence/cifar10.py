@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kept import in_points
 from reckoning import SETS, rates
-from rows import CLI, run_asked_rows, speed, tables, training_seconds, unfinished
-from workplace import WORK, data_dir
+from rows import run_asked_rows, speed, tables, training_seconds, unfinished
+from workplace import CLI, WORK, data_dir
 
 from smoothcert.recipes.plan import RecipePlan, plan
 from smoothcert.recipes.recipe import read_recipe, recipe_names

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from workplace import fresh
+from workplace import CLI, fresh
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
@@ -22,7 +22,6 @@ from smoothcert.runs.cluster import by_cluster
 from smoothcert.store.store import read_store
 from steps import ended
 
-CLI = str(Path(sys.executable).parent / "smoothcert")
 NODES, DRIVERS = 8, 3
 RECORDS = 160
 

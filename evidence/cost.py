@@ -3,18 +3,16 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from workplace import fresh
+from workplace import CLI, fresh
 
 from smoothcert.results.cost import FEW, Fleet, Pilot, forecast
 from smoothcert.store.provenance import machine_line
 from smoothcert.store.store import read_store
 
-CLI = str(Path(sys.executable).parent / "smoothcert")
 DESIGNS = {"n = 1,000": ("--n", "1000"),
            "radii .1 and .25, at most 20,000": ("--radii", "0.1,0.25", "--n-max", "20000")}
 EVERY = 3

@@ -6,7 +6,6 @@ that are run, all at sigma 0.3 and 0.6 if it is not set: `ROWS=h-0.6,xhat-0.6 ma
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from kept import in_points
 from objectives import certified
 from scipy import stats
 from torch import nn
-from workplace import WORK, data_dir
+from workplace import CLI, WORK, data_dir
 
 from smoothcert import SmoothedClassifier, load_data
 from smoothcert.classifiers.folder import read_denoiser, read_network
@@ -29,7 +28,6 @@ from smoothcert.results.gallery import linear_margins
 from smoothcert.store.provenance import machine_line
 from smoothcert.store.store import read_store
 
-CLI = str(Path(sys.executable).parent / "smoothcert")
 OUT, PICTURES = WORK / "denoisers", Path(__file__).parents[1] / "docs" / "results" / "denoisers"
 RADII, SIGMAS = (0.5, 1.0, 1.5, 2.0), (0.3, 0.6)
 PAPER = {"g[h]": (71, 30, 7, 1), "g[pi]": (88, 77, 56, 28)}

@@ -6,11 +6,10 @@ rows are kept from run to run.
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
-from workplace import WORK, data_dir
+from workplace import CLI, WORK, data_dir
 
 from smoothcert.recipes.plan import RecipePlan, plan
 from smoothcert.recipes.recipe import read_recipe
@@ -20,7 +19,6 @@ from smoothcert.results.figures import up
 from smoothcert.store.provenance import machine_line
 from smoothcert.store.store import Store, read_store
 
-CLI = str(Path(sys.executable).parent / "smoothcert")
 RECIPE = "yang2021-mnist"
 ROWS = ("nal-0.25", "nal-1.5", "nal-elu-0.25", "wrm-0.25", "nal-elu-1.5", "wrm-1.5", "nal-elu-3", "wrm-3",
         "smoothadv", "stability", "trades", "undefended")

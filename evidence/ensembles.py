@@ -1,7 +1,6 @@
 """Five LeNets on MNIST as one classifier: ACR beside the members', and what early stopping saves."""
 
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from kept import in_points
-from workplace import WORK, data_dir
+from workplace import CLI, WORK, data_dir
 
 from smoothcert.classifiers.ensembles import read_ensemble
 from smoothcert.data import load_data
@@ -25,7 +24,6 @@ from smoothcert.smoothing.voters import NetworkVoter
 from smoothcert.store.provenance import machine_line
 from smoothcert.store.store import read_store
 
-CLI = str(Path(sys.executable).parent / "smoothcert")
 SIGMA, EPOCHS, EVERY, N, RADII = 0.5, 2, 100, 1000, (0.5, 0.75, 1.0)
 SHAPE, ENGINE, WHOLE, BATCH, IMAGES, ROUNDS = (1, 28, 28), "mnn", "onnxruntime", 127, 10, 3
 MEMBERS = [f"member-{seed}" for seed in range(5)]

@@ -3,14 +3,13 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy import stats
-from workplace import data_dir, fresh
+from workplace import CLI, data_dir, fresh
 
 from smoothcert import build_model
 from smoothcert.noise import build_noise
@@ -19,7 +18,6 @@ from smoothcert.smoothing.engines import open_engine
 from smoothcert.smoothing.voters import CLOSE_CALL
 from smoothcert.store.store import read_store
 
-CLI = str(Path(sys.executable).parent / "smoothcert")
 ENGINES = ("eager", "compile", "onnxruntime", "openvino", "mnn")
 RADII = (0.25, 0.5, 0.75, 1.0)
 INPUTS = 4000

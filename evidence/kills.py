@@ -4,14 +4,10 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
-from workplace import fresh
-
-CLI = str(Path(sys.executable).parent / "smoothcert")
+from workplace import CLI, fresh
 
 
 def run(*arguments: str) -> None:

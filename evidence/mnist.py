@@ -2,15 +2,12 @@
 
 import json
 import subprocess
-import sys
 import time
-from pathlib import Path
 
-from workplace import data_dir, fresh
+from workplace import CLI, data_dir, fresh
 
 from smoothcert.store.provenance import machine_line
 
-CLI = str(Path(sys.executable).parent / "smoothcert")
 GOALS = {0.5: 94, 1.0: 84, 1.5: 49}
 
 

@@ -5,11 +5,10 @@ All rows, or those that the environment variable ROWS names: `ROWS=gaussian,adre
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from kept import in_points
-from workplace import WORK, data_dir
+from workplace import CLI, WORK, data_dir
 
 from smoothcert.recipes.comparison import compare_recipe
 from smoothcert.recipes.plan import RecipePlan, plan
@@ -19,7 +18,6 @@ from smoothcert.results.compare import compare
 from smoothcert.store.provenance import machine_line
 from smoothcert.store.store import read_store
 
-CLI = str(Path(sys.executable).parent / "smoothcert")
 RADII = (0.5, 1.0, 1.5)
 MEANING = ("`above gaussian`: difference in ACR on the same images, with the standard error of its mean (an estimate); "
            "differences of certified accuracy in points, with their 95% paired intervals.")

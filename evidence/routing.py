@@ -1,12 +1,11 @@
 """Routing on the digits: two sigmas and a router, by a user's commands; 300 attacks inside the composed radii."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from workplace import fresh
+from workplace import CLI, fresh
 
 import smoothcert
 from smoothcert.classifiers.folder import read_network
@@ -15,7 +14,6 @@ from smoothcert.results.best import CertifiedRuns
 from smoothcert.results.certified import Result
 from smoothcert.store.provenance import machine_line
 
-CLI = str(Path(sys.executable).parent / "smoothcert")
 SIGMAS, ROUTER, RADII = ("0.25", "0.5"), "0.25", (0.0, 0.1, 0.25, 0.4, 0.5, 0.65, 0.8)
 IMAGES, SAMPLES, STEPS, COPIES = 100, 1000, 10, 16
 """Of the attacks: images, samples that certify and predict each, steps, and noisy copies behind each gradient."""

@@ -6,19 +6,16 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from workplace import data_dir
+from workplace import CLI, data_dir
 
 from smoothcert.classifiers.folder import read_card
 from smoothcert.recipes.comparison import compare_recipe, render_markdown
 from smoothcert.recipes.plan import RecipePlan, Task
 from smoothcert.results.cost import Pilot
 from smoothcert.store.store import read_store
-
-CLI = str(Path(sys.executable).parent / "smoothcert")
 
 
 def run_asked_rows(out: Path, recipes: str) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 WORK = Path(__file__).parents[1] / "evidence-work"
+CLI = str(Path(sys.executable).parent / "smoothcert")
 
 
 def fresh(name: str) -> Path:
@@ -27,6 +28,5 @@ def data_dir() -> Path:
 
 def run(*words: str) -> None:
     """Run `smoothcert` with those words, and raise where it fails."""
-    command = str(Path(sys.executable).parent / "smoothcert")
-    subprocess.run([command, *words, "--threads", "1", "--quiet", "--data-dir", str(data_dir())], check=True,
+    subprocess.run([CLI, *words, "--threads", "1", "--quiet", "--data-dir", str(data_dir())], check=True,
                    stdout=subprocess.DEVNULL)
